@@ -1,0 +1,186 @@
+"""The out-of-fold logits of a run: read, joined by id, checked."""
+
+import csv
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend.saved import mean_of_views
+from ensemble.errors import UserError
+from ensemble.logits import Logits, load_logits
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The validated rows of folds.csv (fold >= 0), in its order.
+
+    ids: str (N,). labels, folds: int64 (N,). units: int64 (N,), the number of the row's group, or of the row where
+    there are no groups. classes: C names.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    folds: np.ndarray
+    units: np.ndarray
+    grouped: bool
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Oof:
+    """Out-of-fold logits z float32 (M, N, C) of the members, their views averaged as logits; N as in `rows`.
+
+    left_out: member -> why, for members of the run that are not here.
+    """
+
+    rows: Rows
+    members: tuple[str, ...]
+    views: tuple[str, ...]
+    z: np.ndarray
+    left_out: dict[str, str]
+
+
+def read_rows(run: Path) -> Rows:
+    """Read folds.csv and classes.json of a run.
+
+    Raises UserError, naming file, line and value, for a lacking column, a repeated id, a label that is not a class, a
+    fold that is not a number, or no validated row.
+    """
+    rundir.require_run(run)
+    path = rundir.folds_csv(run)
+    classes = tuple(str(name) for name in rundir.read_json(rundir.classes_json(run)))
+    number = {name: c for c, name in enumerate(classes)}
+    ids: list[str] = []
+    labels, folds, groups = [], [], []
+    with path.open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        lacking = [name for name in ("id", "label", "fold") if name not in (table.fieldnames or [])]
+        if lacking:
+            raise UserError(f"{path}: no column {lacking[0]!r}")
+        grouped = "group" in (table.fieldnames or [])
+        for row in table:
+            try:
+                fold = int(row["fold"])
+            except (TypeError, ValueError):
+                raise UserError(f"{path}, line {table.line_num}: fold {row['fold']!r} is not a number") from None
+            if fold < 0:
+                continue
+            if row["label"] not in number:
+                raise UserError(
+                    f"{path}, line {table.line_num}: label {row['label']!r} is not one of the {len(classes)} "
+                    "classes in classes.json"
+                )
+            ids.append(row["id"])
+            labels.append(number[row["label"]])
+            folds.append(fold)
+            groups.append(row["group"] if grouped else "")
+    if not ids:
+        raise UserError(f"{path}: no row has a fold (0 or more), so there is nothing to blend on")
+    names, counts = np.unique(np.array(ids), return_counts=True)
+    if len(names) != len(ids):
+        raise UserError(f"{path}: id {str(names[counts > 1][0])!r} is there twice")
+    units = np.unique(np.array(groups), return_inverse=True)[1] if grouped else np.arange(len(ids))
+    return Rows(np.array(ids), np.array(labels), np.array(folds), units.astype(np.int64), grouped, classes)
+
+
+def finished(run: Path, member: str, rows: Rows) -> list[int]:
+    """The fold numbers of `rows` that `member` has finished, sorted."""
+    return [int(f) for f in np.unique(rows.folds) if rundir.is_done(rundir.fold_dir(run, member, int(f)))]
+
+
+def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
+    """Join the OOF logits of every member whose folds are all done, or of just `members`, by id.
+
+    views: which to average; None for all that the OOF files hold. Raises UserError if a member asked for is unknown or
+    not finished, if none is finished, and as `read_member` does.
+    """
+    rows = read_rows(run)
+    there = rundir.members(run)
+    for name in members or []:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=3, cutoff=0.0)
+            raise UserError(f"{run}: no member {name!r}; nearest: {', '.join(near) or 'there is none'}")
+    left_out = {} if members is None else {name: "not asked for" for name in there if name not in members}
+    ready = []
+    for name in dict.fromkeys(members if members is not None else there):
+        lacking = sorted(set(np.unique(rows.folds).tolist()) - set(finished(run, name, rows)))
+        if lacking:
+            left_out[name] = f"not finished: fold {', '.join(map(str, lacking))}"
+        else:
+            ready.append(name)
+    again = f"train on with: ens train-folds {rundir.config_toml(run)}"
+    if members is not None and len(ready) < len(set(members)):
+        first = next(name for name in members if name not in ready)
+        raise UserError(f"{run}: member {first!r} is {left_out[first]}; {again}")
+    if not ready:
+        raise UserError(f"{run}: no member has all its folds finished; {again}")
+    z: np.ndarray | None = None
+    names: tuple[str, ...] | None = None if views is None else tuple(views)
+    for m, member in enumerate(ready):
+        own, used = read_member(run, member, rows, names if views is None else views)
+        if z is None:
+            z, names = np.empty((len(ready), *own.shape), dtype=np.float32), used
+        z[m] = own
+    assert z is not None and names is not None
+    return Oof(rows, tuple(ready), names, z, left_out)
+
+
+def read_member(
+    run: Path,
+    member: str,
+    rows: Rows,
+    views: Sequence[str] | None = None,
+    folds: Sequence[int] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """One member's OOF logits float32 (N, C), mean of its views, and the views' names; NaN in rows of no `folds`.
+
+    Raises UserError, naming member, fold and first id, if a fold's OOF rows are not exactly that fold's rows, or if a
+    logit is NaN or infinite; and if classes or views are not those expected.
+    """
+    out = np.full((len(rows.ids), len(rows.classes)), np.nan, dtype=np.float32)
+    names = None if views is None else tuple(views)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise UserError(f"views {', '.join(names) or '(none)'}: name at least one, each once")
+    for fold in np.unique(rows.folds).tolist() if folds is None else folds:
+        path = rundir.oof_file(rundir.fold_dir(run, member, fold))
+        logits = load_logits(path)
+        where = np.flatnonzero(rows.folds == fold)
+        _require_same_rows(logits, rows.ids[where], member, fold, path)
+        if logits.classes != rows.classes:
+            raise UserError(f"{path}: its classes are not those of classes.json; train the fold again")
+        if logits.values.ndim != 3:
+            raise UserError(f"{path}: holds {logits.values.shape}, want out-of-fold logits (V, N, C)")
+        if names is None:
+            names = logits.views
+        lacking = [name for name in names if name not in logits.views]
+        if lacking or (views is None and logits.views != names):
+            raise UserError(
+                f"{path}: {member} has the views {', '.join(logits.views)}, not {', '.join(lacking or names)}; "
+                f"choose with --views among those that all members have"
+            )
+        own = logits.align(rows.ids[where], str(path)).values
+        values = mean_of_views(own[[logits.views.index(name) for name in names]])
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"{path}: {member}, fold {fold}: NaN or infinite logits for id {str(rows.ids[where][bad][0])!r} "
+                f"({int(bad.sum())} rows); train the fold again, or leave the member out with --members"
+            )
+        out[where] = values
+    assert names is not None
+    return out, names
+
+
+def _require_same_rows(logits: Logits, want: np.ndarray, member: str, fold: int, path: Path) -> None:
+    missing, extra = np.setdiff1d(want, logits.ids), np.setdiff1d(logits.ids, want)
+    if len(missing) or len(extra):
+        what = f"has no row for id {str(missing[0])!r}" if len(missing) else f"has a row for id {str(extra[0])!r}"
+        where = "which folds.csv puts there" if len(missing) else "which folds.csv does not put there"
+        raise UserError(
+            f"{path}: {member}, fold {fold}: the out-of-fold file {what}, {where} ({len(missing)} missing, "
+            f"{len(extra)} too many); members with different ids can't be blended: train the fold again"
+        )

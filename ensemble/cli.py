@@ -1,0 +1,159 @@
+"""The command `ens`: parse, call one function, print. Each command imports what it needs when it runs, so that
+`ens --help` answers at once and `ens blend` never waits for torch."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ensemble import __version__
+from ensemble.errors import RunFailure, UserError
+
+FOLDER_OR_FILE: click.Path = click.Path(path_type=Path)  # type: ignore[type-var]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ens")
+def ens() -> None:
+    """From labelled images to the best classifier they can give.
+
+    \b
+    ens demo                       see all of it work, in three minutes
+    ens init DATA -o mine.toml     look at your images, write an experiment file
+    ens train-folds mine.toml      k folds x every backbone
+    ens blend RUN --method stack   combine them, scored honestly
+    ens tta-predict RUN IMAGES     predict, with test-time augmentation
+    """
+
+
+@ens.command()
+@click.argument("data", type=FOLDER_OR_FILE)
+@click.option("--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict.")
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
+@click.option("-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True)
+def init(data: Path, test: Path | None, sample_submission: Path | None, output: Path) -> None:
+    """Look at labelled images and write an experiment file for them.
+
+    DATA is a folder of class folders, a CSV or a Parquet file.
+
+    Example: ens init data/art/train --test data/art/test -o art.toml
+    """
+    from ensemble.init import init as write_experiment
+
+    for line in write_experiment(data, test, sample_submission, output):
+        click.echo(line)
+
+
+@ens.command()
+@click.argument("file", type=FOLDER_OR_FILE)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key: --set train.epochs=3")
+def train_folds(file: Path, changes: tuple[str, ...]) -> None:
+    """Train every backbone of an experiment FILE on every fold.
+
+    Finished folds are skipped and an unfinished one goes on from its last epoch, so the same command resumes a run
+    that was stopped.
+
+    Example: ens train-folds configs/digits.toml
+    """
+    from ensemble import blend, tables
+    from ensemble.config import load_config
+    from ensemble.progress import progress
+    from ensemble.train import jobs
+
+    config = load_config(file, changes)
+    with progress() as show:
+        failures = jobs.train_folds(config, show, click.echo)
+    tables.show_members(blend.members_table(config.run))
+    if failures:
+        raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
+    click.echo(f"next: ens blend {config.run} --method stack")
+
+
+@ens.command("blend")
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.option("--method", type=click.Choice(["mean", "vote", "greedy", "stack"]), default="stack", show_default=True)
+@click.option(
+    "--metric", type=click.Choice(["log_loss", "accuracy", "macro_f1"]), default="log_loss", show_default=True
+)
+@click.option("--views", help="Only these views of the OOF logits, comma-separated. [default: all]")
+@click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
+@click.option("--name", help="Save it under this name. [default: the method's]")
+def blend_command(
+    run: Path, method: str, metric: str, views: str | None, members: str | None, name: str | None
+) -> None:
+    """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
+
+    The plain mean and the best single member stand beside it, with bootstrap intervals.
+
+    Example: ens blend runs/digits --method vote
+    """
+    from ensemble import blend, tables
+
+    result = blend.blend_run(run, method, metric, name, _names(views), _names(members))
+    tables.show_blend(result)
+    click.echo(f"saved {result.path}")
+
+
+@ens.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.argument("images", type=FOLDER_OR_FILE)
+@click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
+@click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
+@click.option("--form", type=click.Choice(["label", "index", "probability"]), help="[default: as in the sample]")
+@click.option("-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True)
+def tta_predict(
+    run: Path,
+    images: Path,
+    blend_name: str | None,
+    views: str | None,
+    sample_submission: Path | None,
+    form: str | None,
+    output: Path,
+) -> None:
+    """Predict IMAGES (a folder or a table) with all fold models of a RUN and a blend of them.
+
+    Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
+    """
+    from ensemble.progress import progress
+    from ensemble.tta import run as tta
+
+    with progress() as show:
+        made = tta.tta_predict(
+            run, images, output, show, blend_name, _names(views), sample_submission, form, click.echo
+        )
+    click.echo(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+
+
+@ens.command()
+@click.argument("folder", type=FOLDER_OR_FILE, default="ens-demo")
+def demo(folder: Path) -> None:
+    """Run the whole way on scikit-learn's handwritten digits, into FOLDER (ens-demo). Needs no download.
+
+    Example: ens demo
+    """
+    from ensemble import demo as digits
+
+    digits.run_demo(folder, click.echo)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends with status 2, a failure with 1, each with one line and no traceback."""
+    try:
+        ens(standalone_mode=False)
+    except UserError as error:
+        click.echo(f"ens: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (RunFailure, OSError) as error:
+        click.echo(f"ens: {error}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("ens: stopped; the same command goes on where it was", err=True)
+        sys.exit(130)

@@ -1,0 +1,204 @@
+"""The experiment file: TOML in, checked and frozen settings out. Plain arguments go on from here, not the config."""
+
+import difflib
+import json
+import tomllib
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ensemble.errors import UserError
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    """What all tables of the file share: no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Table):
+    train: Path
+    image_size: Annotated[int, Field(ge=8)] = 224
+    crop: tuple[Count, Count] | None = None  # height, width in pixels of the file, cut from its middle, always
+    path: str = "path"
+    label: str = "label"
+    id: str | None = None  # None: the path as written is the id
+    group: str | None = None
+
+
+class Folds(Table):
+    k: Annotated[int, Field(ge=2, le=127)] = 5
+    method: Literal["stratified", "grouped", "stratified-grouped"] | None = None  # None: by whether there are groups
+    fold: str | None = None  # a column that holds the user's own folds; k and method are then unused
+
+
+class Train(Table):
+    epochs: Count = 12
+    batch_size: Count = 64
+    lr: Positive = 1e-3
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 turns it off
+    crop_area: tuple[Fraction, Fraction] = (0.35, 1.0)  # random resized crop: least and largest share of the area
+    hflip: bool = True
+    color_jitter: Fraction = 0.2
+    trainable: Literal["all", "head"] | Count = "all"  # or the last n stages, and the head
+
+    @model_validator(mode="after")
+    def _crop_area_in_order(self) -> "Train":
+        low, high = self.crop_area
+        if not 0 < low <= high:
+            raise ValueError(f"crop_area = [{low}, {high}] must be two shares with 0 < first <= second")
+        return self
+
+
+class Tta(Table):
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity", "hflip")
+    batch_size: Count = 64
+
+
+class Backbone(Table):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    timm: str
+    pretrained: bool = True  # False trains from scratch
+    weights: Path | None = None  # a safetensors file, instead of timm's hub weights
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    train: dict[str, Any] = {}
+
+
+class Config(Table):
+    run: Path
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data
+    folds: Folds = Folds()
+    train: Train = Train()
+    tta: Tta = Tta()
+    backbone: Annotated[tuple[Backbone, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _backbones_are_sound(self) -> "Config":
+        names = [backbone.name for backbone in self.backbone]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two backbones are named {name!r}: give each its own name")
+            if name in ("blends", "predictions"):
+                raise ValueError(f"a backbone cannot be named {name!r}: the run keeps its own files there")
+        return self
+
+
+def train_settings(config: Config, backbone: Backbone) -> Train:
+    """The [train] table with this backbone's own `train = {...}` laid over it."""
+    return Train.model_validate({**config.train.model_dump(), **backbone.train})
+
+
+def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
+    """Read an experiment file, with `changes` such as "train.epochs=3" or "backbone.swin.weights=f.safetensors".
+
+    Raises UserError that names the file and the key; an unknown key is answered with the nearest known one.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write one with: ens init DATA -o {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; write an experiment file with: ens init {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    for change in changes:
+        _set(values, change)
+    try:
+        config = Config.model_validate(values)
+        for index, backbone in enumerate(config.backbone):
+            try:
+                train_settings(config, backbone)
+            except ValidationError as error:
+                raise UserError(f"{path}: {_say(error, ('backbone', index, 'train'), Train)}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {_say(error, (), Config)}") from None
+    return config
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    """Apply one KEY=VALUE to the parsed file; the value is TOML, or a plain string where it is not."""
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {change}: must be KEY=VALUE, for example --set train.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.strip().split(".")
+    place: Any = values
+    for table in tables:
+        place = _named(place, table, change) if isinstance(place, list) else place.setdefault(table, {})
+        if not isinstance(place, dict | list):
+            raise UserError(f"--set {change}: {table!r} is a value, not a table")
+    if isinstance(place, list):
+        raise UserError(f"--set {change}: name the backbone and its key: backbone.NAME.KEY=VALUE")
+    place[last] = value
+
+
+def _named(items: list[Any], name: str, change: str) -> Any:
+    for item in items:
+        if item.get("name") == name:
+            return item
+    raise UserError(f"--set {change}: no backbone is named {name!r}; there are: {', '.join(i['name'] for i in items)}")
+
+
+def _say(error: ValidationError, prefix: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    """The first thing wrong, in one line."""
+    first = error.errors()[0]
+    place = (*prefix, *first["loc"])
+    key = ".".join(str(part) for part in place) or "the file"
+    match first["type"]:
+        case "extra_forbidden":
+            name = str(first["loc"][-1])
+            near = difflib.get_close_matches(name, _keys(model, first["loc"][:-1]), n=1, cutoff=0.5)
+            known = ", ".join(_keys(model, first["loc"][:-1]))
+            return f"unknown key {key}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {known}")
+        case "missing":
+            return f"{key} is missing"
+        case "value_error":
+            return str(first["msg"]).removeprefix("Value error, ")
+        case _:
+            return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that the table at `loc` may hold."""
+    for part in loc:
+        if isinstance(part, str):
+            kind: Any = model.model_fields[part].annotation
+            while get_origin(kind) in (tuple, Annotated, types.UnionType):
+                kind = get_args(kind)[0]
+            model = kind
+    return list(model.model_fields)
+
+
+def to_toml(config: Config) -> str:
+    """The whole config, defaults filled in, as an experiment file."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {toml_value(value)}" for key, value in values.items() if not isinstance(value, dict | list)]
+    for key, value in values.items():
+        for table in value if isinstance(value, list) else [value] if isinstance(value, dict) else []:
+            lines += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
+            lines += [f"{name} = {toml_value(item)}" for name, item in table.items() if item != {}]
+    return "\n".join(lines) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """A string, number, boolean, list or flat table as TOML writes it."""
+    match value:
+        case dict():
+            return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(toml_value(item) for item in value) + "]"
+        case _:
+            return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are JSON's

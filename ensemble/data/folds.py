@@ -1,0 +1,114 @@
+"""Which fold each row is validated in. All backbones of a run share the one answer, kept in folds.csv."""
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
+
+from ensemble import rundir
+from ensemble.data.table import Samples
+from ensemble.errors import UserError
+
+
+def copies(paths: tuple[Path, ...]) -> np.ndarray:
+    """For each file the row of the first file with the same bytes (itself where there is none), int64 (N,).
+
+    Only files of equal size are read, so a set without copies costs little more than a stat each.
+    """
+    by_size = defaultdict(list)
+    for row, path in enumerate(paths):
+        by_size[path.stat().st_size].append(row)
+    first = np.arange(len(paths))
+    for rows in by_size.values():
+        if len(rows) == 1:
+            continue
+        seen: dict[bytes, int] = {}
+        for row in rows:
+            first[row] = seen.setdefault(hashlib.sha256(paths[row].read_bytes()).digest(), row)
+    return first
+
+
+def joined(groups: np.ndarray | None, first_copy: np.ndarray) -> np.ndarray | None:
+    """Groups widened so that rows with the same bytes share one, str (N,); None where nothing ties rows together.
+
+    Two people who share a photo become one group: otherwise the copy stands on both sides of a fold.
+    """
+    rows = np.arange(len(first_copy))
+    if groups is None:
+        return None if np.array_equal(first_copy, rows) else first_copy.astype(np.str_)
+    parent = {name: name for name in groups.tolist()}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for row in rows[first_copy != rows]:
+        a, b = root(groups[row]), root(groups[first_copy[row]])
+        parent[max(a, b)] = min(a, b)
+    return np.array([root(name) for name in groups.tolist()], dtype=np.str_)
+
+
+def make_folds(
+    labels: np.ndarray, classes: tuple[str, ...], k: int, seed: int, groups: np.ndarray | None, method: str | None
+) -> np.ndarray:
+    """Fold of each row, int8 (N,), shuffled by `seed`.
+
+    method: "stratified", "grouped", "stratified-grouped", or None for the right one by whether there are groups.
+    Raises UserError if a class has fewer rows than k, or stands in one group only (then some fold never trains on it).
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    if counts.min() < k:
+        name, count = classes[counts.argmin()], counts.min()
+        raise UserError(f"class {name!r} has {count} rows, fewer than folds.k = {k}: lower k, add images, or drop it")
+    if groups is None:
+        if method in ("grouped", "stratified-grouped"):
+            raise UserError(f"folds.method = {method!r} needs groups: name their column with data.group")
+        splits = StratifiedKFold(k, shuffle=True, random_state=seed).split(labels, labels)
+    else:
+        unique = len(np.unique(groups))
+        if unique < k:
+            raise UserError(f"there are {unique} groups, fewer than folds.k = {k}: lower k")
+        for index, name in enumerate(classes):
+            if len(np.unique(groups[labels == index])) < 2:
+                raise UserError(f"class {name!r} stands in one group only, so a fold could not train on it: drop it")
+        grouped = GroupKFold if method == "grouped" else StratifiedGroupKFold
+        splits = grouped(k, shuffle=True, random_state=seed).split(labels, labels, groups)
+    folds = np.full(len(labels), -1, dtype=np.int8)
+    for fold, (_, held_out) in enumerate(splits):
+        folds[held_out] = fold
+    return folds
+
+
+def check_own_folds(folds: np.ndarray, groups: np.ndarray | None, ids: np.ndarray) -> None:
+    """Raise UserError if a group (or a file and its copy) stands in two of the user's own folds."""
+    if groups is None:
+        return
+    for name in np.unique(groups):
+        rows = np.flatnonzero(groups == name)
+        if len(set(folds[rows].tolist())) > 1:
+            other = rows[folds[rows] != folds[rows[0]]][0]
+            raise UserError(
+                f"folds.fold: {str(ids[rows[0]])!r} is in fold {folds[rows[0]]} and {str(ids[other])!r} in fold "
+                f"{folds[other]}, but they are of one group or copies of one file: put them in one fold"
+            )
+
+
+def write_folds(run: Path, samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> None:
+    """Write folds.csv (id, label, fold and, where there are any, group) and classes.json."""
+    assert samples.labels is not None
+    columns = {"id": samples.ids, "label": np.array(samples.classes)[samples.labels], "fold": folds}
+    if groups is not None:
+        columns["group"] = groups
+    rundir.write_json(rundir.classes_json(run), list(samples.classes))
+    rundir.write_text(rundir.folds_csv(run), pd.DataFrame(columns).to_csv(index=False))
+
+
+def read_folds(run: Path) -> pd.DataFrame:
+    """folds.csv: id, label and group as text, fold as int8."""
+    rundir.require_run(run)
+    table = pd.read_csv(rundir.folds_csv(run), dtype=str, keep_default_na=False)
+    return table.assign(fold=table["fold"].astype(np.int8))

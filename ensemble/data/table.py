@@ -1,0 +1,202 @@
+"""Labelled and unlabelled images as rows: read, checked and fingerprinted.
+
+A source is a folder of class folders, a folder of images, a CSV or a Parquet file. Rows are sorted by id, so that a
+run depends neither on the file system's order nor on the table's.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ensemble.errors import UserError
+
+IMAGE_ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N rows.
+
+    ids: unique str, (N,). paths: N files that exist. labels: int64 (N,), indices into `classes`, or None.
+    groups: str (N,) or None; rows of one group stay on one side of every fold.
+    folds: int64 (N,) or None, the user's own; -1 for rows never validated.
+    """
+
+    ids: np.ndarray
+    paths: tuple[Path, ...]
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    groups: np.ndarray | None = None
+    folds: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, labels and file sizes, whatever the order of the rows."""
+        digest = hashlib.sha256()
+        for row in np.argsort(self.ids):
+            label = "" if self.labels is None else self.classes[self.labels[row]]
+            digest.update(f"{self.ids[row]}\0{label}\0{self.paths[row].stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def nfc(text: str) -> str:
+    """Composed Unicode: macOS stores 한 as three code points, a CSV typed elsewhere as one; ids must agree."""
+    return unicodedata.normalize("NFC", text)
+
+
+def read_samples(
+    source: Path,
+    path: str = "path",
+    label: str = "label",
+    id: str | None = None,
+    group: str | None = None,
+    fold: str | None = None,
+) -> Samples:
+    """Read labelled images from a folder of class folders or from a table with the columns named.
+
+    Paths in a table are taken from the table's own folder. Without an `id` column the path as written is the id.
+    Raises UserError that names the file, the column or the row.
+    """
+    if source.is_dir():
+        if group or fold:
+            key = "data.group" if group else "folds.fold"
+            raise UserError(f"{key} = {(group or fold)!r} names a column, but {source} is a folder, not a table")
+        return _read_class_folders(source)
+    table = read_table(source)
+    for key, column in {
+        "data.path": path,
+        "data.label": label,
+        "data.id": id,
+        "data.group": group,
+        "folds.fold": fold,
+    }.items():
+        if column is not None and column not in table.columns:
+            raise UserError(f"{source}: no column {column!r} ({key}); it has: {', '.join(table.columns)}")
+    _refuse_empty(table, [column for column in (path, label, id, group) if column], source)
+    written = [nfc(text) for text in table[path]]
+    _refuse_repeats(written, f"{source}: path")
+    ids = [nfc(text) for text in table[id]] if id else written
+    files = [find_file(source.parent, text, source) for text in table[path]]
+    names = [nfc(text.strip()) for text in table[label]]
+    samples = _samples(ids, files, names, source)
+    order = np.argsort(np.array(ids, dtype=np.str_))
+    groups = np.array(table[group], dtype=np.str_)[order] if group else None
+    return replace(samples, groups=groups, folds=_own_folds(table[fold], source)[order] if fold else None)
+
+
+def read_images(source: Path) -> tuple[list[str], list[Path]]:
+    """Ids and files of unlabelled images, sorted: every image below a folder (its relative path is its id), or the
+    rows of a table (its `path` column, else its first one). Raises UserError that names what is wrong."""
+    if source.is_dir():
+        files = image_files(source)
+        if not files:
+            raise UserError(f"{source}: no images in it or below it (endings known: {' '.join(IMAGE_ENDINGS)})")
+        ids = [nfc(file.relative_to(source).as_posix()) for file in files]
+    else:
+        table = read_table(source)
+        column = "path" if "path" in table.columns else str(table.columns[0])
+        ids = [nfc(text) for text in table[column]]
+        files = [find_file(source.parent, text, source) for text in table[column]]
+    _refuse_repeats(ids, f"{source}: id")
+    order = np.argsort(np.array(ids, dtype=np.str_))
+    return [ids[row] for row in order], [files[row] for row in order]
+
+
+def read_table(source: Path) -> pd.DataFrame:
+    """A CSV or Parquet file with every cell as text: "007" stays "007" and a class may be called "NA"."""
+    try:
+        if source.suffix.lower() in (".parquet", ".pq"):
+            frame = pd.read_parquet(source)
+            table = frame.astype(object).where(frame.notna(), "").astype(str)
+        else:
+            table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file or folder") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{source}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
+    if table.empty:
+        raise UserError(f"{source}: has no rows")
+    return table.rename(columns=str)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image below `folder` by its ending, hidden files left out, in sorted order."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
+
+
+def find_file(folder: Path, written: str, source: Path) -> Path:
+    """The file that `written` means: as it stands, or in composed or decomposed Unicode."""
+    for form in (written, nfc(written), unicodedata.normalize("NFD", written)):
+        if (folder / form).is_file():
+            return folder / form
+    raise UserError(f"{source}: image {written!r} is not there ({folder / written})")
+
+
+def _read_class_folders(source: Path) -> Samples:
+    files = image_files(source)
+    loose = [file for file in files if file.parent == source]
+    if not files or loose:
+        found = f"image {loose[0].name!r} lies outside any class folder" if loose else "no images in class folders"
+        raise UserError(f"{source}: {found}; want one folder a class: {source.name}/<class>/*.jpg, or a CSV")
+    ids = [nfc(file.relative_to(source).as_posix()) for file in files]
+    names = [nfc(file.relative_to(source).parts[0].strip()) for file in files]
+    return _samples(ids, files, names, source)
+
+
+def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], source: Path) -> Samples:
+    _refuse_repeats(ids, f"{source}: id")
+    classes = tuple(sorted(set(names), key=_natural))
+    if len(classes) < 2:
+        raise UserError(f"{source}: only one class, {classes[0]!r}; a classifier needs two or more")
+    index = {name: position for position, name in enumerate(classes)}
+    array = np.array(ids, dtype=np.str_)
+    order = np.argsort(array)
+    labels = np.array([index[name] for name in names], dtype=np.int64)
+    return Samples(array[order], tuple(files[row] for row in order), labels[order], classes)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Numbered classes in the order of their numbers (2 before 10), as a submission of class numbers wants them."""
+    return (int(name), "") if name.isascii() and name.isdigit() else (2**62, name)
+
+
+def _own_folds(column: pd.Series, source: Path) -> np.ndarray:
+    try:
+        folds = np.array([int(float(text)) if text else -1 for text in column], dtype=np.int64)
+    except ValueError as error:
+        raise UserError(f"{source}: fold column {column.name!r} must hold whole numbers ({error})") from None
+    present = sorted(set(folds[folds >= 0].tolist()))
+    if present != list(range(len(present))) or len(present) < 2 or folds.min() < -1:
+        raise UserError(
+            f"{source}: fold column {column.name!r} holds {sorted(set(folds.tolist()))}; "
+            "want 0, 1, ... without gaps, at least two, and -1 or nothing for rows never validated"
+        )
+    return folds
+
+
+def _refuse_empty(table: pd.DataFrame, columns: list[str], source: Path) -> None:
+    for column in columns:
+        empty = np.flatnonzero(table[column].str.strip() == "")
+        if len(empty):
+            raise UserError(f"{source}: column {column!r} is empty in row {empty[0] + 1} ({len(empty)} rows in all)")
+
+
+def _refuse_repeats(values: Sequence[str], what: str) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise UserError(f"{what} {value!r} is there twice; every row needs its own")
+        seen.add(value)

@@ -1,0 +1,25 @@
+"""Where the work runs, and with which numbers."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def choose_device() -> torch.device:
+    """CUDA where there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 on CUDA. On the CPU it is slower for half the small nets (tf_mobilenetv3_small_100 at 128 px: 65
+    images/s against 129), so fp32 stays there."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def to_device(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Move a model, in channels_last where that is supported: on the CPU 1.2-1.4x for mobilenets."""
+    if device.type == "mps":
+        return model.to(device)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

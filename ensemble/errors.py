@@ -1,0 +1,9 @@
+"""The two ways in which a command ends early; `cli.py` alone catches them."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that names the file, key or value and what to do. Exit status 2."""
+
+
+class RunFailure(Exception):
+    """Work that failed although the input was right (a NaN loss, a full disk): one line. Exit status 1."""

@@ -1,0 +1,157 @@
+"""Every file name of a run directory, atomic writes, and the done markers.
+
+    runs/art/
+      config.toml  folds.csv  classes.json  provenance.json
+      convnext/settings.json  preprocess.json
+      convnext/fold0/model.safetensors  oof.safetensors  log.jsonl  state/  done.json (last)
+      blends/stack.json  stack.safetensors
+      predictions/<set>-<blend>.safetensors
+
+Nothing here is a pickle. A file is written to a temporary name in its own folder, flushed to the disk, then
+renamed, so that a reader sees the old file or the new one, never half of one.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ensemble.errors import UserError
+
+
+def config_toml(run: Path) -> Path:
+    return run / "config.toml"
+
+
+def folds_csv(run: Path) -> Path:
+    return run / "folds.csv"
+
+
+def classes_json(run: Path) -> Path:
+    return run / "classes.json"
+
+
+def provenance_json(run: Path) -> Path:
+    return run / "provenance.json"
+
+
+def settings_json(run: Path, member: str) -> Path:
+    return run / member / "settings.json"
+
+
+def preprocess_json(run: Path, member: str) -> Path:
+    return run / member / "preprocess.json"
+
+
+def fold_dir(run: Path, member: str, fold: int) -> Path:
+    return run / member / f"fold{fold}"
+
+
+def model_file(fold: Path) -> Path:
+    return fold / "model.safetensors"
+
+
+def oof_file(fold: Path) -> Path:
+    return fold / "oof.safetensors"
+
+
+def log_file(fold: Path) -> Path:
+    return fold / "log.jsonl"
+
+
+def state_file(fold: Path) -> Path:
+    return fold / "state" / "last.safetensors"
+
+
+def lock_file(fold: Path) -> Path:
+    return fold / ".lock"
+
+
+def done_json(fold: Path) -> Path:
+    return fold / "done.json"
+
+
+def blend_json(run: Path, name: str) -> Path:
+    return run / "blends" / f"{name}.json"
+
+
+def blend_file(run: Path, name: str) -> Path:
+    return run / "blends" / f"{name}.safetensors"
+
+
+def predictions_file(run: Path, images: str, blend: str) -> Path:
+    return run / "predictions" / f"{images}-{blend}.safetensors"
+
+
+def require_run(run: Path) -> None:
+    """Raise UserError unless `run` is a directory that `ens train-folds` has made."""
+    if not folds_csv(run).is_file():
+        raise UserError(f"{run}: not a run directory (it has no folds.csv); make one with: ens train-folds FILE")
+
+
+def members(run: Path) -> list[str]:
+    """Names of the backbones that the run holds, finished or not, in sorted order."""
+    return sorted(path.parent.name for path in run.glob("*/settings.json"))
+
+
+def folds_of(run: Path, member: str) -> list[int]:
+    """Fold numbers that `member` has a directory for, in numeric order (fold10 after fold9)."""
+    found = (re.fullmatch(r"fold(\d+)", path.name) for path in (run / member).iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is flushed and renamed to `path`, else removed.
+
+    A full disk or a kill leaves the old `path` whole. Raises OSError as the file system gives it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, readable by a person (indented, Unicode as it is)."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises UserError that names the file if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
+    """Write `done.json`, last: it vouches for `files` by their sizes."""
+    sizes = {path.name: path.stat().st_size for path in files}
+    write_json(done_json(fold), {"files": sizes, **facts})
+
+
+def is_done(fold: Path) -> bool:
+    """True if `done.json` is there and every file that it names has the size that it names."""
+    if not done_json(fold).is_file():
+        return False
+    sizes = read_json(done_json(fold))["files"]
+    return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())

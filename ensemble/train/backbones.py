@@ -1,0 +1,163 @@
+"""timm backbones: made, filled with weights, fitted with preprocessing. Nothing else imports timm."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import resolve_data_config
+from timm.models import group_parameters
+from timm.optim import param_groups_weight_decay
+from timm.utils import ModelEmaV3
+
+from ensemble.data.pixels import Preprocess
+from ensemble.errors import UserError
+
+
+def check_name(name: str) -> None:
+    """Raise UserError, offering the nearest names, unless timm knows the architecture (and its pretrained tag)."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        raise UserError(f"unknown timm model {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    known = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and name not in known:
+        raise UserError(f"timm has no weights {name!r}; for {architecture} it has: {', '.join(known) or 'none'}")
+
+
+def create(
+    name: str, classes: int, image_size: int, pretrained: bool = False, weights: Path | None = None
+) -> torch.nn.Module:
+    """A backbone with a fresh classifier of `classes` outputs.
+
+    weights: a safetensors state dict to start from; pretrained: timm's hub weights; neither: from scratch. A
+    classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features. Raises UserError if the file, its shapes or the hub fail.
+    """
+    check_name(name)
+    options: dict[str, Any] = {"num_classes": classes}
+    default = timm.get_pretrained_cfg(name)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = image_size  # swin, vit: windows and position embeddings depend on it
+    try:
+        model: torch.nn.Module = timm.create_model(name, pretrained=pretrained and weights is None, **options)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        if not pretrained or weights is not None:
+            raise UserError(f"timm could not make {name!r} at {image_size} px: {_line(error)}") from None
+        raise UserError(
+            f"the pretrained weights of {name!r} could not be had ({_line(error)}); give a local file with "
+            "weights = ..., or train from scratch with pretrained = false"
+        ) from None
+    if weights is not None:
+        _load_weights(model, weights, name)
+    if pretrained or weights is not None:
+        # A random classifier on trained features starts at a loss of 7 and spoils them before it is any use: on art
+        # paintings (tf_mobilenetv3_large_minimal_100, 160 px, 4 epochs, one fold) 82.7% against 90.3% from zeros.
+        for head in _classifiers(model):
+            for parameter in model.get_submodule(head).parameters():
+                torch.nn.init.zeros_(parameter)
+    return model
+
+
+def _load_weights(model: torch.nn.Module, path: Path, name: str) -> None:
+    state = read_state(path)
+    own = model.state_dict()
+    heads = tuple(f"{head}." for head in _classifiers(model))
+    missing = [key for key in own if not key.startswith(heads) and key not in state]
+    unknown = [key for key in state if not key.startswith(heads) and key not in own]
+    if missing or unknown:
+        key, problem = (missing[0], "lacks") if missing else (unknown[0], "has an unknown")
+        raise UserError(f"{path}: does not fit {name!r}: it {problem} {key!r} ({len(missing) + len(unknown)} such)")
+    for key, value in own.items():
+        if not key.startswith(heads) and state[key].shape != value.shape:
+            shapes = f"{tuple(state[key].shape)}, the model wants {tuple(value.shape)}"
+            raise UserError(f"{path}: does not fit {name!r}: {key!r} is {shapes}")
+    model.load_state_dict({key: value for key, value in state.items() if not key.startswith(heads)}, strict=False)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors state dict. Raises UserError that names the file if it is missing or cut short."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({_line(error)})") from None
+
+
+def preprocess_for(name: str, image_size: int, crop: tuple[int, int] | None) -> Preprocess:
+    """The preprocessing that the backbone was pretrained with: its mean, std, interpolation and crop share (the input
+    is `crop_pct` of what is decoded, so that the borders, which pretraining did not look at, are cut)."""
+    default = timm.get_pretrained_cfg(name)
+    found: Mapping[str, Any] = resolve_data_config(pretrained_cfg=asdict(default) if default else {})
+    interpolation = found["interpolation"] if found["interpolation"] in ("bilinear", "lanczos") else "bicubic"
+    return Preprocess(
+        image_size=image_size,
+        decode_size=max(image_size, int(image_size / found["crop_pct"])),
+        interpolation=interpolation,
+        mean=tuple(found["mean"]),
+        std=tuple(found["std"]),
+        crop=crop,
+    )
+
+
+def freeze(model: torch.nn.Module, trainable: str | int) -> None:
+    """Leave only part of the network to train: "all", "head" (the classifier), or the last n stages and the head.
+
+    Stages are timm's coarse parameter groups, from the stem to the classifier.
+    """
+    if trainable == "all":
+        return
+    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    stages = [groups[stage] for stage in sorted(groups)]
+    heads = tuple(f"{head}." for head in _classifiers(model))
+    open_names = {name for name, _ in model.named_parameters() if name.startswith(heads)}
+    if isinstance(trainable, int):
+        body = [[name for name in stage if name not in open_names] for stage in stages]
+        open_names.update(name for stage in [stage for stage in body if stage][-trainable:] for name in stage)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in open_names)
+
+
+def train_mode(model: torch.nn.Module) -> None:
+    """`model.train()`, but modules whose parameters are all frozen stay in evaluation: a frozen batch norm that went
+    on measuring would drift away from the weights that it belongs to."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for the optimizer, biases and norms without weight decay."""
+    groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay)
+    return groups
+
+
+def moving_average(model: torch.nn.Module, decay: float) -> ModelEmaV3:
+    """An exponential moving average of weights and buffers that forgets fast at first: after t updates its decay is
+    1 - (t + 1)^(-2/3), at most `decay`, so that a run of 100 steps does not keep its start."""
+    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=2 / 3)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a weights file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _classifiers(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the modules that hold the classifier (two for distilled transformers)."""
+    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

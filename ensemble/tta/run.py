@@ -1,0 +1,106 @@
+"""`ens tta-predict`: from a run, a blend and images to saved predictions and a submission."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend import Blend, list_blends, load_blend
+from ensemble.config import load_config
+from ensemble.data.folds import read_folds
+from ensemble.data.table import read_images
+from ensemble.device import choose_device
+from ensemble.errors import UserError
+from ensemble.logits import Logits
+from ensemble.progress import Show
+from ensemble.tta.predict import load_member, predict_stream
+from ensemble.tta.submission import match, read_sample, write_submission
+from ensemble.tta.views import check_views
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `tta_predict` made. ids: N, in the order of the rows. probabilities: float32 (N, C)."""
+
+    ids: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    predictions: Path
+    submission: Path
+    said: str
+
+
+def tta_predict(
+    run: Path,
+    images: Path,
+    output: Path,
+    show: Show,
+    blend_name: str | None = None,
+    views: Sequence[str] | None = None,
+    sample_submission: Path | None = None,
+    form: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Predicted:
+    """Predict every image (or those that the sample submission names) by the run's blend, and write both files.
+
+    The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
+    are averaged. Raises UserError for anything that doesn't fit, before the first image is decoded.
+    """
+    rundir.require_run(run)
+    name = choose_blend(run, blend_name)
+    blend = load_blend(run, name)
+    if views is not None and set(check_views(views)) != set(blend.views):
+        raise UserError(
+            f"the blend was fitted on the views {','.join(blend.views)}, not {','.join(views)}: fit one on these "
+            f"(ens blend {run} --views {','.join(views)}), or leave --views out"
+        )
+    ids, files = read_images(images)
+    sample = read_sample(sample_submission) if sample_submission else None
+    if sample is not None:
+        rows = match(sample, ids)
+        if len(rows) < len(ids):
+            say(f"{len(ids) - len(rows)} images are not in {sample.path} and are left out")
+        ids, files = sample.ids, [files[row] for row in rows]
+    folds = int(read_folds(run)["fold"].max()) + 1
+    device = choose_device()
+    members = [load_member(run, member, len(blend.classes), folds, device) for member in blend.members]
+    say(f"{len(ids)} images, {len(members)} members x {folds} folds x {len(blend.views)} views; on {device}")
+
+    batch_size = load_config(rundir.config_toml(run)).tta.batch_size
+    probabilities = np.empty((len(ids), len(blend.classes)), dtype=np.float32)
+    done = 0
+    for values in predict_stream(members, files, blend.views, batch_size, device):
+        count = values[0].shape[2]
+        probabilities[done : done + count] = blend_folds(blend, values)
+        done += count
+        show("predicting", done, len(ids))
+
+    saved = rundir.predictions_file(run, images.stem if images.is_file() else images.resolve().name, name)
+    # The logarithms of probabilities are logits like any other, so one file format serves.
+    log_probabilities = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))[None]
+    Logits(np.array(ids), ("blend",), blend.classes, log_probabilities, {"blend": name, "images": str(images)}).save(
+        saved
+    )
+    said = write_submission(output, ids, probabilities, blend.classes, sample, form)
+    return Predicted(np.array(ids), probabilities, blend.classes, saved, output, said)
+
+
+def blend_folds(blend: Blend, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities (N, C) of logits (K, V, N, C) of each member: blended per fold, then averaged over the folds."""
+    folds = len(values[0])
+    return np.asarray(sum(blend.apply([member[fold] for member in values]) for fold in range(folds)) / folds)
+
+
+def choose_blend(run: Path, name: str | None) -> str:
+    """`name`, or the only blend there is. Raises UserError rather than guess between several."""
+    there = list_blends(run)
+    if name is not None:
+        return name
+    if len(there) != 1:
+        found = (
+            f"holds {len(there)} blends ({', '.join(there)}); choose one with --blend" if there else "holds no blend"
+        )
+        raise UserError(f"{run}: {found}" + ("" if there else f"; fit one with: ens blend {run} --method stack"))
+    return there[0]

@@ -1,0 +1,134 @@
+"""Predictions in the sample submission's ids, order and header."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from ensemble import rundir
+from ensemble.data.table import nfc, read_table
+from ensemble.errors import UserError
+
+FORMS = ("label", "index", "probability")
+
+
+@dataclass(frozen=True)
+class SampleSubmission:
+    """What a submission has to look like. table: the sample as text; its first column holds the ids."""
+
+    path: Path
+    table: pd.DataFrame
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(text) for text in self.table.iloc[:, 0]]
+
+
+def read_sample(path: Path) -> SampleSubmission:
+    """Read a sample submission. Raises UserError if it is unreadable, has one column only, or repeats an id."""
+    table = read_table(path)
+    if table.shape[1] < 2:
+        raise UserError(f"{path}: has one column, {table.columns[0]!r}; a submission needs an id and a label column")
+    repeated = table.iloc[:, 0][table.iloc[:, 0].duplicated()]
+    if len(repeated):
+        raise UserError(f"{path}: id {repeated.iloc[0]!r} is there twice")
+    return SampleSubmission(path, table)
+
+
+def match(sample: SampleSubmission, image_ids: Sequence[str]) -> np.ndarray:
+    """For each id of the sample the row of its image, int64 (N,).
+
+    image_ids: relative paths. A sample may name images by that path, by file name, or by file name without ending;
+    the first form that fits all its ids is taken. Raises UserError that names the first id without an image, or the
+    first that means two.
+    """
+    wanted = [nfc(text) for text in sample.ids]
+    forms = {
+        "path": list(image_ids),
+        "file name": [PurePosixPath(name).name for name in image_ids],
+        "file name without ending": [PurePosixPath(name).stem for name in image_ids],
+    }
+    fewest: list[str] = wanted
+    for form, names in forms.items():
+        rows = {name: row for row, name in enumerate(names)}
+        missing = [name for name in wanted if name not in rows]
+        if not missing:
+            repeated = {name for name in wanted if names.count(name) > 1} if len(rows) < len(names) else set()
+            if repeated:
+                raise UserError(f"{sample.path}: id {min(repeated)!r} is the {form} of two images; use their paths")
+            return np.array([rows[name] for name in wanted], dtype=np.int64)
+        fewest = min(fewest, missing, key=len)
+    raise UserError(
+        f"{sample.path}: no image for id {fewest[0]!r} ({len(fewest)} of {len(wanted)} ids have none; "
+        f"the images are named like {image_ids[0]!r})"
+    )
+
+
+def write_submission(
+    path: Path,
+    ids: Sequence[str],
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    sample: SampleSubmission | None = None,
+    form: str | None = None,
+) -> str:
+    """Write the CSV, atomically, and return one line that says in which form.
+
+    ids: of the N rows, in the order of `probabilities` (N, C); with a sample these are its own ids in its own order.
+    form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single column
+    beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's columns
+    can't hold that form.
+    """
+    if sample is None:
+        form = form or "label"
+        header = ["id", *classes] if form == "probability" else ["id", "label"]
+    else:
+        form = form or _form(sample, classes)
+        header = list(sample.table.columns)
+    best = probabilities.argmax(axis=1)
+    others = header[1:]
+    columns: list[Sequence[object] | np.ndarray]
+    if form == "probability":
+        if len(others) == 1 and len(classes) == 2:
+            columns = [probabilities[:, 1]]
+            said = f"the probability of {classes[1]!r}"
+        elif {nfc(name) for name in others} == set(classes) and len(others) == len(classes):
+            columns = [probabilities[:, classes.index(nfc(name))] for name in others]
+            said = "one probability a class"
+        else:
+            raise UserError(f"probabilities need one column a class ({', '.join(classes)}); the header has: {others}")
+    elif len(others) != 1:
+        raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(others)}")
+    elif form == "index":
+        columns = [best]
+        said = "class numbers (" + ", ".join(f"{index} = {name}" for index, name in enumerate(classes)) + ")"
+    else:
+        columns = [np.array(classes, dtype=object)[best]]
+        said = "class names"
+    table = pd.DataFrame(dict(zip(header, [list(ids), *columns], strict=True)))
+    rundir.write_text(path, table.to_csv(index=False, float_format="%.7g"))
+    return f"{len(table)} rows of {said}"
+
+
+def _form(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
+    """What the sample's own cells look like."""
+    others = sample.table.iloc[:, 1:]
+    if others.shape[1] > 1:
+        return "probability"
+    cells = {nfc(text.strip()) for text in others.iloc[:, 0]}
+    if cells <= set(classes):
+        return "label"
+    if all(text.isascii() and text.isdigit() and int(text) < len(classes) for text in cells):
+        return "index"
+    if len(classes) == 2 and all(_is_share(text) for text in cells):
+        return "probability"
+    return "label"
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
