@@ -17,9 +17,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Table(BaseModel):
-    """What all tables of the file share: no unknown keys, no change after reading."""
+    """What all tables of the file share: no unknown keys, no infinite numbers, no change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Table):
@@ -138,7 +138,7 @@ def _set(values: dict[str, Any], change: str) -> None:
     place: Any = values
     for table in tables:
         place = _named(place, table, change) if isinstance(place, list) else place.setdefault(table, {})
-        if not isinstance(place, dict | list):
+        if not isinstance(place, dict) and not (isinstance(place, list) and table == "backbone"):
             raise UserError(f"--set {change}: {table!r} is a value, not a table")
     if isinstance(place, list):
         raise UserError(f"--set {change}: name the backbone and its key: backbone.NAME.KEY=VALUE")
@@ -146,17 +146,17 @@ def _set(values: dict[str, Any], change: str) -> None:
 
 
 def _named(items: list[Any], name: str, change: str) -> Any:
-    for item in items:
-        if item.get("name") == name:
-            return item
-    raise UserError(f"--set {change}: no backbone is named {name!r}; there are: {', '.join(i['name'] for i in items)}")
+    names = [str(item.get("name")) if isinstance(item, dict) else "" for item in items]
+    if name not in names:
+        raise UserError(f"--set {change}: no backbone is named {name!r}; there are: {', '.join(names)}")
+    return items[names.index(name)]
 
 
 def _say(error: ValidationError, prefix: tuple[str | int, ...], model: type[BaseModel]) -> str:
     """The first thing wrong, in one line."""
     first = error.errors()[0]
     place = (*prefix, *first["loc"])
-    key = ".".join(str(part) for part in place) or "the file"
+    key = ".".join(str(part) for part in place if not str(part).startswith("literal[")) or "the file"
     match first["type"]:
         case "extra_forbidden":
             name = str(first["loc"][-1])

@@ -95,7 +95,8 @@ class Blend:
 
 def mean_of_views(values: np.ndarray) -> np.ndarray:
     """One member's logits float32 (N, C) from its views' (V, N, C): their mean, so the geometric mean of the views."""
-    return np.asarray(np.mean(values, axis=0, dtype=np.float32))
+    with np.errstate(invalid="ignore"):  # inf - inf: the caller looks for what is not finite and names it
+        return np.asarray(np.mean(values, axis=0, dtype=np.float32))
 
 
 def require_name(name: str) -> None:

@@ -80,6 +80,13 @@ def make_folds(
     folds = np.full(len(labels), -1, dtype=np.int8)
     for fold, (_, held_out) in enumerate(splits):
         folds[held_out] = fold
+    for fold in range(k):
+        lost = np.setdiff1d(labels, labels[folds != fold])
+        if len(lost):
+            raise UserError(
+                f"all rows of class {classes[lost[0]]!r} fall into fold {fold}, which then could not train on it: "
+                'set another seed, or folds.method = "stratified-grouped"'
+            )
     return folds
 
 

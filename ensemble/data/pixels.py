@@ -104,7 +104,7 @@ def decode(path: Path, how: Decoding) -> np.ndarray:
                 # 1,024 px photos, nothing to tell on those of 256 px.
                 file.draft(None, (2 * how.size, 2 * how.size))
             image = _rgb(ImageOps.exif_transpose(file))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error).replace(str(path), "it")
         raise UserError(f"{path}: not a readable image ({reason}); replace it or remove it") from None
     if how.crop is not None:

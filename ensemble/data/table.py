@@ -87,7 +87,7 @@ def read_samples(
     names = [nfc(text.strip()) for text in table[label]]
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
-    groups = np.array(table[group], dtype=np.str_)[order] if group else None
+    groups = np.array([nfc(text.strip()) for text in table[group]], dtype=np.str_)[order] if group else None
     return replace(samples, groups=groups, folds=_own_folds(table[fold], source)[order] if fold else None)
 
 
@@ -170,19 +170,19 @@ def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], so
 
 def _natural(name: str) -> tuple[int, str]:
     """Numbered classes in the order of their numbers (2 before 10), as a submission of class numbers wants them."""
-    return (int(name), "") if name.isascii() and name.isdigit() else (2**62, name)
+    return (int(name), name) if name.isascii() and name.isdigit() else (2**62, name)
 
 
 def _own_folds(column: pd.Series, source: Path) -> np.ndarray:
     try:
-        folds = np.array([int(float(text)) if text else -1 for text in column], dtype=np.int64)
+        folds = np.array([int(text.removesuffix(".0")) if text else -1 for text in column], dtype=np.int64)
     except ValueError as error:
         raise UserError(f"{source}: fold column {column.name!r} must hold whole numbers ({error})") from None
     present = sorted(set(folds[folds >= 0].tolist()))
-    if present != list(range(len(present))) or len(present) < 2 or folds.min() < -1:
+    if present != list(range(len(present))) or not 2 <= len(present) <= 127 or folds.min() < -1:
         raise UserError(
             f"{source}: fold column {column.name!r} holds {sorted(set(folds.tolist()))}; "
-            "want 0, 1, ... without gaps, at least two, and -1 or nothing for rows never validated"
+            "want 0, 1, ... without gaps, 2 to 127 of them, and -1 or nothing for rows never validated"
         )
     return folds
 
