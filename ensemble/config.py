@@ -201,4 +201,5 @@ def toml_value(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(toml_value(item) for item in value) + "]"
         case _:
-            return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are JSON's
+            # TOML's strings, numbers and booleans are JSON's, but for DEL, which TOML wants escaped
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -35,7 +35,7 @@ class Logits:
             )
         unique, counts = np.unique(self.ids, return_counts=True)
         if len(unique) != len(self.ids):
-            raise ValueError(f"id {unique[counts > 1][0]!r} is there twice")
+            raise ValueError(f"id {str(unique[counts > 1][0])!r} is there twice")
 
     def align(self, ids: np.ndarray, source: str = "logits") -> "Logits":
         """The same logits with rows in the order of `ids`.

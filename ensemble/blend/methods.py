@@ -83,7 +83,10 @@ def notes(method: str, metric: str, params: dict[str, Any]) -> list[str]:
     if method == "greedy":
         lines.append(f"members selected by {metric}, {params['bags']} bags of up to {params['rounds']} rounds")
     if method == "stack":
-        choice = f"{params['family']} at strength {params['strength']:g}" if "strength" in params else "the plain mean"
+        centre = {"mean": "the plain mean", "calibrated": "the mean of members at their own temperatures"}
+        choice = centre[params["centre"]]
+        if "strength" in params:
+            choice = f"family {params['family']!r}, drawn towards {choice} at strength {params['strength']:g}"
         lines.append(f"inner cross-validation chose {choice}")
     if "metric_bias" in params:
         family = {

@@ -182,6 +182,7 @@ def gain(
     """Paired gain of column `system` over column `other` of `table` and `drawn`."""
     sign = 1 if METRICS[metric][1] else -1
     difference = sign * (drawn[metric][:, system] - drawn[metric][:, other])
-    observed = sign * (table[system][metric].value - table[other][metric].value)
+    difference = np.where(np.abs(difference) < 1e-12, 0.0, difference)  # a tie, whatever the last bit says
+    observed = sign * (table[system][metric].value - table[other][metric].value) + 0.0
     p_better = float((difference > 0).mean() + 0.5 * (difference == 0).mean())
     return Gain(against, metric, observed, *interval(difference), p_better)

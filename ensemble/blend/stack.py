@@ -3,7 +3,8 @@
 Wolpert, "Stacked Generalization" (Neural Networks, 1992). Score of class c = sum_m (W_m z_m)_c + b_c on logits that
 are centred over the classes. The penalty is on the distance from W_m = (beta / M) I, b = 0, the plain mean of logits
 at its best temperature: with infinite strength this is the plain mean, not a uniform guess, so that many classes and
-few rows lose nothing. Three families, each holding the one before:
+few rows lose nothing. Where members' scales differ so much that it pays, that centre is the mean of the members each
+at its own temperature ("calibrated"). Three families, each holding the one before:
 
     pool    W_m = a_m I         M weights      + C biases
     class   W_m = diag(a_m)     M x C          + C
@@ -11,8 +12,8 @@ few rows lose nothing. Three families, each holding the one before:
                                                       at least 10 rows a weight)
 
 Family and strength are chosen by inner cross-validated log loss: the simplest within one standard error (of the
-paired difference, over groups where there are groups) of the best, where simple means the plain mean first, then a
-smaller family, then a greater strength.
+paired difference, over groups where there are groups) of the best, where simple means the plain mean first, then the
+calibrated one, then a smaller family, then a greater strength.
 `z` is float32 (M, N, C).
 """
 
@@ -25,6 +26,7 @@ from ensemble.blend.probabilities import log_softmax, softmax
 from ensemble.blend.score import usable_folds
 from ensemble.blend.vote import inverse_temperature
 
+CENTRES = ("mean", "calibrated")
 FAMILIES = ("pool", "class", "full")
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 ROWS_PER_WEIGHT = 10
@@ -43,27 +45,36 @@ def fit(
     labels, folds, units: int64 (N,); rows of one unit (group) must stand in one fold. With fewer than two units the
     answer is the plain mean.
 
-    Returns weights float64 (M,), (M, C) or (M, C, C) by the family, bias float64 (C,), family ("mean" where nothing
-    more pays), strength (nothing for "mean") and inner_log_loss, the chosen one's on held-out rows.
+    Returns weights float64 (M,), (M, C) or (M, C, C) by the family, bias float64 (C,), family ("mean" or "calibrated"
+    where nothing more pays), centre (one of those two), strength (only where there is a family), and inner_log_loss,
+    the chosen one's on held-out rows.
     """
     z = centred(z)
     folds = usable_folds(folds, units)
     parts = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in np.unique(folds)]
+    no_bias = np.zeros(z.shape[2])
     if len(parts) < 2:
-        return _at_mean(z, labels)
-    held = _held_out_mean(z, labels, parts)
-    tried: list[tuple[str, float, np.ndarray]] = [("mean", np.inf, held)]
-    chosen = tried[0]
+        return {"weights": mean_weights(z, labels, "mean"), "bias": no_bias, "family": "mean", "centre": "mean"}
+    centres, tried = {}, []
+    for kind in CENTRES:
+        centres[kind] = [mean_weights(z[:, train], labels[train], kind) for train, _ in parts]
+        held = np.empty(len(labels))
+        for (_, test), weights in zip(parts, centres[kind], strict=True):
+            held[test] = _losses(weights, no_bias, z[:, test], labels[test])
+        tried.append((kind, np.inf, held))
+    chosen = simplest(tried, units)
+    centre = chosen[0]
     for family in families:
-        if family == "full" and (chosen[0] == "mean" or ROWS_PER_WEIGHT * len(z) * z.shape[2] ** 2 > len(labels)):
+        if family == "full" and (chosen[0] in CENTRES or ROWS_PER_WEIGHT * len(z) * z.shape[2] ** 2 > len(labels)):
             break  # it costs C times the others
-        tried += _path(family, strengths, z, labels, parts, units)
+        tried += _path(family, strengths, z, labels, parts, centres[centre], units)
         chosen = simplest(tried, units)
     family, strength, held = chosen
-    found: dict[str, Any] = {"family": family, "inner_log_loss": float(held.mean())}
-    if family == "mean":
-        return _at_mean(z, labels) | found
-    weights, bias, _ = solve(family, strength, z, labels)
+    around = mean_weights(z, labels, family if family in CENTRES else centre)
+    found: dict[str, Any] = {"family": family, "centre": centre, "inner_log_loss": float(held.mean())}
+    if family in CENTRES:
+        return {"weights": around, "bias": no_bias} | found
+    weights, bias, _ = solve(family, strength, z, labels, around)
     return {"weights": weights, "bias": bias, "strength": strength} | found
 
 
@@ -97,10 +108,16 @@ def standard_error(values: np.ndarray, units: np.ndarray) -> float:
 
 
 def solve(
-    family: str, strength: float, z: np.ndarray, labels: np.ndarray, start: np.ndarray | None = None
+    family: str,
+    strength: float,
+    z: np.ndarray,
+    labels: np.ndarray,
+    around: np.ndarray,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minimise mean log loss + strength / 2 * (squared distance from the plain mean) on centred z.
+    """Minimise mean log loss + strength / 2 * (squared distance from `around`) on centred z.
 
+    around: (M,), the weights to which the penalty draws, from `mean_weights`.
     A weight's distance is measured in the root mean square of its member's logits, so that a member's scale does not
     matter. Convex; exact gradient, L-BFGS. Returns weights float64 (as `fit`), bias float64 (C,), and the solution
     itself, from which a weaker strength on the same rows may `start`.
@@ -111,8 +128,7 @@ def solve(
     shape = {"pool": (members,), "class": (members, classes), "full": (members, classes, classes)}[family]
     spread = np.sqrt(np.einsum("mnc,mnc->m", z, z, dtype=np.float64) / (rows * classes))
     scale = np.maximum(spread, 1e-6).reshape((members,) + (1,) * (len(shape) - 1))
-    beta = inverse_temperature(z.mean(axis=0), labels)
-    centre = np.broadcast_to(beta / members * (np.eye(classes) if family == "full" else 1.0), shape)
+    centre = around.reshape(scale.shape) * (np.eye(classes) if family == "full" else np.ones(shape[1:]))
     own = (np.arange(rows), labels)
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -153,23 +169,16 @@ def _backward(residual: np.ndarray, z: np.ndarray, family: str) -> np.ndarray:
     return np.stack([r.T @ member for member in z]).astype(np.float64)
 
 
-def _at_mean(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The plain mean of logits at its best temperature, as params."""
-    beta = inverse_temperature(z.mean(axis=0), labels)
-    return {"weights": np.full(len(z), beta / len(z)), "bias": np.zeros(z.shape[2]), "family": "mean"}
+def mean_weights(z: np.ndarray, labels: np.ndarray, kind: str) -> np.ndarray:
+    """Weights (M,) of the members' mean at its best temperature; "calibrated": of members at their own temperatures."""
+    inverse = np.array([inverse_temperature(member, labels) if kind == "calibrated" else 1.0 for member in z])
+    inverse /= len(z)
+    return inverse * inverse_temperature(_forward(inverse, z).astype(np.float32), labels)
 
 
 def _losses(weights: np.ndarray, bias: np.ndarray, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     log_p = log_softmax(_forward(weights, z) + bias)[np.arange(len(labels)), labels]
     return np.asarray(-np.maximum(log_p, np.log(FLOOR)))
-
-
-def _held_out_mean(z: np.ndarray, labels: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    held = np.empty(len(labels))
-    for train, test in parts:
-        params = _at_mean(z[:, train], labels[train])
-        held[test] = _losses(params["weights"], params["bias"], z[:, test], labels[test])
-    return held
 
 
 def _path(
@@ -178,6 +187,7 @@ def _path(
     z: np.ndarray,
     labels: np.ndarray,
     parts: list[tuple[np.ndarray, np.ndarray]],
+    centres: list[np.ndarray],
     units: np.ndarray,
 ) -> list[tuple[str, float, np.ndarray]]:
     """Held-out losses (N,) of one family at falling strengths, until they are clearly past their best."""
@@ -186,7 +196,7 @@ def _path(
     for strength in strengths:
         held = np.empty(len(labels))
         for i, (train, test) in enumerate(parts):
-            weights, bias, starts[i] = solve(family, strength, z[:, train], labels[train], starts[i])
+            weights, bias, starts[i] = solve(family, strength, z[:, train], labels[train], centres[i], starts[i])
             held[test] = _losses(weights, bias, z[:, test], labels[test])
         out.append((family, strength, held))
         past = held - min((losses for _, _, losses in out), key=lambda losses: float(losses.mean()))

@@ -91,7 +91,7 @@ def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.nd
         if decrement <= 1e-2 * barrier:
             if barrier <= lowest_barrier:
                 break
-            barrier /= 10
+            barrier /= 100
             continue
         size = min(1.0, 0.95 / max(1e-300, float(-step.min())))  # no weight may reach 0
         start = value(w)

@@ -23,7 +23,7 @@ from ensemble.device import autocast, to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import Logits
 from ensemble.train.augment import color_factors, color_jitter, random_crops
-from ensemble.train.backbones import moving_average, parameter_groups, train_mode
+from ensemble.backbones import moving_average, parameter_groups, train_mode
 from ensemble.tta.predict import forward_views, normalise
 
 Report = Callable[[str, float, int, int], None]  # where it is, mean loss, images since the last call, images left

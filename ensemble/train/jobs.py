@@ -21,10 +21,10 @@ from ensemble.config import Backbone, Config, to_toml, train_settings
 from ensemble.data.folds import check_own_folds, copies, joined, make_folds, read_folds, write_folds
 from ensemble.data.pixels import Decoding, Pixels, Preprocess, decode_all
 from ensemble.data.table import Samples, read_samples
-from ensemble.device import choose_device
+from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import RunFailure, UserError
 from ensemble.progress import Show, duration
-from ensemble.train import backbones
+from ensemble import backbones
 from ensemble.train.fit import fit
 from ensemble.tta.views import check_views
 
@@ -45,6 +45,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     folds = open_run(config, samples, groups)
     preprocesses = {backbone.name: open_member(config, backbone) for backbone in config.backbone}
     device = choose_device()
+    keep_freed_memory()
     jobs = [
         (backbone, fold)
         for backbone in config.backbone
@@ -64,6 +65,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         try:
             with FileLock(rundir.lock_file(directory), timeout=0):
                 if rundir.is_done(directory):  # by another process, since the list of jobs was made
+                    clock.left[backbone.name, fold] = 0
                     continue
                 if held is None or held[0] != preprocess.decoding:
                     held = None  # let go of the old pixels before the new ones are decoded
@@ -88,6 +90,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
                 )
                 say(f"{backbone.name} fold {fold}: done in {duration(seconds)}")
         except Timeout:
+            clock.left[backbone.name, fold] = 0
             say(f"{backbone.name} fold {fold}: another process is at it, left to that one")
         except RunFailure as failure:
             failures.append(str(failure))

@@ -11,7 +11,7 @@ from ensemble import rundir
 from ensemble.data.pixels import Preprocess, decoded, load_preprocess, middle_square
 from ensemble.device import autocast, to_device
 from ensemble.errors import UserError
-from ensemble.train import backbones
+from ensemble import backbones
 from ensemble.tta.views import VIEWS
 
 

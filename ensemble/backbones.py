@@ -37,7 +37,8 @@ def create(
     """A backbone with a fresh classifier of `classes` outputs.
 
     weights: a safetensors state dict to start from; pretrained: timm's hub weights; neither: from scratch. A
-    classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features. Raises UserError if the file, its shapes or the hub fail.
+    classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features.
+    Raises UserError if the file, its shapes or the hub fail.
     """
     check_name(name)
     options: dict[str, Any] = {"num_classes": classes}

@@ -1,0 +1,124 @@
+"""`ens demo`: the whole way on scikit-learn's digits, which come with it, so nothing is downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from ensemble import blend, rundir, tables
+from ensemble.blend.metrics import accuracy, log_loss, macro_f1
+from ensemble.config import load_config, toml_value
+from ensemble.errors import UserError
+from ensemble.progress import progress
+from ensemble.train.jobs import train_folds
+from ensemble.tta.run import tta_predict
+
+EXPERIMENT = """\
+run = {run}
+seed = 0
+
+[data]
+train = {train}
+image_size = 32
+
+[folds]
+k = 5
+
+[train]
+epochs = 12
+batch_size = 64
+lr = 3e-3
+crop_area = [0.7, 1.0]   # strokes at the border matter: cut little
+hflip = false            # a mirrored digit is another sign
+color_jitter = 0.2
+
+[tta]
+views = ["identity"]     # for the same reason no flips here
+
+[[backbone]]
+name = "resnet"
+timm = "test_resnet"
+pretrained = false
+
+[[backbone]]
+name = "efficientnet"
+timm = "test_efficientnet"
+pretrained = false
+
+[[backbone]]
+name = "convnext"
+timm = "test_convnext"
+pretrained = false
+"""
+METHODS = ("mean", "vote", "greedy", "stack")
+
+
+def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """Write the digits, train, blend by every method, predict the held-out part, and print what came of it.
+
+    Returns metric -> value on the held-out images for each method. Going on after a stop is part of it: run it again.
+    Raises UserError if `folder` holds something else, RunFailure as training does.
+    """
+    data, run = folder / "digits", folder / "run"
+    experiment = folder / "digits.toml"
+    if folder.exists() and not experiment.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already and is no demo; name another folder: ens demo DIR")
+    answers = write_digits(data)
+    rundir.write_text(experiment, EXPERIMENT.format(run=toml_value(str(run)), train=toml_value(str(data / "train"))))
+    say(f"1. ens train-folds {experiment}")
+    with progress() as show:
+        failures = train_folds(load_config(experiment), show, say)
+    tables.show_members(blend.members_table(run))
+    for failure in failures:
+        say(f"failed: {failure}")
+
+    held_out: dict[str, dict[str, float]] = {}
+    best = ""
+    least = np.inf
+    for method in METHODS:
+        say(f"2. ens blend {run} --method {method}")
+        result = blend.blend_run(run, method)
+        tables.show_blend(result)
+        if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
+            best, least = method, result.blend["log_loss"].value
+    for method in METHODS:
+        output = folder / f"submission-{method}.csv"
+        sample = data / "sample_submission.csv"
+        say(f"3. ens tta-predict {run} {data / 'test'} --blend {method} --sample-submission {sample} -o {output}")
+        with progress() as show:
+            made = tta_predict(run, data / "test", output, show, method, None, sample, None, say)
+        labels = np.array([answers[name] for name in made.ids])
+        held_out[method] = {
+            "accuracy": accuracy(labels, made.probabilities),
+            "macro_f1": macro_f1(labels, made.probabilities),
+            "log_loss": log_loss(labels, made.probabilities),
+        }
+    tables.show_held_out(held_out, len(answers), best)
+    say(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")
+    return held_out
+
+
+def write_digits(folder: Path) -> dict[str, int]:
+    """Write the 1,797 digits (8 x 8 grey PNGs): 1,437 in train/<digit>/, 360 in test/, with sample_submission.csv (all
+    "0") and answers.csv. Returns test id -> digit. (Alpaydin and Kaynak 1998, as scikit-learn ships them.)"""
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    rows = np.arange(len(images))
+    train, test = train_test_split(rows, test_size=360, random_state=0, stratify=digits.target)
+    for row in train:
+        _save(images[row], folder / "train" / str(digits.target[row]) / f"{row:04}.png")
+    for row in test:
+        _save(images[row], folder / "test" / f"{row:04}.png")
+    answers = {f"{row:04}": int(digits.target[row]) for row in np.sort(test)}
+    for name, labels in {"sample_submission.csv": ["0"] * len(answers), "answers.csv": list(answers.values())}.items():
+        rundir.write_text(folder / name, pd.DataFrame({"id": list(answers), "label": labels}).to_csv(index=False))
+    return answers
+
+
+def _save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)

@@ -1,0 +1,143 @@
+"""The command itself: look, choose, check that the data would train, write, and say what was found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.config import load_config
+from ensemble.data.folds import check_own_folds, copies, joined
+from ensemble.data.table import Samples, read_samples, read_table
+from ensemble.errors import UserError
+from ensemble.init.choose import choose_k, lone_class
+from ensemble.init.columns import Columns, find_columns
+from ensemble.init.look import follow, look_at_submission, look_at_test, short_sides
+from ensemble.init.write import header, settings, shell
+from ensemble.tta.submission import read_sample
+
+PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
+
+
+def init(
+    data: Path, test: Path | None, sample_submission: Path | None, output: Path, run: Path | None = None
+) -> list[str]:
+    """Look at `data` and write a commented experiment file to `output`, ready for `ens train-folds`.
+
+    data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. run: the run
+    directory to name in the file; None: runs/<the data's name>. Returns a line for each thing found or assumed.
+    Raises UserError, and writes nothing, if `output` exists or the data would not train.
+    """
+    if output.exists():
+        raise UserError(f"{output}: exists already; choose another name with -o, or delete it")
+    sample = None if sample_submission is None else read_sample(sample_submission)
+    source, lines = follow(data, sample_submission)
+    columns = None if source.is_dir() else find_columns(source, read_table(source), sample.table if sample else None)
+    samples = _read(source, columns)
+    if columns is not None:
+        columns, note = _with_sound_groups(columns, samples)
+        samples = _read(source, columns)
+        lines += [_say_columns(columns), *columns.notes, *note]
+    first_copy = copies(samples.paths)
+    groups = joined(samples.groups, first_copy)
+    lines += _say_classes(samples)
+    copied = int((first_copy != np.arange(len(samples))).sum())
+    if copied:
+        lines.append(f"{copied:,} images are byte for byte copies of another; a copy shares its original's fold")
+    if samples.folds is not None:
+        check_own_folds(samples.folds, groups, samples.ids)
+        k, why_k = int(samples.folds.max()) + 1, ""
+    else:
+        k, why_k = choose_k(samples, groups)
+        if (name := lone_class(samples, groups)) is not None:
+            raise UserError(f"{source}: all images of class {name!r} are of one kind (one group, or copies): drop it")
+    if why_k:
+        lines.append(f"{k} folds instead of the usual 5: {why_k}")
+    sides = short_sides(samples.paths)
+    lines.append(_say_sizes(sides, len(samples)))
+    test_ids = None
+    if test is not None:
+        test_ids, line = look_at_test(test, source, samples.paths)
+        lines.append(line)
+    if sample is not None:
+        lines += look_at_submission(sample, test_ids, samples.classes)
+    if run is None:
+        usual, run = _free_run(data)
+        if run != usual:
+            lines.append(f"{usual} is there already, so this run is named {run}")
+    text = header(run, test, sample_submission, output, lines)
+    text += settings(source, run, columns, samples, k, why_k, sides)
+    rundir.write_text(output, text)
+    load_config(output)
+    return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]
+
+
+def _read(source: Path, columns: Columns | None) -> Samples:
+    if columns is None:
+        return read_samples(source)
+    return read_samples(source, columns.path, columns.label, columns.id, columns.group, columns.fold, columns.images)
+
+
+def _with_sound_groups(columns: Columns, samples: Samples) -> tuple[Columns, list[str]]:
+    """The columns without the group, and why, if the folds that it asks for cannot be made."""
+    if samples.groups is None:
+        return columns, []
+    reason = ""
+    if samples.folds is not None:
+        try:
+            check_own_folds(samples.folds, samples.groups, samples.ids)
+        except UserError:
+            reason = f"your own folds in {columns.fold!r} split its groups"
+    elif (name := lone_class(samples, samples.groups)) is not None:
+        reason = f"class {name!r} stands in one group only; without that class it could be used"
+    if not reason:
+        return columns, []
+    note = f"warning: groups of {columns.group!r} are left out: {reason}. Scores will look better than they are"
+    return replace(columns, group=None), [note]
+
+
+def _say_columns(columns: Columns) -> str:
+    kinds = {"images": columns.path, "labels": columns.label, "ids": columns.id}
+    kinds |= {"groups": columns.group, "your own folds": columns.fold}
+    below = "" if columns.images is None else f"; their files are in {columns.images}"
+    return "columns: " + ", ".join(f"{kind} in {name!r}" for kind, name in kinds.items() if name is not None) + below
+
+
+def _say_classes(samples: Samples) -> list[str]:
+    assert samples.labels is not None
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    order = np.argsort(-counts, kind="stable")
+    shown = order if len(order) <= 12 else np.concatenate([order[:6], order[-3:]])
+    names = [f"{samples.classes[index]} {counts[index]:,}" for index in shown]
+    if len(order) > len(shown):
+        names.insert(6, "...")
+    lines = [f"{len(samples):,} images, {len(counts)} classes: {', '.join(names)}"]
+    ratio = counts.max() / counts.min()
+    if ratio >= 1.5:
+        lines.append(f"the largest class has {ratio:.1f} times the images of the smallest")
+    if samples.groups is not None:
+        unique = len(np.unique(samples.groups))
+        lines.append(f"{unique:,} groups, about {len(samples) / unique:.1f} images each; none is split between folds")
+    if all(len(name) == 1 for name in samples.classes):
+        lines.append("class names are single characters: if the images show digits or letters, turn hflip off")
+    return lines
+
+
+def _say_sizes(sides: np.ndarray, rows: int) -> str:
+    looked = "" if len(sides) == rows else f" ({len(sides)} files looked at)"
+    if sides[0] == sides[-1]:
+        return f"the shorter side of every image is {sides[0]} px{looked}"
+    return f"shorter sides of the images: {sides[0]} to {sides[-1]} px, median {np.median(sides):.0f}{looked}"
+
+
+def _free_run(data: Path) -> tuple[Path, Path]:
+    """runs/<name>, and that again, numbered if a run stands there: it would refuse another experiment."""
+    full = data.resolve()
+    candidates = [full.name if full.is_dir() else full.stem, *(parent.name for parent in full.parents)]
+    name = next((name for name in candidates if name and name.lower() not in PLAIN_NAMES), "images")
+    usual = free = Path("runs") / name
+    number = 1
+    while free.exists():
+        number += 1
+        free = usual.with_name(f"{name}-{number}")
+    return usual, free

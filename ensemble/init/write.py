@@ -1,0 +1,151 @@
+"""From what was found and chosen to the experiment file's text."""
+
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.config import Train, Tta, toml_value
+from ensemble.data.table import Samples
+from ensemble.init.choose import TINY, Backbone, choose_backbones, choose_schedule, choose_size, light_backbones
+from ensemble.init.columns import Columns
+
+WIDTH = 112
+
+
+def header(run: Path, test: Path | None, sample_submission: Path | None, output: Path, lines: list[str]) -> str:
+    """The comments at the file's head: the three commands to run next, and `lines`, what was found."""
+    predict = f"ens tta-predict {shell(run)} {'TEST' if test is None else shell(test)}"
+    if sample_submission is not None:
+        predict += f" --sample-submission {shell(sample_submission)}"
+    commands = [f"ens train-folds {shell(output)}", f"ens blend {shell(run)} --method stack"]
+    rows = ["An experiment, written by ens init. Run these three in turn, in the folder where ens init was run:", ""]
+    rows += [f"  {command}" for command in [*commands, f"{predict} -o submission.csv"]]
+    if test is None:
+        rows.append("  (TEST: a folder of the images to predict)")
+    rows += ["", "What ens init found:"]
+    for line in lines:
+        wrapped = textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+        rows += [f"{'  ' if index else '- '}{part}" for index, part in enumerate(wrapped)]
+    return "".join(f"# {_printable(row)}".rstrip() + "\n" for row in rows)
+
+
+def settings(
+    source: Path, run: Path, columns: Columns | None, samples: Samples, k: int, why_k: str, sides: np.ndarray
+) -> str:
+    """The keys, each with its comment. k, why_k: folds and the reason, if any. sides: short sides in px, sorted."""
+    image_size, why_size = choose_size(sides, len(samples))
+    epochs, batch_size = choose_schedule(len(samples))
+    tiny = np.median(sides) < TINY
+    kind = (
+        "a folder of class folders" if columns is None else "a table; the paths in it start from the table's own folder"
+    )
+    usual, tta = Train(), Tta()
+    rows = [
+        "",
+        _row("run", str(run), "the folder for all that training, blending and prediction write"),
+        _row("seed", 0, "of folds, augmentation and new weights"),
+        "",
+        "[data]",
+        _row("train", str(source), kind),
+        _row("image_size", image_size, f"side of the square that networks see, px; {why_size}"),
+    ]
+    if tiny:
+        rows += [
+            "# Images this small can also be trained from scratch, where ImageNet's photographs are no help: set",
+            "# image_size = 32 and epochs = 60, and pretrained = false and lr = 1e-3 in each convolutional backbone.",
+        ]
+    if columns is not None:
+        rows += [
+            *([_row("images", str(columns.images), "the folder that paths start from")] if columns.images else []),
+            _row("path", columns.path, "column of image files"),
+            _row("label", columns.label, "column of class names"),
+            _row("id", columns.id, "column that names the rows in all that is written")
+            if columns.id
+            else _row("id", "COLUMN", "column that names the rows; without it the path does", off=True),
+            _row("group", columns.group, "column of what must not be split between folds, such as one person's images")
+            if columns.group
+            else _row("group", "COLUMN", "column of what must not be split between folds", off=True),
+        ]
+    rows += [
+        _row("crop", [350, 350], "cut the middle height x width px out of every image first", off=True),
+        "",
+        "[folds]",
+    ]
+    if columns is not None and columns.fold is not None:
+        rows.append(_row("fold", columns.fold, f"column of your own folds ({k}), used as they are"))
+    else:
+        rows.append(
+            _row("k", k, f"models per backbone, each scored on the 1/{k} it never saw{f'; {why_k}' if why_k else ''}")
+        )
+    rows += [
+        "",
+        "[train]",
+        _row("epochs", epochs, f"passes over the images; few images need more ({len(samples):,} here)"),
+        _row("batch_size", batch_size, "images per step; halve it if memory runs out"),
+        _row("lr", 1e-3, "highest learning rate; backbones below may set their own"),
+        _row("hflip", usual.hflip, "mirror at random; false where left and right matter, as in digits and text"),
+        "# The usual values of the other keys; take away the # to change one.",
+        _row("crop_area", usual.crop_area, "least and largest share of the image that a random crop takes", off=True),
+        _row(
+            "color_jitter",
+            usual.color_jitter,
+            "random brightness, contrast, saturation; 0 where colour is all",
+            off=True,
+        ),
+        _row("label_smoothing", usual.label_smoothing, "how far targets lean to all classes alike", off=True),
+        _row("weight_decay", usual.weight_decay, "AdamW's", off=True),
+        _row(
+            "warmup_epochs", usual.warmup_epochs, "while the learning rate rises; then it falls as a cosine", off=True
+        ),
+        _row("ema", usual.ema, "decay of the averaged weights that are kept; 0 keeps the last ones", off=True),
+        _row("trainable", usual.trainable, 'or "head", or a number of last stages: faster', off=True),
+        "",
+        "[tta]",
+        _row("views", tta.views, 'averaged at prediction; only "identity" where hflip is false'),
+        _row("batch_size", tta.batch_size, "images per step in evaluation and prediction", off=True),
+        "",
+        "# Three networks of different kinds: a blend gains most from members that err differently.",
+        "#   name     of the member, and of its folder in the run",
+        "#   timm     architecture and ImageNet weights, as timm names them; fetched at the first use",
+        '#   weights  = "FILE.safetensors" starts from a file instead; pretrained = false from scratch',
+        "#   train    keys of the [train] table that are this member's own",
+        *_backbones(choose_backbones(image_size), off=False),
+        "",
+        "# Without a GPU the three above take hours. Delete them then, take the # away from the three below, and set",
+        f"# image_size = {min(image_size, 160)}.",
+        *_backbones(light_backbones(), off=True),
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _backbones(backbones: tuple[Backbone, ...], off: bool) -> list[str]:
+    rows = []
+    for backbone in backbones:
+        rows += [
+            "",
+            f"{'# ' if off else ''}[[backbone]]  # {backbone.kind}",
+            f"{'# ' if off else ''}name = {toml_value(backbone.name)}",
+            f"{'# ' if off else ''}timm = {toml_value(backbone.timm)}",
+        ]
+        if backbone.lr is not None:
+            rows.append(f"{'# ' if off else ''}train = {{ lr = {backbone.lr:.0e} }}".replace("e-0", "e-"))
+    return rows
+
+
+def _row(key: str, value: Any, comment: str, off: bool = False) -> str:
+    """One key with its comment beside it, or above it where the two don't fit on a line. off: commented out."""
+    text = f"{'# ' if off else ''}{key} = {toml_value(value)}"
+    line = f"{text.ljust(26)}  # {_printable(comment)}"
+    return line if len(line) <= 120 else f"# {_printable(comment)}\n{text}"
+
+
+def shell(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _printable(text: str) -> str:
+    """A line break or a control character in a name would end the comment that it stands in."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,414 @@
+"""The blending methods on arrays: hand-computed answers, optimality, awkward members."""
+
+import numpy as np
+import pytest
+
+from ensemble.blend import directed, greedy, methods, stack, vote
+from ensemble.blend.metrics import accuracy, log_loss, macro_f1
+from ensemble.blend.probabilities import geometric_mean, mixture, softmax, true_class
+from ensemble.errors import UserError
+
+
+def simulate(members, rows, classes, seed=0, signal=3.0, shared=1.0, noise=1.5, scale=1.0, shares=None):
+    """Logits float32 (M, N, C) with shared and own noise, growing with the member's number, and labels (N,)."""
+    draw = np.random.default_rng(seed)
+    labels = draw.choice(classes, size=rows, p=shares)
+    base = shared * draw.normal(size=(rows, classes))
+    base[np.arange(rows), labels] += signal
+    z = np.stack([base + noise * (1 + 0.15 * m) * draw.normal(size=(rows, classes)) for m in range(members)])
+    return (scale * z).astype(np.float32), labels
+
+
+def fit(method, z, labels, metric="log_loss", k=5):
+    rows = np.arange(len(labels))
+    return methods.fit(method, metric, z, labels, rows % k, rows)
+
+
+# ---- probabilities -------------------------------------------------------------------------------------------------
+
+
+def test_geometric_mean_of_two_members():
+    # (.8, .2) and (.5, .5): products .4 and .1, roots in the ratio 2 : 1
+    z = np.log(np.array([[[0.8, 0.2]], [[0.5, 0.5]]], dtype=np.float32))
+    assert geometric_mean(z) == pytest.approx(np.array([[2 / 3, 1 / 3]]), abs=1e-6)
+
+
+def test_mixture_and_true_class():
+    z = np.log(np.array([[[0.8, 0.2]], [[0.5, 0.5]]], dtype=np.float32))
+    assert mixture(z, np.array([0.25, 0.75])) == pytest.approx(np.array([[0.575, 0.425]]), abs=1e-6)
+    assert true_class(z, np.array([1])) == pytest.approx(np.array([[0.2, 0.5]]), abs=1e-6)
+    # 1 / T = 2 squares the odds: .04 / (.64 + .04)
+    assert true_class(z, np.array([1]), np.array([2.0, 1.0]))[0, 0] == pytest.approx(0.04 / 0.68, abs=1e-6)
+
+
+def test_chunks_do_not_change_the_answer(monkeypatch):
+    z, labels = simulate(3, 50, 4)
+    whole = mixture(z, np.array([0.2, 0.3, 0.5])), true_class(z, labels), vote.inverse_temperature(z[0], labels)
+    monkeypatch.setattr("ensemble.blend.probabilities.CHUNK", 28)
+    parts = mixture(z, np.array([0.2, 0.3, 0.5])), true_class(z, labels), vote.inverse_temperature(z[0], labels)
+    assert parts[2] == pytest.approx(whole[2], rel=1e-4)
+    assert all(np.array_equal(a, b) for a, b in zip(whole[:2], parts[:2], strict=True))
+
+
+# ---- vote ----------------------------------------------------------------------------------------------------------
+
+
+def test_temperature_by_hand():
+    # margin 2, 3 of 4 right; targets smoothed by 1/5: (3 * .9 + .1) / 4 = .7, so 2 b = ln(.7 / .3)
+    z = np.array([[1, -1]] * 4, dtype=np.float32)
+    assert vote.inverse_temperature(z, np.array([0, 0, 0, 1])) == pytest.approx(np.log(7 / 3) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 50.0])
+def test_temperature_follows_the_scale_of_the_logits(scale):
+    z, labels = simulate(1, 400, 5)
+    expected = vote.inverse_temperature(z[0], labels) / scale
+    assert vote.inverse_temperature(z[0] * np.float32(scale), labels) == pytest.approx(expected, rel=1e-4)
+
+
+def test_temperature_is_finite_for_a_member_without_mistakes_and_for_one_that_is_always_wrong():
+    labels = np.arange(30) % 3
+    z = (4 * np.eye(3)[labels]).astype(np.float32)
+    # targets: 1 - e + e/3 with e = 1/31, so exp(4 b) / (exp(4 b) + 2) = 91 / 93
+    assert vote.inverse_temperature(z, labels) == pytest.approx(np.log(91) / 4, rel=1e-4)
+    assert vote.inverse_temperature(-z, labels) == pytest.approx(vote.LOWEST, rel=1e-3)
+    assert vote.inverse_temperature(np.full((30, 3), 2.5, np.float32), labels) == 1.0
+
+
+def test_weights_by_hand():
+    # each row is possible under one member only: the weights are the shares of the rows
+    p = np.array([[1, 1e-15]] * 3 + [[1e-15, 1]])
+    weights, gap = vote.simplex_weights(p)
+    assert weights == pytest.approx([0.75, 0.25], abs=1e-7)
+    assert gap < 1e-7
+
+
+def test_certificate_bounds_the_distance_to_the_optimum():
+    p = np.random.default_rng(3).uniform(0.01, 1, size=(300, 6))
+
+    def loss(w):
+        return -np.log(p @ w).mean()
+
+    best, gap = vote.simplex_weights(p)
+    assert gap < 1e-7
+    for w in np.random.default_rng(4).dirichlet(np.full(6, 0.5), size=200):
+        assert loss(best) - gap <= loss(w) <= loss(best) + vote.optimality_gap(p, w)
+
+
+def test_weights_are_as_good_as_a_general_solver_s():
+    from scipy.optimize import minimize
+
+    z, labels = simulate(6, 400, 8)
+    p = true_class(z, labels)
+    general = minimize(
+        lambda w: -np.log(p @ w).mean(),
+        np.full(6, 1 / 6),
+        jac=lambda w: -(p / (p @ w)[:, None]).mean(axis=0),
+        method="SLSQP",
+        bounds=[(1e-12, 1)] * 6,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(6)},
+        options={"ftol": 1e-12},
+    )
+    weights, gap = vote.simplex_weights(p)
+    assert -np.log(p @ weights).mean() <= general.fun + 1e-9
+    assert gap < 1e-7
+    assert weights.sum() == pytest.approx(1)
+    assert weights.min() >= 0
+
+
+def test_a_useless_member_gets_no_weight_and_a_copy_changes_nothing():
+    z, labels = simulate(2, 500, 4)
+    noise = np.random.default_rng(9).normal(size=z.shape[1:]).astype(np.float32) * 3
+    params = vote.fit(np.stack([*z, noise]), labels)
+    assert params["weights"][2] == 0
+    copied = vote.fit(z[[0, 1, 1]], labels)
+    probs, again = vote.apply(vote.fit(z, labels), z), vote.apply(copied, z[[0, 1, 1]])
+    assert again == pytest.approx(probs, abs=1e-4)
+    assert copied["weights"][1] == pytest.approx(copied["weights"][2], abs=1e-4)
+
+
+# ---- greedy --------------------------------------------------------------------------------------------------------
+
+
+def two_members(first, second):
+    """Logits of two members with these probabilities of class 0."""
+    p = np.array([first, second])
+    return np.log(np.stack([p, 1 - p], axis=2)).astype(np.float32)
+
+
+def test_greedy_walks_the_path_worked_out_by_hand():
+    # True-class probabilities (.9 .9 .1) and (.1 .1 .9). Both: ln 2 = .6931 (first alone: .8378). Counts 2:1 give
+    # .6389, 3:1 .6391, 4:1 .6498: the best prefix of four rounds is 2:1.
+    z = two_members([0.9, 0.9, 0.1], [0.1, 0.1, 0.9])
+    params = greedy.fit(z, np.array([0, 0, 0]), rounds=4, bags=1)
+    assert params["weights"] == pytest.approx([2 / 3, 1 / 3])
+    assert log_loss(np.array([0, 0, 0]), greedy.apply(params, z)) == pytest.approx(0.63894, abs=1e-5)
+
+
+def test_greedy_by_accuracy_takes_the_pair_that_outvotes_each_alone():
+    z = two_members([0.9, 0.9, 0.4, 0.4], [0.4, 0.4, 0.9, 0.9])  # each 2 of 4 right; their mean .65 on all
+    params = greedy.fit(z, np.zeros(4, dtype=np.int64), "accuracy", rounds=3, bags=1)
+    assert accuracy(np.zeros(4, dtype=np.int64), greedy.apply(params, z)) == 1.0
+
+
+def slow_selection(z, labels, metric, rounds):
+    """The same selection without any shortcut."""
+    probs, members = softmax(z).astype(np.float64), len(z)
+
+    def rank(counts):
+        mean = np.tensordot(counts / counts.sum(), probs, axes=1)
+        return round((accuracy if metric == "accuracy" else macro_f1)(labels, mean), 12), -log_loss(labels, mean)
+
+    order = sorted(range(members), key=lambda m: rank(np.eye(members)[m]), reverse=True)
+    prefixes = [np.isin(np.arange(members), order[:size]).astype(float) for size in range(1, members + 1)]
+    counts = max(prefixes, key=rank)
+    best = counts
+    while counts.sum() < rounds:
+        counts = max((counts + np.eye(members)[m] for m in range(members)), key=rank)
+        best = max(best, counts, key=rank)
+    return best / best.sum()
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_greedy_looks_only_at_close_rows_and_misses_nothing(metric, seed):
+    z, labels = simulate(5, 120, 6, seed=seed, noise=2.5)
+    weights = greedy.fit(z, labels, metric, rounds=12, bags=1)["weights"]
+    assert weights == pytest.approx(slow_selection(z, labels, metric, 12))
+
+
+def test_greedy_is_the_same_each_time_and_bags_differ_by_seed():
+    z, labels = simulate(9, 200, 5)
+    first = greedy.fit(z, labels)["weights"]
+    assert np.array_equal(first, greedy.fit(z, labels)["weights"])
+    assert not np.array_equal(first, greedy.fit(z, labels, seed=1)["weights"])
+    assert first.sum() == pytest.approx(1)
+    assert first.min() >= 0
+
+
+# ---- stack ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", stack.FAMILIES)
+def test_stack_solves_its_problem(family):
+    """No step from the solution in any of many directions lowers the penalised loss, which is computed here anew."""
+    z, labels = simulate(3, 300, 4)
+    z = stack.centred(z)
+    strength, members, classes = 0.01, 3, 4
+    weights, bias, _ = stack.solve(family, strength, z, labels, stack.mean_weights(z, labels, "mean"))
+    beta = vote.inverse_temperature(z.mean(axis=0), labels)
+    rms = np.sqrt((z.astype(np.float64) ** 2).mean(axis=(1, 2)))
+
+    def matrices(w):
+        return {"pool": lambda a: a * np.eye(classes), "class": np.diag, "full": lambda a: a}[family](w)
+
+    def penalised(offset, bias_offset):
+        total, penalty = 0, ((bias + bias_offset) ** 2).sum()
+        for m in range(members):
+            own = weights[m] + offset[m]
+            total = total + z[m].astype(np.float64) @ matrices(own).T
+            away = own - beta / members * (np.eye(classes) if family == "full" else 1)
+            penalty += rms[m] ** 2 * (away**2).sum()
+        return log_loss(labels, softmax(total + bias + bias_offset)) + strength / 2 * penalty
+
+    draw = np.random.default_rng(0)
+    least = penalised(np.zeros_like(weights), np.zeros(classes))
+    for _ in range(20):
+        for size in (0.01, 0.1):
+            assert penalised(size * draw.normal(size=weights.shape), size * draw.normal(size=classes)) > least
+
+
+def test_stack_at_great_strength_is_the_plain_mean_at_its_best_temperature():
+    z, labels = simulate(3, 300, 4)
+    for family in stack.FAMILIES:
+        around = stack.mean_weights(stack.centred(z), labels, "mean")
+        weights, bias, _ = stack.solve(family, 1e6, stack.centred(z), labels, around)
+        predicted = stack.apply({"weights": weights, "bias": bias}, z)
+        beta = vote.inverse_temperature(z.mean(axis=0), labels)
+        assert predicted == pytest.approx(softmax(beta * z.mean(axis=0, dtype=np.float64)), abs=1e-3)
+
+
+def test_stack_does_not_see_what_is_added_to_a_row():
+    z, labels = simulate(2, 200, 3)
+    moved = z + 5 * np.random.default_rng(1).normal(size=(2, 200, 1)).astype(np.float32)
+    params = fit("stack", z, labels)
+    assert methods.apply("stack", params, moved) == pytest.approx(methods.apply("stack", params, z), abs=1e-4)
+    assert fit("stack", moved, labels)["bias"] == pytest.approx(params["bias"], abs=1e-2)
+
+
+def test_stack_does_not_collapse_where_plain_stacking_does():
+    """37 classes, 4 members, 1,500 rows: default-L2 regression on all logits is sure in-sample and poor on new rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    z, labels = simulate(4, 3500, 37, signal=4.5, shared=1.2, noise=2.0)
+    (old, new), (known, unknown) = np.split(z, [1500], axis=1), np.split(labels, [1500])
+    wide = [np.concatenate(list(part), axis=1) for part in (old, new)]
+    plain = LogisticRegression(max_iter=300, tol=1e-2).fit(wide[0], known)
+    mean = accuracy(unknown, geometric_mean(new))
+    assert plain.score(wide[0], known) > 0.99
+    assert plain.score(wide[1], unknown) < mean - 0.12
+    ours = methods.apply("stack", fit("stack", old, known, k=3), new)
+    assert accuracy(unknown, ours) > mean - 0.005
+    assert log_loss(unknown, ours) < log_loss(unknown, geometric_mean(new)) - 0.05
+
+
+def test_an_overconfident_member_does_not_drown_the_others_in_stack():
+    z, labels = simulate(3, 1200, 6)
+    z[2] *= 20
+    (old, new), (known, unknown) = np.split(z, [600], axis=1), np.split(labels, [600])
+    params = fit("stack", old, known)
+    assert params["centre"] == "calibrated"
+    assert accuracy(unknown, methods.apply("stack", params, new)) > accuracy(unknown, geometric_mean(new)) + 0.05
+
+
+def test_the_calibrated_mean_weighs_members_by_their_own_temperatures():
+    z, labels = simulate(2, 400, 4)
+    z[1] = 4 * z[0]  # the same member, four times as sure: at their own temperatures they are one and the same
+    weights = stack.mean_weights(stack.centred(z), labels, "calibrated")
+    assert weights[0] == pytest.approx(4 * weights[1], rel=1e-3)
+    assert weights[0] == pytest.approx(vote.inverse_temperature(z[0], labels) / 2, rel=1e-3)
+
+
+def test_stack_takes_more_parameters_only_where_they_pay():
+    classes, rows = 4, 1200
+    z, labels = simulate(2, rows, classes, noise=1.5)
+    assert fit("stack", z[:, :300], labels[:300], k=3)["family"] in ("mean", "calibrated", "pool")
+    # each member knows half of the classes: one weight a member is not enough
+    draw = np.random.default_rng(5)
+    halves = z.copy()
+    halves[0, :, 2:] = draw.normal(size=(rows, 2)) * 3
+    halves[1, :, :2] = draw.normal(size=(rows, 2)) * 3
+    assert fit("stack", halves, labels, k=3)["weights"].ndim >= 2
+    # one member calls the classes by each other's names: only a full matrix mends that
+    renamed = z.copy()
+    renamed[1] = renamed[1][:, [1, 2, 3, 0]]
+    params = fit("stack", renamed, labels, k=3)
+    assert params["family"] == "full"
+    assert log_loss(labels, methods.apply("stack", params, renamed)) < log_loss(labels, geometric_mean(renamed)) - 0.3
+
+
+def test_standard_error_counts_groups_and_not_their_copies():
+    values = np.random.default_rng(0).normal(size=100)
+    alone = stack.standard_error(values, np.arange(100))
+    assert alone == pytest.approx(values.std() / 10)
+    assert stack.standard_error(np.repeat(values, 4), np.repeat(np.arange(100), 4)) == pytest.approx(alone)
+
+
+def test_simplest_takes_the_first_within_one_standard_error():
+    units, draw = np.arange(400), np.random.default_rng(0)
+    base = draw.normal(size=400) ** 2
+    near, far = base + 0.01 * draw.normal(size=400), base + 1.0
+    assert stack.simplest([("far", 1, far), ("near", 1, near + 1e-4), ("base", 1, base)], units)[0] == "near"
+    assert stack.simplest([("far", 1, far), ("base", 1, base)], units)[0] == "base"
+
+
+# ---- directed at a metric ------------------------------------------------------------------------------------------
+
+
+def test_a_class_bias_raises_macro_f1_on_new_rows_of_rare_classes():
+    shares = np.array([0.6, 0.3, 0.06, 0.04])
+    z, labels = simulate(2, 5000, 4, signal=2.0, shares=shares)
+    (old, new), (known, unknown) = np.split(z, [2000], axis=1), np.split(labels, [2000])
+    plain, aimed = fit("stack", old, known, k=3), fit("stack", old, known, "macro_f1", k=3)
+    assert aimed["metric_bias_family"] != "none"
+    assert np.argmax(aimed["metric_bias"]) in (2, 3)
+    before, after = (macro_f1(unknown, methods.apply("stack", params, new)) for params in (plain, aimed))
+    assert after > before + 0.01
+
+
+def test_a_bias_that_can_gain_nothing_is_none_or_harmless():
+    labels = np.arange(200) % 4
+    sure = fit("stack", (8 * np.eye(4)[labels])[None].astype(np.float32), labels, "accuracy")
+    assert sure["metric_bias_family"] == "none"
+    assert np.array_equal(sure["metric_bias"], np.zeros(4))
+    # equal classes: the largest calibrated probability is right already
+    z, labels = simulate(2, 5000, 4)
+    (old, new), (known, unknown) = np.split(z, [2000], axis=1), np.split(labels, [2000])
+    plain, aimed = (methods.apply("vote", fit("vote", old, known, m), new) for m in ("log_loss", "accuracy"))
+    assert accuracy(unknown, aimed) > accuracy(unknown, plain) - 0.005
+
+
+def test_ascent_finds_the_bias_worked_out_by_hand():
+    # class 1 lacks .3 in both of its rows: a bias of .4 (the least step above) makes all four right
+    log_probs = np.array([[0.0, -2.0], [0.0, -2.0], [0.0, -0.3], [0.0, -0.3]])
+    bias = directed._ascend(log_probs, np.array([0, 0, 1, 1]), "accuracy", np.zeros(2))
+    assert accuracy(np.array([0, 0, 1, 1]), log_probs + bias) == 1.0
+    assert bias.sum() == pytest.approx(0)
+    assert bias[1] - bias[0] == pytest.approx(0.4)
+
+
+def test_bias_multiplies_probabilities():
+    assert directed.apply(np.log([3.0, 1.0]), np.array([[0.25, 0.75]])) == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+# ---- all methods ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "accuracy", "macro_f1"])
+@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("case", ["one member", "two classes", "constant member", "identical members", "no mistakes"])
+def test_awkward_members(case, method, metric):
+    members, classes = (1 if case == "one member" else 3), (2 if case == "two classes" else 4)
+    z, labels = simulate(members, 80, classes)
+    if case == "constant member":
+        z[1] = 0.7
+    if case == "identical members":
+        z[1:] = z[0]
+    if case == "no mistakes":
+        z[:] = 8 * np.eye(classes)[labels]
+    params = fit(method, z, labels, metric)
+    probs = methods.apply(method, params, z)
+    assert probs.shape == (80, classes)
+    assert np.isfinite(probs).all()
+    assert probs.min() >= 0
+    assert probs.sum(axis=1) == pytest.approx(1)
+    table = methods.readable(method, params, tuple("abc"[:members]))
+    assert all(np.isfinite(list(own.values())).all() for own in table.values())
+    alone = max(accuracy(labels, z[m].astype(np.float64)) for m in range(members))
+    assert accuracy(labels, probs) >= min(alone, accuracy(labels, geometric_mean(z))) - 0.03
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_a_class_without_rows_and_many_more_classes_than_rows(method):
+    z, labels = simulate(2, 60, 40)
+    labels = labels % 7
+    probs = methods.apply(method, fit(method, z, labels, "macro_f1"), z)
+    assert np.isfinite(probs).all()
+    assert probs.sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_one_row_is_enough_to_fit(method):
+    z, _ = simulate(2, 1, 3)
+    params = methods.fit(method, "accuracy", z, np.array([1]), np.array([0]), np.array([0]))
+    assert methods.apply(method, params, z).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["mean", "vote", "stack"])
+def test_permuting_members_rows_or_classes_permutes_the_answer(method):
+    z, labels = simulate(3, 150, 4)
+    folds, units = np.arange(150) % 5, np.arange(150)
+    probs = methods.apply(method, methods.fit(method, "log_loss", z, labels, folds, units), z)
+    order = np.random.default_rng(0).permutation(150)
+    swapped = z[[2, 0, 1]][:, order][:, :, [3, 1, 0, 2]]
+    names = np.array([2, 1, 3, 0])[labels][order]  # old class 0 is now at place 2, and so on
+    params = methods.fit(method, "log_loss", swapped, names, folds[order], units[order])
+    assert methods.apply(method, params, swapped) == pytest.approx(probs[order][:, [3, 1, 0, 2]], abs=2e-3)
+
+
+def test_stack_has_a_weight_for_every_member_in_words():
+    z, labels = simulate(2, 300, 3)
+    for family in stack.FAMILIES:
+        around = stack.mean_weights(stack.centred(z), labels, "mean")
+        weights, bias, _ = stack.solve(family, 1e6, stack.centred(z), labels, around)
+        table = methods.readable("stack", {"weights": weights, "bias": bias}, ("a", "b"))
+        beta = vote.inverse_temperature(z.mean(axis=0), labels)
+        assert table["a"]["weight"] == pytest.approx(beta / 2, rel=0.01)
+
+
+def test_unknown_method_and_metric():
+    z, labels = simulate(1, 10, 2)
+    with pytest.raises(UserError, match="blend method 'median' is not one of: mean, vote, greedy, stack"):
+        fit("median", z, labels)
+    with pytest.raises(UserError, match="metric 'auc' is not one of: log_loss, accuracy, macro_f1"):
+        fit("vote", z, labels, "auc")

@@ -1,0 +1,374 @@
+"""`ens init`: what it finds in folders and tables, what it says, and that what it writes is ready to run."""
+
+import subprocess
+import sys
+import unicodedata
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ensemble.config import Config, load_config
+from ensemble.data.folds import copies, joined, make_folds
+from ensemble.data.table import Samples, read_samples
+from ensemble.errors import UserError
+from ensemble.init import init
+from ensemble.init.choose import choose_schedule, choose_size
+
+PAINTINGS = Path(__file__).parents[2] / "shared" / "data" / "art-painting"
+
+
+@pytest.fixture(autouse=True)
+def own_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run directories are named from where init is called, and a taken name changes the next."""
+    monkeypatch.chdir(tmp_path)
+
+
+def picture(path: Path, size: tuple[int, int] = (100, 120)) -> None:
+    """A small image unlike that of any other path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.frombuffer(str(path).encode().ljust(64)[-64:], dtype=np.uint8)
+    image = Image.new("RGB", size)
+    image.putdata([tuple(int(value) for value in colour[start : start + 3]) for start in range(0, 60, 3)])
+    image.save(path)
+
+
+def folders(root: Path, **counts: int) -> Path:
+    for name, count in counts.items():
+        for number in range(count):
+            picture(root / name / f"{number}.png")
+    return root
+
+
+def table(root: Path, rows: int, **columns: object) -> pd.DataFrame:
+    for number in range(rows):
+        picture(root / "pics" / f"{number:03}.png")
+    return pd.DataFrame({"photo": [f"pics/{number:03}.png" for number in range(rows)], **columns})
+
+
+def written(data: Path, output: Path, **options: Path | None) -> tuple[Config, Samples, str]:
+    """Run init, and read the data as `ens train-folds` would. Also the lines that were said, as one text."""
+    said = init(data, options.get("test"), options.get("sample_submission"), output)
+    config = load_config(output)
+    columns = config.data.path, config.data.label, config.data.id, config.data.group, config.folds.fold
+    return config, read_samples(config.data.train, *columns), "\n".join(said)
+
+
+def test_folder_of_class_folders(tmp_path: Path) -> None:
+    data = folders(tmp_path / "pets", cat=12, dog=6)
+    config, samples, said = written(data, tmp_path / "pets.toml")
+    assert len(samples) == 18 and samples.classes == ("cat", "dog")
+    assert config.data.train == data and config.run == Path("runs/pets") and config.seed == 0
+    assert config.folds.k == 5 and config.data.image_size == 96 and len(config.backbone) == 3
+    assert "18 images, 2 classes: cat 12, dog 6" in said
+    assert "the largest class has 2.0 times" in said
+    assert "every image is 100 px" in said
+
+
+def test_every_live_key_has_a_comment_and_every_commented_key_works(tmp_path: Path) -> None:
+    init(folders(tmp_path / "pets", a=5, b=5), None, None, tmp_path / "e.toml")
+    text = (tmp_path / "e.toml").read_text(encoding="utf-8")
+    settings, backbones = text.split("# Three networks")
+    rows = settings.splitlines()
+    for above, row in pairwise(rows):
+        if " = " in row and not row.startswith("#"):
+            assert "  # " in row or above.startswith("# "), row
+    switched = [row.removeprefix("# ") if row.startswith("# ") and "  # " in row else row for row in rows]
+    light = backbones.split("# Without a GPU")[1].splitlines()[2:]
+    switched += [row.removeprefix("# ") for row in light]
+    (tmp_path / "on.toml").write_text("\n".join(switched), encoding="utf-8")
+    config = load_config(tmp_path / "on.toml")
+    assert config.data.crop == (350, 350) and config.train.ema == 0.998
+    assert [backbone.name for backbone in config.backbone] == ["mobilenet", "resnet18", "vit_tiny"]
+
+
+@pytest.mark.parametrize("image_size", [96, 160, 224, 288])
+def test_backbones_exist_with_weights_in_timm(image_size: int) -> None:
+    from ensemble.backbones import check_name
+    from ensemble.init.choose import choose_backbones, light_backbones
+
+    chosen = choose_backbones(image_size) + light_backbones()
+    for backbone in chosen:
+        check_name(backbone.timm)
+        assert "." in backbone.timm
+    assert len({backbone.name for backbone in chosen}) == 6
+
+
+def test_train_folder_is_followed_and_test_folder_left(tmp_path: Path) -> None:
+    folders(tmp_path / "art" / "train", a=5, b=5)
+    folders(tmp_path / "art" / "test", x=3)
+    config, samples, said = written(tmp_path / "art", tmp_path / "e.toml", test=tmp_path / "art" / "test")
+    assert config.data.train == tmp_path / "art" / "train" and len(samples) == 10
+    assert "not trained on: test" in said and "3 test images" in said
+    assert config.run == Path("runs/art")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    _, samples, _ = written(folders(tmp_path / "vehicles", bus=5, train=5), tmp_path / "e.toml")
+    assert samples.classes == ("bus", "train")
+
+
+def test_test_images_among_the_training_images(tmp_path: Path) -> None:
+    data = folders(tmp_path / "pets", cat=5, dog=5, test=5)
+    assert "warning: the folder 'test' is taken for a class" in written(data, tmp_path / "e.toml")[2]
+    with pytest.raises(UserError, match=r"5 of its images are among the training images"):
+        init(data, data / "test", None, tmp_path / "f.toml")
+    assert not (tmp_path / "f.toml").exists()
+
+
+def test_csv_with_odd_columns_groups_and_ids(tmp_path: Path) -> None:
+    rows = 40
+    frame = table(
+        tmp_path,
+        rows,
+        uid=[f"{number:05}" for number in range(rows)],
+        Breed=["pug", "husky"] * 20,
+        breed_code=["7", "9"] * 20,
+        weight=[f"{number / 7:.2f}" for number in range(rows)],
+        PatientID=[str(number // 3) for number in range(rows)],
+        remark=["a long remark " * 40] * rows,
+    )
+    frame.to_csv(tmp_path / "dogs.csv", index=False)
+    config, samples, said = written(tmp_path / "dogs.csv", tmp_path / "e.toml")
+    data = config.data
+    assert (data.path, data.label, data.id, data.group) == ("photo", "Breed", "uid", "PatientID")
+    assert "groups in 'PatientID'" in said and config.run == Path("runs/dogs")
+    assert samples.groups is not None and len(set(samples.groups)) == 14
+    assert samples.ids[0] == "00000"
+
+
+def test_parquet_next_to_its_images_is_found_in_the_folder(tmp_path: Path) -> None:
+    frame = table(tmp_path / "set", 20, target=[number % 2 for number in range(20)])
+    frame.to_parquet(tmp_path / "set" / "train.parquet")
+    picture(tmp_path / "set" / "test" / "1.png")
+    pd.DataFrame({"id": ["pics/000.png"], "target": [0]}).to_csv(tmp_path / "set" / "sample_submission.csv")
+    config, samples, said = written(tmp_path / "set", tmp_path / "e.toml")
+    assert config.data.train == tmp_path / "set" / "train.parquet" and config.data.label == "target"
+    assert samples.classes == ("0", "1")
+    assert "train.parquet in" in said and "digits or letters, turn hflip off" in said
+
+
+def test_what_is_no_group(tmp_path: Path) -> None:
+    frame = table(
+        tmp_path,
+        30,
+        label=["a", "b", "c"] * 10,
+        family=["f", "f", "g"] * 10,  # says nothing that the label does not
+        place=[f"place {number // 4}" for number in range(30)],  # group-like, but by its values only
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config, _, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.data.group is None
+    assert "set data.group = 'place'" in said and "family" not in said
+
+
+def test_group_that_holds_a_whole_class_is_left_out_aloud(tmp_path: Path) -> None:
+    groups = [str(number // 2) for number in range(20)] + ["odd"] * 5
+    frame = table(tmp_path, 25, label=["a", "b"] * 10 + ["c"] * 5, user=groups)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config, _, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.data.group is None
+    assert "groups of 'user' are left out: class 'c' stands in one group only" in said
+
+
+def test_unsure_between_two_labels_follows_the_submission(tmp_path: Path) -> None:
+    frame = table(tmp_path, 20, label=["0", "1"] * 10, class_name=["ham", "spam"] * 10)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config, _, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.data.label == "label"
+    assert "'label' is taken for the label rather than 'class_name' (2 values) (to change: data.label)" in said
+    sample = tmp_path / "sample.csv"
+    pd.DataFrame({"id": ["1", "2"], "answer": ["ham", "ham"]}).to_csv(sample, index=False)
+    assert written(tmp_path / "t.csv", tmp_path / "f.toml", sample_submission=sample)[0].data.label == "class_name"
+
+
+@pytest.mark.parametrize(("first", "used"), [(0, "kfold"), (1, None)])
+def test_own_folds_are_used_if_numbered_from_zero(tmp_path: Path, first: int, used: str | None) -> None:
+    frame = table(tmp_path, 30, label=["a", "b"] * 15, kfold=[first + number % 3 for number in range(30)])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config, samples, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.folds.fold == used
+    assert (samples.folds is not None) == (used is not None)
+    assert ("folds are made anew" in said) == (used is None)
+
+
+@pytest.mark.parametrize(("counts", "k"), [({"a": 9, "b": 3}, 3), ({"a": 9, "b": 5}, 5)])
+def test_k_fits_the_smallest_class(tmp_path: Path, counts: dict[str, int], k: int) -> None:
+    config, samples, said = written(folders(tmp_path / "d", **counts), tmp_path / "e.toml")
+    assert config.folds.k == k
+    assert ("3 folds instead of the usual 5: the smallest class, b, has 3 images" in said) == (k == 3)
+    assert samples.labels is not None
+    assert make_folds(samples.labels, samples.classes, k, 0, None, None).max() == k - 1
+
+
+def test_k_fits_the_groups_with_copies_joined(tmp_path: Path) -> None:
+    frame = table(tmp_path, 24, label=["a", "b"] * 12, user=[f"u{number // 6}" for number in range(24)])
+    (tmp_path / "pics" / "000.png").write_bytes((tmp_path / "pics" / "023.png").read_bytes())  # joins u0 and u3
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    config, samples, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.folds.k == 3 and "there are 3 groups" in said and "1 images are byte for byte copies" in said
+    assert samples.labels is not None
+    make_folds(samples.labels, samples.classes, 3, 0, joined(samples.groups, copies(samples.paths)), None)
+
+
+def test_class_of_one_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class 'b' has 1 image"):
+        init(folders(tmp_path / "d", a=9, b=1), None, None, tmp_path / "e.toml")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("000.png", r"'pics/000\.png', seen .* table\['image'\] = 'pics/' \+ table\['image'\]\)"),
+        ("000", r"'pics/000\.png', seen .* = 'pics/' \+ table\['image'\] \+ '\.png'\)"),
+        ("gone.png", r"no column holds images that are there.*columns: image \('gone\.png', \.\.\.\); label"),
+    ],
+)
+def test_images_not_where_the_table_says(tmp_path: Path, column: str, expected: str) -> None:
+    frame = table(tmp_path, 10, label=["a", "b"] * 5)
+    names = [column.replace("000", f"{number:03}") for number in range(10)]
+    pd.DataFrame({"image": names, "label": frame["label"]}).to_csv(tmp_path / "t.csv", index=False)
+    for data in (tmp_path / "t.csv", tmp_path):
+        with pytest.raises(UserError, match=expected):
+            init(data, None, None, tmp_path / "e.toml")
+
+
+def test_test_table_whose_images_lie_elsewhere(tmp_path: Path) -> None:
+    data = folders(tmp_path / "train", a=5, b=5)
+    (tmp_path / "info.csv").write_text("ImageID,ans\n1.png,0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"'1.png' is not there .*; --test may also be the folder"):
+        init(data, tmp_path / "info.csv", None, tmp_path / "e.toml")
+
+
+def test_table_without_a_label(tmp_path: Path) -> None:
+    table(tmp_path, 30, note=[f"n{number}" for number in range(30)]).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=r"no column looks like a label.*photo \(30 .*note \(30 different values\)"):
+        init(tmp_path / "t.csv", None, None, tmp_path / "e.toml")
+
+
+def test_two_tables(tmp_path: Path) -> None:
+    frame = table(tmp_path, 10, label=["a", "b"] * 5)
+    for name in ("one.csv", "two.csv"):
+        frame.to_csv(tmp_path / name, index=False)
+    with pytest.raises(UserError, match=r"several tables name images and labels \(one.csv, two.csv\)"):
+        init(tmp_path, None, None, tmp_path / "e.toml")
+
+
+def test_refuses_to_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("precious", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine.toml: exists already; choose another name with -o, or delete it"):
+        init(folders(tmp_path / "d", a=5, b=5), None, None, tmp_path / "mine.toml")
+    assert (tmp_path / "mine.toml").read_text(encoding="utf-8") == "precious"
+
+
+def test_korean_names_and_spaces(tmp_path: Path) -> None:
+    data = tmp_path / '그림 "모음"'
+    folders(data, **{"고양이": 5, unicodedata.normalize("NFD", "강아지"): 6})
+    folders(tmp_path / "시험 자료", **{"": 2})
+    output = tmp_path / "내 실험.toml"
+    config, samples, said = written(data, output, test=tmp_path / "시험 자료")
+    assert samples.classes == ("강아지", "고양이") and config.data.train == data
+    assert config.run == Path("runs") / '그림 "모음"'
+    assert "강아지 6, 고양이 5" in said and f"ens train-folds '{output}'" in said
+    head = output.read_text(encoding="utf-8")
+    assert (
+        f"""# ens tta-predict 'runs/그림 "모음"' '{tmp_path}/시험 자료' -o submission.csv""".replace("# ", "") in head
+    )
+
+
+def test_a_name_with_a_line_break_stays_in_its_comment(tmp_path: Path) -> None:
+    frame = table(tmp_path, 10, label=["one\nk = 99", "b"] * 5)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert written(tmp_path / "t.csv", tmp_path / "e.toml")[0].folds.k == 5
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["x/0.png", "x/1.png", "x/2.png"], "'id' holds relative paths: 3 of 3"),
+        (["0.png", "1.png", "2.png"], "'id' holds file names: 3 of 3"),
+        (["0", "1"], "'id' holds file names without ending: 2 of 2 are test images\n1 test images are not asked for"),
+        (["0", "1", "7"], "2 of 3 are test images\nwarning: 1 are not, the first is '7'"),
+        (["p", "q"], "warning: nothing in its 'id' is a test image: it has 'p', the images are 'x/0.png'"),
+    ],
+)
+def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
+    data, test = folders(tmp_path / "train", a=5, b=5), folders(tmp_path / "test", x=3)
+    sample = tmp_path / "sample.csv"
+    pd.DataFrame({"id": ids, "label": "a"}).to_csv(sample, index=False)
+    _, _, said = written(data, tmp_path / "e.toml", test=test, sample_submission=sample)
+    assert expected in said and "'label' holds class names" in said
+    command = f"tta-predict runs/{tmp_path.name} {test} --sample-submission {sample} -o submission.csv"
+    assert command in (tmp_path / "e.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"y": ["0", "2"]}, "'y' holds class numbers: 0 = a, 1 = b, 2 = c"),
+        ({"y": ["0", "0"]}, "class numbers (as far as '0' in every row tells)"),
+        ({"y": ["?", "a"]}, "warning: its 'y' holds '?', which is no class"),
+        ({"c": [0, 0], "a": [0, 0], "b": [0, 0]}, "a column for each class: probabilities"),
+        ({"p": [0, 0], "q": [0, 0]}, "warning: its 2 answer columns are not the 3 classes"),
+    ],
+)
+def test_submission_answers(tmp_path: Path, answers: dict[str, list[str]], expected: str) -> None:
+    sample = tmp_path / "sample.csv"
+    pd.DataFrame({"id": ["1", "2"], **answers}).to_csv(sample, index=False)
+    data = folders(tmp_path / "train", a=5, b=5, c=5)
+    _, _, said = written(data, tmp_path / "e.toml", sample_submission=sample)
+    assert expected in said and "no --test was given" in said
+
+
+def test_sizes_and_schedule() -> None:
+    assert choose_size(np.array([28, 28, 28]), 1000)[0] == 96
+    assert choose_size(np.array([150, 161, 900]), 1000)[0] == 160
+    assert choose_size(np.array([480]), 1000)[0] == 224
+    assert choose_size(np.array([1080]), 1000)[0] == 288
+    assert choose_size(np.array([1080]), 100_000)[0] == 224
+    rows = [100, 1000, 5000, 20_000, 1_000_000]
+    epochs = [choose_schedule(count)[0] for count in rows]
+    assert epochs == sorted(epochs, reverse=True) and len(set(epochs)) == 5
+
+
+def test_tiny_images_get_advice_on_training_from_scratch(tmp_path: Path) -> None:
+    for number in range(10):
+        picture(tmp_path / "d" / "ab"[number % 2] / f"{number}.png", (28, 28))
+    config, _, _ = written(tmp_path / "d", tmp_path / "e.toml")
+    assert config.data.image_size == 96
+    assert "trained from scratch" in (tmp_path / "e.toml").read_text(encoding="utf-8")
+
+
+def test_a_file_that_is_no_image(tmp_path: Path) -> None:
+    data = folders(tmp_path / "d", a=5, b=5)
+    (data / "a" / "9.png").write_text("not an image", encoding="utf-8")
+    with pytest.raises(UserError, match=r"9.png: not a readable image"):
+        init(data, None, None, tmp_path / "e.toml")
+
+
+def test_run_directory_of_another_experiment_is_not_taken(tmp_path: Path) -> None:
+    folders(Path("pets"), a=5, b=5)
+    Path("runs/pets").mkdir(parents=True)
+    config, _, said = written(Path("pets"), Path("e.toml"))
+    assert config.run == Path("runs/pets-2") and config.data.train == Path("pets")
+    assert "runs/pets is there already, so this run is named runs/pets-2" in said
+
+
+def test_loads_no_torch() -> None:
+    code = "import sys, ensemble.init; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not PAINTINGS.is_dir(), reason="the shared art paintings are not there")
+def test_art_paintings(tmp_path: Path) -> None:
+    config, samples, said = written(
+        PAINTINGS / "train",
+        tmp_path / "art.toml",
+        test=PAINTINGS / "test",
+        sample_submission=PAINTINGS / "sample_submission.csv",
+    )
+    assert len(samples) == 1698 and config.data.image_size == 224 and config.run == Path("runs/art-painting")
+    assert "'id' holds file names: 350 of 350" in said and "'label' holds class names" in said

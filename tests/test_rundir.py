@@ -1,0 +1,177 @@
+"""Names of a run's files, writes that are whole or not there, and done markers."""
+
+import errno
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ensemble import rundir
+from ensemble.errors import UserError
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def child(code, path):
+    code = f"from pathlib import Path\nfrom ensemble import rundir\npath = Path({str(path)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+# ---- writes --------------------------------------------------------------------------------------------------------
+
+
+def test_write_makes_the_folder_and_leaves_only_the_file(tmp_path):
+    path = tmp_path / "a" / "b" / "file.txt"
+    rundir.write_text(path, "한\r\nline\n")
+    rundir.write_text(path, "new\r\n")
+    assert path.read_bytes() == b"new\r\n"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with rundir.replacing(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old" and temporary.parent == tmp_path
+    assert path.read_text() == "half"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_old_file_is_whole_when_the_writer_raises(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(error), rundir.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_writer_that_raises_before_it_writes(tmp_path):
+    with pytest.raises(ValueError), rundir.replacing(tmp_path / "file.txt"):
+        raise ValueError
+    assert names(tmp_path) == []
+
+
+def test_old_file_is_whole_when_the_writer_is_killed(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    code = """
+import os, signal
+with rundir.replacing(path) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert child(code, path).returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(names(tmp_path)) == 2  # the half file lies beside it under its temporary name
+    rundir.write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_old_file_is_whole_when_the_disk_takes_no_more(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    code = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    rundir.write_text(path, "x" * 100_000)
+except OSError as error:
+    print(error.errno)
+"""
+    done = child(code, path)
+    assert (done.stdout, done.stderr) == (f"{errno.EFBIG}\n", "")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_is_readable_and_comes_back(tmp_path):
+    value = {"classes": ["고양이", "NA"], "seed": 0, "lr": 3e-4}
+    rundir.write_json(tmp_path / "a.json", value)
+    assert "고양이" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert rundir.read_json(tmp_path / "a.json") == value
+
+
+def test_json_that_is_missing_or_broken(tmp_path):
+    path = tmp_path / "a.json"
+    assert refusal(rundir.read_json, path) == f"{path}: no such file"
+    path.write_text('{"a": ')
+    assert refusal(rundir.read_json, path) == f"{path}: not valid JSON (Expecting value: line 1 column 7 (char 6))"
+    path.write_bytes(b"\xff\xfe")
+    assert refusal(rundir.read_json, path).startswith(f"{path}: not valid JSON (")
+
+
+# ---- done markers --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fold(tmp_path):
+    """A finished fold of two files."""
+    fold = rundir.fold_dir(tmp_path, "swin", 0)
+    rundir.write_text(rundir.model_file(fold), "weights")
+    rundir.write_text(rundir.oof_file(fold), "logits")
+    rundir.mark_done(fold, [rundir.model_file(fold), rundir.oof_file(fold)], seconds=3)
+    return fold
+
+
+def test_done_fold(fold):
+    assert rundir.is_done(fold)
+    sizes = {"model.safetensors": 7, "oof.safetensors": 6}
+    assert rundir.read_json(fold / "done.json") == {"files": sizes, "seconds": 3}
+
+
+def test_fold_without_its_marker_is_not_done(fold):
+    (fold / "done.json").unlink()
+    assert not rundir.is_done(fold)
+    assert not rundir.is_done(fold / "nowhere")
+
+
+def test_fold_with_a_missing_file_is_not_done(fold):
+    rundir.oof_file(fold).unlink()
+    assert not rundir.is_done(fold)
+
+
+@pytest.mark.parametrize("text", ["weight", "weights!", ""])
+def test_fold_with_a_file_of_another_size_is_not_done(fold, text):
+    rundir.model_file(fold).write_text(text)
+    assert not rundir.is_done(fold)
+
+
+# ---- what a run holds ----------------------------------------------------------------------------------------------
+
+
+def test_folds_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 9, 0, 2):
+        rundir.fold_dir(tmp_path, "swin", number).mkdir(parents=True)
+    (tmp_path / "swin" / "fold3.old").mkdir()
+    (tmp_path / "swin" / "preprocess.json").touch()
+    assert rundir.folds_of(tmp_path, "swin") == [0, 2, 9, 10]
+
+
+def test_members_are_the_folders_with_settings(tmp_path):
+    for member in ("swin", "convnext"):
+        rundir.write_json(rundir.settings_json(tmp_path, member), {})
+    rundir.write_json(rundir.blend_json(tmp_path, "stack"), {})
+    assert rundir.members(tmp_path) == ["convnext", "swin"]
+
+
+def test_folder_that_is_no_run(tmp_path):
+    line = f"{tmp_path}: not a run directory (it has no folds.csv); make one with: ens train-folds FILE"
+    assert refusal(rundir.require_run, tmp_path) == line
+    rundir.folds_csv(tmp_path).touch()
+    rundir.require_run(tmp_path)

@@ -1,0 +1,221 @@
+"""Training: the same bits again, whatever stops it, and an honest held-out part."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ensemble import rundir
+from ensemble.config import load_config
+from ensemble.data.folds import read_folds
+from ensemble.errors import UserError
+from ensemble.logits import load_logits
+from ensemble.train.fit import job_seed, learning_rate
+from ensemble.train.jobs import Clock, train_folds
+
+TINY = """
+run = "{run}"
+seed = 0
+[data]
+train = "{train}"
+image_size = 32
+[folds]
+k = 2
+[train]
+epochs = 3
+batch_size = 8
+[[backbone]]
+name = "resnet"
+timm = "test_resnet"
+pretrained = false
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path, paint):
+    """experiment(run="run", extra=""): an experiment file on 2 classes of 12 images."""
+    for index in range(24):
+        paint(tmp_path / "images" / "ab"[index % 2] / f"{index}.png", width=32 + index % 5)
+
+    def write(run="run", extra=""):
+        file = tmp_path / f"{run}.toml"
+        file.write_text(TINY.format(run=tmp_path / run, train=tmp_path / "images") + extra)
+        return file
+
+    return write
+
+
+def train(file, *changes):
+    said = []
+    failures = train_folds(load_config(file, changes), lambda text, done, total: None, said.append)
+    return failures, said
+
+
+def oof(run, member="resnet"):
+    return {fold: load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold))) for fold in (0, 1)}
+
+
+def same(a, b):
+    return all(np.array_equal(a[fold].values, b[fold].values) for fold in a)
+
+
+def test_learning_rate_by_hand():
+    assert learning_rate(0, 100, 9, 1.0) == pytest.approx(0.1)
+    assert learning_rate(8, 100, 9, 1.0) == pytest.approx(0.9)
+    assert learning_rate(9, 109, 9, 2.0) == pytest.approx(2.0)
+    assert learning_rate(59, 109, 9, 2.0) == pytest.approx(1.0)
+    assert learning_rate(34, 109, 9, 2.0) == pytest.approx(1 + math.sqrt(0.5))
+    assert learning_rate(109, 109, 9, 2.0) == pytest.approx(0.0)
+
+
+def test_each_job_and_epoch_has_its_own_seed():
+    parts = [(seed, member, fold, epoch) for seed in (0, 1) for member in "ab" for fold in (0, 1) for epoch in (0, 1)]
+    assert len({job_seed(*each) for each in parts}) == 16
+    assert job_seed(0, "a", 1) == job_seed(0, "a", 1)
+
+
+def test_clock_uses_each_backbones_own_speed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock({("fast", 0): 100, ("fast", 1): 100, ("slow", 0): 100})
+    shown = []
+
+    def show(text, done, total):
+        shown.append((text, done, total))
+
+    clock.report(show, ("fast", 0), "fast", 1.0, 10, 90)  # spans the start, so it is no measure
+    now[0] = 5.0
+    clock.report(show, ("fast", 0), "fast", 1.0, 50, 40)  # 10 images/s; unknown backbones count the same
+    assert shown[-1] == ("fast  loss 1.000  10 images/s  0:24 left", 60, 300)
+    clock.report(show, ("slow", 0), "slow", 1.0, 10, 90)
+    now[0] = 55.0
+    clock.report(show, ("slow", 0), "slow", 1.0, 50, 40)  # 1 image/s
+    assert clock.remaining() == pytest.approx((40 + 100) / 10 + 40)
+
+
+def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experiment, tmp_path):
+    assert train(experiment("one")) == ([], train(experiment("two"))[1])
+    one, two = oof(tmp_path / "one"), oof(tmp_path / "two")
+    assert same(one, two)
+    folds = read_folds(tmp_path / "one")
+    for fold in (0, 1):
+        assert one[fold].ids.tolist() == folds["id"][folds["fold"] == fold].tolist()
+        assert one[fold].views == ("identity", "hflip") and one[fold].classes == ("a", "b")
+        directory = rundir.fold_dir(tmp_path / "one", "resnet", fold)
+        assert rundir.is_done(directory) and not rundir.state_file(directory).parent.exists()
+        log = [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
+        assert [line["epoch"] for line in log] == [1, 2, 3]
+    train(experiment("three"), "seed=1")
+    assert not np.array_equal(oof(tmp_path / "three")[0].values, one[0].values)
+    assert not same(oof(tmp_path / "three"), one)
+
+
+def test_a_finished_run_is_left_as_it_is(experiment, tmp_path):
+    train(experiment())
+    file = rundir.model_file(rundir.fold_dir(tmp_path / "run", "resnet", 0))
+    before = file.stat().st_mtime_ns
+    failures, said = train(experiment())
+    assert failures == [] and said == ["24 images, 2 classes; 2 jobs, 2 of them done; on cpu"]
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, tmp_path):
+    train(experiment())
+    before, folds = oof(tmp_path / "run"), rundir.folds_csv(tmp_path / "run").read_bytes()
+    train(experiment(extra='[[backbone]]\nname = "vit"\ntimm = "test_vit"\npretrained = false\n'))
+    assert same(oof(tmp_path / "run"), before) and rundir.folds_csv(tmp_path / "run").read_bytes() == folds
+    assert oof(tmp_path / "run", "vit")[0].ids.tolist() == before[0].ids.tolist()
+
+
+@pytest.mark.parametrize("moment", ["resnet/fold0/state", "resnet/fold0/done.json", "resnet/fold1/log.jsonl"])
+def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, moment):
+    train(experiment("whole"), "train.epochs=6")
+    command = [sys.executable, "-m", "ensemble.cli", "train-folds", str(experiment("killed")), "--set", "train.epochs=6"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / moment).exists() and process.poll() is None:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not rundir.is_done(rundir.fold_dir(tmp_path / "killed", "resnet", 1))
+    train(experiment("killed"), "train.epochs=6")
+    assert same(oof(tmp_path / "killed"), oof(tmp_path / "whole"))
+
+
+def test_a_loss_that_turns_nan_is_named_and_the_other_jobs_go_on(experiment, tmp_path):
+    extra = '[[backbone]]\nname = "good"\ntimm = "test_resnet"\npretrained = false\n'
+    bad = "backbone.resnet.train.lr=1e30"
+    failures, said = train(experiment(extra=extra), bad)
+    assert len(failures) == 2
+    assert failures[0].startswith("resnet fold 0: the loss turned nan in epoch ")
+    assert failures[0].endswith("; lower its lr (now 1e+30)")
+    assert [line for line in said if line.startswith("failed: ")] == [f"failed: {line}" for line in failures]
+    assert all(rundir.is_done(rundir.fold_dir(tmp_path / "run", "good", fold)) for fold in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("seed=1", "holds a run with another seed (0; now 1): set it back, or give this run a directory of its own"),
+        ("folds.k=3", 'holds a run with another folds ({"k": 2, '),
+        ("train.epochs=4", "holds it with epochs = 3, the config says 4: set it back, give the backbone another name"),
+        ("data.image_size=64", "holds it with image_size = 32, the config says 64: "),
+    ],
+)
+def test_a_config_that_no_longer_fits_its_run_is_refused(experiment, change, text):
+    train(experiment())
+    with pytest.raises(UserError) as error:
+        train(experiment(), change)
+    assert text in str(error.value)
+
+
+def test_changed_data_is_refused(experiment, tmp_path, paint):
+    train(experiment())
+    paint(tmp_path / "images" / "a" / "new.png")
+    with pytest.raises(UserError, match="holds a run with another data fingerprint"):
+        train(experiment())
+
+
+def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment, tmp_path):
+    image = (tmp_path / "images" / "a" / "0.png").read_bytes()
+    for name in ("a/copy.png", "b/clash.png"):
+        (tmp_path / "images" / name).write_bytes(image)
+    _, said = train(experiment(), "train.epochs=1")
+    assert said[:2] == [
+        "2 images are byte for byte copies of another; a copy shares its original's fold",
+        "warning: 1 copies carry another label than their original, the first are 'b/clash.png' and 'a/0.png'",
+    ]
+    folds = read_folds(tmp_path / "run").set_index("id")["fold"]
+    assert folds["a/copy.png"] == folds["a/0.png"] == folds["b/clash.png"]
+
+
+def test_a_job_that_another_process_holds_is_left_to_it(experiment, tmp_path):
+    from filelock import FileLock
+
+    directory = rundir.fold_dir(tmp_path / "run", "resnet", 0)
+    directory.mkdir(parents=True)
+    with FileLock(rundir.lock_file(directory)):
+        _, said = train(experiment())
+    assert "resnet fold 0: another process is at it, left to that one" in said
+    assert rundir.is_done(rundir.fold_dir(tmp_path / "run", "resnet", 1)) and not rundir.is_done(directory)
+
+
+def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experiment, tmp_path):
+    train(experiment("whole"))
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "import ensemble.train.jobs;"  # compiled files are written before the limit
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+        f"sys.argv = ['ens', 'train-folds', {str(experiment('full'))!r}];"
+        "from ensemble.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("ens: ")
+    train(experiment("full"))
+    assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))
