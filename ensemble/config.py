@@ -26,6 +26,7 @@ class Data(Table):
     train: Path
     image_size: Annotated[int, Field(ge=8)] = 224
     crop: tuple[Count, Count] | None = None  # height, width in pixels of the file, cut from its middle, always
+    images: Path | None = None  # the folder that a table's paths start from; None: the table's own
     path: str = "path"
     label: str = "label"
     id: str | None = None  # None: the path as written is the id
@@ -65,7 +66,7 @@ class Tta(Table):
 
 
 class Backbone(Table):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     timm: str
     pretrained: bool = True  # False trains from scratch
     weights: Path | None = None  # a safetensors file, instead of timm's hub weights
@@ -104,7 +105,7 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     Raises UserError that names the file and the key; an unknown key is answered with the nearest known one.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; write one with: ens init DATA -o {path}") from None
     except IsADirectoryError:

@@ -54,6 +54,18 @@ def show_blend(result: BlendResult) -> None:
         print(f"left out: {member} ({why})")
 
 
+def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -> None:
+    """Each blend's scores on images that were never trained on; `chosen` is the one that OOF rows alone would take."""
+    table = Table(title=f"on {rows} held-out images (* the blend with the least out-of-fold log loss)")
+    table.add_column("blend", no_wrap=True)
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, values in scores.items():
+        cells = [f"{values['log_loss']:.4f}" if m == "log_loss" else f"{100 * values[m]:.2f}" for m in HEADINGS]
+        table.add_row(f"{name}{' *' if name == chosen else ''}", *cells)
+    _print(table)
+
+
 def _score(metric: str, score: Score) -> str:
     if metric == "log_loss":
         return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}] (±{score.std:.4f})"

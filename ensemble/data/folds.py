@@ -80,28 +80,32 @@ def make_folds(
     folds = np.full(len(labels), -1, dtype=np.int8)
     for fold, (_, held_out) in enumerate(splits):
         folds[held_out] = fold
-    for fold in range(k):
+    check_classes(folds, labels, classes, 'set another seed, or folds.method = "stratified-grouped"')
+    return folds
+
+
+def check_classes(folds: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], advice: str) -> None:
+    """Raise UserError, ending with `advice`, if all rows of a class are in one fold, which then can't train on it."""
+    for fold in range(int(folds.max()) + 1):
         lost = np.setdiff1d(labels, labels[folds != fold])
         if len(lost):
-            raise UserError(
-                f"all rows of class {classes[lost[0]]!r} fall into fold {fold}, which then could not train on it: "
-                'set another seed, or folds.method = "stratified-grouped"'
-            )
-    return folds
+            name = classes[lost[0]]
+            raise UserError(f"all rows of class {name!r} are in fold {fold}, which could not train on it: {advice}")
 
 
 def check_own_folds(folds: np.ndarray, groups: np.ndarray | None, ids: np.ndarray) -> None:
     """Raise UserError if a group (or a file and its copy) stands in two of the user's own folds."""
     if groups is None:
         return
-    for name in np.unique(groups):
-        rows = np.flatnonzero(groups == name)
-        if len(set(folds[rows].tolist())) > 1:
-            other = rows[folds[rows] != folds[rows[0]]][0]
-            raise UserError(
-                f"folds.fold: {str(ids[rows[0]])!r} is in fold {folds[rows[0]]} and {str(ids[other])!r} in fold "
-                f"{folds[other]}, but they are of one group or copies of one file: put them in one fold"
-            )
+    order = np.argsort(groups, kind="stable")
+    split = (groups[order][1:] == groups[order][:-1]) & (folds[order][1:] != folds[order][:-1])
+    if split.any():
+        at = int(split.argmax())
+        row, other = order[at], order[at + 1]
+        raise UserError(
+            f"folds.fold: {str(ids[row])!r} is in fold {folds[row]} and {str(ids[other])!r} in fold "
+            f"{folds[other]}, but they are of one group or copies of one file: put them in one fold"
+        )
 
 
 def write_folds(run: Path, samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> None:

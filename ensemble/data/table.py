@@ -7,6 +7,7 @@ run depends neither on the file system's order nor on the table's.
 import hashlib
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,11 +39,14 @@ class Samples:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids, labels and file sizes, whatever the order of the rows."""
+        """SHA-256 over ids, labels, groups, own folds and file sizes, whatever the order of the rows."""
         digest = hashlib.sha256()
         for row in np.argsort(self.ids):
             label = "" if self.labels is None else self.classes[self.labels[row]]
-            digest.update(f"{self.ids[row]}\0{label}\0{self.paths[row].stat().st_size}\n".encode())
+            group = "" if self.groups is None else self.groups[row]
+            fold = "" if self.folds is None else self.folds[row]
+            parts = (self.ids[row], label, group, fold, self.paths[row].stat().st_size)
+            digest.update(("\0".join(map(str, parts)) + "\n").encode())
         return digest.hexdigest()
 
 
@@ -58,10 +62,12 @@ def read_samples(
     id: str | None = None,
     group: str | None = None,
     fold: str | None = None,
+    images: Path | None = None,
 ) -> Samples:
     """Read labelled images from a folder of class folders or from a table with the columns named.
 
-    Paths in a table are taken from the table's own folder. Without an `id` column the path as written is the id.
+    images: the folder that a table's paths start from; None: the table's own. Without an `id` column the path as
+    written is the id.
     Raises UserError that names the file, the column or the row.
     """
     if source.is_dir():
@@ -83,7 +89,7 @@ def read_samples(
     written = [nfc(text) for text in table[path]]
     _refuse_repeats(written, f"{source}: path")
     ids = [nfc(text) for text in table[id]] if id else written
-    files = [find_file(source.parent, text, source) for text in table[path]]
+    files = [find_file(images or source.parent, text, source) for text in table[path]]
     names = [nfc(text.strip()) for text in table[label]]
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
@@ -138,14 +144,17 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def find_file(folder: Path, written: str, source: Path) -> Path:
-    """The file that `written` means: as it stands, or in composed or decomposed Unicode."""
-    for form in (written, nfc(written), unicodedata.normalize("NFD", written)):
-        if (folder / form).is_file():
-            return folder / form
+    """The file that `written` means: as it stands, or in composed or decomposed Unicode, or without its ending."""
+    with suppress(OSError):  # a cell of prose, from a wrong column, is longer than any file name
+        for ending in ("", *IMAGE_ENDINGS):
+            for form in (written, nfc(written), unicodedata.normalize("NFD", written)):
+                if (folder / f"{form}{ending}").is_file():
+                    return folder / f"{form}{ending}"
     raise UserError(f"{source}: image {written!r} is not there ({folder / written})")
 
 
 def _read_class_folders(source: Path) -> Samples:
+    _refuse_bare_folders(source)
     files = image_files(source)
     loose = [file for file in files if file.parent == source]
     if not files or loose:
@@ -156,8 +165,20 @@ def _read_class_folders(source: Path) -> Samples:
     return _samples(ids, files, names, source)
 
 
+def _refuse_bare_folders(source: Path) -> None:
+    """A class whose images are all of an unknown kind must not silently be no class."""
+    for folder in sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if not image_files(folder):
+            other = next((file.name for file in sorted(folder.rglob("*")) if file.is_file()), None)
+            holds = f"no images that ens can read (but {other!r})" if other else "nothing"
+            raise UserError(f"{folder}: holds {holds}; convert them to JPEG or PNG, or remove the folder")
+
+
 def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], source: Path) -> Samples:
     _refuse_repeats(ids, f"{source}: id")
+    for name in ids:
+        if name.encode(errors="ignore").decode() != name:  # names of an old Korean zip, say
+            raise UserError(f"{source}: file name {name!r} is not UTF-8; rename it (convmv does whole folders)")
     classes = tuple(sorted(set(names), key=_natural))
     if len(classes) < 2:
         raise UserError(f"{source}: only one class, {classes[0]!r}; a classifier needs two or more")

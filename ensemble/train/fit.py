@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ensemble import rundir
+from ensemble.backbones import moving_average, parameter_groups, train_mode
 from ensemble.config import Train
 from ensemble.data.pixels import Pixels, Preprocess
 from ensemble.device import autocast, to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import Logits
 from ensemble.train.augment import color_factors, color_jitter, random_crops
-from ensemble.backbones import moving_average, parameter_groups, train_mode
 from ensemble.tta.predict import forward_views, normalise
 
 Report = Callable[[str, float, int, int], None]  # where it is, mean loss, images since the last call, images left

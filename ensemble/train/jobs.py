@@ -16,15 +16,14 @@ import torch
 from filelock import FileLock, Timeout
 
 import ensemble
-from ensemble import rundir
+from ensemble import backbones, rundir
 from ensemble.config import Backbone, Config, to_toml, train_settings
-from ensemble.data.folds import check_own_folds, copies, joined, make_folds, read_folds, write_folds
+from ensemble.data.folds import check_classes, check_own_folds, copies, joined, make_folds, read_folds, write_folds
 from ensemble.data.pixels import Decoding, Pixels, Preprocess, decode_all
 from ensemble.data.table import Samples, read_samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import RunFailure, UserError
 from ensemble.progress import Show, duration
-from ensemble import backbones
 from ensemble.train.fit import fit
 from ensemble.tta.views import check_views
 
@@ -101,7 +100,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
 def read_data(config: Config, say: Say) -> tuple[Samples, np.ndarray | None]:
     """The labelled samples, and their groups with copies of one file joined. Says what it joined."""
     data = config.data
-    samples = read_samples(data.train, data.path, data.label, data.id, data.group, config.folds.fold)
+    samples = read_samples(data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images)
     assert samples.labels is not None
     first = copies(samples.paths)
     copied = np.flatnonzero(first != np.arange(len(first)))
@@ -116,6 +115,7 @@ def read_data(config: Config, say: Say) -> tuple[Samples, np.ndarray | None]:
 
 def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.ndarray:
     """The run's folds, int8 (N,): those on disk, or new ones. Raises UserError if the run on disk is another one."""
+    assert samples.labels is not None
     run = config.run
     facts = {
         "seed": config.seed,
@@ -137,8 +137,8 @@ def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.
     if samples.folds is not None:
         folds = samples.folds.astype(np.int8)
         check_own_folds(folds, groups, samples.ids)
+        check_classes(folds, samples.labels, samples.classes, f"spread it in column {config.folds.fold!r}")
     else:
-        assert samples.labels is not None
         folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -195,11 +195,18 @@ def _create(config: Config, backbone: Backbone, classes: int) -> torch.nn.Module
 
 
 def check_backbone(config: Config, backbone: Backbone, classes: int) -> None:
-    """Make the backbone once and drop it, now and not when its turn comes an hour later. Raises UserError."""
+    """Make the backbone once, try it and drop it, now and not when its turn comes an hour later. Raises UserError."""
+    size = backbone.image_size or config.data.image_size
     try:
-        _create(config, backbone, classes)
+        model = _create(config, backbone, classes).eval()
     except UserError as error:
         raise UserError(f"backbone {backbone.name!r}: {error}") from None
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"backbone {backbone.name!r}: does not work at image_size = {size}: {reason}") from None
 
 
 def open_member(config: Config, backbone: Backbone) -> Preprocess:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble import rundir
+from ensemble import backbones, rundir
 from ensemble.data.pixels import Preprocess, decoded, load_preprocess, middle_square
 from ensemble.device import autocast, to_device
 from ensemble.errors import UserError
-from ensemble import backbones
 from ensemble.tta.views import VIEWS
 
 

@@ -85,7 +85,7 @@ def write_submission(
         form = form or "label"
         header = ["id", *classes] if form == "probability" else ["id", "label"]
     else:
-        form = form or _form(sample, classes)
+        form = form or form_of(sample, classes)
         header = list(sample.table.columns)
     best = probabilities.argmax(axis=1)
     others = header[1:]
@@ -112,7 +112,7 @@ def write_submission(
     return f"{len(table)} rows of {said}"
 
 
-def _form(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
+def form_of(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
     """What the sample's own cells look like."""
     others = sample.table.iloc[:, 1:]
     if others.shape[1] > 1:
