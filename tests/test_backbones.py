@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ensemble import backbones
 from ensemble.data.pixels import Preprocess
 from ensemble.errors import UserError
-from ensemble import backbones
 
 HALF = (0.5, 0.5, 0.5)
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"

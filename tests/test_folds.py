@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble import rundir
-from ensemble.data.folds import check_own_folds, copies, joined, make_folds, read_folds, write_folds
+from ensemble.data.folds import check_classes, check_own_folds, copies, joined, make_folds, read_folds, write_folds
 from ensemble.data.table import Samples
 from ensemble.errors import UserError
 
@@ -105,7 +105,7 @@ def test_class_whose_groups_all_fall_into_one_fold():
         else:
             assert folds[0] != folds[1]
     assert lines == {
-        f"all rows of class 'b' fall into fold {fold}, which then could not train on it: "
+        f"all rows of class 'b' are in fold {fold}, which could not train on it: "
         'set another seed, or folds.method = "stratified-grouped"'
         for fold in range(2)
     }
@@ -168,6 +168,14 @@ def test_own_folds_that_split_a_group():
     assert refusal(check_own_folds, folds, np.array(list("abca")), ids) == (
         "folds.fold: 'w.png' is in fold 0 and 'z.png' in fold 1, "
         "but they are of one group or copies of one file: put them in one fold"
+    )
+
+
+def test_own_folds_that_never_train_on_a_class():
+    folds, labels = np.array([0, 1, 0, 1, -1], dtype=np.int8), np.array([0, 0, 1, 1, 1])
+    check_classes(folds, labels, ("a", "b"), "spread it")
+    assert refusal(check_classes, folds, np.array([0, 0, 1, 0, 0]), ("a", "b"), "spread it") == (
+        "all rows of class 'b' are in fold 0, which could not train on it: spread it"
     )
 
 

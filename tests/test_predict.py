@@ -143,7 +143,9 @@ def test_a_cut_model_file_is_named(run, tmp_path):
 
 
 def test_normalise_and_middle_by_hand(run):
-    stored = dataclasses.replace(load_preprocess(rundir.preprocess_json(run, "resnet")), mean=(0, 0.5, 1), std=(1, 0.5, 2))
+    stored = dataclasses.replace(
+        load_preprocess(rundir.preprocess_json(run, "resnet")), mean=(0, 0.5, 1), std=(1, 0.5, 2)
+    )
     batch = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
     assert normalise(batch, stored)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
     assert middle(torch.arange(25).view(1, 1, 5, 5), 3).flatten().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]

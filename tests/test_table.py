@@ -1,8 +1,10 @@
 """Reading labelled and unlabelled images from folders and tables."""
 
 import hashlib
+import os
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -81,8 +83,45 @@ def test_image_outside_class_folders(tmp_path):
 
 
 def test_folder_without_images(tmp_path):
-    touch(tmp_path, "cat/a.txt")
     assert refusal(tmp_path).startswith(f"{tmp_path}: no images in class folders; want one folder a class")
+
+
+def test_a_class_folder_without_images_is_not_passed_over(tmp_path):
+    touch(tmp_path, "cat/a.png", "dog/a.png", "owl/a.heic")
+    assert refusal(tmp_path) == (
+        f"{tmp_path / 'owl'}: holds no images that ens can read (but 'a.heic'); "
+        "convert them to JPEG or PNG, or remove the folder"
+    )
+    (tmp_path / "owl" / "a.heic").unlink()
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'owl'}: holds nothing; ")
+
+
+def test_paths_may_start_in_another_folder_and_lack_their_ending(tmp_path):
+    touch(tmp_path, "pictures/a.png", "pictures/b.jpg")
+    (tmp_path / "t.csv").write_text("path,label\na,x\nb.jpg,y\n")
+    samples = read_samples(tmp_path / "t.csv", images=tmp_path / "pictures")
+    assert samples.paths == (tmp_path / "pictures" / "a.png", tmp_path / "pictures" / "b.jpg")
+    assert samples.ids.tolist() == ["a", "b.jpg"]
+
+
+def test_a_cell_of_prose_is_no_file(tmp_path):
+    (tmp_path / "t.csv").write_text(f"path,label\n{'word ' * 80},x\n")
+    assert "is not there" in refusal(tmp_path / "t.csv")
+
+
+def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
+    touch(tmp_path, "cat/a.png")
+    (Path(os.fsdecode(os.fsencode(tmp_path / "cat") + b"/\xb0\xa1.png"))).write_bytes(b"x")
+    assert "is not UTF-8; rename it" in refusal(tmp_path)
+
+
+def test_fingerprint_follows_groups_and_own_folds(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    prints = set()
+    for group, fold in (("p", 0), ("q", 0), ("p", 1)):
+        (tmp_path / "t.csv").write_text(f"path,label,g,f\na.png,x,{group},{fold}\nb.png,y,r,{1 - fold}\n")
+        prints.add(read_samples(tmp_path / "t.csv", group="g", fold="f").fingerprint())
+    assert len(prints) == 3
 
 
 def test_folder_has_no_columns(tmp_path):

@@ -136,7 +136,15 @@ def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, t
 @pytest.mark.parametrize("moment", ["resnet/fold0/state", "resnet/fold0/done.json", "resnet/fold1/log.jsonl"])
 def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, moment):
     train(experiment("whole"), "train.epochs=6")
-    command = [sys.executable, "-m", "ensemble.cli", "train-folds", str(experiment("killed")), "--set", "train.epochs=6"]
+    command = [
+        sys.executable,
+        "-m",
+        "ensemble.cli",
+        "train-folds",
+        str(experiment("killed")),
+        "--set",
+        "train.epochs=6",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed" / moment).exists() and process.poll() is None:
         time.sleep(0.002)
