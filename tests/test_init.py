@@ -53,7 +53,14 @@ def written(data: Path, output: Path, **options: Path | None) -> tuple[Config, S
     """Run init, and read the data as `ens train-folds` would. Also the lines that were said, as one text."""
     said = init(data, options.get("test"), options.get("sample_submission"), output)
     config = load_config(output)
-    columns = config.data.path, config.data.label, config.data.id, config.data.group, config.folds.fold
+    columns = (
+        config.data.path,
+        config.data.label,
+        config.data.id,
+        config.data.group,
+        config.folds.fold,
+        config.data.images,
+    )
     return config, read_samples(config.data.train, *columns), "\n".join(said)
 
 
@@ -219,20 +226,22 @@ def test_class_of_one_image(tmp_path: Path) -> None:
         init(folders(tmp_path / "d", a=9, b=1), None, None, tmp_path / "e.toml")
 
 
-@pytest.mark.parametrize(
-    ("column", "expected"),
-    [
-        ("000.png", r"'pics/000\.png', seen .* table\['image'\] = 'pics/' \+ table\['image'\]\)"),
-        ("000", r"'pics/000\.png', seen .* = 'pics/' \+ table\['image'\] \+ '\.png'\)"),
-        ("gone.png", r"no column holds images that are there.*columns: image \('gone\.png', \.\.\.\); label"),
-    ],
-)
-def test_images_not_where_the_table_says(tmp_path: Path, column: str, expected: str) -> None:
+@pytest.mark.parametrize("ending", [".png", ""])
+def test_images_in_a_folder_below_the_table(tmp_path: Path, ending: str) -> None:
     frame = table(tmp_path, 10, label=["a", "b"] * 5)
-    names = [column.replace("000", f"{number:03}") for number in range(10)]
+    names = [f"{number:03}{ending}" for number in range(10)]
     pd.DataFrame({"image": names, "label": frame["label"]}).to_csv(tmp_path / "t.csv", index=False)
+    config, samples, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
+    assert config.data.images == tmp_path / "pics" and config.data.path == "image"
+    assert [path.name for path in samples.paths] == [f"{number:03}.png" for number in range(10)]
+    assert f"their files are in {tmp_path / 'pics'}" in said
+
+
+def test_images_that_are_nowhere(tmp_path: Path) -> None:
+    frame = table(tmp_path, 10, label=["a", "b"] * 5)
+    pd.DataFrame({"image": ["gone.png"] * 10, "label": frame["label"]}).to_csv(tmp_path / "t.csv", index=False)
     for data in (tmp_path / "t.csv", tmp_path):
-        with pytest.raises(UserError, match=expected):
+        with pytest.raises(UserError, match=r"no column holds images that are there.*columns: image \('gone\.png', "):
             init(data, None, None, tmp_path / "e.toml")
 
 
@@ -288,9 +297,12 @@ def test_a_name_with_a_line_break_stays_in_its_comment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [
-        (["x/0.png", "x/1.png", "x/2.png"], "'id' holds relative paths: 3 of 3"),
-        (["0.png", "1.png", "2.png"], "'id' holds file names: 3 of 3"),
-        (["0", "1"], "'id' holds file names without ending: 2 of 2 are test images\n1 test images are not asked for"),
+        (["x/0.png", "x/1.png", "x/2.png"], "'id' holds each image's path: 3 of 3"),
+        (["0.png", "1.png", "2.png"], "'id' holds each image's file name: 3 of 3"),
+        (
+            ["0", "1"],
+            "'id' holds each image's file name without ending: 2 of 2 are test images\n1 test images are not asked for",
+        ),
         (["0", "1", "7"], "2 of 3 are test images\nwarning: 1 are not, the first is '7'"),
         (["p", "q"], "warning: nothing in its 'id' is a test image: it has 'p', the images are 'x/0.png'"),
     ],
@@ -371,4 +383,4 @@ def test_art_paintings(tmp_path: Path) -> None:
         sample_submission=PAINTINGS / "sample_submission.csv",
     )
     assert len(samples) == 1698 and config.data.image_size == 224 and config.run == Path("runs/art-painting")
-    assert "'id' holds file names: 350 of 350" in said and "'label' holds class names" in said
+    assert "'id' holds each image's file name: 350 of 350" in said and "'label' holds class names" in said

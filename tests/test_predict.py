@@ -109,6 +109,32 @@ def test_views_other_than_the_blends_are_refused(run, tmp_path):
         tta_predict(run, run.parent / "images", tmp_path / "s.csv", views=["identity"], **QUIET)
 
 
+def test_a_member_trained_again_makes_its_blend_stale(run, tmp_path):
+    file = rundir.oof_file(rundir.fold_dir(run, "vit", 1))
+    kept = load_logits(file)
+    dataclasses.replace(kept, values=kept.values + 1).save(file)
+    try:
+        with pytest.raises(UserError, match=r"blend 'mean' was fitted on another 'vit' than .*; fit it again"):
+            tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
+    finally:
+        kept.save(file)
+
+
+def test_a_form_that_the_sample_cannot_hold_is_refused_before_any_image_is_read(run, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_text("no image")
+    (tmp_path / "sample.csv").write_text("id,x,y\nbroken.png,0,0\n")
+    with pytest.raises(UserError, match="a label needs one column beside the id; the header has: x, y"):
+        tta_predict(
+            run,
+            tmp_path / "images",
+            tmp_path / "s.csv",
+            sample_submission=tmp_path / "sample.csv",
+            form="label",
+            **QUIET,
+        )
+
+
 def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
     sample = tmp_path / "sample.csv"
     sample.write_text("id,label\n5,a\n2,a\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.errors import UserError
-from ensemble.tta.submission import match, read_sample, write_submission
+from ensemble.tta.submission import arrange, match, read_sample, write_submission
 
 CLASSES = ("cat", "dog")
 PROBABILITIES = np.array([[0.75, 0.25], [0.125, 0.875]])
@@ -18,7 +18,8 @@ def sample(tmp_path, text):
 
 def written(tmp_path, text, classes=CLASSES, form=None):
     given = sample(tmp_path, text)
-    said = write_submission(tmp_path / "s.csv", given.ids, PROBABILITIES, classes, given, form)
+    table, said = arrange(given.ids, PROBABILITIES, classes, given, form)
+    write_submission(tmp_path / "s.csv", table)
     return (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines(), said
 
 
@@ -97,7 +98,13 @@ def test_columns_that_are_not_the_classes_are_refused(tmp_path):
 
 
 def test_without_a_sample(tmp_path):
-    write_submission(tmp_path / "s.csv", ["a", "b"], PROBABILITIES, CLASSES)
+    write_submission(tmp_path / "s.csv", arrange(["a", "b"], PROBABILITIES, CLASSES)[0])
     assert (tmp_path / "s.csv").read_text().splitlines() == ["id,label", "a,cat", "b,dog"]
-    write_submission(tmp_path / "s.csv", ["a", "b"], PROBABILITIES, CLASSES, form="probability")
+    write_submission(tmp_path / "s.csv", arrange(["a", "b"], PROBABILITIES, CLASSES, form="probability")[0])
     assert (tmp_path / "s.csv").read_text().splitlines() == ["id,cat,dog", "a,0.75,0.25", "b,0.125,0.875"]
+
+
+def test_rows_must_be_the_samples_own_in_its_order(tmp_path):
+    given = sample(tmp_path, "id,label\na,cat\nb,cat\n")
+    with pytest.raises(ValueError, match=r"2 ids are not the 2 of .*sample\.csv, in its order"):
+        arrange(["b", "a"], PROBABILITIES, CLASSES, given)

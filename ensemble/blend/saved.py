@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.errors import RunFailure, UserError
+from ensemble.logits import load_logits
 
 FORMAT = 1
 
@@ -88,9 +89,33 @@ class Blend:
             "params": plain,
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(content).hexdigest(),
+            "fitted_on": oof_digests(run, self.members),
             "scores": scores or {},
         }
         rundir.write_json(rundir.blend_json(run, name), description)
+
+
+def oof_digests(run: Path, members: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each member's OOF values, in the order of the folds: what a blend was fitted on."""
+    digests = {}
+    for member in members:
+        whole = hashlib.sha256()
+        for fold in rundir.folds_of(run, member):
+            path = rundir.oof_file(rundir.fold_dir(run, member, fold))
+            if path.is_file():
+                whole.update(load_logits(path).values.tobytes())
+        digests[member] = whole.hexdigest()
+    return digests
+
+
+def check_sources(run: Path, name: str) -> None:
+    """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
+    fitted_on = rundir.read_json(rundir.blend_json(run, name)).get("fitted_on", {})
+    now = oof_digests(run, list(fitted_on))
+    changed = [member for member in fitted_on if fitted_on[member] != now[member]]
+    if changed:
+        other = f"another {changed[0]!r} than {run} holds now"
+        raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}")
 
 
 def mean_of_views(values: np.ndarray) -> np.ndarray:

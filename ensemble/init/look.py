@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,7 +10,7 @@ from PIL import Image
 from ensemble.data.table import image_files, nfc, read_images, read_table
 from ensemble.errors import UserError
 from ensemble.init.columns import find_columns
-from ensemble.tta.submission import SampleSubmission, form_of
+from ensemble.tta.submission import SampleSubmission, form_of, id_forms
 
 TRAIN_FOLDERS = {"train", "training", "train_images", "train_data", "trainset"}
 OTHER_FOLDERS = {"test", "testing", "test_images", "test_data", "testset", "val", "valid", "validation", "eval", "dev"}
@@ -115,14 +115,9 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
     if test_ids is None:
         lines.append("its ids are not compared with the test images, for no --test was given")
     else:
-        forms = {
-            "relative paths": list(test_ids),
-            "file names": [PurePosixPath(id).name for id in test_ids],
-            "file names without ending": [PurePosixPath(id).stem for id in test_ids],
-        }
         asked = [nfc(id) for id in sample.ids]
         missing: dict[str, list[str]] = {}
-        for form, ids in forms.items():
+        for form, ids in id_forms(test_ids).items():
             once = {id for id, count in Counter(ids).items() if count == 1}
             missing[form] = [id for id in asked if id not in once]
         form = min(missing, key=lambda form: len(missing[form]))  # the first of equals
@@ -134,7 +129,7 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
                 "...; give the folder or table that it names as --test"
             )
         else:
-            lines.append(f"{what} holds {form}: {matched:,} of {rows:,} are test images")
+            lines.append(f"{what} holds each image's {form}: {matched:,} of {rows:,} are test images")
             if matched < rows:
                 lines.append(f"warning: {rows - matched:,} are not, the first is {missing[form][0]!r}")
             if matched < len(test_ids):

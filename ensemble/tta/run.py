@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
-from ensemble.blend import Blend, list_blends, load_blend
+from ensemble.blend import Blend, check_sources, list_blends, load_blend
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.table import read_images
-from ensemble.device import choose_device
+from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.logits import Logits
 from ensemble.progress import Show
 from ensemble.tta.predict import load_member, predict_stream
-from ensemble.tta.submission import match, read_sample, write_submission
+from ensemble.tta.submission import arrange, match, read_sample, write_submission
 from ensemble.tta.views import check_views
 
 
@@ -63,8 +63,11 @@ def tta_predict(
         if len(rows) < len(ids):
             say(f"{len(ids) - len(rows)} images are not in {sample.path} and are left out")
         ids, files = sample.ids, [files[row] for row in rows]
+    arrange(ids, np.zeros((len(ids), len(blend.classes))), blend.classes, sample, form)  # a wrong form fails now
+    check_sources(run, name)
     folds = int(read_folds(run)["fold"].max()) + 1
     device = choose_device()
+    keep_freed_memory()
     members = [load_member(run, member, len(blend.classes), folds, device) for member in blend.members]
     say(f"{len(ids)} images, {len(members)} members x {folds} folds x {len(blend.views)} views; on {device}")
 
@@ -83,7 +86,8 @@ def tta_predict(
     Logits(np.array(ids), ("blend",), blend.classes, log_probabilities, {"blend": name, "images": str(images)}).save(
         saved
     )
-    said = write_submission(output, ids, probabilities, blend.classes, sample, form)
+    table, said = arrange(ids, probabilities, blend.classes, sample, form)
+    write_submission(output, table)
     return Predicted(np.array(ids), probabilities, blend.classes, saved, output, said)
 
 

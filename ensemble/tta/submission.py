@@ -1,5 +1,6 @@
 """Predictions in the sample submission's ids, order and header."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,19 +46,15 @@ def match(sample: SampleSubmission, image_ids: Sequence[str]) -> np.ndarray:
     first that means two.
     """
     wanted = [nfc(text) for text in sample.ids]
-    forms = {
-        "path": list(image_ids),
-        "file name": [PurePosixPath(name).name for name in image_ids],
-        "file name without ending": [PurePosixPath(name).stem for name in image_ids],
-    }
     fewest: list[str] = wanted
-    for form, names in forms.items():
+    for form, names in id_forms(image_ids).items():
         rows = {name: row for row, name in enumerate(names)}
         missing = [name for name in wanted if name not in rows]
         if not missing:
-            repeated = {name for name in wanted if names.count(name) > 1} if len(rows) < len(names) else set()
+            counts = Counter(names)
+            repeated = [name for name in wanted if counts[name] > 1]
             if repeated:
-                raise UserError(f"{sample.path}: id {min(repeated)!r} is the {form} of two images; use their paths")
+                raise UserError(f"{sample.path}: id {repeated[0]!r} is the {form} of two images; use their paths")
             return np.array([rows[name] for name in wanted], dtype=np.int64)
         fewest = min(fewest, missing, key=len)
     raise UserError(
@@ -66,21 +63,31 @@ def match(sample: SampleSubmission, image_ids: Sequence[str]) -> np.ndarray:
     )
 
 
-def write_submission(
-    path: Path,
+def id_forms(image_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The ways in which a sample may write the ids of images (relative paths), the most exact first."""
+    return {
+        "path": list(image_ids),
+        "file name": [PurePosixPath(name).name for name in image_ids],
+        "file name without ending": [PurePosixPath(name).stem for name in image_ids],
+    }
+
+
+def arrange(
     ids: Sequence[str],
     probabilities: np.ndarray,
     classes: tuple[str, ...],
     sample: SampleSubmission | None = None,
     form: str | None = None,
-) -> str:
-    """Write the CSV, atomically, and return one line that says in which form.
+) -> tuple[pd.DataFrame, str]:
+    """The submission as a table, and one line that says in which form it is.
 
-    ids: of the N rows, in the order of `probabilities` (N, C); with a sample these are its own ids in its own order.
-    form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single column
-    beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's columns
-    can't hold that form.
+    ids: of the N rows, in the order of `probabilities` (N, C); with a sample these must be its own ids in its own
+    order. form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single
+    column beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's
+    columns can't hold that form, ValueError for other ids than the sample's.
     """
+    if sample is not None and list(ids) != sample.ids:
+        raise ValueError(f"{len(ids)} ids are not the {len(sample.ids)} of {sample.path}, in its order")
     if sample is None:
         form = form or "label"
         header = ["id", *classes] if form == "probability" else ["id", "label"]
@@ -108,8 +115,12 @@ def write_submission(
         columns = [np.array(classes, dtype=object)[best]]
         said = "class names"
     table = pd.DataFrame(dict(zip(header, [list(ids), *columns], strict=True)))
+    return table, f"{len(table)} rows of {said}"
+
+
+def write_submission(path: Path, table: pd.DataFrame) -> None:
+    """Write what `arrange` made as CSV, atomically."""
     rundir.write_text(path, table.to_csv(index=False, float_format="%.7g"))
-    return f"{len(table)} rows of {said}"
 
 
 def form_of(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
