@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 
 from ensemble.data.pixels import Preprocess
+from ensemble.device import autocast
 from ensemble.errors import UserError
 
 
@@ -66,7 +68,10 @@ def create(
 
 
 def _load_weights(model: torch.nn.Module, path: Path, name: str) -> None:
+    # timm's own conversion of files, where the architecture has one: it resizes position embeddings, for example
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     state = read_state(path)
+    state = convert(state, model) if convert else state
     own = model.state_dict()
     heads = tuple(f"{head}." for head in _classifiers(model))
     missing = [key for key in own if not key.startswith(heads) and key not in state]
@@ -91,6 +96,27 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: not a whole safetensors file ({_line(error)})") from None
 
 
+def fill(model: torch.nn.Module, path: Path) -> None:
+    """Load the weights that training wrote. Raises UserError that names the file if they are not this model's."""
+    try:
+        model.load_state_dict(read_state(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        made = "provenance.json names the timm version that wrote them"
+        raise UserError(f"{path}: not the weights of this architecture in this timm ({reason}); {made}") from None
+
+
+def logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """float32 (B, C) of normalised images (B, 3, H, W), in evaluation.
+
+    On a GPU the classifier alone stays in float32: in bfloat16 a logit between 8 and 16 is a multiple of 1/16, so that
+    classes tie and temperatures are fitted on the rounding.
+    """
+    with autocast(images.device):
+        features = model.forward_features(images)  # type: ignore[operator]
+    return model.forward_head(features.float())  # type: ignore[operator, no-any-return]
+
+
 def preprocess_for(name: str, image_size: int, crop: tuple[int, int] | None) -> Preprocess:
     """The preprocessing that the backbone was pretrained with: its mean, std, interpolation and crop share (the input
     is `crop_pct` of what is decoded, so that the borders, which pretraining did not look at, are cut)."""
@@ -110,7 +136,8 @@ def preprocess_for(name: str, image_size: int, crop: tuple[int, int] | None) -> 
 def freeze(model: torch.nn.Module, trainable: str | int) -> None:
     """Leave only part of the network to train: "all", "head" (the classifier), or the last n stages and the head.
 
-    Stages are timm's coarse parameter groups, from the stem to the classifier.
+    Stages are timm's coarse parameter groups, from the stem to the classifier; a group of norms alone (the last one of
+    ConvNeXt and Swin) belongs to the stage before it.
     """
     if trainable == "all":
         return
@@ -119,8 +146,15 @@ def freeze(model: torch.nn.Module, trainable: str | int) -> None:
     heads = tuple(f"{head}." for head in _classifiers(model))
     open_names = {name for name, _ in model.named_parameters() if name.startswith(heads)}
     if isinstance(trainable, int):
-        body = [[name for name in stage if name not in open_names] for stage in stages]
-        open_names.update(name for stage in [stage for stage in body if stage][-trainable:] for name in stage)
+        shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+        body: list[list[str]] = []
+        for stage in stages:
+            names = [name for name in stage if name not in open_names]
+            if body and not any(shapes[name] > 1 for name in names):
+                body[-1] += names
+            else:
+                body.append(names)
+        open_names.update(name for stage in body[-trainable:] for name in stage)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in open_names)
 
@@ -142,8 +176,8 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 
 
 def moving_average(model: torch.nn.Module, decay: float) -> ModelEmaV3:
-    """An exponential moving average of weights and buffers that forgets fast at first: after t updates its decay is
-    1 - (t + 1)^(-2/3), at most `decay`, so that a run of 100 steps does not keep its start."""
+    """An exponential moving average of weights and buffers that forgets fast at first: at step s (from 0) its decay is
+    1 - s^(-2/3), between 0 and `decay`, so that a run of 100 steps does not keep its start."""
     return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=2 / 3)
 
 

@@ -41,7 +41,7 @@ class Folds(Table):
 
 class Train(Table):
     epochs: Count = 12
-    batch_size: Count = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64  # batch norm has no variance over one image
     lr: Positive = 1e-3
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -161,6 +161,8 @@ def _say(error: ValidationError, prefix: tuple[str | int, ...], model: type[Base
     match first["type"]:
         case "extra_forbidden":
             name = str(first["loc"][-1])
+            if model is Config and place[0] == "backbone" and name in Train.model_fields:
+                return f"unknown key {key}; it is a key of train: write train = {{ {name} = ... }} there"
             near = difflib.get_close_matches(name, _keys(model, first["loc"][:-1]), n=1, cutoff=0.5)
             known = ", ".join(_keys(model, first["loc"][:-1]))
             return f"unknown key {key}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {known}")

@@ -11,6 +11,7 @@ Nothing here is a pickle. A file is written to a temporary name in its own folde
 renamed, so that a reader sees the old file or the new one, never half of one.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from ensemble.errors import UserError
 
@@ -99,15 +102,20 @@ def members(run: Path) -> list[str]:
 
 def folds_of(run: Path, member: str) -> list[int]:
     """Fold numbers that `member` has a directory for, in numeric order (fold10 after fold9)."""
-    found = (re.fullmatch(r"fold(\d+)", path.name) for path in (run / member).iterdir())
+    found = (re.fullmatch(r"fold(\d+)", path.name) for path in (run / member).glob("fold*"))
     return sorted(int(match[1]) for match in found if match)
+
+
+def is_begun(run: Path, member: str = "*") -> bool:
+    """True if an epoch of the run, or of this member, has been trained: what its settings were is then a fact."""
+    return any(run.glob(f"{member}/fold*/log.jsonl"))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed and renamed to `path`, else removed.
 
-    A full disk or a kill leaves the old `path` whole. Raises OSError as the file system gives it.
+    A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -116,10 +124,13 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except (OSError, SafetensorError) as error:
+        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+        text = f"could not be written ({reason}); what was there before is whole"
+        raise OSError(number or errno.EIO, text, str(path)) from error
+    finally:
+        with suppress(OSError):
             temporary.unlink()
-        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -147,6 +158,12 @@ def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
     """Write `done.json`, last: it vouches for `files` by their sizes."""
     sizes = {path.name: path.stat().st_size for path in files}
     write_json(done_json(fold), {"files": sizes, **facts})
+
+
+def clear_temporaries(fold: Path) -> None:
+    """Remove what writers that were killed left behind in this fold."""
+    for temporary in fold.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def is_done(fold: Path) -> bool:

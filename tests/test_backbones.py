@@ -228,3 +228,28 @@ def test_moving_average_forgets_fast_at_first(step, decay):
     torch.nn.init.ones_(model.weight)
     average.update(model, step=step)
     assert average.module.weight.item() == pytest.approx(1 - decay, abs=1e-6)
+
+
+def test_a_stage_of_norms_alone_is_no_stage():
+    model = backbones.create("test_convnext", 3, 64)
+    backbones.freeze(model, 1)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(name.startswith("stages.3.") and name.endswith("conv_dw.weight") for name in trainable)
+    assert "head.norm.weight" in trainable and not any(name.startswith("stages.2.") for name in trainable)
+
+
+def test_local_weights_of_another_image_size_are_resized(tmp_path):
+    large = backbones.create("test_vit", 3, 96)
+    save_file(large.state_dict(), tmp_path / "large.safetensors")
+    small = backbones.create("test_vit", 3, 64, weights=tmp_path / "large.safetensors")
+    assert small.pos_embed.shape != large.pos_embed.shape
+    assert small.pos_embed.mean().item() == pytest.approx(large.pos_embed.mean().item(), abs=1e-3)
+    assert torch.equal(small.blocks[0].mlp.fc1.weight, large.blocks[0].mlp.fc1.weight)
+
+
+def test_logits_are_the_models_own():
+    for name in ("test_resnet", "test_vit", "test_convnext", "test_efficientnet"):
+        model = backbones.create(name, 3, 64).eval()
+        images = torch.randn(2, 3, 64, 64)
+        with torch.inference_mode():
+            assert torch.equal(backbones.logits(model, images), model(images))

@@ -302,9 +302,9 @@ def pair(folder, ids=("a.png", "b.png"), labels=(0, 1)):
 def test_fingerprint_is_the_hash_of_ids_labels_and_sizes(tmp_path):
     touch(tmp_path, "a.png", text="123")
     touch(tmp_path, "b.png", text="12345")
-    assert pair(tmp_path).fingerprint() == hashlib.sha256(b"a.png\0cat\x003\nb.png\0dog\x005\n").hexdigest()
+    assert pair(tmp_path).fingerprint() == hashlib.sha256(b"a.png\0cat\0\0\x003\nb.png\0dog\0\0\x005\n").hexdigest()
     unlabelled = replace(pair(tmp_path), labels=None)
-    assert unlabelled.fingerprint() == hashlib.sha256(b"a.png\0\x003\nb.png\0\x005\n").hexdigest()
+    assert unlabelled.fingerprint() == hashlib.sha256(b"a.png\0\0\0\x003\nb.png\0\0\0\x005\n").hexdigest()
 
 
 def test_fingerprint_changes_with_a_label_an_id_or_a_size(tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from ensemble import rundir
 from ensemble.config import load_config
@@ -17,7 +18,7 @@ from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
 from ensemble.train.fit import job_seed, learning_rate
-from ensemble.train.jobs import Clock, train_folds
+from ensemble.train.jobs import Clock, _out_of_memory, train_folds
 
 TINY = """
 run = "{run}"
@@ -100,7 +101,7 @@ def test_clock_uses_each_backbones_own_speed(monkeypatch):
 
 
 def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experiment, tmp_path):
-    assert train(experiment("one")) == ([], train(experiment("two"))[1])
+    assert train(experiment("one"))[0] == train(experiment("two"))[0] == []
     one, two = oof(tmp_path / "one"), oof(tmp_path / "two")
     assert same(one, two)
     folds = read_folds(tmp_path / "one")
@@ -133,7 +134,7 @@ def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, t
     assert oof(tmp_path / "run", "vit")[0].ids.tolist() == before[0].ids.tolist()
 
 
-@pytest.mark.parametrize("moment", ["resnet/fold0/state", "resnet/fold0/done.json", "resnet/fold1/log.jsonl"])
+@pytest.mark.parametrize("moment", ["resnet/fold0/log.jsonl", "resnet/fold0/state", "resnet/fold1/log.jsonl"])
 def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, moment):
     train(experiment("whole"), "train.epochs=6")
     command = [
@@ -151,6 +152,8 @@ def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, m
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not rundir.is_done(rundir.fold_dir(tmp_path / "killed", "resnet", 1))
+    with pytest.raises(UserError, match="holds a run with another seed"):  # its folds are settled from the first step
+        train(experiment("killed"), "train.epochs=6", "seed=5")
     train(experiment("killed"), "train.epochs=6")
     assert same(oof(tmp_path / "killed"), oof(tmp_path / "whole"))
 
@@ -213,6 +216,23 @@ def test_a_job_that_another_process_holds_is_left_to_it(experiment, tmp_path):
     assert rundir.is_done(rundir.fold_dir(tmp_path / "run", "resnet", 1)) and not rundir.is_done(directory)
 
 
+def test_out_of_memory_is_one_line_and_other_errors_are_not_hidden():
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert _out_of_memory(full.value, "big", 3) == "big fold 3: out of memory; lower its batch_size or its image_size"
+    with pytest.raises(RuntimeError, match="a bug"):
+        _out_of_memory(RuntimeError("a bug"), "big", 3)
+
+
+def test_provenance_needs_no_git(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert train(experiment())[0] == []
+    assert rundir.read_json(rundir.provenance_json(tmp_path / "run"))["made with"]["git"] in (
+        "unknown",
+        "not a checkout",
+    )
+
+
 def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experiment, tmp_path):
     train(experiment("whole"))
     limited = (
@@ -224,6 +244,7 @@ def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experimen
     )
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("ens: ")
+    path = rundir.state_file(rundir.fold_dir(tmp_path / "full", "resnet", 0))
+    assert done.stderr.strip().splitlines()[-1].startswith(f"ens: {path}: could not be written (")
     train(experiment("full"))
     assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))

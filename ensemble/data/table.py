@@ -146,7 +146,7 @@ def image_files(folder: Path) -> list[Path]:
 def find_file(folder: Path, written: str, source: Path) -> Path:
     """The file that `written` means: as it stands, or in composed or decomposed Unicode, or without its ending."""
     with suppress(OSError):  # a cell of prose, from a wrong column, is longer than any file name
-        for ending in ("", *IMAGE_ENDINGS):
+        for ending in ("", *IMAGE_ENDINGS, *(known.upper() for known in IMAGE_ENDINGS)):
             for form in (written, nfc(written), unicodedata.normalize("NFD", written)):
                 if (folder / f"{form}{ending}").is_file():
                     return folder / f"{form}{ending}"

@@ -20,7 +20,7 @@ from ensemble import rundir
 from ensemble.backbones import moving_average, parameter_groups, train_mode
 from ensemble.config import Train
 from ensemble.data.pixels import Pixels, Preprocess
-from ensemble.device import autocast, to_device
+from ensemble.device import autocast, in_layout, to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import Logits
 from ensemble.train.augment import color_factors, color_jitter, random_crops
@@ -64,7 +64,8 @@ def fit(
 
     ids (N,), labels int64 (N,), folds int8 (N,) and pixels are of the same N rows. A row of fold -1 is trained on in
     every fold. Goes on from the last whole epoch if `directory` holds one. The last epoch's (averaged) weights are
-    kept: the held-out rows choose nothing. Raises RunFailure on a loss that is not finite.
+    kept: the held-out rows choose nothing. The log's lr is that of the epoch's last step. Raises RunFailure on a loss
+    that is not finite.
     """
     torch.manual_seed(job_seed(seed, member, fold))
     model = to_device(create(), device)
@@ -74,6 +75,8 @@ def fit(
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr)
     average = moving_average(model, settings.ema) if settings.ema else None
     log = _load_state(rundir.state_file(directory), model, average, optimizer)
+    if not log:
+        rundir.write_text(rundir.log_file(directory), "")  # from here on the run's settings are settled (`is_begun`)
 
     for epoch in range(len(log), settings.epochs):
         started = time.monotonic()
@@ -89,7 +92,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             images = crops.to(device, non_blocking=True).float() / 255
-            images = normalise(color_jitter(images, factors.to(device)) * 255, preprocess)
+            images = in_layout(normalise(color_jitter(images, factors.to(device)) * 255, preprocess))
             target = torch.from_numpy(labels[rows]).to(device)
             with autocast(device):
                 loss = F.cross_entropy(model(images), target, label_smoothing=settings.label_smoothing)
@@ -105,6 +108,8 @@ def fit(
                 report(place, total.item() / (step + 1), batch_size * (step % 8 + 1), left)
         mean = total.item() / steps
         if not math.isfinite(mean):
+            if not log:
+                rundir.log_file(directory).unlink()
             raise RunFailure(
                 f"{member} fold {fold}: the loss turned {mean} in epoch {epoch + 1}; lower its lr (now {settings.lr:g})"
             )

@@ -66,35 +66,47 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
                 if rundir.is_done(directory):  # by another process, since the list of jobs was made
                     clock.left[backbone.name, fold] = 0
                     continue
+                rundir.clear_temporaries(directory)
                 if held is None or held[0] != preprocess.decoding:
                     held = None  # let go of the old pixels before the new ones are decoded
                     held = preprocess.decoding, decode_all(samples.paths, preprocess.decoding, config.run, show)
                 seconds = fit(
                     directory,
-                    backbone.name,
-                    fold,
-                    partial(_create, config, backbone, len(samples.classes)),
-                    preprocess,
-                    held[1],
-                    samples.ids,
-                    samples.labels,
-                    folds,
-                    samples.classes,
-                    train_settings(config, backbone),
-                    config.tta.views,
-                    config.tta.batch_size,
-                    config.seed,
-                    device,
-                    partial(clock.report, show, (backbone.name, fold)),
+                    member=backbone.name,
+                    fold=fold,
+                    create=partial(_create, config, backbone, len(samples.classes)),
+                    preprocess=preprocess,
+                    pixels=held[1],
+                    ids=samples.ids,
+                    labels=samples.labels,
+                    folds=folds,
+                    classes=samples.classes,
+                    settings=train_settings(config, backbone),
+                    views=config.tta.views,
+                    eval_batch=config.tta.batch_size,
+                    seed=config.seed,
+                    device=device,
+                    report=partial(clock.report, show, (backbone.name, fold)),
                 )
                 say(f"{backbone.name} fold {fold}: done in {duration(seconds)}")
         except Timeout:
             clock.left[backbone.name, fold] = 0
             say(f"{backbone.name} fold {fold}: another process is at it, left to that one")
-        except RunFailure as failure:
-            failures.append(str(failure))
+        except (RunFailure, RuntimeError) as error:
+            failure = str(error) if isinstance(error, RunFailure) else _out_of_memory(error, backbone.name, fold)
+            clock.left[backbone.name, fold] = 0
+            failures.append(failure)
             say(f"failed: {failure}")
     return failures
+
+
+def _out_of_memory(error: RuntimeError, member: str, fold: int) -> str:
+    """The line for an allocation that failed, on a GPU or on the CPU; any other error goes on its way."""
+    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        raise error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return f"{member} fold {fold}: out of memory; lower its batch_size or its image_size"
 
 
 def read_data(config: Config, say: Say) -> tuple[Samples, np.ndarray | None]:
@@ -124,7 +136,7 @@ def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.
         "classes": list(samples.classes),
         "data fingerprint": samples.fingerprint(),
     }
-    if rundir.folds_csv(run).is_file() and rundir.provenance_json(run).is_file():
+    if rundir.is_begun(run):
         held = rundir.read_json(rundir.provenance_json(run))["facts"]
         for key, value in facts.items():
             if held[key] != value:
@@ -132,6 +144,7 @@ def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.
                     f"{run}: holds a run with another {key} ({_short(held[key])}; now {_short(value)}): "
                     "set it back, or give this run a directory of its own (run = ...)"
                 )
+        rundir.write_text(rundir.config_toml(run), to_toml(config))  # as last used: a backbone may be new
         table = read_folds(run).set_index("id")
         return np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
     if samples.folds is not None:
@@ -214,20 +227,19 @@ def open_member(config: Config, backbone: Backbone) -> Preprocess:
     not be of one kind."""
     size = backbone.image_size or config.data.image_size
     preprocess = backbones.preprocess_for(backbone.timm, size, config.data.crop)
+    start = "hub" if backbone.pretrained else "scratch"
+    if backbone.weights:
+        start = backbones.digest(backbone.weights)
     settings = {
         "timm": backbone.timm,
-        "start": backbones.digest(backbone.weights)
-        if backbone.weights
-        else "hub"
-        if backbone.pretrained
-        else "scratch",
+        "start": start,
         "views": list(config.tta.views),
         **train_settings(config, backbone).model_dump(mode="json"),
         **asdict(preprocess),
     }
     settings = json.loads(json.dumps(settings))
     path = rundir.settings_json(config.run, backbone.name)
-    if path.is_file():
+    if rundir.is_begun(config.run, backbone.name):
         held = rundir.read_json(path)
         for key in settings:
             if held.get(key) != settings[key]:
@@ -248,12 +260,9 @@ def _short(value: Any) -> str:
 
 
 def _versions() -> dict[str, str | int]:
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
     return {
         "ens": ensemble.__version__,
-        "git": git.stdout.strip() or "not a checkout",
+        "git": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "timm": metadata.version("timm"),
@@ -262,3 +271,15 @@ def _versions() -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "machine": platform.platform(),
     }
+
+
+def _commit() -> str:
+    """The git commit of ens itself, if it runs from a checkout of its own."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "not a checkout"
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
