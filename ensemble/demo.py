@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from ensemble import blend, rundir, tables
 from ensemble.blend.metrics import accuracy, log_loss, macro_f1
 from ensemble.config import load_config, toml_value
-from ensemble.errors import UserError
+from ensemble.errors import RunFailure, UserError
 from ensemble.progress import progress
 from ensemble.train.jobs import train_folds
 from ensemble.tta.run import tta_predict
@@ -29,9 +29,9 @@ image_size = 32
 k = 5
 
 [train]
-epochs = 12
+epochs = 6
 batch_size = 64
-lr = 3e-3
+lr = 6e-3
 crop_area = [0.7, 1.0]   # strokes at the border matter: cut little
 hflip = false            # a mirrored digit is another sign
 color_jitter = 0.2
@@ -50,8 +50,8 @@ timm = "test_efficientnet"
 pretrained = false
 
 [[backbone]]
-name = "convnext"
-timm = "test_convnext"
+name = "byobnet"
+timm = "test_byobnet"
 pretrained = false
 """
 METHODS = ("mean", "vote", "greedy", "stack")
@@ -73,8 +73,6 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     with progress() as show:
         failures = train_folds(load_config(experiment), show, say)
     tables.show_members(blend.members_table(run))
-    for failure in failures:
-        say(f"failed: {failure}")
 
     held_out: dict[str, dict[str, float]] = {}
     best = ""
@@ -98,6 +96,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
             "log_loss": log_loss(labels, made.probabilities),
         }
     tables.show_held_out(held_out, len(answers), best)
+    if failures:
+        raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
     say(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")
     return held_out
 
