@@ -151,9 +151,16 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (RunFailure, OSError) as error:
+    except RunFailure as error:
         click.echo(f"ens: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        click.echo(f"ens: {error.filename}: {error.strerror}" if error.filename else f"ens: {error}", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ens: stopped; the same command goes on where it was", err=True)
+        click.echo("ens: stopped (ens train-folds and ens demo go on where they were)", err=True)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -108,10 +108,11 @@ def test_init_writes_a_file_that_trains(monkeypatch, capfd, tmp_path, images):
 @pytest.mark.parametrize(
     ("extra", "data", "line"),
     [
-        (TINY, "sice = 3\n", "unknown key data.sice; did you mean "),
+        (TINY, "image_sise = 3\n", "unknown key data.image_sise; did you mean 'image_size'?"),
         (TINY.replace("test_resnet", "tset_resnet"), "", "unknown timm model 'tset_resnet'; nearest: test_resnet"),
         (TINY.replace("pretrained = false", 'weights = "no.safetensors"'), "", "no.safetensors: no such weights file"),
         (TINY.replace("test_resnet", "test_vit"), "", ""),
+        (TINY + "lr = 1e-4\n", "", "unknown key backbone.0.lr; it is a key of train: write train = { lr = ... } there"),
     ],
 )
 def test_mistakes_in_the_experiment_end_with_status_2_and_one_line(
@@ -128,6 +129,8 @@ def test_an_unreadable_image_is_named(monkeypatch, capfd, tmp_path, images):
     (images / "a" / "bad 사진.jpg").write_text("not an image")
     status, _, err = ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images))
     assert status == 2 and "bad 사진.jpg: not a readable image" in err and "Traceback" not in err
+    (images / "a" / "bad 사진.jpg").unlink()  # nothing is trained yet, so the run may start with other images
+    assert ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images))[0] == 0
 
 
 def test_a_failed_job_ends_with_status_1_after_the_table(monkeypatch, capfd, tmp_path, images):
