@@ -9,7 +9,7 @@ import click
 from ensemble import __version__
 from ensemble.errors import RunFailure, UserError
 
-FOLDER_OR_FILE: click.Path = click.Path(path_type=Path)  # type: ignore[type-var]
+FOLDER_OR_FILE = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

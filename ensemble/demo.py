@@ -67,8 +67,9 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     experiment = folder / "digits.toml"
     if folder.exists() and not experiment.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already and is no demo; name another folder: ens demo DIR")
-    answers = write_digits(data)
+    # The experiment first: it marks the folder as a demo, which a demo that was stopped may go on with.
     rundir.write_text(experiment, EXPERIMENT.format(run=toml_value(str(run)), train=toml_value(str(data / "train"))))
+    answers = write_digits(data)
     say(f"1. ens train-folds {experiment}")
     with progress() as show:
         failures = train_folds(load_config(experiment), show, say)
