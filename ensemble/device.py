@@ -17,7 +17,7 @@ def choose_device() -> torch.device:
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 on GPUs that have it; older ones (T4, P100) only emulate it, slower than float32. On the CPU it is
-    slower for half the small nets (tf_mobilenetv3_small_100 at 128 px: 65 images/s against 129), so fp32 stays there."""
+    slower for half the small nets (tf_mobilenetv3_small_100 at 128 px: 65 images/s against 129): fp32 stays there."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
