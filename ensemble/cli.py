@@ -62,7 +62,7 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
 
     config = load_config(file, changes)
     with progress() as show:
-        failures = jobs.train_folds(config, show, click.echo)
+        failures = jobs.train_folds(config, show, say)
     tables.show_members(blend.members_table(config.run))
     if failures:
         raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
@@ -119,9 +119,7 @@ def tta_predict(
     from ensemble.tta import run as tta
 
     with progress() as show:
-        made = tta.tta_predict(
-            run, images, output, show, blend_name, _names(views), sample_submission, form, click.echo
-        )
+        made = tta.tta_predict(run, images, output, show, blend_name, _names(views), sample_submission, form, say)
     click.echo(f"wrote {made.submission} ({made.said}) and {made.predictions}")
 
 
@@ -134,7 +132,12 @@ def demo(folder: Path) -> None:
     """
     from ensemble import demo as digits
 
-    digits.run_demo(folder, click.echo)
+    digits.run_demo(folder, say)
+
+
+def say(line: str) -> None:
+    """Print a line at once. Not click.echo: that writes past rich, into the middle of a live progress bar."""
+    print(line, flush=True)
 
 
 def _names(text: str | None) -> list[str] | None:
