@@ -80,7 +80,7 @@ def test_the_whole_way(monkeypatch, capfd, tmp_path, images):
     file = experiment(tmp_path, images)
     status, out, _ = ens(monkeypatch, capfd, "train-folds", file)
     assert status == 0 and "12 images, 2 classes; 2 jobs, 0 of them done" in out
-    assert re.search(r"resnet\s+│\s+2/2 │", out) and f"next: ens blend {tmp_path / 'run'} --method stack" in out
+    assert re.search(r"resnet +2/2 +\d+\.\d\d ±", out) and f"next: ens blend {tmp_path / 'run'} --method stack" in out
     for method in ("mean", "vote", "greedy", "stack"):
         status, out, _ = ens(monkeypatch, capfd, "blend", tmp_path / "run", "--method", method)
         assert status == 0 and "plain mean" in out and "P(better)" in out
