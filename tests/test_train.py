@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ensemble import rundir
 from ensemble.config import load_config
@@ -30,7 +31,7 @@ image_size = 32
 k = 2
 [train]
 epochs = 3
-batch_size = 8
+batch_size = 4
 [[backbone]]
 name = "resnet"
 timm = "test_resnet"
@@ -117,6 +118,20 @@ def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experime
     assert not same(oof(tmp_path / "three"), one)
 
 
+def test_a_held_out_image_has_no_part_in_its_own_folds_model(experiment, tmp_path):
+    train(experiment("one"))
+    before = oof(tmp_path / "one")
+    changed = before[0].ids[0]
+    file = tmp_path / "images" / changed
+    Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+    train(experiment("two"))
+    after = oof(tmp_path / "two")
+    assert after[0].ids.tolist() == before[0].ids.tolist()
+    assert np.array_equal(after[0].values[:, 1:], before[0].values[:, 1:])
+    assert not np.array_equal(after[0].values[:, 0], before[0].values[:, 0])
+    assert not np.array_equal(after[1].values, before[1].values)  # which trains on it
+
+
 def test_a_finished_run_is_left_as_it_is(experiment, tmp_path):
     train(experiment())
     file = rundir.model_file(rundir.fold_dir(tmp_path / "run", "resnet", 0))
@@ -134,7 +149,7 @@ def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, t
     assert oof(tmp_path / "run", "vit")[0].ids.tolist() == before[0].ids.tolist()
 
 
-@pytest.mark.parametrize("moment", ["resnet/fold0/log.jsonl", "resnet/fold0/state", "resnet/fold1/log.jsonl"])
+@pytest.mark.parametrize("moment", ["fold0/log.jsonl", "fold0/state/last.safetensors", "fold1/state/last.safetensors"])
 def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, moment):
     train(experiment("whole"), "train.epochs=6")
     command = [
@@ -147,10 +162,11 @@ def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, m
         "train.epochs=6",
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "killed" / moment).exists() and process.poll() is None:
+    while not (tmp_path / "killed" / "resnet" / moment).exists() and process.poll() is None:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert (tmp_path / "killed" / "resnet" / moment).exists()  # not past it: the fold was being trained
     assert not rundir.is_done(rundir.fold_dir(tmp_path / "killed", "resnet", 1))
     with pytest.raises(UserError, match="holds a run with another seed"):  # its folds are settled from the first step
         train(experiment("killed"), "train.epochs=6", "seed=5")
