@@ -38,8 +38,8 @@ def in_layout(images: torch.Tensor) -> torch.Tensor:
 
 def keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of giving them back to the kernel, which has to clear them again for
-    every next activation: training on 2 cores becomes 1.07-1.29x as fast (three mobilenets, 128 px, batches of 32 and
-    64). Other C libraries are left as they are."""
+    every next activation: training on 2 cores becomes 1.40x, 1.17x and 1.02x as fast (three mobilenets, 128 px, batches
+    of 32: benchmarks/memory.py). Other C libraries are left as they are."""
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping, which is unmapped when freed
