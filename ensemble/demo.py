@@ -60,7 +60,7 @@ METHODS = ("mean", "vote", "greedy", "stack")
 def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Write the digits, train, blend by every method, predict the held-out part, and print what came of it.
 
-    Returns metric -> value on the held-out images for each method. Going on after a stop is part of it: run it again.
+    Returns method -> metric -> value on the held-out images. Going on after a stop is part of it: run it again.
     Raises UserError if `folder` holds something else, RunFailure as training does.
     """
     data, run = folder / "digits", folder / "run"
