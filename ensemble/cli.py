@@ -30,7 +30,9 @@ def ens() -> None:
 @click.argument("data", type=FOLDER_OR_FILE)
 @click.option("--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
-@click.option("-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True)
+@click.option(
+    "-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True, help="The file to write."
+)
 def init(data: Path, test: Path | None, sample_submission: Path | None, output: Path) -> None:
     """Look at labelled images and write an experiment file for them.
 
@@ -71,9 +73,19 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
 
 @ens.command("blend")
 @click.argument("run", type=FOLDER_OR_FILE)
-@click.option("--method", type=click.Choice(["mean", "vote", "greedy", "stack"]), default="stack", show_default=True)
 @click.option(
-    "--metric", type=click.Choice(["log_loss", "accuracy", "macro_f1"]), default="log_loss", show_default=True
+    "--method",
+    type=click.Choice(["mean", "vote", "greedy", "stack"]),
+    default="stack",
+    show_default=True,
+    help="How to combine.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["log_loss", "accuracy", "macro_f1"]),
+    default="log_loss",
+    show_default=True,
+    help="What it is directed at.",
 )
 @click.option("--views", help="Only these views of the OOF logits, comma-separated. [default: all]")
 @click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
@@ -101,7 +113,9 @@ def blend_command(
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
 @click.option("--form", type=click.Choice(["label", "index", "probability"]), help="[default: as in the sample]")
-@click.option("-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True)
+@click.option(
+    "-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True, help="The CSV to write."
+)
 def tta_predict(
     run: Path,
     images: Path,

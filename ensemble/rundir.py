@@ -107,7 +107,8 @@ def folds_of(run: Path, member: str) -> list[int]:
 
 
 def is_begun(run: Path, member: str = "*") -> bool:
-    """True if an epoch of the run, or of this member, has been trained: what its settings were is then a fact."""
+    """True if a fold of the run, or of this member, has begun to train: its settings are then a fact. (The log is there
+    before the first step.)"""
     return any(run.glob(f"{member}/fold*/log.jsonl"))
 
 

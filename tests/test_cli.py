@@ -49,7 +49,7 @@ def test_every_command_has_help_with_an_example_and_a_place_in_the_readme():
         assert command.help and "Example: ens" in command.help, name
         assert f"ens {name}" in readme, name
         for option in command.params:
-            assert isinstance(option, click.Argument) or option.opts, name
+            assert isinstance(option, click.Argument) or option.help, (name, option.name)
 
 
 def test_every_config_key_is_in_the_readme():

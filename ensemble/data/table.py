@@ -154,8 +154,8 @@ def find_file(folder: Path, written: str, source: Path) -> Path:
 
 
 def _read_class_folders(source: Path) -> Samples:
-    _refuse_bare_folders(source)
     files = image_files(source)
+    _refuse_bare_folders(source, {file.relative_to(source).parts[0] for file in files})
     loose = [file for file in files if file.parent == source]
     if not files or loose:
         found = f"image {loose[0].name!r} lies outside any class folder" if loose else "no images in class folders"
@@ -165,10 +165,10 @@ def _read_class_folders(source: Path) -> Samples:
     return _samples(ids, files, names, source)
 
 
-def _refuse_bare_folders(source: Path) -> None:
-    """A class whose images are all of an unknown kind must not silently be no class."""
+def _refuse_bare_folders(source: Path, filled: set[str]) -> None:
+    """A class whose images are all of an unknown kind must not silently be no class. filled: names with images."""
     for folder in sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if not image_files(folder):
+        if folder.name not in filled:
             other = next((file.name for file in sorted(folder.rglob("*")) if file.is_file()), None)
             holds = f"no images that ens can read (but {other!r})" if other else "nothing"
             raise UserError(f"{folder}: holds {holds}; convert them to JPEG or PNG, or remove the folder")
