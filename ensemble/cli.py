@@ -3,11 +3,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ensemble import __version__
 from ensemble.errors import RunFailure, UserError
+
+if TYPE_CHECKING:
+    from ensemble.blend import ForeignFiles
 
 FOLDER_OR_FILE = click.Path(path_type=Path)
 
@@ -72,17 +76,17 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
 
 
 @ens.command("blend")
-@click.argument("run", type=FOLDER_OR_FILE)
+@click.argument("run", type=FOLDER_OR_FILE, required=False)
 @click.option(
     "--method",
-    type=click.Choice(["mean", "vote", "greedy", "stack"]),
+    type=click.Choice(["mean", "vote", "pool", "greedy", "stack", "trees", "auto"]),
     default="stack",
     show_default=True,
-    help="How to combine.",
+    help="How to combine; auto takes the simplest within one standard error of the best.",
 )
 @click.option(
     "--metric",
-    type=click.Choice(["log_loss", "accuracy", "macro_f1"]),
+    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
     default="log_loss",
     show_default=True,
     help="What it is directed at.",
@@ -90,20 +94,71 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
 @click.option("--views", help="Only these views of the OOF logits, comma-separated. [default: all]")
 @click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
 @click.option("--name", help="Save it under this name. [default: the method's]")
+@click.option("--prune", is_flag=True, help="Say which members and views can be left out without loss.")
+@click.option(
+    "--priors",
+    metavar="uniform|FILE",
+    help="The test set's class shares, if you know them: all equal, or a CSV with the columns class and share.",
+)
+@click.option(
+    "--add",
+    "added",
+    multiple=True,
+    metavar="NAME=OOF[,TEST]",
+    help="Blend these predictions too, which ens did not make: out of fold, and of the test set.",
+)
+@click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
+@click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
 def blend_command(
-    run: Path, method: str, metric: str, views: str | None, members: str | None, name: str | None
+    run: Path | None,
+    method: str,
+    metric: str,
+    views: str | None,
+    members: str | None,
+    name: str | None,
+    prune: bool,
+    priors: str | None,
+    added: tuple[str, ...],
+    labels: Path | None,
+    output: Path | None,
+    sample_submission: Path | None,
 ) -> None:
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
 
-    The plain mean and the best single member stand beside it, with bootstrap intervals.
+    The plain mean and the best single member stand beside it, with bootstrap intervals. With --labels and --add it
+    blends predictions that ens did not make, with no run directory.
 
     Example: ens blend runs/digits --method vote
     """
     from ensemble import blend, tables
 
-    result = blend.blend_run(run, method, metric, name, _names(views), _names(members))
+    foreign = [_foreign(text) for text in added]
+    if (run is None) == (labels is None):
+        raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
+    if run is not None:
+        if output is not None:
+            raise UserError(f"--apply goes with --labels; the images of a run are predicted by: ens tta-predict {run}")
+        result = blend.blend_run(run, method, metric, name, _names(views), _names(members), foreign, priors, prune, say)
+        tables.show_details(result)
+        tables.show_blend(result)
+        click.echo(f"saved {result.path}")
+        return
+    assert labels is not None
+    lacking = [own.name for own in foreign if own.test is None]
+    if output is not None and lacking:
+        raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
+    result = blend.blend_files(labels, foreign, method, metric, priors, prune, say)
+    tables.show_details(result)
     tables.show_blend(result)
-    click.echo(f"saved {result.path}")
+    if output is not None:
+        from ensemble.tta.submission import arrange, read_sample, write_submission
+
+        sample = read_sample(sample_submission) if sample_submission else None
+        ids, probabilities = blend.apply_files(result.fitted, foreign, sample.ids if sample else None, say)
+        table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
+        write_submission(output, table)
+        click.echo(f"wrote {output} ({said})")
 
 
 @ens.command()
@@ -152,6 +207,16 @@ def demo(folder: Path) -> None:
 def say(line: str) -> None:
     """Print a line at once. Not click.echo: that writes past rich, into the middle of a live progress bar."""
     print(line, flush=True)
+
+
+def _foreign(text: str) -> "ForeignFiles":
+    from ensemble.blend import ForeignFiles
+
+    name, equals, files = text.partition("=")
+    oof, _, test = files.partition(",")
+    if not (name and equals and oof):
+        raise UserError(f"--add {text}: want NAME=OOF or NAME=OOF,TEST, as in --add xgb=oof_xgb.csv,test_xgb.csv")
+    return ForeignFiles(name, Path(oof), Path(test) if test else None)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -85,6 +85,11 @@ def blend_file(run: Path, name: str) -> Path:
     return run / "blends" / f"{name}.safetensors"
 
 
+def foreign_file(run: Path, name: str, member: str) -> Path:
+    """The test predictions of a blend's foreign member."""
+    return run / "blends" / f"{name}-{member}.safetensors"
+
+
 def predictions_file(run: Path, images: str, blend: str) -> Path:
     return run / "predictions" / f"{images}-{blend}.safetensors"
 

@@ -5,8 +5,13 @@ import pytest
 
 from ensemble.blend import score
 from ensemble.blend.metrics import macro_f1_of
-from ensemble.blend.score import Outcome
+from ensemble.blend.score import Outcome as FullOutcome
 from ensemble.errors import UserError
+
+
+def Outcome(losses, predicted):
+    """An outcome whose confidence and Brier scores don't matter."""
+    return FullOutcome(losses, predicted, np.ones(len(losses)), np.zeros(len(losses)))
 
 
 def outcomes(rows, classes, right, seed=0):
@@ -27,7 +32,7 @@ def test_cross_fit_gives_each_fold_what_was_fitted_on_the_others():
     def fit_apply(train, test):
         return np.repeat(values[train].mean(), 2 * len(test)).reshape(-1, 2)
 
-    probs = score.cross_fit(fit_apply, folds, np.arange(6), 2)
+    probs = score.cross_fit(fit_apply, folds, np.arange(6))
     # the others of fold 0 are 0 2 4 5, of fold 1: 0 1 3 4, of fold 2: 1 2 3 5
     assert probs[:, 0].tolist() == [2.75, 2.75, 2.0, 2.75, 2.75, 2.0]
 
@@ -42,7 +47,7 @@ def test_one_fold_number_is_divided_by_groups():
 
 def test_one_group_cannot_be_divided():
     with pytest.raises(UserError, match="at least 2 rows"):
-        score.cross_fit(lambda train, test: np.ones((len(test), 2)), np.zeros(5), np.zeros(5), 2)
+        score.cross_fit(lambda train, test: np.ones((len(test), 2)), np.zeros(5), np.zeros(5))
 
 
 def test_bootstrap_has_the_textbook_standard_error():
@@ -67,19 +72,62 @@ def test_bootstrap_over_groups_does_not_gain_from_copies():
 def test_macro_f1_of_a_resample_is_that_of_its_rows():
     labels, made = outcomes(60, 5, [0.5, 0.7])
     groups = np.random.default_rng(1).integers(20, size=60)
-    drawn = score.bootstrap(labels, made, groups, 5, resamples=7, seed=3)["macro_f1"]
+    drawn = score.bootstrap(labels, made, groups, 5, resamples=7, seed=3)
     names, where = np.unique(groups, return_inverse=True)
     draw = np.random.default_rng(3)
     for b in range(7):
         weights = np.bincount(draw.integers(len(names), size=len(names)), minlength=len(names))[where]
         for s, result in enumerate(made):
             rows = np.repeat(np.arange(60), weights)
-            assert drawn[b, s] == pytest.approx(macro_f1_of(labels[rows], result.predicted[rows], 5))
+            own, predicted = labels[rows], result.predicted[rows]
+            assert drawn["macro_f1"][b, s] == pytest.approx(macro_f1_of(own, predicted, 5))
+            assert drawn["accuracy"][b, s] == pytest.approx((own == predicted).mean())
+            recalls = [(predicted[own == c] == c).mean() for c in np.unique(own)]
+            assert drawn["balanced_accuracy"][b, s] == pytest.approx(np.mean(recalls))
+            assert drawn["log_loss"][b, s] == pytest.approx(result.losses[rows].mean())
+
+
+def test_weights_of_rows_stand_for_copies_of_them():
+    labels, made = outcomes(80, 4, [0.6])
+    weights = np.random.default_rng(2).integers(0, 3, size=80)
+    rows = np.repeat(np.arange(80), weights)
+    copied = score.rows_of(made[0], rows)
+    for metric in ("log_loss", "accuracy", "macro_f1", "balanced_accuracy"):
+        weighed = score.value(metric, labels, made[0], 4, weights.astype(float))
+        assert weighed == pytest.approx(score.value(metric, labels[rows], copied, 4))
+    drawn = score.bootstrap(labels, made, np.arange(80), 4, weights, 50)["accuracy"]
+    again = score.bootstrap(labels, made, np.arange(80), 4, 2 * weights, 50)["accuracy"]
+    assert np.array_equal(drawn, again)
+
+
+def test_random_blocks_of_many_rows_vary_as_much(monkeypatch):
+    labels, made = outcomes(4000, 3, [0.7])
+    rows = score.bootstrap(labels, made, np.arange(4000), 3)
+    monkeypatch.setattr(score, "MOST_UNITS", 800)
+    blocks = score.bootstrap(labels, made, np.arange(4000), 3)
+    for metric in ("log_loss", "accuracy", "macro_f1"):
+        assert blocks[metric].std() == pytest.approx(rows[metric].std(), rel=0.12)
+        assert blocks[metric].mean() == pytest.approx(rows[metric].mean(), abs=0.002)
+
+
+def test_standard_error_counts_groups_and_not_their_copies():
+    values = np.random.default_rng(0).normal(size=100)
+    alone = score.standard_error(values, np.arange(100))
+    assert alone == pytest.approx(values.std() / 10)
+    assert score.standard_error(np.repeat(values, 4), np.repeat(np.arange(100), 4)) == pytest.approx(alone)
+
+
+def test_simplest_takes_the_first_within_one_standard_error():
+    units, draw = np.arange(400), np.random.default_rng(0)
+    base = draw.normal(size=400) ** 2
+    near, far = base + 0.01 * draw.normal(size=400), base + 1.0
+    assert score.simplest([far, near + 1e-4, base], units) == 1
+    assert score.simplest([far, base], units) == 1
 
 
 def test_bootstrap_is_seeded():
     labels, made = outcomes(50, 3, [0.5])
-    first, again, other = (score.bootstrap(labels, made, np.arange(50), 3, 20, seed) for seed in (0, 0, 1))
+    first, again, other = (score.bootstrap(labels, made, np.arange(50), 3, None, 20, seed) for seed in (0, 0, 1))
     assert np.array_equal(first["macro_f1"], again["macro_f1"])
     assert not np.array_equal(first["log_loss"], other["log_loss"])
 

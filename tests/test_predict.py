@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ensemble import rundir
-from ensemble.blend import Blend, blend_run
+from ensemble.blend import Blend, ForeignFiles, blend_run, load_blend
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.pixels import load_preprocess
@@ -56,7 +56,7 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
             kept = load_logits(rundir.oof_file(rundir.fold_dir(run, name, fold)))
             ids = table["id"].tolist()[::-1]  # another order, so other neighbours in every batch
             paths = [run.parent / "images" / each for each in ids]
-            parts = [values[0][fold] for values in predict_stream([member], paths, kept.views, 7, CPU)]
+            parts = [values[0][fold] for values in predict_stream([member], paths, [kept.views], 7, CPU)]
             rows = [ids.index(each) for each in kept.ids]
             assert np.array_equal(np.concatenate(parts, axis=1)[:, rows], kept.values)
 
@@ -69,7 +69,7 @@ def test_prediction_follows_the_stored_preprocessing(run):
     for change in ({}, {"std": (0.5, 0.5, 0.9)}, {"crop": (20, 20)}, {}):
         dataclasses.replace(stored, **change).save(file)
         member = load_member(run, "resnet", 2, 2, CPU)
-        outputs.append(next(predict_stream([member], paths, ("identity",), 7, CPU))[0])
+        outputs.append(next(predict_stream([member], paths, [("identity",)], 7, CPU))[0])
     assert np.array_equal(outputs[0], outputs[3])
     assert not np.allclose(outputs[0], outputs[1]) and not np.allclose(outputs[0], outputs[2])
 
@@ -78,14 +78,14 @@ def test_images_are_read_a_batch_at_a_time(run, tmp_path):
     good = sorted((run.parent / "images").rglob("*.png"))[:7]
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
-    stream = predict_stream([load_member(run, "resnet", 2, 2, CPU)], [*good, bad], ("identity",), 7, CPU)
+    stream = predict_stream([load_member(run, "resnet", 2, 2, CPU)], [*good, bad], [("identity",)], 7, CPU)
     assert next(stream)[0].shape == (2, 1, 7, 2)  # the bad file has not been opened yet
     with pytest.raises(UserError, match=r"bad\.png: not a readable image"):
         next(stream)
 
 
 def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged():
-    blend = Blend("mean", "log_loss", ("a", "b"), ("identity",), ("x", "y"), {})
+    blend = Blend("mean", "log_loss", ("a", "b"), (("identity",),) * 2, ("x", "y"), ((1.0,),) * 2, {})
     first = np.array([[[[0.0, 0.0]]], [[[4.0, 0.0]]]], dtype=np.float32)  # (K, V, N, C) of member a
     second = np.array([[[[2.0, 0.0]]], [[[0.0, 0.0]]]], dtype=np.float32)
     # fold 0: mean logits 1, 0; fold 1: mean logits 2, 0
@@ -107,6 +107,34 @@ def test_predictions_are_saved_with_ids_and_match_the_submission(run, tmp_path):
 def test_views_other_than_the_blends_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="the blend was fitted on the views identity,hflip, not identity: fit one"):
         tta_predict(run, run.parent / "images", tmp_path / "s.csv", views=["identity"], **QUIET)
+
+
+def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_path):
+    ids, labels = read_folds(run)["id"].tolist(), read_folds(run)["label"].tolist()
+    files = []
+    for kind in ("oof", "test"):
+        shares = {"a": "0.9,0.1", "b": "0.2,0.8"}
+        lines = [f"{name},{shares[own]}" for name, own in zip(ids, labels, strict=True)]
+        (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
+        files.append(tmp_path / f"{kind}.csv")
+    said = []
+    blend_run(run, "mean", name="both", foreign=[ForeignFiles("knn", *files)], say=said.append)
+    try:
+        made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
+        blend = load_blend(run, "both")
+        own = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+        paths = [run.parent / "images" / name for name in made.ids]
+        parts = list(predict_stream(own, paths, [("identity", "hflip")] * 2, 7, CPU))
+        values = [np.concatenate([part[m] for part in parts], axis=2) for m in range(2)]
+        share = np.array([0.9 if labels[ids.index(name)] == "a" else 0.2 for name in made.ids])
+        given = np.log(np.stack([share, 1 - share], axis=1)).astype(np.float32)
+        expected = blend_folds(blend, [*values, np.stack([given[None]] * 2)])
+        assert made.probabilities == pytest.approx(expected, abs=1e-5)
+        rundir.foreign_file(run, "both", "knn").unlink()
+        with pytest.raises(UserError, match="holds knn, which ens did not train, without test predictions; fit it ag"):
+            tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
+    finally:
+        rundir.blend_json(run, "both").unlink()
 
 
 def test_a_member_trained_again_makes_its_blend_stale(run, tmp_path):

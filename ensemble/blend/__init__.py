@@ -1,12 +1,18 @@
 """`ens blend`: combine the members' out-of-fold logits, score the combination honestly. Never imports torch."""
 
-from ensemble.blend.fit import BlendResult, MemberRow, blend_run, members_table
+from ensemble.blend.fit import BlendResult, MemberRow, apply_files, blend_files, blend_run, members_table
+from ensemble.blend.foreign import ForeignFiles
+from ensemble.blend.oof import GIVEN
 from ensemble.blend.saved import Blend, check_sources, list_blends, load_blend
 
 __all__ = [
+    "GIVEN",
     "Blend",
     "BlendResult",
+    "ForeignFiles",
     "MemberRow",
+    "apply_files",
+    "blend_files",
     "blend_run",
     "check_sources",
     "list_blends",

@@ -1,7 +1,7 @@
-"""`ens blend`: from a run's out-of-fold logits to a saved blend and the table that says what it is worth."""
+"""`ens blend`: from out-of-fold logits to a fitted blend and the table that says what it is worth."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,47 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend import methods
-from ensemble.blend.metrics import METRICS, TARGETS, require_target
-from ensemble.blend.oof import finished, read_member, read_oof, read_rows
-from ensemble.blend.probabilities import geometric_mean, true_class
+from ensemble.blend.crossfit import fit_rows, held_out, only, plain_average
+from ensemble.blend.diversity import Diversity, diversity, leave_out_costs
+from ensemble.blend.foreign import ForeignFiles, read_labels, read_test, rows_of, with_foreign
+from ensemble.blend.metrics import METRICS, TARGETS, Bin, reliability, require_target
+from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
+from ensemble.blend.priors import read_priors
+from ensemble.blend.probabilities import geometric_mean, softmax
+from ensemble.blend.prune import Pruned, pruned
 from ensemble.blend.saved import Blend, require_name
-from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, outcome, scores
+from ensemble.blend.score import (
+    Calibration,
+    Gain,
+    Outcome,
+    Score,
+    bootstrap,
+    calibration,
+    gain,
+    outcome,
+    scores,
+)
+
+MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
 
 @dataclass(frozen=True)
 class BlendResult:
-    """A saved blend with its cross-fitted scores and what they are compared with.
+    """A fitted blend with its cross-fitted scores and what they are compared with.
 
-    Scores are metric -> Score for log_loss, accuracy and macro_f1; `blend` on rows that its weights were not fitted
-    on, `mean` and `members` (which have nothing fitted) on the same rows. best: metric -> the best single member by
-    that metric on these rows, which favours it a little. gains: against "mean" and against best[metric], per metric.
-    weights: member -> weight and, where there is one, temperature, of the blend fitted on all rows, which is the one
-    saved. left_out: member -> why. notes: lines to print.
+    Scores are metric -> Score for log_loss, accuracy, macro_f1 and balanced_accuracy; `blend` on rows that its weights
+    were not fitted on, `mean` and `members` (which have nothing fitted) on the same rows, views averaged. best: metric
+    -> the best single member by that metric on these rows, which favours it a little. gains: against "mean" and
+    against best[metric], per metric. calibration: "plain mean", "blend" and, where it has a temperature of its own,
+    "blend before its temperature". reliability: the bins of the same. diversity: how the members differ. weights:
+    member -> weight and, where there is one, temperature, of the blend fitted on all rows, which is `fitted`;
+    view_weights: member -> view -> weight, for members of several views. unused: members, and (member, view) pairs,
+    that have no part in it. pruned: what can be left out without loss, if that was asked for. left_out: member -> why.
+    notes: lines to print. path: where it is saved, if it is.
     """
 
     name: str
-    path: Path
+    path: Path | None
     fitted: Blend
     rows: int
     folds: int
@@ -38,7 +59,13 @@ class BlendResult:
     members: dict[str, dict[str, Score]]
     best: dict[str, str]
     gains: tuple[Gain, ...]
+    calibration: dict[str, Calibration]
+    reliability: dict[str, tuple[Bin, ...]]
+    diversity: Diversity
     weights: dict[str, dict[str, float]]
+    view_weights: dict[str, dict[str, float]]
+    unused: tuple[str, ...]
+    pruned: Pruned | None
     left_out: dict[str, str]
     notes: tuple[str, ...]
 
@@ -61,34 +88,80 @@ def blend_run(
     name: str | None = None,
     views: Sequence[str] | None = None,
     members: Sequence[str] | None = None,
+    foreign: Sequence[ForeignFiles] = (),
+    priors: str | None = None,
+    prune: bool = False,
+    say: Callable[[str], None] = print,
 ) -> BlendResult:
     """Fit `method`, directed at `metric`, on the run's OOF logits, score it by cross-fitting, and save it.
 
     name: what to save it as; the method's name, with "-<metric>" for another metric than log_loss. views, members:
-    those to use; None for all. The saved blend is fitted on all rows; its score is that of fits on the other folds.
+    those to use; None for all. foreign: predictions of others, to blend as further members. priors: "uniform" or a
+    file, see `read_priors`. The saved blend is fitted on all rows; its score is that of fits on the other folds.
     Raises UserError as `read_oof`, for an unknown method or metric, and if the rows can't be divided.
     """
     methods.require_method(method)
     require_target(metric)
     name = name or (method if metric == "log_loss" else f"{method}-{metric}")
     require_name(name)
-    oof = read_oof(run, views, members)
-    rows, z = oof.rows, oof.z
-    labels, classes = rows.labels, len(rows.classes)
+    oof = with_foreign(read_oof(run, views, members), foreign, say)
+    shares = None if priors is None else read_priors(priors, oof.rows.classes)
+    result = replace(fit_oof(oof, method, metric, shares, prune), name=name, path=rundir.blend_json(run, name))
+    facts = asdict(result)
+    for key in ("name", "path", "fitted"):
+        del facts[key]
+    tests = {files.name: read_test(files, oof.rows.classes, say) for files in foreign if files.test is not None}
+    result.fitted.save(run, name, facts, tests)
+    lacking = [member for member in result.fitted.foreign if member not in tests]
+    if lacking:
+        say(f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST")
+    return result
 
-    def fit(train: np.ndarray) -> dict[str, Any]:
-        own = z if len(train) == len(labels) else z[:, train]
-        return methods.fit(method, metric, own, labels[train], rows.folds[train], rows.units[train])
 
-    def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return methods.apply(method, fit(train), z[:, test])
+def blend_files(
+    labels: Path,
+    foreign: Sequence[ForeignFiles],
+    method: str,
+    metric: str = "log_loss",
+    priors: str | None = None,
+    prune: bool = False,
+    say: Callable[[str], None] = print,
+) -> BlendResult:
+    """As `blend_run`, of foreign members alone, with no run directory and nothing saved. labels: see `read_labels`."""
+    methods.require_method(method)
+    require_target(metric)
+    oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), foreign, say)
+    shares = None if priors is None else read_priors(priors, oof.rows.classes)
+    return fit_oof(oof, method, metric, shares, prune)
 
-    mean = outcome(labels, geometric_mean(z))
-    honest = mean if method == "mean" else outcome(labels, cross_fit(fit_apply, rows.folds, rows.units, classes))
-    outcomes = [honest, mean, *member_outcomes(z, labels)]
-    drawn = bootstrap(labels, outcomes, rows.units, classes)
-    table = scores(labels, outcomes, rows.folds, classes, drawn)
 
+def apply_files(
+    blend: Blend, foreign: Sequence[ForeignFiles], ids: Sequence[str] | None = None, say: Callable[[str], None] = print
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blend the test predictions of foreign members: ids str (N,) and probabilities float64 (N, C).
+
+    ids: those wanted, in their order; None for those of the blend's first member. Raises UserError for a member
+    without test predictions, and as `read_predictions` and `align` do.
+    """
+    files = {own.name: own for own in foreign}
+    tests = {member: read_test(files[member], blend.classes, say) for member in blend.members}
+    wanted = tests[blend.members[0]].ids if ids is None else np.asarray(ids)
+    values = [rows_of(test, wanted, f"{files[member].test}: {member}") for member, test in tests.items()]
+    return wanted, blend.apply(values)
+
+
+def fit_oof(
+    oof: Oof, method: str, metric: str = "log_loss", priors: np.ndarray | None = None, prune: bool = False
+) -> BlendResult:
+    """Fit, cross-fit and compare; nothing is read or written. priors: (C,), see `methods.fit`. prune: see `pruned`."""
+    rows, labels, classes = oof.rows, oof.rows.labels, oof.classes
+    weights = None if priors is None else methods.row_weights(labels, priors)
+    plain = plain_average(oof)
+    mean, single = outcome(labels, geometric_mean(plain)), member_outcomes(plain, labels)
+    honest, before = held_out(oof, plain, method, metric, priors)
+    outcomes = [honest, mean, *single]
+    drawn = bootstrap(labels, outcomes, rows.units, classes, weights)
+    table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
     gains, best = [], {}
     for target in TARGETS:
         sign = 1 if METRICS[target][1] else -1
@@ -96,12 +169,22 @@ def blend_run(
         best[target] = oof.members[first]
         gains += [gain(target, table, drawn, 0, 1, "mean"), gain(target, table, drawn, 0, 2 + first, best[target])]
 
-    params = fit(np.arange(len(labels)))
-    blend = Blend(method, metric, oof.members, oof.views, rows.classes, params)
-    result = BlendResult(
-        name=name,
-        path=rundir.blend_json(run, name),
-        fitted=blend,
+    of_views, params = fit_rows(oof, plain, method, metric, priors, np.arange(len(labels)))
+    fitted, unused = without_useless(oof, method, metric, of_views, params)
+    stages = {"plain mean": mean, "blend before its temperature": before, "blend": honest}
+    if "inverse_temperature" not in params:
+        del stages["blend before its temperature"]
+    notes = methods.notes(method, metric, params)
+    final = params.get("chosen", method)
+    costs: dict[str, Gain] = {}
+    if len(oof.members) > 1 and method != "trees" and plain.size * len(oof.members) <= MOST_WORK:
+        costs = leave_out_costs(oof, final, metric, priors, honest)
+    elif len(oof.members) > 1:
+        notes.append("what leaving each member out costs was not computed: it would take long here")
+    return BlendResult(
+        name=method,
+        path=None,
+        fitted=fitted,
         rows=len(labels),
         folds=len(np.unique(rows.folds)),
         groups=len(np.unique(rows.units)) if rows.grouped else None,
@@ -110,14 +193,41 @@ def blend_run(
         members=dict(zip(oof.members, table[2:], strict=True)),
         best=best,
         gains=tuple(gains),
+        calibration={name: calibration(labels, own) for name, own in stages.items()},
+        reliability={name: tuple(reliability(own.predicted == labels, own.confidence)) for name, own in stages.items()},
+        diversity=diversity(np.stack([own.predicted for own in single]), labels, costs),
         weights=methods.readable(method, params, oof.members),
+        view_weights={
+            member: dict(zip(names, map(float, own), strict=True))
+            for member, names, own in zip(oof.members, oof.views, of_views, strict=True)
+            if len(names) > 1
+        },
+        unused=unused,
+        pruned=pruned(oof, final, metric, priors, honest, costs) if prune else None,
         left_out=oof.left_out,
-        notes=tuple(methods.notes(method, metric, params)),
+        notes=tuple(notes),
     )
-    facts = asdict(result)
-    kept = ("rows", "folds", "groups", "blend", "mean", "members", "best", "gains", "weights", "left_out", "notes")
-    blend.save(run, name, {key: facts[key] for key in kept})
-    return result
+
+
+def without_useless(
+    oof: Oof, method: str, metric: str, of_views: Sequence[np.ndarray], params: dict[str, Any]
+) -> tuple[Blend, tuple[str, ...]]:
+    """The blend of the members and views that have a weight, and the names of those that have none.
+
+    Prediction is given a blend's members and views, so it saves the time of those that would count nothing.
+    """
+    used = methods.used(method, params, len(oof.members))
+    unused = [name for name, kept in zip(oof.members, used, strict=True) if not kept]
+    kept = only(oof, [name for name, own in zip(oof.members, used, strict=True) if own])
+    names, weights = [], []
+    for name, all_names, own in zip(oof.members, oof.views, of_views, strict=True):
+        if name in kept.members:
+            names.append(tuple(view for view, weight in zip(all_names, own, strict=True) if weight > 0))
+            weights.append(tuple(float(weight) for weight in own if weight > 0))
+            unused += [f"{view} of {name}" for view, weight in zip(all_names, own, strict=True) if weight == 0]
+    params = params if used.all() else methods.keep(params, used)
+    blend = Blend(method, metric, kept.members, tuple(names), oof.rows.classes, tuple(weights), params, kept.foreign)
+    return blend, tuple(unused)
 
 
 def members_table(run: Path) -> list[MemberRow]:
@@ -133,7 +243,7 @@ def members_table(run: Path) -> list[MemberRow]:
         if not done:
             out.append(MemberRow(member, (), len(numbers), 0, {}))
             continue
-        z = read_member(run, member, rows, folds=done)[0]
+        z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
         where = np.flatnonzero(np.isin(rows.folds, done))
         labels = rows.labels[where]
         own = member_outcomes(z[None, where], labels)
@@ -145,5 +255,4 @@ def members_table(run: Path) -> list[MemberRow]:
 
 def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
     """The outcome of each member by itself, from z float32 (M, N, C)."""
-    losses = -np.log(true_class(z, labels))
-    return [Outcome(losses[:, m], z[m].argmax(axis=1)) for m in range(len(z))]
+    return [outcome(labels, softmax(member)) for member in z]

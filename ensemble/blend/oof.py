@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
-from ensemble.blend.saved import mean_of_views
 from ensemble.errors import UserError
 from ensemble.logits import Logits, load_logits
+
+GIVEN = ("given",)  # the one view of a foreign member
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class Oof:
-    """Out-of-fold logits z float32 (M, N, C) of the members, their views averaged as logits; N as in `rows`.
+    """Out-of-fold logits: `values` are M arrays float32 (V, N, C), one for each member; N as in `rows`.
 
-    left_out: member -> why, for members of the run that are not here.
+    views: each member's V names; a foreign member (one that ens did not train) has one, "given". left_out: member ->
+    why, for members of the run that are not here.
     """
 
     rows: Rows
     members: tuple[str, ...]
-    views: tuple[str, ...]
-    z: np.ndarray
+    views: tuple[tuple[str, ...], ...]
+    values: tuple[np.ndarray, ...]
     left_out: dict[str, str]
+    foreign: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        return len(self.rows.classes)
 
 
 def read_rows(run: Path) -> Rows:
@@ -95,7 +102,7 @@ def finished(run: Path, member: str, rows: Rows) -> list[int]:
 def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
     """Join the OOF logits of every member whose folds are all done, or of just `members`, by id.
 
-    views: which to average; None for all that the OOF files hold. Raises UserError if a member asked for is unknown or
+    views: which to read; None for all that the OOF files hold. Raises UserError if a member asked for is unknown or
     not finished, if none is finished, and as `read_member` does.
     """
     rows = read_rows(run)
@@ -118,15 +125,12 @@ def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[st
         raise UserError(f"{run}: member {first!r} is {left_out[first]}; {again}")
     if not ready:
         raise UserError(f"{run}: no member has all its folds finished; {again}")
-    z: np.ndarray | None = None
-    names: tuple[str, ...] | None = None if views is None else tuple(views)
-    for m, member in enumerate(ready):
-        own, used = read_member(run, member, rows, names if views is None else views)
-        if z is None:
-            z, names = np.empty((len(ready), *own.shape), dtype=np.float32), used
-        z[m] = own
-    assert z is not None and names is not None
-    return Oof(rows, tuple(ready), names, z, left_out)
+    values: list[np.ndarray] = []
+    names: tuple[str, ...] = ()
+    for member in ready:
+        own, names = read_member(run, member, rows, names or views)
+        values.append(own)
+    return Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), left_out)
 
 
 def read_member(
@@ -136,12 +140,12 @@ def read_member(
     views: Sequence[str] | None = None,
     folds: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """One member's OOF logits float32 (N, C), mean of its views, and the views' names; NaN in rows of no `folds`.
+    """One member's OOF logits float32 (V, N, C), and the views' names; NaN in rows of no `folds`.
 
     Raises UserError, naming member, fold and first id, if a fold's OOF rows are not exactly that fold's rows, or if a
     logit is NaN or infinite; and if classes or views are not those expected.
     """
-    out = np.full((len(rows.ids), len(rows.classes)), np.nan, dtype=np.float32)
+    out: np.ndarray | None = None
     names = None if views is None else tuple(views)
     if names is not None and (not names or len(set(names)) < len(names)):
         raise UserError(f"views {', '.join(names) or '(none)'}: name at least one, each once")
@@ -163,15 +167,17 @@ def read_member(
                 f"choose with --views among those that all members have"
             )
         own = logits.align(rows.ids[where], str(path)).values
-        values = mean_of_views(own[[logits.views.index(name) for name in names]])
-        bad = ~np.isfinite(values).all(axis=1)
+        values = own[[logits.views.index(name) for name in names]]
+        bad = ~np.isfinite(values).all(axis=(0, 2))
         if bad.any():
             raise UserError(
                 f"{path}: {member}, fold {fold}: NaN or infinite logits for id {str(rows.ids[where][bad][0])!r} "
                 f"({int(bad.sum())} rows); train the fold again, or leave the member out with --members"
             )
-        out[where] = values
-    assert names is not None
+        if out is None:
+            out = np.full((len(names), len(rows.ids), len(rows.classes)), np.nan, dtype=np.float32)
+        out[:, where] = values
+    assert names is not None and out is not None
     return out, names
 
 

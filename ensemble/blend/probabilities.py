@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble.blend.metrics import FLOOR
 
-CHUNK = 1 << 20  # numbers in a chunk of rows: small enough for the processor's cache, large enough for numpy
+CHUNK = 1 << 17  # numbers in a chunk of rows: small enough for the processor's cache, large enough for numpy
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

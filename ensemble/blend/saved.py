@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,68 +12,70 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ensemble import rundir
-from ensemble.blend import methods
+from ensemble.blend import methods, views
+from ensemble.blend.oof import GIVEN
 from ensemble.errors import RunFailure, UserError
-from ensemble.logits import load_logits
+from ensemble.logits import Logits, load_logits
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Blend:
     """A fitted blend and what it was fitted on.
 
-    method, metric: as `ens blend` was told. members, views, classes: names, in the order of the logits' axes.
-    params: arrays, numbers and strings by name (see each method's `fit`).
+    method, metric: as `ens blend` was told. members: M names. views: for each member those that it is given, a foreign
+    member's being ("given",). classes: C names. view_weights: for each member, what each of its views counts, sum 1.
+    params: arrays, numbers and strings by name (see each method's `fit`). foreign: members that ens did not train.
     """
 
     method: str
     metric: str
     members: tuple[str, ...]
-    views: tuple[str, ...]
+    views: tuple[tuple[str, ...], ...]
     classes: tuple[str, ...]
+    view_weights: tuple[tuple[float, ...], ...]
     params: dict[str, Any]
+    foreign: tuple[str, ...] = ()
 
-    def check(self, members: Sequence[str], views: Sequence[str], classes: Sequence[str]) -> None:
-        """Raise UserError, naming the first difference, unless these are what the blend was fitted on, in its order."""
-        for what, own, given in (
-            ("members", self.members, members),
-            ("views", self.views, views),
-            ("classes", self.classes, classes),
-        ):
-            if tuple(given) != own:
-                lacking = [name for name in own if name not in given] or [name for name in given if name not in own]
-                which = f"{lacking[0]!r} is on one side only" if lacking else "their order differs"
-                raise UserError(
-                    f"the {self.method} blend was fitted on {len(own)} {what} and is given {len(given)}: {which}; "
-                    "give it the same ones, or fit a new one with: ens blend RUN"
-                )
+    @property
+    def all_views(self) -> tuple[str, ...]:
+        """The views that any of its own members is given, in order of first use."""
+        return tuple(dict.fromkeys(view for own in self.views for view in own if own != GIVEN))
 
-    def apply(self, values: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities float64 (N, C), rows sum to 1, of logits (M, V, N, C), or a list of M arrays (V, N, C).
+    def apply(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities float64 (N, C), rows sum to 1, of the logits of M members, each float32 (V, N, C).
 
-        Members, views and classes in the blend's order (`check` compares names). A member's views are averaged as
-        logits, as they were in fitting. Raises ValueError for another shape, RunFailure for logits that are NaN or
-        infinite.
+        Members, their views and classes in the blend's order. Raises ValueError for another shape, RunFailure for
+        logits that are NaN or infinite.
         """
-        want = (len(self.views), len(self.classes))
         shapes = [np.shape(member) for member in values]
-        if len(shapes) != len(self.members) or any(
-            len(shape) != 3 or (shape[0], shape[2]) != want or shape != shapes[0] for shape in shapes
-        ):
-            raise ValueError(f"logits are {shapes}, want {len(self.members)} times ({want[0]}, N, {want[1]})")
-        z = np.stack([mean_of_views(member) for member in values])
-        for m, member in enumerate(self.members):
-            if not np.isfinite(z[m]).all():
-                row = int(np.flatnonzero(~np.isfinite(z[m]).all(axis=1))[0])
+        rows = shapes[0][1] if shapes and len(shapes[0]) == 3 else -1
+        want = [(len(own), rows, len(self.classes)) for own in self.views]
+        if shapes != want:
+            raise ValueError(f"logits are {shapes}, want {want}")
+        for member, own in zip(self.members, values, strict=True):
+            if not np.isfinite(own).all():
+                row = int(np.flatnonzero(~np.isfinite(own).all(axis=(0, 2)))[0])
                 raise RunFailure(f"{member}: NaN or infinite logits in row {row} of those to predict")
+        z = views.apply([np.array(own) for own in self.view_weights], values, slice(None))
         return methods.apply(self.method, self.params, z)
 
-    def save(self, run: Path, name: str, scores: dict[str, Any] | None = None) -> None:
+    def save(
+        self,
+        run: Path,
+        name: str,
+        scores: dict[str, Any] | None = None,
+        tests: Mapping[str, Logits] | None = None,
+    ) -> None:
         """Write blends/<name>.safetensors, then blends/<name>.json, which vouches for it; each atomically.
 
-        scores: anything JSON that a report may show beside the blend; not read back.
+        scores: anything JSON that a report may show beside the blend; not read back. tests: the foreign members' test
+        predictions, kept as blends/<name>-<member>.safetensors.
         """
+        for member in self.foreign:
+            if tests and member in tests:
+                tests[member].save(rundir.foreign_file(run, name, member))
         arrays = {key: np.ascontiguousarray(v) for key, v in self.params.items() if isinstance(v, np.ndarray)}
         plain = {key: v for key, v in self.params.items() if not isinstance(v, np.ndarray)}
         content = save(arrays)
@@ -84,12 +86,14 @@ class Blend:
             "method": self.method,
             "metric": self.metric,
             "members": list(self.members),
-            "views": list(self.views),
+            "views": [list(own) for own in self.views],
+            "view_weights": [list(own) for own in self.view_weights],
+            "foreign": list(self.foreign),
             "classes": list(self.classes),
             "params": plain,
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(content).hexdigest(),
-            "fitted_on": oof_digests(run, self.members),
+            "fitted_on": oof_digests(run, [member for member in self.members if member not in self.foreign]),
             "scores": scores or {},
         }
         rundir.write_json(rundir.blend_json(run, name), description)
@@ -116,12 +120,6 @@ def check_sources(run: Path, name: str) -> None:
     if changed:
         other = f"another {changed[0]!r} than {run} holds now"
         raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}")
-
-
-def mean_of_views(values: np.ndarray) -> np.ndarray:
-    """One member's logits float32 (N, C) from its views' (V, N, C): their mean, so the geometric mean of the views."""
-    with np.errstate(invalid="ignore"):  # inf - inf: the caller looks for what is not finite and names it
-        return np.asarray(np.mean(values, axis=0, dtype=np.float32))
 
 
 def require_name(name: str) -> None:
@@ -163,7 +161,15 @@ def load_blend(run: Path, name: str) -> Blend:
         if shapes != found["arrays"]:
             raise UserError(f"{tensors}: holds {shapes}, {path.name} says {found['arrays']}; {again}")
         methods.require_method(found["method"])
-        names = [tuple(str(item) for item in found[key]) for key in ("members", "views", "classes")]
-        return Blend(found["method"], found["metric"], names[0], names[1], names[2], found["params"] | arrays)
+        return Blend(
+            method=found["method"],
+            metric=found["metric"],
+            members=tuple(found["members"]),
+            views=tuple(tuple(own) for own in found["views"]),
+            classes=tuple(found["classes"]),
+            view_weights=tuple(tuple(own) for own in found["view_weights"]),
+            params=found["params"] | arrays,
+            foreign=tuple(found["foreign"]),
+        )
     except (KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({type(error).__name__}: {error}); {again}") from None

@@ -1,9 +1,10 @@
 """Honest scores: cross-fitting over the run's folds, spread over folds, bootstrap intervals, paired comparisons.
 
-A system (a blend, a member) is reduced to an `Outcome`: all that log loss, accuracy and macro F1 need of it.
+A system (a blend, a member) is reduced to an `Outcome`: all that the metrics need of it.
 Intervals are percentile bootstrap (Efron & Tibshirani, 1993) over `units`: rows, or whole groups where the run has
 groups, since the rows of a group are not independent. They say how the score would vary with the sample of rows; the
-fitted blends are held fixed.
+fitted blends are held fixed. `weights`, float (N,), says what each row counts where the classes' shares are to be other
+than those of the rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.blend.metrics import METRICS, TARGETS, f1_from_counts, macro_f1_of, row_losses
+from ensemble.blend.metrics import METRICS, TARGETS, class_counts, ece_of, from_counts, row_briers, row_losses
 from ensemble.errors import UserError
 
 RESAMPLES = 1000
+MOST_UNITS = 10_000  # of more, random blocks are drawn: their sums vary as much, and the variance is known to 1.4%
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One system on N rows: losses float64 (N,), -log(true-class probability); predicted int64 (N,)."""
+    """One system on N rows, each (N,): losses float64, -log(true-class probability); predicted int64; confidence
+    float64, the largest probability; briers float64, the rows' Brier scores."""
 
     losses: np.ndarray
     predicted: np.ndarray
+    confidence: np.ndarray
+    briers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,24 @@ class Gain:
 
 def outcome(labels: np.ndarray, probs: np.ndarray) -> Outcome:
     """Outcome of probabilities (N, C) for labels int64 (N,)."""
-    return Outcome(row_losses(labels, probs), probs.argmax(axis=1))
+    return Outcome(
+        row_losses(labels, probs), probs.argmax(axis=1), probs.max(axis=1).astype(np.float64), row_briers(labels, probs)
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities can be believed: log loss (nats), ECE over 15 bins, Brier score."""
+
+    log_loss: float
+    ece: float
+    brier: float
+
+
+def calibration(labels: np.ndarray, result: Outcome) -> Calibration:
+    """Calibration of one outcome."""
+    right = result.predicted == labels
+    return Calibration(float(result.losses.mean()), ece_of(right, result.confidence), float(result.briers.mean()))
 
 
 def usable_folds(folds: np.ndarray, units: np.ndarray, parts: int = 5, seed: int = 0) -> np.ndarray:
@@ -77,30 +99,48 @@ def usable_folds(folds: np.ndarray, units: np.ndarray, parts: int = 5, seed: int
 
 
 def cross_fit(
-    fit_apply: Callable[[np.ndarray, np.ndarray], np.ndarray], folds: np.ndarray, units: np.ndarray, classes: int
+    fit_apply: Callable[[np.ndarray, np.ndarray], np.ndarray], folds: np.ndarray, units: np.ndarray
 ) -> np.ndarray:
-    """Probabilities float64 (N, classes) where each fold's rows come from a fit on the rows of the other folds.
+    """What `fit_apply` gives for each fold's rows from a fit on the rows of the other folds, (N, ...).
 
-    fit_apply(train, test): row numbers int64 -> probabilities of the test rows. Raises UserError if there is only one
-    unit (row or group), which can't be divided.
+    fit_apply(train, test): row numbers int64 -> probabilities of the test rows, (n, ...). Raises UserError if there is
+    only one unit (row or group), which can't be divided.
     """
     folds = usable_folds(folds, units)
     if len(np.unique(folds)) < 2:
         raise UserError("a blend is scored on rows it was not fitted on: it needs at least 2 rows (or 2 groups)")
-    probs = np.empty((len(folds), classes))
+    out: np.ndarray | None = None
     for fold in np.unique(folds):
         test = np.flatnonzero(folds == fold)
-        probs[test] = fit_apply(np.flatnonzero(folds != fold), test)
-    return probs
+        probs = fit_apply(np.flatnonzero(folds != fold), test)
+        if out is None:
+            out = np.empty((len(folds), *probs.shape[1:]))
+        out[test] = probs
+    assert out is not None
+    return out
 
 
-def value(metric: str, labels: np.ndarray, result: Outcome, classes: int) -> float:
-    """The metric (log_loss, accuracy or macro_f1) of one outcome."""
+def simplest(losses: Sequence[np.ndarray] | np.ndarray, units: np.ndarray) -> int:
+    """The first candidate within one standard error of the least mean loss; candidates in order of growing freedom.
+
+    losses: each candidate's held-out losses, (N,). Breiman et al., "Classification and Regression Trees" (1984), with
+    the error of the paired difference.
+    """
+    best = min(losses, key=lambda own: float(own.mean()))
+    return next(i for i, own in enumerate(losses) if (own - best).mean() <= standard_error(own - best, units))
+
+
+def standard_error(values: np.ndarray, units: np.ndarray) -> float:
+    """Standard error of the mean of values (N,), whose units (groups of rows) are independent of each other."""
+    sums = np.bincount(np.unique(units, return_inverse=True)[1], values - values.mean())
+    return float(np.sqrt((sums**2).sum()) / len(values))
+
+
+def value(metric: str, labels: np.ndarray, result: Outcome, classes: int, weights: np.ndarray | None = None) -> float:
+    """The metric (one of TARGETS) of one outcome."""
     if metric == "log_loss":
-        return float(result.losses.mean())
-    if metric == "accuracy":
-        return float((result.predicted == labels).mean())
-    return macro_f1_of(labels, result.predicted, classes)
+        return float(np.average(result.losses, weights=weights))
+    return float(from_counts(metric, *class_counts(labels, result.predicted, classes, weights)))
 
 
 def bootstrap(
@@ -108,49 +148,51 @@ def bootstrap(
     outcomes: Sequence[Outcome],
     units: np.ndarray,
     classes: int,
+    weights: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Each metric of TARGETS, of each of S outcomes, in each resample of the units: float64 (resamples, S).
 
-    All outcomes see the same resamples, so that differences between columns are paired. Macro F1 is computed from
-    counts: rows with the same label and the same predictions by all outcomes are first drawn together.
+    All outcomes see the same resamples, so that differences between columns are paired. Every metric is computed from
+    sums over the units: of losses, and of rows per class.
     """
     from scipy.sparse import csr_array
 
     rows, systems = len(labels), len(outcomes)
-    _, where = np.unique(units, return_inverse=True)
-    sizes = int(where.max()) + 1
-    per_row = np.column_stack([o.losses for o in outcomes] + [o.predicted == labels for o in outcomes])
-    pattern = labels
-    for result in outcomes:
-        pattern = np.unique(pattern * classes + result.predicted, return_inverse=True)[1]
-    order = np.argsort(pattern, kind="stable")  # rows of one pattern side by side, so that their weights add up fast
-    starts = np.unique(pattern[order], return_index=True)[1]
-    first, where, per_row = order[starts], where[order], per_row[order]
-
-    def indicator(kept: np.ndarray, columns: np.ndarray) -> "csr_array":
-        """(classes, patterns): 1 where a kept pattern has that class."""
-        own = np.flatnonzero(kept)
-        return csr_array((np.ones(len(own)), (columns[own], own)), shape=(classes, len(first)))
-
-    true = indicator(np.ones(len(first), dtype=bool), labels[first])
-    predicted = [indicator(np.ones(len(first), dtype=bool), o.predicted[first]) for o in outcomes]
-    right = [indicator(o.predicted[first] == labels[first], labels[first]) for o in outcomes]
-
+    names, where = np.unique(units, return_inverse=True)
     draw = np.random.default_rng(seed)
+    size = min(len(names), MOST_UNITS)
+    if size < len(names):
+        where = (draw.permutation(len(names)) % size)[where]
+    every = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
+
+    def per_class(kept: np.ndarray, of: np.ndarray) -> "csr_array":
+        """(C, U): the weight of each unit's kept rows, by class."""
+        own = np.flatnonzero(kept)
+        return csr_array((every[own], (of[own], where[own])), shape=(classes, size))
+
+    all_rows = np.ones(rows, dtype=bool)
+    true = per_class(all_rows, labels)
+    predicted = [per_class(all_rows, o.predicted) for o in outcomes]
+    right = [per_class(o.predicted == labels, labels) for o in outcomes]
+    total = np.bincount(where, every, minlength=size)
+    losses = np.stack([np.bincount(where, every * o.losses, minlength=size) for o in outcomes], axis=1)
+
     out = {metric: np.empty((resamples, systems)) for metric in TARGETS}
-    step = max(1, min(resamples, 1_000_000 // max(rows, classes)))
+    step = max(1, min(resamples, 1_000_000 // max(size, classes)))
     for start in range(0, resamples, step):
         part = slice(start, min(start + step, resamples))
-        drawn = [np.bincount(draw.integers(sizes, size=sizes), minlength=sizes) for _ in range(part.start, part.stop)]
-        weights = np.stack(drawn)[:, where].astype(np.float64)
-        means = weights @ per_row / weights.sum(axis=1, keepdims=True)
-        out["log_loss"][part], out["accuracy"][part] = means[:, :systems], means[:, systems:]
-        counts = np.ascontiguousarray(np.add.reduceat(weights, starts, axis=1).T)
-        truly = (true @ counts).T
+        drawn = np.stack(
+            [np.bincount(draw.integers(size, size=size), minlength=size) for _ in range(part.start, part.stop)]
+        ).astype(np.float64)
+        out["log_loss"][part] = drawn @ losses / (drawn @ total)[:, None]
+        times = np.ascontiguousarray(drawn.T)
+        truly = (true @ times).T
         for s in range(systems):
-            out["macro_f1"][part, s] = f1_from_counts((right[s] @ counts).T, (predicted[s] @ counts).T, truly)
+            counts = (right[s] @ times).T, (predicted[s] @ times).T, truly
+            for metric in TARGETS[1:]:
+                out[metric][part, s] = from_counts(metric, *counts)
     return out
 
 
@@ -161,19 +203,30 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def scores(
-    labels: np.ndarray, outcomes: Sequence[Outcome], folds: np.ndarray, classes: int, drawn: dict[str, np.ndarray]
+    labels: np.ndarray,
+    outcomes: Sequence[Outcome],
+    folds: np.ndarray,
+    classes: int,
+    drawn: dict[str, np.ndarray],
+    weights: np.ndarray | None = None,
 ) -> list[dict[str, Score]]:
     """For each outcome, metric -> Score; `drawn` is what `bootstrap` gave for the same outcomes."""
+    every = np.ones(len(labels)) if weights is None else weights
     parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     out = []
     for s, result in enumerate(outcomes):
-        of_folds = [(labels[rows], Outcome(result.losses[rows], result.predicted[rows])) for rows in parts]
         row = {}
         for metric in TARGETS:
-            each = tuple(value(metric, own, part, classes) for own, part in of_folds)
-            row[metric] = Score(value(metric, labels, result, classes), *interval(drawn[metric][:, s]), each)
+            each = tuple(value(metric, labels[own], rows_of(result, own), classes, every[own]) for own in parts)
+            whole = value(metric, labels, result, classes, every)
+            row[metric] = Score(whole, *interval(drawn[metric][:, s]), each)
         out.append(row)
     return out
+
+
+def rows_of(result: Outcome, rows: np.ndarray) -> Outcome:
+    """The outcome of some rows alone."""
+    return Outcome(result.losses[rows], result.predicted[rows], result.confidence[rows], result.briers[rows])
 
 
 def gain(

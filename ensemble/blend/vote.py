@@ -6,13 +6,16 @@ mixture proportions, as in Kim, Carbonetto, Stephens & Anitescu (JCGS 2020).
 `z` is float32 (M, N, C) everywhere.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from ensemble.blend.probabilities import chunks, mixture, true_class
+from ensemble.blend.pool import inverse_temperature
+from ensemble.blend.probabilities import mixture, true_class
 
-LOWEST, HIGHEST = 1e-3, 1e3  # bounds of 1 / temperature
+MANY = 10_000  # rows
 
 
 def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     Returns weights float64 (M,) on the simplex, inverse_temperatures float64 (M,), and certificate: for these
     temperatures the fitted log loss is at most this many nats above that of any other weights.
     """
-    inverse = np.array([inverse_temperature(member, labels) for member in z])
+    inverse = inverse_temperatures(z, labels)
     weights, gap = simplex_weights(true_class(z, labels, inverse))
     return {"weights": weights, "inverse_temperatures": inverse, "certificate": gap}
 
@@ -31,42 +34,10 @@ def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
     return mixture(z, params["weights"], params["inverse_temperatures"])
 
 
-def inverse_temperature(z: np.ndarray, labels: np.ndarray) -> float:
-    """1 / T that minimises the log loss of softmax(z / T) for one member's z float32 (N, C).
-
-    The loss is convex in 1 / T: Newton inside a shrinking bracket. The targets hold one row's weight of a uniform
-    label (Platt's smoothing, 1999), so that a member without a mistake gets a finite temperature. A member whose rows
-    are all constant keeps T = 1; the answer is between 1e-3 and 1e3.
-    """
-    rows, classes = z.shape
-    if all(np.ptp(z[part], axis=1).max() < 1e-6 for part in chunks(rows, classes)):
-        return 1.0
-    smooth = 1 / (rows + 1)
-    low, high, b = LOWEST, HIGHEST, 1.0
-    for _ in range(60):
-        slope = curvature = 0.0
-        for part in chunks(rows, classes):
-            chunk, own = z[part], labels[part]
-            centred = chunk - chunk.mean(axis=1, keepdims=True)
-            scaled = centred * np.float32(b)
-            scaled -= scaled.max(axis=1, keepdims=True)
-            p = np.exp(scaled, out=scaled)
-            p /= p.sum(axis=1, keepdims=True)
-            mean = np.einsum("nc,nc->n", p, centred)
-            slope += float(mean.sum(dtype=np.float64))
-            slope -= (1 - smooth) * float(centred[np.arange(len(own)), own].sum(dtype=np.float64))
-            centred -= mean[:, None]
-            curvature += float(np.einsum("nc,nc,nc->n", p, centred, centred).sum(dtype=np.float64))
-        if slope > 0:
-            high = b
-        else:
-            low = b
-        step = b - slope / curvature if curvature > 0 else 0.0
-        new = step if low < step < high else float(np.sqrt(low * high))
-        if abs(new - b) <= 1e-6 * b:
-            return new
-        b = new
-    return b
+def inverse_temperatures(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 / T of each member, float64 (M,); see `pool.inverse_temperature`."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy lets go of the interpreter while it computes
+        return np.array(list(threads.map(lambda member: inverse_temperature(member, labels), z)))
 
 
 def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.ndarray, float]:
@@ -79,6 +50,9 @@ def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.nd
     rows, members = p.shape
     p = p / p.max(axis=1, keepdims=True)  # a row's scale moves the loss by a constant, not its minimiser
     w, barrier = np.full(members, 1 / members), 0.1
+    if rows > 2 * MANY:  # from the optimum of some rows, a few steps on all of them remain
+        w = 0.999 * simplex_weights(p[:: rows // MANY])[0] + 0.001 * w
+        barrier = 1e-6
 
     def value(w: np.ndarray) -> float:
         return float(-np.log(p @ w).mean() + w.sum() - barrier * np.log(w).sum())

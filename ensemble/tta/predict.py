@@ -84,11 +84,11 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
 def predict_stream(
     members: Sequence[Member],
     paths: Sequence[Path],
-    views: Sequence[str],
+    views: Sequence[Sequence[str]],
     batch_size: int,
     device: torch.device,
 ) -> Iterator[list[np.ndarray]]:
-    """Logits of the images, a batch at a time: per member float32 (K, V, n, C).
+    """Logits of the images under each member's own views, a batch at a time: per member float32 (K, V, n, C).
 
     Each image is decoded once for all members that agree in their decoding, and all views are made from those
     pixels. Memory holds the models and one batch, however many images there are. Raises UserError that names an
@@ -102,10 +102,10 @@ def predict_stream(
             np.stack(
                 [
                     forward_views(
-                        model, squares[member.preprocess.decoding], member.preprocess, views, batch_size, device
+                        model, squares[member.preprocess.decoding], member.preprocess, own, batch_size, device
                     )
                     for model in member.models
                 ]
             )
-            for member in members
+            for member, own in zip(members, views, strict=True)
         ]

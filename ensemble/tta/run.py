@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
-from ensemble.blend import Blend, check_sources, list_blends, load_blend
+from ensemble.blend import GIVEN, Blend, check_sources, list_blends, load_blend
+from ensemble.blend.foreign import rows_of
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.table import read_images
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
-from ensemble.logits import Logits
+from ensemble.logits import Logits, load_logits
 from ensemble.progress import Show
 from ensemble.tta.predict import load_member, predict_stream
 from ensemble.tta.submission import arrange, match, read_sample, write_submission
@@ -51,9 +52,9 @@ def tta_predict(
     rundir.require_run(run)
     name = choose_blend(run, blend_name)
     blend = load_blend(run, name)
-    if views is not None and set(check_views(views)) != set(blend.views):
+    if views is not None and set(check_views(views)) != set(blend.all_views):
         raise UserError(
-            f"the blend was fitted on the views {','.join(blend.views)}, not {','.join(views)}: fit one on these "
+            f"the blend was fitted on the views {','.join(blend.all_views)}, not {','.join(views)}: fit one on these "
             f"(ens blend {run} --views {','.join(views)}), or leave --views out"
         )
     ids, files = read_images(images)
@@ -68,14 +69,19 @@ def tta_predict(
     folds = int(read_folds(run)["fold"].max()) + 1
     device = choose_device()
     keep_freed_memory()
-    members = [load_member(run, member, len(blend.classes), folds, device) for member in blend.members]
-    say(f"{len(ids)} images, {len(members)} members x {folds} folds x {len(blend.views)} views; on {device}")
+    given = [foreign_predictions(run, name, member, ids) for member in blend.foreign]
+    own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
+    members = [load_member(run, member, len(blend.classes), folds, device) for member, _ in own]
+    passes = sum(len(used) for _, used in own)
+    say(f"{len(ids)} images, {len(members)} members x {folds} folds, {passes} views in all; on {device}")
 
     batch_size = load_config(rundir.config_toml(run)).tta.batch_size
     probabilities = np.empty((len(ids), len(blend.classes)), dtype=np.float32)
     done = 0
-    for values in predict_stream(members, files, blend.views, batch_size, device):
-        count = values[0].shape[2]
+    for values in predict_stream(members, files, [used for _, used in own], batch_size, device):
+        count = min(batch_size, len(ids) - done)
+        # A foreign member has one prediction: it stands beside each fold's. Foreign members come last in a blend.
+        values += [np.repeat(other[None, :, done : done + count], folds, axis=0) for other in given]
         probabilities[done : done + count] = blend_folds(blend, values)
         done += count
         show("predicting", done, len(ids))
@@ -95,6 +101,17 @@ def blend_folds(blend: Blend, values: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (N, C) of logits (K, V, N, C) of each member: blended per fold, then averaged over the folds."""
     folds = len(values[0])
     return np.asarray(sum(blend.apply([member[fold] for member in values]) for fold in range(folds)) / folds)
+
+
+def foreign_predictions(run: Path, blend: str, member: str, ids: Sequence[str]) -> np.ndarray:
+    """The kept test predictions of a foreign member for these ids, float32 (1, N, C). Raises UserError without."""
+    path = rundir.foreign_file(run, blend, member)
+    if not path.is_file():
+        raise UserError(
+            f"blend {blend!r} holds {member}, which ens did not train, without test predictions; fit it again with: "
+            f"ens blend {run} --add {member}=OOF,TEST"
+        )
+    return rows_of(load_logits(path), ids, f"the test predictions of {member}")
 
 
 def choose_blend(run: Path, name: str | None) -> str:

@@ -1,0 +1,60 @@
+"""How the members differ: what blending lives on.
+
+Disagreement and the correlation of errors are the pairwise measures of Kuncheva & Whitaker, "Measures of Diversity in
+Classifier Ensembles" (Machine Learning, 2003).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.blend import methods
+from ensemble.blend.crossfit import held_out, only, plain_average
+from ensemble.blend.oof import Oof
+from ensemble.blend.score import Gain, Outcome, bootstrap, gain, scores
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """disagreement, error_correlation: M rows of M numbers (see the functions below). costs: member -> what the blend
+    gains by having it; empty where that was not computed."""
+
+    disagreement: tuple[tuple[float, ...], ...]
+    error_correlation: tuple[tuple[float, ...], ...]
+    costs: dict[str, Gain]
+
+
+def diversity(predicted: np.ndarray, labels: np.ndarray, costs: dict[str, Gain]) -> Diversity:
+    """How members differ that predict the classes int64 (M, N)."""
+    tables = disagreement(predicted), error_correlation(predicted, labels)
+    first, second = (tuple(tuple(map(float, row)) for row in table) for table in tables)
+    return Diversity(first, second, costs)
+
+
+def disagreement(predicted: np.ndarray) -> np.ndarray:
+    """Share of the rows on which two members predict different classes, float64 (M, M), of predicted int64 (M, N)."""
+    return np.array([[float((a != b).mean()) for b in predicted] for a in predicted])
+
+
+def error_correlation(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pearson correlation of two members' errors (0 or 1 on each row), float64 (M, M).
+
+    NaN where a member is always right or always wrong: its errors don't vary.
+    """
+    wrong = (predicted != labels).astype(np.float64)
+    wrong -= wrong.mean(axis=1, keepdims=True)
+    norm = np.sqrt((wrong**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(wrong @ wrong.T / np.outer(norm, norm))
+
+
+def leave_out_costs(oof: Oof, method: str, metric: str, priors: np.ndarray | None, honest: Outcome) -> dict[str, Gain]:
+    """For each member, what the cross-fitted blend with it gains, by `metric`, over the same blend without it."""
+    outcomes = [honest]
+    for name in oof.members:
+        rest = only(oof, [other for other in oof.members if other != name])
+        outcomes.append(held_out(rest, plain_average(rest), method, metric, priors)[0])
+    rows, weights = oof.rows, None if priors is None else methods.row_weights(oof.rows.labels, priors)
+    drawn = bootstrap(rows.labels, outcomes, rows.units, oof.classes, weights)
+    table = scores(rows.labels, outcomes, rows.folds, oof.classes, drawn, weights)
+    return {name: gain(metric, table, drawn, 0, 1 + m, f"without {name}") for m, name in enumerate(oof.members)}
