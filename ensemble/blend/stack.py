@@ -34,7 +34,7 @@ FAMILIES = ("pool", "full")
 STRENGTHS = {"pool": (1.0, 1e-1, 1e-2, 1e-3, 1e-4), "full": (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)}
 CHOICE = 8_000_000  # numbers: of larger logits, a random part so large chooses family and strength
 NEWTON = 1000  # parameters of the pool: up to so many, Newton; above L-BFGS, which `full` always has
-FULL = 2_000_000_000  # rows x M x C x C: beyond, `full` is not tried; a step then takes more than a tenth of a second
+FULL = 200_000_000  # rows x M x C x C: beyond, `full` is not tried: 1,000,000 x 10 x 10 took over two minutes
 
 Fit = tuple[np.ndarray, np.ndarray]  # weights and bias
 

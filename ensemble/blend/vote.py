@@ -15,8 +15,6 @@ import numpy as np
 from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import mixture, true_class
 
-MANY = 10_000  # rows
-
 
 def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Fit temperatures and weights by log loss on labels int64 (N,).
@@ -50,22 +48,21 @@ def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.nd
     rows, members = p.shape
     p = p / p.max(axis=1, keepdims=True)  # a row's scale moves the loss by a constant, not its minimiser
     w, barrier = np.full(members, 1 / members), 0.1
-    if rows > 2 * MANY:  # from the optimum of some rows, a few steps on all of them remain
-        w = 0.999 * simplex_weights(p[:: rows // MANY])[0] + 0.001 * w
-        barrier = 1e-6
+    ratio, even = np.empty_like(p), np.full(rows, 1 / rows)
 
     def value(w: np.ndarray) -> float:
         return float(-np.log(p @ w).mean() + w.sum() - barrier * np.log(w).sum())
 
     for _ in range(200):
-        ratio = p / (p @ w)[:, None] * w  # the gradient in units of w, in which the system stays well conditioned
-        slope = w - ratio.mean(axis=0) - barrier
-        step = -np.linalg.solve(ratio.T @ ratio / rows + barrier * np.eye(members), slope)
+        np.multiply(p, (1 / (p @ w))[:, None], out=ratio)
+        slope = w - w * (even @ ratio) - barrier  # in units of w, in which the system stays well conditioned
+        gram = ratio.T @ ratio * np.outer(w, w) / rows
+        step = -np.linalg.solve(gram + barrier * np.eye(members), slope)
         decrement = float(-slope @ step)
-        if decrement <= 1e-2 * barrier:
+        if decrement <= (0.3 if barrier > lowest_barrier else 1e-2) * barrier:
             if barrier <= lowest_barrier:
                 break
-            barrier /= 100
+            barrier /= 1000  # with 100, 36 steps on 30 members x 50,000 rows and not 22
             continue
         size = min(1.0, 0.95 / max(1e-300, float(-step.min())))  # no weight may reach 0
         start = value(w)
@@ -82,4 +79,4 @@ def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.nd
 
 def optimality_gap(p: np.ndarray, w: np.ndarray) -> float:
     """max_m mean(p_m / (p @ w)) - 1: an upper bound, in nats, on how far w's log loss is above the best weights'."""
-    return max(0.0, float((p / (p @ w)[:, None]).mean(axis=0).max()) - 1)
+    return max(0.0, float((1 / (p @ w) @ p).max()) / len(p) - 1)
