@@ -305,6 +305,7 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
         ForeignFiles(name, tmp_path / f"{name}.csv", tmp_path / f"{name}_test.csv") for name in ("svm", "forest")
     ]
     result = blend_files(tmp_path / "labels.csv", foreign, "vote")
+    assert result.folds == 5 and np.isfinite(result.blend["accuracy"].std)
     ids, probs = apply_files(result.fitted, foreign)
     assert set(ids) == set(names) and probs.sum(axis=1) == pytest.approx(1)
     with pytest.raises(UserError, match=r"svm_test\.csv: svm: no row for id 'stranger'"):

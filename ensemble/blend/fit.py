@@ -28,6 +28,7 @@ from ensemble.blend.score import (
     gain,
     outcome,
     scores,
+    usable_folds,
 )
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
@@ -131,6 +132,8 @@ def blend_files(
     methods.require_method(method)
     require_target(metric)
     oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), foreign, say)
+    # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
+    oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
     return fit_oof(oof, method, metric, shares, prune)
 

@@ -127,7 +127,7 @@ def reliability(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> li
     rows = np.bincount(where, minlength=bins)
     hits, sure = (np.bincount(where, values, minlength=bins) for values in (right, confidence))
     return [
-        Bin(b / bins, (b + 1) / bins, int(rows[b]), float(hits[b] / rows[b]), float(sure[b] / rows[b]))
+        Bin(float(b / bins), float((b + 1) / bins), int(rows[b]), float(hits[b] / rows[b]), float(sure[b] / rows[b]))
         for b in np.flatnonzero(rows)
     ]
 
