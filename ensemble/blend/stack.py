@@ -32,7 +32,7 @@ from ensemble.blend.score import simplest, usable_folds
 CENTRES = ("mean", "calibrated")
 FAMILIES = ("pool", "full")
 STRENGTHS = {"pool": (1.0, 1e-1, 1e-2, 1e-3, 1e-4), "full": (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)}
-CHOICE = 8_000_000  # numbers: of larger logits, a random part so large chooses family and strength
+CHOICE = 5_000_000  # numbers: of larger logits, a random part so large chooses family and strength
 NEWTON = 1000  # parameters of the pool: up to so many, Newton; above L-BFGS, which `full` always has
 FULL = 200_000_000  # rows x M x C x C: beyond, `full` is not tried: 1,000,000 x 10 x 10 took over two minutes
 
@@ -212,7 +212,7 @@ def _newton(curved: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
     for _ in range(50):
         step = -np.linalg.solve(curvature, slope)
         expected = -float(slope @ step)
-        if expected <= 1e-8 * (1 + abs(loss)):
+        if expected <= 1e-6:  # nats: far less than the rows can tell apart
             break
         size = 1.0
         while (trial := curved(x + size * step))[0] > loss - 1e-4 * size * expected and size > 1e-4:
