@@ -30,7 +30,7 @@ from ensemble.blend.methods import METHODS
 from ensemble.blend.metrics import macro_f1_of, row_losses
 
 CASES = {"large": (30, 50_000, 100), "mid": (12, 20_000, 18), "binary": (8, 20_000, 2)}  # members, rows, classes
-DIRECTED = ("vote:macro_f1", "stack:macro_f1")
+DIRECTED = ("vote:macro_f1", "greedy:macro_f1", "stack:macro_f1")
 LONG = 30.0  # s
 RESAMPLES = 500
 AGAINST = {  # peer -> what of ens does the same, in the peer's own input and as its user calls it
