@@ -27,6 +27,7 @@ def ens() -> None:
     ens train-folds mine.toml      k folds x every backbone
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
+    ens compare RUN RUN            which recipe is really better?
     """
 
 
@@ -137,28 +138,56 @@ def blend_command(
     if (run is None) == (labels is None):
         raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
     if run is not None:
-        if output is not None:
-            raise UserError(f"--apply goes with --labels; the images of a run are predicted by: ens tta-predict {run}")
+        for option, given in (("--apply", output), ("--sample-submission", sample_submission)):
+            if given is not None:
+                raise UserError(
+                    f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
+                )
         result = blend.blend_run(run, method, metric, name, _names(views), _names(members), foreign, priors, prune, say)
         tables.show_details(result)
         tables.show_blend(result)
         click.echo(f"saved {result.path}")
         return
     assert labels is not None
+    for option, text in (("--name", name), ("--members", members), ("--views", views)):
+        if text is not None:
+            raise UserError(f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved")
+    if sample_submission is not None and output is None:
+        raise UserError("--sample-submission goes with --apply, which names the CSV to write")
     lacking = [own.name for own in foreign if own.test is None]
     if output is not None and lacking:
         raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
-    result = blend.blend_files(labels, foreign, method, metric, priors, prune, say)
+    sample = None
+    if sample_submission is not None:
+        from ensemble.tta.submission import read_sample
+
+        sample = read_sample(sample_submission)
+    wanted = None if sample is None else sample.ids
+    result = blend.blend_files(labels, foreign, method, metric, priors, prune, say, wanted)
     tables.show_details(result)
     tables.show_blend(result)
     if output is not None:
-        from ensemble.tta.submission import arrange, read_sample, write_submission
+        from ensemble.tta.submission import arrange, write_submission
 
-        sample = read_sample(sample_submission) if sample_submission else None
-        ids, probabilities = blend.apply_files(result.fitted, foreign, sample.ids if sample else None, say)
+        ids, probabilities = blend.apply_files(result, wanted)
         table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
         write_submission(output, table)
         click.echo(f"wrote {output} ({said})")
+
+
+@ens.command()
+@click.argument("runs", metavar="RUN...", type=FOLDER_OR_FILE, nargs=-1, required=True)
+def compare(runs: tuple[Path, ...]) -> None:
+    """Say which recipe is really better, on the same out-of-fold rows, with paired intervals.
+
+    RUN is a run directory, for all its finished members, or one member, RUN/MEMBER. The first is the baseline. Members
+    of the same name in different runs are paired, and so are the plain means of such members.
+
+    Example: ens compare runs/a runs/b
+    """
+    from ensemble import blend, tables
+
+    tables.show_comparison(blend.compare(runs))
 
 
 @ens.command()
@@ -202,6 +231,32 @@ def demo(folder: Path) -> None:
     from ensemble import demo as digits
 
     digits.run_demo(folder, say)
+
+
+@ens.command()
+@click.option("--folder", type=FOLDER_OR_FILE, help='Folder of the cache. [default: that of data.cache = "auto"]')
+@click.option("--clear", is_flag=True, help="Remove all decoded pixels; they are made anew when they are needed.")
+def cache(folder: Path | None, clear: bool) -> None:
+    """List the decoded pixels that are kept on disk, or remove them.
+
+    Example: ens cache
+    """
+    import time
+
+    from ensemble.data import cache as pixels
+    from ensemble.data.shards import size
+
+    folder = folder or pixels.cache_folder("auto")
+    if clear:
+        click.echo(f"{folder}: removed {size(pixels.clear(folder))}")
+        return
+    rows = pixels.summary(folder)
+    click.echo(f"{folder}: {size(sum(row.bytes for row in rows))} of decoded pixels")
+    if rows:
+        click.echo("  images     size   last used  decoding")
+    for row in rows:
+        day = time.strftime("%Y-%m-%d", time.localtime(row.used))
+        click.echo(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")
 
 
 def say(line: str) -> None:

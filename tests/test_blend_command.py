@@ -17,10 +17,11 @@ from ensemble.blend import (
     load_blend,
     methods,
     prune,
+    score,
 )
 from ensemble.blend.metrics import brier, ece, from_counts, reliability
 from ensemble.blend.priors import read_priors
-from ensemble.blend.probabilities import softmax
+from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
 
@@ -117,6 +118,40 @@ def test_with_uniform_priors_accuracy_is_balanced_accuracy(run):
     assert any("shifted to the given shares" in note for note in shifted.notes)
 
 
+def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path):
+    z = make_run(tmp_path / "run").mean(axis=1)
+    shares = tmp_path / "shares.csv"
+    shares.write_text("class,share\ncat,6\ndog,3\nNA,1\n", encoding="utf-8")
+    result = blend_run(tmp_path / "run", "mean", priors=str(shares))
+    weights = methods.row_weights(LABELS, np.array([0.6, 0.3, 0.1]))
+    mean = score.outcome(LABELS, geometric_mean(z))
+    drawn = score.bootstrap(LABELS, [mean], np.arange(90), 3, weights)
+    for metric in ("log_loss", "accuracy", "macro_f1"):
+        found = result.mean[metric]
+        assert found.value == pytest.approx(score.value(metric, LABELS, mean, 3, weights))
+        assert (found.low, found.high) == pytest.approx(score.interval(drawn[metric][:, 0]))
+    # what leaving a member out costs is in the same measure: the other's loss less the blend's
+    plain = blend_run(tmp_path / "run", "mean").diversity.costs
+    for m, member in enumerate("ab"):
+        alone = score.outcome(LABELS, held_out_mean(z[[1 - m]], np.array([0.6, 0.3, 0.1])))
+        cost = result.diversity.costs[member].value
+        assert cost == pytest.approx(
+            score.value("log_loss", LABELS, alone, 3, weights) - result.blend["log_loss"].value, abs=1e-6
+        )
+        assert cost != pytest.approx(plain[member].value, abs=1e-3)
+
+
+def held_out_mean(z, priors):
+    """The method mean, cross-fitted over the run's folds."""
+    folds, units = np.arange(90) // 2 % 3, np.arange(90)
+
+    def fit_apply(train, test):
+        own = methods.fit("mean", "log_loss", z[:, train], LABELS[train], folds[train], units[train], priors)
+        return methods.apply("mean", own, z[:, test])
+
+    return score.cross_fit(fit_apply, folds, units)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -172,6 +207,25 @@ def test_a_member_that_only_adds_noise_costs_nothing_and_is_pruned(tmp_path):
     assert result.pruned.passes[0] == 6 and result.pruned.passes[1] in (2, 4)
 
 
+def test_the_least_missed_member_is_tried_first(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    make_run(run, members=("a", "b", "c"))
+    for fold in range(3):
+        rewrite(
+            run, "b", fold, lambda ids, v: (ids, v + 2 * np.random.default_rng(1).normal(size=v.shape).astype("f4"))
+        )
+    tried, held_out = [], prune.held_out
+
+    def recorded(trial, *others):
+        tried.append(trial.members)
+        return held_out(trial, *others)
+
+    monkeypatch.setattr(prune, "held_out", recorded)
+    costs = blend_run(run, "mean", prune=True).diversity.costs
+    assert min(costs, key=lambda member: costs[member].value) == "b"
+    assert tried[0] == ("a", "c")
+
+
 def test_a_view_that_hurts_has_no_part_in_the_blend(tmp_path):
     """hflip of a makes noise: the saved blend asks prediction for a's identity alone."""
     run = tmp_path / "run"
@@ -192,6 +246,26 @@ def test_a_view_that_hurts_has_no_part_in_the_blend(tmp_path):
     assert result.blend["log_loss"].value < result.mean["log_loss"].value - 0.1
     values = [np.zeros((1, 4, 3), dtype=np.float32), np.zeros((2, 4, 3), dtype=np.float32)]
     assert saved.apply(values).shape == (4, 3)
+
+
+def test_learned_weights_of_views_are_saved_and_applied(tmp_path):
+    run = tmp_path / "run"
+    make_run(run, rows=300)
+
+    def blur(ids, values):
+        values[1] += 1.5 * np.random.default_rng(len(ids)).normal(size=values[1].shape).astype(np.float32)
+        return ids, values
+
+    for fold in range(3):
+        rewrite(run, "a", fold, blur)
+    result = blend_run(run, "pool")
+    saved, weights = load_blend(run, "pool"), result.view_weights["a"]
+    assert weights["identity"] > 0.6 and 0 < weights["hflip"] < 0.4
+    assert saved.views == (("identity", "hflip"),) * 2
+    assert saved.view_weights[0] == (weights["identity"], weights["hflip"])
+    a, b = np.random.default_rng(0).normal(size=(2, 2, 7, 3)).astype(np.float32)
+    z = np.stack([weights["identity"] * a[0] + weights["hflip"] * a[1], b.mean(axis=0)])
+    assert saved.apply([a, b]) == pytest.approx(methods.apply("pool", saved.params, z), abs=1e-5)
 
 
 def test_without_view():
@@ -226,6 +300,21 @@ def test_auto_takes_the_simplest_within_one_standard_error():
     # one group: nothing can be compared
     one = np.zeros(400, dtype=np.int64)
     assert auto.choose(candidates, labels, one, one, 2, "log_loss") == ("poor", {})
+
+
+def test_auto_compares_row_by_row():
+    """A candidate that is worse by a little on every row is worse, however much the rows vary among themselves."""
+    labels = np.random.default_rng(0).integers(2, size=400)
+    right = np.random.default_rng(1).uniform(0.1, 0.9, size=400)
+
+    def candidate(p):
+        probs = np.where(np.eye(2)[labels] == 1, p[:, None], 1 - p[:, None])
+        return lambda train, test: probs[test]
+
+    rows = np.arange(400)
+    candidates = {"worse": candidate(right * np.exp(-0.01)), "better": candidate(right)}
+    assert np.std(np.log(right)) / 20 > 0.02
+    assert auto.choose(candidates, labels, rows % 5, rows, 2, "log_loss")[0] == "better"
 
 
 def test_auto_says_what_it_chose_and_is_applied_as_that(run):
@@ -306,10 +395,10 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
     ]
     result = blend_files(tmp_path / "labels.csv", foreign, "vote")
     assert result.folds == 5 and np.isfinite(result.blend["accuracy"].std)
-    ids, probs = apply_files(result.fitted, foreign)
+    ids, probs = apply_files(result)
     assert set(ids) == set(names) and probs.sum(axis=1) == pytest.approx(1)
     with pytest.raises(UserError, match=r"svm_test\.csv: svm: no row for id 'stranger'"):
-        apply_files(result.fitted, foreign, ["stranger"])
+        apply_files(result, ["stranger"])
 
 
 @pytest.mark.parametrize(
@@ -326,6 +415,21 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
             "--apply goes with --labels; the images of a run are predicted by: ens tta-predict RUN",
         ),
         (
+            ["RUN", "--sample-submission", "x.csv"],
+            "--sample-submission goes with --labels; the images of a run are predicted by: ens tta-predict RUN",
+        ),
+        (
+            ["--labels", "x.csv", "--add", "a=b.csv,c.csv", "--sample-submission", "x.csv"],
+            "--sample-submission goes with --apply, which names the CSV to write",
+        ),
+        *(
+            (
+                ["--labels", "x.csv", "--add", "a=b.csv", option, "text"],
+                f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved",
+            )
+            for option in ("--name", "--members", "--views")
+        ),
+        (
             ["--labels", "x.csv", "--add", "a=b.csv", "--apply", "y.csv"],
             "--apply needs test predictions of every member: --add a=OOF,TEST",
         ),
@@ -335,6 +439,55 @@ def test_arguments_that_do_not_go_together(arguments, message):
     done = CliRunner().invoke(ens, ["blend", *arguments])
     assert isinstance(done.exception, UserError)
     assert str(done.exception) == message
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Nothing may be fitted: what is wrong with the input is to be found before."""
+
+    def fit_oof(*_):
+        pytest.fail("fitted before all that was named had been read")
+
+    monkeypatch.setattr("ensemble.blend.fit.fit_oof", fit_oof)
+
+
+def test_a_bad_test_file_is_found_before_the_fit(run, tmp_path, no_fit):
+    oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
+    test = tmp_path / "test.csv"
+    test.write_text("id,cat,dog,NA\nx.png,1,0,0\ny.png,oops,0,1\n", encoding="utf-8")
+    foreign = [ForeignFiles("xgb", oof, test)]
+    message = f"{test}: id 'y.png', column 'cat': 'oops' is not a number"
+    with pytest.raises(UserError) as caught:
+        blend_run(run, "stack", foreign=foreign)
+    assert str(caught.value) == message
+    assert not rundir.blend_json(run, "stack").parent.exists()
+    pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(UserError) as caught:
+        blend_files(tmp_path / "labels.csv", foreign, "stack")
+    assert str(caught.value) == message
+
+
+def test_a_test_file_that_lacks_rows_of_the_sample_is_found_before_the_fit(tmp_path, no_fit):
+    pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
+    oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
+    test = table(tmp_path / "test.csv", ["x", "y"], logits(LABELS[:2]))
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,label\nx.png,cat\ny,cat\n", encoding="utf-8")
+    output = tmp_path / "out.csv"
+    call = ["blend", "--labels", str(tmp_path / "labels.csv"), "--add", f"xgb={oof},{test}", "--apply", str(output)]
+    done = CliRunner().invoke(ens, [*call, "--sample-submission", str(sample)])
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception) == f"{test}: xgb: no row for id 'x.png' (1 of 2 are missing)"
+    assert not output.exists()
+
+
+def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
+    pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
+    oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
+    result = blend_files(tmp_path / "labels.csv", [ForeignFiles("xgb", oof)], "mean")
+    with pytest.raises(UserError) as caught:
+        apply_files(result)
+    assert str(caught.value) == "xgb has no test predictions; name them with --add xgb=OOF,TEST"
 
 
 def test_two_members_of_one_name(run, tmp_path):

@@ -46,9 +46,9 @@ def refusal(path, classes=CLASSES):
     return str(caught.value)
 
 
-def labels_refusal(path, *columns):
+def labels_refusal(path):
     with pytest.raises(UserError) as caught:
-        read_labels(path, *columns)
+        read_labels(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -87,11 +87,6 @@ def test_labels_with_folds_and_groups(tmp_path):
     assert rows.grouped is True
     assert rows.classes == ("cat", "dog", "owl")  # the owl is only trained on, and still has its column
     assert rows.labels.tolist() == [0, 1, 0]
-
-
-def test_columns_asked_for(tmp_path):
-    rows = read_labels(written(tmp_path / "y.csv", "id,label,key,kind\n1,x,a,owl\n2,y,b,cat\n"), "key", "kind")
-    assert (rows.ids.tolist(), rows.labels.tolist(), rows.classes) == (["a", "b"], [1, 0], ("cat", "owl"))
 
 
 def test_numeric_labels_are_in_the_order_of_their_values(tmp_path):
@@ -138,12 +133,6 @@ def test_ids_and_labels_are_composed(tmp_path):
 def test_labels_with_a_fault(tmp_path, text, message):
     path = written(tmp_path / "y.csv", text)
     assert labels_refusal(path) == f"{path}: {message}"
-
-
-def test_labels_whose_columns_are_not_there(tmp_path):
-    path = written(tmp_path / "y.csv", "id,label\na,cat\nb,dog\n")
-    assert labels_refusal(path, "key") == f"{path}: no column 'key'; it has: id, label"
-    assert labels_refusal(path, None, "kind") == f"{path}: no column 'kind' for the labels; it has: id, label"
 
 
 def test_label_files_that_can_not_be_read(tmp_path):

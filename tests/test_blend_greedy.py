@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ensemble.blend import greedy
+from ensemble.blend import greedy, greedy_metric
 from ensemble.blend.metrics import macro_f1_of
 from ensemble.blend.probabilities import softmax, true_class
 
@@ -126,7 +126,7 @@ def test_bags_are_the_plain_rule_on_drawn_members_and_rows(metric, monkeypatch):
 def test_probabilities_are_kept_or_computed_each_time_in_chunks_of_any_size(metric, monkeypatch):
     z, labels = simulate(6, 300, 8, seed=5)
     kept = greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"]
-    monkeypatch.setattr(greedy, "KEPT", 0)
+    monkeypatch.setattr(greedy_metric, "KEPT", 0)
     assert np.array_equal(kept, greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"])
     monkeypatch.setattr("ensemble.blend.probabilities.CHUNK", 24)
     assert np.array_equal(kept, greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"])
@@ -137,11 +137,11 @@ def test_logarithms_of_products_are_those_of_the_factors(monkeypatch):
     p, total = draw.uniform(1e-15, 1, size=(3, 1003)) ** 4 + 1e-15, draw.uniform(0, 5, size=1003)
     total[:40] = 0
     expected = -np.log((total + p) / 6).mean(axis=1)
-    assert greedy._losses(p, total, 6, None) == pytest.approx(expected, rel=1e-13)
-    assert greedy._losses(p, total, 6, np.full(1003, 0.3)) == pytest.approx(expected, rel=1e-13)
-    monkeypatch.setattr(greedy, "STEP", 50)
-    assert greedy._losses(p, total, 6, None) == pytest.approx(expected, rel=1e-13)
-    assert np.isfinite(greedy._losses(np.full((1, 64), 1e-15), np.zeros(64), 1, None)).all()
+    assert greedy_metric.path_losses(p, total, 6, None) == pytest.approx(expected, rel=1e-13)
+    assert greedy_metric.path_losses(p, total, 6, np.full(1003, 0.3)) == pytest.approx(expected, rel=1e-13)
+    monkeypatch.setattr(greedy_metric, "STEP", 50)
+    assert greedy_metric.path_losses(p, total, 6, None) == pytest.approx(expected, rel=1e-13)
+    assert np.isfinite(greedy_metric.path_losses(np.full((1, 64), 1e-15), np.zeros(64), 1, None)).all()
 
 
 @pytest.mark.parametrize("metric", ["log_loss", *METRICS])

@@ -249,6 +249,11 @@ def test_a_part_of_many_rows_chooses_and_all_of_them_are_fitted(monkeypatch):
     # half of the rows choose as all of them do, and the last fit is on all, at a penalty that counts the same
     assert part["family"] == whole["family"] == "pool"
     assert part["weights"] == pytest.approx(whole["weights"], rel=0.1)
+    some = stack.some_units(np.arange(1200), 600)
+    around = stack.mean_weights(z[:, some], labels[some], part["centre"]), np.zeros(4)
+    weights, bias = stack.solve("pool", part["strengths"]["pool"] * len(some) / 1200, z, labels, around)
+    assert part["weights"] == pytest.approx(weights, abs=1e-3)
+    assert part["bias"] == pytest.approx(bias, abs=1e-3)
 
 
 def test_stack_does_not_see_what_is_added_to_a_row():
@@ -383,6 +388,43 @@ def test_ascent_by_counts_is_the_ascent(metric, classes):
 
 def test_bias_multiplies_probabilities():
     assert directed.apply(np.log([3.0, 1.0]), np.array([[0.25, 0.75]])) == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+# ---- priors --------------------------------------------------------------------------------------------------------
+
+
+def test_greedy_selects_for_the_shares_that_are_given():
+    labels = np.repeat([0, 1], [60, 20])
+    first = np.tile(np.float32([2, 0]), (80, 1))  # always says 0: right on 3/4 of these rows, on 1/5 where 1 is common
+    second = first.copy()
+    second[30:] = [0, 2]  # right on half of class 0 and all of class 1
+    z, rows = np.stack([first, second]), np.arange(80)
+    for priors, best in ((None, 0), (np.array([0.2, 0.8]), 1)):
+        assert methods.fit("greedy", "accuracy", z, labels, rows % 4, rows, priors)["weights"].argmax() == best
+
+
+def test_the_class_bias_is_for_the_shares_that_are_given():
+    """Members that treat two classes alike need no bias where both are as common; for these rows they would."""
+    z, labels = simulate(2, 3000, 2, signal=1.0, shares=[0.9, 0.1])
+    rows = np.arange(3000)
+    params = methods.fit("mean", "accuracy", z, labels, rows % 5, rows, np.array([0.5, 0.5]))
+    shift, bias = (params[key][1] - params[key][0] for key in ("prior_bias", "metric_bias"))
+    assert shift == pytest.approx(np.log(9), abs=0.3)
+    assert shift + bias == pytest.approx(0, abs=0.5)
+
+
+def test_auto_compares_by_the_shares_that_are_given():
+    z, labels = simulate(2, 150, 2, signal=1.0, shares=[0.8, 0.2])
+    folds, units, priors = np.arange(150) % 2, np.arange(150), np.array([0.3, 0.7])
+    predicted = np.empty(150, dtype=np.int64)
+    for fold in (0, 1):
+        train, test = folds != fold, folds == fold
+        params = methods.fit("mean", "accuracy", z[:, train], labels[train], folds[train], units[train], priors)
+        predicted[test] = methods.apply("mean", params, z[:, test]).argmax(axis=1)
+    expected = np.average(predicted == labels, weights=methods.row_weights(labels, priors))
+    tried = methods.fit("auto", "accuracy", z, labels, folds, units, priors)["tried"]
+    assert tried["mean"] == pytest.approx(expected)
+    assert expected != pytest.approx((predicted == labels).mean(), abs=0.01)
 
 
 # ---- all methods ---------------------------------------------------------------------------------------------------

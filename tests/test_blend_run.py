@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ensemble import rundir
-from ensemble.blend import blend_run, list_blends, load_blend, members_table
+from ensemble.blend import blend_run, list_blends, load_blend, members_table, score
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.errors import RunFailure, UserError
 from ensemble.logits import Logits
@@ -108,6 +108,20 @@ def test_scores_are_those_of_the_rows_by_id(tmp_path):
     assert result.blend["log_loss"].value < result.mean["log_loss"].value
 
 
+def test_the_best_single_member_is_the_best_by_each_metric(run):
+    for fold in range(3):
+        rewrite(
+            run, "b", fold, lambda ids, v: (ids, v + 2 * np.random.default_rng(1).normal(size=v.shape).astype("f4"))
+        )
+    result = blend_run(run, "mean")
+    over = {gain.metric: gain for gain in result.gains if gain.against != "mean"}
+    for metric, sign in (("log_loss", -1), ("accuracy", 1), ("macro_f1", 1), ("balanced_accuracy", 1)):
+        a, b = (result.members[member][metric].value for member in "ab")
+        assert sign * a > sign * b
+        assert result.best[metric] == over[metric].against == "a"
+        assert over[metric].value == pytest.approx(sign * (result.blend[metric].value - a))
+
+
 def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
     """Pure noise with a wild number of weights: an in-sample score would shine, the cross-fitted one is chance."""
     run = tmp_path / "run"
@@ -121,9 +135,14 @@ def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
 
 
 def test_groups_are_resampled_whole(tmp_path):
-    make_run(tmp_path / "run", groups=True)
+    z = make_run(tmp_path / "run", groups=True).mean(axis=1)
     result = blend_run(tmp_path / "run", "vote")
     assert result.groups == 45
+    labels = np.arange(90) % 3
+    groups = np.unique([f"p{i // 2}" for i in range(90)], return_inverse=True)[1]
+    drawn = score.bootstrap(labels, [score.outcome(labels, geometric_mean(z))], groups, 3)
+    found = result.mean["log_loss"]
+    assert (found.low, found.high) == pytest.approx(score.interval(drawn["log_loss"][:, 0]))
 
 
 def test_one_held_out_part_can_be_blended(tmp_path):
@@ -176,6 +195,36 @@ def test_chosen_members_views_and_name(run, tmp_path):
         blend_run(run, "vote", views=["hflip", "hflip"])
     with pytest.raises(UserError, match=r"blend name '\.\./x'"):
         blend_run(run, "vote", name="../x")
+
+
+@pytest.mark.parametrize("part", [{"members": ["a"]}, {"views": ["hflip"]}])
+def test_a_blend_of_a_part_does_not_replace_that_of_all(run, part, monkeypatch):
+    blend_run(run, "vote")
+    before = rundir.blend_json(run, "vote").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble.blend.fit.fit_oof", lambda *_: pytest.fail("fitted what can't be saved"))
+        with pytest.raises(UserError) as caught:
+            blend_run(run, "vote", **part)
+    assert str(caught.value) == (
+        f"{run}: there is a blend 'vote' already, of other members or views; give this one its own --name"
+    )
+    assert rundir.blend_json(run, "vote").read_bytes() == before
+    assert blend_run(run, "vote", name="part", **part).name == "part"
+    assert blend_run(run, "vote", name="vote", **part).name == "vote"  # as asked for
+    assert blend_run(run, "vote", **part).name == "vote"  # of the same members and views
+    assert blend_run(run, "vote").views == {"a": VIEWS, "b": VIEWS}  # all of them are what the name stands for
+    assert blend_run(run, "vote", members=["b", "a"], views=VIEWS).name == "vote"
+
+
+def test_a_part_with_a_member_that_has_no_weight_is_still_that_part(tmp_path):
+    run = tmp_path / "run"
+    make_run(run, rows=300, members=("a", "noise"))
+    for fold in range(3):
+        rewrite(run, "noise", fold, lambda ids, v: (ids, np.random.default_rng(1).normal(size=v.shape).astype("f4")))
+    assert blend_run(run, "vote", views=["hflip"]).fitted.members == ("a",)
+    blend_run(run, "vote", views=["hflip"])
+    with pytest.raises(UserError, match="there is a blend 'vote' already, of other members or views"):
+        blend_run(run, "vote", members=["a"], views=["hflip"])
 
 
 def test_members_with_different_views(run):
@@ -287,7 +336,7 @@ def test_half_written_blends(run):
     """A kill between the two files of a second fit leaves a pair that doesn't belong together."""
     blend_run(run, "vote")
     first = rundir.blend_json(run, "vote").read_bytes()
-    blend_run(run, "vote", views=["hflip"])
+    blend_run(run, "vote", name="vote", views=["hflip"])
     second = rundir.blend_json(run, "vote").read_text(encoding="utf-8")
     rundir.blend_json(run, "vote").write_bytes(first)
     with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):

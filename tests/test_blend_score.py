@@ -91,7 +91,7 @@ def test_weights_of_rows_stand_for_copies_of_them():
     labels, made = outcomes(80, 4, [0.6])
     weights = np.random.default_rng(2).integers(0, 3, size=80)
     rows = np.repeat(np.arange(80), weights)
-    copied = score.rows_of(made[0], rows)
+    copied = score.on_rows(made[0], rows)
     for metric in ("log_loss", "accuracy", "macro_f1", "balanced_accuracy"):
         weighed = score.value(metric, labels, made[0], 4, weights.astype(float))
         assert weighed == pytest.approx(score.value(metric, labels[rows], copied, 4))

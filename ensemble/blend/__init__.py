@@ -1,5 +1,6 @@
 """`ens blend`: combine the members' out-of-fold logits, score the combination honestly. Never imports torch."""
 
+from ensemble.blend.compare import Comparison, compare
 from ensemble.blend.fit import BlendResult, MemberRow, apply_files, blend_files, blend_run, members_table
 from ensemble.blend.foreign import ForeignFiles
 from ensemble.blend.oof import GIVEN
@@ -9,12 +10,14 @@ __all__ = [
     "GIVEN",
     "Blend",
     "BlendResult",
+    "Comparison",
     "ForeignFiles",
     "MemberRow",
     "apply_files",
     "blend_files",
     "blend_run",
     "check_sources",
+    "compare",
     "list_blends",
     "load_blend",
     "members_table",

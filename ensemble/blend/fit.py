@@ -1,7 +1,7 @@
 """`ens blend`: from out-of-fold logits to a fitted blend and the table that says what it is worth."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.blend.crossfit import fit_rows, held_out, only, plain_average
 from ensemble.blend.diversity import Diversity, diversity, leave_out_costs
-from ensemble.blend.foreign import ForeignFiles, read_labels, read_test, rows_of, with_foreign
+from ensemble.blend.foreign import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
 from ensemble.blend.metrics import METRICS, TARGETS, Bin, reliability, require_target
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
 from ensemble.blend.priors import read_priors
@@ -30,6 +30,8 @@ from ensemble.blend.score import (
     scores,
     usable_folds,
 )
+from ensemble.errors import UserError
+from ensemble.logits import Logits
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
@@ -44,9 +46,10 @@ class BlendResult:
     against best[metric], per metric. calibration: "plain mean", "blend" and, where it has a temperature of its own,
     "blend before its temperature". reliability: the bins of the same. diversity: how the members differ. weights:
     member -> weight and, where there is one, temperature, of the blend fitted on all rows, which is `fitted`;
-    view_weights: member -> view -> weight, for members of several views. unused: members, and (member, view) pairs,
-    that have no part in it. pruned: what can be left out without loss, if that was asked for. left_out: member -> why.
-    notes: lines to print. path: where it is saved, if it is.
+    views: member -> the views that it was fitted on; view_weights: member -> view -> weight, for members of several
+    views. unused: members, and (member, view) pairs, that have no part in it. pruned: what can be left out without
+    loss, if that was asked for. left_out: member -> why. notes: lines to print. path: where it is saved, if it is.
+    tests: member -> test predictions, of the foreign members that have some.
     """
 
     name: str
@@ -64,11 +67,13 @@ class BlendResult:
     reliability: dict[str, tuple[Bin, ...]]
     diversity: Diversity
     weights: dict[str, dict[str, float]]
+    views: dict[str, tuple[str, ...]]
     view_weights: dict[str, dict[str, float]]
     unused: tuple[str, ...]
     pruned: Pruned | None
     left_out: dict[str, str]
     notes: tuple[str, ...]
+    tests: dict[str, Logits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,28 @@ def blend_run(
     name: what to save it as; the method's name, with "-<metric>" for another metric than log_loss. views, members:
     those to use; None for all. foreign: predictions of others, to blend as further members. priors: "uniform" or a
     file, see `read_priors`. The saved blend is fitted on all rows; its score is that of fits on the other folds.
-    Raises UserError as `read_oof`, for an unknown method or metric, and if the rows can't be divided.
+    Raises UserError as `read_oof`, for an unknown method or metric, if the rows can't be divided, and, where only some
+    members or views were asked for and no name, if a blend of others would be written over.
     """
     methods.require_method(method)
     require_target(metric)
+    partial = not name and (views is not None or members is not None)
     name = name or (method if metric == "log_loss" else f"{method}-{metric}")
     require_name(name)
     oof = with_foreign(read_oof(run, views, members), foreign, say)
+    if partial:
+        _refuse_to_replace(run, name, oof)
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
-    result = replace(fit_oof(oof, method, metric, shares, prune), name=name, path=rundir.blend_json(run, name))
+    tests = read_tests(foreign, oof.rows.classes, say)
+    result = fit_oof(oof, method, metric, shares, prune)
     facts = asdict(result)
-    for key in ("name", "path", "fitted"):
+    for key in ("name", "path", "fitted", "tests"):
         del facts[key]
-    tests = {files.name: read_test(files, oof.rows.classes, say) for files in foreign if files.test is not None}
     result.fitted.save(run, name, facts, tests)
     lacking = [member for member in result.fitted.foreign if member not in tests]
     if lacking:
         say(f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST")
-    return result
+    return replace(result, name=name, path=rundir.blend_json(run, name), tests=tests)
 
 
 def blend_files(
@@ -127,30 +136,38 @@ def blend_files(
     priors: str | None = None,
     prune: bool = False,
     say: Callable[[str], None] = print,
+    ids: Sequence[str] | None = None,
 ) -> BlendResult:
-    """As `blend_run`, of foreign members alone, with no run directory and nothing saved. labels: see `read_labels`."""
+    """As `blend_run`, of foreign members alone, with no run directory and nothing saved.
+
+    labels: see `read_labels`. ids: those that all test predictions must have, if some will be asked for.
+    """
     methods.require_method(method)
     require_target(metric)
     oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), foreign, say)
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
-    return fit_oof(oof, method, metric, shares, prune)
+    tests = read_tests(foreign, oof.rows.classes, say)
+    if ids is not None:
+        for member, test in tests.items():
+            _test_rows(member, test, ids)
+    return replace(fit_oof(oof, method, metric, shares, prune), tests=tests)
 
 
-def apply_files(
-    blend: Blend, foreign: Sequence[ForeignFiles], ids: Sequence[str] | None = None, say: Callable[[str], None] = print
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blend the test predictions of foreign members: ids str (N,) and probabilities float64 (N, C).
+def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Blend the test predictions of `blend_files`: ids str (N,) and probabilities float64 (N, C).
 
-    ids: those wanted, in their order; None for those of the blend's first member. Raises UserError for a member
-    without test predictions, and as `read_predictions` and `align` do.
+    ids: those wanted, in their order; None for those of the blend's first member. Raises UserError for a member of the
+    blend without test predictions, and for an id that one lacks.
     """
-    files = {own.name: own for own in foreign}
-    tests = {member: read_test(files[member], blend.classes, say) for member in blend.members}
+    blend = result.fitted
+    lacking = [member for member in blend.members if member not in result.tests]
+    if lacking:
+        raise UserError(f"{lacking[0]} has no test predictions; name them with --add {lacking[0]}=OOF,TEST")
+    tests = {member: result.tests[member] for member in blend.members}
     wanted = tests[blend.members[0]].ids if ids is None else np.asarray(ids)
-    values = [rows_of(test, wanted, f"{files[member].test}: {member}") for member, test in tests.items()]
-    return wanted, blend.apply(values)
+    return wanted, blend.apply([_test_rows(member, test, wanted) for member, test in tests.items()])
 
 
 def fit_oof(
@@ -200,6 +217,7 @@ def fit_oof(
         reliability={name: tuple(reliability(own.predicted == labels, own.confidence)) for name, own in stages.items()},
         diversity=diversity(np.stack([own.predicted for own in single]), labels, costs),
         weights=methods.readable(method, params, oof.members),
+        views=dict(zip(oof.members, oof.views, strict=True)),
         view_weights={
             member: dict(zip(names, map(float, own), strict=True))
             for member, names, own in zip(oof.members, oof.views, of_views, strict=True)
@@ -259,3 +277,18 @@ def members_table(run: Path) -> list[MemberRow]:
 def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
     """The outcome of each member by itself, from z float32 (M, N, C)."""
     return [outcome(labels, softmax(member)) for member in z]
+
+
+def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:
+    """Raise UserError if the run's blend `name` was fitted on other members or views than those of `oof`."""
+    path = rundir.blend_json(run, name)
+    if path.is_file():
+        fitted_on = rundir.read_json(path).get("scores", {}).get("views")
+        if fitted_on != {member: list(own) for member, own in zip(oof.members, oof.views, strict=True)}:
+            raise UserError(
+                f"{run}: there is a blend {name!r} already, of other members or views; give this one its own --name"
+            )
+
+
+def _test_rows(member: str, test: Logits, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    return rows_of(test, ids, f"{test.meta['source']}: {member}")

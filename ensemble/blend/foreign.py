@@ -33,19 +33,18 @@ from ensemble.logits import Logits
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_labels(path: Path, id_column: str | None = None, label_column: str | None = None) -> Rows:
+def read_labels(path: Path) -> Rows:
     """The rows of a CSV or Parquet file whose fold is 0 or more, in its order.
 
-    id_column: None for "id", else the first. label_column: None for "label", else the other one of two columns. A
-    column `fold` holds whole numbers (an empty cell counts as -1; without the column all are 0), a column `group` what
-    must stay together. The classes are the labels of all rows, sorted, numbers by their value. Raises UserError that
-    names file, column, row and value.
+    Ids are in the column "id", else in the first; labels in "label", or in the other one of two columns. A column
+    `fold` holds whole numbers (an empty cell counts as -1; without the column all are 0), a column `group` what must
+    stay together. The classes are the labels of all rows, sorted, numbers by their value. Raises UserError that names
+    file, column, row and value.
     """
     table = read_columns(path)
-    id_column = find_id_column(table, path, id_column)
+    id_column = find_id_column(table)
     others = [str(name) for name in table.columns if name != id_column]
-    if label_column is None:
-        label_column = others[0] if len(others) == 1 and others[0] not in ("fold", "group") else "label"
+    label_column = others[0] if len(others) == 1 and others[0] not in ("fold", "group") else "label"
     if label_column not in table.columns:
         raise UserError(f"{path}: no column {label_column!r} for the labels; it has: {listed(table.columns)}")
     if id_column in (label_column, "fold", "group"):
@@ -173,6 +172,13 @@ def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str],
         values=tuple(everything),
         foreign=tuple(names[len(own) :]),
     )
+
+
+def read_tests(
+    members: Sequence[ForeignFiles], classes: tuple[str, ...], say: Callable[[str], None]
+) -> dict[str, Logits]:
+    """The test predictions of those members that have some, by name: before a fit, which a bad file must not cost."""
+    return {files.name: read_test(files, classes, say) for files in members if files.test is not None}
 
 
 def read_test(files: ForeignFiles, classes: tuple[str, ...], say: Callable[[str], None]) -> Logits:

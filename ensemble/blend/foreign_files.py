@@ -67,11 +67,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=counted or left_over or index.name in table.columns)
 
 
-def find_id_column(table: pd.DataFrame, path: Path, named: str | None = None) -> str:
-    """The column asked for, else "id", else the first. Raises UserError if it is not there."""
-    if named is not None and named not in table.columns:
-        raise UserError(f"{path}: no column {named!r}; it has: {listed(table.columns)}")
-    return named or ("id" if "id" in table.columns else str(table.columns[0]))
+def find_id_column(table: pd.DataFrame) -> str:
+    """The column "id", else the first."""
+    return "id" if "id" in table.columns else str(table.columns[0])
 
 
 def checked_ids(texts: Iterable[str], path: Path) -> np.ndarray:
@@ -112,7 +110,7 @@ def table_predictions(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Ids str (N,), values float64 (N, C), NaN for an empty cell, and the C columns that they were read from."""
     table = read_columns(path)
-    ids_in = find_id_column(table, path)
+    ids_in = find_id_column(table)
     if ids_in in classes:
         raise UserError(f"{path}: no ids: its first column is the class {ids_in!r}; write them in a column 'id'")
     ids = checked_ids(cell_texts(table[ids_in]), path)

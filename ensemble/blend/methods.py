@@ -8,6 +8,7 @@ score, whatever the metric; directed at another one, a blend then gets one bias 
 which the result names and which moves probabilities away from calibrated ones.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,13 @@ from ensemble.errors import UserError
 
 METHODS = ("mean", "vote", "pool", "greedy", "stack", "trees", "auto")
 UNSCALED = ("mean", "vote", "greedy")
+APPLY = {
+    "vote": vote.apply,
+    "pool": pool.apply,
+    "greedy": greedy.apply,
+    "stack": stack.apply,
+    "trees": trees.apply,
+}
 SPARSE = ("vote", "pool", "greedy")  # their weights are 0 or more, and a member of weight 0 has no part in the answer
 
 
@@ -46,25 +54,33 @@ def fit(
     require_method(method)
     require_target(metric)
     weights = None if priors is None else row_weights(labels, priors)
-    if method == "auto":
+    params: dict[str, Any] = {}
+    match method:
+        case "auto":
 
-        def candidate(name: str) -> auto.FitApply:
-            def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-                params = fit(name, metric, z[:, train], labels[train], folds[train], units[train], priors)
-                return apply(name, params, z[:, test])
+            def fit_apply(name: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+                found = fit(name, metric, z[:, train], labels[train], folds[train], units[train], priors)
+                return apply(name, found, z[:, test])
 
-            return fit_apply
-
-        runs = {name: candidate(name) for name in auto.CANDIDATES}
-        chosen, tried = auto.choose(runs, labels, folds, units, z.shape[2], metric, weights)
-        return {"chosen": chosen, "tried": tried} | fit(chosen, metric, z, labels, folds, units, priors)
-    params = _fit(method, metric, z, labels, folds, units, weights)
+            runs = {name: partial(fit_apply, name) for name in auto.CANDIDATES}
+            chosen, tried = auto.choose(runs, labels, folds, units, z.shape[2], metric, weights)
+            return {"chosen": chosen, "tried": tried} | fit(chosen, metric, z, labels, folds, units, priors)
+        case "vote":
+            params = vote.fit(z, labels)
+        case "pool":
+            params = pool.fit(z, labels)
+        case "greedy":  # of members at their own temperatures, or one that is too modest would count too little
+            inverse = vote.inverse_temperatures(z, labels)
+            params = greedy.fit(z, labels, metric, weights=weights, inverse=inverse)
+        case "stack":
+            params = stack.fit(z, labels, folds, units)
+        case "trees":
+            params = trees.fit(z, labels, folds, units)
     if method in UNSCALED:
         params["inverse_temperature"] = pool.inverse_temperature(log_probabilities(method, params, z), labels)
     if priors is not None:
-        shares = np.maximum(np.bincount(labels, minlength=len(priors)), 1) / len(labels)
         with np.errstate(divide="ignore"):
-            params["prior_bias"] = np.log(priors / shares)
+            params["prior_bias"] = np.log(prior_ratio(labels, priors))
     if metric != "log_loss":
         log_probs = log_probabilities(method, params, z).astype(np.float64)
         bias, family = directed.fit(log_probs, labels, usable_folds(folds, units), metric, weights)
@@ -78,14 +94,7 @@ def apply(method: str, params: dict[str, Any], z: np.ndarray, calibrated: bool =
     calibrated: False leaves the blend's own temperature out.
     """
     method = params.get("chosen", method)
-    if method == "mean":
-        probs = geometric_mean(z)
-    elif method == "pool":
-        probs = pool.apply(params, z)
-    elif method == "trees":
-        probs = trees.apply(params, z)
-    else:
-        probs = {"vote": vote.apply, "greedy": greedy.apply, "stack": stack.apply}[method](params, z)
+    probs = geometric_mean(z) if method == "mean" else APPLY[method](params, z)
     if calibrated and "inverse_temperature" in params:
         probs **= params["inverse_temperature"]
         probs /= probs.sum(axis=1, keepdims=True)
@@ -104,14 +113,18 @@ def log_probabilities(method: str, params: dict[str, Any], z: np.ndarray) -> np.
     return out
 
 
+def prior_ratio(labels: np.ndarray, priors: np.ndarray) -> np.ndarray:
+    """The classes' shares `priors` over those among the labels, (C,); a class without rows counts as one of a row."""
+    return np.asarray(priors / (np.maximum(np.bincount(labels, minlength=len(priors)), 1) / len(labels)))
+
+
 def row_weights(labels: np.ndarray, priors: np.ndarray) -> np.ndarray:
     """What each row counts, float64 (N,), mean 1, for the classes to have the shares `priors` (C,) among the rows.
 
     With them a mean over the rows estimates one over rows drawn with those shares, as long as a class's images are
     alike (label shift: Saerens, Latinne & Decaestecker, Neural Computation 2002).
     """
-    shares = np.maximum(np.bincount(labels, minlength=len(priors)), 1) / len(labels)
-    weights = (priors / shares)[labels]
+    weights = prior_ratio(labels, priors)[labels]
     return np.asarray(weights / weights.mean())
 
 
@@ -180,26 +193,3 @@ def notes(method: str, metric: str, params: dict[str, Any]) -> list[str]:
         fitted = "selected by it" if method == "greedy" else "fitted by log loss"
         lines.append(f"{method} is {fitted}; for {metric}: {family}")
     return lines
-
-
-def _fit(
-    method: str,
-    metric: str,
-    z: np.ndarray,
-    labels: np.ndarray,
-    folds: np.ndarray,
-    units: np.ndarray,
-    weights: np.ndarray | None,
-) -> dict[str, Any]:
-    if method == "mean":
-        return {}
-    if method == "vote":
-        return vote.fit(z, labels)
-    if method == "pool":
-        return pool.fit(z, labels)
-    if method == "greedy":  # on members at their own temperatures: on the art paintings, log loss .315 -> .218
-        inverse = vote.inverse_temperatures(z, labels)
-        return greedy.fit(z, labels, metric, weights=weights, inverse=inverse)
-    if method == "stack":
-        return stack.fit(z, labels, folds, units)
-    return trees.fit(z, labels, folds, units)

@@ -217,14 +217,14 @@ def scores(
     for s, result in enumerate(outcomes):
         row = {}
         for metric in TARGETS:
-            each = tuple(value(metric, labels[own], rows_of(result, own), classes, every[own]) for own in parts)
+            each = tuple(value(metric, labels[own], on_rows(result, own), classes, every[own]) for own in parts)
             whole = value(metric, labels, result, classes, every)
             row[metric] = Score(whole, *interval(drawn[metric][:, s]), each)
         out.append(row)
     return out
 
 
-def rows_of(result: Outcome, rows: np.ndarray) -> Outcome:
+def on_rows(result: Outcome, rows: np.ndarray) -> Outcome:
     """The outcome of some rows alone."""
     return Outcome(result.losses[rows], result.predicted[rows], result.confidence[rows], result.briers[rows])
 

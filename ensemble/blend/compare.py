@@ -1,0 +1,299 @@
+"""`ens compare`: which recipe is really better? Members of runs, on the same out-of-fold rows. Never imports torch.
+
+Intervals are those of `score.py`, paired, and hold the trained networks fixed. Log loss is compared at each item's best
+temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone moves it at the networks' own scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend.oof import Rows, finished, read_member, read_rows
+from ensemble.blend.pool import inverse_temperature
+from ensemble.blend.probabilities import softmax
+from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
+from ensemble.errors import UserError
+
+OPTIMISTIC = "optimistic: its best epoch was chosen on these rows"
+FEWEST = 6  # units that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is compared: a member of a run, or the plain mean of several.
+
+    name: what it is called in its block. run: as the user named it. seconds: of training, all folds together, None
+    where one is not recorded; epochs likewise. optimistic: whether it kept the epoch that was best on its OOF rows.
+    """
+
+    name: str
+    run: Path
+    members: tuple[str, ...]
+    seconds: float | None
+    epochs: int | None
+    optimistic: bool
+
+    @property
+    def label(self) -> str:
+        """The name, with the mark that an optimistic item carries wherever it is named."""
+        return f"{self.name} ({OPTIMISTIC})" if self.optimistic else self.name
+
+
+@dataclass(frozen=True)
+class Block:
+    """S items compared with each other on the N rows of the comparison; the first is the baseline.
+
+    folds: int64 (S, N), those of each item's run. predicted: int64 (S, N). losses, tempered_losses: float64 (S, N),
+    -log(true-class probability) at the item's own scores, and at its best temperature on the other folds. scores:
+    metric -> Score at the item's own scores; tempered: Score of the log loss at its temperature.
+    accuracy, log_loss: each item's gain over the baseline (0 of the baseline itself); the log loss is the tempered one.
+    differ: int64 (S,), units (rows or groups) on which an item is not right as often as the baseline.
+    best: the first item of the greatest accuracy. behind: each item's gain in accuracy over it, 0 or less;
+    behind_differ: as `differ`, against the best.
+    recall, recall_gain: float64 (S, C), of each class, NaN without rows, and what is gained over the baseline;
+    recall_interval: float64 (2, S, C), the gain's 95% interval, for which the class's rows (or groups) are resampled;
+    marked: bool (S, C), whether that excludes 0 and at least FEWEST units differ.
+    """
+
+    title: str
+    items: tuple[Item, ...]
+    folds: np.ndarray
+    predicted: np.ndarray
+    losses: np.ndarray
+    tempered_losses: np.ndarray
+    scores: tuple[dict[str, Score], ...]
+    tempered: tuple[Score, ...]
+    accuracy: tuple[Gain, ...]
+    log_loss: tuple[Gain, ...]
+    differ: np.ndarray
+    best: int
+    behind: tuple[Gain, ...]
+    behind_differ: np.ndarray
+    recall: np.ndarray
+    recall_gain: np.ndarray
+    recall_interval: np.ndarray
+    marked: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Blocks of items on the same rows. ids: str (N,). labels, units: int64 (N,); rows of one unit (row or group) are
+    resampled together. classes: C names. notes: lines to print: what was left out and why."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    units: np.ndarray
+    grouped: bool
+    classes: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...]
+
+
+def tells(own: Gain, differ: int | None = None) -> int:
+    """1 if the interval of a gain lies above 0, -1 if below, else 0: no difference can be told at 95%.
+
+    differ: for accuracy, the units that differ; of fewer than FEWEST, whatever the bootstrap says, none can be told.
+    """
+    return 0 if differ is not None and differ < FEWEST else int(own.low > 0) - int(own.high < 0)
+
+
+def compare(paths: Sequence[Path]) -> Comparison:
+    """Compare runs (all their finished members) and members (RUN/MEMBER) on the out-of-fold rows that all have.
+
+    Of several runs, members of one name are paired: a block for each name that at least two runs have, and one for the
+    plain means of the names that all these runs have, if those are at least two. Where no name is in two runs, or of
+    a single run, all members make one block. Views are averaged. Raises UserError for what is no run or member, a
+    member named but not finished, fewer than two items, classes or labels that differ, no common row (or only one
+    unit), and as `read_rows` and `read_member` do.
+    """
+    rows: dict[Path, Rows] = {}
+    found: list[tuple[Path, str]] = []
+    notes: list[str] = []
+    for path in paths:
+        run, own = _members(path, rows, notes)
+        found += [(run, name) for name in own]
+    found, notes = list(dict.fromkeys(found)), list(dict.fromkeys(notes))  # one may be named twice
+    if len(found) < 2:
+        left = "".join(f"; {note}" for note in notes)
+        raise UserError(f"{found[0][0] / found[0][1]}: nothing to compare it with, name a second run or member{left}")
+    plan = _plan(found, notes)
+    used = list(dict.fromkeys(item.run for _, items in plan for item in items))
+    where = _join({run: rows[run] for run in used}, notes)
+    first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
+    labels = first.labels[where[used[0]]]
+    units = _units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
+    if len(np.unique(units)) < 2:
+        raise UserError("the runs have only one row (or group) in common: no interval can be drawn from it")
+    logits = {
+        (run, name): read_member(run, name, rows[run])[0].mean(axis=0)[where[run]]
+        for run, name in {(item.run, name) for _, items in plan for item in items for name in item.members}
+    }
+    blocks = []
+    for title, items in plan:
+        z = [np.mean([logits[item.run, name] for name in item.members], axis=0) for item in items]
+        folds = np.stack([rows[item.run].folds[where[item.run]] for item in items])
+        blocks.append(_block(title, items, z, folds, labels, units, len(first.classes)))
+    return Comparison(first.ids[where[used[0]]], labels, units, grouped, first.classes, tuple(blocks), tuple(notes))
+
+
+def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path, list[str]]:
+    """The run that `path` is or lies in, as first named, and the members meant; adds to `rows`. As in `ens blend`, a
+    member that is named must be finished; of a whole run, those that are not are noted."""
+    whole = rundir.folds_csv(path).is_file() or not rundir.folds_csv(path.parent).is_file()
+    run = path if whole else path.parent
+    run = next((known for known in rows if known.resolve() == run.resolve()), run)
+    rows[run] = rows.get(run) or read_rows(run)
+    there = rundir.members(run)
+    if not whole and path.name not in there:
+        raise UserError(f"{run}: no member {path.name!r}; there are: {', '.join(there) or 'none'}")
+    again = f"train on with: ens train-folds {rundir.config_toml(run)}"
+    ready: list[str] = []
+    for name in there if whole else [path.name]:
+        lacking = sorted(set(np.unique(rows[run].folds).tolist()) - set(finished(run, name, rows[run])))
+        why = f"not finished: fold {', '.join(map(str, lacking))}"
+        if lacking and not whole:
+            raise UserError(f"{run}: member {name!r} is {why}; {again}")
+        (notes if lacking else ready).append(f"left out: {run / name} ({why})" if lacking else name)
+    if not ready:
+        raise UserError(f"{run}: no member has all its folds finished; {again}")
+    return run, ready
+
+
+def _plan(found: list[tuple[Path, str]], notes: list[str]) -> list[tuple[str, list[Item]]]:
+    """The blocks: their titles and items, in the order in which they were named."""
+    runs: dict[str, list[Path]] = {}  # of each member's name
+    for run, name in found:
+        runs.setdefault(name, []).append(run)
+    common = {name: own for name, own in runs.items() if len(own) > 1}
+    if not common:
+        if len({run for run, _ in found}) == 1:
+            return [(f"members of {found[0][0]}", [_item(name, run, [name]) for run, name in found])]
+        notes.append("no member's name is in two of the runs: all are compared with each other")
+        return [("all members", [_item(str(run / name), run, [name]) for run, name in found])]
+    alone = [_item(str(own[0] / name), own[0], [name]).label for name, own in runs.items() if name not in common]
+    if alone:
+        notes.append(f"left out, as their names are in one run only: {', '.join(alone)}")
+    plan = [(name, [_item(str(run), run, [name]) for run in own]) for name, own in common.items()]
+    paired = list(dict.fromkeys(run for run, name in found if name in common))
+    shared = [name for name, own in common.items() if len(own) == len(paired)]
+    if len(shared) > 1:
+        plan.append((f"the plain mean of {', '.join(shared)}", [_item(str(run), run, shared) for run in paired]))
+    return plan
+
+
+def _item(name: str, run: Path, members: Sequence[str]) -> Item:
+    settings = [rundir.read_json(rundir.settings_json(run, member)) for member in members]
+    folds = [rundir.fold_dir(run, member, fold) for member in members for fold in rundir.folds_of(run, member)]
+    seconds = [rundir.read_json(rundir.done_json(fold)).get("seconds") for fold in folds if rundir.is_done(fold)]
+    epochs = {own.get("epochs") for own in settings}
+    total, same = None if None in seconds else float(sum(seconds)), epochs.pop() if len(epochs) == 1 else None
+    return Item(name, run, tuple(members), total, same, any(own.get("keep") == "best" for own in settings))
+
+
+def _join(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
+    """Each run's row numbers, int64 (N,), of the ids that all have, in the first run's order; checks what they say."""
+    (base, first), *others = runs.items()
+    for run, rows in others:
+        for c, (its, own) in enumerate(zip_longest(first.classes, rows.classes, fillvalue="(none)")):
+            if its != own:
+                raise UserError(f"{run}: class {c} is {own!r}, in {base} it is {its!r}; the classes must be the same")
+    ids = first.ids[np.all([np.isin(first.ids, rows.ids) for rows in runs.values()], axis=0)]
+    if not len(ids):
+        raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
+    left = {run: len(rows.ids) - len(ids) for run, rows in runs.items()}
+    if any(left.values()):
+        counts = ", ".join(f"{count} of {run}" for run, count in left.items() if count)
+        notes.append(f"compared on the {len(ids)} rows that all have; rows left out: {counts}")
+    orders = {run: np.argsort(rows.ids) for run, rows in runs.items()}
+    where = {run: orders[run][np.searchsorted(rows.ids, ids, sorter=orders[run])] for run, rows in runs.items()}
+    for run, rows in others:
+        both = first.labels[where[base]], rows.labels[where[run]]
+        wrong = np.flatnonzero(both[0] != both[1])
+        if len(wrong):
+            its, own = (first.classes[labels[wrong[0]]] for labels in both)
+            what = f"id {str(ids[wrong[0]])!r} is labelled {own!r}, in {base} {its!r}"
+            raise UserError(f"{run}: {what} ({len(wrong)} of {len(ids)} rows differ); the labels must be the same")
+        a, b = first.folds[where[base]], rows.folds[where[run]]
+        if not len(np.unique(a)) == len(np.unique(b)) == len(set(zip(a.tolist(), b.tolist(), strict=True))):
+            notes.append(f"the folds of {run} are not those of {base}: a difference holds the luck of the split too")
+    return where
+
+
+def _units(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """What is resampled whole, int64 (N,): rows that share a group in any of the runs, at once or by way of others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if all(np.array_equal(own, groups[0]) for own in groups):
+        return groups[0] if groups else np.arange(rows)
+    start = np.cumsum([rows, *(int(own.max()) + 1 for own in groups)])  # after the rows, each run's groups have a node
+    ends = np.concatenate([own + first for own, first in zip(groups, start[:-1], strict=True)])
+    edges = np.tile(np.arange(rows), len(groups)), ends
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), edges), shape=(start[-1], start[-1]))
+    return np.asarray(connected_components(graph, directed=False)[1][:rows], dtype=np.int64)
+
+
+def _block(
+    title: str, items: list[Item], z: list[np.ndarray], folds: np.ndarray, labels: np.ndarray, units: np.ndarray, n: int
+) -> Block:
+    """z: each item's logits, float32 (N, n) for n classes. folds: int64 (S, N)."""
+    raw = [outcome(labels, softmax(own)) for own in z]
+    honest = [cross_fit(partial(_at_temperature, own, labels), of, units) for own, of in zip(z, folds, strict=True)]
+    tempered = [outcome(labels, probs) for probs in honest]
+    drawn = bootstrap(labels, raw + tempered, units, n)  # at once, so that all see the same resamples
+    columns = [{metric: values[:, [s]] for metric, values in drawn.items()} for s in range(2 * len(items))]
+    parts = zip(raw + tempered, [*folds, *folds], columns, strict=True)
+    table = [scores(labels, [result], of, n, column)[0] for result, of, column in parts]
+    best = max(range(len(items)), key=lambda s: table[s]["accuracy"].value)
+    first, second = range(len(items)), range(len(items), 2 * len(items))  # columns: own scores, own temperatures
+    right = np.stack([result.predicted == labels for result in raw])
+    return Block(
+        title=title,
+        items=tuple(items),
+        folds=folds,
+        predicted=np.stack([own.predicted for own in raw]),
+        losses=np.stack([own.losses for own in raw]),
+        tempered_losses=np.stack([own.losses for own in tempered]),
+        scores=tuple(table[: len(items)]),
+        tempered=tuple(own["log_loss"] for own in table[len(items) :]),
+        accuracy=tuple(gain("accuracy", table, drawn, s, 0, items[0].name) for s in first),
+        log_loss=tuple(gain("log_loss", table, drawn, s, len(items), items[0].name) for s in second),
+        differ=_differ(right, right[0], units),
+        best=best,
+        behind=tuple(gain("accuracy", table, drawn, s, best, items[best].name) for s in first),
+        behind_differ=_differ(right, right[best], units),
+        **_recalls(labels, raw, units, n),
+    )
+
+
+def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    return softmax(z[test] * inverse_temperature(z[train], labels[train]))
+
+
+def _differ(right: np.ndarray, other: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Units on which each of bool (S, N) is not right as often as bool (N,), int64 (S,)."""
+    where = np.unique(units, return_inverse=True)[1]
+    return np.array([np.count_nonzero(np.bincount(where, own.astype(float) - other)) for own in right])
+
+
+def _recalls(labels: np.ndarray, outcomes: list[Outcome], units: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """The fields `recall`, `recall_gain`, `recall_interval` and `marked` of a block."""
+    recall, ends = np.full((len(outcomes), classes), np.nan), np.full((2, len(outcomes), classes), np.nan)
+    marked = np.zeros(recall.shape, dtype=bool)
+    for c in np.unique(labels):
+        own = np.flatnonzero(labels == c)
+        right = np.stack([o.predicted[own] == c for o in outcomes])
+        recall[:, c] = right.mean(axis=1)
+        # The accuracy on the class's rows alone, which are of class 0 and predicted 0 where they are right.
+        pairs = zip(outcomes, right, strict=True)
+        parts = [Outcome(o.losses[own], np.where(hit, 0, 1), o.confidence[own], o.briers[own]) for o, hit in pairs]
+        drawn = bootstrap(np.zeros_like(own), parts, units[own], 2)["accuracy"]
+        ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
+        apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)
+        marked[:, c] = apart & (_differ(right, right[0], units[own]) >= FEWEST)
+    return {"recall": recall, "recall_gain": recall - recall[0], "recall_interval": ends, "marked": marked}
