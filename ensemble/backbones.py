@@ -1,7 +1,6 @@
 """timm backbones: made, filled with weights, fitted with preprocessing. Nothing else imports timm."""
 
 import difflib
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,16 +9,17 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import resolve_data_config
+from timm.layers import DropPath
 from timm.models import group_parameters
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 
 from ensemble.data.pixels import Preprocess
 from ensemble.device import autocast
 from ensemble.errors import UserError
+from ensemble.weights import digest as digest
+from ensemble.weights import read_state as read_state
 
 
 def check_name(name: str) -> None:
@@ -34,21 +34,35 @@ def check_name(name: str) -> None:
 
 
 def create(
-    name: str, classes: int, image_size: int, pretrained: bool = False, weights: Path | None = None
+    name: str,
+    classes: int,
+    image_size: int,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    drop_path: float = 0.0,
 ) -> torch.nn.Module:
     """A backbone with a fresh classifier of `classes` outputs.
 
     weights: a safetensors state dict to start from; pretrained: timm's hub weights; neither: from scratch. A
     classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features.
-    Raises UserError if the file, its shapes or the hub fail.
+    drop_path: stochastic depth (Huang et al., Deep networks with stochastic depth, ECCV 2016): the last block's chance
+    to be skipped for an image in training; the chance falls linearly to 0 at the first block. At 0 the architecture
+    keeps its own rate, which is above 0 for a few (fasternet, nextvit, tiny_vit).
+    Raises UserError if the file, its shapes or the hub fail, or if the architecture has no stochastic depth.
     """
     check_name(name)
     options: dict[str, Any] = {"num_classes": classes}
     default = timm.get_pretrained_cfg(name)
     if default is not None and default.fixed_input_size:
         options["img_size"] = image_size  # swin, vit: windows and position embeddings depend on it
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     try:
         model: torch.nn.Module = timm.create_model(name, pretrained=pretrained and weights is None, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UserError(_NO_DROP_PATH.format(name, drop_path)) from None
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         if not pretrained or weights is not None:
             raise UserError(f"timm could not make {name!r} at {image_size} px: {_line(error)}") from None
@@ -56,6 +70,8 @@ def create(
             f"the pretrained weights of {name!r} could not be had ({_line(error)}); give a local file with "
             "weights = ..., or train from scratch with pretrained = false"
         ) from None
+    if drop_path and not _drops_paths(model, name, image_size):
+        raise UserError(_NO_DROP_PATH.format(name, drop_path))
     if weights is not None:
         _load_weights(model, weights, name)
     if pretrained or weights is not None:
@@ -65,6 +81,28 @@ def create(
             for parameter in model.get_submodule(head).parameters():
                 torch.nn.init.zeros_(parameter)
     return model
+
+
+_NO_DROP_PATH = "{!r} takes no drop_path (now {:g}): timm has no stochastic depth for it; set it to 0"
+
+
+def _drops_paths(model: torch.nn.Module, name: str, image_size: int) -> bool:
+    """False for a network that takes the rate and never uses it, which only a pass through it can tell: blocks without
+    a shortcut (all of MobileNetV1's and LCNet's) hold the module all the same. Raises UserError if nothing passes."""
+    used: list[torch.nn.Module] = []
+    drops = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
+    hooks = [module.register_forward_hook(lambda module, *_: used.append(module)) for module in drops]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"{name!r} does not work at image_size = {image_size}: {_line(error)}") from None
+    finally:
+        model.train()
+        for hook in hooks:
+            hook.remove()
+    return bool(used)
 
 
 def _load_weights(model: torch.nn.Module, path: Path, name: str) -> None:
@@ -86,16 +124,6 @@ def _load_weights(model: torch.nn.Module, path: Path, name: str) -> None:
     model.load_state_dict({key: value for key, value in state.items() if not key.startswith(heads)}, strict=False)
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors state dict. Raises UserError that names the file if it is missing or cut short."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_line(error)})") from None
-
-
 def fill(model: torch.nn.Module, path: Path) -> None:
     """Load the weights that training wrote. Raises UserError that names the file if they are not this model's."""
     try:
@@ -115,6 +143,53 @@ def logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     with autocast(images.device):
         features = model.forward_features(images)  # type: ignore[operator]
     return model.forward_head(features.float())  # type: ignore[operator, no-any-return]
+
+
+def embed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """float32 (B, D): what the classifier is given of normalised images (B, 3, H, W), in evaluation, computed as in
+    `logits`: `classifier(model)(embed(model, images))` is `logits(model, images)`, to the bit on the CPU."""
+    with autocast(images.device):
+        features = model.forward_features(images)  # type: ignore[operator]
+    return model.forward_head(features.float(), pre_logits=True)  # type: ignore[operator, no-any-return]
+
+
+def classifier(model: torch.nn.Module) -> torch.nn.Linear:
+    """The linear layer that makes the logits. Raises UserError if there is none or more than one, as in distilled
+    transformers; `check_embedding` says whether it is also all that follows `embed`."""
+    names = _classifiers(model)
+    layers = [model.get_submodule(name) for name in names]
+    if len(layers) != 1 or not isinstance(layers[0], torch.nn.Linear):
+        kinds = " and ".join(f"{name} ({type(layer).__name__})" for name, layer in zip(names, layers, strict=True))
+        raise UserError(_no_embedding(model, f"it ends in {kinds or 'none'}, not in one Linear"))
+    return layers[0]
+
+
+def check_embedding(model: torch.nn.Module, image_size: int) -> None:
+    """Raise UserError unless the logits are the classifier of `embed` and nothing else, whatever the weights are: one
+    pass of noise shows what the layer is given, and whether what it answers comes out unchanged.
+
+    For a model on the CPU, where the same pass gives the same bits; leaves it in evaluation.
+    """
+    layer = classifier(model.eval())
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, image_size, image_size, generator=noise)
+    answer = torch.randn(1, layer.out_features, generator=noise)
+    given: list[torch.Tensor] = []
+
+    def exchange(_: torch.nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> torch.Tensor:
+        given.append(inputs[0])
+        return answer
+
+    with torch.inference_mode():
+        with layer.register_forward_hook(exchange):
+            same = torch.equal(logits(model, images), answer)
+        if not (same and len(given) == 1 and torch.equal(given[0], embed(model, images))):
+            raise UserError(_no_embedding(model, "more than its classifier lies between features and logits"))
+
+
+def _no_embedding(model: torch.nn.Module, reason: str) -> str:
+    name = model.pretrained_cfg["architecture"]  # type: ignore[index]
+    return f"{name!r} cannot be taken apart into features and a linear classifier: {reason}"
 
 
 def preprocess_for(name: str, image_size: int, crop: tuple[int, int] | None) -> Preprocess:
@@ -169,9 +244,19 @@ def train_mode(model: torch.nn.Module) -> None:
             module.eval()
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for the optimizer, biases and norms without weight decay."""
-    groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay)
+def parameter_groups(model: torch.nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Trainable parameters for the optimizer, biases and norms without weight decay.
+
+    layer_decay: below 1, every group has a "lr_scale" that its learning rate must be multiplied with in each step: 1
+    for the head, layer_decay for the layer below it, and so on to the stem (Clark et al., ELECTRA, ICLR 2020). At 1 no
+    group has the key. Layers are timm's finest: 10 in a ResNet-18, 14 in a ViT-tiny, 60 in a DenseNet-121, whose stem
+    stands still at 0.75.
+    """
+    groups: list[dict[str, Any]] = (
+        param_groups_weight_decay(model, weight_decay)
+        if layer_decay == 1
+        else param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
+    )
     return groups
 
 
@@ -179,12 +264,6 @@ def moving_average(model: torch.nn.Module, decay: float) -> ModelEmaV3:
     """An exponential moving average of weights and buffers that forgets fast at first: at step s (from 0) its decay is
     1 - s^(-2/3), between 0 and `decay`, so that a run of 100 steps does not keep its start."""
     return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=2 / 3)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a weights file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _classifiers(model: torch.nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""What several test files share: small noisy images, and the same Hypothesis examples on every run."""
+"""What several test files share: small noisy images, a cache that is not the user's, and the same Hypothesis examples
+on every run."""
 
 import zlib
 
@@ -9,6 +10,17 @@ from PIL import Image
 
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")
+
+
+@pytest.fixture(scope="session")
+def cache_of_the_tests(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def no_cache_but_the_tests(cache_of_the_tests, monkeypatch):
+    """Decoded pixels never go to the user's own cache, in subprocesses neither."""
+    monkeypatch.setenv("ENS_CACHE", str(cache_of_the_tests))
 
 
 @pytest.fixture

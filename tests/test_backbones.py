@@ -1,15 +1,20 @@
 """timm backbones: names, weights, preprocessing, what is left to train."""
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from ensemble import backbones
+from ensemble import backbones, rundir
 from ensemble.data.pixels import Preprocess
 from ensemble.errors import UserError
+from ensemble.weights import digest, member_weights, shared_rows, source_of
 
 HALF = (0.5, 0.5, 0.5)
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "weights"
@@ -137,6 +142,119 @@ def test_real_weights_fit_another_class_count():
     assert model.classifier.out_features == 7
 
 
+# ---- weights of another run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(resnet, tmp_path):
+    """source(finished): a run of 3 folds with a member of test_resnet, whose bn1.bias is the number of its fold."""
+
+    def write(finished=(0, 1, 2), begun=()):
+        run = tmp_path / "food"
+        rundir.write_json(rundir.settings_json(run, "small"), {"timm": "test_resnet.r160_in1k", "image_size": 96})
+        rows = [("a", 0), ("b", 1), ("c", 2), ("d", 2), ("e", -1)]
+        lines = "".join(f"{name},x,{fold}\n" for name, fold in rows)
+        rundir.write_text(rundir.folds_csv(run), f"id,label,fold\n{lines}")
+        for fold in {*finished, *begun}:
+            directory = rundir.fold_dir(run, "small", fold)
+            directory.mkdir()
+            if fold in finished:
+                state = {**resnet.state_dict(), "bn1.bias": torch.full((32,), float(fold))}
+                save_file(state, rundir.model_file(directory))
+                rundir.mark_done(directory, [rundir.model_file(directory)])
+        return run / "small"
+
+    return write
+
+
+def test_each_fold_starts_from_the_sources_own(source):
+    member = source()
+    for fold in range(7):
+        file = member_weights(member, fold, "test_resnet")
+        assert file == rundir.model_file(member / f"fold{fold % 3}")
+        model = backbones.create("test_resnet", 7, 64, weights=file)  # of other classes, at another size
+        assert model.bn1.bias.tolist() == [fold % 3] * 32 and model.fc.out_features == 7
+
+
+def test_a_file_is_every_folds_start(source, weights):
+    file = rundir.model_file(source() / "fold1")
+    assert [member_weights(file, fold, "test_resnet") for fold in (0, 1, 5)] == [file] * 3
+    assert member_weights(weights(), 4, "any") == weights()  # whose architecture is only seen when it is loaded
+
+
+def test_a_link_to_a_member_is_the_member(source, tmp_path):
+    member = source()
+    (tmp_path / "link").symlink_to(member)
+    assert member_weights(tmp_path / "link", 4, "test_resnet") == rundir.model_file(member / "fold1")
+
+
+def test_source_of_another_architecture(source):
+    member = source()
+    end = "holds a 'test_resnet.r160_in1k', but the backbone is a 'test_vit': the architectures must be the same"
+    assert refusal(member_weights, member, 0, "test_vit") == f"{member}: {end}"
+    file = rundir.model_file(member / "fold0")
+    assert refusal(member_weights, file, 0, "test_vit") == f"{file}: {end}"
+    assert member_weights(file, 0, "test_resnet.other") == file
+
+
+def test_unfinished_source(source):
+    member = source(finished=(1,), begun=(0,))
+    command = f"ens train-folds {member.parent / 'config.toml'}"
+    line = f"{member}: fold0 is unfinished, fold2 is missing; train it to its end first: {command}"
+    assert refusal(member_weights, member, 1, "test_resnet") == line
+    assert refusal(source_of, member) == refusal(digest, member) == line
+
+
+def test_directories_that_are_no_member(source, tmp_path):
+    member = source()
+    run, fold = member.parent, member / "fold0"
+    assert refusal(member_weights, run, 0, "x") == f"{run}: is a run; name one of its members, as {run}/NAME (small)"
+    line = f"{fold}: is one fold; name its file {fold / 'model.safetensors'}, or its member {member}"
+    assert refusal(member_weights, fold, 0, "x") == line
+    line = (
+        f"{tmp_path}: is no member of a run (it has no settings.json); want a safetensors file, or a directory such as "
+        "runs/art/convnext"
+    )
+    assert refusal(digest, tmp_path) == line
+
+
+def test_source_is_named_by_its_files_contents(source, tmp_path):
+    member = source()
+    files = [rundir.model_file(member / f"fold{fold}") for fold in range(3)]
+    each = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert len(set(each)) == 3 and source_of(member) == each and source_of(files[1]) == each[1]
+    assert digest(member) == hashlib.sha256(f"{each[0]}\n{each[1]}\n{each[2]}\n".encode()).hexdigest()
+    member.parent.rename(tmp_path / "moved")
+    assert json.loads(json.dumps(source_of(tmp_path / "moved" / "small"))) == each
+    missing = tmp_path / "no.safetensors"
+    line = f"{missing}: no such weights file (without a weights line, timm fetches its own)"
+    assert refusal(source_of, missing) == refusal(digest, missing) == line
+
+
+def test_rows_that_the_source_saw(source, weights):
+    """Its folds: a 0, b 1, c 2, d 2, and e is trained on in all of them."""
+    member = source()
+    ids = np.array(["a", "b", "c", "d", "e", "new"])
+    assert shared_rows(member, ids) == 5 and shared_rows(member, ids[5:]) == 0
+    assert shared_rows(member, ids, np.array([0, 1, 2, 2, -1, 0])) == 0  # the same split: fold 1 starts from fold 1
+    assert shared_rows(member, ids, np.array([0, 1, 2, 2, 0, 0])) == 1  # e, which is held out here
+    assert shared_rows(member, ids, np.array([3, 1, 2, 0, -1, 0])) == 1  # d; fold 3 starts from fold 0, held out there
+    fold0 = rundir.model_file(member / "fold0")
+    assert shared_rows(fold0, ids, np.array([0, 1, 2, 2, -1, 0])) == 3  # b, c, d
+    assert shared_rows(fold0, ids) == 5
+    assert shared_rows(weights(), ids, np.array([0, 1, 2, 2, -1, 0])) == 0
+
+
+@pytest.mark.parametrize("name", timm.list_models("test_*"))
+def test_every_architecture_takes_the_weights_that_it_was_saved_with(name, tmp_path):
+    torch.manual_seed(0)
+    one = backbones.create(name, 3, 64)
+    save_file(one.state_dict(), tmp_path / "own.safetensors")
+    two = backbones.create(name, 4, 64, weights=tmp_path / "own.safetensors").state_dict()
+    head = f"{one.pretrained_cfg['classifier']}."
+    assert all(torch.equal(two[key], value) for key, value in one.state_dict().items() if not key.startswith(head))
+
+
 # ---- input ---------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +334,135 @@ def test_only_trainable_matrices_decay(resnet):
     assert all(parameter.ndim > 1 for parameter in groups[0.05])
     ours = {id(parameter) for name, parameter in resnet.named_parameters() if name.startswith(("fc.", "layer4."))}
     assert {id(parameter) for parameters in groups.values() for parameter in parameters} == ours
+
+
+LAYERS = {"test_resnet": 6, "test_vit": 8, "test_convnext": 11, "test_efficientnet": 7}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_decay_lowers_the_rate_from_the_head_to_the_stem(name):
+    model = backbones.create(name, 3, 64)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = backbones.parameter_groups(model, 0.05, layer_decay=0.5)
+    found = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    assert found.keys() == dict(model.named_parameters()).keys()
+    scales = [found[name] for name, _ in model.named_parameters()]
+    assert scales == sorted(scales)  # parameters are named from the stem to the head
+    assert sorted(set(scales)) == [0.5**layer for layer in reversed(range(LAYERS[name]))]
+    head = model.pretrained_cfg["classifier"]
+    assert found[f"{head}.weight"] == found[f"{head}.bias"] == 1
+    decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert all(decay[name] == (0.05 if value.ndim > 1 else 0) for name, value in model.named_parameters())
+
+
+def test_layer_decay_leaves_frozen_parameters_out(resnet):
+    backbones.freeze(resnet, 1)
+    groups = backbones.parameter_groups(resnet, 0.05, layer_decay=0.5)
+    assert {id(parameter) for group in groups for parameter in group["params"]} == {
+        id(parameter) for name, parameter in resnet.named_parameters() if name.startswith(("fc.", "layer4."))
+    }
+    assert {group["lr_scale"] for group in groups} == {0.5, 1}
+
+
+def test_without_layer_decay_groups_have_no_scale(resnet):
+    assert [set(group) for group in backbones.parameter_groups(resnet, 0.05)] == [{"params", "weight_decay"}] * 2
+
+
+def test_an_optimizer_keeps_the_scales(resnet):
+    optimizer = torch.optim.AdamW(backbones.parameter_groups(resnet, 0.05, layer_decay=0.5), lr=1.0)
+    kept = {name: value.clone() for name, value in resnet.named_parameters()}
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3 * group.get("lr_scale", 1.0)
+    for parameter in resnet.parameters():
+        parameter.grad = torch.ones_like(parameter)  # Adam's first step is then the rate itself
+    optimizer.step()
+    moved = {name: (kept[name] - value).abs().max().item() for name, value in resnet.named_parameters()}
+    assert moved["fc.bias"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["bn1.bias"] == pytest.approx(1e-3 / 32, rel=1e-3)
+
+
+# ---- stochastic depth ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "mobilenetv3_small_050"])
+def test_drop_path_skips_blocks_in_training_only(name):
+    torch.manual_seed(0)
+    plain = backbones.create(name, 3, 64)
+    torch.manual_seed(0)
+    model = backbones.create(name, 3, 64, drop_path=0.5)
+    assert model.training and all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True)
+    )
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(images), plain.eval()(images))
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.ones_(module.eval().weight)  # timm starts a ResNet's blocks at 0: skipped or not
+        assert not torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["vgg11", "densenet121", "mobilenetv1_100", "lcnet_050", "test_efficientnet"])
+def test_networks_without_stochastic_depth(name):
+    """The first two refuse the rate by themselves; the others take it and have no block with a shortcut."""
+    line = f"{name!r} takes no drop_path (now 0.25): timm has no stochastic depth for it; set it to 0"
+    assert refusal(backbones.create, name, 3, 64, drop_path=0.25) == line
+
+
+def test_drop_path_at_a_size_that_the_network_cannot_take():
+    line = refusal(backbones.create, "test_vit", 3, 70, drop_path=0.25)
+    assert (
+        line == "'test_vit' does not work at image_size = 70: Input height (70) should be divisible by patch size (16)."
+    )
+
+
+# ---- features and classifier ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *timm.list_models("test_*"),
+        *("mobilenetv3_small_100", "resnet18", "convnext_atto", "vit_tiny_patch16_224", "test_vit.r160_in1k"),
+    ],
+)
+def test_classifier_of_the_embedding_is_the_logits(name):
+    torch.manual_seed(0)
+    model = backbones.create(name, 3, 64)
+    backbones.check_embedding(model, 64)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features, whole = backbones.embed(model, images), backbones.logits(model, images)
+        layer = backbones.classifier(model)
+        assert features.dtype == torch.float32 and features.shape == (2, layer.in_features)
+        assert whole.std() > 0 and torch.equal(layer(features), whole)
+
+
+APART = "cannot be taken apart into features and a linear classifier:"
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("deit_tiny_distilled_patch16_224", "it ends in head (Linear) and head_dist (Linear), not in one Linear"),
+        ("resnetv2_18", "it ends in head.fc (Conv2d), not in one Linear"),
+        ("efficientvit_m0", "more than its classifier lies between features and logits"),  # a batch norm
+        ("shvit_s1", "more than its classifier lies between features and logits"),
+        ("caformer_s18", "more than its classifier lies between features and logits"),  # a layer of its own
+    ],
+)
+def test_networks_that_cannot_be_taken_apart(name, reason):
+    model = backbones.create(name, 3, 64)
+    assert refusal(backbones.check_embedding, model, 64) == f"{name!r} {APART} {reason}"
+
+
+def test_the_check_sees_through_a_classifier_of_zeros(weights):
+    model = backbones.create("test_resnet", 3, 64, weights=weights())
+    backbones.check_embedding(model, 64)
+    plain = model.forward_head
+    model.forward_head = lambda features, pre_logits=False: 2 * plain(features, pre_logits)  # 0 is 0 all the same
+    assert refusal(backbones.check_embedding, model, 64).startswith(f"'test_resnet' {APART} more than")
 
 
 @pytest.mark.parametrize(

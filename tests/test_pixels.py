@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pixels import Decoding, Preprocess, decode, decode_all, load_preprocess, middle_square
+from ensemble.data.pixels import (
+    Decoding,
+    Files,
+    Pixels,
+    Preprocess,
+    decode,
+    decode_each,
+    decoded,
+    load_preprocess,
+    middle_square,
+    shape,
+)
 from ensemble.errors import UserError
 
 HOW = Decoding(32, "bicubic", None)
@@ -217,28 +228,121 @@ def test_jpeg_decoded_at_a_lower_scale_stays_close_to_the_whole(tmp_path, paint)
 # ---- many images ---------------------------------------------------------------------------------------------------
 
 
-def test_decode_all_holds_exactly_what_decode_gives(tmp_path, paint):
+def test_many_are_decoded_in_order(tmp_path, paint):
     shapes = [(40, 40), (70, 40), (40, 55), (200, 20), (33, 90)]
-    paths = [paint(tmp_path / "images" / f"{row}.png", *shape) for row, shape in enumerate(shapes)]
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    calls = []
-    pixels = decode_all(paths, HOW, cache, lambda *call: calls.append(call))
-    assert list(cache.iterdir()) == []  # gone with the process, even when it is killed
-    assert calls == [("decoding to 32 px", row, 5) for row in range(1, 6)]
-    for row, path in enumerate(paths):
-        assert np.array_equal(pixels.image(row), decode(path, HOW))
-    squares = pixels.squares([4, 0, 2])
-    assert squares.shape == (3, 32, 32, 3)
-    for square, row in zip(squares, (4, 0, 2), strict=True):
-        assert np.array_equal(square, middle_square(decode(paths[row], HOW)))
+    paths = [paint(tmp_path / f"{row}.png", *shape) for row, shape in enumerate(shapes)]
+    for path, image in zip(paths, decoded(paths, HOW, chunk=2), strict=True):
+        assert np.array_equal(image, decode(path, HOW))
 
 
-def test_decode_all_names_the_bad_file(tmp_path, paint):
+@pytest.fixture
+def turned(tmp_path, paint):
+    """turned(ending, width, height): a file of each EXIF orientation, and one without."""
+
+    def write(ending, width=90, height=50):
+        paths = [paint(tmp_path / "turned" / f"none.{ending}", width, height)]
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            paths.append(saved(read(paths[0]), tmp_path / "turned" / f"{orientation}.{ending}", exif=exif))
+        return paths
+
+    return write
+
+
+WAYS = [
+    Decoding(size, "bicubic", crop)
+    for size in (None, 10, 32)
+    for crop in (None, (40, 70), (70, 40), (20, 60), (99, 99))
+]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", pytest.param("avif", marks=needs_avif)])
+def test_files_know_the_shape_of_what_they_give_in_every_orientation(turned, ending):
+    paths = turned(ending)
+    for how in WAYS:
+        files = Files(paths, how)
+        assert files.shapes.dtype == np.int64
+        assert files.shapes.tolist() == [list(files.image(row).shape[:2]) for row in range(len(paths))]
+    assert Files(paths, WAYS[0]).shapes[[0, 1, 6]].tolist() == [[50, 90], [50, 90], [90, 50]]
+
+
+@pytest.mark.parametrize("ending", ["bmp", "gif", "ppm"])
+def test_files_know_the_shape_where_there_is_no_exif(tmp_path, paint, ending):
+    paths = [paint(tmp_path / f"{row}.{ending}", *sides) for row, sides in enumerate([(90, 50), (200, 20), (7, 30)])]
+    for how in WAYS:
+        assert Files(paths, how).shapes.tolist() == [list(decode(path, how).shape[:2]) for path in paths]
+    assert Files(paths, WAYS[0]).shapes.tolist() == [[50, 90], [20, 40], [14, 7]]
+
+
+def test_a_png_whose_orientation_stands_behind_its_pixels(turned):
+    path = turned("png")[6]
+    data = path.read_bytes()
+    begin, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    last = data.index(b"IEND") - 4
+    path.write_bytes(data[:begin] + data[end:last] + data[begin:end] + data[last:])
+    for how in WAYS:
+        assert shape(path, how) == decode(path, how).shape[:2]
+    assert shape(path, WAYS[0]) == (90, 50)
+    assert shape(path, WAYS[0], upright=False) == (50, 90)
+
+
+def test_files_at_their_own_scale_are_upright_and_cropped(tmp_path, paint):
+    path = paint(tmp_path / "a.png", 50, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(read(path), tmp_path / "turned.png", exif=exif)
+    whole = np.asarray(read(path))
+    files = Files([path, turned], Decoding(None, "bicubic", None))
+    assert np.array_equal(files.image(0), whole) and np.array_equal(files.image(1), np.rot90(whole, -1))
+    files = Files([path, turned], Decoding(None, "bicubic", (20, 30)))
+    assert np.array_equal(files.image(0), whole[10:30, 10:40])
+    assert np.array_equal(files.image(1), np.rot90(whole, -1)[15:35, 5:35])
+    assert files.squares([1, 0]).shape == (2, 20, 20, 3)
+
+
+def test_files_give_what_is_in_them_now(tmp_path, paint):
+    paths = [paint(tmp_path / f"{row}.png", 40 + row, 40) for row in range(3)]
+    files = Files(paths, HOW)
+    assert np.array_equal(files.squares([2, 0, 2]), [middle_square(decode(paths[row], HOW)) for row in (2, 0, 2)])
+    saved(plain(40, 40, "red"), paths[0])
+    assert_all(files.image(0), (255, 0, 0))
+
+
+def test_files_name_the_bad_one(tmp_path, paint):
     (tmp_path / "bad.png").write_text("no")
-    paths = [paint(tmp_path / "a.png"), tmp_path / "bad.png"]
-    with pytest.raises(UserError, match=r"bad\.png: not a readable image"):
-        decode_all(paths, HOW, tmp_path, lambda *call: None)
+    for bad in ("bad.png", "missing.png"):
+        with pytest.raises(UserError, match=rf"{bad}: not a readable image"):
+            Files([paint(tmp_path / "a.png"), tmp_path / bad], HOW)
+
+
+def test_no_files():
+    assert Files([], HOW).shapes.shape == (0, 2)
+
+
+def test_a_large_jpeg_at_its_own_scale_is_whole(tmp_path, paint):
+    path = paint(tmp_path / "a.jpg", 200, 150)
+    assert np.array_equal(decode(path, Decoding(None, "bicubic", None)), np.asarray(read(path)))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_several_ways_at_once_are_each_what_decode_gives(turned, ending):
+    ways = [Decoding(size, "bicubic", crop) for size in (8, 20, 40, None, 32) for crop in (None, (30, 45))]
+    for path in turned(ending, 130, 100):
+        for image, how in zip(decode_each(path, path.read_bytes(), ways), ways, strict=True):
+            assert np.array_equal(image, decode(path, how))
+
+
+def test_pixels_in_parts_share_and_flatten():
+    one, two = np.arange(24, dtype=np.uint8), 100 + np.arange(30, dtype=np.uint8)
+    part, starts = np.array([1, 0, 1, 0], dtype=np.int32), np.array([12, 0, 12, 12])
+    pixels = Pixels((one, two), part, starts, np.array([[2, 3], [2, 2], [2, 3], [2, 2]]))
+    assert np.array_equal(pixels.image(0), two[12:].reshape(2, 3, 3)) and pixels.image(0).base is not None
+    assert np.array_equal(pixels.image(1), one[:12].reshape(2, 2, 3))
+    assert np.array_equal(pixels.image(3), one[12:].reshape(2, 2, 3))
+    assert np.array_equal(pixels.squares([2, 1]), [two[12:].reshape(2, 3, 3)[:, :2], one[:12].reshape(2, 2, 3)])
+    flat, starts = pixels.flat()
+    assert starts.tolist() == [0, 18, 0, 30] and np.array_equal(flat, [*two[12:], *one])
 
 
 def test_middle_square():

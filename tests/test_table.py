@@ -129,6 +129,7 @@ def test_folder_has_no_columns(tmp_path):
     line = "{} names a column, but {} is a folder, not a table"
     assert refusal(tmp_path, group="person") == line.format("data.group = 'person'", tmp_path)
     assert refusal(tmp_path, fold="part") == line.format("folds.fold = 'part'", tmp_path)
+    assert refusal(tmp_path, weight="w") == line.format("data.weight = 'w'", tmp_path)
 
 
 def test_only_one_class(tmp_path):
@@ -241,6 +242,7 @@ def test_missing_column(tmp_path):
     known = {"path": "file", "label": "kind"}
     assert refusal(csv, **known, group="who") == f"{csv}: no column 'who' (data.group); it has: file, kind"
     assert refusal(csv, **known, fold="part") == f"{csv}: no column 'part' (folds.fold); it has: file, kind"
+    assert refusal(csv, **known, weight="w") == f"{csv}: no column 'w' (data.weight); it has: file, kind"
 
 
 def test_table_without_rows(tmp_path):
@@ -292,6 +294,32 @@ def test_own_folds_that_are_no_whole_numbers(tmp_path, cell):
     assert refusal(csv, fold="part").startswith(f"{csv}: fold column 'part' must hold whole numbers (")
 
 
+# ---- sample weights ------------------------------------------------------------------------------------------------
+
+
+def test_weights_follow_their_rows(tmp_path):
+    csv = table(tmp_path, "path,label,w\nc.png,x,0\na.png,y, 2.5 \nb.png,y,1e-3\n")
+    weights = read_samples(csv, weight="w").weights
+    assert weights.dtype == np.float64 and weights.tolist() == [2.5, 0.001, 0.0]
+    assert read_samples(csv).weights is None
+    columns = {"path": ["c.png", "a.png", "b.png"], "label": ["x", "y", "y"], "w": [0, 2.5, 0.001]}
+    pd.DataFrame(columns).to_parquet(tmp_path / "train.parquet")
+    assert read_samples(tmp_path / "train.parquet", weight="w").weights.tolist() == [2.5, 0.001, 0.0]
+
+
+@pytest.mark.parametrize("cell", ["-0.5", "nan", "inf", "1e999", "heavy", "", " "])
+def test_weight_that_is_no_weight(tmp_path, cell):
+    csv = table(tmp_path, f"path,label,id,w\na.png,x,1,1\nb.png,y,2,{cell}\nc.png,y,3,-9\n")
+    assert refusal(csv, id="id", weight="w") == (
+        f"{csv}: weight column 'w' holds {cell!r} in row '2'; want a finite number of 0 or more"
+    )
+
+
+def test_weights_that_are_all_zero(tmp_path):
+    csv = table(tmp_path, "path,label,w\na.png,x,0\nb.png,y,-0.0\n")
+    assert refusal(csv, weight="w") == f"{csv}: weight column 'w' is 0 in every row; there is nothing to learn from"
+
+
 # ---- fingerprint ---------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +333,15 @@ def test_fingerprint_is_the_hash_of_ids_labels_and_sizes(tmp_path):
     assert pair(tmp_path).fingerprint() == hashlib.sha256(b"a.png\0cat\0\0\x003\nb.png\0dog\0\0\x005\n").hexdigest()
     unlabelled = replace(pair(tmp_path), labels=None)
     assert unlabelled.fingerprint() == hashlib.sha256(b"a.png\0\0\0\x003\nb.png\0\0\0\x005\n").hexdigest()
+
+
+def test_fingerprint_covers_weights_only_where_there_are_any(tmp_path):
+    touch(tmp_path, "a.png", text="123")
+    touch(tmp_path, "b.png", text="12345")
+    text = b"a.png\0cat\0\0\x003\x000.5\nb.png\0dog\0\0\x005\x002.0\n"
+    weighted = replace(pair(tmp_path), weights=np.array([0.5, 2.0]))
+    assert weighted.fingerprint() == hashlib.sha256(text).hexdigest()
+    assert replace(weighted, weights=np.array([0.5, 1.0])).fingerprint() != weighted.fingerprint()
 
 
 def test_fingerprint_changes_with_a_label_an_id_or_a_size(tmp_path):

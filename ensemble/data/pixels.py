@@ -3,17 +3,23 @@
 An image is turned upright (EXIF), cut to the run's fixed centre crop if it has one, and scaled so that its shorter
 side is `decode_size`. Its longer side is kept up to twice that, which random crops need; evaluation takes the middle
 square.
+
+`Pixels` lie decoded in memory or in a mapped file (cache.py fills it); `Files` are decoded each time they are asked
+for. Both have `shapes`, `image` and `squares`.
 """
 
+import io
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ensemble import rundir
 from ensemble.errors import UserError
@@ -24,6 +30,7 @@ INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+ORIENTATION = ExifTags.Base.Orientation
 MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut rather than stored
 
 
@@ -48,6 +55,12 @@ class Preprocess:
         """The part that settles the decoded pixels: members that agree in it share them."""
         return Decoding(self.decode_size, self.interpolation, self.crop)
 
+    @property
+    def cropping(self) -> "Decoding":
+        """What training crops are cut from: at least 8/7 of the input's side, the margin of a crop share of 0.875.
+        Where the member's own decoding has less, the pixels are kept at that size too."""
+        return Decoding(max(self.decode_size, self.image_size * 8 // 7), self.interpolation, self.crop)
+
     def save(self, path: Path) -> None:
         rundir.write_json(path, asdict(self))
 
@@ -64,19 +77,23 @@ def load_preprocess(path: Path) -> Preprocess:
 
 @dataclass(frozen=True)
 class Decoding:
-    size: int
+    """size: of the shorter side, pixels; None leaves the image at its own scale. crop: (height, width) or None."""
+
+    size: int | None
     interpolation: str
     crop: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """N decoded images of their own shapes, in one flat uint8 array that may lie on disk.
+    """N decoded images of their own shapes, lying in several flat uint8 arrays that may be mapped files.
 
-    flat: uint8. starts: int64 (N,). shapes: int64 (N, 2), height and width.
+    parts: flat uint8 arrays. part: int32 (N,), which of them holds a row. starts: int64 (N,), where in it the row
+    begins. shapes: int64 (N, 2), height and width. Rows may share their pixels.
     """
 
-    flat: np.ndarray
+    parts: tuple[np.ndarray, ...]
+    part: np.ndarray
     starts: np.ndarray
     shapes: np.ndarray
 
@@ -84,52 +101,117 @@ class Pixels:
         """uint8 (height, width, 3), a view."""
         height, width = self.shapes[row]
         start = self.starts[row]
-        return self.flat[start : start + height * width * 3].reshape(height, width, 3)
+        part: np.ndarray = self.parts[self.part[row]]
+        return part[start : start + height * width * 3].reshape(height, width, 3)
 
     def squares(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """The middle square of each row, uint8 (len(rows), size, size, 3): what evaluation and prediction see."""
         return np.stack([middle_square(self.image(row)) for row in rows])
 
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """All images in one flat uint8 array, in the order of the rows, and where each begins, int64 (N,).
+
+        A new array, to be copied to a device; rows that share their pixels still do.
+        """
+        at: dict[tuple[int, int], int] = {}
+        rows = []
+        end = 0
+        for row, place in enumerate(zip(self.part.tolist(), self.starts.tolist(), strict=True)):
+            if place not in at:
+                at[place] = end
+                end += int(self.shapes[row].prod()) * 3
+                rows.append(row)
+        flat = np.empty(end, dtype=np.uint8)
+        end = 0
+        for row in rows:
+            image = self.image(row).reshape(-1)
+            flat[end : end + image.size] = image
+            end += image.size
+        places = zip(self.part.tolist(), self.starts.tolist(), strict=True)
+        return flat, np.array([at[place] for place in places], dtype=np.int64)
+
+
+class Files:
+    """N image files with the surface of `Pixels`, each read and decoded anew whenever it is asked for.
+
+    paths: N files. how: its size may be None. shapes: int64 (N, 2), height and width of what `image` gives.
+    """
+
+    def __init__(self, paths: Sequence[Path], how: Decoding) -> None:
+        """Read all headers, in parallel. Raises UserError that names an unreadable image."""
+        self.paths = tuple(paths)
+        self.how = how
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            shapes = list(pool.map(lambda path: shape(path, how), self.paths))
+        self.shapes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
+
+    def image(self, row: int) -> np.ndarray:
+        """uint8 (height, width, 3). Raises UserError that names the file."""
+        return decode(self.paths[row], self.how)
+
+    def squares(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The middle square of each row, uint8 (len(rows), size, size, 3), decoded in parallel. Not for size None,
+        where the squares differ in size. Raises UserError that names the file."""
+        paths = [self.paths[row] for row in rows]
+        return np.stack([middle_square(image) for image in decoded(paths, self.how)])
+
 
 def decode(path: Path, how: Decoding) -> np.ndarray:
-    """Decode one file to uint8 (height, width, 3) with shorter side `how.size`.
+    """Decode one file to uint8 (height, width, 3) with shorter side `how.size`, or at its own scale for None.
 
     Grey, palette, CMYK and 16-bit images become RGB; transparent ones are laid on white, as viewers show them. Raises
     UserError that names the file.
     """
-    try:
-        with Image.open(path) as file:
-            if how.crop is None:
-                # JPEG's own scaling by 2, 4 or 8 while it decodes, kept at twice the size wanted: 2.7x faster on
-                # 1,024 px photos, nothing to tell on those of 256 px.
-                file.draft(None, (2 * how.size, 2 * how.size))
-            image = _rgb(ImageOps.exif_transpose(file))
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-        reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error).replace(str(path), "it")
-        raise UserError(f"{path}: not a readable image ({reason}); replace it or remove it") from None
+    return decode_each(path, read(path), [how])[0]
+
+
+def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.ndarray]:
+    """Decode the bytes of one file in several ways, each to exactly what `decode` gives.
+
+    The file is decoded once for all ways that want the same of JPEG's scales, so once for a file of any other kind.
+    Raises UserError that names `path`.
+    """
+    upright: dict[tuple[int, int], Image.Image] = {}
+    images = []
+    for how in hows:
+        with _opened(path, data, how) as file:
+            if file.size not in upright:
+                upright[file.size] = _rgb(ImageOps.exif_transpose(file))
+            image = upright[file.size]
+        if how.crop is not None:
+            image = _middle(image, how.crop[1], how.crop[0])
+        short = min(image.size)
+        image = _middle(image, MAX_ASPECT * short, MAX_ASPECT * short)
+        if how.size is not None:
+            image = image.resize(_scaled(image.size, how.size), INTERPOLATION[how.interpolation])
+        images.append(np.asarray(image))
+    return images
+
+
+def shape(path: Path, how: Decoding, upright: bool = True) -> tuple[int, int]:
+    """Height and width of what `decode` gives, from the header. Raises UserError that names the file.
+
+    upright: False leaves the EXIF orientation aside, so that the two may be swapped (and a crop is another one). A PNG
+    may carry it behind its pixels, which are then decoded too.
+    """
+    with _naming(path), path.open("rb") as stream, _opened(path, stream, how) as file:
+        width, height = file.size
+        # a TIFF's size is upright from the start
+        if upright and file.format != "TIFF" and file.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+            width, height = height, width
     if how.crop is not None:
-        image = _middle(image, how.crop[1], how.crop[0])
-    short = min(image.size)
-    image = _middle(image, MAX_ASPECT * short, MAX_ASPECT * short)
-    width, height = (max(how.size, round(side * how.size / short)) for side in image.size)
-    return np.asarray(image.resize((width, height), INTERPOLATION[how.interpolation]))
+        width, height = min(width, how.crop[1]), min(height, how.crop[0])
+    short = min(width, height)
+    width, height = min(width, MAX_ASPECT * short), min(height, MAX_ASPECT * short)
+    if how.size is not None:
+        width, height = _scaled((width, height), how.size)
+    return height, width
 
 
-def decode_all(paths: Sequence[Path], how: Decoding, folder: Path, show: Callable[[str, float, float], None]) -> Pixels:
-    """Decode every file once, in parallel, into a file without a name in `folder`: it is gone when the process is,
-    however that ends, and the page cache keeps it in memory as far as there is room."""
-    starts, shapes = [], []
-    end = 0
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for row, image in enumerate(decoded(paths, how)):
-            file.write(image.data)
-            starts.append(end)
-            shapes.append(image.shape[:2])
-            end += image.nbytes
-            show(f"decoding to {how.size} px", row + 1, len(paths))
-        file.flush()
-        flat = np.memmap(file, dtype=np.uint8, mode="r", shape=(end,))
-    return Pixels(flat, np.array(starts, dtype=np.int64), np.array(shapes, dtype=np.int64))
+def read(path: Path) -> bytes:
+    """The bytes of an image file. Raises UserError that names it."""
+    with _naming(path):
+        return path.read_bytes()
 
 
 def decoded(paths: Sequence[Path], how: Decoding, chunk: int = 256) -> Iterator[np.ndarray]:
@@ -145,6 +227,34 @@ def middle_square(image: np.ndarray) -> np.ndarray:
     size = min(height, width)
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]
+
+
+@contextmanager
+def _opened(path: Path, source: bytes | BinaryIO, how: Decoding) -> Iterator[Image.Image]:
+    """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
+    with _naming(path), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        if how.crop is None and how.size is not None:
+            # JPEG's own scaling by 2, 4 or 8 while it decodes, kept at twice the size wanted: 2.7x faster on
+            # 1,024 px photos, nothing to tell on those of 256 px.
+            file.draft(None, (2 * how.size, 2 * how.size))
+        yield file
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raise whatever PIL or the file system says of an image as one UserError."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+        empty = path.is_file() and path.stat().st_size == 0
+        reason = "empty file" if empty else re.sub(r"<_io\.[^>]*>", "'it'", str(error).replace(str(path), "it"))
+        raise UserError(f"{path}: not a readable image ({reason}); replace it or remove it") from None
+
+
+def _scaled(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """`size` scaled so that its shorter side is `short`."""
+    width, height = (max(short, round(side * short / min(size))) for side in size)
+    return width, height
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -26,6 +26,7 @@ class Samples:
     ids: unique str, (N,). paths: N files that exist. labels: int64 (N,), indices into `classes`, or None.
     groups: str (N,) or None; rows of one group stay on one side of every fold.
     folds: int64 (N,) or None, the user's own; -1 for rows never validated.
+    weights: float64 (N,) or None, finite and 0 or more: how much a row counts in the training loss.
     """
 
     ids: np.ndarray
@@ -34,18 +35,21 @@ class Samples:
     classes: tuple[str, ...]
     groups: np.ndarray | None = None
     folds: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids, labels, groups, own folds and file sizes, whatever the order of the rows."""
+        """SHA-256 over ids, labels, groups, own folds, file sizes and (where there are any) weights, whatever the order
+        of the rows."""
         digest = hashlib.sha256()
         for row in np.argsort(self.ids):
             label = "" if self.labels is None else self.classes[self.labels[row]]
             group = "" if self.groups is None else self.groups[row]
             fold = "" if self.folds is None else self.folds[row]
-            parts = (self.ids[row], label, group, fold, self.paths[row].stat().st_size)
+            weight = () if self.weights is None else (float(self.weights[row]),)
+            parts = (self.ids[row], label, group, fold, self.paths[row].stat().st_size, *weight)
             digest.update(("\0".join(map(str, parts)) + "\n").encode())
         return digest.hexdigest()
 
@@ -63,17 +67,18 @@ def read_samples(
     group: str | None = None,
     fold: str | None = None,
     images: Path | None = None,
+    weight: str | None = None,
 ) -> Samples:
     """Read labelled images from a folder of class folders or from a table with the columns named.
 
     images: the folder that a table's paths start from; None: the table's own. Without an `id` column the path as
-    written is the id.
+    written is the id. Weights are finite and 0 or more, and not all 0.
     Raises UserError that names the file, the column or the row.
     """
     if source.is_dir():
-        if group or fold:
-            key = "data.group" if group else "folds.fold"
-            raise UserError(f"{key} = {(group or fold)!r} names a column, but {source} is a folder, not a table")
+        for key, column in {"data.group": group, "folds.fold": fold, "data.weight": weight}.items():
+            if column:
+                raise UserError(f"{key} = {column!r} names a column, but {source} is a folder, not a table")
         return _read_class_folders(source)
     table = read_table(source)
     for key, column in {
@@ -82,6 +87,7 @@ def read_samples(
         "data.id": id,
         "data.group": group,
         "folds.fold": fold,
+        "data.weight": weight,
     }.items():
         if column is not None and column not in table.columns:
             raise UserError(f"{source}: no column {column!r} ({key}); it has: {', '.join(table.columns)}")
@@ -94,7 +100,9 @@ def read_samples(
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
     groups = np.array([nfc(text.strip()) for text in table[group]], dtype=np.str_)[order] if group else None
-    return replace(samples, groups=groups, folds=_own_folds(table[fold], source)[order] if fold else None)
+    folds = _own_folds(table[fold], source)[order] if fold else None
+    weights = _weights(table[weight], ids, source)[order] if weight else None
+    return replace(samples, groups=groups, folds=folds, weights=weights)
 
 
 def read_images(source: Path) -> tuple[list[str], list[Path]]:
@@ -206,6 +214,24 @@ def _own_folds(column: pd.Series, source: Path) -> np.ndarray:
             "want 0, 1, ... without gaps, 2 to 127 of them, and -1 or nothing for rows never validated"
         )
     return folds
+
+
+def _weights(column: pd.Series, ids: Sequence[str], source: Path) -> np.ndarray:
+    """Sample weights, float64 (N,), in the table's order; ids: those of the rows, for the error."""
+    weights = np.empty(len(column))
+    for row, text in enumerate(column):
+        try:
+            weights[row] = float(text)
+        except ValueError:
+            weights[row] = np.nan
+        if not (np.isfinite(weights[row]) and weights[row] >= 0):
+            raise UserError(
+                f"{source}: weight column {column.name!r} holds {text!r} in row {ids[row]!r}; "
+                "want a finite number of 0 or more"
+            )
+    if not weights.any():
+        raise UserError(f"{source}: weight column {column.name!r} is 0 in every row; there is nothing to learn from")
+    return weights
 
 
 def _refuse_empty(table: pd.DataFrame, columns: list[str], source: Path) -> None:
