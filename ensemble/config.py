@@ -14,6 +14,7 @@ from ensemble.errors import UserError
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Strategy = Literal["scratch", "probe", "partial", "full", "probe-then-partial", "probe-then-full"]
 
 
 class Table(BaseModel):
@@ -31,6 +32,9 @@ class Data(Table):
     label: str = "label"
     id: str | None = None  # None: the path as written is the id
     group: str | None = None
+    weight: str | None = None  # a column of sample weights
+    cache: str = "auto"  # folder of decoded pixels; "auto": the user's cache folder; "off": decode in every epoch
+    cache_limit_gb: Positive = 50.0
 
 
 class Folds(Table):
@@ -40,23 +44,47 @@ class Folds(Table):
 
 
 class Train(Table):
+    strategy: Strategy | None = None  # None: full, or scratch where there are no weights to start from
+    stages: Count = 2  # of the partial strategies: how many stages from the end are trained, beside the head
     epochs: Count = 12
     batch_size: Annotated[int, Field(ge=2)] = 64  # batch norm has no variance over one image
     lr: Positive = 1e-3
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's rate, as a share of the next one's
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # stochastic depth
+    loss: Literal["cross_entropy", "focal", "class_balanced", "logit_adjusted"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 turns it off
+    keep: Literal["last", "best"] = "last"  # "best" looks at the held-out rows: their score is then optimistic
+    crop_size: Annotated[int, Field(ge=8)] | None = None  # side of the training crops; None: the image_size
     crop_area: tuple[Fraction, Fraction] = (0.35, 1.0)  # random resized crop: least and largest share of the area
     hflip: bool = True
+    vflip: bool = False
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
     color_jitter: Fraction = 0.2
-    trainable: Literal["all", "head"] | Count = "all"  # or the last n stages, and the head
+    trivial_augment: bool = False
+    erase: Fraction = 0.0  # share of the images with a random box erased
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 turns it off
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # "auto": found by timed steps, here and in the next three
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    micro_batch: Literal["auto"] | Count = "auto"  # images at a time; their gradients add up to batch_size
 
     @model_validator(mode="after")
     def _crop_area_in_order(self) -> "Train":
         low, high = self.crop_area
         if not 0 < low <= high:
             raise ValueError(f"crop_area = [{low}, {high}] must be two shares with 0 < first <= second")
+        return self
+
+    @model_validator(mode="after")
+    def _one_remedy_for_imbalance(self) -> "Train":
+        if self.sampler == "balanced" and self.loss in ("class_balanced", "logit_adjusted"):
+            raise ValueError(f"sampler = 'balanced' and loss = {self.loss!r} mend the same imbalance twice: take one")
         return self
 
 
@@ -69,7 +97,7 @@ class Backbone(Table):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     timm: str
     pretrained: bool = True  # False trains from scratch
-    weights: Path | None = None  # a safetensors file, instead of timm's hub weights
+    weights: Path | None = None  # a safetensors file or a member of another run, instead of timm's hub weights
     image_size: Annotated[int, Field(ge=8)] | None = None
     train: dict[str, Any] = {}
 
@@ -77,6 +105,7 @@ class Backbone(Table):
 class Config(Table):
     run: Path
     seed: Annotated[int, Field(ge=0)] = 0
+    workers: Literal["auto"] | Count = "auto"  # processes that train side by side
     data: Data
     folds: Folds = Folds()
     train: Train = Train()
@@ -95,8 +124,15 @@ class Config(Table):
 
 
 def train_settings(config: Config, backbone: Backbone) -> Train:
-    """The [train] table with this backbone's own `train = {...}` laid over it."""
-    return Train.model_validate({**config.train.model_dump(), **backbone.train})
+    """The [train] table with this backbone's own `train = {...}` laid over it, and the strategy settled."""
+    settings = Train.model_validate({**config.train.model_dump(), **backbone.train})
+    if settings.strategy is None:
+        return settings.model_copy(update={"strategy": "full" if starts_trained(backbone) else "scratch"})
+    return settings
+
+
+def starts_trained(backbone: Backbone) -> bool:
+    return backbone.pretrained or backbone.weights is not None
 
 
 def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
@@ -118,9 +154,16 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         config = Config.model_validate(values)
         for index, backbone in enumerate(config.backbone):
             try:
-                train_settings(config, backbone)
+                strategy = train_settings(config, backbone).strategy
             except ValidationError as error:
                 raise UserError(f"{path}: {_say(error, ('backbone', index, 'train'), Train)}") from None
+            if strategy == "scratch" and backbone.weights is not None:
+                raise UserError(f"{path}: backbone {backbone.name!r}: scratch starts without weights; remove weights")
+            if strategy not in ("scratch", "full") and not starts_trained(backbone):
+                raise UserError(
+                    f"{path}: backbone {backbone.name!r}: strategy {strategy!r} needs weights to start from; "
+                    "give some, or use strategy = \"scratch\""
+                )
     except ValidationError as error:
         raise UserError(f"{path}: {_say(error, (), Config)}") from None
     return config

@@ -2,7 +2,7 @@
 
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json
-      convnext/settings.json  preprocess.json
+      convnext/settings.json  preprocess.json  numerics.json  probe.safetensors
       convnext/fold0/model.safetensors  oof.safetensors  log.jsonl  state/  done.json (last)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors
@@ -43,6 +43,14 @@ def provenance_json(run: Path) -> Path:
 
 def settings_json(run: Path, member: str) -> Path:
     return run / member / "settings.json"
+
+
+def numerics_json(run: Path, member: str) -> Path:
+    return run / member / "numerics.json"
+
+
+def probe_file(run: Path, member: str) -> Path:
+    return run / member / "probe.safetensors"
 
 
 def preprocess_json(run: Path, member: str) -> Path:
@@ -109,6 +117,12 @@ def folds_of(run: Path, member: str) -> list[int]:
     """Fold numbers that `member` has a directory for, in numeric order (fold10 after fold9)."""
     found = (re.fullmatch(r"fold(\d+)", path.name) for path in (run / member).glob("fold*"))
     return sorted(int(match[1]) for match in found if match)
+
+
+def is_optimistic(run: Path, member: str) -> bool:
+    """True if each fold of the member kept the epoch that was best on its held-out rows."""
+    path = settings_json(run, member)
+    return path.is_file() and read_json(path).get("keep") == "best"
 
 
 def is_begun(run: Path, member: str = "*") -> bool:

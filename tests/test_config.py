@@ -37,7 +37,7 @@ ema = 0
 crop_area = [0.5, 0.9]
 hflip = false
 color_jitter = 0.1
-trainable = 2
+strategy = "partial"
 
 [tta]
 views = ["identity"]
@@ -53,7 +53,7 @@ timm = "swin_tiny_patch4_window7_224"
 pretrained = false
 weights = "weights/own.safetensors"
 image_size = 224
-train = { lr = 1e-4, trainable = "head", crop_area = [0.2, 1.0] }
+train = { lr = 1e-4, strategy = "probe", crop_area = [0.2, 1.0] }
 """
 
 SHORT = """
@@ -100,7 +100,7 @@ def refusal(load, tmp_path):
 
 
 def test_full_file(load):
-    own = {"lr": 1e-4, "trainable": "head", "crop_area": [0.2, 1.0]}
+    own = {"lr": 1e-4, "strategy": "probe", "crop_area": [0.2, 1.0]}
     swin = Backbone(
         name="swin",
         timm="swin_tiny_patch4_window7_224",
@@ -133,7 +133,7 @@ def test_full_file(load):
             crop_area=(0.5, 0.9),
             hflip=False,
             color_jitter=0.1,
-            trainable=2,
+            strategy="partial",
         ),
         tta=Tta(views=("identity",), batch_size=16),
         backbone=(Backbone(name="convnext", timm="convnext_tiny.fb_in22k_ft_in1k"), swin),
@@ -151,7 +151,7 @@ def test_backbones_own_train_settings_lie_over_the_common_ones(load):
     config = load(FULL)
     common, own = (train_settings(config, backbone) for backbone in config.backbone)
     assert common == config.train
-    assert (own.lr, own.trainable, own.crop_area) == (1e-4, "head", (0.2, 1.0))
+    assert (own.lr, own.strategy, own.crop_area) == (1e-4, "probe", (0.2, 1.0))
     assert (own.epochs, own.hflip, own.ema) == (3, False, 0.0)
 
 
@@ -169,7 +169,8 @@ def test_unknown_key_is_answered_with_the_nearest(refusal):
 
 def test_unknown_key_near_to_none_is_answered_with_all_of_them(refusal):
     assert refusal(SHORT + "\n[folds]\nzzz = 1") == "unknown key folds.zzz; known keys: k, method, fold"
-    assert refusal("zzz = 1\n" + SHORT) == "unknown key zzz; known keys: run, seed, data, folds, train, tta, backbone"
+    known = "run, seed, workers, data, folds, train, tta, backbone"
+    assert refusal("zzz = 1\n" + SHORT) == f"unknown key zzz; known keys: {known}"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,11 @@ def test_missing_key(refusal, line, key):
         ("[train]\nlr = inf", "train.lr = inf: input should be a finite number"),
         ("[train]\nlr = -1", "train.lr = -1: input should be greater than 0"),
         ("[train]\nema = 1", "train.ema = 1: input should be less than 1"),
-        ("[train]\ntrainable = 'body'", "train.trainable = 'body': input should be 'all' or 'head'"),
+        ("[train]\nstrategy = 'body'", "train.strategy = 'body': input should be 'scratch', 'probe', 'partial', "),
+        (
+            "[train]\nsampler = 'balanced'\nloss = 'logit_adjusted'",
+            "sampler = 'balanced' and loss = 'logit_adjusted' mend the same imbalance twice: take one",
+        ),
         ("[train]\ncrop_area = 0.5", "train.crop_area = 0.5: input should be a valid tuple"),
         ("[train]\ncrop_area = [0.5]", "train.crop_area.1 is missing"),
         ("[train]\ncrop_area = [0.5, 2]", "train.crop_area.1 = 2: input should be less than or equal to 1"),
@@ -271,7 +276,7 @@ def test_set_changes_any_key(load):
     assert (config.train.epochs, config.train.hflip, config.train.crop_area) == (9, True, (0.1, 0.2))
     assert config.tta.views == ("hflip", "identity")
     convnext, swin = config.backbone
-    assert (swin.timm, swin.train["lr"], swin.train["trainable"]) == ("swin_s3_tiny_224", 0.5, "head")
+    assert (swin.timm, swin.train["lr"], swin.train["strategy"]) == ("swin_s3_tiny_224", 0.5, "probe")
     assert convnext.train == {"epochs": 4}
 
 
@@ -329,7 +334,7 @@ def test_config_written_and_read_again_is_the_same(load, text):
 
 def test_written_file_names_every_default(load):
     values = tomllib.loads(to_toml(load(SHORT)))
-    assert values["train"] == {**Train().model_dump(), "crop_area": [0.35, 1.0]}
+    assert values["train"] == {**Train().model_dump(exclude_none=True), "crop_area": [0.35, 1.0]}
     assert values["backbone"] == [{"name": "net", "timm": "test_resnet", "pretrained": True}]
 
 

@@ -18,12 +18,15 @@ from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
+from ensemble.train.clock import Clock
 from ensemble.train.fit import job_seed, learning_rate
-from ensemble.train.jobs import Clock, _out_of_memory, train_folds
+from ensemble.train.jobs import train_folds
+from ensemble.train.numerics import is_out_of_memory
 
 TINY = """
 run = "{run}"
 seed = 0
+workers = 1
 [data]
 train = "{train}"
 image_size = 32
@@ -232,12 +235,11 @@ def test_a_job_that_another_process_holds_is_left_to_it(experiment, tmp_path):
     assert rundir.is_done(rundir.fold_dir(tmp_path / "run", "resnet", 1)) and not rundir.is_done(directory)
 
 
-def test_out_of_memory_is_one_line_and_other_errors_are_not_hidden():
+def test_an_allocation_that_failed_is_told_from_other_errors():
     with pytest.raises(RuntimeError) as full:
         torch.empty(2**60, dtype=torch.uint8)
-    assert _out_of_memory(full.value, "big", 3) == "big fold 3: out of memory; lower its batch_size or its image_size"
-    with pytest.raises(RuntimeError, match="a bug"):
-        _out_of_memory(RuntimeError("a bug"), "big", 3)
+    assert is_out_of_memory(full.value) and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("a bug"))
 
 
 def test_provenance_needs_no_git(experiment, tmp_path, monkeypatch):

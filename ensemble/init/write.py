@@ -101,7 +101,7 @@ def settings(
             "warmup_epochs", usual.warmup_epochs, "while the learning rate rises; then it falls as a cosine", off=True
         ),
         _row("ema", usual.ema, "decay of the averaged weights that are kept; 0 keeps the last ones", off=True),
-        _row("trainable", usual.trainable, 'or "head", or a number of last stages: faster', off=True),
+        _row("strategy", "full", '"probe" or "partial" are faster, "probe-then-full" is often better', off=True),
         "",
         "[tta]",
         _row("views", tta.views, 'averaged at prediction; only "identity" where hflip is false'),

@@ -5,28 +5,46 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ensemble import rundir
-from ensemble.backbones import moving_average, parameter_groups, train_mode
+from ensemble.backbones import classifier, moving_average, parameter_groups, train_mode
 from ensemble.config import Train
-from ensemble.data.pixels import Pixels, Preprocess
-from ensemble.device import autocast, in_layout, to_device
+from ensemble.data.pixels import Files, Pixels, Preprocess
+from ensemble.device import to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import Logits
-from ensemble.train.augment import color_factors, color_jitter, random_crops
-from ensemble.tta.predict import forward_views, normalise
+from ensemble.train.augment import finish
+from ensemble.train.batches import batches, cutter
+from ensemble.train.losses import RowLosses, class_counts, make_loss, row_weights
+from ensemble.train.mix import mix
+from ensemble.train.numerics import Numerics, autocast_as, is_out_of_memory, laid_out
+from ensemble.train.sampling import epoch_rows
+from ensemble.train.state import load_state, save_state
+from ensemble.tta.predict import forward_views
 
 Report = Callable[[str, float, int, int], None]  # where it is, mean loss, images since the last call, images left
+Head = tuple[torch.Tensor, torch.Tensor]  # float32 (C, D) and (C,): a classifier to start from
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is learned from: N rows. labels: int64 (N,). folds: int8 (N,), -1 for rows that every fold is trained on.
+    weights: float64 (N,) or None. shown: the pixels that training crops are cut from. judged: those of evaluation."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    folds: np.ndarray
+    classes: tuple[str, ...]
+    weights: np.ndarray | None
+    shown: Pixels | Files
+    judged: Pixels | Files
 
 
 def job_seed(seed: int, *parts: str | int) -> int:
@@ -41,67 +59,120 @@ def learning_rate(step: float, steps: int, warmup: float, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
 
 
+def looked_at(epochs: int, keep: str) -> set[int]:
+    """The epochs (from 1) after which the held-out rows are scored, so that the log can tell how many would have been
+    enough: each quarter, half-way in short runs (it takes 2 to 3 % of the time), and all where the best is kept."""
+    if keep == "best":
+        return set(range(1, epochs + 1))
+    quarters = (1, 2, 3) if epochs >= 8 else (2,)
+    return {epochs * quarter // 4 for quarter in quarters} - {0}
+
+
 def fit(
     directory: Path,
     member: str,
     fold: int,
     create: Callable[[], torch.nn.Module],
     preprocess: Preprocess,
-    pixels: Pixels,
-    ids: np.ndarray,
-    labels: np.ndarray,
-    folds: np.ndarray,
-    classes: tuple[str, ...],
+    data: Labelled,
     settings: Train,
+    numerics: Numerics,
+    head: Head | None,
     views: tuple[str, ...],
     eval_batch: int,
     seed: int,
     device: torch.device,
     report: Report,
+    say: Callable[[str], None],
 ) -> float:
-    """Train on the rows of the other folds, evaluate once on this fold's, and write weights, logits and done marker.
+    """Train on the rows of the other folds, evaluate on this fold's, and write weights, logits and done marker.
     Returns the seconds that the epochs took.
 
-    ids (N,), labels int64 (N,), folds int8 (N,) and pixels are of the same N rows. A row of fold -1 is trained on in
-    every fold. Goes on from the last whole epoch if `directory` holds one. The last epoch's (averaged) weights are
-    kept: the held-out rows choose nothing. The log's lr is that of the epoch's last step. Raises RunFailure on a loss
-    that is not finite.
+    head: where the classifier starts; None leaves it as created. Goes on from the last whole epoch if `directory` holds
+    one. The last epoch's (averaged) weights are kept and the held-out rows choose nothing, unless settings.keep is
+    "best". The log's lr is that of the epoch's last step. Raises RunFailure on a loss that is not finite, and where not
+    even two images fit into memory.
     """
     torch.manual_seed(job_seed(seed, member, fold))
-    model = to_device(create(), device)
-    train_rows = np.flatnonzero(folds != fold)
+    model = to_device(create(), device, numerics.memory_format)
+    if head is not None:
+        layer = classifier(model)
+        with torch.no_grad():
+            layer.weight.copy_(head[0])
+            layer.bias.copy_(head[1])
+    train_rows, held_out = np.flatnonzero(data.folds != fold), np.flatnonzero(data.folds == fold)
     batch_size = min(settings.batch_size, len(train_rows))
     steps = len(train_rows) // batch_size
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay, settings.layer_decay), lr=settings.lr, fused=device.type != "mps"
+    )
     average = moving_average(model, settings.ema) if settings.ema else None
-    log = _load_state(rundir.state_file(directory), model, average, optimizer)
+    best, log = load_state(rundir.state_file(directory), model, average, optimizer)
+    if numerics.compile:
+        model.compile()
+    micro_batch = log[-1]["micro_batch"] if log else numerics.micro_batch
     if not log:
         rundir.write_text(rundir.log_file(directory), "")  # from here on the run's settings are settled (`is_begun`)
+    weights = np.zeros(len(data.ids), dtype=np.float32)
+    weights[train_rows] = row_weights(data.weights, train_rows)
+    counts = class_counts(data.labels, train_rows, weights[train_rows], len(data.classes))
+    loss_of = make_loss(settings.loss, counts, device, settings.label_smoothing, settings.focal_gamma)
+    # The bare logits of this loss are those of balanced classes: the held-out rows have the prior back.
+    prior = np.log(np.maximum(counts, 0.5) / len(train_rows)) if settings.loss == "logit_adjusted" else 0.0
+    cut = cutter(data.shown, device, torch.get_num_threads())
+    looks = looked_at(settings.epochs, settings.keep)
+
+    def score(kept: torch.nn.Module) -> dict[str, float]:
+        values = held_out_logits(kept, data, held_out, preprocess, ("identity",), eval_batch, device)
+        to_device(kept, device, numerics.memory_format)  # as a resumed run finds it
+        return scores(values[0] + prior, data.labels[held_out])
 
     for epoch in range(len(log), settings.epochs):
         started = time.monotonic()
         torch.manual_seed(job_seed(seed, member, fold, epoch))  # dropout and stochastic depth
         rng = np.random.default_rng(job_seed(seed, member, fold, epoch))
-        order = rng.permutation(train_rows)[: steps * batch_size].reshape(steps, batch_size)
+        mixing = np.random.default_rng(job_seed(seed, member, fold, epoch, "mix"))
+        order = epoch_rows(rng, train_rows, data.labels, settings.sampler)
+        order = order[: steps * batch_size].reshape(steps, batch_size)
         train_mode(model)
         total = torch.zeros((), device=device)
-        for step, (crops, factors, rows) in enumerate(_batches(rng, pixels, order, preprocess.image_size, settings)):
+        for step, (batch, draws, rows) in enumerate(
+            batches(rng, data.shown, cut, order, settings.crop_size or preprocess.image_size, settings)
+        ):
             rate = learning_rate(
                 epoch * steps + step, settings.epochs * steps, settings.warmup_epochs * steps, settings.lr
             )
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            images = crops.to(device, non_blocking=True).float() / 255
-            images = in_layout(normalise(color_jitter(images, factors.to(device)) * 255, preprocess))
-            target = torch.from_numpy(labels[rows]).to(device)
-            with autocast(device):
-                loss = F.cross_entropy(model(images), target, label_smoothing=settings.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+            channels_last = numerics.memory_format == "channels_last"
+            images = finish(batch, draws, preprocess.mean, preprocess.std, channels_last)
+            images, partner, share = mix(mixing, images, settings.mixup, settings.cutmix)
+            labels = torch.from_numpy(data.labels[rows]).to(device)
+            targets = [(labels, torch.from_numpy(weights[rows]).to(device))]
+            if settings.mixup or settings.cutmix:
+                first, weight = targets[0]
+                targets = [(first, weight * share), (first[partner], weight[partner] * (1 - share))]
+            while True:
+                try:
+                    total += gradients(model, laid_out(images, numerics), targets, loss_of, micro_batch, numerics)
+                    break
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                optimizer.zero_grad(set_to_none=True)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if micro_batch < 4:
+                    raise RunFailure(f"{member} fold {fold}: out of memory at {micro_batch} images; lower image_size")
+                micro_batch = min(micro_batch, batch_size) // 2
+                say(
+                    f"{member} fold {fold}: out of memory; goes on with {micro_batch} images at a time, whose "
+                    f"gradients add up to batches of {batch_size} as before"
+                )
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update(model, step=epoch * steps + step)
-            total += loss.detach()
             if step % 8 == 7 or step == steps - 1:  # reading the loss makes a GPU wait
                 left = ((settings.epochs - epoch) * steps - step - 1) * batch_size
                 place = f"{member} fold {fold} epoch {epoch + 1}/{settings.epochs}"
@@ -114,92 +185,102 @@ def fit(
                 f"{member} fold {fold}: the loss turned {mean} in epoch {epoch + 1}; lower its lr (now {settings.lr:g})"
             )
         seconds = time.monotonic() - started
-        speed = round(steps * batch_size / seconds, 1)
-        log.append(
-            {"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": round(seconds, 2), "images_per_second": speed}
-        )
-        _save_state(rundir.state_file(directory), model, average, optimizer, log)
-        rundir.write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in log))
+        line = {"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": round(seconds, 2)}
+        line |= {"images_per_second": round(steps * batch_size / seconds, 1), "micro_batch": micro_batch}
+        if epoch + 1 in looks:
+            kept = model if average is None else average.module
+            line |= score(kept)
+            past = [old["held_out_log_loss"] for old in log if "held_out_log_loss" in old]
+            if settings.keep == "best" and line["held_out_log_loss"] < min(past, default=math.inf):
+                best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
+        log.append(line)
+        save_state(rundir.state_file(directory), model, average, optimizer, best, log)
+        _write_log(directory, log)
 
-    final = (model if average is None else average.module).eval()
-    held_out = np.flatnonzero(folds == fold)
-    values = np.concatenate(
-        [
-            forward_views(final, pixels.squares(rows), preprocess, views, eval_batch, device)
-            for rows in np.array_split(held_out, math.ceil(len(held_out) / (8 * eval_batch)))
-        ],
-        axis=1,
-    )
+    final = model if average is None else average.module
+    if best:
+        final.load_state_dict(best)
+    values = held_out_logits(final, data, held_out, preprocess, views, eval_batch, device)
     if not np.isfinite(values).all():
         raise RunFailure(f"{member} fold {fold}: its logits are not finite; lower its lr (now {settings.lr:g})")
-    weights = {name: value.cpu().contiguous() for name, value in final.state_dict().items()}
-    with rundir.replacing(rundir.model_file(directory)) as temporary:
-        save_file(weights, temporary)
-    Logits(ids[held_out], views, classes, values, {"member": member, "fold": str(fold)}).save(
-        rundir.oof_file(directory)
-    )
-    files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
+    if settings.keep == "last" and "identity" in views:
+        log[-1] |= scores(values[views.index("identity")] + prior, data.labels[held_out])
+        _write_log(directory, log)
     seconds = sum(line["seconds"] for line in log)
-    rundir.mark_done(directory, files, seconds=round(seconds, 1))
-    shutil.rmtree(rundir.state_file(directory).parent, ignore_errors=True)
+    finish_fold(directory, member, fold, final, data.ids[held_out], data.classes, views, values, seconds)
     return float(seconds)
 
 
-def _batches(
-    rng: np.random.Generator, pixels: Pixels, order: np.ndarray, size: int, settings: Train
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, np.ndarray]]:
-    """Crops (uint8), colour factors and rows of each step; the next is made while the last one is trained on."""
+def gradients(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    targets: list[tuple[torch.Tensor, torch.Tensor]],
+    loss_of: RowLosses,
+    micro_batch: int,
+    numerics: Numerics,
+) -> torch.Tensor:
+    """Add the gradients of a batch's mean loss, `micro_batch` images at a time; returns the loss.
 
-    def make(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        crops = random_crops(rng, pixels, rows, size, settings.crop_area, settings.hflip)
-        return crops, color_factors(rng, len(rows), settings.color_jitter), rows
+    images: float32 (B, 3, H, W). targets: labels int64 (B,) and the weights float32 (B,) of their losses.
+    """
+    total = torch.zeros((), device=images.device)
+    for start in range(0, len(images), micro_batch):
+        part = slice(start, start + micro_batch)
+        with autocast_as(images.device, numerics):
+            logits = model(images[part])
+        loss = torch.stack([(loss_of(logits, labels[part]) * weight[part]).sum() for labels, weight in targets]).sum()
+        loss = loss / len(images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
 
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(make, order[0])
-        for rows in order[1:]:
-            ready = coming.result()
-            coming = ahead.submit(make, rows)
-            yield ready
-        yield coming.result()
+
+def held_out_logits(
+    model: torch.nn.Module,
+    data: Labelled,
+    rows: np.ndarray,
+    preprocess: Preprocess,
+    views: tuple[str, ...],
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """float32 (V, len(rows), C), by the function that prediction uses, in the layout that it uses."""
+    to_device(model, device).eval()
+    parts = np.array_split(rows, math.ceil(len(rows) / (8 * batch_size)))
+    values = [forward_views(model, data.judged.squares(part), preprocess, views, batch_size, device) for part in parts]
+    return np.concatenate(values, axis=1)
 
 
-def _save_state(
-    path: Path, model: torch.nn.Module, average: Any, optimizer: torch.optim.Optimizer, log: list[dict[str, Any]]
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Log loss and accuracy of logits float32 (n, C), for the log."""
+    values = torch.from_numpy(logits).double()
+    target = torch.from_numpy(labels)
+    return {
+        "held_out_log_loss": round(torch.nn.functional.cross_entropy(values, target).item(), 5),
+        "held_out_accuracy": round((values.argmax(1) == target).double().mean().item(), 5),
+    }
+
+
+def finish_fold(
+    directory: Path,
+    member: str,
+    fold: int,
+    model: torch.nn.Module,
+    ids: np.ndarray,
+    classes: tuple[str, ...],
+    views: tuple[str, ...],
+    values: np.ndarray,
+    seconds: float,
 ) -> None:
-    """All that the next epoch needs, in one safetensors file that is there whole or not at all."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    with rundir.replacing(path) as temporary:
-        save_file(
-            {name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, {"log": json.dumps(log)}
-        )
+    """Write a fold's weights, its logits float32 (V, len(ids), C) and, last, its done marker. Its log is there."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    with rundir.replacing(rundir.model_file(directory)) as temporary:
+        save_file(weights, temporary)
+    Logits(ids, views, classes, values, {"member": member, "fold": str(fold)}).save(rundir.oof_file(directory))
+    files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
+    rundir.mark_done(directory, files, seconds=round(seconds, 1))
+    shutil.rmtree(rundir.state_file(directory).parent, ignore_errors=True)
 
 
-def _load_state(
-    path: Path, model: torch.nn.Module, average: Any, optimizer: torch.optim.Optimizer
-) -> list[dict[str, Any]]:
-    """Fill model, average and optimizer from `path` and return the log so far; an empty log where there is no file."""
-    if not path.is_file():
-        return []
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        log: list[dict[str, Any]] = json.loads(file.metadata()["log"])
-
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    model.load_state_dict(part("model."))
-    if average is not None:
-        average.module.load_state_dict(part("average."))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in part("optimizer.").items():
-        index, key = name.split(".", 1)
-        if value.ndim:  # in the parameter's own memory format, so that going on takes the very same kernels
-            value = torch.empty_like(parameters[int(index)]).copy_(value)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return log
+def _write_log(directory: Path, log: list[dict[str, float]]) -> None:
+    rundir.write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in log))

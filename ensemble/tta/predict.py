@@ -1,6 +1,6 @@
 """Views x models over decoded squares. Out-of-fold evaluation and prediction both come through `forward_views`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from ensemble.data.pixels import Preprocess, decoded, load_preprocess, middle_sq
 from ensemble.device import in_layout, to_device
 from ensemble.errors import UserError
 from ensemble.tta.views import VIEWS
+
+Output = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]  # of normalised images (B, 3, H, W): float32 (B, ...)
 
 
 def normalise(batch: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
@@ -35,8 +37,9 @@ def forward_views(
     views: Sequence[str],
     batch_size: int,
     device: torch.device,
+    output: Output = backbones.logits,
 ) -> np.ndarray:
-    """Logits of each square under each view: float32 (V, N, C).
+    """Logits of each square under each view: float32 (V, N, C), or what else `output` makes of a batch.
 
     squares: uint8 (N, D, D, 3) with D = preprocess.decode_size. model: in evaluation, on `device`. Every batch is
     filled up to `batch_size`: kernels may sum in another order for another size, and the same image has to give the
@@ -52,7 +55,7 @@ def forward_views(
         batch[: len(part)] = part
         pixels = middle(torch.from_numpy(batch).to(device).permute(0, 3, 1, 2), preprocess.image_size)
         images = in_layout(normalise(pixels, preprocess))
-        logits = torch.stack([backbones.logits(model, VIEWS[view](images)) for view in views])
+        logits = torch.stack([output(model, VIEWS[view](images)) for view in views])
         parts.append(logits[:, : len(part)].cpu().numpy())
     return np.concatenate(parts, axis=1)
 

@@ -1,0 +1,88 @@
+"""Augmented batches on the device, the next ones made while the last one is trained on."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ensemble.config import Train
+from ensemble.data.pixels import Files, Pixels
+from ensemble.train.augment import Draws, draw
+from ensemble.train.crops import crops, gather
+
+SHARE = 0.5  # of a GPU's free memory that the decoded pixels may take: the rest is the network's
+AHEAD = 2  # batches
+
+Batch = tuple[torch.Tensor, Draws, np.ndarray]  # uint8 (B, 3, S, S) on the device, its draws, its rows
+Cut = Callable[[np.ndarray, Draws, int], torch.Tensor]  # rows, draws, size -> uint8 (B, 3, S, S) on the device
+
+
+def batches(
+    rng: np.random.Generator, pixels: Pixels | Files, cut: Cut, order: np.ndarray, size: int, settings: Train
+) -> Iterator[Batch]:
+    """The batches of rows in `order`, int64 (steps, B), augmented as `settings` say, in one order of chances."""
+
+    def make(rows: np.ndarray) -> Batch:
+        draws = draw(
+            rng,
+            pixels.shapes[rows],
+            size,
+            crop_area=settings.crop_area,
+            hflip=settings.hflip,
+            vflip=settings.vflip,
+            rotate=settings.rotate,
+            color_jitter=settings.color_jitter,
+            trivial=settings.trivial_augment,
+            erase=settings.erase,
+        )
+        return cut(rows, draws, size), draws, rows
+
+    with ThreadPoolExecutor(1) as ahead:  # one thread: the chances have one order
+        coming: deque[Future[Batch]] = deque()
+        try:
+            for rows in order:
+                coming.append(ahead.submit(make, rows))
+                if len(coming) > AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
+    """How crops are made: on a GPU out of a copy of all pixels there, if half of its free memory holds them; else on
+    the CPU by `threads` threads, and copied out of pinned memory."""
+    if device.type == "cuda" and isinstance(pixels, Pixels):
+        flat, starts = pixels.flat()
+        free, _ = torch.cuda.mem_get_info(device)
+        if flat.nbytes < SHARE * free:
+            everything = torch.from_numpy(flat).to(device)
+            begins, shapes = (torch.from_numpy(array).to(device) for array in (starts, pixels.shapes))
+
+            def gathered(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
+                chosen = torch.from_numpy(rows).to(device)
+                return gather(everything, begins[chosen], shapes[chosen], draws, size)
+
+            return gathered
+    # Cached pixels on a CPU take one thread 2 % of the network's time; decoding files, or feeding a GPU, takes all.
+    several = isinstance(pixels, Files) or device.type == "cuda"
+    count = max(threads, os.cpu_count() or 1) if device.type == "cuda" else threads
+    pool = ThreadPoolExecutor(count) if several else None
+
+    def from_host(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
+        if pool is None:
+            return crops(pixels, rows, draws, size).to(device)
+        parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * count))
+        done = pool.map(
+            lambda part: crops(pixels, rows[part], replace(draws, matrices=draws.matrices[part]), size), parts
+        )
+        batch = torch.cat(list(done)).contiguous(memory_format=torch.channels_last)
+        return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+
+    return from_host

@@ -1,0 +1,172 @@
+"""Settings found, not guessed: a few timed steps choose the number format, the memory layout and the batch that fits.
+
+Which is fastest differs by network and by processor. At 128 px on a CPU with bfloat16 units, one thread, images/s:
+resnet18 16 in float32 contiguous, 30 in bfloat16 channels_last; mobilenetv3_small_100 97 in float32 channels_last, 37
+in bfloat16; convnext_atto 33 in float32 whatever the layout.
+"""
+
+import hashlib
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ensemble import rundir
+from ensemble.backbones import parameter_groups, train_mode
+from ensemble.device import synchronize, to_device
+from ensemble.errors import RunFailure, UserError
+
+WARMUP, STEPS, SECONDS = 1, 5, 2.0  # per candidate: untimed steps, timed ones at most, and when to stop
+MARGIN = 1.1  # a candidate has to be so many times faster than the plainest: less is noise, and would flip
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a backbone's training steps are computed. images_per_second: seen while choosing, by one process."""
+
+    dtype: str  # float32 or bfloat16 (autocast: weights and optimizer stay float32)
+    memory_format: str  # contiguous or channels_last
+    compile: bool
+    micro_batch: int  # images at a time
+    images_per_second: float
+
+
+def load_numerics(path: Path) -> Numerics:
+    """Read what `save_numerics` wrote. Raises UserError that names the file."""
+    try:
+        return Numerics(**rundir.read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path}: not stored numeric settings ({error}); delete it, and they are found again") from None
+
+
+def save_numerics(path: Path, numerics: Numerics) -> None:
+    rundir.write_json(path, asdict(numerics))
+
+
+def describe(numerics: Numerics) -> str:
+    """One line for people."""
+    way = f"{numerics.dtype}, {numerics.memory_format}{', compiled' if numerics.compile else ''}"
+    return f"{way}, {numerics.micro_batch} images at a time: {numerics.images_per_second:.0f} images/s in the trial"
+
+
+def known_file(folder: Path, **facts: Any) -> Path:
+    """Where the choice for these facts (network, sizes, device) is kept between runs. One machine then makes one
+    choice: timings that are near each other would otherwise give two runs of one seed other bits."""
+    facts |= {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+    facts |= {"capability": torch.backends.cpu.get_cpu_capability()}
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return folder / "numerics" / f"{name}.json"
+
+
+def candidates(device: torch.device, dtype: str, memory_format: str, compiled: bool | str) -> list[Numerics]:
+    """What is to be timed, the plainest first. What is set by hand is not varied."""
+    gpu = device.type == "cuda"
+    half = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtypes = ["bfloat16", "float32"] if half else ["float32"] if device.type != "cpu" else ["float32", "bfloat16"]
+    formats = ["contiguous"] if device.type == "mps" else ["channels_last", "contiguous"]
+    # On a CPU compiling takes a minute, and a C++ compiler: only by hand.
+    compiles = [False, True] if gpu else [False]
+    choices = itertools.product(
+        compiles if compiled == "auto" else [bool(compiled)],
+        dtypes if dtype == "auto" else [dtype],
+        formats if memory_format == "auto" else [memory_format],
+    )
+    return [Numerics(dtype=kind, memory_format=layout, compile=way, micro_batch=0, images_per_second=0.0)
+            for way, kind, layout in choices]  # fmt: skip
+
+
+def find_numerics(
+    create: Callable[[], torch.nn.Module],
+    image_size: int,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    plan: list[Numerics],
+) -> Numerics:
+    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits.
+
+    Raises RunFailure where not even two images fit.
+    """
+    best: Numerics | None = None
+    micro = batch_size
+    for candidate in plan:
+        try:
+            micro, speed = _largest(create, image_size, classes, micro, device, candidate)
+        except RunFailure:
+            raise
+        except Exception:
+            if not candidate.compile:
+                raise
+            continue  # a compiler that is missing or fails: the network runs uncompiled as well
+        found = replace(candidate, micro_batch=micro, images_per_second=round(speed, 1))
+        if best is None or speed > MARGIN * best.images_per_second:
+            best = found
+    if best is None:
+        raise RunFailure("torch.compile failed; set compile = false")
+    return best
+
+
+def _largest(
+    create: Callable[[], torch.nn.Module],
+    size: int,
+    classes: int,
+    batch: int,
+    device: torch.device,
+    candidate: Numerics,
+) -> tuple[int, float]:
+    while True:
+        try:
+            return batch, _speed(create, size, classes, batch, device, candidate)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if batch < 4:
+            raise RunFailure(f"not even {batch} images of {size} px fit into memory; lower the image_size")
+        batch //= 2
+
+
+def _speed(
+    create: Callable[[], torch.nn.Module], size: int, classes: int, batch: int, device: torch.device, how: Numerics
+) -> float:
+    """Images per second of whole training steps (forward, backward, optimizer) on random images."""
+    model = to_device(create(), device, how.memory_format)
+    if how.compile:
+        model.compile()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=0.0)
+    images = laid_out(torch.randn(batch, 3, size, size, device=device), how)
+    labels = torch.arange(batch, device=device) % classes
+    train_mode(model)
+    seconds: list[float] = []
+    while len(seconds) < WARMUP + STEPS and sum(seconds[WARMUP:]) < SECONDS:
+        start = time.perf_counter()
+        with autocast_as(device, how):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return batch / min(seconds[WARMUP:])  # the least disturbed step
+
+
+def laid_out(images: torch.Tensor, how: Numerics) -> torch.Tensor:
+    channels_last = how.memory_format == "channels_last"
+    return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def autocast_as(device: torch.device, how: Numerics) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=how.dtype == "bfloat16")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """True for an allocation that failed, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,117 @@
+"""Linear probes of a member: its frozen features computed once, its classifiers for all folds fitted on them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ensemble import backbones, rundir
+from ensemble.config import Train
+from ensemble.data.pixels import Preprocess
+from ensemble.device import to_device
+from ensemble.progress import Show
+from ensemble.train.fit import Labelled, finish_fold, scores
+from ensemble.train.heads import Heads, fit_heads
+from ensemble.tta.predict import forward_views
+
+CHUNK = 8  # batches whose pixels are in memory at once
+
+
+def member_features(
+    model: torch.nn.Module,
+    data: Labelled,
+    preprocess: Preprocess,
+    views: tuple[str, ...],
+    batch_size: int,
+    device: torch.device,
+    show: Callable[[int], None],
+) -> torch.Tensor:
+    """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. show: told of rows done."""
+    parts = []
+    for start in range(0, len(data.ids), CHUNK * batch_size):
+        rows = np.arange(start, min(start + CHUNK * batch_size, len(data.ids)))
+        squares = data.judged.squares(rows)
+        parts.append(forward_views(model, squares, preprocess, views, batch_size, device, backbones.embed))
+        show(start + len(rows))
+    return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
+def probe_member(
+    run: Path,
+    member: str,
+    create: Callable[[], torch.nn.Module],
+    preprocess: Preprocess,
+    data: Labelled,
+    settings: Train,
+    views: tuple[str, ...],
+    batch_size: int,
+    device: torch.device,
+    show: Show,
+    say: Callable[[str], None],
+) -> None:
+    """Fit the classifiers of all folds and write them to the member's directory; for the strategy "probe" also each
+    fold's model, logits and done marker."""
+    started = time.monotonic()
+    model = to_device(create(), device).eval()
+    features = member_features(
+        model, data, preprocess, views, batch_size, device,
+        lambda rows: show(f"{member}: features", rows, len(data.ids)),
+    )  # fmt: skip
+    embedded = time.monotonic() - started
+    heads = fit_heads(features.to(device), data.labels, data.folds, len(data.classes), data.weights)
+    seconds = time.monotonic() - started
+    strengths = ", ".join(f"{strength:.2g}" for strength in heads.strengths)
+    say(f"{member}: features in {embedded:.1f} s, {len(heads.biases)} probes in {seconds - embedded:.1f} s; "
+        f"L2 strengths chosen: {strengths}")  # fmt: skip
+    if settings.strategy == "probe":
+        _write_folds(run, member, model, heads, features, data, views, batch_size, device, seconds)
+    with rundir.replacing(rundir.probe_file(run, member)) as temporary:
+        tensors = {"weights": heads.weights.cpu(), "biases": heads.biases.cpu()}
+        save_file(tensors, temporary, {"strengths": json.dumps(heads.strengths)})
+
+
+def load_heads(path: Path) -> Heads:
+    """Read what `probe_member` wrote."""
+    with safe_open(path, framework="pt") as file:
+        strengths = tuple(json.loads(file.metadata()["strengths"]))
+        return Heads(file.get_tensor("weights"), file.get_tensor("biases"), strengths)
+
+
+@torch.inference_mode()
+def _write_folds(
+    run: Path,
+    member: str,
+    model: torch.nn.Module,
+    heads: Heads,
+    features: torch.Tensor,
+    data: Labelled,
+    views: tuple[str, ...],
+    batch_size: int,
+    device: torch.device,
+    seconds: float,
+) -> None:
+    layer = backbones.classifier(model)
+    size = max(batch_size, 16)  # as in forward_views: the same bits as prediction's
+    for fold, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
+        directory = rundir.fold_dir(run, member, fold)
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+        rows = np.flatnonzero(data.folds == fold)
+        parts = []
+        for start in range(0, len(rows), size):
+            part = features[:, rows[start : start + size]]
+            batch = torch.zeros(part.shape[0], size, part.shape[2])
+            batch[:, : part.shape[1]] = part
+            logits = torch.stack([layer(view) for view in batch.to(device)])
+            parts.append(logits[:, : part.shape[1]].cpu().numpy())
+        values = np.concatenate(parts, axis=1)
+        line = {"strategy": "probe", "strength": heads.strengths[fold]}
+        line |= scores(values.mean(0), data.labels[rows])
+        rundir.write_text(rundir.log_file(directory), json.dumps(line) + "\n")
+        own = seconds / len(heads.biases)
+        finish_fold(directory, member, fold, model, data.ids[rows], data.classes, views, values, own)

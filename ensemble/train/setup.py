@@ -1,0 +1,205 @@
+"""What a run is made of and held to: its samples, its folds, its members' settings. No training here."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ensemble
+from ensemble import backbones, rundir, weights
+from ensemble.config import Backbone, Config, Train, to_toml, train_settings
+from ensemble.data.folds import check_classes, check_own_folds, copies, joined, make_folds, read_folds, write_folds
+from ensemble.data.pixels import Preprocess
+from ensemble.data.table import Samples, read_samples
+from ensemble.device import choose_device
+from ensemble.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def read_data(config: Config, say: Say) -> tuple[Samples, np.ndarray | None]:
+    """The labelled samples, and their groups with copies of one file joined. Says what it joined."""
+    data = config.data
+    samples = read_samples(
+        data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
+    )
+    assert samples.labels is not None
+    first = copies(samples.paths)
+    copied = np.flatnonzero(first != np.arange(len(first)))
+    if len(copied):
+        say(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
+    clash = copied[samples.labels[copied] != samples.labels[first[copied]]]
+    if len(clash):
+        pair = f"{str(samples.ids[clash[0]])!r} and {str(samples.ids[first[clash[0]]])!r}"
+        say(f"warning: {len(clash)} copies carry another label than their original, the first are {pair}")
+    return samples, joined(samples.groups, first)
+
+
+def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.ndarray:
+    """The run's folds, int8 (N,): those on disk, or new ones. Raises UserError if the run on disk is another one."""
+    assert samples.labels is not None
+    run = config.run
+    facts = {
+        "seed": config.seed,
+        "folds": config.folds.model_dump(mode="json"),
+        "group": config.data.group,
+        "classes": list(samples.classes),
+        "data fingerprint": samples.fingerprint(),
+    }
+    if rundir.is_begun(run):
+        held = rundir.read_json(rundir.provenance_json(run))["facts"]
+        for key, value in facts.items():
+            if held[key] != value:
+                raise UserError(
+                    f"{run}: holds a run with another {key} ({_short(held[key])}; now {_short(value)}): "
+                    "set it back, or give this run a directory of its own (run = ...)"
+                )
+        rundir.write_text(rundir.config_toml(run), to_toml(config))  # as last used: a backbone may be new
+        table = read_folds(run).set_index("id")
+        return np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
+    if samples.folds is not None:
+        folds = samples.folds.astype(np.int8)
+        check_own_folds(folds, groups, samples.ids)
+        check_classes(folds, samples.labels, samples.classes, f"spread it in column {config.folds.fold!r}")
+    else:
+        folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"run = {str(run)!r}: a file is in the way; choose another directory") from None
+    rundir.write_text(rundir.config_toml(run), to_toml(config))
+    rundir.write_json(rundir.provenance_json(run), {"facts": facts, "made with": _versions()})
+    write_folds(run, samples, folds, groups)  # the last: a run without it is begun anew
+    return folds
+
+
+def make_model(config: Config, backbone: Backbone, classes: int, fold: int) -> torch.nn.Module:
+    """A fold's network as it starts, its frozen part frozen. Raises UserError."""
+    settings = train_settings(config, backbone)
+    scratch = settings.strategy == "scratch"
+    start = None
+    if backbone.weights is not None and not scratch:
+        start = weights.member_weights(backbone.weights, fold, backbone.timm)
+    model = backbones.create(
+        backbone.timm, classes, image_size(config, backbone), backbone.pretrained and not scratch, start,
+        settings.drop_path,
+    )  # fmt: skip
+    backbones.freeze(model, trainable(settings))
+    return model
+
+
+def image_size(config: Config, backbone: Backbone) -> int:
+    return backbone.image_size or config.data.image_size
+
+
+def crop_size(config: Config, backbone: Backbone) -> int:
+    """Side of the training crops. Objects look larger in random crops than in the middle of the whole image, so that
+    networks do best when they are evaluated at a larger size than they are trained at (Touvron et al., Fixing the
+    train-test resolution discrepancy, 2019)."""
+    return train_settings(config, backbone).crop_size or image_size(config, backbone)
+
+
+def trainable(settings: Train) -> str | int:
+    """What `backbones.freeze` leaves open: "head", "all" or a number of stages."""
+    if settings.strategy == "probe":
+        return "head"
+    return settings.stages if settings.strategy in ("partial", "probe-then-partial") else "all"
+
+
+def probes(settings: Train) -> bool:
+    """True if linear probes come first."""
+    return settings.strategy is not None and settings.strategy.startswith("probe")
+
+
+def check_backbone(config: Config, backbone: Backbone, classes: int) -> None:
+    """Make the backbone once, try it and drop it, now and not when its turn comes an hour later. Raises UserError."""
+    sizes = {"image_size": image_size(config, backbone), "crop_size": crop_size(config, backbone)}
+    try:
+        model = make_model(config, backbone, classes, 0).eval()
+        for key, side in sizes.items():
+            try:
+                with torch.inference_mode():
+                    model(torch.zeros(1, 3, side, side))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                raise UserError(f"does not work at {key} = {side}: {str(error).splitlines()[0]}") from None
+        if probes(train_settings(config, backbone)):
+            backbones.check_embedding(model, sizes["image_size"])
+    except UserError as error:
+        raise UserError(f"backbone {backbone.name!r}: {error}") from None
+
+
+def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, say: Say) -> Preprocess:
+    """Make the member's directory. Raises UserError if the run holds the member with other settings: its folds would
+    not be of one kind."""
+    preprocess = backbones.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
+    start: Any = "hub" if backbone.pretrained else "scratch"
+    if backbone.weights:
+        start = weights.source_of(backbone.weights)
+        seen = weights.shared_rows(backbone.weights, ids, folds)
+        if seen:
+            say(
+                f"warning: {backbone.name} starts from weights that were trained on {seen} of the rows it is scored "
+                "on: its out-of-fold score will be too good"
+            )
+    elif train_settings(config, backbone).strategy == "scratch":
+        start = "scratch"
+    settings = {
+        "timm": backbone.timm,
+        "start": start,
+        "views": list(config.tta.views),
+        **train_settings(config, backbone).model_dump(mode="json"),
+        **asdict(preprocess),
+    }
+    settings = json.loads(json.dumps(settings))
+    path = rundir.settings_json(config.run, backbone.name)
+    if rundir.is_begun(config.run, backbone.name):
+        held = rundir.read_json(path)
+        for key in settings:
+            if held.get(key) != settings[key]:
+                raise UserError(
+                    f"backbone {backbone.name!r}: {path.parent} holds it with {key} = {_short(held.get(key))}, "
+                    f"the config says {_short(settings[key])}: set it back, give the backbone another name, "
+                    f"or delete {path.parent} to train it again"
+                )
+    else:
+        preprocess.save(rundir.preprocess_json(config.run, backbone.name))
+        rundir.write_json(path, settings)
+    return preprocess
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _versions() -> dict[str, str | int]:
+    return {
+        "ens": ensemble.__version__,
+        "git": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": metadata.version("timm"),
+        "numpy": np.__version__,
+        "device": str(choose_device()),
+        "threads": torch.get_num_threads(),
+        "machine": platform.platform(),
+    }
+
+
+def _commit() -> str:
+    """The git commit of ens itself, if it runs from a checkout of its own."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "not a checkout"
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,62 @@
+"""What an unfinished fold needs to go on: model, averages, optimizer and log, in one file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ensemble import rundir
+
+Log = list[dict[str, Any]]  # a line for each epoch
+
+
+def save_state(
+    path: Path,
+    model: torch.nn.Module,
+    average: Any,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, torch.Tensor],
+    log: Log,
+) -> None:
+    """Write it all atomically. average: a ModelEmaV3 or None. best: the weights of the best epoch, or none."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    with rundir.replacing(path) as temporary:
+        save_file(
+            {name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, {"log": json.dumps(log)}
+        )
+
+
+def load_state(
+    path: Path, model: torch.nn.Module, average: Any, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], Log]:
+    """Fill model, average and optimizer from `path`; returns the best epoch's weights, if they are kept, and the log so
+    far, both empty where there is no file."""
+    if not path.is_file():
+        return {}, []
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        log: Log = json.loads(file.metadata()["log"])
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    if average is not None:
+        average.module.load_state_dict(part("average."))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in part("optimizer.").items():
+        index, key = name.split(".", 1)
+        if value.ndim:  # in the parameter's own memory format, so that going on takes the very same kernels
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return part("best."), log

@@ -1,0 +1,144 @@
+"""Jobs side by side in processes of their own, each on its device and with its share of the cores.
+
+On a CPU two one-thread processes train small nets faster than one process of two threads (benchmarks/RESULTS.md):
+their layers are too small to be worth dividing. Every worker has a pipe of its own to the parent, so that one that is
+killed leaves nothing locked: the parent sees its end and gives its job, which goes on from its last whole epoch, to
+another once more.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from ensemble.errors import RunFailure, UserError
+
+Job = tuple[str, int]  # member and fold
+Tell = Callable[..., None]  # tell(kind, ...): a message to the parent
+ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one process works. threads: of the CPU, for one process."""
+
+    device: str
+    threads: int
+
+
+Work = Callable[[Job, Slot, Tell], None]
+Heard = Callable[..., None]  # heard(job, kind, ...)
+
+
+def slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
+    """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores))
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    usual = gpus or (min(2, cores) if device.type == "cpu" else 1)
+    count = max(1, min(usual if workers == "auto" else int(workers), jobs))
+    names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(count)]
+    return [Slot(name, max(1, cores // count)) for name in names]
+
+
+def run_here(jobs: Sequence[Job], slot: Slot, work: Work, heard: Heard) -> None:
+    """Run `work(job, slot, tell)` for one job after the other, in this process."""
+    for job in jobs:
+        work(job, slot, partial(heard, job))
+
+
+def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, heard: Heard) -> None:
+    """Run `work(job, slot, tell)` for every job, in a process for each place, and pass on what they tell.
+
+    `work` is pickled and sent to processes that start afresh. heard(job, kind, ...): called here with what `tell` was
+    given there, and with "killed" and the exit status for a job whose process was killed twice. What `work` raises is
+    raised here, and ends the others.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(jobs)
+    retried: set[Job] = set()
+    workers: dict[Connection, tuple[SpawnProcess, Slot, Job]] = {}
+
+    def start(slot: Slot) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, slot, work), daemon=True)
+        process.start()
+        theirs.close()
+        workers[ours] = (process, slot, waiting.pop(0))
+        ours.send(workers[ours][2])
+
+    try:
+        for slot in places:
+            if waiting:
+                start(slot)
+        while workers:
+            for pipe in wait(list(workers)):
+                assert isinstance(pipe, Connection)
+                process, slot, job = workers[pipe]
+                try:
+                    message = pipe.recv()
+                except (EOFError, OSError):
+                    del workers[pipe]
+                    pipe.close()
+                    process.join()
+                    if job in retried:
+                        heard(job, "killed", process.exitcode)
+                    else:
+                        retried.add(job)
+                        waiting.insert(0, job)
+                    if waiting:
+                        start(slot)
+                    continue
+                if message[0] == "raised":
+                    raise message[1]
+                if message[0] != ENDED:
+                    heard(job, *message)
+                else:
+                    if waiting:
+                        workers[pipe] = (process, slot, waiting.pop(0))
+                        pipe.send(workers[pipe][2])
+                    else:
+                        del workers[pipe]
+                        pipe.close()
+                        process.join()
+    finally:
+        for pipe, (process, _, _) in workers.items():
+            process.terminate()
+            process.join()
+            pipe.close()
+
+
+def _serve(pipe: Connection, slot: Slot, work: Callable[[Job, Slot, Tell], None]) -> None:
+    """A worker: take jobs until the pipe is closed; end at once when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent sees to its workers
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+    torch.set_num_threads(slot.threads)
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            work(job, slot, lambda *message: pipe.send(message))
+            pipe.send((ENDED,))
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            if not isinstance(error, UserError | RunFailure | OSError):  # a bug: the parent's trace would not show it
+                error = RuntimeError(f"{job[0]} fold {job[1]}:\n{traceback.format_exc()}")
+            pipe.send(("raised", error))
