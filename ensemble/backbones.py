@@ -234,30 +234,44 @@ def freeze(model: torch.nn.Module, trainable: str | int) -> None:
         parameter.requires_grad_(name in open_names)
 
 
-def train_mode(model: torch.nn.Module) -> None:
+def train_mode(model: torch.nn.Module, freeze_bn: bool = False) -> None:
     """`model.train()`, but modules whose parameters are all frozen stay in evaluation: a frozen batch norm that went
-    on measuring would drift away from the weights that it belongs to."""
+    on measuring would drift away from the weights that it belongs to. freeze_bn: every batch norm does, its statistics
+    those of the weights that training started from; its scale and shift are trained all the same."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+        if freeze_bn and isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: torch.nn.Module, weight_decay: float, layer_decay: float = 1.0, head_lr: float = 1.0
+) -> list[dict[str, Any]]:
     """Trainable parameters for the optimizer, biases and norms without weight decay.
 
-    layer_decay: below 1, every group has a "lr_scale" that its learning rate must be multiplied with in each step: 1
-    for the head, layer_decay for the layer below it, and so on to the stem (Clark et al., ELECTRA, ICLR 2020). At 1 no
-    group has the key. Layers are timm's finest: 10 in a ResNet-18, 14 in a ViT-tiny, 60 in a DenseNet-121, whose stem
-    stands still at 0.75.
+    A group's learning rate must be multiplied with its "lr_scale" in each step, where it has one.
+    layer_decay: 1 for the head, layer_decay for the layer below it, and so on to the stem (Clark et al., ELECTRA, ICLR
+    2020). Layers are timm's finest: 14 in a ViT-tiny, 10 in a ResNet-18, 60 in a DenseNet-121, whose stem hardly moves
+    at any value below 0.9. head_lr: of the classifier, times all that.
     """
-    groups: list[dict[str, Any]] = (
-        param_groups_weight_decay(model, weight_decay)
-        if layer_decay == 1
-        else param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
-    )
-    return groups
+    if layer_decay == 1:
+        groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay)
+    else:
+        groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
+    if head_lr == 1:
+        return groups
+    heads = {id(parameter) for name in _classifiers(model) for parameter in model.get_submodule(name).parameters()}
+    split = []
+    for group in groups:
+        scale = group.get("lr_scale", 1.0)
+        for factor, inside in ((1.0, False), (head_lr, True)):
+            chosen = [parameter for parameter in group["params"] if (id(parameter) in heads) == inside]
+            if chosen:
+                split.append({**group, "params": chosen, "lr_scale": scale * factor})
+    return split
 
 
 def moving_average(model: torch.nn.Module, decay: float) -> ModelEmaV3:

@@ -52,6 +52,8 @@ class Train(Table):
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's rate, as a share of the next one's
+    head_lr: Positive = 1.0  # the classifier's rate, times lr
+    freeze_bn: bool = False  # keep the statistics of the batch norms as they came
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # stochastic depth
     loss: Literal["cross_entropy", "focal", "class_balanced", "logit_adjusted"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1

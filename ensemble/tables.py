@@ -8,10 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ensemble.blend import BlendResult, Comparison, MemberRow
-from ensemble.blend.compare import FEWEST, Block, Item, tells
+from ensemble.blend.compare import FEWEST, OPTIMISTIC, Block, Item, tells
 from ensemble.blend.prune import Pruned
 from ensemble.blend.score import Gain, Score
 
+STAR = " *"
 HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}
 ALL_HEADINGS = HEADINGS | {"balanced_accuracy": "balanced acc. %"}
 PAIRS = 10  # members: of more, a table of pairs does not fit
@@ -25,8 +26,10 @@ def show_members(rows: list[MemberRow]) -> None:
     table = _table("members, out of fold: score ± deviation over folds, [95% interval]", "member", "folds", *_metrics())
     for row in rows:
         cells = [_score(metric, row.scores[metric]) if row.scores else "-" for metric in HEADINGS]
-        table.add_row(row.member, f"{len(row.done)}/{row.folds}", *cells)
+        table.add_row(row.member + STAR * row.optimistic, f"{len(row.done)}/{row.folds}", *cells)
     _print(table)
+    if any(row.optimistic for row in rows):
+        print(f"{STAR.strip()} {OPTIMISTIC}")
 
 
 def show_blend(result: BlendResult) -> None:
@@ -44,8 +47,11 @@ def show_blend(result: BlendResult) -> None:
     table.add_row("plain mean", *(_score(metric, result.mean[metric]) for metric in shown))
     for member, scores in result.members.items():
         read = "\n".join(f"{value:.3f}" for value in result.weights[member].values())
-        table.add_row(member, *(_score(metric, scores[metric]) for metric in shown), read)
+        mark = STAR * (member in result.optimistic)
+        table.add_row(member + mark, *(_score(metric, scores[metric]) for metric in shown), read)
     _print(table)
+    if result.optimistic:
+        print(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
     title = f"what {result.name!r} gains, [95% interval of the paired difference]; positive is better"
     gains = _table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in shown for gain in result.gains if gain.metric == metric):

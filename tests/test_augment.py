@@ -1,25 +1,57 @@
 """Random crops, mirroring and colour, against numbers worked out by hand."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.data.pixels import Pixels
-from ensemble.train.augment import color_factors, color_jitter, random_boxes, random_crops
+from ensemble.train.augment import Draws, box_matrices, draw, finish, light, random_boxes
+from ensemble.train.crops import crops
+from ensemble.train.trivial import OPS
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
 
-def held(images):
-    """Images of any shapes as Pixels."""
-    shapes = np.array([image.shape[:2] for image in images])
-    starts = np.cumsum([0] + [image.size for image in images[:-1]])
-    return Pixels(np.concatenate([image.reshape(-1) for image in images]), starts, shapes)
+@dataclass
+class Held:
+    """Images of any shapes, in memory."""
+
+    images: list
+
+    @property
+    def shapes(self):
+        return np.array([image.shape[:2] for image in self.images])
+
+    def image(self, row):
+        return self.images[row]
 
 
 def noise(count, height=24, width=32):
     rng = np.random.default_rng(0)
-    return held([rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)])
+    return Held([rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)])
+
+
+def random_crops(rng, pixels, rows, size, area, hflip):
+    return crops(pixels, rows, draw(rng, pixels.shapes[rows], size, crop_area=area, hflip=hflip), size)
+
+
+def plain(count, size=8):
+    """Draws of the whole of (size, size) images, as they are."""
+    return box_matrices(np.tile([0, 0, size, size], (count, 1)), size)[:, :2]
+
+
+def batch_of(*colors, size=8):
+    """One image of each colour, uint8 (N, 3, size, size) in channels_last."""
+    colors = torch.tensor(colors, dtype=torch.uint8).view(-1, 3, 1, 1).expand(-1, 3, size, size)
+    return colors.contiguous(memory_format=torch.channels_last)
+
+
+def in_grey_levels(images):
+    """Back from the network's input to values of 0 to 255."""
+    return (images * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)) * 255
 
 
 # ---- boxes ---------------------------------------------------------------------------------------------------------
@@ -65,7 +97,7 @@ def test_boxes_reach_every_corner():
 
 
 def test_crops_come_from_the_rows_asked_for():
-    shades = held([np.full((20 + row, 30, 3), 10 * row, dtype=np.uint8) for row in range(6)])
+    shades = Held([np.full((20 + row, 30, 3), 10 * row, dtype=np.uint8) for row in range(6)])
     batch = random_crops(np.random.default_rng(0), shades, np.array([5, 0, 3]), 16, (0.3, 1.0), True)
     assert batch.dtype == torch.uint8 and batch.shape == (3, 3, 16, 16)
     assert [batch[row].unique().tolist() for row in range(3)] == [[50], [0], [30]]
@@ -93,54 +125,138 @@ def test_hflip_mirrors_half_of_the_crops_exactly():
 
 def test_crops_show_the_boxes_that_were_drawn():
     down, across = np.mgrid[:60, :80].astype(np.uint8) * 3
-    pixels = held([np.stack([down, across, down], axis=2)] * 10)
+    pixels = Held([np.stack([down, across, down], axis=2)] * 10)
     batch = random_crops(np.random.default_rng(0), pixels, np.arange(10), 8, (0.1, 0.9), False).float()
     top, left, height, width = random_boxes(np.random.default_rng(0), pixels.shapes, (0.1, 0.9)).T
     assert batch[:, 0].mean((1, 2)).numpy() == pytest.approx(3 * (top + (height - 1) / 2), abs=0.6)
     assert batch[:, 1].mean((1, 2)).numpy() == pytest.approx(3 * (left + (width - 1) / 2), abs=0.6)
 
 
-# ---- colour --------------------------------------------------------------------------------------------------------
+# ---- draws ---------------------------------------------------------------------------------------------------------
+
+EVERYTHING = {
+    "crop_area": (0.35, 1.0), "hflip": True, "vflip": True, "rotate": 20.0, "color_jitter": 0.2, "trivial": True,
+    "erase": 0.5,
+}  # fmt: skip
 
 
-def test_color_jitter_by_hand():
-    image = torch.tensor([[[[0.4, 0.2]], [[0.2, 0.2]], [[0.6, 0.2]]]])
-    # brightness 1.5: (.6, .3, .9) and (.3, .3, .3), of grey .299 x .6 + .587 x .3 + .114 x .9 = .4581 and .3
-    # contrast .5 about their mean .37905: (.489525, .339525, .639525) and (.339525, ...), of grey .418575 and .339525
-    # saturation 2: twice as far from its own grey
-    out = color_jitter(image, torch.tensor([[1.5, 0.5, 2.0]]))
-    assert out[0, :, 0, 0].tolist() == pytest.approx([0.560475, 0.260475, 0.860475], abs=1e-6)
-    assert out[0, :, 0, 1].tolist() == pytest.approx([0.339525] * 3, abs=1e-6)
+def test_same_seed_and_arguments_draw_the_same():
+    shapes = noise(16).shapes
+    first, again, other = (draw(np.random.default_rng(seed), shapes, 16, **EVERYTHING) for seed in (0, 0, 1))
+    for name in ("matrices", "factors", "op", "magnitude", "hidden"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+        assert not np.array_equal(getattr(first, name), getattr(other, name))
 
 
-def test_color_jitter_clips_after_each_step():
-    grey = torch.tensor([0.8, 0.2]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
-    # brightness 2: (1, .4), not (1.6, .4), so contrast .5 is about .7
-    assert color_jitter(grey, torch.tensor([[2.0, 0.5, 1.0]]))[0, 0, 0].tolist() == pytest.approx(
-        [0.85, 0.55], abs=1e-6
-    )
-    red = torch.tensor([0.9, 0.4, 0.4]).view(1, 3, 1, 1)
-    # contrast 3 about .5495: (1, .101, .101), not (1.601, ...), of grey .369801; saturation .5 goes half way there
-    out = color_jitter(red, torch.tensor([[1.0, 3.0, 0.5]])).flatten().tolist()
-    assert out == pytest.approx([0.6849005, 0.2354005, 0.2354005], abs=1e-6)
-    # saturation 3 about .5495 leaves the range on both sides
-    assert color_jitter(red, torch.tensor([[1.0, 1.0, 3.0]])).amax() == 1
-    assert color_jitter(red - 0.3, torch.tensor([[1.0, 1.0, 3.0]])).amin() == 0
+def test_nothing_asked_for_draws_the_whole_image():
+    draws = draw(np.random.default_rng(0), np.array([[20, 20], [40, 40]]), 10)
+    assert (draws.factors, draws.op, draws.magnitude, draws.hidden) == (None, None, None, None)
+    # 20 px may be a 4:3 box cut to the image; its longer side is whole
+    assert (draws.matrices[:, [0, 1], [0, 1]].max(axis=1) == [2, 4]).all()
+    assert (draws.matrices[:, [0, 1], [1, 0]] == 0).all()
 
 
-def test_color_jitter_treats_each_image_by_its_own_factors():
-    images = torch.rand(3, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    factors = torch.tensor([[1.0, 1.0, 1.0], [1.2, 0.9, 0.7], [0.6, 1.1, 1.4]])
-    batch = color_jitter(images, factors)
-    assert torch.allclose(batch[0], images[0], atol=1e-6)
-    for row in (1, 2):
-        assert torch.allclose(batch[row], color_jitter(images[row : row + 1], factors[row : row + 1])[0], atol=1e-6)
-        assert not torch.allclose(batch[row], images[row], atol=0.01)
+def test_flips_take_half_of_the_images_each_by_itself():
+    draws = draw(np.random.default_rng(0), np.full((400, 2), 30), 10, hflip=True, vflip=True)
+    across, down = draws.matrices[:, 0, 0] < 0, draws.matrices[:, 1, 1] < 0
+    for chosen in (across, down, across == down):
+        assert 160 < chosen.sum() < 240
+    # a mirrored box ends where it would have begun
+    low = draws.matrices[:, [0, 1], 2] + np.minimum(0, 10 * draws.matrices[:, [0, 1], [0, 1]])
+    assert (low > -1e-9).all()
+
+
+def test_rotation_turns_by_up_to_the_angle_about_the_middle():
+    draws = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, crop_area=(1.0, 1.0), rotate=30.0)
+    box = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, crop_area=(1.0, 1.0))
+    middle = np.array([5, 5, 1])
+    assert draws.matrices @ middle == pytest.approx(box.matrices @ middle)
+    ratio = draws.matrices[:, 1, 0] / box.matrices[:, 1, 1]  # the sine, whatever the box
+    assert -0.5 <= ratio.min() < -0.48 and 0.48 < ratio.max() <= 0.5
+
+
+def test_hidden_boxes_have_their_share_area_and_aspect():
+    draws = draw(np.random.default_rng(0), np.full((4000, 2), 100), 100, erase=0.25)
+    top, left, height, width = draws.hidden.T
+    shown = height == 0
+    assert 0.22 < 1 - shown.mean() < 0.28 and (draws.hidden[shown] == 0).all()
+    area, aspect = (height * width / 1e4)[~shown], (width / np.maximum(height, 1))[~shown]
+    assert 0.015 < area.min() < 0.03 and 0.31 < area.max() <= 0.34
+    assert 0.27 < aspect.min() < 0.4 and 2.7 < aspect.max() < 3.7
+    assert (top + height <= 100).all() and (left + width <= 100).all()
 
 
 def test_color_factors_fill_their_range():
-    factors = color_factors(np.random.default_rng(0), 1000, 0.2)
-    assert factors.dtype == torch.float32 and factors.shape == (1000, 3)
-    assert (factors.amin(0) >= 0.8).all() and (factors.amin(0) < 0.81).all()
-    assert (factors.amax(0) <= 1.2).all() and (factors.amax(0) > 1.19).all()
-    assert torch.equal(color_factors(np.random.default_rng(0), 4, 0.0), torch.ones(4, 3))
+    factors = draw(np.random.default_rng(0), np.full((1000, 2), 9), 9, color_jitter=0.2).factors
+    assert factors.dtype == np.float32 and factors.shape == (1000, 3)
+    assert (factors.min(0) >= 0.8).all() and (factors.min(0) < 0.81).all()
+    assert (factors.max(0) <= 1.2).all() and (factors.max(0) > 1.19).all()
+
+
+# ---- colour --------------------------------------------------------------------------------------------------------
+
+
+def test_light_by_hand():
+    # brightness 1.5 makes (.4, .2, .6) and (.2, .2, .2) into (.6, .3, .9) and (.3, .3, .3), of grey .4581 and .3
+    # contrast .5 about their mean .37905: (.489525, .339525, .639525) and (.339525, ...), of grey .418575 and .339525
+    # saturation 2: twice as far from its own grey
+    pixels = torch.tensor([[0.4, 0.2, 0.6], [0.2, 0.2, 0.2]])
+    matrices, bias = light(torch.tensor([[1.5, 0.5, 2.0]]), pixels.mean(0)[None])
+    out = pixels @ matrices[0].T + bias
+    assert out[0].tolist() == pytest.approx([0.560475, 0.260475, 0.860475], abs=1e-6)
+    assert out[1].tolist() == pytest.approx([0.339525] * 3, abs=1e-6)
+
+
+def test_finish_normalises_by_hand():
+    images = finish(batch_of([255, 51, 0]), Draws(plain(1)), MEAN, STD)
+    # (1 - .5) / .2, (.2 - .4) / .25, (0 - .3) / .5
+    assert images[0, :, 3, 4].tolist() == pytest.approx([2.5, -0.8, -0.6], abs=1e-6)
+    assert images.dtype == torch.float32 and images.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("size", [8, 7])  # 7 x 7 pixels can't be taken four at a time
+def test_finish_gives_each_pixel_its_own_color_in_either_layout(size):
+    pixels = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    last = finish(pixels.contiguous(memory_format=torch.channels_last), Draws(plain(4, size)), MEAN, STD)
+    first = finish(
+        pixels.contiguous(memory_format=torch.channels_last), Draws(plain(4, size)), MEAN, STD, channels_last=False
+    )
+    assert last.is_contiguous(memory_format=torch.channels_last) and first.is_contiguous()
+    assert torch.equal(first, last)
+    assert torch.allclose(in_grey_levels(last), pixels.float(), atol=1e-3)
+
+
+def test_finish_applies_each_images_own_factors_and_cuts_nothing_off():
+    factors = np.array([[1, 1, 1], [1.5, 1, 1], [1, 1, 0], [1, 0.5, 1]], dtype=np.float32)
+    images = batch_of(*[[200, 100, 50]] * 4)
+    images[3, :, :4] = 0  # two colours, of mean grey 62.1
+    out = in_grey_levels(finish(images, Draws(plain(4), factors), MEAN, STD))
+    assert out[0, :, 0, 0].tolist() == pytest.approx([200, 100, 50], abs=1e-3)
+    assert out[1, :, 0, 0].tolist() == pytest.approx([300, 150, 75], abs=1e-3)
+    assert out[2, :, 0, 0].tolist() == pytest.approx([124.2] * 3, abs=1e-3)  # .299 x 200 + .587 x 100 + .114 x 50
+    assert out[3, :, 7, 0].tolist() == pytest.approx([131.05, 81.05, 56.05], abs=1e-3)
+    assert out[3, :, 0, 0].tolist() == pytest.approx([31.05] * 3, abs=1e-3)
+
+
+def test_mean_grey_of_large_images_is_measured_on_every_few_rows():
+    down = (torch.arange(128) * 2).to(torch.uint8).view(1, 1, 128, 1).expand(1, 3, 128, 128)
+    factors = np.array([[1, 0, 1]], dtype=np.float32)  # no contrast at all leaves the mean grey
+    draws = Draws(plain(1, 128), factors)
+    out = in_grey_levels(finish(down.contiguous(memory_format=torch.channels_last), draws, MEAN, STD))
+    assert out.unique().numpy() == pytest.approx(120, abs=0.01)  # rows 0, 8, ..., 120: mean 2 x 60; all rows: 127
+
+
+def test_finish_hides_boxes_behind_the_mean_color():
+    hidden = np.array([[1, 2, 3, 4], [0, 0, 0, 0]])
+    images = finish(batch_of([255, 255, 255], [255, 255, 255]), Draws(plain(2), hidden=hidden), MEAN, STD)
+    is_hidden = torch.zeros(8, 8, dtype=torch.bool)
+    is_hidden[1:4, 2:6] = True
+    assert torch.equal(images[0] == 0, is_hidden.expand(3, 8, 8))
+    assert (images[1] != 0).all()
+
+
+def test_finish_applies_what_trivial_augment_drew():
+    draws = Draws(plain(2), op=np.array([OPS.index("solarize"), OPS.index("identity")]), magnitude=np.array([100.0, 0]))
+    out = in_grey_levels(finish(batch_of([200, 90, 110], [200, 90, 110]), draws, MEAN, STD))
+    assert out[0, :, 0, 0].tolist() == pytest.approx([55, 90, 145], abs=1e-3)
+    assert out[1, :, 0, 0].tolist() == pytest.approx([200, 90, 110], abs=1e-3)

@@ -381,6 +381,32 @@ def test_an_optimizer_keeps_the_scales(resnet):
     assert moved["bn1.bias"] == pytest.approx(1e-3 / 32, rel=1e-3)
 
 
+def test_head_lr_multiplies_the_classifiers_rate_alone(resnet):
+    names = {id(parameter): name for name, parameter in resnet.named_parameters()}
+
+    def scales(**options):
+        groups = backbones.parameter_groups(resnet, 0.05, **options)
+        return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+
+    found = scales(head_lr=5)
+    assert found.keys() == set(names.values())
+    assert {name for name, scale in found.items() if scale == 5} == {"fc.weight", "fc.bias"}
+    assert {scale for name, scale in found.items() if not name.startswith("fc.")} == {1}
+    both, plain = scales(head_lr=5, layer_decay=0.5), scales(layer_decay=0.5)
+    assert both == {name: scale * (5 if name.startswith("fc.") else 1) for name, scale in plain.items()}
+
+
+def test_frozen_batch_norms_keep_their_statistics_and_learn_their_scale(resnet):
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    backbones.train_mode(resnet, freeze_bn=True)
+    resnet(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+    assert resnet.bn1.weight.grad.abs().sum() > 0
+    backbones.train_mode(resnet)
+    resnet(torch.randn(4, 3, 64, 64))
+    assert not torch.equal(resnet.bn1.running_mean, before["bn1.running_mean"])
+
+
 # ---- stochastic depth ----------------------------------------------------------------------------------------------
 
 

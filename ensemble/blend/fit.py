@@ -73,6 +73,7 @@ class BlendResult:
     pruned: Pruned | None
     left_out: dict[str, str]
     notes: tuple[str, ...]
+    optimistic: tuple[str, ...] = ()
     tests: dict[str, Logits] = field(default_factory=dict)
 
 
@@ -85,6 +86,7 @@ class MemberRow:
     folds: int
     rows: int
     scores: dict[str, Score]
+    optimistic: bool  # each fold kept the epoch that was best on these rows
 
 
 def blend_run(
@@ -117,7 +119,8 @@ def blend_run(
         _refuse_to_replace(run, name, oof)
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
     tests = read_tests(foreign, oof.rows.classes, say)
-    result = fit_oof(oof, method, metric, shares, prune)
+    flattered = tuple(member for member in oof.members if rundir.is_optimistic(run, member))
+    result = replace(fit_oof(oof, method, metric, shares, prune), optimistic=flattered)
     facts = asdict(result)
     for key in ("name", "path", "fitted", "tests"):
         del facts[key]
@@ -262,7 +265,7 @@ def members_table(run: Path) -> list[MemberRow]:
     for member in rundir.members(run):
         done = finished(run, member, rows)
         if not done:
-            out.append(MemberRow(member, (), len(numbers), 0, {}))
+            out.append(MemberRow(member, (), len(numbers), 0, {}, rundir.is_optimistic(run, member)))
             continue
         z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
         where = np.flatnonzero(np.isin(rows.folds, done))
@@ -270,7 +273,8 @@ def members_table(run: Path) -> list[MemberRow]:
         own = member_outcomes(z[None, where], labels)
         drawn = bootstrap(labels, own, rows.units[where], len(rows.classes))
         table = scores(labels, own, rows.folds[where], len(rows.classes), drawn)
-        out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0]))
+        flattered = rundir.is_optimistic(run, member)
+        out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], flattered))
     return out
 
 

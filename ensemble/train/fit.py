@@ -1,6 +1,7 @@
 """One job: one backbone on one fold, from fresh weights to its out-of-fold logits. The whole loop is here."""
 
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -103,14 +104,13 @@ def fit(
     train_rows, held_out = np.flatnonzero(data.folds != fold), np.flatnonzero(data.folds == fold)
     batch_size = min(settings.batch_size, len(train_rows))
     steps = len(train_rows) // batch_size
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay, settings.layer_decay), lr=settings.lr, fused=device.type != "mps"
-    )
+    groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.head_lr)
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=device.type != "mps")
     average = moving_average(model, settings.ema) if settings.ema else None
     best, log = load_state(rundir.state_file(directory), model, average, optimizer)
     if numerics.compile:
         model.compile()
-    micro_batch = log[-1]["micro_batch"] if log else numerics.micro_batch
+    micro_batch = min(log[-1]["micro_batch"] if log else numerics.micro_batch, batch_size)
     if not log:
         rundir.write_text(rundir.log_file(directory), "")  # from here on the run's settings are settled (`is_begun`)
     weights = np.zeros(len(data.ids), dtype=np.float32)
@@ -134,7 +134,7 @@ def fit(
         mixing = np.random.default_rng(job_seed(seed, member, fold, epoch, "mix"))
         order = epoch_rows(rng, train_rows, data.labels, settings.sampler)
         order = order[: steps * batch_size].reshape(steps, batch_size)
-        train_mode(model)
+        train_mode(model, settings.freeze_bn)
         total = torch.zeros((), device=device)
         for step, (batch, draws, rows) in enumerate(
             batches(rng, data.shown, cut, order, settings.crop_size or preprocess.image_size, settings)
@@ -163,8 +163,10 @@ def fit(
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 if micro_batch < 4:
+                    if not log:
+                        rundir.log_file(directory).unlink()  # its settings may still change
                     raise RunFailure(f"{member} fold {fold}: out of memory at {micro_batch} images; lower image_size")
-                micro_batch = min(micro_batch, batch_size) // 2
+                micro_batch //= 2
                 say(
                     f"{member} fold {fold}: out of memory; goes on with {micro_batch} images at a time, whose "
                     f"gradients add up to batches of {batch_size} as before"
@@ -219,13 +221,16 @@ def gradients(
     micro_batch: int,
     numerics: Numerics,
 ) -> torch.Tensor:
-    """Add the gradients of a batch's mean loss, `micro_batch` images at a time; returns the loss.
+    """Add the gradients of a batch's mean loss, at most `micro_batch` images at a time; returns the loss.
 
-    images: float32 (B, 3, H, W). targets: labels int64 (B,) and the weights float32 (B,) of their losses.
+    images: float32 (B, 3, H, W). targets: labels int64 (B,) and the weights float32 (B,) of their losses. The parts are
+    as equal as can be: a batch norm has no variance over one image that is left over.
     """
     total = torch.zeros((), device=images.device)
-    for start in range(0, len(images), micro_batch):
-        part = slice(start, start + micro_batch)
+    parts = math.ceil(len(images) / micro_batch)
+    ends = [-(-len(images) * index // parts) for index in range(parts + 1)]
+    for start, end in itertools.pairwise(ends):
+        part = slice(start, end)
         with autocast_as(images.device, numerics):
             logits = model(images[part])
         loss = torch.stack([(loss_of(logits, labels[part]) * weight[part]).sum() for labels, weight in targets]).sum()

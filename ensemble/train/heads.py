@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-STEP = 10**0.5  # between the L2 strengths that are tried, the first being 0.1
-STRENGTHS = (1e-5, 10.0)  # the weakest and the strongest
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 3))  # of L2, from 1e-5 to 10
+FIRST = STRENGTHS.index(0.1)  # that is tried
 MEMORY = 6  # of L-BFGS
 TOLERANCE, ROUGH = 1e-4, 1e-3  # of the gradient's largest entry; ten times finer: 3x the time, equal log loss to 1e-4
 MAX_STEPS = 200
@@ -41,7 +41,7 @@ def fit_heads(
     have variance 1 over the fold's training rows (the biases are free).
     """
     count = int(folds.max()) + 1
-    own = np.ones(len(labels)) if weights is None else weights
+    own = np.ones(len(labels)) if weights is None else weights / weights.max()  # float32 holds none of 1e-50 or 1e50
     outer = np.stack([own * (folds != fold) for fold in range(count)])
     if count > 2:
         pairs = [(j, k) for k in range(count) for j in range(k)]
@@ -49,10 +49,13 @@ def fit_heads(
         judges = [(pair, k, own * (folds == j)) for pair, (j, k) in enumerate(pairs)]
         judges += [(pair, j, own * (folds == k)) for pair, (j, k) in enumerate(pairs)]
     else:  # two folds leave no rows without both: each fold's training rows are halved instead
-        half = np.arange(len(labels)) // count % 2
-        pairs = [(side, k) for k in range(count) for side in (0, 1)]
-        inner = np.stack([own * ((folds != k) & (half != side)) for side, k in pairs])
-        judges = [(fit, k, own * ((folds != k) & (half == side))) for fit, (side, k) in enumerate(pairs)]
+        halves = np.zeros((count, 2, len(labels)))
+        for k in range(count):
+            rows = np.flatnonzero(folds != k)
+            rows = rows[np.argsort(labels[rows], kind="stable")]  # each class is halved
+            halves[k, 0, rows[::2]] = halves[k, 1, rows[1::2]] = 1
+        inner = np.concatenate([own * half for half in halves])
+        judges = [(2 * k + side, k, own * halves[k, 1 - side]) for k in range(count) for side in (0, 1)]
     mean = _Problem(features.mean(0, keepdim=True), labels, classes)  # the views' mean is enough to choose by
     strengths, starts = _choose(mean, inner, judges, count)
     problem = _Problem(features, labels, classes)
@@ -67,24 +70,28 @@ def _choose(
     """The strength of least held-out log loss for each fold, and the mean of the fits that judged it, as a start.
 
     judges: (which fit, for which fold, weights of the rows). It goes from 0.1 to weaker strengths until no fold gains,
-    then to stronger ones.
+    then to stronger ones; what is tried after a fold's own first loss is not for that fold, so that none can tell how
+    far the others went.
     """
     losses: dict[float, np.ndarray] = {}
     fits: dict[float, torch.Tensor] = {}
 
-    def walk(strength: float, step: float, at: torch.Tensor | None) -> None:
-        while STRENGTHS[0] <= strength <= STRENGTHS[1]:
+    def walk(strengths: Sequence[float], at: torch.Tensor | None) -> None:
+        gaining = np.full(folds, True)
+        for strength in strengths:
             at = fits[strength] = problem.solve(inner, np.full(len(inner), strength), ROUGH, at)
             row_losses = problem.row_losses(at, inner)
-            losses[strength] = np.zeros(folds)
+            new = np.zeros(folds)
             for fit, fold, rows in judges:
-                losses[strength][fold] += (row_losses[fit] * rows).sum()
-            if len(losses) > 1 and (losses[strength] > np.min(list(losses.values()), axis=0)).all():
+                new[fold] += (row_losses[fit] * rows).sum()
+            least = np.min([np.full(folds, np.inf), *losses.values()], axis=0)
+            losses[strength] = np.where(gaining, new, np.inf)
+            gaining &= new <= least
+            if not gaining.any():
                 break
-            strength *= step
 
-    walk(0.1, 1 / STEP, None)
-    walk(0.1 * STEP, STEP, fits[0.1])
+    walk(STRENGTHS[FIRST::-1], None)
+    walk(STRENGTHS[FIRST + 1 :], fits[STRENGTHS[FIRST]])
     tried = list(losses)
     chosen = [tried[index] for index in np.argmin(np.stack(list(losses.values())), axis=0)]
     starts = [
@@ -104,8 +111,10 @@ class _Problem:
         # Centred and scaled over all rows only for the sake of the arithmetic: it changes no optimum, since the biases
         # are free and the penalty is put on each fit's own scale below.
         self.center = flat.mean(0)
-        self.scale = flat.std(0).clamp_min(1e-6)
-        self.features = (flat - self.center) / self.scale
+        deviation = flat.std(0)
+        constant = deviation <= 1e-5 * self.center.abs()  # to float32's rounding: left out
+        self.scale = torch.where(constant, 1.0, deviation)
+        self.features = torch.where(constant, 0.0, (flat - self.center) / self.scale)
         self.squares = self.features.square()
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).float()
         self.target = target.T.repeat(1, self.views).contiguous().to(features.device)  # (C, V N)
@@ -114,11 +123,14 @@ class _Problem:
     def row_weights(self, weights: np.ndarray) -> torch.Tensor:
         """Shares of each fit's rows, float32 (P, V N)."""
         rows = torch.from_numpy(weights).float().to(self.features.device).repeat(1, self.views)
-        return rows / rows.sum(1, keepdim=True)
+        return rows / rows.sum(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)  # all 0: learns nothing
 
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
-        """Each fit's standard deviation of each feature over its own rows, on the common scale: (P, D)."""
-        return (rows @ self.squares - (rows @ self.features).square()).clamp_min(1e-4).sqrt()
+        """Each fit's standard deviation of each feature over its own rows, on the common scale: (P, D). It is infinite,
+        which leaves the feature out, where that is below 0.01: one that is 0 on all of them, and only on them, would
+        be a second bias there, and 3,000 on the row that has it."""
+        variance = rows @ self.squares - (rows @ self.features).square()
+        return torch.where(variance > 1e-4, variance.sqrt(), torch.inf)
 
     def unscaled(self, at: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(P, C, D) and (P, C): the parameters for the features as they came."""
@@ -129,6 +141,7 @@ class _Problem:
         """The same classifiers as parameters of another problem on the same features."""
         slopes, biases = self.unscaled(at, rows)
         scaled = slopes * (other.spread(others) * other.scale)[:, None]
+        scaled = torch.where(scaled.isfinite(), scaled, 0.0)
         return torch.cat([scaled, (biases + slopes @ other.center)[:, :, None]], 2)
 
     def row_losses(self, at: torch.Tensor, weights: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ each sample takes one of 14 operations at a strength of its own, both uniformly 
 The five that move pixels are matrices, which the one sampling of the image takes in; the others change the values of
 the sampled uint8 image, and only of the samples that drew them. Operations and strengths are those of the paper and of
 torchvision.transforms.v2.TrivialAugmentWide; what comes from outside the image is its reflection instead of black.
+That class draws once for a whole batch and, image by image, takes 0.40 core ms each at 128 px, beside the crop's own
+resampling; this takes 0.26 (benchmarks/augment.py), and works on a batch that lies on a GPU.
 """
 
 import numpy as np

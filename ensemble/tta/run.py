@@ -72,6 +72,9 @@ def tta_predict(
     given = [foreign_predictions(run, name, member, ids) for member in blend.foreign]
     own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
     members = [load_member(run, member, len(blend.classes), folds, device) for member, _ in own]
+    flattered = [member for member, _ in own if rundir.is_optimistic(run, member)]
+    if flattered:
+        say(f"the scores of {', '.join(flattered)}, and so the blend's, are optimistic: the best epochs were kept")
     passes = sum(len(used) for _, used in own)
     say(f"{len(ids)} images, {len(members)} members x {folds} folds, {passes} views in all; on {device}")
 

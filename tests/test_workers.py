@@ -1,0 +1,256 @@
+"""Jobs in processes of their own: the same bits, whatever is killed, and nothing left behind."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble import rundir
+from ensemble.config import load_config
+from ensemble.errors import RunFailure, UserError
+from ensemble.logits import load_logits
+from ensemble.train.jobs import train_folds
+from ensemble.train.workers import Slot, run_here, run_side_by_side, slots
+
+CPU = torch.device("cpu")
+EXPERIMENT = """
+run = "{run}"
+workers = {workers}
+[data]
+train = "{train}"
+image_size = 32
+[folds]
+k = 3
+[train]
+epochs = 4
+batch_size = 4
+dtype = "float32"
+memory_format = "channels_last"
+[[backbone]]
+name = "resnet"
+timm = "test_resnet"
+pretrained = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Here as in every worker: another number of threads gives other bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def experiment(tmp_path, paint):
+    """experiment(run, workers): an experiment file on 2 classes of 12 images."""
+    for index in range(24):
+        paint(tmp_path / "images" / "ab"[index % 2] / f"{index}.png", width=36 + index % 5, height=36)
+
+    def write(run, workers):
+        file = tmp_path / f"{run}.toml"
+        file.write_text(EXPERIMENT.format(run=tmp_path / run, workers=workers, train=tmp_path / "images"))
+        return file
+
+    return write
+
+
+def nothing(text, done, total):
+    pass
+
+
+def train(file, show=nothing):
+    said = []
+    return train_folds(load_config(file), show, said.append), said
+
+
+def bits(run, fold):
+    directory = rundir.fold_dir(run, "resnet", fold)
+    return load_logits(rundir.oof_file(directory)).values.tobytes(), rundir.model_file(directory).read_bytes()
+
+
+def newest():
+    """The process that was started last, of those that live."""
+    return max(multiprocessing.active_children(), key=lambda process: int(process.name.rpartition("-")[2]))
+
+
+# ---- where the work goes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "omp", "jobs", "expected"),
+    [
+        ("auto", 8, None, 15, (2, 4)),
+        ("auto", 5, None, 15, (2, 2)),
+        ("auto", 1, None, 15, (1, 1)),
+        ("auto", 8, None, 1, (1, 8)),
+        ("auto", 8, None, 0, (1, 8)),
+        ("auto", 8, "2", 15, (2, 1)),
+        ("auto", 8, "1", 15, (1, 1)),
+        ("auto", 8, "99", 15, (2, 4)),
+        ("auto", 8, "4,2", 15, (2, 2)),
+        ("auto", 8, "many", 15, (2, 4)),
+        ("auto", 8, "", 15, (2, 4)),
+        (1, 8, None, 15, (1, 8)),
+        (3, 8, None, 15, (3, 2)),
+        (3, 8, None, 2, (2, 4)),
+        (16, 8, None, 20, (16, 1)),
+    ],
+)
+def test_slots_on_a_cpu(monkeypatch, workers, cores, omp, jobs, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    count, threads = expected
+    assert slots(workers, CPU, jobs) == [Slot("cpu", threads)] * count
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "jobs", "names"),
+    [
+        ("auto", 2, 15, ["cuda:0", "cuda:1"]),
+        ("auto", 4, 1, ["cuda:0"]),
+        (3, 2, 15, ["cuda:0", "cuda:1", "cuda:0"]),
+        (1, 2, 15, ["cuda:0"]),
+    ],
+)
+def test_slots_on_gpus(monkeypatch, workers, gpus, jobs, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = slots(workers, torch.device("cuda"), jobs)
+    assert [slot.device for slot in found] == names and {slot.threads for slot in found} == {1}
+
+
+def test_one_slot_on_other_devices():
+    assert slots("auto", torch.device("mps"), 15) == [Slot("mps", 1)]
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
+
+
+def work(case, job, slot, tell):
+    """What the workers of the tests do; `case` says what."""
+    member, fold = job
+    tell("began", os.getpid(), torch.get_num_threads(), slot.device)
+    if fold == 1:
+        time.sleep(600)
+    if case == "bug":
+        raise ZeroDivisionError("a bug")
+    if case == "user":
+        raise UserError(f"{member}.png: not a readable image")
+    if case == "failure":
+        raise RunFailure("a failure")
+    if case == "disk":
+        raise OSError(28, "could not be written (No space left on device)", "a/state/last.safetensors")
+
+
+@pytest.mark.parametrize("case", ["user", "disk", "bug"])
+def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
+    """Beside it, for "user", another one sleeps on."""
+    jobs = [("a", 1), ("a", 0)] if case == "user" else [("a", 0), ("a", 2)]
+    places = [Slot("cpu", 3), Slot("cpu", 3)] if case == "user" else [Slot("cpu", 3)]
+    heard = []
+    with pytest.raises((UserError, OSError, RuntimeError)) as raised:
+        run_side_by_side(jobs, places, functools.partial(work, case), lambda *message: heard.append(message))
+    assert multiprocessing.active_children() == []
+    assert heard[-1] if case != "user" else True
+    began = [message for message in heard if message[0] == ("a", 0)]
+    assert len(began) == 1 and began[0][1] == "began" and began[0][3:] == (3, "cpu")
+    assert ("a", 2) not in [message[0] for message in heard]
+    error = raised.value
+    if case == "user":
+        assert type(error) is UserError and str(error) == "a.png: not a readable image"
+    elif case == "disk":
+        assert (error.errno, error.filename) == (28, "a/state/last.safetensors")
+        assert error.strerror == "could not be written (No space left on device)"
+    else:
+        assert type(error) is RuntimeError
+        lines = str(error).splitlines()
+        assert lines[0] == "a fold 0:" and lines[1] == "Traceback (most recent call last):"
+        assert lines[-1] == "ZeroDivisionError: a bug" and '    raise ZeroDivisionError("a bug")' in lines
+
+
+def die_after_the_first(job, slot, tell):
+    """The first process ends as soon as it has nothing to do; the second one lives."""
+    tell("began", os.getpid())
+    if job == ("a", 0):
+        import threading
+
+        threading.Thread(target=lambda: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
+
+
+def test_a_worker_that_dies_between_two_jobs_loses_none():
+    heard = []
+
+    def hear(job, kind, *rest):
+        heard.append((job, kind))
+        while job == ("a", 0) and multiprocessing.active_children():  # its end is not read before it is dead
+            time.sleep(0.01)
+
+    run_side_by_side([("a", 0), ("a", 2)], [Slot("cpu", 1)], die_after_the_first, hear)
+    assert heard == [(("a", 0), "began"), (("a", 2), "began")]
+    assert multiprocessing.active_children() == []
+
+
+def test_what_raises_here_raises_at_once():
+    done = []
+
+    def here(job, slot, tell):
+        tell("began", slot.device)
+        if job == ("a", 1):
+            raise RunFailure("a failure")
+
+    with pytest.raises(RunFailure, match="^a failure$"):
+        run_here([("a", 0), ("a", 1), ("a", 2)], Slot("cpu", 1), here, lambda *message: done.append(message))
+    assert done == [(("a", 0), "began", "cpu"), (("a", 1), "began", "cpu")]
+
+
+# ---- kills ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(experiment, tmp_path):
+    """Fold 0 is killed in its third epoch, fold 1 in its second one twice, fold 2 never."""
+    assert train(experiment("one", workers=1))[0] == []
+    at = {}  # by process: where it is
+    killed = []
+    shown = []
+
+    def show(text, done, total):
+        shown.append(text)
+        for place, often in (("resnet fold 0 epoch 3/4", 1), ("resnet fold 1 epoch 2/4", 2)):
+            if text.startswith(place) and killed.count(place) < often and at[place[:13]].is_alive():
+                killed.append(place)
+                at[place[:13]].kill()
+        del text
+
+    def see(text, done, total):
+        for process in multiprocessing.active_children():
+            holds = fold_of(process.pid, tmp_path / "two")
+            if holds is not None:
+                at[f"resnet fold {holds}"] = process
+        show(text, done, total)
+
+    failures, said = train(experiment("two", workers=2), see)
+    line = (
+        "resnet fold 1: its process was killed twice (status -9), perhaps for want of memory; lower its batch_size, "
+        "or set workers = 1"
+    )
+    assert failures == [line] and f"failed: {line}" in said
+    assert sorted(killed) == ["resnet fold 0 epoch 3/4"] + 2 * ["resnet fold 1 epoch 2/4"]
+    assert multiprocessing.active_children() == []
+    starts = [text for text in shown if text.startswith("resnet fold 0 epoch 1/4")]
+    assert len(starts) == 1  # it went on, and was not begun anew
+    for fold in (0, 2):
+        assert bits(tmp_path / "two", fold) == bits(tmp_path / "one", fold)
+    assert not rundir.is_done(rundir.fold_dir(tmp_path / "two", "resnet", 1))
+    assert train(experiment("two", workers=1))[0] == []  # the next start goes on
+    assert bits(tmp_path / "two", 1) == bits(tmp_path / "one", 1)
