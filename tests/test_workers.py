@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,8 @@ from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.errors import RunFailure, UserError
 from ensemble.logits import load_logits
-from ensemble.train.jobs import train_folds
+from ensemble.train import jobs
+from ensemble.train.jobs import run_job, train_folds
 from ensemble.train.workers import Slot, run_here, run_side_by_side, slots
 
 CPU = torch.device("cpu")
@@ -68,19 +68,14 @@ def nothing(text, done, total):
     pass
 
 
-def train(file, show=nothing):
+def train(file, show=nothing, changes=()):
     said = []
-    return train_folds(load_config(file), show, said.append), said
+    return train_folds(load_config(file, changes), show, said.append), said
 
 
 def bits(run, fold):
     directory = rundir.fold_dir(run, "resnet", fold)
     return load_logits(rundir.oof_file(directory)).values.tobytes(), rundir.model_file(directory).read_bytes()
-
-
-def newest():
-    """The process that was started last, of those that live."""
-    return max(multiprocessing.active_children(), key=lambda process: int(process.name.rpartition("-")[2]))
 
 
 # ---- where the work goes -------------------------------------------------------------------------------------------
@@ -162,7 +157,6 @@ def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
     with pytest.raises((UserError, OSError, RuntimeError)) as raised:
         run_side_by_side(jobs, places, functools.partial(work, case), lambda *message: heard.append(message))
     assert multiprocessing.active_children() == []
-    assert heard[-1] if case != "user" else True
     began = [message for message in heard if message[0] == ("a", 0)]
     assert len(began) == 1 and began[0][1] == "began" and began[0][3:] == (3, "cpu")
     assert ("a", 2) not in [message[0] for message in heard]
@@ -216,41 +210,111 @@ def test_what_raises_here_raises_at_once():
 
 # ---- kills ---------------------------------------------------------------------------------------------------------
 
+DEATHS = {"resnet fold 0 epoch 3/4": 1, "resnet fold 1 epoch 2/4": 2}
 
-def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(experiment, tmp_path):
+
+def run_job_and_die(config, samples, folds, opened, job, slot, tell):
+    """`run_job` in a process that is killed so often at the end of an epoch, before it is saved."""
+
+    def tell_and_die(kind, *rest):
+        tell(kind, *rest)
+        for place, often in DEATHS.items():
+            if kind == "progress" and rest[0] == place:
+                deaths = config.run / f"deaths of {job[1]}"
+                with deaths.open("ab") as file:
+                    if file.tell() < often:
+                        file.write(b".")
+                        file.close()
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+    run_job(config, samples, folds, opened, job, slot, tell_and_die)
+
+
+def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(monkeypatch, experiment, tmp_path):
     """Fold 0 is killed in its third epoch, fold 1 in its second one twice, fold 2 never."""
     assert train(experiment("one", workers=1))[0] == []
-    at = {}  # by process: where it is
-    killed = []
+    monkeypatch.setattr(jobs, "run_job", run_job_and_die)
     shown = []
-
-    def show(text, done, total):
-        shown.append(text)
-        for place, often in (("resnet fold 0 epoch 3/4", 1), ("resnet fold 1 epoch 2/4", 2)):
-            if text.startswith(place) and killed.count(place) < often and at[place[:13]].is_alive():
-                killed.append(place)
-                at[place[:13]].kill()
-        del text
-
-    def see(text, done, total):
-        for process in multiprocessing.active_children():
-            holds = fold_of(process.pid, tmp_path / "two")
-            if holds is not None:
-                at[f"resnet fold {holds}"] = process
-        show(text, done, total)
-
-    failures, said = train(experiment("two", workers=2), see)
+    failures, said = train(experiment("two", workers=2), lambda text, done, total: shown.append(text))
     line = (
         "resnet fold 1: its process was killed twice (status -9), perhaps for want of memory; lower its batch_size, "
         "or set workers = 1"
     )
     assert failures == [line] and f"failed: {line}" in said
-    assert sorted(killed) == ["resnet fold 0 epoch 3/4"] + 2 * ["resnet fold 1 epoch 2/4"]
     assert multiprocessing.active_children() == []
-    starts = [text for text in shown if text.startswith("resnet fold 0 epoch 1/4")]
-    assert len(starts) == 1  # it went on, and was not begun anew
+    assert [(tmp_path / "two" / f"deaths of {fold}").read_bytes() for fold in (0, 1)] == [b".", b".."]
+    epochs = [text[14:23] for text in shown if text.startswith("resnet fold 0")]
+    assert epochs == ["epoch 1/4", "epoch 2/4", "epoch 3/4", "epoch 3/4", "epoch 4/4"]
     for fold in (0, 2):
         assert bits(tmp_path / "two", fold) == bits(tmp_path / "one", fold)
     assert not rundir.is_done(rundir.fold_dir(tmp_path / "two", "resnet", 1))
+    monkeypatch.undo()
     assert train(experiment("two", workers=1))[0] == []  # the next start goes on
     assert bits(tmp_path / "two", 1) == bits(tmp_path / "one", 1)
+
+
+# ---- the whole command ---------------------------------------------------------------------------------------------
+
+
+def start(file):
+    """`ens train-folds` in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ensemble.cli", "train-folds", str(file), "--set", "train.epochs=40"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def alive(group):
+    """The processes of the group that have not ended."""
+    listed = subprocess.run(["ps", "-e", "-o", "pgid=,pid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [pid for own, pid, state in rows if int(own) == group and not state.startswith("Z")]
+
+
+def epochs_done(run, fold):
+    log = rundir.log_file(rundir.fold_dir(run, "resnet", fold))
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wait_for_epochs(run, process, before=(0, 0)):
+    while any(epochs_done(run, fold) <= count for fold, count in enumerate(before)):
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
+def interrupt(process):
+    """Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert alive(process.pid) == []
+    return process.returncode, errors
+
+
+STOPPED = (130, "ens: stopped (ens train-folds and ens demo go on where they were)\n")
+
+
+def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the_same(experiment, tmp_path):
+    run = tmp_path / "two"
+    process = start(experiment("two", workers=2))
+    assert any(line.startswith("3 jobs to train, 2 at a time: about ") for line in process.stdout)
+    time.sleep(0.5)
+    assert interrupt(process) == STOPPED  # while the workers start
+    process = start(experiment("two", workers=2))
+    wait_for_epochs(run, process)
+    assert interrupt(process) == STOPPED
+    done = [epochs_done(run, fold) for fold in (0, 1)]
+    assert min(done) > 0 and not any(rundir.is_done(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
+    process = start(experiment("two", workers=2))
+    wait_for_epochs(run, process, done)
+    process.kill()
+    _, errors = process.communicate()
+    assert errors == ""
+    for _ in range(1000):
+        if not alive(process.pid):
+            break
+        time.sleep(0.02)
+    assert alive(process.pid) == []
+    longer = ("train.epochs=40",)
+    assert train(experiment("one", workers=1), changes=longer)[0] == []
+    assert train(experiment("two", workers=1), changes=longer)[0] == []
+    assert [bits(tmp_path / "one", fold) for fold in range(3)] == [bits(run, fold) for fold in range(3)]

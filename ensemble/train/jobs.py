@@ -201,7 +201,7 @@ def run_job(
             raise
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        tell("failed", f"{member} fold {fold}: out of memory; lower its batch_size or its image_size")
+        tell("failed", f"{member} fold {fold}: out of memory in evaluation; lower tta.batch_size or its image_size")
 
 
 def _prepare(
@@ -269,6 +269,8 @@ def _found(
         found = find_numerics(partial(make_model, config, backbone, classes, 0), size, classes, batch, device, plan)
     finally:
         torch.set_num_threads(usual)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # it would be lacking to the workers
     save_numerics(known, found)
     return found
 

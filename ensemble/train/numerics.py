@@ -90,27 +90,36 @@ def find_numerics(
     device: torch.device,
     plan: list[Numerics],
 ) -> Numerics:
-    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits.
+    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. Compiling
+    takes a minute, so it is tried last, and with the best of the other settings alone.
 
     Raises RunFailure where not even two images fit.
     """
     best: Numerics | None = None
     micro = batch_size
     for candidate in plan:
+        if candidate.compile and best is not None and not _alike(candidate, best):
+            continue
         try:
             micro, speed = _largest(create, image_size, classes, micro, device, candidate)
         except RunFailure:
-            raise
+            if best is None:
+                raise
+            continue  # what needs more memory than a candidate that fits
         except Exception:
             if not candidate.compile:
                 raise
             continue  # a compiler that is missing or fails: the network runs uncompiled as well
-        found = replace(candidate, micro_batch=micro, images_per_second=round(speed, 1))
+        found = replace(candidate, micro_batch=micro, images_per_second=float(f"{speed:.4g}"))
         if best is None or speed > MARGIN * best.images_per_second:
             best = found
     if best is None:
         raise RunFailure("torch.compile failed; set compile = false")
     return best
+
+
+def _alike(one: Numerics, other: Numerics) -> bool:
+    return (one.dtype, one.memory_format) == (other.dtype, other.memory_format)
 
 
 def _largest(

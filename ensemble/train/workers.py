@@ -11,7 +11,8 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -41,7 +42,8 @@ Heard = Callable[..., None]  # heard(job, kind, ...)
 def slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
     """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores))
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2": of the outermost of nested loops
+    cores = min(cores, int(allowed)) if allowed.isdecimal() else cores
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     usual = gpus or (min(2, cores) if device.type == "cpu" else 1)
     count = max(1, min(usual if workers == "auto" else int(workers), jobs))
@@ -70,10 +72,15 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
     def start(slot: Slot) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, slot, work), daemon=True)
-        process.start()
+        with _ctrl_c_put_off():
+            process.start()
         theirs.close()
-        workers[ours] = (process, slot, waiting.pop(0))
-        ours.send(workers[ours][2])
+        give(ours, process, slot)
+
+    def give(pipe: Connection, process: SpawnProcess, slot: Slot) -> None:
+        workers[pipe] = (process, slot, waiting.pop(0))
+        with suppress(OSError):  # it has died meanwhile: the end of its pipe is read next
+            pipe.send(workers[pipe][2])
 
     try:
         for slot in places:
@@ -103,8 +110,7 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
                     heard(job, *message)
                 else:
                     if waiting:
-                        workers[pipe] = (process, slot, waiting.pop(0))
-                        pipe.send(workers[pipe][2])
+                        give(pipe, process, slot)
                     else:
                         del workers[pipe]
                         pipe.close()
@@ -114,6 +120,19 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
             process.terminate()
             process.join()
             pipe.close()
+
+
+@contextmanager
+def _ctrl_c_put_off() -> Iterator[None]:
+    """Processes that are started meanwhile never hear it, from their first import on: only their parent does."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Connection, slot: Slot, work: Callable[[Job, Slot, Tell], None]) -> None:
