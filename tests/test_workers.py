@@ -271,6 +271,15 @@ def alive(group):
     return [pid for own, pid, state in rows if int(own) == group and not state.startswith("Z")]
 
 
+def ended(group):
+    """True as soon as none of the group is alive; False after 20 s."""
+    for _ in range(400):
+        if not alive(group):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def epochs_done(run, fold):
     log = rundir.log_file(rundir.fold_dir(run, "resnet", fold))
     return len(log.read_text().splitlines()) if log.exists() else 0
@@ -286,11 +295,11 @@ def interrupt(process):
     """Ctrl-C."""
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert alive(process.pid) == []
+    assert ended(process.pid)
     return process.returncode, errors
 
 
-STOPPED = (130, "ens: stopped (ens train-folds and ens demo go on where they were)\n")
+STOPPED = (130, "\nens: stopped (ens train-folds and ens demo go on where they were)\n")
 
 
 def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the_same(experiment, tmp_path):
@@ -309,11 +318,7 @@ def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the
     process.kill()
     _, errors = process.communicate()
     assert errors == ""
-    for _ in range(1000):
-        if not alive(process.pid):
-            break
-        time.sleep(0.02)
-    assert alive(process.pid) == []
+    assert ended(process.pid)
     longer = ("train.epochs=40",)
     assert train(experiment("one", workers=1), changes=longer)[0] == []
     assert train(experiment("two", workers=1), changes=longer)[0] == []

@@ -106,7 +106,9 @@ def fit(
     steps = len(train_rows) // batch_size
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.head_lr)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=device.type != "mps")
-    average = moving_average(model, settings.ema) if settings.ema else None
+    # Averaging costs a small net 1 % of its step; four steps at a time, a quarter of that for all but the same average.
+    every = 4 if steps >= 16 else 1
+    average = moving_average(model, settings.ema**every) if settings.ema else None
     best, log = load_state(rundir.state_file(directory), model, average, optimizer)
     if numerics.compile:
         model.compile()
@@ -173,8 +175,8 @@ def fit(
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update(model, step=epoch * steps + step)
+            if average is not None and (step % every == every - 1 or step == steps - 1):
+                average.update(model, step=(epoch * steps + step) // every)
             if step % 8 == 7 or step == steps - 1:  # reading the loss makes a GPU wait
                 left = ((settings.epochs - epoch) * steps - step - 1) * batch_size
                 place = f"{member} fold {fold} epoch {epoch + 1}/{settings.epochs}"

@@ -78,8 +78,11 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     for backbone in todo:
         try:
             rates |= _prepare(config, backbone, samples, folds, opened, device, places, show, say)
-        except RunFailure as error:
-            failures.append(f"{backbone.name}: {error}")
+        except (RunFailure, RuntimeError) as error:
+            if not isinstance(error, RunFailure) and not is_out_of_memory(error):
+                raise
+            reason = str(error) if isinstance(error, RunFailure) else "out of memory; lower tta.batch_size"
+            failures.append(f"{backbone.name}: {reason}")
             say(f"failed: {failures[-1]}")
             trained = [job for job in trained if job[0] != backbone.name]
     if not trained:
@@ -221,7 +224,10 @@ def _prepare(
     path = rundir.numerics_json(config.run, backbone.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".lock"):  # another process may be at it: it is waited for
-        if probes(settings) and not rundir.probe_file(config.run, backbone.name).is_file():
+        lacking = not rundir.probe_file(config.run, backbone.name).is_file()
+        if settings.strategy == "probe":  # its folds are written with it
+            lacking = bool(_unfinished(config, backbone, int(folds.max()) + 1))
+        if probes(settings) and lacking:
             preprocess = load_preprocess(rundir.preprocess_json(config.run, backbone.name))
             probe_member(
                 config.run,
