@@ -198,7 +198,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
     def hook(_):
         raise RuntimeError("a bug")
 
-    with pytest.raises(RuntimeError, match="^a bug$"):
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
         run(tmp_path, hook=hook)
 
 

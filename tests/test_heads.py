@@ -274,6 +274,20 @@ def test_a_feature_of_one_row_says_nothing_where_that_row_is_held_out():
         assert answers(found, every, fold) == pytest.approx(want, abs=0.05)
 
 
+@pytest.mark.parametrize(("dimensions", "rows", "rank"), [(512, 100, 5), (1280, 300, 3)])
+def test_collinear_features_are_no_trouble(dimensions, rows, rank):
+    # as networks that were trained to the end give them: a few directions that tell the classes, and next to no others
+    rng = np.random.default_rng(0)
+    labels, folds = rng.integers(0, CLASSES, rows), (rng.permutation(rows) % 3).astype(np.int8)
+    hidden = 3 * rng.normal(size=(rows, rank))
+    hidden[:, 0] += 20 * labels
+    features = hidden @ rng.normal(size=(rank, dimensions)) + 1e-3 * rng.normal(size=(rows, dimensions))
+    found = fit_heads(torch.from_numpy(features.astype(np.float32))[None], labels, folds, CLASSES)
+    for fold in range(3):
+        right = answers(found, torch.from_numpy(features)[None], fold).argmax(-1)[0] == labels
+        assert right[folds == fold].mean() > 0.95
+
+
 def test_small_and_large_features_count_the_same():
     features, labels, folds = problem()
     one = fit_heads(features, labels, folds, CLASSES)

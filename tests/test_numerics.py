@@ -202,6 +202,24 @@ def test_a_compiler_that_fails_is_done_without_where_it_may_be():
     assert str(error.value) == "torch.compile failed; set compile = false"
 
 
+def test_compiling_is_tried_with_the_best_of_the_other_settings_alone(monkeypatch):
+    speeds = {("float32", "channels_last"): 100.0, ("float32", "contiguous"): 150.0, ("bfloat16", "contiguous"): 90.0}
+    timed = []
+
+    def speed(create, size, classes, batch, device, how):
+        timed.append(how)
+        return speeds[how.dtype, how.memory_format] * (2 if how.compile else 1)
+
+    monkeypatch.setattr(numerics, "_speed", speed)
+    plan = [Numerics(*each, compiled, 0, 0.0) for compiled in (False, True) for each in speeds]
+    found = find_numerics(network, 32, 3, 4, CPU, plan)
+    assert found == Numerics("float32", "contiguous", True, 4, 300.0)
+    assert timed == [*plan[:3], plan[4]]
+    timed.clear()
+    assert find_numerics(network, 32, 3, 4, CPU, plan[3:]) == found  # compile = true, set by hand: all are timed
+    assert timed == plan[3:]
+
+
 # ---- layouts and types ---------------------------------------------------------------------------------------------
 
 

@@ -284,7 +284,6 @@ def test_after_the_probe_it_goes_on_with_the_folds(experiment):
     assert all(np.array_equal(oof(run, fold).values, oof(whole, fold).values) for fold in range(3))
 
 
-@pytest.mark.xfail(strict=True, reason="jobs._prepare leaves a probe alone whose file is there, though folds are not")
 def test_a_probe_whose_fold_was_deleted_writes_it_again(experiment):
     run, _ = experiment()
     before = oof(run, 1).values

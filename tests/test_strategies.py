@@ -46,9 +46,7 @@ def experiment(tmp_path, paint):
 
     def write(run, *lines, timm="test_resnet", train="images", k=2):
         file = tmp_path / f"{run}.toml"
-        text = EXPERIMENT.format(
-            run=tmp_path / run, train=tmp_path / train, timm=timm, k=k, lines="\n".join(lines)
-        )
+        text = EXPERIMENT.format(run=tmp_path / run, train=tmp_path / train, timm=timm, k=k, lines="\n".join(lines))
         file.write_text(text)
         return file
 
@@ -121,7 +119,7 @@ def test_what_a_strategy_trains(experiment, start, tmp_path, settings, parts):
 
 
 def test_from_scratch_nothing_is_left_of_pretrained_weights(experiment, tmp_path):
-    """"pretrained" is on where nothing is said, but nothing is fetched."""
+    """Where nothing is said of it, pretrained is on, but nothing is fetched."""
     said = train(experiment("scratch", 'train = { strategy = "scratch" }'))
     train(experiment("none", "pretrained = false"))
     assert not any("features" in line for line in said)
@@ -200,13 +198,13 @@ def test_full_goes_with_no_weights_too(experiment):
 
 
 def test_a_strategy_that_is_changed_is_refused(experiment, start, tmp_path):
-    weights = f'weights = "{start}"'
+    weights, own = f'weights = "{start}"', tmp_path / "run" / "net"
     train(experiment("run", weights, 'train = { strategy = "partial" }'), "train.epochs=1")
     with pytest.raises(UserError) as error:
         train(experiment("run", weights, 'train = { strategy = "full" }'), "train.epochs=1")
     assert str(error.value) == (
-        f"backbone 'net': {tmp_path / 'run' / 'net'} holds it with strategy = \"partial\", the config says \"full\": "
-        f"set it back, give the backbone another name, or delete {tmp_path / 'run' / 'net'} to train it again"
+        f'backbone \'net\': {own} holds it with strategy = "partial", the config says "full": set it back, give the '
+        f"backbone another name, or delete {own} to train it again"
     )
 
 

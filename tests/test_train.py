@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.cli import main
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
@@ -265,4 +267,36 @@ def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experimen
     path = rundir.state_file(rundir.fold_dir(tmp_path / "full", "resnet", 0))
     assert done.stderr.strip().splitlines()[-1].startswith(f"ens: {path}: could not be written (")
     train(experiment("full"))
+    assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))
+
+
+def test_a_full_disk_while_pixels_are_decoded_ends_with_one_line_and_loses_nothing(
+    experiment, tmp_path, monkeypatch, capfd
+):
+    """The run was stopped in its second fold, and its pixels are no longer kept."""
+    train(experiment("whole"))
+
+    def stop(text, done, total):
+        if text.startswith("resnet fold 1 epoch 2/3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_folds(load_config(experiment("full")), stop, lambda line: None)
+    directory = rundir.fold_dir(tmp_path / "full", "resnet", 1)
+    before = rundir.log_file(directory).read_bytes(), rundir.state_file(directory).read_bytes()
+    monkeypatch.setenv("ENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["ens", "train-folds", str(experiment("full"))])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert end.value.code == 1
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"ens: {tmp_path / 'cache' / 'pixels'}/")
+    assert lines[0].endswith(".u8: could not be written (File too large); what was there before is whole")
+    assert before == (rundir.log_file(directory).read_bytes(), rundir.state_file(directory).read_bytes())
+    assert train(experiment("full"))[0] == []
     assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))

@@ -169,7 +169,7 @@ class _Problem:
         inverses = {}
         for value in set(strengths.tolist()):
             bound = 0.5 * self.gram
-            bound.diagonal().add_(value)
+            bound.diagonal().add_(value + 2e-7 * self.dimensions)  # where features are collinear, rounding is as large
             inverses[value] = torch.cholesky_inverse(torch.linalg.cholesky(bound))
         groups = {value: torch.from_numpy(np.flatnonzero(strengths == value)).to(rows.device) for value in inverses}
 

@@ -91,14 +91,15 @@ def find_numerics(
     plan: list[Numerics],
 ) -> Numerics:
     """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. Compiling
-    takes a minute, so it is tried last, and with the best of the other settings alone.
+    takes a minute, so it is tried last, and with the best of the other settings alone, unless it is set by hand.
 
     Raises RunFailure where not even two images fit.
     """
     best: Numerics | None = None
     micro = batch_size
+    by_hand = all(candidate.compile for candidate in plan)
     for candidate in plan:
-        if candidate.compile and best is not None and not _alike(candidate, best):
+        if candidate.compile and not by_hand and best is not None and not _alike(candidate, best):
             continue
         try:
             micro, speed = _largest(create, image_size, classes, micro, device, candidate)
