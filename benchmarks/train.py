@@ -202,9 +202,7 @@ pretrained = false
 
 def folds(source: Path, models: list[str], rounds: int, folder: Path) -> None:
     """Rates of the last epoch, during which both folds are at work, summed over the folds that run side by side."""
-    print(
-        "| network | one process, images/s | two side by side, images/s | ratio |\n|---|---|---|---|"
-    )
+    print("| network | one process, images/s | two side by side, images/s | ratio |\n|---|---|---|---|")
     for name in models:
         seen: dict[int, list[float]] = {1: [], 2: []}
         for turn in range(rounds):

@@ -164,7 +164,7 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
             if strategy not in ("scratch", "full") and not starts_trained(backbone):
                 raise UserError(
                     f"{path}: backbone {backbone.name!r}: strategy {strategy!r} needs weights to start from; "
-                    "give some, or use strategy = \"scratch\""
+                    'give some, or use strategy = "scratch"'
                 )
     except ValidationError as error:
         raise UserError(f"{path}: {_say(error, (), Config)}") from None

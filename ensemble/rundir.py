@@ -1,7 +1,7 @@
 """Every file name of a run directory, atomic writes, and the done markers.
 
     runs/art/
-      config.toml  folds.csv  classes.json  provenance.json
+      config.toml  folds.csv  classes.json  provenance.json  contents.json
       convnext/settings.json  preprocess.json  numerics.json  probe.safetensors
       convnext/fold0/model.safetensors  oof.safetensors  log.jsonl  state/  done.json (last)
       blends/stack.json  stack.safetensors
@@ -39,6 +39,10 @@ def classes_json(run: Path) -> Path:
 
 def provenance_json(run: Path) -> Path:
     return run / "provenance.json"
+
+
+def contents_json(run: Path) -> Path:
+    return run / "contents.json"
 
 
 def settings_json(run: Path, member: str) -> Path:

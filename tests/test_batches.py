@@ -12,7 +12,7 @@ from ensemble.data.pixels import Decoding, Files, Pixels
 from ensemble.errors import UserError
 from ensemble.train import batches as module
 from ensemble.train.augment import draw
-from ensemble.train.batches import AHEAD, batches, cutter
+from ensemble.train.batches import AHEAD, batches, cutter, far_ahead
 from ensemble.train.crops import crops
 
 CPU = torch.device("cpu")
@@ -69,6 +69,14 @@ def test_the_number_of_threads_changes_nothing(paths, threads):
     files = Files(paths, OWN_SIZE)
     assert same(made(files, 1), made(files, threads))
     assert same(made(in_memory(paths), 1), made(in_memory(paths), threads))
+
+
+def test_made_here_or_ahead_they_are_the_same(paths):
+    pixels = in_memory(paths)
+    here = batches(np.random.default_rng(0), pixels, cutter(pixels, CPU, 1), ORDER, 16, Train(**EVERYTHING), ahead=0)
+    assert same(list(here), made(pixels))
+    assert (far_ahead(pixels, CPU), far_ahead(pixels, torch.device("cuda"))) == (0, AHEAD)
+    assert far_ahead(Files(paths, OWN_SIZE), CPU) == AHEAD
 
 
 def test_files_and_pixels_give_the_same_crops(paths):

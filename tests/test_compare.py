@@ -272,6 +272,8 @@ def test_what_training_took(tmp_path):
     assert [(item.seconds, item.epochs) for item in result.blocks[2].items] == [(7446.0, 4), (None, None)]
     rundir.write_json(rundir.settings_json(a, "y"), {"epochs": 5})
     assert compare([a, b]).blocks[2].items[0].epochs is None
+    rundir.write_json(rundir.settings_json(a, "y"), {"epochs": 12, "strategy": "probe"})  # which has none
+    assert compare([a / "y", b / "y"]).blocks[0].items[0].epochs is None
 
 
 # ---- what does not fit ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import resource
 import signal
 import subprocess
@@ -64,8 +65,8 @@ def train(file, *changes):
     return failures, said
 
 
-def oof(run, member="resnet"):
-    return {fold: load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold))) for fold in (0, 1)}
+def oof(run, member="resnet", folds=(0, 1)):
+    return {fold: load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold))) for fold in folds}
 
 
 def same(a, b):
@@ -211,6 +212,25 @@ def test_changed_data_is_refused(experiment, tmp_path, paint):
     paint(tmp_path / "images" / "a" / "new.png")
     with pytest.raises(UserError, match="holds a run with another data fingerprint"):
         train(experiment())
+
+
+def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experiment, tmp_path):
+    for file in (tmp_path / "images").glob("*/*.png"):  # BMP files of one shape have one size
+        Image.open(file).crop((0, 0, 32, 32)).save(file.with_suffix(".bmp"))
+        file.unlink()
+    train(experiment())
+    shutil.rmtree(rundir.fold_dir(tmp_path / "run", "resnet", 1))
+    before = oof(tmp_path / "run", folds=(0,))
+    changed = sorted((tmp_path / "images" / "a").glob("*.bmp"))[0]
+    Image.open(changed).transpose(Image.Transpose.ROTATE_180).save(changed)
+    _, said = train(experiment())
+    text = (
+        f"warning: images have changed since {tmp_path / 'run'} began; what is trained from now on sees the new ones: "
+    )
+    assert text + "to have all folds alike, put them back, or delete the run" in said
+    train(experiment("other"))
+    assert np.array_equal(oof(tmp_path / "run")[1].values, oof(tmp_path / "other")[1].values)
+    assert np.array_equal(oof(tmp_path / "run")[0].values, before[0].values)
 
 
 def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment, tmp_path):

@@ -15,16 +15,25 @@ from ensemble.train.augment import Draws, draw
 from ensemble.train.crops import crops, gather
 
 SHARE = 0.5  # of a GPU's free memory that the decoded pixels may take: the rest is the network's
-AHEAD = 2  # batches
+AHEAD = 2  # batches, where a GPU or the reading of files has to be waited for
 
 Batch = tuple[torch.Tensor, Draws, np.ndarray]  # uint8 (B, 3, S, S) on the device, its draws, its rows
 Cut = Callable[[np.ndarray, Draws, int], torch.Tensor]  # rows, draws, size -> uint8 (B, 3, S, S) on the device
 
 
 def batches(
-    rng: np.random.Generator, pixels: Pixels | Files, cut: Cut, order: np.ndarray, size: int, settings: Train
+    rng: np.random.Generator,
+    pixels: Pixels | Files,
+    cut: Cut,
+    order: np.ndarray,
+    size: int,
+    settings: Train,
+    ahead: int = AHEAD,
 ) -> Iterator[Batch]:
-    """The batches of rows in `order`, int64 (steps, B), augmented as `settings` say, in one order of chances."""
+    """The batches of rows in `order`, int64 (steps, B), augmented as `settings` say, in one order of chances.
+
+    ahead: how many are made in another thread before they are asked for; 0 makes each when it is.
+    """
 
     def make(rows: np.ndarray) -> Batch:
         draws = draw(
@@ -41,18 +50,33 @@ def batches(
         )
         return cut(rows, draws, size), draws, rows
 
-    with ThreadPoolExecutor(1) as ahead:  # one thread: the chances have one order
+    if ahead == 0:
+        yield from map(make, order)
+        return
+    with ThreadPoolExecutor(1, initializer=_alone) as thread:  # only one: the chances have one order
         coming: deque[Future[Batch]] = deque()
         try:
             for rows in order:
-                coming.append(ahead.submit(make, rows))
-                if len(coming) > AHEAD:
+                coming.append(thread.submit(make, rows))
+                if len(coming) > ahead:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
         finally:
             for future in coming:
                 future.cancel()
+
+
+def _alone() -> None:
+    """Keep torch's operations in this thread to this thread: two teams of threads on the same cores spin while they
+    wait for each other."""
+    torch.set_num_threads(1)
+
+
+def far_ahead(pixels: Pixels | Files, device: torch.device) -> int:
+    """How many batches to make ahead. None where a CPU cuts them out of cached pixels: the network leaves no core idle,
+    and a thread beside it costs more than it hides (resnet18 on 2 cores: now and then a third of the speed)."""
+    return 0 if device.type == "cpu" and isinstance(pixels, Pixels) else AHEAD
 
 
 def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
@@ -70,10 +94,10 @@ def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
                 return gather(everything, begins[chosen], shapes[chosen], draws, size)
 
             return gathered
-    # Cached pixels on a CPU take one thread 2 % of the network's time; decoding files, or feeding a GPU, takes all.
+    # Cached pixels on a CPU take 2 % of the network's time; decoding files, or feeding a GPU, takes all threads.
     several = isinstance(pixels, Files) or device.type == "cuda"
     count = max(threads, os.cpu_count() or 1) if device.type == "cuda" else threads
-    pool = ThreadPoolExecutor(count) if several else None
+    pool = ThreadPoolExecutor(count, initializer=_alone) if several else None
 
     def from_host(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
         if pool is None:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from ensemble import rundir
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.cache import cache_folder, open_pixels
+from ensemble.data.digests import digests
 from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess, load_preprocess
 from ensemble.data.table import Samples
 from ensemble.device import choose_device, keep_freed_memory
@@ -31,7 +32,16 @@ from ensemble.train.numerics import (
     save_numerics,
 )
 from ensemble.train.probe import load_heads, probe_member
-from ensemble.train.setup import check_backbone, crop_size, make_model, open_member, open_run, probes, read_data
+from ensemble.train.setup import (
+    check_backbone,
+    check_contents,
+    crop_size,
+    make_model,
+    open_member,
+    open_run,
+    probes,
+    read_data,
+)
 from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
 from ensemble.tta.views import check_views
 
@@ -71,6 +81,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
         hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
         opened = {**_open_cache(config, samples, sorted(hows, key=str), show, say)}
+        check_contents(config.run, digests(samples.paths, cache_folder(config.data.cache) / "digests", show), say)
     trained = [job for job in jobs if train_settings(config, _named(config, job[0])).strategy != "probe"]
     places = slots(config.workers, device, len(trained))
     failures: list[str] = []

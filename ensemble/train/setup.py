@@ -1,9 +1,10 @@
 """What a run is made of and held to: its samples, its folds, its members' settings. No training here."""
 
+import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -78,6 +79,20 @@ def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.
     rundir.write_json(rundir.provenance_json(run), {"facts": facts, "made with": _versions()})
     write_folds(run, samples, folds, groups)  # the last: a run without it is begun anew
     return folds
+
+
+def check_contents(run: Path, digests: Sequence[str], say: Say) -> None:
+    """Warn if the images hold other pixels than when the run began (the fingerprint has only their sizes): its finished
+    folds have seen the old ones. digests: of the files, in the order of the rows."""
+    now = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    path = rundir.contents_json(run)
+    if not path.is_file() or not rundir.is_begun(run):
+        rundir.write_json(path, {"sha256": now})
+    elif rundir.read_json(path)["sha256"] != now:
+        say(
+            f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "
+            "all folds alike, put them back, or delete the run"
+        )
 
 
 def make_model(config: Config, backbone: Backbone, classes: int, fold: int) -> torch.nn.Module:
