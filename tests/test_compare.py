@@ -325,6 +325,13 @@ def test_paths_that_are_no_run_or_member(two, tmp_path):
     assert said([a / "x"]) == f"{a / 'x'}: nothing to compare it with, name a second run or member"
 
 
+def test_members_that_are_named_one_by_one_are_all_compared(two):
+    a, b = two
+    (block,) = compare([a / "x", b / "x", a / "only_a"]).blocks
+    assert block.title == "the members named"
+    assert [item.name for item in block.items] == [str(a / "x"), str(b / "x"), str(a / "only_a")]
+
+
 def test_members_that_are_not_finished(two):
     a, b = two
     undo(b, "y", 1)

@@ -106,10 +106,10 @@ def compare(paths: Sequence[Path]) -> Comparison:
     """Compare runs (all their finished members) and members (RUN/MEMBER) on the out-of-fold rows that all have.
 
     Of several runs, members of one name are paired: a block for each name that at least two runs have, and one for the
-    plain means of the names that all these runs have, if those are at least two. Where no name is in two runs, or of
-    a single run, all members make one block. Views are averaged. Raises UserError for what is no run or member, a
-    member named but not finished, fewer than two items, classes or labels that differ, no common row (or only one
-    unit), and as `read_rows` and `read_member` do.
+    plain means of the names that all these runs have, if those are at least two. Where no name is in two runs, where
+    only members are named, or of a single run, all members make one block. Views are averaged. Raises UserError for
+    what is no run or member, a member named but not finished, fewer than two items, classes or labels that differ, no
+    common row (or only one unit), and as `read_rows` and `read_member` do.
     """
     rows: dict[Path, Rows] = {}
     found: list[tuple[Path, str]] = []
@@ -121,7 +121,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if len(found) < 2:
         left = "".join(f"; {note}" for note in notes)
         raise UserError(f"{found[0][0] / found[0][1]}: nothing to compare it with, name a second run or member{left}")
-    plan = _plan(found, notes)
+    each_named = not any(rundir.folds_csv(path).is_file() for path in paths)
+    plan = _plan(found, each_named, notes)
     used = list(dict.fromkeys(item.run for _, items in plan for item in items))
     where = _join({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
@@ -164,8 +165,10 @@ def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path
     return run, ready
 
 
-def _plan(found: list[tuple[Path, str]], notes: list[str]) -> list[tuple[str, list[Item]]]:
+def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> list[tuple[str, list[Item]]]:
     """The blocks: their titles and items, in the order in which they were named."""
+    if each_named and len({run for run, _ in found}) > 1 < len({name for _, name in found}):
+        return [("the members named", [_item(str(run / name), run, [name]) for run, name in found])]
     runs: dict[str, list[Path]] = {}  # of each member's name
     for run, name in found:
         runs.setdefault(name, []).append(run)
