@@ -1,7 +1,12 @@
 """What several test files share: small noisy images, a cache that is not the user's, and the same Hypothesis examples
 on every run."""
 
+import os
 import zlib
+
+# Before torch is imported, here and in the processes that tests start: networks this small gain nothing by two threads,
+# which wait for each other for seconds where the machine has other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
