@@ -18,7 +18,6 @@ from timm.utils import ModelEmaV3
 from ensemble.data.pixels import Preprocess
 from ensemble.device import autocast
 from ensemble.errors import UserError
-from ensemble.weights import digest as digest
 from ensemble.weights import read_state as read_state
 
 

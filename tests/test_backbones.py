@@ -131,7 +131,7 @@ def test_missing_weights_file(tmp_path):
 def test_digest_is_the_sha_256_of_the_file(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert backbones.digest(tmp_path / "file") == known
+    assert digest(tmp_path / "file") == known
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no folder of real weights beside the checkout")

@@ -9,44 +9,26 @@ import torch
 from filelock import FileLock, Timeout
 
 from ensemble import rundir
-from ensemble.config import Backbone, Config, train_settings
-from ensemble.data.cache import cache_folder, open_pixels
+from ensemble.config import Config, train_settings
+from ensemble.data.cache import cache_folder
 from ensemble.data.digests import digests
-from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess, load_preprocess
+from ensemble.data.pixels import load_preprocess
 from ensemble.data.table import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.progress import Show, duration
 from ensemble.train.clock import Clock
 from ensemble.train.enough import enough_epochs
-from ensemble.train.fit import Labelled, fit
+from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
-from ensemble.train.numerics import (
-    Numerics,
-    candidates,
-    describe,
-    find_numerics,
-    is_out_of_memory,
-    known_file,
-    load_numerics,
-    save_numerics,
-)
-from ensemble.train.probe import load_heads, probe_member
-from ensemble.train.setup import (
-    check_backbone,
-    check_contents,
-    crop_size,
-    make_model,
-    open_member,
-    open_run,
-    probes,
-    read_data,
-)
+from ensemble.train.numerics import is_out_of_memory, load_numerics
+from ensemble.train.prepare import Opened, labelled, named, open_cache, prepare, unfinished
+from ensemble.train.probe import load_heads
+from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
 from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
 from ensemble.tta.views import check_views
 
 Say = Callable[[str], None]
-Opened = dict[Decoding, Pixels | Files]
 
 
 def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
@@ -59,7 +41,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     check_views(config.tta.views)
     expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
     for backbone in config.backbone:
-        if _unfinished(config, backbone, expected):
+        if unfinished(config, backbone, expected):
             check_backbone(config, backbone, len(samples.classes))
     folds = open_run(config, samples, groups)
     count = int(folds.max()) + 1
@@ -69,8 +51,8 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         row_weights(samples.weights, np.flatnonzero(folds != fold))  # weights that are all 0 in a fold's part fail now
     device = choose_device()
     keep_freed_memory()
-    todo = [backbone for backbone in config.backbone if _unfinished(config, backbone, count)]
-    jobs = [(backbone.name, fold) for backbone in todo for fold in _unfinished(config, backbone, count)]
+    todo = [backbone for backbone in config.backbone if unfinished(config, backbone, count)]
+    jobs = [(backbone.name, fold) for backbone in todo for fold in unfinished(config, backbone, count)]
     total = len(config.backbone) * count
     counts = f"{total} jobs, {total - len(jobs)} of them done"
     say(f"{len(samples)} images, {len(samples.classes)} classes; {counts}; on {device}")
@@ -80,15 +62,15 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     if config.data.cache != "off":
         preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
         hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
-        opened = {**_open_cache(config, samples, sorted(hows, key=str), show, say)}
+        opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
         check_contents(config.run, digests(samples.paths, cache_folder(config.data.cache) / "digests", show), say)
-    trained = [job for job in jobs if train_settings(config, _named(config, job[0])).strategy != "probe"]
+    trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
     places = slots(config.workers, device, len(trained))
     failures: list[str] = []
     rates: dict[str, float] = {}
     for backbone in todo:
         try:
-            rates |= _prepare(config, backbone, samples, folds, opened, device, places, show, say)
+            rates |= prepare(config, backbone, samples, folds, opened, device, places, show, say)
         except (RunFailure, RuntimeError) as error:
             if not isinstance(error, RunFailure) and not is_out_of_memory(error):
                 raise
@@ -173,7 +155,7 @@ def run_job(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     keep_freed_memory()
-    backbone = _named(config, member)
+    backbone = named(config, member)
     settings = train_settings(config, backbone)
     directory = rundir.fold_dir(config.run, member, fold)
     directory.mkdir(parents=True, exist_ok=True)
@@ -194,7 +176,7 @@ def run_job(
                 fold=fold,
                 create=partial(make_model, config, backbone, len(samples.classes), fold),
                 preprocess=preprocess,
-                data=_labelled(config, samples, folds, preprocess, opened),
+                data=labelled(config, samples, folds, preprocess, opened),
                 settings=settings,
                 numerics=load_numerics(rundir.numerics_json(config.run, member)),
                 head=head,
@@ -218,110 +200,5 @@ def run_job(
         tell("failed", f"{member} fold {fold}: out of memory in evaluation; lower tta.batch_size or its image_size")
 
 
-def _prepare(
-    config: Config,
-    backbone: Backbone,
-    samples: Samples,
-    folds: np.ndarray,
-    opened: Opened,
-    device: torch.device,
-    places: Sequence[Slot],
-    show: Show,
-    say: Say,
-) -> dict[str, float]:
-    """What comes before a backbone's folds: its probes, and its numeric settings. Returns its images per second."""
-    settings = train_settings(config, backbone)
-    classes = len(samples.classes)
-    path = rundir.numerics_json(config.run, backbone.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / ".lock"):  # another process may be at it: it is waited for
-        lacking = not rundir.probe_file(config.run, backbone.name).is_file()
-        if settings.strategy == "probe":  # its folds are written with it
-            lacking = bool(_unfinished(config, backbone, int(folds.max()) + 1))
-        if probes(settings) and lacking:
-            preprocess = load_preprocess(rundir.preprocess_json(config.run, backbone.name))
-            probe_member(
-                config.run,
-                backbone.name,
-                partial(make_model, config, backbone, classes, 0),
-                preprocess,
-                _labelled(config, samples, folds, preprocess, opened),
-                settings,
-                config.tta.views,
-                config.tta.batch_size,
-                device,
-                show,
-                say,
-            )
-        if settings.strategy == "probe":
-            return {}
-        if not path.is_file():
-            numerics = _found(config, backbone, classes, device, places[0].threads, show)
-            save_numerics(path, numerics)
-            say(f"{backbone.name}: {describe(numerics)}")
-    return {backbone.name: load_numerics(path).images_per_second}
-
-
-def _found(
-    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show
-) -> Numerics:
-    """The numeric settings for this backbone on this machine, timed unless they were before."""
-    settings = train_settings(config, backbone)
-    size = crop_size(config, backbone)
-    by_hand = settings.micro_batch != "auto"
-    batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
-    plan = candidates(device, settings.dtype, settings.memory_format, settings.compile)
-    known = known_file(
-        cache_folder("auto" if config.data.cache == "off" else config.data.cache),
-        timm=backbone.timm, size=size, batch=batch, strategy=settings.strategy, stages=settings.stages,
-        plan=[str(candidate) for candidate in plan], threads=threads,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    )  # fmt: skip
-    if known.is_file():
-        return load_numerics(known)
-    show(f"{backbone.name}: finding the fastest numeric settings", 0, 1)
-    usual = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = find_numerics(partial(make_model, config, backbone, classes, 0), size, classes, batch, device, plan)
-    finally:
-        torch.set_num_threads(usual)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # it would be lacking to the workers
-    save_numerics(known, found)
-    return found
-
-
-def _labelled(config: Config, samples: Samples, folds: np.ndarray, preprocess: Preprocess, opened: Opened) -> Labelled:
-    assert samples.labels is not None
-    hows = [preprocess.cropping, preprocess.decoding]
-    if config.data.cache == "off":
-        hows[0] = Decoding(None, preprocess.interpolation, preprocess.crop)  # crops are cut from the whole image
-        for how in hows:
-            if how not in opened:
-                opened[how] = Files(samples.paths, how)
-    elif any(how not in opened for how in hows):
-        opened.clear()  # a worker keeps the pixels of one backbone open
-        opened |= _open_cache(config, samples, hows, lambda text, done, total: None, print, verify=False)
-    return Labelled(
-        samples.ids, samples.labels, folds, samples.classes, samples.weights, opened[hows[0]], opened[hows[1]]
-    )
-
-
-def _open_cache(
-    config: Config, samples: Samples, hows: Sequence[Decoding], show: Show, say: Say, verify: bool = True
-) -> dict[Decoding, Pixels]:
-    folder, limit = cache_folder(config.data.cache), int(config.data.cache_limit_gb * 1e9)
-    return open_pixels(samples.paths, hows, folder, limit, show, verify, say)
-
-
-def _named(config: Config, member: str) -> Backbone:
-    return next(backbone for backbone in config.backbone if backbone.name == member)
-
-
-def _unfinished(config: Config, backbone: Backbone, folds: int) -> list[int]:
-    return [fold for fold in range(folds) if not rundir.is_done(rundir.fold_dir(config.run, backbone.name, fold))]
-
-
 def _images(config: Config, job: Job, folds: np.ndarray) -> int:
-    return int((folds != job[1]).sum()) * train_settings(config, _named(config, job[0])).epochs
+    return int((folds != job[1]).sum()) * train_settings(config, named(config, job[0])).epochs

@@ -1,0 +1,140 @@
+"""What comes before a backbone's folds: its pixels, its probes, and the numeric settings that it is trained with."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from ensemble import rundir
+from ensemble.config import Backbone, Config, train_settings
+from ensemble.data.cache import cache_folder, open_pixels
+from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess, load_preprocess
+from ensemble.data.table import Samples
+from ensemble.progress import Show
+from ensemble.train.fit import Labelled
+from ensemble.train.numerics import (
+    Numerics,
+    candidates,
+    describe,
+    find_numerics,
+    known_file,
+    load_numerics,
+    save_numerics,
+)
+from ensemble.train.probe import probe_member
+from ensemble.train.setup import crop_size, make_model, probes
+from ensemble.train.workers import Slot
+
+Say = Callable[[str], None]
+Opened = dict[Decoding, Pixels | Files]  # the pixels that this process has open
+
+
+def prepare(
+    config: Config,
+    backbone: Backbone,
+    samples: Samples,
+    folds: np.ndarray,
+    opened: Opened,
+    device: torch.device,
+    places: Sequence[Slot],
+    show: Show,
+    say: Say,
+) -> dict[str, float]:
+    """What comes before a backbone's folds: its probes, and its numeric settings. Returns its images per second."""
+    settings = train_settings(config, backbone)
+    classes = len(samples.classes)
+    path = rundir.numerics_json(config.run, backbone.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / ".lock"):  # another process may be at it: it is waited for
+        lacking = not rundir.probe_file(config.run, backbone.name).is_file()
+        if settings.strategy == "probe":  # its folds are written with it
+            lacking = bool(unfinished(config, backbone, int(folds.max()) + 1))
+        if probes(settings) and lacking:
+            preprocess = load_preprocess(rundir.preprocess_json(config.run, backbone.name))
+            probe_member(
+                config.run,
+                backbone.name,
+                partial(make_model, config, backbone, classes, 0),
+                preprocess,
+                labelled(config, samples, folds, preprocess, opened),
+                settings,
+                config.tta.views,
+                config.tta.batch_size,
+                device,
+                show,
+                say,
+            )
+        if settings.strategy == "probe":
+            return {}
+        if not path.is_file():
+            numerics = _found(config, backbone, classes, device, places[0].threads, show)
+            save_numerics(path, numerics)
+            say(f"{backbone.name}: {describe(numerics)}")
+    return {backbone.name: load_numerics(path).images_per_second}
+
+
+def _found(
+    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show
+) -> Numerics:
+    """The numeric settings for this backbone on this machine, timed unless they were before."""
+    settings = train_settings(config, backbone)
+    size = crop_size(config, backbone)
+    by_hand = settings.micro_batch != "auto"
+    batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
+    plan = candidates(device, settings.dtype, settings.memory_format, settings.compile)
+    known = known_file(
+        cache_folder("auto" if config.data.cache == "off" else config.data.cache),
+        timm=backbone.timm, size=size, batch=batch, strategy=settings.strategy, stages=settings.stages,
+        plan=[str(candidate) for candidate in plan], threads=threads,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    )  # fmt: skip
+    if known.is_file():
+        return load_numerics(known)
+    show(f"{backbone.name}: finding the fastest numeric settings", 0, 1)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = find_numerics(partial(make_model, config, backbone, classes, 0), size, classes, batch, device, plan)
+    finally:
+        torch.set_num_threads(usual)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # it would be lacking to the workers
+    save_numerics(known, found)
+    return found
+
+
+def labelled(config: Config, samples: Samples, folds: np.ndarray, preprocess: Preprocess, opened: Opened) -> Labelled:
+    """The rows with their pixels: from the cache, opened once for all folds of a backbone, or from the files."""
+    assert samples.labels is not None
+    hows = [preprocess.cropping, preprocess.decoding]
+    if config.data.cache == "off":
+        hows[0] = Decoding(None, preprocess.interpolation, preprocess.crop)  # crops are cut from the whole image
+        for how in hows:
+            if how not in opened:
+                opened[how] = Files(samples.paths, how)
+    elif any(how not in opened for how in hows):
+        opened.clear()  # a worker keeps the pixels of one backbone open
+        opened |= open_cache(config, samples, hows, lambda text, done, total: None, print, verify=False)
+    return Labelled(
+        samples.ids, samples.labels, folds, samples.classes, samples.weights, opened[hows[0]], opened[hows[1]]
+    )
+
+
+def open_cache(
+    config: Config, samples: Samples, hows: Sequence[Decoding], show: Show, say: Say, verify: bool = True
+) -> dict[Decoding, Pixels]:
+    """The decoded pixels of all samples, as the config says where and how many may be kept."""
+    folder, limit = cache_folder(config.data.cache), int(config.data.cache_limit_gb * 1e9)
+    return open_pixels(samples.paths, hows, folder, limit, show, verify, say)
+
+
+def named(config: Config, member: str) -> Backbone:
+    """The backbone of this name."""
+    return next(backbone for backbone in config.backbone if backbone.name == member)
+
+
+def unfinished(config: Config, backbone: Backbone, folds: int) -> list[int]:
+    """Its folds, of so many, that are not whole."""
+    return [fold for fold in range(folds) if not rundir.is_done(rundir.fold_dir(config.run, backbone.name, fold))]
