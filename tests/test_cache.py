@@ -163,7 +163,7 @@ def test_the_key_names_all_that_pixels_depend_on():
         for crop in (None, (10, 20), (20, 10))
     }
     assert len(keys) == 12
-    assert re.fullmatch(r"32-bicubic-full-a2-v1-pillow[\d.]+-jpeg[\d.]+", shards.key(SMALL))
+    assert re.fullmatch(r"32-bicubic-full-a2-v\d+-pillow[\d.]+-jpeg[\d.]+-torch[\d.]+\S*", shards.key(SMALL))
 
 
 # ---- changes on disk -----------------------------------------------------------------------------------------------

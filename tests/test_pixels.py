@@ -13,6 +13,7 @@ from ensemble.data.pixels import (
     Preprocess,
     decode,
     decode_each,
+    decode_image,
     decoded,
     load_preprocess,
     middle_square,
@@ -212,9 +213,19 @@ def test_centre_crop_larger_than_the_image_takes_all_of_it(tmp_path, paint):
 
 def test_interpolation_is_the_one_asked_for(tmp_path, paint):
     path = paint(tmp_path / "a.png", 64, 64)
-    for name in ("nearest", "bilinear", "bicubic", "lanczos"):
-        want = read(path).resize((32, 32), Image.Resampling[name.upper()])
-        assert np.array_equal(decode(path, Decoding(32, name, None)), np.asarray(want))
+    for name, within in (("nearest", 0), ("bilinear", 1), ("bicubic", 2), ("lanczos", 0)):
+        want = np.asarray(read(path).resize((32, 32), Image.Resampling[name.upper()])).astype(int)
+        assert np.abs(decode(path, Decoding(32, name, None)) - want).max() <= within
+
+
+def test_an_image_in_memory_is_what_its_file_gives(turned):
+    for ending in ("png", "tif", "webp"):
+        for path in turned(ending, 50, 40):
+            for how in (HOW, Decoding(20, "bicubic", (30, 25)), Decoding(None, "bicubic", None)):
+                with Image.open(path) as image:
+                    assert np.array_equal(decode_image(image, how), decode(path, how))
+    with pytest.raises(UserError, match="image in memory: not a readable image .32-bit float pixels"):
+        decode_image(Image.new("F", (4, 4)), HOW)
 
 
 def test_jpeg_decoded_at_a_lower_scale_stays_close_to_the_whole(tmp_path, paint):

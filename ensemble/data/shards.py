@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from PIL import features
 from ensemble import rundir
 from ensemble.data.pixels import MAX_ASPECT, Decoding
 
-FORMAT = 1  # of the files, and of what `decode` does with a file: raise it when either changes
+FORMAT = 2  # of the files, and of what `decode` does with a file: raise it when either changes
 # A shard is closed at this size or age, and a kill loses no more than that. Each one mapped holds a file descriptor,
 # and a process may have 1,024 of them: 400 shards hold 200 GB.
 SHARD_BYTES = 512 * 2**20
@@ -60,7 +61,8 @@ def key(how: Decoding) -> str:
     """Folder name of all that decoded pixels depend on, the decoders' versions included."""
     crop = "x".join(map(str, how.crop)) if how.crop else "full"
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return f"{how.size}-{how.interpolation}-{crop}-a{MAX_ASPECT}-v{FORMAT}-pillow{PIL.__version__}-jpeg{jpeg}"
+    by = f"pillow{PIL.__version__}-jpeg{jpeg}-torch{metadata.version('torch')}"
+    return f"{how.size}-{how.interpolation}-{crop}-a{MAX_ASPECT}-v{FORMAT}-{by}"
 
 
 def open_shards(folder: Path, digests: Collection[str]) -> list[Shard]:
