@@ -16,7 +16,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 
 from ensemble.data.pixels import Preprocess
-from ensemble.device import autocast
+from ensemble.device import exactly
 from ensemble.errors import UserError
 from ensemble.weights import read_state as read_state
 
@@ -134,29 +134,28 @@ def fill(model: torch.nn.Module, path: Path) -> None:
 
 
 def logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """float32 (B, C) of normalised images (B, 3, H, W), in evaluation.
-
-    On a GPU the classifier alone stays in float32: in bfloat16 a logit between 8 and 16 is a multiple of 1/16, so that
-    classes tie and temperatures are fitted on the rounding.
-    """
-    with autocast(images.device):
-        features = model.forward_features(images)  # type: ignore[operator]
-    return model.forward_head(features.float())  # type: ignore[operator, no-any-return]
+    """float32 (B, C) of normalised float32 images (B, 3, H, W), in evaluation."""
+    with exactly(images.device):
+        return model(images)  # type: ignore[no-any-return]
 
 
 def embed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """float32 (B, D): what the classifier is given of normalised images (B, 3, H, W), in evaluation, computed as in
-    `logits`: `classifier(model)(embed(model, images))` is `logits(model, images)`, to the bit on the CPU."""
-    with autocast(images.device):
-        features = model.forward_features(images)  # type: ignore[operator]
-    return model.forward_head(features.float(), pre_logits=True)  # type: ignore[operator, no-any-return]
+    """float32 (B, D): what the classifier is given of normalised float32 images (B, 3, H, W), in evaluation:
+    `classifier(model)(embed(model, images))` is `logits(model, images)`, to the bit on the CPU."""
+    with exactly(images.device):
+        return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator, no-any-return]
+
+
+def classifiers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers that make the logits: one, or two for distilled transformers."""
+    return [model.get_submodule(name) for name in _classifiers(model)]
 
 
 def classifier(model: torch.nn.Module) -> torch.nn.Linear:
     """The linear layer that makes the logits. Raises UserError if there is none or more than one, as in distilled
     transformers; `check_embedding` says whether it is also all that follows `embed`."""
     names = _classifiers(model)
-    layers = [model.get_submodule(name) for name in names]
+    layers = classifiers(model)
     if len(layers) != 1 or not isinstance(layers[0], torch.nn.Linear):
         kinds = " and ".join(f"{name} ({type(layer).__name__})" for name, layer in zip(names, layers, strict=True))
         raise UserError(_no_embedding(model, f"it ends in {kinds or 'none'}, not in one Linear"))

@@ -92,7 +92,8 @@ class Train(Table):
 
 class Tta(Table):
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity", "hflip")
-    batch_size: Count = 64
+    batch_size: Count = 64  # images per pass on a GPU
+    dtype: Literal["auto", "float32"] = "auto"  # "auto": a faster format where a network holds its answers in it
 
 
 class Backbone(Table):

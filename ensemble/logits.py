@@ -1,12 +1,13 @@
 """Logits with the ids of their rows: the one thing that training, prediction and blending hand to each other."""
 
 import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ensemble.errors import UserError
 from ensemble.rundir import replacing
@@ -43,37 +44,92 @@ class Logits:
         Raises UserError, naming `source` and the first id, if an id has no row here. Rows that `ids` does not name
         are left out.
         """
+        rows = self.find(ids, source)
+        return replace(self, ids=np.asarray(ids), values=self.values[..., rows, :])
+
+    def find(self, ids: np.ndarray, source: str = "logits") -> np.ndarray:
+        """The row of each of these ids, int64. Raises UserError as `align` does."""
         position = {name: row for row, name in enumerate(self.ids)}
         missing = [name for name in ids if name not in position]
         if missing:
             raise UserError(f"{source}: no row for id {str(missing[0])!r} ({len(missing)} of {len(ids)} are missing)")
-        rows = np.array([position[name] for name in ids], dtype=np.int64)
-        return replace(self, ids=np.asarray(ids), values=self.values[..., rows, :])
+        return np.array([position[name] for name in ids], dtype=np.int64)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, atomically. Ids are kept as UTF-8 bytes with the end of each."""
-        encoded = [str(name).encode() for name in self.ids]
-        tensors = {
-            "values": np.ascontiguousarray(self.values),
-            "id_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-            "id_ends": np.cumsum([len(name) for name in encoded], dtype=np.int64),
-        }
-        header = {"views": list(self.views), "classes": list(self.classes), "meta": self.meta}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {key: json.dumps(value) for key, value in header.items()})
+        """Write one safetensors file, atomically."""
+        ids = [str(name) for name in self.ids]
+        write_logits(path, ids, self.views, self.classes, self.values.shape, [self.values], self.meta)
 
 
-def load_logits(path: Path) -> Logits:
-    """Read what `Logits.save` wrote. Raises UserError that names the file if it is missing, cut short or not logits."""
+def write_logits(
+    path: Path,
+    ids: Sequence[str],
+    views: Sequence[str],
+    classes: Sequence[str],
+    shape: tuple[int, ...],
+    pieces: Iterable[np.ndarray],
+    meta: dict[str, str],
+) -> None:
+    """Write logits to one safetensors file, atomically, holding one piece of their values at a time.
+
+    shape: of the values, ([K,] V, N, C). pieces: float32 arrays whose numbers, one piece after the other, are the
+    values in C order; with one view these are blocks of rows. Ids are kept as UTF-8 bytes with the end of each. Equal
+    logits give equal bytes, which safetensors' own writer doesn't promise: it shuffles its metadata. Raises ValueError
+    if the pieces are of another type or have more or fewer numbers, OSError that names the file.
+    """
+    encoded = [name.encode() for name in ids]
+    id_ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    id_bytes = b"".join(encoded)
+    sizes = {"id_ends": id_ends.nbytes, "values": 4 * math.prod(shape), "id_bytes": len(id_bytes)}
+    kinds = {"id_ends": ("I64", [len(ids)]), "values": ("F32", list(shape)), "id_bytes": ("U8", [len(id_bytes)])}
+    facts = {"views": list(views), "classes": list(classes), "meta": meta}
+    header: dict[str, object] = {"__metadata__": {key: json.dumps(value) for key, value in facts.items()}}
+    end = 0
+    for name, size in sizes.items():  # the longest numbers first, as safetensors has them: each begins at a multiple
+        kind, dimensions = kinds[name]
+        header[name] = {"dtype": kind, "shape": dimensions, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(id_ends.astype("<i8").tobytes())
+        left = sizes["values"]
+        for piece in pieces:
+            left -= piece.nbytes
+            if piece.dtype != np.float32 or left < 0:
+                raise ValueError(f"a piece is {piece.dtype} {piece.shape}, want float32, {shape} in all")
+            file.write(np.ascontiguousarray(piece, dtype="<f4").data)
+        if left:
+            raise ValueError(f"the pieces lack {left // 4} numbers of {shape}")
+        file.write(id_bytes)
+
+
+def load_logits(path: Path, mapped: bool = False) -> Logits:
+    """Read what `Logits.save` wrote. Raises UserError that names the file if it is missing, cut short or not logits.
+
+    mapped: leave the values in the file, to be read as they are used (read-only).
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             header = {key: json.loads(value) for key, value in file.metadata().items()}
             ends = file.get_tensor("id_ends")
             text = file.get_tensor("id_bytes").tobytes()
-            values = file.get_tensor("values")
+            values = _mapped(path, "values") if mapped else file.get_tensor("values")
         ids = np.array([text[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)], dtype=np.str_)
         return Logits(ids, tuple(header["views"]), tuple(header["classes"]), values, header["meta"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (SafetensorError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a whole logits file ({error}); train its fold again") from None
+
+
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """A float32 array of a safetensors file that has been found whole, where it lies."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        found = json.loads(file.read(size))[name]
+    if found["dtype"] != "F32":
+        raise ValueError(f"{name} are {found['dtype']}, want F32")
+    shape = tuple(found["shape"])
+    return np.memmap(path, dtype="<f4", mode="r", offset=8 + size + found["data_offsets"][0], shape=shape)

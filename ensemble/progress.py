@@ -1,6 +1,7 @@
 """One line that says how far the work is: live on a terminal, else a line a minute."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,32 @@ def progress() -> Iterator[Show]:
                 print(f"{100 * done / max(total, 1):3.0f}% {text}", file=sys.stderr, flush=True)
 
         yield show
+
+
+def paced(
+    show: Show, text: str, done: float, total: float, now: Callable[[], float] = time.monotonic
+) -> Callable[[float], None]:
+    """`advance(images)`, which adds images to those done and shows how many there are a second and how long the others
+    take. It may be called from several threads.
+
+    done: images that were there before: they count in what is done, not in the speed. now: a clock in seconds.
+    """
+    lock = threading.Lock()
+    begun, before = now(), done
+    show(text, done, total)
+
+    def advance(images: float) -> None:
+        nonlocal done
+        with lock:
+            done += images
+            seconds = now() - begun
+            if seconds > 0 and done > before:
+                rate = (done - before) / seconds
+                speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+                left = duration(max(total - done, 0) / rate)
+                show(f"{text}: {speed} images/s, {left} left", done, total)
+
+    return advance
 
 
 def duration(seconds: float) -> str:

@@ -5,13 +5,14 @@
       convnext/settings.json  preprocess.json  numerics.json  probe.safetensors
       convnext/fold0/model.safetensors  oof.safetensors  log.jsonl  state/  done.json (last)
       blends/stack.json  stack.safetensors
-      predictions/<set>-<blend>.safetensors
+      predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
 
 Nothing here is a pickle. A file is written to a temporary name in its own folder, flushed to the disk, then
 renamed, so that a reader sees the old file or the new one, never half of one.
 """
 
 import errno
+import glob
 import json
 import os
 import re
@@ -53,6 +54,10 @@ def numerics_json(run: Path, member: str) -> Path:
     return run / member / "numerics.json"
 
 
+def speeds_json(run: Path, member: str) -> Path:
+    return run / member / "speeds.json"
+
+
 def probe_file(run: Path, member: str) -> Path:
     return run / member / "probe.safetensors"
 
@@ -69,8 +74,17 @@ def model_file(fold: Path) -> Path:
     return fold / "model.safetensors"
 
 
+def inference_json(fold: Path) -> Path:
+    return fold / "inference.json"
+
+
 def oof_file(fold: Path) -> Path:
     return fold / "oof.safetensors"
+
+
+def added_file(fold: Path) -> Path:
+    """OOF logits of views that were added after training."""
+    return fold / "views.safetensors"
 
 
 def log_file(fold: Path) -> Path:
@@ -104,6 +118,20 @@ def foreign_file(run: Path, name: str, member: str) -> Path:
 
 def predictions_file(run: Path, images: str, blend: str) -> Path:
     return run / "predictions" / f"{images}-{blend}.safetensors"
+
+
+def shards_dir(predictions: Path) -> Path:
+    """The finished pieces of predictions that are not whole yet."""
+    return predictions.with_name(f".{predictions.stem}")
+
+
+def predictions_lock(predictions: Path) -> Path:
+    """Beside the pieces' folder, not in it: a lock that is removed with its folder could be held twice."""
+    return predictions.with_name(f".{predictions.stem}.lock")
+
+
+def view_search_json(run: Path) -> Path:
+    return run / "tta-search.json"
 
 
 def require_run(run: Path) -> None:
@@ -142,7 +170,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -155,6 +183,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """Raise UserError unless a file can be written at `path`: to be asked before hours of work, not after them."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); free its place or name another") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -184,6 +225,12 @@ def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
     write_json(done_json(fold), {"files": sizes, **facts})
 
 
+def clear_temporaries_of(path: Path) -> None:
+    """Remove what writers of this one file that were killed left behind; only while nobody else writes it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def clear_temporaries(fold: Path) -> None:
     """Remove what writers that were killed left behind in this fold."""
     for temporary in fold.rglob(".*.tmp"):
@@ -196,3 +243,7 @@ def is_done(fold: Path) -> bool:
         return False
     sizes = read_json(done_json(fold))["files"]
     return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

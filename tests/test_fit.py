@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from ensemble import backbones, rundir
 from ensemble.config import Train
 from ensemble.data.pixels import Pixels, Preprocess
-from ensemble.device import to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import load_logits
 from ensemble.train.fit import Labelled, fit, gradients, looked_at
 from ensemble.train.losses import make_loss
 from ensemble.train.numerics import Numerics
-from ensemble.tta.predict import forward_views
+from ensemble.tta.forward import Inference, prepared
+from ensemble.tta.predict import Group, forward_views
 
 CPU = torch.device("cpu")
+EXACT = {"float32": 1.0}
 PREPROCESS = Preprocess(32, 36, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 PLAIN = Numerics("float32", "channels_last", compile=False, micro_batch=8, images_per_second=0.0)
 EVERYTHING = {
@@ -46,11 +47,13 @@ def labelled(**changes):
     pixels = Pixels((flat,), np.zeros(48, np.int32), np.cumsum(sizes) - sizes, shapes)
     ids = np.array([f"{row:02}.png" for row in range(48)])
     labels = np.repeat([0, 1, 2], [6, 16, 26])[rng.permutation(48)]
-    data = Labelled(ids, labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"), None, pixels, pixels)
+    data = Labelled(
+        ids, labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"), None, pixels, {PREPROCESS.decoding: pixels}
+    )
     return dataclasses.replace(data, **changes)
 
 
-def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=None, **changes):
+def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=None, speeds=EXACT, **changes):
     """Train fold 0; returns what is said. hook: called before every forward pass in training, with the images.
     stop_at: the number of the forward pass, from 1, at which the job is killed."""
     said, passes = [], []
@@ -72,7 +75,7 @@ def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=N
     settings = Train(**{"strategy": "scratch", "epochs": 3, "batch_size": 8, "lr": 0.01, **changes})
     fit(
         directory, "net", 0, create, PREPROCESS, data or labelled(), settings, numerics, None, ("hflip", "identity"),
-        16, 0, CPU, lambda *_: None, said.append,
+        speeds, 16, 0, CPU, lambda *_: None, said.append,
     )  # fmt: skip
     return said, passes
 
@@ -337,8 +340,9 @@ def test_out_of_fold_logits_are_those_of_the_weights_that_are_saved(tmp_path, nu
     held_out = np.flatnonzero(data.folds == 0)
     saved = load_logits(rundir.oof_file(tmp_path))
     assert saved.ids.tolist() == data.ids[held_out].tolist()
-    to_device(model, CPU).eval()
-    values = forward_views(model, data.judged.squares(held_out), PREPROCESS, ("hflip", "identity"), 16, CPU)
+    views = ("hflip", "identity")
+    group = Group(PREPROCESS, views, (prepared(model, Inference("cpu"), PREPROCESS.image_size, CPU),))
+    values = forward_views(group, data.squares(PREPROCESS, views, held_out), 16, CPU)[0][0]
     assert np.array_equal(saved.values, values)
 
 

@@ -224,7 +224,7 @@ def test_an_image_in_memory_is_what_its_file_gives(turned):
             for how in (HOW, Decoding(20, "bicubic", (30, 25)), Decoding(None, "bicubic", None)):
                 with Image.open(path) as image:
                     assert np.array_equal(decode_image(image, how), decode(path, how))
-    with pytest.raises(UserError, match="image in memory: not a readable image .32-bit float pixels"):
+    with pytest.raises(UserError, match=r"image in memory: not a readable image .32-bit float pixels"):
         decode_image(Image.new("F", (4, 4)), HOW)
 
 

@@ -5,18 +5,22 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ensemble import rundir
 from ensemble.blend import Blend, ForeignFiles, blend_run, load_blend
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
-from ensemble.data.pixels import load_preprocess
-from ensemble.errors import UserError
+from ensemble.data.pixels import decode, load_preprocess, middle_square
+from ensemble.device import streams
+from ensemble.errors import RunFailure, UserError
 from ensemble.logits import load_logits
 from ensemble.train.jobs import train_folds
-from ensemble.tta.predict import load_member, middle, normalise, predict_stream
+from ensemble.tta import predict
+from ensemble.tta.forward import logits_of
+from ensemble.tta.member import load_member
+from ensemble.tta.predict import chunk_rows, normalise, predict_stream
 from ensemble.tta.run import blend_folds, tta_predict
-from ensemble.tta.views import VIEWS, check_views
 
 CPU = torch.device("cpu")
 QUIET = {"show": lambda text, done, total: None, "say": lambda text: None}
@@ -26,8 +30,6 @@ QUIET = {"show": lambda text, done, total: None, "say": lambda text: None}
 def run(tmp_path_factory):
     """A finished run of two members that see different pixels, with its images beside it."""
     folder = tmp_path_factory.mktemp("predict")
-    from PIL import Image
-
     noise = np.random.default_rng(0)
     for index in range(24):
         image = Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8))
@@ -56,7 +58,9 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
             kept = load_logits(rundir.oof_file(rundir.fold_dir(run, name, fold)))
             ids = table["id"].tolist()[::-1]  # another order, so other neighbours in every batch
             paths = [run.parent / "images" / each for each in ids]
-            parts = [values[0][fold] for values in predict_stream([member], paths, [kept.views], 7, CPU)]
+            parts = [
+                chunk.values[0][fold] for chunk in predict_stream([member], in_chunks(paths), [kept.views], 7, CPU)
+            ]
             rows = [ids.index(each) for each in kept.ids]
             assert np.array_equal(np.concatenate(parts, axis=1)[:, rows], kept.values)
 
@@ -69,19 +73,125 @@ def test_prediction_follows_the_stored_preprocessing(run):
     for change in ({}, {"std": (0.5, 0.5, 0.9)}, {"crop": (20, 20)}, {}):
         dataclasses.replace(stored, **change).save(file)
         member = load_member(run, "resnet", 2, 2, CPU)
-        outputs.append(next(predict_stream([member], paths, [("identity",)], 7, CPU))[0])
+        outputs.append(next(predict_stream([member], [paths], [("identity",)], 7, CPU)).values[0])
     assert np.array_equal(outputs[0], outputs[3])
     assert not np.allclose(outputs[0], outputs[1]) and not np.allclose(outputs[0], outputs[2])
 
 
-def test_images_are_read_a_batch_at_a_time(run, tmp_path):
+def test_images_are_read_a_chunk_at_a_time(run, tmp_path):
     good = sorted((run.parent / "images").rglob("*.png"))[:7]
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
-    stream = predict_stream([load_member(run, "resnet", 2, 2, CPU)], [*good, bad], [("identity",)], 7, CPU)
-    assert next(stream)[0].shape == (2, 1, 7, 2)  # the bad file has not been opened yet
+    stream = predict_stream([load_member(run, "resnet", 2, 2, CPU)], [good, [bad]], [("identity",)], 7, CPU)
+    assert next(stream).values[0].shape == (2, 1, 7, 2)  # the bad file has not been opened yet
     with pytest.raises(UserError, match=r"bad\.png: not a readable image"):
         next(stream)
+
+
+def test_an_image_that_is_skipped_shifts_no_row(run, tmp_path):
+    good = sorted((run.parent / "images").rglob("*.png"))[:7]
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    views = [("identity", "hflip"), ("identity",)]
+    whole = next(predict_stream(members, [good], views, 7, CPU))
+    chunk = next(predict_stream(members, [[*good[:3], bad, *good[3:]]], views, 7, CPU, on_bad="skip"))
+    assert list(chunk.unreadable) == [3] and "bad.png: not a readable image" in chunk.unreadable[3]
+    assert whole.unreadable == {}
+    for got, want in zip(chunk.values, whole.values, strict=True):
+        assert np.isnan(got[:, :, 3]).all() and np.array_equal(np.delete(got, 3, axis=2), want)
+
+
+def test_images_in_memory_give_what_their_files_give(run):
+    paths = sorted((run.parent / "images").rglob("*.png"))[:7]
+    members = [load_member(run, "vit", 2, 2, CPU)]
+    images = [Image.open(path) for path in paths]
+    chunks = list(predict_stream(members, [paths, images], [("hflip",)], 7, CPU))
+    assert np.array_equal(chunks[0].values[0], chunks[1].values[0])
+
+
+def test_wide_views_are_cut_from_wide_squares(run):
+    """The vit takes 48 px out of 50, and cuts its windows from 54."""
+    path = min((run.parent / "images").rglob("*.png"))
+    member = load_member(run, "vit", 2, 2, CPU)
+    assert (member.preprocess.decode_size, member.preprocess.cropping.size) == (50, 54)
+    views = ("identity", "top-left", "bottom-right*hflip")
+    (chunk,) = predict_stream([member], [[path]], [views], 7, CPU)
+    wide = decode(path, member.preprocess.cropping)
+    wide = torch.from_numpy(middle_square(wide).copy()).permute(2, 0, 1)[None]
+    for v, window in ((1, wide[..., :48, :48]), (2, wide[..., 6:, 6:].flip(-1))):
+        images = normalise(window.contiguous(memory_format=torch.channels_last), member.preprocess)
+        batch = torch.cat([images, torch.zeros(15, 3, 48, 48)])
+        with torch.inference_mode():
+            want = torch.stack([logits_of(own, batch)[0, 0] for own in member.forwards]).numpy()
+        assert np.allclose(chunk.values[0][:, v, 0], want, atol=1e-5)
+        assert not np.allclose(chunk.values[0][:, v, 0], chunk.values[0][:, 0, 0], atol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_halved(run):
+    """A network that runs out of memory with more than 16 images stands for a GPU that is too small for 64."""
+    paths = sorted((run.parent / "images").rglob("*.png"))
+    member = load_member(run, "resnet", 2, 2, CPU)
+    (whole,) = predict_stream([member], [paths], [("identity",)], 64, CPU)
+    sizes = []
+
+    def full(module, inputs):
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for own in member.forwards:
+        own.exact.register_forward_pre_hook(full)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "batch_rows", lambda batch_size, device: batch_size)
+        (halved,) = predict_stream([member], [paths], [("identity",)], 64, CPU)
+    assert sizes[0] == 64 and 32 in sizes and sizes[-1] == 16
+    assert np.allclose(halved.values[0], whole.values[0], atol=1e-5)
+
+    def none_fits(module, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    member.forwards[0].exact.register_forward_pre_hook(none_fits)
+    with pytest.raises(RunFailure, match="out of memory with 16 images at a time; predict on a device with more"):
+        next(predict_stream([member], [paths], [("identity",)], 64, CPU))
+
+
+def test_work_done_is_told_as_images(run):
+    paths = sorted((run.parent / "images").rglob("*.png"))
+    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    told = []
+    list(predict_stream(members, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU, show=told.append))
+    assert sum(told) == pytest.approx(len(paths)) and min(told) > 0
+
+
+def test_any_number_of_threads_gives_the_same_bits(run):
+    paths = sorted((run.parent / "images").rglob("*.png")) * 3
+    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    views = [("identity", "rotate10", "scale1.2"), ("hflip", "top-left")]
+    (one,) = predict_stream(members, [paths], views, 64, CPU)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert streams(CPU) == (3, 1)
+        (three,) = predict_stream(members, [paths], views, 64, CPU)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
+    for a, b in zip(one.values, three.values, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_chunks_are_bounded_by_their_bytes(run):
+    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    assert chunk_rows(members, 64) == 1024  # 20,000 bytes an image
+    large = dataclasses.replace(members[0].preprocess, image_size=896, decode_size=1024)
+    member = dataclasses.replace(members[0], preprocess=large)
+    assert chunk_rows([member], 64) == 64  # 3 MB an image
+    assert chunk_rows([member], 16) == 64 and chunk_rows([member], 100) == 100
+
+
+def in_chunks(paths, size=10):
+    return [paths[start : start + size] for start in range(0, len(paths), size)]
 
 
 def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged():
@@ -124,8 +234,8 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
         blend = load_blend(run, "both")
         own = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
         paths = [run.parent / "images" / name for name in made.ids]
-        parts = list(predict_stream(own, paths, [("identity", "hflip")] * 2, 7, CPU))
-        values = [np.concatenate([part[m] for part in parts], axis=2) for m in range(2)]
+        parts = list(predict_stream(own, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU))
+        values = [np.concatenate([part.values[m] for part in parts], axis=2) for m in range(2)]
         share = np.array([0.9 if labels[ids.index(name)] == "a" else 0.2 for name in made.ids])
         given = np.log(np.stack([share, 1 - share], axis=1)).astype(np.float32)
         expected = blend_folds(blend, [*values, np.stack([given[None]] * 2)])
@@ -171,9 +281,10 @@ def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
         run, run.parent / "images", tmp_path / "s.csv", QUIET["show"], sample_submission=sample, say=said.append
     )
     assert made.ids.tolist() == ["5", "2"] and said[0] == f"22 images are not in {sample} and are left out"
+    some = made.probabilities  # read before the whole set's are written over them
     whole = tta_predict(run, run.parent / "images", tmp_path / "all.csv", **QUIET)
     rows = [whole.ids.tolist().index(name) for name in ("b/5.png", "a/2.png")]
-    assert np.array_equal(made.probabilities, whole.probabilities[rows])
+    assert np.array_equal(some, whole.probabilities[rows])
 
 
 def test_with_several_blends_one_must_be_named(run, tmp_path):
@@ -196,32 +307,14 @@ def test_a_cut_model_file_is_named(run, tmp_path):
         file.write_bytes(whole)
 
 
-def test_normalise_and_middle_by_hand(run):
+def test_normalise_by_hand(run):
     stored = dataclasses.replace(
         load_preprocess(rundir.preprocess_json(run, "resnet")), mean=(0, 0.5, 1), std=(1, 0.5, 2)
     )
-    batch = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    assert normalise(batch, stored)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
-    assert middle(torch.arange(25).view(1, 1, 5, 5), 3).flatten().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
-
-
-@pytest.mark.parametrize(
-    ("view", "expected"),
-    [
-        ("identity", [1, 2, 3, 4]),
-        ("hflip", [2, 1, 4, 3]),
-        ("vflip", [3, 4, 1, 2]),
-        ("rot90", [2, 4, 1, 3]),
-        ("rot180", [4, 3, 2, 1]),
-        ("rot270", [3, 1, 4, 2]),
-    ],
-)
-def test_views_move_pixels(view, expected):
-    assert VIEWS[view](torch.tensor([[[[1, 2], [3, 4]]]])).flatten().tolist() == expected
-
-
-def test_unknown_and_repeated_views_are_refused():
-    with pytest.raises(UserError, match=r"unknown view 'hflp'; did you mean 'hflip'\?"):
-        check_views(["identity", "hflp"])
-    with pytest.raises(UserError, match="view 'hflip' is named twice: it would only count double"):
-        check_views(["hflip", "hflip"])
+    for dtype in (torch.uint8, torch.float32):
+        batch = torch.full((1, 3, 2, 2), 255, dtype=dtype)
+        assert normalise(batch, stored)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
+        assert (batch == 255).all()
+    each = torch.tensor([[10, 20], [30, 40]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert normalise(each, stored)[0, 0].flatten().tolist() == pytest.approx([10 / 255, 20 / 255, 30 / 255, 40 / 255])
+    assert normalise(each, stored).is_contiguous(memory_format=torch.channels_last)

@@ -15,11 +15,13 @@ from ensemble.config import Train, load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.pixels import Files, load_preprocess
 from ensemble.logits import load_logits
+from ensemble.train import probe
 from ensemble.train.fit import Labelled
 from ensemble.train.heads import fit_heads
 from ensemble.train.jobs import train_folds
-from ensemble.train.probe import CHUNK, load_heads, member_features, probe_member
-from ensemble.tta.predict import forward_views, load_member, predict_stream
+from ensemble.train.probe import load_heads, member_features, probe_member
+from ensemble.tta.member import load_member
+from ensemble.tta.predict import Group, batch_rows, forward_views, predict_stream
 
 CPU = torch.device("cpu")
 VIEWS = ("identity", "hflip")
@@ -73,7 +75,13 @@ def files_of(run):
     files = Files(paths, preprocess.decoding)
     labels = np.array(["abc".index(label) for label in table["label"]])
     data = Labelled(
-        table["id"].to_numpy(np.str_), labels, table["fold"].to_numpy(np.int8), ("a", "b", "c"), None, files, files
+        table["id"].to_numpy(np.str_),
+        labels,
+        table["fold"].to_numpy(np.int8),
+        ("a", "b", "c"),
+        None,
+        files,
+        {preprocess.decoding: files},
     )
     return data, paths, preprocess
 
@@ -86,15 +94,18 @@ def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
     run, _ = experiment(name=name)
     data, paths, preprocess = files_of(run)
     member = load_member(run, "net", 3, 3, CPU)
-    backwards = [values[0] for values in predict_stream([member], paths[::-1], [VIEWS], 5, CPU)]
+    chunks = [paths[::-1][start : start + 20] for start in range(0, len(paths), 20)]
+    backwards = [chunk.values[0] for chunk in predict_stream([member], chunks, [VIEWS], 5, CPU)]
+    assert len(member.forwards) == 1 and member.forwards[0].outputs == 3  # the folds share their network
     for fold in range(3):
         kept = oof(run, fold)
         rows = np.flatnonzero(data.folds == fold)
         assert kept.ids.tolist() == data.ids[rows].tolist() and len(rows) == 14
         assert kept.views == VIEWS and kept.classes == ("a", "b", "c")
         assert kept.meta == {"member": "net", "fold": str(fold)}
-        squares = data.judged.squares(rows)
-        assert np.array_equal(forward_views(member.models[fold], squares, preprocess, VIEWS, 5, CPU), kept.values)
+        group = Group(preprocess, VIEWS, member.forwards)
+        values = forward_views(group, data.squares(preprocess, VIEWS, rows), batch_rows(5, CPU), CPU)[0]
+        assert np.array_equal(values[fold], kept.values)
         beside = np.concatenate([values[fold] for values in backwards], axis=1)[:, ::-1]
         assert np.array_equal(beside[:, rows], kept.values)
         assert np.abs(kept.values).max() > 0.1
@@ -121,7 +132,7 @@ def test_the_heads_are_those_of_features_computed_on_their_own(experiment, weigh
     own = {key: value for key, value in backbones.read_state(weights("test_resnet")).items() if key[:3] != "fc."}
     model.load_state_dict(own)
     margin = (preprocess.decode_size - 32) // 2
-    pixels = np.stack([data.judged.squares([row])[0] for row in range(42)])[
+    pixels = np.stack([data.judged[preprocess.decoding].squares([row])[0] for row in range(42)])[
         :, margin : margin + 32, margin : margin + 32
     ]
     mean, std = np.array(preprocess.mean), np.array(preprocess.std)
@@ -154,7 +165,7 @@ def test_done_markers_log_and_what_is_said(experiment):
     for fold in range(3):
         directory = rundir.fold_dir(run, "net", fold)
         assert rundir.is_done(directory)
-        names = {"model.safetensors", "oof.safetensors", "log.jsonl"}
+        names = {"model.safetensors", "oof.safetensors", "inference.json", "log.jsonl"}
         done = rundir.read_json(rundir.done_json(directory))
         assert set(done["files"]) == names and {path.name for path in directory.iterdir()} == names | {"done.json"}
         (line,) = [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
@@ -210,17 +221,19 @@ def test_sample_weights_reach_the_probe(tmp_path, paint, weights):
 # ---- features ------------------------------------------------------------------------------------------------------
 
 
-def test_features_come_in_the_order_of_the_rows_whatever_the_batch(experiment, weights):
+def test_features_come_in_the_order_of_the_rows_whatever_the_chunk(experiment, weights, monkeypatch):
     run, _ = experiment()
     data, _, preprocess = files_of(run)
     model = backbones.create("test_resnet", 3, 32, weights=weights("test_resnet")).eval()
     found, rows = {}, []
-    for batch_size in (1, 5, 64):  # 42 rows: chunks of 8, 40 and 512
+    monkeypatch.setattr(probe, "CHUNK", 1)
+    for batch_size in (5, 64):  # both are 16 on a CPU: 42 rows are three chunks of one batch
         found[batch_size] = member_features(model, data, preprocess, VIEWS, batch_size, CPU, rows.append)
-    assert rows == [8, 16, 24, 32, 40, 42, 40, 42, 42] and CHUNK == 8
+    assert rows == [16, 32, 42] * 2
     assert found[5].dtype == torch.float32 and found[5].shape[:2] == (2, 42)
-    assert torch.equal(found[1], found[5])
-    assert torch.allclose(found[64], found[5], atol=1e-5)
+    monkeypatch.setattr(probe, "CHUNK", 32)
+    whole = member_features(model, data, preprocess, VIEWS, 5, CPU, rows.append)
+    assert torch.equal(found[64], found[5]) and torch.equal(whole, found[5]) and rows[-1] == 42
     kept = oof(run, 0)
     heads = load_heads(rundir.probe_file(run, "net"))
     logits = found[5][:, data.folds == 0] @ heads.weights[0].T + heads.biases[0]
@@ -240,7 +253,7 @@ def test_what_is_written_is_what_fit_heads_gives(experiment, tmp_path, weights):
         tmp_path / "other", "net", create, preprocess, data, settings, VIEWS, 5, CPU,
         lambda text, done, total: shown.append((text, done, total)), said.append,
     )  # fmt: skip
-    assert shown == [("net: features", 40, 42), ("net: features", 42, 42)] and len(said) == 1
+    assert shown == [("net: features", 42, 42)] and len(said) == 1
     features = member_features(create().eval(), data, preprocess, VIEWS, 5, CPU, lambda rows: None)
     want = fit_heads(features, data.labels, data.folds, 3)
     for kept in (load_heads(rundir.probe_file(each, "net")) for each in (run, tmp_path / "other")):

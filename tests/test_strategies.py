@@ -16,7 +16,8 @@ from ensemble.device import choose_device
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
 from ensemble.train.jobs import train_folds
-from ensemble.tta.predict import load_member, predict_stream
+from ensemble.tta.member import load_member
+from ensemble.tta.predict import predict_stream
 
 EXPERIMENT = """
 run = "{run}"
@@ -162,9 +163,8 @@ def same_as_prediction(run, images):
     for number in (0, 1):
         oof = load_logits(rundir.oof_file(rundir.fold_dir(run, "net", number)))
         paths = [images / name for name in oof.ids]
-        batches = list(predict_stream([member], paths, [oof.views], 64, choose_device()))
-        values = np.concatenate([values[0][number] for values in batches], axis=1)
-        assert np.array_equal(oof.values, values)
+        (chunk,) = predict_stream([member], [paths], [oof.views], 64, choose_device())
+        assert np.array_equal(oof.values, chunk.values[0][number])
 
 
 # ---- what does not go together -------------------------------------------------------------------------------------

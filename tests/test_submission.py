@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.errors import UserError
-from ensemble.tta.submission import arrange, match, read_sample, write_submission
+from ensemble.tta.submission import arrange, lay_out, match, read_sample, write_submission
 
 CLASSES = ("cat", "dog")
 PROBABILITIES = np.array([[0.75, 0.25], [0.125, 0.875]])
@@ -108,3 +108,43 @@ def test_rows_must_be_the_samples_own_in_its_order(tmp_path):
     given = sample(tmp_path, "id,label\na,cat\nb,cat\n")
     with pytest.raises(ValueError, match=r"2 ids are not the 2 of .*sample\.csv, in its order"):
         arrange(["b", "a"], PROBABILITIES, CLASSES, given)
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        ("label", ["id,label", "a,cat", "b,", "c,dog"]),
+        ("index", ["id,label", "a,0", "b,", "c,1"]),
+        ("probability", ["id,cat,dog", "a,0.75,0.25", "b,,", "c,0.125,0.875"]),
+    ],
+)
+def test_rows_without_a_prediction_are_empty_and_pieces_make_one_file(tmp_path, form, lines):
+    probabilities = np.insert(PROBABILITIES, 1, np.nan, axis=0).astype(np.float32)
+    layout = lay_out(CLASSES, form=form)
+    pieces = (layout.rows(["abc"[row]], probabilities[row : row + 1]) for row in range(3))
+    write_submission(tmp_path / "pieces.csv", pieces)
+    assert (tmp_path / "pieces.csv").read_text().splitlines() == lines
+    write_submission(tmp_path / "whole.csv", arrange(list("abc"), probabilities, CLASSES, form=form)[0])
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "pieces.csv").read_bytes()
+
+
+def test_pieces_follow_the_samples_header(tmp_path):
+    given = sample(tmp_path, "Image,dog,cat\na,0,0\nb,0,0\n")
+    layout = lay_out(CLASSES, given)
+    assert (layout.form, layout.columns, layout.said) == ("probability", (1, 0), "one probability a class")
+    write_submission(tmp_path / "s.csv", (layout.rows([name], PROBABILITIES[:1]) for name in given.ids))
+    assert (tmp_path / "s.csv").read_text().splitlines() == ["Image,dog,cat", "a,0.25,0.75", "b,0.25,0.75"]
+    with pytest.raises(ValueError, match="2 ids for 1 rows of probabilities"):
+        layout.rows(["a", "b"], PROBABILITIES[:1])
+
+
+def test_a_writer_that_fails_leaves_the_old_submission(tmp_path):
+    (tmp_path / "s.csv").write_text("old")
+
+    def pieces():
+        yield lay_out(CLASSES).rows(["a"], PROBABILITIES[:1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(tmp_path / "s.csv", pieces())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("s.csv", "old")]

@@ -19,12 +19,12 @@ from ensemble import rundir
 from ensemble.cli import main
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
+from ensemble.device import is_out_of_memory
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
 from ensemble.train.clock import Clock
 from ensemble.train.fit import job_seed, learning_rate
 from ensemble.train.jobs import train_folds
-from ensemble.train.numerics import is_out_of_memory
 
 TINY = """
 run = "{run}"

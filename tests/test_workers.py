@@ -300,7 +300,7 @@ def interrupt(process):
     return process.returncode, errors
 
 
-STOPPED = (130, "\nens: stopped (ens train-folds and ens demo go on where they were)\n")
+STOPPED = (130, "\nens: stopped (train-folds, tta-oof, tta-predict and demo go on where they were)\n")
 
 
 def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the_same(experiment, tmp_path):

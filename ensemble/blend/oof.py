@@ -3,7 +3,7 @@
 import csv
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +151,7 @@ def read_member(
         raise UserError(f"views {', '.join(names) or '(none)'}: name at least one, each once")
     for fold in np.unique(rows.folds).tolist() if folds is None else folds:
         path = rundir.oof_file(rundir.fold_dir(run, member, fold))
-        logits = load_logits(path)
+        logits = fold_logits(path.parent)
         where = np.flatnonzero(rows.folds == fold)
         _require_same_rows(logits, rows.ids[where], member, fold, path)
         if logits.classes != rows.classes:
@@ -179,6 +179,21 @@ def read_member(
         out[:, where] = values
     assert names is not None and out is not None
     return out, names
+
+
+def fold_logits(directory: Path) -> Logits:
+    """A fold's OOF logits: the views that it was trained with, then those that were added later.
+
+    Raises UserError that names the file that is missing, cut short or not of these rows.
+    """
+    logits = load_logits(rundir.oof_file(directory))
+    path = rundir.added_file(directory)
+    if not path.is_file():
+        return logits
+    added = load_logits(path)
+    if added.classes != logits.classes or not np.array_equal(added.ids, logits.ids):
+        raise UserError(f"{path}: not of the rows and classes of {rundir.oof_file(directory).name}; delete it")
+    return replace(logits, views=logits.views + added.views, values=np.concatenate([logits.values, added.values]))
 
 
 def _require_same_rows(logits: Logits, want: np.ndarray, member: str, fold: int, path: Path) -> None:

@@ -13,9 +13,9 @@ from safetensors.numpy import load, save
 
 from ensemble import rundir
 from ensemble.blend import methods, views
-from ensemble.blend.oof import GIVEN
+from ensemble.blend.oof import GIVEN, fold_logits
 from ensemble.errors import RunFailure, UserError
-from ensemble.logits import Logits, load_logits
+from ensemble.logits import Logits
 
 FORMAT = 2
 
@@ -93,30 +93,39 @@ class Blend:
             "params": plain,
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(content).hexdigest(),
-            "fitted_on": oof_digests(run, [member for member in self.members if member not in self.foreign]),
+            "fitted_on": oof_digests(run, _own(self.members, self.views)),
             "scores": scores or {},
         }
         rundir.write_json(rundir.blend_json(run, name), description)
 
 
-def oof_digests(run: Path, members: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of each member's OOF values, in the order of the folds: what a blend was fitted on."""
+def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """SHA-256 of each member's OOF values under its views (those of `views`), in the order of the folds: what a blend
+    was fitted on. Views that are added later change nothing."""
     digests = {}
-    for member in members:
+    for member, own in views.items():
         whole = hashlib.sha256()
         for fold in rundir.folds_of(run, member):
-            path = rundir.oof_file(rundir.fold_dir(run, member, fold))
-            if path.is_file():
-                whole.update(load_logits(path).values.tobytes())
+            directory = rundir.fold_dir(run, member, fold)
+            if rundir.oof_file(directory).is_file():
+                logits = fold_logits(directory)
+                there = [logits.views.index(view) for view in own if view in logits.views]
+                whole.update(np.ascontiguousarray(logits.values[there]).tobytes())
         digests[member] = whole.hexdigest()
     return digests
 
 
+def _own(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The views of the members that ens trained."""
+    return {member: own for member, own in zip(members, views, strict=True) if tuple(own) != GIVEN}
+
+
 def check_sources(run: Path, name: str) -> None:
     """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
-    fitted_on = rundir.read_json(rundir.blend_json(run, name)).get("fitted_on", {})
-    now = oof_digests(run, list(fitted_on))
-    changed = [member for member in fitted_on if fitted_on[member] != now[member]]
+    found = rundir.read_json(rundir.blend_json(run, name))
+    fitted_on = found.get("fitted_on", {})
+    now = oof_digests(run, _own(found["members"], found["views"]))
+    changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
     if changed:
         other = f"another {changed[0]!r} than {run} holds now"
         raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}")

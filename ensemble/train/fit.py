@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +17,19 @@ from safetensors.torch import save_file
 from ensemble import rundir
 from ensemble.backbones import classifier, moving_average, parameter_groups, train_mode
 from ensemble.config import Train
-from ensemble.data.pixels import Files, Pixels, Preprocess
-from ensemble.device import to_device
+from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess
+from ensemble.device import is_out_of_memory, to_device
 from ensemble.errors import RunFailure
 from ensemble.logits import Logits
 from ensemble.train.augment import finish
 from ensemble.train.batches import batches, cutter, far_ahead
 from ensemble.train.losses import RowLosses, class_counts, make_loss, row_weights
 from ensemble.train.mix import mix
-from ensemble.train.numerics import Numerics, autocast_as, is_out_of_memory, laid_out
+from ensemble.train.numerics import Numerics, autocast_as, laid_out
 from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import load_state, save_state
-from ensemble.tta.predict import forward_views
+from ensemble.tta.forward import Forward, Inference, Speeds, choose_inference, lowered, prepared, save_inference
+from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
 
 # Averaging the weights takes 1 to 3 % of a step of mobilenetv3_small_100 at 128 px; every fourth step is as good.
 EMA_STEPS = 4
@@ -40,7 +41,8 @@ Head = tuple[torch.Tensor, torch.Tensor]  # float32 (C, D) and (C,): a classifie
 @dataclass(frozen=True)
 class Labelled:
     """What is learned from: N rows. labels: int64 (N,). folds: int8 (N,), -1 for rows that every fold is trained on.
-    weights: float64 (N,) or None. shown: the pixels that training crops are cut from. judged: those of evaluation."""
+    weights: float64 (N,) or None. shown: the pixels that training crops are cut from. judged: those of evaluation, by
+    their decoding."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -48,7 +50,11 @@ class Labelled:
     classes: tuple[str, ...]
     weights: np.ndarray | None
     shown: Pixels | Files
-    judged: Pixels | Files
+    judged: Mapping[Decoding, Pixels | Files]
+
+    def squares(self, preprocess: Preprocess, views: Sequence[str], rows: np.ndarray) -> dict[Decoding, torch.Tensor]:
+        """What these views of the rows are cut from, uint8 (len(rows), side, side, 3) by decoding."""
+        return {how: torch.from_numpy(self.judged[how].squares(rows)) for how in decodings(preprocess, views)}
 
 
 def job_seed(seed: int, *parts: str | int) -> int:
@@ -83,6 +89,7 @@ def fit(
     numerics: Numerics,
     head: Head | None,
     views: tuple[str, ...],
+    speeds: Speeds,
     eval_batch: int,
     seed: int,
     device: torch.device,
@@ -127,8 +134,8 @@ def fit(
     looks = looked_at(settings.epochs, settings.keep)
 
     def score(kept: torch.nn.Module) -> dict[str, float]:
-        values = held_out_logits(kept, data, held_out, preprocess, ("identity",), eval_batch, device)
-        to_device(kept, device, numerics.memory_format)  # as a resumed run finds it
+        exact = prepared(kept, Inference(device.type), preprocess.image_size, device)
+        values = held_out_logits(exact, data, held_out, preprocess, ("identity",), eval_batch, device)
         return scores(values[0] + prior, data.labels[held_out])
 
     for epoch in range(len(log), settings.epochs):
@@ -206,14 +213,14 @@ def fit(
     final = model if average is None else average.module
     if best:
         final.load_state_dict(best)
-    values = held_out_logits(final, data, held_out, preprocess, views, eval_batch, device)
+    how, values = settled_logits(final, data, held_out, preprocess, views, speeds, eval_batch, device)
     if not np.isfinite(values).all():
         raise RunFailure(f"{member} fold {fold}: its logits are not finite; lower its lr (now {settings.lr:g})")
     if settings.keep == "last" and "identity" in views:
         log[-1] |= scores(values[views.index("identity")] + prior, data.labels[held_out])
         _write_log(directory, log)
     seconds = sum(line["seconds"] for line in log)
-    finish_fold(directory, member, fold, final, data.ids[held_out], data.classes, views, values, seconds)
+    finish_fold(directory, member, fold, final, how, data.ids[held_out], data.classes, views, values, seconds)
     return float(seconds)
 
 
@@ -245,7 +252,7 @@ def gradients(
 
 
 def held_out_logits(
-    model: torch.nn.Module,
+    forward: Forward,
     data: Labelled,
     rows: np.ndarray,
     preprocess: Preprocess,
@@ -253,11 +260,36 @@ def held_out_logits(
     batch_size: int,
     device: torch.device,
 ) -> np.ndarray:
-    """float32 (V, len(rows), C), by the function that prediction uses, in the layout that it uses."""
-    to_device(model, device).eval()
-    parts = np.array_split(rows, math.ceil(len(rows) / (8 * batch_size)))
-    values = [forward_views(model, data.judged.squares(part), preprocess, views, batch_size, device) for part in parts]
+    """float32 (V, len(rows), C), by the function that prediction uses."""
+    group = Group(preprocess, views, (forward,))
+    batch = batch_rows(batch_size, device)
+    values = []
+    for part in np.array_split(rows, math.ceil(len(rows) / (32 * batch))):
+        squares = {how: own.to(device) for how, own in data.squares(preprocess, views, part).items()}
+        values.append(forward_views(group, squares, batch, device)[0][0])
     return np.concatenate(values, axis=1)
+
+
+def settled_logits(
+    model: torch.nn.Module,
+    data: Labelled,
+    rows: np.ndarray,
+    preprocess: Preprocess,
+    views: tuple[str, ...],
+    speeds: Speeds,
+    batch_size: int,
+    device: torch.device,
+) -> tuple[Inference, np.ndarray]:
+    """The fastest way to compute a finished network that holds its answers on rows that it never saw, and its logits
+    of them computed so, float32 (V, len(rows), C)."""
+    exact = prepared(model, Inference(device.type), preprocess.image_size, device)
+
+    def compute(dtype: str) -> np.ndarray:
+        fast = Forward(Inference(device.type, dtype), exact.exact, lowered(exact.exact, dtype))
+        return held_out_logits(fast, data, rows, preprocess, views, batch_size, device)
+
+    values = held_out_logits(exact, data, rows, preprocess, views, batch_size, device)
+    return choose_inference(speeds, values, compute, data.labels[rows], device)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -275,19 +307,23 @@ def finish_fold(
     member: str,
     fold: int,
     model: torch.nn.Module,
+    how: Inference,
     ids: np.ndarray,
     classes: tuple[str, ...],
     views: tuple[str, ...],
     values: np.ndarray,
     seconds: float,
 ) -> None:
-    """Write a fold's weights, its logits float32 (V, len(ids), C) and, last, its done marker. Its log is there."""
+    """Write a fold's weights, how they are computed in evaluation, its logits float32 (V, len(ids), C) and, last, its
+    done marker. Its log is there."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    rundir.added_file(directory).unlink(missing_ok=True)  # of the network that was here before
     with rundir.replacing(rundir.model_file(directory)) as temporary:
         save_file(weights, temporary)
+    save_inference(rundir.inference_json(directory), how)
     Logits(ids, views, classes, values, {"member": member, "fold": str(fold)}).save(rundir.oof_file(directory))
-    files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
-    rundir.mark_done(directory, files, seconds=round(seconds, 1))
+    names = (rundir.model_file, rundir.inference_json, rundir.oof_file, rundir.log_file)
+    rundir.mark_done(directory, [name(directory) for name in names], seconds=round(seconds, 1))
     shutil.rmtree(rundir.state_file(directory).parent, ignore_errors=True)
 
 

@@ -14,19 +14,18 @@ from ensemble.data.cache import cache_folder
 from ensemble.data.digests import digests
 from ensemble.data.pixels import load_preprocess
 from ensemble.data.table import Samples
-from ensemble.device import choose_device, keep_freed_memory
+from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.progress import Show, duration
 from ensemble.train.clock import Clock
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
-from ensemble.train.numerics import is_out_of_memory, load_numerics
-from ensemble.train.prepare import Opened, labelled, named, open_cache, prepare, unfinished
+from ensemble.train.numerics import load_numerics
+from ensemble.train.prepare import Opened, labelled, named, open_cache, prepare, tested_views, unfinished
 from ensemble.train.probe import load_heads
 from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
 from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
-from ensemble.tta.views import check_views
 
 Say = Callable[[str], None]
 
@@ -38,7 +37,8 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     is trained if the data, a backbone or the run directory does not fit.
     """
     samples, groups = read_data(config, say)
-    check_views(config.tta.views)
+    for backbone in config.backbone:
+        tested_views(config, backbone)
     expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
     for backbone in config.backbone:
         if unfinished(config, backbone, expected):
@@ -180,7 +180,8 @@ def run_job(
                 settings=settings,
                 numerics=load_numerics(rundir.numerics_json(config.run, member)),
                 head=head,
-                views=config.tta.views,
+                views=tested_views(config, backbone),
+                speeds=rundir.read_json(rundir.speeds_json(config.run, member)),
                 eval_batch=config.tta.batch_size,
                 seed=config.seed,
                 device=device,

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ensemble import rundir
 from ensemble.backbones import parameter_groups, train_mode
-from ensemble.device import synchronize, to_device
+from ensemble.device import is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure, UserError
 
 WARMUP, STEPS, SECONDS = 1, 5, 2.0  # per candidate: untimed steps, timed ones at most, and when to stop
@@ -57,12 +57,12 @@ def describe(numerics: Numerics) -> str:
 
 
 def known_file(folder: Path, **facts: Any) -> Path:
-    """Where the choice for these facts (network, sizes, device) is kept between runs. One machine then makes one
+    """Where in a folder the choice for these facts (network, sizes, device) is kept between runs. One machine makes one
     choice: timings that are near each other would otherwise give two runs of one seed other bits."""
     facts |= {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
     facts |= {"capability": torch.backends.cpu.get_cpu_capability()}
     name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-    return folder / "numerics" / f"{name}.json"
+    return folder / f"{name}.json"
 
 
 def candidates(device: torch.device, dtype: str, memory_format: str, compiled: bool | str) -> list[Numerics]:
@@ -175,8 +175,3 @@ def laid_out(images: torch.Tensor, how: Numerics) -> torch.Tensor:
 
 def autocast_as(device: torch.device, how: Numerics) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=how.dtype == "bfloat16")
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """True for an allocation that failed, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

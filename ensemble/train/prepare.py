@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from ensemble import rundir
+from ensemble import backbones, rundir
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.cache import cache_folder, open_pixels
 from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess, load_preprocess
 from ensemble.data.table import Samples
+from ensemble.device import side_by_side
+from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.train.fit import Labelled
 from ensemble.train.numerics import (
@@ -24,8 +26,11 @@ from ensemble.train.numerics import (
     save_numerics,
 )
 from ensemble.train.probe import probe_member
-from ensemble.train.setup import crop_size, make_model, probes
+from ensemble.train.setup import crop_size, image_size, make_model, probes
 from ensemble.train.workers import Slot
+from ensemble.tta.forward import find_speeds, formats
+from ensemble.tta.predict import batch_rows, geometry
+from ensemble.tta.views import check_views
 
 Say = Callable[[str], None]
 Opened = dict[Decoding, Pixels | Files]  # the pixels that this process has open
@@ -60,7 +65,7 @@ def prepare(
                 preprocess,
                 labelled(config, samples, folds, preprocess, opened),
                 settings,
-                config.tta.views,
+                tested_views(config, backbone),
                 config.tta.batch_size,
                 device,
                 show,
@@ -68,6 +73,8 @@ def prepare(
             )
         if settings.strategy == "probe":
             return {}
+        if not rundir.speeds_json(config.run, backbone.name).is_file():
+            rundir.write_json(rundir.speeds_json(config.run, backbone.name), _speeds(config, backbone, device, show))
         if not path.is_file():
             numerics = _found(config, backbone, classes, device, places[0].threads, show)
             save_numerics(path, numerics)
@@ -85,7 +92,7 @@ def _found(
     batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
     plan = candidates(device, settings.dtype, settings.memory_format, settings.compile)
     known = known_file(
-        cache_folder("auto" if config.data.cache == "off" else config.data.cache),
+        cache_folder("auto" if config.data.cache == "off" else config.data.cache) / "numerics",
         timm=backbone.timm, size=size, batch=batch, strategy=settings.strategy, stages=settings.stages,
         plan=[str(candidate) for candidate in plan], threads=threads,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -105,21 +112,51 @@ def _found(
     return found
 
 
+def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show) -> dict[str, float]:
+    """Images per second of a forward pass in each number format, timed unless it was before on this machine."""
+    if config.tta.dtype == "float32":
+        return {"float32": 1.0}
+    size = image_size(config, backbone)
+    batch = batch_rows(config.tta.batch_size, device)
+    known = known_file(
+        cache_folder("auto" if config.data.cache == "off" else config.data.cache) / "speeds",
+        timm=backbone.timm, size=size, batch=batch, formats=formats(device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    )  # fmt: skip
+    if not known.is_file():
+        show(f"{backbone.name}: finding the fastest number format", 0, 1)
+        create = partial(backbones.create, backbone.timm, 2, size)
+        work = partial(find_speeds, create, size, batch)
+        rundir.write_json(known, side_by_side(work, [device], device)[0])
+    return dict(rundir.read_json(known))
+
+
+def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:
+    """The views of the config, sets written out. Raises UserError for those that can't be had of this backbone."""
+    preprocess = backbones.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
+    try:
+        return check_views(config.tta.views, geometry(preprocess))
+    except UserError as error:
+        raise UserError(f"tta.views, for backbone {backbone.name!r}: {error}") from None
+
+
 def labelled(config: Config, samples: Samples, folds: np.ndarray, preprocess: Preprocess, opened: Opened) -> Labelled:
     """The rows with their pixels: from the cache, opened once for all folds of a backbone, or from the files."""
     assert samples.labels is not None
-    hows = [preprocess.cropping, preprocess.decoding]
+    hows = list(dict.fromkeys([preprocess.cropping, preprocess.decoding]))
+    shown = hows[0]
     if config.data.cache == "off":
-        hows[0] = Decoding(None, preprocess.interpolation, preprocess.crop)  # crops are cut from the whole image
-        for how in hows:
+        shown = Decoding(None, preprocess.interpolation, preprocess.crop)  # crops are cut from the whole image
+        for how in [shown, *hows]:
             if how not in opened:
                 opened[how] = Files(samples.paths, how)
     elif any(how not in opened for how in hows):
         opened.clear()  # a worker keeps the pixels of one backbone open
         opened |= open_cache(config, samples, hows, lambda text, done, total: None, print, verify=False)
     return Labelled(
-        samples.ids, samples.labels, folds, samples.classes, samples.weights, opened[hows[0]], opened[hows[1]]
-    )
+        samples.ids, samples.labels, folds, samples.classes, samples.weights,
+        opened[shown], {how: opened[how] for how in hows},
+    )  # fmt: skip
 
 
 def open_cache(

@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from ensemble import backbones, rundir
 from ensemble.config import Train
 from ensemble.data.pixels import Preprocess
-from ensemble.device import to_device
+from ensemble.device import side_by_side, to_device
 from ensemble.progress import Show
 from ensemble.train.fit import Labelled, finish_fold, scores
 from ensemble.train.heads import Heads, fit_heads
-from ensemble.tta.predict import forward_views
+from ensemble.tta.forward import Forward, Inference, prepared
+from ensemble.tta.predict import Group, batch_rows, forward_views
 
-CHUNK = 8  # batches whose pixels are in memory at once
+CHUNK = 32  # batches whose pixels are in memory at once
 
 
 def member_features(
@@ -32,13 +33,20 @@ def member_features(
     show: Callable[[int], None],
 ) -> torch.Tensor:
     """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. show: told of rows done."""
+    exact = prepared(model, Inference(device.type), preprocess.image_size, device)
+    group = Group(preprocess, views, (exact,))
+    batch = batch_rows(batch_size, device)
     parts = []
-    for start in range(0, len(data.ids), CHUNK * batch_size):
-        rows = np.arange(start, min(start + CHUNK * batch_size, len(data.ids)))
-        squares = data.judged.squares(rows)
-        parts.append(forward_views(model, squares, preprocess, views, batch_size, device, backbones.embed))
+    for start in range(0, len(data.ids), CHUNK * batch):
+        rows = np.arange(start, min(start + CHUNK * batch, len(data.ids)))
+        squares = {how: own.to(device) for how, own in data.squares(preprocess, views, rows).items()}
+        parts.append(forward_views(group, squares, batch, device, _embedded)[0][0])
         show(start + len(rows))
     return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
+def _embedded(forward: Forward, images: torch.Tensor) -> torch.Tensor:
+    return backbones.embed(forward.exact, images)[None]
 
 
 def probe_member(
@@ -96,22 +104,31 @@ def _write_folds(
     seconds: float,
 ) -> None:
     layer = backbones.classifier(model)
-    size = max(batch_size, 16)  # as in forward_views: the same bits as prediction's
+    size = batch_rows(batch_size, device)  # the same bits as prediction's
     for fold, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
         directory = rundir.fold_dir(run, member, fold)
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
         rows = np.flatnonzero(data.folds == fold)
-        parts = []
-        for start in range(0, len(rows), size):
-            part = features[:, rows[start : start + size]]
-            batch = torch.zeros(part.shape[0], size, part.shape[2])
-            batch[:, : part.shape[1]] = part
-            logits = torch.stack([layer(view) for view in batch.to(device)])
-            parts.append(logits[:, : part.shape[1]].cpu().numpy())
-        values = np.concatenate(parts, axis=1)
+        values = _head_logits(layer, features[:, rows], size, device)
         line = {"strategy": "probe", "strength": heads.strengths[fold]}
         line |= scores(values.mean(0), data.labels[rows])
         rundir.write_text(rundir.log_file(directory), json.dumps(line) + "\n")
         own = seconds / len(heads.biases)
-        finish_fold(directory, member, fold, model, data.ids[rows], data.classes, views, values, own)
+        finish_fold(
+            directory, member, fold, model, Inference(device.type), data.ids[rows], data.classes, views, values, own
+        )
+
+
+def _head_logits(layer: torch.nn.Linear, features: torch.Tensor, size: int, device: torch.device) -> np.ndarray:
+    """float32 (V, n, C) of features (V, n, D), in batches of `size` by a thread each, as prediction computes them."""
+
+    @torch.inference_mode()
+    def work(start: int) -> np.ndarray:
+        part = features[:, start : start + size]
+        batch = torch.zeros(part.shape[0], size, part.shape[2])
+        batch[:, : part.shape[1]] = part
+        logits = torch.stack([layer(view) for view in batch.to(device)])
+        return logits[:, : part.shape[1]].cpu().numpy()
+
+    return np.concatenate(side_by_side(work, range(0, features.shape[1], size), device), axis=1)

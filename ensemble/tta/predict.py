@@ -1,114 +1,293 @@
 """Views x models over decoded squares. Out-of-fold evaluation and prediction both come through `forward_views`."""
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
-from ensemble import backbones, rundir
-from ensemble.data.pixels import Preprocess, decoded, load_preprocess, middle_square
-from ensemble.device import in_layout, to_device
-from ensemble.errors import UserError
-from ensemble.tta.views import VIEWS
+from ensemble.data.pixels import (
+    Decoding,
+    Preprocess,
+    decode_each,
+    decode_image,
+    middle_square,
+    one_thread,
+    read,
+)
+from ensemble.device import in_layout, is_out_of_memory, side_by_side
+from ensemble.errors import RunFailure, UserError
+from ensemble.tta.forward import DTYPES, Forward, logits_of, margins
+from ensemble.tta.member import Member
+from ensemble.tta.views import Geometry, cut, is_wide
 
-Output = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]  # of normalised images (B, 3, H, W): float32 (B, ...)
+In = TypeVar("In")
+Out = TypeVar("Out")
+Source = Path | Image.Image
+Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
+Output = Callable[[Forward, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
-
-def normalise(batch: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 or float in [0, 255] (B, 3, H, W) to float32 with the member's mean and std."""
-    mean = torch.tensor(preprocess.mean, device=batch.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(preprocess.std, device=batch.device).view(1, 3, 1, 1) * 255
-    return (batch.float() - mean) / std
-
-
-def middle(batch: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle (B, C, size, size) of a batch that is at least so large."""
-    top, left = (batch.shape[-2] - size) // 2, (batch.shape[-1] - size) // 2
-    return batch[..., top : top + size, left : left + size]
-
-
-@torch.inference_mode()
-def forward_views(
-    model: torch.nn.Module,
-    squares: np.ndarray,
-    preprocess: Preprocess,
-    views: Sequence[str],
-    batch_size: int,
-    device: torch.device,
-    output: Output = backbones.logits,
-) -> np.ndarray:
-    """Logits of each square under each view: float32 (V, N, C), or what else `output` makes of a batch.
-
-    squares: uint8 (N, D, D, 3) with D = preprocess.decode_size. model: in evaluation, on `device`. Every batch is
-    filled up to `batch_size`: kernels may sum in another order for another size, and the same image has to give the
-    same logits whichever batch it comes in.
-    """
-    # A product of fewer than 16 rows and a 2-class head differs in its last bit by the place of the row (MKL, seen
-    # with 7, 8 and 12 rows and not with 16, 32 or 64).
-    batch_size = max(batch_size, 16)
-    parts = []
-    for start in range(0, len(squares), batch_size):
-        part = squares[start : start + batch_size]
-        batch = np.zeros((batch_size, *part.shape[1:]), dtype=np.uint8)
-        batch[: len(part)] = part
-        pixels = middle(torch.from_numpy(batch).to(device).permute(0, 3, 1, 2), preprocess.image_size)
-        images = in_layout(normalise(pixels, preprocess))
-        logits = torch.stack([output(model, VIEWS[view](images)) for view in views])
-        parts.append(logits[:, : len(part)].cpu().numpy())
-    return np.concatenate(parts, axis=1)
+CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
+CHUNK_BYTES = 256 * 2**20  # of decoded squares
 
 
 @dataclass(frozen=True)
-class Member:
-    """One backbone of a run, ready to predict: its K fold models, in evaluation on the device."""
+class Group:
+    """Networks that are given the same views of the same pixels, whose making they share."""
 
-    name: str
     preprocess: Preprocess
-    models: tuple[torch.nn.Module, ...]
+    views: tuple[str, ...]
+    forwards: tuple[Forward, ...]
 
 
-def load_member(run: Path, name: str, classes: int, folds: int, device: torch.device) -> Member:
-    """All fold models of a finished member. Raises UserError that names the fold that is missing or not whole."""
-    preprocess = load_preprocess(rundir.preprocess_json(run, name))
-    timm_name = rundir.read_json(rundir.settings_json(run, name))["timm"]
-    models = []
-    for fold in range(folds):
-        directory = rundir.fold_dir(run, name, fold)
-        if not rundir.is_done(directory):
-            raise UserError(f"{directory}: is not finished, or its files are cut short; run ens train-folds again")
-        model = backbones.create(timm_name, classes, preprocess.image_size)
-        backbones.fill(model, rundir.model_file(directory))
-        models.append(to_device(model, device).eval())
-    return Member(name, preprocess, tuple(models))
+@dataclass(frozen=True)
+class Chunk:
+    """What a chunk of n images gave. values: for each member float32 (K, V, n, C), NaN in rows that could not be read.
+    unreadable: row -> why."""
+
+    values: list[np.ndarray]
+    unreadable: dict[int, str]
+
+
+def geometry(preprocess: Preprocess) -> Geometry:
+    """The sides that the views of this member are cut from."""
+    wide = preprocess.cropping.size
+    assert wide is not None
+    return Geometry(preprocess.image_size, preprocess.decode_size, wide)
+
+
+def decodings(preprocess: Preprocess, views: Sequence[str]) -> list[Decoding]:
+    """What has to be decoded for these views."""
+    return list(dict.fromkeys(preprocess.cropping if is_wide(view) else preprocess.decoding for view in views))
+
+
+def batch_rows(batch_size: int, device: torch.device) -> int:
+    """Images per forward pass. Every batch is filled up to this number, since kernels may sum in another order for
+    another one, and the same image has to give the same logits whichever batch it comes in. A product of fewer than 16
+    rows and a 2-class head differs in its last bit by the place of the row (MKL, seen with 7, 8 and 12 rows)."""
+    return CPU_BATCH if device.type == "cpu" else max(batch_size, 16)
+
+
+def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 or float32 in [0, 255] (B, 3, S, S), channels_last, to float32 with the member's mean and std."""
+    scale, shift = _scale_and_shift(preprocess.mean, preprocess.std, images.shape[-1], images.device)
+    rows = images.permute(0, 2, 3, 1).reshape(-1, images.shape[-1] * 3)
+    values = rows.to(torch.float32, copy=True).mul_(scale).add_(shift)
+    return in_layout(values.view(-1, *images.shape[-2:], 3).permute(0, 3, 1, 2))
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """float32 (width * 3,) each. A row of pixels at a time: over three channels alone nothing is vectorised (1.8 ms an
+    image of 256 px against 0.2)."""
+    each = torch.tensor(std, dtype=torch.float64) * 255
+    shift = -torch.tensor(mean, dtype=torch.float64) * 255 / each
+    return (1 / each).repeat(width).float().to(device), shift.repeat(width).float().to(device)
+
+
+def view_of(squares: Squares, preprocess: Preprocess, view: str, rows: slice | Tensor, count: int) -> Tensor:
+    """A view of these rows, normalised: float32 (count, 3, S, S), filled up with black squares."""
+    part = squares[preprocess.cropping if is_wide(view) else preprocess.decoding][rows]
+    if len(part) < count:
+        part = torch.cat([part, part.new_zeros(count - len(part), *part.shape[1:])])
+    return normalise(cut(part.permute(0, 3, 1, 2), view, geometry(preprocess)), preprocess)
+
+
+def forward_views(
+    group: Group,
+    squares: Squares,
+    batch: int,
+    device: torch.device,
+    output: Output = logits_of,
+    show: Callable[[float], None] = lambda images: None,
+) -> list[np.ndarray]:
+    """For each network of the group: logits of each square under each view, float32 (K, V, N, C), or what else `output`
+    makes of a batch.
+
+    squares: all decodings that the views need, of the same N rows, at least one. batch: images per pass (see
+    `batch_rows`). show: told of images as they are done. Raises torch.OutOfMemoryError.
+    """
+    count = len(next(iter(squares.values())))
+
+    @torch.inference_mode()
+    def work(start: int) -> list[np.ndarray]:
+        rows = slice(start, min(start + batch, count))
+        parts: list[list[Tensor]] = [[] for _ in group.forwards]
+        for view in group.views:
+            images = view_of(squares, group.preprocess, view, rows, batch)
+            formats = {name: images.to(DTYPES[name]) for name in {own.how.dtype for own in group.forwards}}
+            for own, part in zip(group.forwards, parts, strict=True):
+                part.append(output(own, formats[own.how.dtype])[:, : rows.stop - start])
+        found = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
+        show(rows.stop - start)
+        return found
+
+    done = side_by_side(work, range(0, count, batch), device)
+    values = [np.concatenate(parts, axis=2) for parts in zip(*done, strict=True)]
+    if output is logits_of:
+        _settle(group, values, squares, batch, device)
+    return values
+
+
+def _settle(group: Group, values: Sequence[np.ndarray], squares: Squares, batch: int, device: torch.device) -> None:
+    """Compute the rows again, exactly, in which a faster format cannot tell which class is the largest."""
+    items: list[tuple[Forward, str, np.ndarray, np.ndarray]] = []
+    for own, found in zip(group.forwards, values, strict=True):
+        for view, logits in zip(group.views, found[0], strict=True) if own.fast is not None else ():
+            rows = np.flatnonzero(margins(logits) < own.how.settle)
+            items += [(own, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
+
+    @torch.inference_mode()
+    def work(item: tuple[Forward, str, np.ndarray, np.ndarray]) -> None:
+        own, view, logits, rows = item
+        images = view_of(squares, group.preprocess, view, torch.from_numpy(rows).to(device), batch)
+        logits[rows] = logits_of(own, images)[0, : len(rows)].cpu().numpy()
+
+    side_by_side(work, items, device)
+
+
+def chunk_rows(members: Sequence[Member], batch_size: int) -> int:
+    """How many images to decode, compute and save at a time: so many that their squares fill CHUNK_BYTES, and at most
+    1,024. Members' own images are decoded at up to two sizes."""
+    sides = {own for member in members for own in (member.preprocess.decoding, member.preprocess.cropping)}
+    rows = CHUNK_BYTES // sum(3 * (how.size or 0) ** 2 for how in sides) if sides else 1024
+    least = max(batch_size, 64)
+    return int(min(max(rows // least, 1) * least, 1024))
 
 
 def predict_stream(
     members: Sequence[Member],
-    paths: Sequence[Path],
+    chunks: Iterable[Sequence[Source]],
     views: Sequence[Sequence[str]],
     batch_size: int,
     device: torch.device,
-) -> Iterator[list[np.ndarray]]:
-    """Logits of the images under each member's own views, a batch at a time: per member float32 (K, V, n, C).
+    on_bad: str = "error",
+    show: Callable[[float], None] = lambda images: None,
+) -> Iterator[Chunk]:
+    """Logits of chunks of images under each member's own views, a chunk at a time and in order.
 
-    Each image is decoded once for all members that agree in their decoding, and all views are made from those
-    pixels. Memory holds the models and one batch, however many images there are. Raises UserError that names an
-    unreadable image.
+    Each image is decoded once for all members, and copied to the device once for all that agree in their decoding; all
+    views are made there. On a GPU the next chunk is decoded meanwhile. Memory holds the models and one chunk (two on a
+    GPU), however many images there are. on_bad: "error" raises UserError that names an unreadable image; "skip" goes
+    on without it. show: told how many images' worth of work was done since it was last told. Where a batch does not
+    fit into a GPU's memory, it is halved from then on; raises RunFailure if not even 16 images fit.
     """
-    for start in range(0, len(paths), batch_size):
-        part = paths[start : start + batch_size]
-        hows = {member.preprocess.decoding for member in members}
-        squares = {how: np.stack([middle_square(image) for image in decoded(part, how)]) for how in hows}
-        yield [
-            np.stack(
-                [
-                    forward_views(
-                        model, squares[member.preprocess.decoding], member.preprocess, own, batch_size, device
-                    )
-                    for model in member.models
-                ]
-            )
-            for member, own in zip(members, views, strict=True)
-        ]
+    groups = [Group(member.preprocess, tuple(own), member.forwards) for member, own in zip(members, views, strict=True)]
+    hows = list(dict.fromkeys(how for group in groups for how in decodings(group.preprocess, group.views)))
+    batch = batch_rows(batch_size, device)
+
+    def decode(chunk: Sequence[Source]) -> tuple[dict[Decoding, Tensor], dict[int, str]]:
+        return decoded_squares(chunk, hows, device, on_bad)
+
+    for squares, unreadable in _ahead(decode, chunks, device):
+        placed = {how: own.to(device, non_blocking=True) for how, own in squares.items()}
+        count = len(next(iter(placed.values()))) if placed else 0
+        while True:
+            try:
+                values = _chunk_logits(groups, placed, batch, device, show) if count else []
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            if batch <= 16:
+                raise RunFailure(f"out of memory with {batch} images at a time; predict on a device with more memory")
+            batch = max(16, batch // 2)
+        for member in values:
+            member[:, :, list(unreadable)] = np.nan
+        yield Chunk(values, unreadable)
+
+
+def _chunk_logits(
+    groups: Sequence[Group], squares: Squares, batch: int, device: torch.device, show: Callable[[float], None]
+) -> list[np.ndarray]:
+    """Each group's logits of a chunk, float32 (K, V, n, C). Networks of all groups that see the same views share them;
+    those that had to stay on the host come one after the other."""
+    cost = {id(own): len(group.views) for group in groups for own in group.forwards}
+    alike: dict[tuple[Preprocess, tuple[str, ...]], list[Forward]] = {}
+    for group in groups:
+        alike.setdefault((group.preprocess, group.views), []).extend(group.forwards)
+    found: dict[int, np.ndarray] = {}
+    for (preprocess, views), forwards in alike.items():
+        here = [own for own in forwards if _device_of(own).type == device.type]
+        for part in [here, *([own] for own in forwards if own not in here)]:
+            if part:
+                share = sum(cost[id(own)] for own in part) / sum(cost.values())
+                group = Group(preprocess, views, tuple(part if part is here else [_brought(part[0], device)]))
+                values = forward_views(group, squares, batch, device, show=lambda n, share=share: show(n * share))  # type: ignore[misc]
+                found |= {id(own): own_values for own, own_values in zip(part, values, strict=True)}
+    return [np.concatenate([found[id(own)] for own in group.forwards]) for group in groups]
+
+
+def _device_of(forward: Forward) -> torch.device:
+    return next(forward.exact.parameters()).device
+
+
+def _brought(forward: Forward, device: torch.device) -> Forward:
+    """A copy on the device, gone when the chunk is done."""
+    exact = copy.deepcopy(forward.exact).to(device)
+    fast = None if forward.fast is None else copy.deepcopy(forward.fast).to(device)
+    heads = None if forward.heads is None else (forward.heads[0].to(device), forward.heads[1].to(device))
+    return Forward(forward.how, exact, fast, heads)
+
+
+def decoded_squares(
+    sources: Sequence[Source], hows: Sequence[Decoding], device: torch.device, on_bad: str = "error"
+) -> tuple[dict[Decoding, Tensor], dict[int, str]]:
+    """The middle squares of images, uint8 (n, side, side, 3) on the host, for each way of decoding; and why a row could
+    not be read, which is black then. Every image is decoded once for all ways."""
+    pin = device.type == "cuda"
+    out = {
+        how: torch.zeros(len(sources), how.size or 0, how.size or 0, 3, dtype=torch.uint8, pin_memory=pin)
+        for how in hows
+    }
+    arrays = {how: own.numpy() for how, own in out.items()}
+    unreadable: dict[int, str] = {}
+
+    def work(row: int) -> None:
+        source = sources[row]
+        try:
+            if isinstance(source, Path):
+                images = decode_each(source, read(source), hows)
+            else:
+                images = [decode_image(source, how) for how in hows]
+        except UserError as error:
+            if on_bad == "error":
+                raise
+            unreadable[row] = str(error)
+            return
+        for how, image in zip(hows, images, strict=True):
+            arrays[how][row] = middle_square(image)
+
+    if device.type == "cpu":
+        side_by_side(work, range(len(sources)), device)
+    else:
+        with ThreadPoolExecutor(initializer=one_thread) as pool:
+            list(pool.map(work, range(len(sources))))
+    return out, dict(sorted(unreadable.items()))
+
+
+def _ahead(work: Callable[[In], Out], items: Iterable[In], device: torch.device) -> Iterator[Out]:
+    """`work` of each item, on a GPU one item ahead of the reader. On a CPU it would take the cores that compute."""
+    if device.type == "cpu":
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        waiting = None
+        for item in items:
+            following = thread.submit(work, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

@@ -5,32 +5,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ensemble import rundir
 from ensemble.blend import GIVEN, Blend, check_sources, list_blends, load_blend
-from ensemble.blend.foreign import rows_of
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
-from ensemble.data.table import read_images
+from ensemble.data.table import nfc, read_images
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
-from ensemble.logits import Logits, load_logits
-from ensemble.progress import Show
-from ensemble.tta.predict import load_member, predict_stream
-from ensemble.tta.submission import arrange, match, read_sample, write_submission
-from ensemble.tta.views import check_views
+from ensemble.logits import load_logits, write_logits
+from ensemble.progress import Show, paced
+from ensemble.tta import shards
+from ensemble.tta.member import Member, load_member
+from ensemble.tta.predict import Chunk, chunk_rows, predict_stream
+from ensemble.tta.shards import Shard
+from ensemble.tta.submission import lay_out, match, read_sample, write_submission
+from ensemble.tta.views import expand
+
+Given = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop: float32 (1, n, C) of each foreign member
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `tta_predict` made. ids: N, in the order of the rows. probabilities: float32 (N, C)."""
+    """What `tta_predict` made. ids: N, in the order of the rows. unreadable: how many of them have no prediction."""
 
     ids: np.ndarray
-    probabilities: np.ndarray
     classes: tuple[str, ...]
     predictions: Path
     submission: Path
     said: str
+    unreadable: int
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (N, C), read from the predictions' file; NaN in rows without a prediction."""
+        return np.asarray(np.exp(load_logits(self.predictions).values[0]))
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A blend of a run, loaded. members: those that ens trained, on the device. views: those of each of them."""
+
+    blend: Blend
+    members: tuple[Member, ...]
+    views: tuple[tuple[str, ...], ...]
+    folds: int
+    batch_size: int
+    device: torch.device
 
 
 def tta_predict(
@@ -43,20 +65,20 @@ def tta_predict(
     sample_submission: Path | None = None,
     form: str | None = None,
     say: Callable[[str], None] = print,
+    on_bad: str = "error",
+    shard_rows: int | None = None,
 ) -> Predicted:
     """Predict every image (or those that the sample submission names) by the run's blend, and write both files.
 
     The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
-    are averaged. Raises UserError for anything that doesn't fit, before the first image is decoded.
+    are averaged. Rows are predicted and kept in shards of `shard_rows` (None: as many as memory is meant for), so the
+    same call goes on after a kill, and ends with the same bytes. on_bad: what to do with an image that can't be read:
+    "error" raises UserError that names it; "skip" leaves its prediction empty.
+
+    Raises UserError for anything else that doesn't fit, before the first image is decoded, and OSError that names a
+    file which can't be written.
     """
-    rundir.require_run(run)
-    name = choose_blend(run, blend_name)
-    blend = load_blend(run, name)
-    if views is not None and set(check_views(views)) != set(blend.all_views):
-        raise UserError(
-            f"the blend was fitted on the views {','.join(blend.all_views)}, not {','.join(views)}: fit one on these "
-            f"(ens blend {run} --views {','.join(views)}), or leave --views out"
-        )
+    name, blend = find_blend(run, blend_name, views)
     ids, files = read_images(images)
     sample = read_sample(sample_submission) if sample_submission else None
     if sample is not None:
@@ -64,40 +86,128 @@ def tta_predict(
         if len(rows) < len(ids):
             say(f"{len(ids) - len(rows)} images are not in {sample.path} and are left out")
         ids, files = sample.ids, [files[row] for row in rows]
-    arrange(ids, np.zeros((len(ids), len(blend.classes))), blend.classes, sample, form)  # a wrong form fails now
+    layout = lay_out(blend.classes, sample, form)  # a wrong form fails now
     check_sources(run, name)
+    given = foreign_predictions(run, name, blend, ids)
+    rundir.require_writable(output)
+    saved = rundir.predictions_file(run, images.stem if images.is_file() else images.resolve().name, name)
+    keep_freed_memory()
+    with shards.only_one(saved):
+        predictor = load_predictor(run, blend)
+        flattered = [member.name for member in predictor.members if rundir.is_optimistic(run, member.name)]
+        if flattered:
+            say(f"the scores of {', '.join(flattered)}, and so the blend's, are optimistic: the best epochs were kept")
+        counted = (
+            f"{len(predictor.members)} members x {predictor.folds} folds, {sum(map(len, predictor.views))} views in all"
+        )
+        say(f"{len(ids)} images, {counted}; on {predictor.device}")
+
+        plan = shards.plan_digest(run, name, predictor.members, predictor.folds, predictor.batch_size, predictor.device)
+        size = shard_rows or chunk_rows(predictor.members, predictor.batch_size)
+        parts = shards.divide(saved, plan, ids, files, size, given)
+        shards.keep_only(saved, parts)
+        unreadable = fill(parts, predictor, files, given, on_bad, show, say)
+        if unreadable:
+            say(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
+            for line in shards.images_of(ids, unreadable):
+                say(line)
+        if len(unreadable) == len(ids):
+            shards.remove(saved)
+            raise UserError(f"{images}: not one of its {len(ids)} images could be read")
+
+        # The shards go last: whoever is killed before finds them, and writes the same bytes again.
+        meta = {"blend": name, "images": str(images)}
+        shape = (1, len(ids), len(blend.classes))
+        write_logits(saved, ids, ("blend",), blend.classes, shape, map(_logs, parts), meta)
+        write_submission(output, (layout.rows(ids[part.start : part.stop], shards.read(part)) for part in parts))
+        shards.remove(saved)
+    said = f"{len(ids)} rows of {layout.said}" + (f", {len(unreadable)} of them empty" if unreadable else "")
+    return Predicted(np.array(ids), blend.classes, saved, output, said, len(unreadable))
+
+
+def fill(
+    parts: Sequence[Shard],
+    predictor: Predictor,
+    files: Sequence[Path],
+    given: Given,
+    on_bad: str,
+    show: Show,
+    say: Callable[[str], None],
+) -> dict[int, str]:
+    """Predict the shards that are not there yet, and write each as soon as it is done.
+
+    files: of all rows. Returns row -> why, for the images that could not be read. Raises UserError that names such a
+    one if `on_bad` is "error".
+    """
+    unreadable: dict[int, str] = {}
+    missing = []
+    for part in parts:
+        found = shards.unreadable_rows(part, len(predictor.blend.classes))
+        if found is None or (found and on_bad == "error"):  # left out by a call that was told to skip
+            missing.append(part)
+        else:
+            unreadable |= found
+    kept = len(parts) - len(missing)
+    if kept:
+        say(f"goes on: {kept} of {len(parts)} shards are there")
+    if not missing:
+        return unreadable
+    total = parts[-1].stop
+    advance = paced(show, "predicting", total - sum(map(len, missing)), total)
+    chunks = (files[part.start : part.stop] for part in missing)
+    stream = predict_stream(
+        predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad, advance
+    )
+    try:
+        for part, chunk in zip(missing, stream, strict=True):
+            reasons = {row: _reason(why, files[part.start + row]) for row, why in chunk.unreadable.items()}
+            shards.write(part, blend_chunk(predictor.blend, chunk, given(part.start, part.stop), len(part)), reasons)
+            unreadable |= {part.start + row: why for row, why in reasons.items()}
+            kept += 1
+    except UserError as error:
+        raise UserError(
+            f"{error}; {kept} of {len(parts)} shards are kept, and the same command then goes on (with --on-bad skip "
+            "it leaves such images without a prediction)"
+        ) from None
+    return unreadable
+
+
+def find_blend(run: Path, name: str | None, views: Sequence[str] | None) -> tuple[str, Blend]:
+    """The blend of this name, or the run's only one. Raises UserError if `views` are not those it was fitted on."""
+    rundir.require_run(run)
+    name = choose_blend(run, name)
+    blend = load_blend(run, name)
+    if views is not None and set(expand(views)) != set(blend.all_views):
+        raise UserError(
+            f"the blend was fitted on the views {','.join(blend.all_views)}, not {','.join(views)}: fit one on these "
+            f"(ens blend {run} --views {','.join(views)}), or leave --views out"
+        )
+    return name, blend
+
+
+def load_predictor(run: Path, blend: Blend) -> Predictor:
+    """The blend's own members, on the device. Raises UserError that names a fold that is missing or not whole."""
+    own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
     folds = int(read_folds(run)["fold"].max()) + 1
     device = choose_device()
-    keep_freed_memory()
-    given = [foreign_predictions(run, name, member, ids) for member in blend.foreign]
-    own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
-    members = [load_member(run, member, len(blend.classes), folds, device) for member, _ in own]
-    flattered = [member for member, _ in own if rundir.is_optimistic(run, member)]
-    if flattered:
-        say(f"the scores of {', '.join(flattered)}, and so the blend's, are optimistic: the best epochs were kept")
-    passes = sum(len(used) for _, used in own)
-    say(f"{len(ids)} images, {len(members)} members x {folds} folds, {passes} views in all; on {device}")
-
+    members = tuple(load_member(run, member, len(blend.classes), folds, device) for member, _ in own)
     batch_size = load_config(rundir.config_toml(run)).tta.batch_size
-    probabilities = np.empty((len(ids), len(blend.classes)), dtype=np.float32)
-    done = 0
-    for values in predict_stream(members, files, [used for _, used in own], batch_size, device):
-        count = min(batch_size, len(ids) - done)
-        # A foreign member has one prediction: it stands beside each fold's. Foreign members come last in a blend.
-        values += [np.repeat(other[None, :, done : done + count], folds, axis=0) for other in given]
-        probabilities[done : done + count] = blend_folds(blend, values)
-        done += count
-        show("predicting", done, len(ids))
+    return Predictor(blend, members, tuple(used for _, used in own), folds, batch_size, device)
 
-    saved = rundir.predictions_file(run, images.stem if images.is_file() else images.resolve().name, name)
-    # The logarithms of probabilities are logits like any other, so one file format serves.
-    log_probabilities = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))[None]
-    Logits(np.array(ids), ("blend",), blend.classes, log_probabilities, {"blend": name, "images": str(images)}).save(
-        saved
-    )
-    table, said = arrange(ids, probabilities, blend.classes, sample, form)
-    write_submission(output, table)
-    return Predicted(np.array(ids), probabilities, blend.classes, saved, output, said)
+
+def blend_chunk(blend: Blend, chunk: Chunk, given: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Probabilities float32 (n, C) of a chunk of n = `count` images, NaN in the rows that could not be read.
+
+    given: of each foreign member float32 (1, n, C).
+    """
+    probabilities = np.full((count, len(blend.classes)), np.nan, dtype=np.float32)
+    rows = np.setdiff1d(np.arange(count), list(chunk.unreadable))
+    if len(rows):
+        folds = len(chunk.values[0]) if chunk.values else 1
+        # A foreign member has one prediction: it stands beside each fold's. Foreign members come last in a blend.
+        values = [*chunk.values, *(np.repeat(other[None], folds, axis=0) for other in given)]
+        probabilities[rows] = blend_folds(blend, [member[:, :, rows] for member in values])
+    return probabilities
 
 
 def blend_folds(blend: Blend, values: Sequence[np.ndarray]) -> np.ndarray:
@@ -106,15 +216,20 @@ def blend_folds(blend: Blend, values: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(sum(blend.apply([member[fold] for member in values]) for fold in range(folds)) / folds)
 
 
-def foreign_predictions(run: Path, blend: str, member: str, ids: Sequence[str]) -> np.ndarray:
-    """The kept test predictions of a foreign member for these ids, float32 (1, N, C). Raises UserError without."""
-    path = rundir.foreign_file(run, blend, member)
-    if not path.is_file():
-        raise UserError(
-            f"blend {blend!r} holds {member}, which ens did not train, without test predictions; fit it again with: "
-            f"ens blend {run} --add {member}=OOF,TEST"
-        )
-    return rows_of(load_logits(path), ids, f"the test predictions of {member}")
+def foreign_predictions(run: Path, blend_name: str, blend: Blend, ids: Sequence[str]) -> Given:
+    """The kept test predictions of the foreign members for these N ids, by rows. Raises UserError without."""
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for member in blend.foreign:
+        path = rundir.foreign_file(run, blend_name, member)
+        if not path.is_file():
+            raise UserError(
+                f"blend {blend_name!r} holds {member}, which ens did not train, without test predictions; fit it again "
+                f"with: ens blend {run} --add {member}=OOF,TEST"
+            )
+        test = load_logits(path, mapped=True)
+        wanted = np.array([nfc(str(name)) for name in ids])
+        found.append((test.values, test.find(wanted, f"the test predictions of {member}")))
+    return lambda start, stop: [np.asarray(values[:, rows[start:stop]]) for values, rows in found]
 
 
 def choose_blend(run: Path, name: str | None) -> str:
@@ -128,3 +243,13 @@ def choose_blend(run: Path, name: str | None) -> str:
         )
         raise UserError(f"{run}: {found}" + ("" if there else f"; fit one with: ens blend {run} --method stack"))
     return there[0]
+
+
+def _logs(part: Shard) -> np.ndarray:
+    """The logarithms of probabilities are logits like any other, so one file format serves."""
+    return np.asarray(np.log(np.maximum(shards.read(part), np.finfo(np.float32).tiny)))
+
+
+def _reason(why: str, file: Path) -> str:
+    """What is wrong with an image, without its name and what to do."""
+    return why.removeprefix(f"{file}: ").removesuffix("; replace it or remove it")

@@ -1,7 +1,7 @@
 """Predictions in the sample submission's ids, order and header."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -72,6 +72,66 @@ def id_forms(image_ids: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a submission's rows are written.
+
+    header: its columns, the ids' first. classes: C names. form: "label", "index" or "probability". columns: the class,
+    by its number, whose probability each column beside the ids holds; none for the other forms. said: this in words.
+    """
+
+    header: tuple[str, ...]
+    classes: tuple[str, ...]
+    form: str
+    columns: tuple[int, ...]
+    said: str
+
+    def rows(self, ids: Sequence[str], probabilities: np.ndarray) -> pd.DataFrame:
+        """The rows of these ids. probabilities: float (n, C); a row of NaN has no prediction: its cells are empty."""
+        if len(ids) != len(probabilities):
+            raise ValueError(f"{len(ids)} ids for {len(probabilities)} rows of probabilities")
+        cells: list[Sequence[object] | np.ndarray] = [probabilities[:, column] for column in self.columns]
+        if self.form != "probability":
+            known = ~np.isnan(probabilities).any(axis=1)
+            written = [str(number) if self.form == "index" else name for number, name in enumerate(self.classes)]
+            best = np.where(known, np.where(known[:, None], probabilities, 0).argmax(axis=1), len(written))
+            cells = [np.array([*written, ""], dtype=object)[best]]
+        return pd.DataFrame(dict(zip(self.header, [list(ids), *cells], strict=True)))
+
+
+def lay_out(classes: tuple[str, ...], sample: SampleSubmission | None = None, form: str | None = None) -> Layout:
+    """How the submission of a classifier of these classes is written.
+
+    form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single column
+    beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's columns
+    can't hold that form.
+    """
+    if sample is None:
+        form = form or "label"
+        header = ["id", *classes] if form == "probability" else ["id", "label"]
+    else:
+        form = form or form_of(sample, classes)
+        header = list(sample.table.columns)
+    others = header[1:]
+    columns: list[int] = []
+    if form == "probability":
+        if len(others) == 1 and len(classes) == 2:
+            columns = [1]
+            said = f"the probability of {classes[1]!r}"
+        elif {nfc(name) for name in others} == set(classes) and len(others) == len(classes):
+            columns = [classes.index(nfc(name)) for name in others]
+            said = "one probability a class"
+        else:
+            raise UserError(f"probabilities need one column a class ({', '.join(classes)}); the header has: {others}")
+    elif len(others) != 1:
+        raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(others)}")
+    elif form == "index":
+        said = "class numbers (" + ", ".join(f"{index} = {name}" for index, name in enumerate(classes)) + ")"
+    else:
+        said = "class names"
+    return Layout(tuple(header), classes, form, tuple(columns), said)
+
+
 def arrange(
     ids: Sequence[str],
     probabilities: np.ndarray,
@@ -82,45 +142,21 @@ def arrange(
     """The submission as a table, and one line that says in which form it is.
 
     ids: of the N rows, in the order of `probabilities` (N, C); with a sample these must be its own ids in its own
-    order. form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single
-    column beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's
-    columns can't hold that form, ValueError for other ids than the sample's.
+    order. form: as in `lay_out`. Raises UserError as that does, ValueError for other ids than the sample's.
     """
     if sample is not None and list(ids) != sample.ids:
         raise ValueError(f"{len(ids)} ids are not the {len(sample.ids)} of {sample.path}, in its order")
-    if sample is None:
-        form = form or "label"
-        header = ["id", *classes] if form == "probability" else ["id", "label"]
-    else:
-        form = form or form_of(sample, classes)
-        header = list(sample.table.columns)
-    best = probabilities.argmax(axis=1)
-    others = header[1:]
-    columns: list[Sequence[object] | np.ndarray]
-    if form == "probability":
-        if len(others) == 1 and len(classes) == 2:
-            columns = [probabilities[:, 1]]
-            said = f"the probability of {classes[1]!r}"
-        elif {nfc(name) for name in others} == set(classes) and len(others) == len(classes):
-            columns = [probabilities[:, classes.index(nfc(name))] for name in others]
-            said = "one probability a class"
-        else:
-            raise UserError(f"probabilities need one column a class ({', '.join(classes)}); the header has: {others}")
-    elif len(others) != 1:
-        raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(others)}")
-    elif form == "index":
-        columns = [best]
-        said = "class numbers (" + ", ".join(f"{index} = {name}" for index, name in enumerate(classes)) + ")"
-    else:
-        columns = [np.array(classes, dtype=object)[best]]
-        said = "class names"
-    table = pd.DataFrame(dict(zip(header, [list(ids), *columns], strict=True)))
-    return table, f"{len(table)} rows of {said}"
+    layout = lay_out(classes, sample, form)
+    table = layout.rows(ids, probabilities)
+    return table, f"{len(table)} rows of {layout.said}"
 
 
-def write_submission(path: Path, table: pd.DataFrame) -> None:
-    """Write what `arrange` made as CSV, atomically."""
-    rundir.write_text(path, table.to_csv(index=False, float_format="%.7g"))
+def write_submission(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
+    """Write what `arrange` made, or the tables that `Layout.rows` made of all rows in order, as one CSV, atomically."""
+    parts = [tables] if isinstance(tables, pd.DataFrame) else tables
+    with rundir.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for number, part in enumerate(parts):
+            file.write(part.to_csv(index=False, header=number == 0, float_format="%.7g"))
 
 
 def form_of(sample: SampleSubmission, classes: tuple[str, ...]) -> str:

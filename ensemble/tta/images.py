@@ -1,0 +1,139 @@
+"""Prediction from Python: files, PIL images, arrays and tensors, all decoded as the command line decodes files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ensemble.blend import check_sources
+from ensemble.errors import UserError
+from ensemble.tta.predict import Source, chunk_rows, predict_stream
+from ensemble.tta.run import Predictor, blend_chunk, find_blend, load_predictor
+
+OneImage = str | Path | Image.Image | np.ndarray | torch.Tensor
+Images = Union[OneImage, Sequence["Images"]]  # noqa: UP007 - it names itself
+
+ARRAY = "uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
+TENSOR = "uint8, or float in [0, 1], (3, H, W) or (N, 3, H, W)"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict` gives. probabilities: float32 (N, C), rows sum to 1. classes: C names. labels: for each image the
+    class of the largest probability."""
+
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    labels: list[str]
+
+
+def load(run: str | Path, blend: str | None = None, views: Sequence[str] | None = None) -> Predictor:
+    """A run's blend with its networks on the device, to be given to `predict` many times.
+
+    blend: its name; None takes the only one. views: must be those that the blend was fitted on, as they are for None.
+    Raises UserError for a run, blend, views or files that don't fit, and for a blend that needs predictions made
+    elsewhere, of which there are none for other images.
+    """
+    run = Path(run)
+    name, fitted = find_blend(run, blend, views)
+    if fitted.foreign:
+        raise UserError(
+            f"blend {name!r} holds {fitted.foreign[0]}, which ens did not train and so can't show an image; choose "
+            f"another blend, or fit one without it: ens blend {run}"
+        )
+    check_sources(run, name)
+    return load_predictor(run, fitted)
+
+
+def predict(
+    run: str | Path | Predictor, images: Images, views: Sequence[str] | None = None, blend: str | None = None
+) -> Prediction:
+    """The blend's prediction of one image or several: to the bit that of `ens tta-predict` for files of these pixels.
+
+    run: a run directory, or what `load` made of one, with which no network is read from disk again.
+    images: the path of an image file, a PIL image, an array uint8 (H, W, 3) or grey (H, W), a tensor uint8 (3, H, W) or
+    float (3, H, W) in [0, 1] (rounded to bytes, as a file would hold it; not yet normalised by a mean), a batch of such
+    arrays (N, H, W, 3) or tensors (N, 3, H, W), or a list of any of these. All are turned upright, scaled and cut as
+    files are. A JPEG that PIL has opened is scaled down from its full size, a path to it by JPEG's own means first.
+    views, blend: as in `load`, which settles them for what it makes.
+
+    Raises UserError that names an image's place in the list, what it is and what is wanted, or the file that can't be
+    read, and as `load` does.
+    """
+    sources = list(_checked(images, "images"))
+    if not sources:
+        raise UserError("images: there are none; want one or more")
+    if not isinstance(run, Predictor):
+        run = load(run, blend, views)
+    elif views is not None or blend is not None:
+        raise UserError("views and blend were settled when the run was loaded: give them to ensemble.load instead")
+    size = chunk_rows(run.members, run.batch_size)
+    parts = [sources[start : start + size] for start in range(0, len(sources), size)]
+    chunks = ([_source(image, name) for name, image in part] for part in parts)  # made when their turn comes
+    stream = predict_stream(run.members, chunks, run.views, run.batch_size, run.device)
+    blended = [blend_chunk(run.blend, chunk, [], len(part)) for part, chunk in zip(parts, stream, strict=True)]
+    probabilities = np.concatenate(blended)
+    classes = run.blend.classes
+    return Prediction(probabilities, classes, [classes[best] for best in probabilities.argmax(axis=1)])
+
+
+def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
+    """Every single image with its name for errors. Raises UserError for what is none by its type, shape or numbers'
+    type: that is known before the first is predicted."""
+    if isinstance(images, (list, tuple)):
+        for row, image in enumerate(images):
+            yield from _checked(image, f"{name}[{row}]")
+    elif isinstance(images, (np.ndarray, torch.Tensor)):
+        if images.ndim == 4:
+            for row in range(len(images)):
+                yield from _checked(images[row], f"{name}[{row}]")
+            return
+        if not _is_image(images):
+            kind, want = ("an array", ARRAY) if isinstance(images, np.ndarray) else ("a tensor", TENSOR)
+            got = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            raise UserError(f"{name}: {kind} {got}; want {want}")
+        yield name, images
+    elif isinstance(images, (str, Path)):
+        if not Path(images).is_file():
+            what = "is a folder; name the files in it" if Path(images).is_dir() else "no such file"
+            raise UserError(f"{name}: {images}: {what}")
+        yield name, images
+    elif isinstance(images, Image.Image):
+        yield name, images
+    else:
+        raise UserError(f"{name}: a {type(images).__name__}; want a path, a PIL image, an array, a tensor or a list")
+
+
+def _is_image(image: np.ndarray | torch.Tensor) -> bool:
+    if 0 in image.shape:
+        return False
+    if isinstance(image, np.ndarray):
+        return image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+    is_number = image.dtype == torch.uint8 or image.dtype.is_floating_point
+    return is_number and image.ndim == 3 and image.shape[0] == 3
+
+
+def _source(image: OneImage, name: str) -> Source:
+    """A single image as a file's path or as a PIL image, its pixels loaded: a thread that decodes may not share it."""
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    if isinstance(image, torch.Tensor):
+        pixels = image.detach().cpu()
+        if pixels.dtype != torch.uint8:
+            pixels = pixels.float()
+            if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+                least, most = float(pixels.min()), float(pixels.max())
+                raise UserError(f"{name}: a tensor with values from {least:.3g} to {most:.3g}; want [0, 1]")
+            pixels = (255 * pixels).round().to(torch.uint8)
+        image = pixels.permute(1, 2, 0).numpy()
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(np.ascontiguousarray(image))
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{name}: not a readable image ({error})") from None
+    return image

@@ -1,0 +1,172 @@
+"""Predicted rows in pieces on disk: a prediction of any size fits into memory, and goes on after a kill.
+
+    predictions/.test-stack/<digest>.safetensors   probabilities of one shard's rows
+    predictions/.test-stack.lock                   one process at a time
+
+A shard is named by a digest of all that decides its numbers: how everything is predicted (`plan_digest`) and its own
+rows. What doesn't fit any more therefore isn't found, and is done anew.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ensemble import __version__, rundir
+from ensemble.data.shards import key
+from ensemble.errors import UserError
+from ensemble.tta.member import Member
+
+FORMAT = 1  # of the files, and of what is in them: raise it when either changes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows start to stop of those to predict, and the file that holds their probabilities once they are done."""
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@contextmanager
+def only_one(predictions: Path) -> Iterator[None]:
+    """Hold the lock of a predictions file. Raises UserError if another process has it."""
+    rundir.require_writable(predictions)
+    lock = FileLock(rundir.predictions_lock(predictions), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{predictions}: another ens tta-predict is writing it; wait until that has ended") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def plan_digest(
+    run: Path, blend: str, members: Sequence[Member], folds: int, batch_size: int, device: torch.device
+) -> str:
+    """SHA-256 of all that decides the numbers of every row: blend, models, preprocessing, settings, libraries.
+
+    The blend's two files and the small ones of the members count with all their bytes. A model's weights count by size
+    and time of change: to read gigabytes of them at each start would cost minutes, and whatever trains a fold again
+    writes a new file. The number of threads and the make of a GPU do not count: they may move a last bit, and hours of
+    work are worth more.
+    """
+    files = [rundir.blend_json(run, blend), rundir.blend_file(run, blend)]
+    models = []
+    for member in members:
+        files.append(rundir.settings_json(run, member.name))
+        for fold in range(folds):
+            directory = rundir.fold_dir(run, member.name, fold)
+            files += [rundir.done_json(directory), rundir.inference_json(directory)]
+            models.append([str(rundir.model_file(directory).resolve()), *_state(rundir.model_file(directory))])
+    facts = {
+        "format": FORMAT,
+        "versions": [__version__, torch.__version__, version("timm"), PIL.__version__],
+        "device": device.type,
+        "batch_size": batch_size,
+        "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
+        "models": models,
+        "members": [[member.name, asdict(member.preprocess), key(member.preprocess.decoding)] for member in members],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def divide(
+    predictions: Path,
+    plan: str,
+    ids: Sequence[str],
+    files: Sequence[Path],
+    size: int,
+    given: Callable[[int, int], Sequence[np.ndarray]],
+) -> list[Shard]:
+    """The shards of these rows, `size` rows each, in order.
+
+    An image counts by its id, place, size and time of change, so that one that is replaced costs its own shard alone.
+    given: of rows start to stop the predictions that were made elsewhere, which count with all their bytes.
+    """
+    folder = rundir.shards_dir(predictions)
+    shards = []
+    for start in range(0, len(ids), size):
+        stop = min(start + size, len(ids))
+        rows = [[ids[row], str(files[row].absolute()), *_state(files[row])] for row in range(start, stop)]
+        digest = hashlib.sha256(json.dumps([plan, rows]).encode())
+        for values in given(start, stop):
+            digest.update(np.ascontiguousarray(values).data)
+        shards.append(Shard(folder / f"{digest.hexdigest()[:32]}.safetensors", start, stop))
+    return shards
+
+
+def keep_only(predictions: Path, shards: Sequence[Shard]) -> None:
+    """Remove what lies beside these shards and what writers that were killed left; only while the lock is held."""
+    rundir.clear_temporaries_of(predictions)
+    wanted = {shard.path for shard in shards}
+    for path in rundir.shards_dir(predictions).glob("*"):
+        if path not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def write(shard: Shard, probabilities: np.ndarray, unreadable: dict[int, str]) -> None:
+    """Write a shard's probabilities, float32 (n, C), atomically. unreadable: the reason for each row of them that is
+    NaN. Raises OSError that names the file."""
+    with rundir.replacing(shard.path) as temporary:
+        save_file({"probabilities": probabilities}, temporary, {"unreadable": json.dumps(unreadable)})
+
+
+def unreadable_rows(shard: Shard, classes: int) -> dict[int, str] | None:
+    """Row (of all) -> reason for a shard that is done, without reading its numbers; None if it is not, or not whole."""
+    try:
+        with safe_open(shard.path, framework="numpy") as file:
+            if file.get_slice("probabilities").get_shape() != [len(shard), classes]:
+                return None
+            reasons = json.loads(file.metadata()["unreadable"])
+        return {shard.start + int(row): str(reason) for row, reason in reasons.items()}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def read(shard: Shard) -> np.ndarray:
+    """The probabilities of a shard that is done, float32 (n, C). Raises UserError if it was damaged since."""
+    try:
+        with safe_open(shard.path, framework="numpy") as file:
+            found: np.ndarray = file.get_tensor("probabilities")
+            return found
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None
+
+
+def remove(predictions: Path) -> None:
+    """Remove all shards: what they held is in its place."""
+    shutil.rmtree(rundir.shards_dir(predictions), ignore_errors=True)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change in nanoseconds; of a file that is gone, which reading it will say, -1."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def images_of(ids: Sequence[str], unreadable: dict[int, str], shown: int = 10) -> list[str]:
+    """Lines that name images without a prediction, and why: the first few, and how many more there are."""
+    lines = [f"  {ids[row]}: {unreadable[row]}" for row in sorted(unreadable)[:shown]]
+    more = len(unreadable) - len(lines)
+    return [*lines, f"  and {more} more"] if more else lines
