@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ensemble.blend import directed, greedy, methods, pool, stack, vote
+from ensemble.blend import directed, greedy, methods, pool, stack, views, vote
 from ensemble.blend.metrics import accuracy, log_loss, macro_f1
 from ensemble.blend.probabilities import geometric_mean, mixture, softmax, true_class
 from ensemble.errors import UserError
@@ -500,3 +500,13 @@ def test_unknown_method_and_metric():
         fit("median", z, labels)
     with pytest.raises(UserError, match="metric 'auc' is not one of: log_loss, accuracy, macro_f1"):
         fit("vote", z, labels, "auc")
+
+
+def test_views_that_tell_nothing_on_all_rows_are_averaged():
+    """Seed 593 is the first in which the folds prefer fitted weights and all rows together give none: 0 / 0."""
+    draw = np.random.default_rng(593)
+    z = (draw.normal(size=(2, 12, 3)) * 0.2).astype(np.float32)
+    labels, folds, units = draw.integers(0, 3, 12), np.arange(12) % 4, np.arange(12)
+    assert not pool.pool_weights(z, labels)[0].any()
+    (weights,) = views.fit([z], labels, folds, units, np.arange(12))
+    assert weights.tolist() == [0.5, 0.5]

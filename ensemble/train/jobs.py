@@ -26,6 +26,7 @@ from ensemble.train.prepare import Opened, labelled, named, open_cache, prepare,
 from ensemble.train.probe import load_heads
 from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
 from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
+from ensemble.tta.views import expand
 
 Say = Callable[[str], None]
 
@@ -37,12 +38,12 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     is trained if the data, a backbone or the run directory does not fit.
     """
     samples, groups = read_data(config, say)
-    for backbone in config.backbone:
-        tested_views(config, backbone)
+    expand(config.tta.views)  # a misspelt view is said first: it takes no network
     expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
     for backbone in config.backbone:
         if unfinished(config, backbone, expected):
             check_backbone(config, backbone, len(samples.classes))
+        tested_views(config, backbone)
     folds = open_run(config, samples, groups)
     count = int(folds.max()) + 1
     for backbone in config.backbone:
