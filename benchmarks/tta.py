@@ -145,8 +145,8 @@ def ready(dtype: str, size: int, device: torch.device) -> list[Tensor]:
 
 
 def arrangements(device: torch.device) -> list[str]:
-    count, threads = streams(device)
-    return [f"{count} x {threads} threads", f"1 x {torch.get_num_threads()} threads"][0 if count > 1 else 1 :]
+    count = streams(device)
+    return [f"{count} x 1 threads", f"1 x {torch.get_num_threads()} threads"][0 if count > 1 else 1 :]
 
 
 def limit(forward: Forward, batches: Sequence[Tensor], images: int, device: torch.device) -> dict[str, float]:
@@ -161,11 +161,11 @@ def limit(forward: Forward, batches: Sequence[Tensor], images: int, device: torc
             work(index)
 
     names = arrangements(device)
-    count = max(2 * streams(device)[0], images // len(names) // len(batches[0]))
+    count = max(2 * streams(device), images // len(names) // len(batches[0]))
     rates = {}
     for name in names:
         run = one_stream if name == names[-1] else lambda count: side_by_side(work, range(count), device)
-        run(streams(device)[0])
+        run(streams(device))
         rates[name] = count * len(batches[0]) / clock(functools.partial(run, count), device)[0]
     return rates
 

@@ -93,7 +93,7 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
     show_default=True,
     help="What it is directed at.",
 )
-@click.option("--views", help="Only these views of the OOF logits, comma-separated. [default: all]")
+@click.option("--views", help="These views of the OOF logits, comma-separated. [default: those of training]")
 @click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
 @click.option("--name", help="Save it under this name. [default: the method's]")
 @click.option("--prune", is_flag=True, help="Say which members and views can be left out without loss.")
@@ -250,7 +250,7 @@ def tta_oof(run: Path, views: str) -> None:
 
     with progress() as show:
         members = oof.add_views(run, _names(views) or [], show, say)
-    click.echo(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run}")
+    click.echo(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
 
 
 @ens.command()

@@ -1,10 +1,11 @@
 """Where the work runs, and with which numbers."""
 
 import ctypes
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -20,34 +21,54 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def exactly(device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
     """Float32 as it says: NVIDIA's convolutions else take 10 of the 23 bits of a number's fraction (TF32)."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda":
+        yield
+        return
+    places: tuple[Any, Any] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
-def streams(device: torch.device) -> tuple[int, int]:
-    """How many batches to compute side by side, and with how many threads each.
+def streams(device: torch.device) -> int:
+    """How many batches to compute side by side: on a CPU one for each thread.
 
-    On a CPU one thread a batch: the layers of small networks are too small to be divided, and threads that share a
-    layer wait for each other at its end (224 px, two cores, images/s of two batches by a thread each and of one by
-    both: mobilenetv3_small_100 422 and 400, resnet18 in bfloat16 110 and 92). Eight at most, for the memory's sake.
+    The layers of small networks are too small to be divided, and threads that share a layer wait for each other at its
+    end (224 px, two cores, images/s of two batches by a thread each and of one by both: mobilenetv3_small_100 422 and
+    400, resnet18 in bfloat16 110 and 92). A batch by one thread also gives the same bits on any number of cores.
     """
-    threads = torch.get_num_threads()
-    count = min(threads, 8) if device.type == "cpu" else 1
-    return count, threads // count
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
     """`work` of each item, in order, as many at a time as there are `streams`. What it raises ends all."""
-    count, threads = streams(device)
     if device.type != "cpu":
         return [work(item) for item in items]
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with one_thread_each(streams(device)) as pool:
         try:
             return list(pool.map(work, items))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+@contextmanager
+def one_thread_each(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads each work alone (None: one for each core): torch would start a team of threads for each."""
+    usual = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(usual)  # threads that are started later would take over the pool's number
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

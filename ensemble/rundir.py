@@ -2,10 +2,12 @@
 
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json  contents.json
-      convnext/settings.json  preprocess.json  numerics.json  probe.safetensors
-      convnext/fold0/model.safetensors  oof.safetensors  log.jsonl  state/  done.json (last)
+      convnext/settings.json  preprocess.json  numerics.json  speeds.json  probe.safetensors
+      convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
+                     done.json (last)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
+      tta-search.json
 
 Nothing here is a pickle. A file is written to a temporary name in its own folder, flushed to the disk, then
 renamed, so that a reader sees the old file or the new one, never half of one.

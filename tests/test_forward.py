@@ -76,6 +76,7 @@ class Twice(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.conv, self.norm = torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        self.pretrained_cfg = {"classifier": ()}
 
     def forward(self, images):
         values = self.conv(images)
@@ -88,6 +89,7 @@ class Swapped(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.conv, self.norm = torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        self.pretrained_cfg = {"classifier": ()}
 
     def forward(self, images):
         return self.conv(self.norm(images)).mean((2, 3))
@@ -105,6 +107,35 @@ def test_a_batch_norm_that_cannot_be_folded_stays(kind):
     assert norms(folded(model, 8)) == 1
 
 
+class Headed(torch.nn.Module):
+    """As Twice, below a new classifier, which is all zeros and gives the same logits whatever comes before."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Twice(), torch.nn.Linear(3, 2)
+        self.pretrained_cfg = {"classifier": "head"}
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.zeros_(self.head.bias)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+def test_a_classifier_of_zeros_does_not_hide_a_wrong_fold():
+    torch.manual_seed(0)
+    model = Headed().eval()
+    model.body.norm.running_mean.fill_(0.7)
+    found = folded(model, 8)
+    assert norms(found) == 1 and not found.head.weight.any()
+
+
+def test_a_classifier_comes_out_of_folding_as_it_was():
+    model = network("test_resnet")
+    torch.nn.init.zeros_(model.fc.weight)
+    found = folded(model, 64)
+    assert norms(found) == 0 and not found.fc.weight.any() and torch.equal(found.fc.bias, model.fc.bias)
+
+
 def test_a_folded_convolution_by_hand():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1, eps=0)).eval()
     for parameter, value in zip([*model.parameters()], (2.0, 1.0, 3.0, 0.5), strict=True):
@@ -112,6 +143,7 @@ def test_a_folded_convolution_by_hand():
     model[1].running_mean.fill_(4.0)
     model[1].running_var.fill_(9.0)
     three = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1, bias=False), model).eval()
+    three.pretrained_cfg = {"classifier": ()}
     fused = folded(three, 4)
     # (2 x + 1 - 4) / 3 * 3 + 0.5 = 2 x - 2.5
     assert fused[1][0].weight.item() == pytest.approx(2.0) and fused[1][0].bias.item() == pytest.approx(-2.5)
@@ -208,6 +240,12 @@ def test_logits_that_are_not_finite_are_left_to_be_reported():
     assert choose_inference(SPEEDS, broken, noisy(0.01), LABELS, CPU) == (Inference("cpu"), broken)
 
 
+def test_a_format_is_not_judged_by_a_few_rows():
+    for rows, dtype in ((299, "float32"), (300, "bfloat16")):
+        own = lambda _, rows=rows: noisy(0.001)("bfloat16")[:, :rows]  # noqa: E731
+        assert choose_inference(SPEEDS, EXACT[:, :rows], own, LABELS[:rows], CPU)[0].dtype == dtype
+
+
 def test_margins_by_hand():
     assert margins(np.array([[1.0, 5.0, 2.0], [3.0, 3.0, 0.0]])).tolist() == [3.0, 0.0]
 
@@ -233,6 +271,23 @@ def test_rows_near_a_tie_are_computed_exactly_and_others_are_not():
     assert np.array_equal(mixed[again], exact[again]) and np.array_equal(mixed[~again], fast[~again])
 
 
+def test_rows_out_of_the_format_s_range_are_computed_exactly():
+    model = network("test_resnet", 32)
+    own = prepared(model, Inference("cpu", "bfloat16", 0.0), 32, CPU)
+
+    def overflows(module, inputs, logits):
+        logits[:3] = torch.tensor([torch.inf, torch.nan, 1.0, 2.0, 3.0])
+        return logits
+
+    own.fast.register_forward_hook(overflows)
+    preprocess = Preprocess(32, 36, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+    squares = {preprocess.decoding: torch.randint(0, 256, (16, 36, 36, 3), dtype=torch.uint8)}
+    found = forward_views(Group(preprocess, ("identity",), (own,)), squares, 16, CPU)[0][0, 0]
+    exact = Forward(Inference("cpu"), own.exact)
+    want = forward_views(Group(preprocess, ("identity",), (exact,)), squares, 16, CPU)[0][0, 0]
+    assert np.array_equal(found[:3], want[:3]) and np.isfinite(found).all() and not np.array_equal(found, want)
+
+
 # ---- stored --------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +298,8 @@ def test_what_was_found_is_read_back_on_the_same_kind_of_device(tmp_path):
     save_inference(file, how)
     assert load_inference(file, CPU) == how
     assert load_inference(file, torch.device("cuda")) == Inference("cuda")
+    save_inference(file, Inference("cpu", "float16"))  # found where there are units for it
+    assert load_inference(file, CPU) == Inference("cpu")
     file.write_text('{"format": 1}')
     with pytest.raises(UserError, match=r"inference\.json: not stored numeric settings .*delete it: float32 is used"):
         load_inference(file, CPU)

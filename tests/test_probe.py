@@ -165,9 +165,12 @@ def test_done_markers_log_and_what_is_said(experiment):
     for fold in range(3):
         directory = rundir.fold_dir(run, "net", fold)
         assert rundir.is_done(directory)
-        names = {"model.safetensors", "oof.safetensors", "inference.json", "log.jsonl"}
+        names = {"model.safetensors", "oof.safetensors", "log.jsonl"}
         done = rundir.read_json(rundir.done_json(directory))
-        assert set(done["files"]) == names and {path.name for path in directory.iterdir()} == names | {"done.json"}
+        assert set(done["files"]) == names and {path.name for path in directory.iterdir()} == names | {
+            "done.json",
+            "inference.json",
+        }
         (line,) = [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
         assert line["strategy"] == "probe" and line["strength"] == heads.strengths[fold]
         logits, labels = oof(run, fold).values.mean(0), data.labels[data.folds == fold]

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from ensemble import rundir
-from ensemble.blend import blend_run
-from ensemble.blend.oof import fold_logits, read_oof
+from ensemble.blend import blend_run, members_table
+from ensemble.blend.oof import common_views, fold_logits, read_member, read_oof, read_rows
 from ensemble.blend.saved import check_sources
 from ensemble.config import load_config
 from ensemble.errors import UserError
@@ -101,7 +101,9 @@ def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(exp
     blend_run(run, "mean", say=quiet)
     add_views(run, ["vflip"], quiet, quiet)
     check_sources(run, "mean")
-    assert blend_run(run, "mean", name="more", say=quiet).views == {"resnet": ("identity", "hflip", "vflip")}
+    assert blend_run(run, "mean", name="trained", say=quiet).views == {"resnet": ("identity", "hflip")}
+    views = ("identity", "vflip")
+    assert blend_run(run, "mean", name="more", views=views, say=quiet).views == {"resnet": views}
     directory = rundir.fold_dir(run, "resnet", 0)
     added = load_logits(rundir.added_file(directory))
     dataclasses.replace(added, values=added.values + 1).save(rundir.added_file(directory))
@@ -117,10 +119,30 @@ def test_training_a_fold_again_drops_what_was_added(experiment):
     rundir.done_json(directory).unlink()
     train_folds(load_config(rundir.config_toml(run)), quiet, quiet)
     assert not rundir.added_file(directory).is_file()
-    with pytest.raises(UserError, match="resnet has the views identity, hflip, not vflip"):
-        read_oof(run)
+    assert common_views(run) == ("identity", "hflip") and read_oof(run).views == (("identity", "hflip"),)
+    members_table(run)  # the scores of the run are those of the views that it was trained with
+    lacking = r"not vflip; choose with --views among .*, or add it: ens tta-oof .*again --views vflip"
+    with pytest.raises(UserError, match=lacking):
+        read_oof(run, ["vflip"])
     add_views(run, ["vflip"], quiet, quiet)
-    assert read_oof(run).views == (("identity", "hflip", "vflip"),)
+    assert common_views(run) == ("identity", "hflip", "vflip")
+
+
+def test_views_added_in_another_order_are_the_same_views(experiment):
+    """As after a stop: one fold got b after a, the other a after b."""
+    run = experiment("order", members=("resnet",))
+    one, other = (rundir.added_file(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
+    add_views(run, ["vflip"], quiet, quiet)
+    other.unlink()
+    add_views(run, ["rot180", "vflip"], quiet, quiet)
+    assert load_logits(one).views == ("vflip", "rot180") and load_logits(other).views == ("rot180", "vflip")
+    assert common_views(run) == ("identity", "hflip", "vflip", "rot180")
+    rows = read_rows(run)
+    values, names = read_member(run, "resnet", rows, ("rot180",))
+    for fold, path in ((0, one), (1, other)):
+        added = load_logits(path)
+        want = added.values[[added.views.index("rot180")]]
+        assert names == ("rot180",) and np.array_equal(values[:, rows.folds == fold], want)
 
 
 def test_added_views_of_other_rows_are_refused(experiment):
@@ -130,7 +152,7 @@ def test_added_views_of_other_rows_are_refused(experiment):
     added = load_logits(path)
     dataclasses.replace(added, ids=added.ids[::-1]).save(path)
     with pytest.raises(UserError, match=r"views\.safetensors: not of the rows and classes of oof.*; delete it"):
-        read_oof(run)
+        read_oof(run, ["vflip"])
 
 
 @pytest.mark.parametrize(

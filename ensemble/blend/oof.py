@@ -102,8 +102,8 @@ def finished(run: Path, member: str, rows: Rows) -> list[int]:
 def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
     """Join the OOF logits of every member whose folds are all done, or of just `members`, by id.
 
-    views: which to read; None for all that the OOF files hold. Raises UserError if a member asked for is unknown or
-    not finished, if none is finished, and as `read_member` does.
+    views: which to read; None for those that the run was trained with, not those that were added. Raises UserError if
+    a member asked for is unknown or not finished, if none is finished, and as `read_member` does.
     """
     rows = read_rows(run)
     there = rundir.members(run)
@@ -158,13 +158,13 @@ def read_member(
             raise UserError(f"{path}: its classes are not those of classes.json; train the fold again")
         if logits.values.ndim != 3:
             raise UserError(f"{path}: holds {logits.values.shape}, want out-of-fold logits (V, N, C)")
-        if names is None:
-            names = logits.views
+        if names is None:  # those that it was trained with
+            names = load_logits(path).views
         lacking = [name for name in names if name not in logits.views]
-        if lacking or (views is None and logits.views != names):
+        if lacking:
             raise UserError(
-                f"{path}: {member} has the views {', '.join(logits.views)}, not {', '.join(lacking or names)}; "
-                f"choose with --views among those that all members have"
+                f"{path}: {member} has the views {', '.join(logits.views)}, not {', '.join(lacking)}; choose with "
+                f"--views among those that all members have, or add it: ens tta-oof {run} --views {','.join(lacking)}"
             )
         own = logits.align(rows.ids[where], str(path)).values
         values = own[[logits.views.index(name) for name in names]]
@@ -194,6 +194,15 @@ def fold_logits(directory: Path) -> Logits:
     if added.classes != logits.classes or not np.array_equal(added.ids, logits.ids):
         raise UserError(f"{path}: not of the rows and classes of {rundir.oof_file(directory).name}; delete it")
     return replace(logits, views=logits.views + added.views, values=np.concatenate([logits.values, added.values]))
+
+
+def common_views(run: Path) -> tuple[str, ...]:
+    """The views that all folds of all finished members have OOF logits of, in the first one's order."""
+    rows = read_rows(run)
+    numbers = np.unique(rows.folds).tolist()
+    ready = [name for name in rundir.members(run) if finished(run, name, rows) == numbers]
+    every = [fold_logits(rundir.fold_dir(run, name, fold)).views for name in ready for fold in numbers]
+    return tuple(view for view in every[0] if all(view in own for own in every)) if every else ()
 
 
 def _require_same_rows(logits: Logits, want: np.ndarray, member: str, fold: int, path: Path) -> None:

@@ -18,8 +18,9 @@ from typing import TypeVar
 import numpy as np
 
 from ensemble.data import shards
-from ensemble.data.pixels import MAX_ASPECT, Decoding, decode_each, one_thread, read, shape
+from ensemble.data.pixels import MAX_ASPECT, Decoding, decode_each, read, shape
 from ensemble.data.shards import Shard, size
+from ensemble.device import one_thread_each
 from ensemble.errors import UserError
 
 Show = Callable[[str, float, float], None]
@@ -166,14 +167,14 @@ def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> li
 def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results in order, worked out on all cores (PIL lets go of the interpreter lock), a few ahead of the reader."""
     cores = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores, initializer=one_thread)
     waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= AHEAD * cores:
+    with one_thread_each(cores) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= AHEAD * cores:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -216,7 +216,9 @@ def read(path: Path) -> bytes:
 
 def decoded(paths: Sequence[Path], how: Decoding, chunk: int = 256) -> Iterator[np.ndarray]:
     """Decode in order on all cores (PIL lets go of the interpreter lock), at most `chunk` images ahead."""
-    with ThreadPoolExecutor(os.cpu_count(), initializer=one_thread) as pool:
+    from ensemble.device import one_thread_each
+
+    with one_thread_each() as pool:
         for start in range(0, len(paths), chunk):
             yield from pool.map(lambda path: decode(path, how), paths[start : start + chunk])
 
@@ -272,13 +274,6 @@ def _resized(image: Image.Image, size: tuple[int, int], interpolation: str) -> n
     pixels = from_numpy(np.array(image)).permute(2, 0, 1)[None]
     scaled = interpolate(pixels, size=size[::-1], mode=interpolation, antialias=True)
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
-
-
-def one_thread() -> None:
-    """For the threads of a pool that decodes: each works alone, or torch would start a team of threads for each."""
-    from torch import set_num_threads
-
-    set_num_threads(1)
 
 
 def _scaled(size: tuple[int, int], short: int) -> tuple[int, int]:

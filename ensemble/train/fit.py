@@ -213,6 +213,8 @@ def fit(
     final = model if average is None else average.module
     if best:
         final.load_state_dict(best)
+    # Which class is the largest depends on the prior that this loss leaves out: ties can't be told without it.
+    speeds = {"float32": 1.0} if settings.loss == "logit_adjusted" else speeds
     how, values = settled_logits(final, data, held_out, preprocess, views, speeds, eval_batch, device)
     if not np.isfinite(values).all():
         raise RunFailure(f"{member} fold {fold}: its logits are not finite; lower its lr (now {settings.lr:g})")
@@ -317,13 +319,15 @@ def finish_fold(
     """Write a fold's weights, how they are computed in evaluation, its logits float32 (V, len(ids), C) and, last, its
     done marker. Its log is there."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    rundir.added_file(directory).unlink(missing_ok=True)  # of the network that was here before
+    rundir.done_json(directory).unlink(missing_ok=True)  # of the network that was here before
+    rundir.added_file(directory).unlink(missing_ok=True)
     with rundir.replacing(rundir.model_file(directory)) as temporary:
         save_file(weights, temporary)
     save_inference(rundir.inference_json(directory), how)
     Logits(ids, views, classes, values, {"member": member, "fold": str(fold)}).save(rundir.oof_file(directory))
-    names = (rundir.model_file, rundir.inference_json, rundir.oof_file, rundir.log_file)
-    rundir.mark_done(directory, [name(directory) for name in names], seconds=round(seconds, 1))
+    # inference.json is not vouched for: it may be deleted, and float32 is used then
+    files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
+    rundir.mark_done(directory, files, seconds=round(seconds, 1))
     shutil.rmtree(rundir.state_file(directory).parent, ignore_errors=True)
 
 

@@ -22,7 +22,16 @@ from ensemble.train.enough import enough_epochs
 from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
 from ensemble.train.numerics import load_numerics
-from ensemble.train.prepare import Opened, labelled, named, open_cache, prepare, tested_views, unfinished
+from ensemble.train.prepare import (
+    Opened,
+    allowed_speeds,
+    labelled,
+    named,
+    open_cache,
+    prepare,
+    tested_views,
+    unfinished,
+)
 from ensemble.train.probe import load_heads
 from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
 from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
@@ -182,7 +191,7 @@ def run_job(
                 numerics=load_numerics(rundir.numerics_json(config.run, member)),
                 head=head,
                 views=tested_views(config, backbone),
-                speeds=rundir.read_json(rundir.speeds_json(config.run, member)),
+                speeds=allowed_speeds(config, member),
                 eval_batch=config.tta.batch_size,
                 seed=config.seed,
                 device=device,

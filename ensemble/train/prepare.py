@@ -73,7 +73,7 @@ def prepare(
             )
         if settings.strategy == "probe":
             return {}
-        if not rundir.speeds_json(config.run, backbone.name).is_file():
+        if config.tta.dtype == "auto" and not rundir.speeds_json(config.run, backbone.name).is_file():
             rundir.write_json(rundir.speeds_json(config.run, backbone.name), _speeds(config, backbone, device, show))
         if not path.is_file():
             numerics = _found(config, backbone, classes, device, places[0].threads, show)
@@ -114,8 +114,6 @@ def _found(
 
 def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show) -> dict[str, float]:
     """Images per second of a forward pass in each number format, timed unless it was before on this machine."""
-    if config.tta.dtype == "float32":
-        return {"float32": 1.0}
     size = image_size(config, backbone)
     batch = batch_rows(config.tta.batch_size, device)
     known = known_file(
@@ -129,6 +127,12 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
         work = partial(find_speeds, create, size, batch)
         rundir.write_json(known, side_by_side(work, [device], device)[0])
     return dict(rundir.read_json(known))
+
+
+def allowed_speeds(config: Config, member: str) -> dict[str, float]:
+    """The formats that a member may be computed in, with their speeds."""
+    only = config.tta.dtype == "float32"
+    return {"float32": 1.0} if only else dict(rundir.read_json(rundir.speeds_json(config.run, member)))
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

@@ -103,6 +103,8 @@ def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
             raise UserError(f"{name}: {images}: {what}")
         yield name, images
     elif isinstance(images, Image.Image):
+        if 0 in images.size:
+            raise UserError(f"{name}: a PIL image of {images.width} x {images.height} pixels has none")
         yield name, images
     else:
         raise UserError(f"{name}: a {type(images).__name__}; want a path, a PIL image, an array, a tensor or a list")
@@ -133,6 +135,7 @@ def _source(image: OneImage, name: str) -> Source:
     if isinstance(image, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(image))
     try:
+        image.getexif()  # read once here: PIL's own lazy reading is not made for threads
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"{name}: not a readable image ({error})") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from ensemble import rundir
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
@@ -76,12 +77,14 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
         member = load_member(run, name, len(rows.classes), len(numbers), device)
         for fold, forward in enumerate(fold_forwards(member)):
             directory = rundir.fold_dir(run, name, fold)
-            own = lacking[name, fold]
-            if own:
-                kept = fold_logits(directory)
-                group = Group(member.preprocess, own, (forward,))
-                values = _logits(group, pixels, where[_positions(rows, kept.ids)], batch, device, told)
-                _add(directory, kept, own, values)
+            if lacking[name, fold]:
+                with FileLock(rundir.lock_file(directory)):  # another process may add views, or train the fold again
+                    kept = fold_logits(directory)
+                    own = tuple(view for view in lacking[name, fold] if view not in kept.views)
+                    if own:
+                        group = Group(member.preprocess, own, (forward,))
+                        values = _logits(group, pixels, where[_positions(rows, kept.ids)], batch, device, told)
+                        _add(directory, kept, own, values)
     return members
 
 

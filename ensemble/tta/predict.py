@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +19,9 @@ from ensemble.data.pixels import (
     decode_each,
     decode_image,
     middle_square,
-    one_thread,
     read,
 )
-from ensemble.device import in_layout, is_out_of_memory, side_by_side
+from ensemble.device import in_layout, is_out_of_memory, one_thread_each, side_by_side
 from ensemble.errors import RunFailure, UserError
 from ensemble.tta.forward import DTYPES, Forward, logits_of, margins
 from ensemble.tta.member import Member
@@ -117,6 +116,10 @@ def forward_views(
     `batch_rows`). show: told of images as they are done. Raises torch.OutOfMemoryError.
     """
     count = len(next(iter(squares.values())))
+    on_host = any(_device_of(own).type != device.type for own in group.forwards)
+    if on_host:
+        here = (own if _device_of(own).type == device.type else _brought(own, device) for own in group.forwards)
+        group = replace(group, forwards=tuple(here))
 
     @torch.inference_mode()
     def work(start: int) -> list[np.ndarray]:
@@ -143,7 +146,8 @@ def _settle(group: Group, values: Sequence[np.ndarray], squares: Squares, batch:
     items: list[tuple[Forward, str, np.ndarray, np.ndarray]] = []
     for own, found in zip(group.forwards, values, strict=True):
         for view, logits in zip(group.views, found[0], strict=True) if own.fast is not None else ():
-            rows = np.flatnonzero(margins(logits) < own.how.settle)
+            # and those out of the format's range, whose margin is no number
+            rows = np.flatnonzero(~(margins(logits) >= own.how.settle) | ~np.isfinite(logits).all(axis=-1))
             items += [(own, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
 
     @torch.inference_mode()
@@ -223,7 +227,7 @@ def _chunk_logits(
         for part in [here, *([own] for own in forwards if own not in here)]:
             if part:
                 share = sum(cost[id(own)] for own in part) / sum(cost.values())
-                group = Group(preprocess, views, tuple(part if part is here else [_brought(part[0], device)]))
+                group = Group(preprocess, views, tuple(part))
                 values = forward_views(group, squares, batch, device, show=lambda n, share=share: show(n * share))  # type: ignore[misc]
                 found |= {id(own): own_values for own, own_values in zip(part, values, strict=True)}
     return [np.concatenate([found[id(own)] for own in group.forwards]) for group in groups]
@@ -272,7 +276,7 @@ def decoded_squares(
     if device.type == "cpu":
         side_by_side(work, range(len(sources)), device)
     else:
-        with ThreadPoolExecutor(initializer=one_thread) as pool:
+        with one_thread_each() as pool:
             list(pool.map(work, range(len(sources))))
     return out, dict(sorted(unreadable.items()))
 

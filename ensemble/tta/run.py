@@ -105,7 +105,9 @@ def tta_predict(
         plan = shards.plan_digest(run, name, predictor.members, predictor.folds, predictor.batch_size, predictor.device)
         size = shard_rows or chunk_rows(predictor.members, predictor.batch_size)
         parts = shards.divide(saved, plan, ids, files, size, given)
-        shards.keep_only(saved, parts)
+        dropped = shards.keep_only(saved, parts)
+        if dropped:
+            say(f"{dropped} shards of a prediction that was stopped, of other images or settings, are dropped")
         unreadable = fill(parts, predictor, files, given, on_bad, show, say)
         if unreadable:
             say(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ensemble import rundir
-from ensemble.blend.oof import Oof, read_oof
+from ensemble.blend.oof import Oof, common_views, read_oof
 from ensemble.blend.view_sets import ViewSearch, search_views
 from ensemble.config import load_config
 from ensemble.data.pixels import Decoding
-from ensemble.device import choose_device, keep_freed_memory
+from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.tta.member import load_member
@@ -36,7 +35,7 @@ def tta_search(
     """
     if views:
         add_views(run, views, show, say)
-    oof = read_oof(run)
+    oof = read_oof(run, common_views(run) or None)
     if len(oof.views[0]) < 2:
         raise UserError(f"{run}: has only the view {oof.views[0][0]}; name others with --views, as in --views d4")
     once, passes = costs(run, oof, show)
@@ -54,7 +53,7 @@ def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
     config = load_config(rundir.config_toml(run))
     batch = batch_rows(config.tta.batch_size, device)
     samples = run_samples(config, run)
-    rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCHES * batch * max(1, torch.get_num_threads())))
+    rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCHES * batch * streams(device)))
     paths = [samples.paths[row] for row in rows.astype(int)]
     folds = len(np.unique(oof.rows.folds))
     members = [load_member(run, name, oof.classes, folds, device) for name in oof.members]

@@ -113,13 +113,15 @@ def divide(
     return shards
 
 
-def keep_only(predictions: Path, shards: Sequence[Shard]) -> None:
-    """Remove what lies beside these shards and what writers that were killed left; only while the lock is held."""
+def keep_only(predictions: Path, shards: Sequence[Shard]) -> int:
+    """Remove what lies beside these shards and what writers that were killed left; only while the lock is held. Returns
+    how many shards of other images or settings were removed."""
     rundir.clear_temporaries_of(predictions)
     wanted = {shard.path for shard in shards}
-    for path in rundir.shards_dir(predictions).glob("*"):
-        if path not in wanted:
-            path.unlink(missing_ok=True)
+    others = [path for path in rundir.shards_dir(predictions).glob("*") if path not in wanted]
+    for path in others:
+        path.unlink(missing_ok=True)
+    return sum(path.suffix == ".safetensors" for path in others)
 
 
 def write(shard: Shard, probabilities: np.ndarray, unreadable: dict[int, str]) -> None:
