@@ -188,6 +188,8 @@ def test_chunks_are_bounded_by_their_bytes(run):
     member = dataclasses.replace(members[0], preprocess=large)
     assert chunk_rows([member], 64) == 64  # 3 MB an image
     assert chunk_rows([member], 16) == 64 and chunk_rows([member], 100) == 100
+    many = dataclasses.replace(members[0], forwards=members[0].forwards * 18)
+    assert chunk_rows([many], 64) == 192  # 36 networks: 227 images
 
 
 def in_chunks(paths, size=10):

@@ -65,11 +65,11 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
     passes = sum(int((rows.folds == fold).sum()) * len(lacking[name, fold]) for name in todo for fold in numbers)
     new = tuple(dict.fromkeys(view for own in lacking.values() for view in own))
     say(f"{len(rows.ids)} images, {len(todo)} members, new views {', '.join(new)}; on {device}")
-    done = 0
+    done = 0.0
 
     def told(images: float, views: int) -> None:
         nonlocal done
-        done += round(images) * views
+        done += images * views
         show("out-of-fold logits of new views", done, passes)
 
     batch = batch_rows(config.tta.batch_size, device)

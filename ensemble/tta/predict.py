@@ -21,7 +21,7 @@ from ensemble.data.pixels import (
     middle_square,
     read,
 )
-from ensemble.device import in_layout, is_out_of_memory, one_thread_each, side_by_side
+from ensemble.device import in_layout, is_out_of_memory, one_thread_each, side_by_side, streams
 from ensemble.errors import RunFailure, UserError
 from ensemble.tta.forward import DTYPES, Forward, logits_of, margins
 from ensemble.tta.member import Member
@@ -34,7 +34,9 @@ Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device t
 Output = Callable[[Forward, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
+SHARES = 4  # pieces of work for each stream, at least, so that none waits long for the last
 CHUNK_BYTES = 256 * 2**20  # of decoded squares
+CHUNK_PASSES = 8192  # of an image through a network, under all its views
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,29 @@ def forward_views(
         here = (own if _device_of(own).type == device.type else _brought(own, device) for own in group.forwards)
         group = replace(group, forwards=tuple(here))
 
+    starts = range(0, count, batch)
+    # A few images and many networks: the networks are divided too, or most streams would have nothing to do.
+    splits = min(len(group.forwards), -(-SHARES * streams(device) // len(starts))) if device.type == "cpu" else 1
+    size = -(-len(group.forwards) // splits)
+    shares = [group.forwards[first : first + size] for first in range(0, len(group.forwards), size)]
+
     @torch.inference_mode()
-    def work(start: int) -> list[np.ndarray]:
+    def work(item: tuple[tuple[Forward, ...], int]) -> list[np.ndarray]:
+        forwards, start = item
         rows = slice(start, min(start + batch, count))
-        parts: list[list[Tensor]] = [[] for _ in group.forwards]
+        parts: list[list[Tensor]] = [[] for _ in forwards]
         for view in group.views:
             images = view_of(squares, group.preprocess, view, rows, batch)
-            formats = {name: images.to(DTYPES[name]) for name in {own.how.dtype for own in group.forwards}}
-            for own, part in zip(group.forwards, parts, strict=True):
+            formats = {name: images.to(DTYPES[name]) for name in {own.how.dtype for own in forwards}}
+            for own, part in zip(forwards, parts, strict=True):
                 part.append(output(own, formats[own.how.dtype])[:, : rows.stop - start])
         found = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
-        show(rows.stop - start)
+        show((rows.stop - start) * len(forwards) / len(group.forwards))
         return found
 
-    done = side_by_side(work, range(0, count, batch), device)
-    values = [np.concatenate(parts, axis=2) for parts in zip(*done, strict=True)]
+    done = side_by_side(work, [(share, start) for share in shares for start in starts], device)
+    each = [done[index : index + len(starts)] for index in range(0, len(done), len(starts))]
+    values = [np.concatenate(parts, axis=2) for own in each for parts in zip(*own, strict=True)]
     if output is logits_of:
         _settle(group, values, squares, batch, device)
     return values
@@ -161,9 +171,13 @@ def _settle(group: Group, values: Sequence[np.ndarray], squares: Squares, batch:
 
 def chunk_rows(members: Sequence[Member], batch_size: int) -> int:
     """How many images to decode, compute and save at a time: so many that their squares fill CHUNK_BYTES, and at most
-    1,024. Members' own images are decoded at up to two sizes."""
+    1,024. Members' own images are decoded at up to two sizes. On a CPU many networks take fewer, so that a kill costs a
+    minute or two (35 networks and two views: 192 images, about 90 s)."""
     sides = {own for member in members for own in (member.preprocess.decoding, member.preprocess.cropping)}
     rows = CHUNK_BYTES // sum(3 * (how.size or 0) ** 2 for how in sides) if sides else 1024
+    forwards = [own for member in members for own in member.forwards]
+    if all(_device_of(own).type == "cpu" for own in forwards):
+        rows = min(rows, CHUNK_PASSES // max(len(forwards), 1))
     least = max(batch_size, 64)
     return int(min(max(rows // least, 1) * least, 1024))
 
