@@ -165,7 +165,7 @@ def test_losses_from_sums_are_those_at_the_best_temperature(scale, signal):
     z = (scale * z).astype(np.float32)
     work = view_sets._work(oof_of(z, labels=labels), np.ones(2), "log_loss")
     rows = np.isin(work.cells, [0, 2, 3])
-    loss, inverse, _ = view_sets._tempered(work, (0, 1), (0, 2, 3))
+    loss, inverse, _ = view_sets.tempered(work, (0, 1), (0, 2, 3))
     mean, own = z.mean(axis=0)[rows].astype(float), labels[rows]
     best = inverse_temperature(mean.astype(np.float32), own, inverse)
     smoothed = row_losses(own, softmax(mean * best)).mean()

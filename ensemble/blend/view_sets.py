@@ -10,7 +10,7 @@ hurt, and which, depends on the data: Shanmugam et al., "Better Aggregation in T
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
@@ -18,21 +18,18 @@ import numpy as np
 
 from ensemble.blend import auto
 from ensemble.blend.compare import tells
-from ensemble.blend.metrics import TARGETS, class_counts, from_counts, require_target
+from ensemble.blend.metrics import TARGETS, require_target
 from ensemble.blend.oof import Oof
-from ensemble.blend.pool import HIGHEST, LOWEST, centred, inverse_temperature
-from ensemble.blend.probabilities import chunks, row_sums, softmax
+from ensemble.blend.pool import centred, inverse_temperature
+from ensemble.blend.probabilities import softmax
 from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, outcome, scores, usable_folds
+from ensemble.blend.view_losses import Set, Work, set_mean, set_metric, set_ms, tempered
 from ensemble.errors import UserError
 
 BASE = "identity"
 MOST_SETS, MOST_WORK = 1024, 500_000_000  # sets, and numbers in them: of more, sets are grown view by view
-GRID = 0.05  # between the logs of two inverse temperatures at which losses are computed
-FARTHEST = 20  # steps of the grid at once: Newton overshoots where the loss is almost flat
 EQUAL = 1e-5  # scores that differ by less are the same: temperatures are fitted to some millionths of a nat
 VERDICTS = {1: "helps", -1: "hurts", 0: "no difference can be told"}
-
-Set = tuple[int, ...]  # view numbers, in rising order
 
 
 @dataclass(frozen=True)
@@ -86,29 +83,6 @@ class ViewSearch:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Work:
-    """z: float32 (V, N, C), the members' mean, centred. labels, folds, units, cells: int64 (N,); each set of rows that
-    is trained on is made of whole cells, 0 to F - 1. rows: (F,), of each cell. right: float64 (V, F), sums of the true
-    class's z. ms: (V,). The dicts hold what was computed, by set or by the cells trained on."""
-
-    z: np.ndarray
-    labels: np.ndarray
-    folds: np.ndarray
-    units: np.ndarray
-    cells: np.ndarray
-    rows: np.ndarray
-    right: np.ndarray
-    ms: np.ndarray
-    metric: str
-    base: int
-    exhaustive: bool
-    sums: dict[tuple[Set, int], np.ndarray] = field(default_factory=dict)
-    counts: dict[Set, np.ndarray] = field(default_factory=dict)
-    best: dict[tuple[int, ...], list[Set]] = field(default_factory=dict)
-    inverse: dict[tuple[Set, tuple[int, ...]], float] = field(default_factory=dict)
-
-
 def search_views(oof: Oof, pass_ms: np.ndarray, once_ms: float, metric: str = "log_loss") -> ViewSearch:
     """The cheapest set of views whose size's cross-fitted score is within one standard error of the best size's.
 
@@ -146,7 +120,7 @@ def search_views(oof: Oof, pass_ms: np.ndarray, once_ms: float, metric: str = "l
         return [tuple(views[v] for v in own) for own in sets]
 
     sets = _best_sets(work, every)
-    ms = [float(once_ms) + _ms(work, own) for own in sets]
+    ms = [float(once_ms) + set_ms(work, own) for own in sets]
     front = pareto(ms, [own["log_loss"].value for own in table[:count]])
     by_fold = [names(_best_sets(work, np.flatnonzero(work.folds != fold))) for fold in np.unique(work.folds)]
     of_size = zip(names(sets), ms, table, gains, zip(*by_fold, strict=True), front, strict=False)
@@ -179,7 +153,7 @@ def pareto(ms: Sequence[float], losses: Sequence[float]) -> list[bool]:
     return [not any(o[0] <= own[0] and o[1] <= own[1] and o != own for o in pairs) for own in pairs]
 
 
-def _work(oof: Oof, ms: np.ndarray, metric: str) -> _Work:
+def _work(oof: Oof, ms: np.ndarray, metric: str) -> Work:
     rows, views = oof.rows, oof.views[0]
     z = oof.values[0].astype(np.float32)
     for own in oof.values[1:]:
@@ -195,51 +169,51 @@ def _work(oof: Oof, ms: np.ndarray, metric: str) -> _Work:
     right = np.stack([np.bincount(cells, own[np.arange(len(cells)), rows.labels]) for own in z])
     base, sets = views.index(BASE) if BASE in views else 0, 2 ** (len(views) - 1)
     exhaustive = sets <= MOST_SETS and sets * z[0].size <= MOST_WORK
-    return _Work(z, rows.labels, folds, rows.units, cells, np.bincount(cells), right, ms, metric, base, exhaustive)
+    return Work(z, rows.labels, folds, rows.units, cells, np.bincount(cells), right, ms, metric, base, exhaustive)
 
 
-def _of_size(work: _Work, size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _of_size(work: Work, size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """As `cross_fit` wants it: the set of that size that is best on the training rows."""
     return _probabilities(work, _best_sets(work, train)[size - 1], train, test)
 
 
-def _whole(work: _Work, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _whole(work: Work, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """As `_of_size`, with the size chosen on the training rows too, by cross-fitting among them."""
     return _of_size(work, _choose_size(work, train), train, test)
 
 
-def _choose_size(work: _Work, rows: np.ndarray) -> int:
+def _choose_size(work: Work, rows: np.ndarray) -> int:
     """The cheapest size within one standard error of the best, by cross-fitting among the rows."""
 
     def run(size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         return _of_size(work, size, rows[train], rows[test])
 
     sets = _best_sets(work, rows)  # a set of more views that are cheap may cost less than one of few
-    order = sorted(range(1, len(sets) + 1), key=lambda size: (_ms(work, sets[size - 1]), size))
+    order = sorted(range(1, len(sets) + 1), key=lambda size: (set_ms(work, sets[size - 1]), size))
     runs = {str(size): partial(run, size) for size in order}
     own = work.labels[rows], work.folds[rows], work.units[rows]
     chosen, tried = auto.choose(runs, *own, work.z.shape[2], work.metric)
     return int(next((name for name, score in tried.items() if abs(score - tried[chosen]) < EQUAL), chosen))
 
 
-def _probabilities(work: _Work, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _probabilities(work: Work, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Of the test rows (n, C), at the temperature of the training rows."""
     key = chosen, _cells(work, train)
     if key not in work.inverse:
-        guess = _tempered(work, *key)[1]
-        work.inverse[key] = inverse_temperature(_mean(work, chosen, train), work.labels[train], guess)
-    return softmax(_mean(work, chosen, test) * work.inverse[key])
+        guess = tempered(work, *key)[1]
+        work.inverse[key] = inverse_temperature(set_mean(work, chosen, train), work.labels[train], guess)
+    return softmax(set_mean(work, chosen, test) * work.inverse[key])
 
 
-def _best_sets(work: _Work, train: np.ndarray) -> list[Set]:
+def _best_sets(work: Work, train: np.ndarray) -> list[Set]:
     """For each size the set of the best score on the training rows; of equal ones the cheapest, then the first."""
     parts = _cells(work, train)
     if parts not in work.best:
-        near = _tempered(work, (work.base,), parts)[2]
+        near = tempered(work, (work.base,), parts)[2]
 
         def rank(chosen: Set) -> tuple[float, float, float]:
-            score = 0.0 if work.metric == "log_loss" else -_metric(work, chosen, parts)
-            return score, _tempered(work, chosen, parts, near)[0], _ms(work, chosen)
+            score = 0.0 if work.metric == "log_loss" else -set_metric(work, chosen, parts)
+            return score, tempered(work, chosen, parts, near)[0], set_ms(work, chosen)
 
         others = [v for v in range(len(work.z)) if v != work.base]
         found: list[Set] = [(work.base,)]
@@ -253,85 +227,15 @@ def _best_sets(work: _Work, train: np.ndarray) -> list[Set]:
     return work.best[parts]
 
 
-def _tempered(work: _Work, chosen: Set, parts: Sequence[int], node: int = 0) -> tuple[float, float, int]:
-    """The set's mean log loss on the rows of the cells `parts` at its best temperature, 1 / T, and the node near it.
-    Targets are smoothed as in `pool_weights`, which makes them finite where every row is right.
-
-    Sums over the cells serve all the sets of rows that cross-fitting trains on, but only at inverse temperatures that
-    don't depend on the rows: the nodes, exp(GRID * node). From the nearest one a Newton step leads to the optimum: what
-    is left is of the order of (GRID / 2) cubed, some millionths of a nat.
-    """
-    own = list(parts)
-    rows = int(work.rows[own].sum())
-    right = float(work.right[list(chosen)][:, own].sum() / len(chosen)) * rows / (rows + 1)  # smoothed
-    low, high = round(np.log(LOWEST) / GRID), round(np.log(HIGHEST) / GRID)  # the optimum lies between these nodes
-    while True:
-        inverse = float(np.exp(GRID * node))
-        total, mean, variance = _sums(work, chosen, node)[own].sum(axis=0)
-        slope = mean - right
-        low, high = (node, high) if slope < 0 else (low, node)
-        best = float(np.clip(inverse - slope / max(variance, 1e-30), np.exp(GRID * low), np.exp(GRID * high)))
-        near = round(np.log(best) / GRID)
-        if near == node or high - low < 2:
-            break
-        node = int(np.clip(near, max(low + 1, node - FARTHEST), min(high - 1, node + FARTHEST)))
-    step = best - inverse
-    return float(total + mean * step + variance * step**2 / 2 - best * right) / rows, best, node
-
-
-def _sums(work: _Work, chosen: Set, node: int) -> np.ndarray:
-    """Of each cell the sums over its rows, float64 (F, 3): log-sum-exp of the set's logits times the node's inverse
-    temperature b, and its first and second derivative by b, the logits' mean and variance under the softmax."""
-    if (chosen, node) not in work.sums:
-        _, rows, classes = work.z.shape
-        inverse, out = np.float32(np.exp(GRID * node)), np.zeros((len(work.rows), 3))
-        for part in chunks(rows, classes):
-            z = _mean(work, chosen, part)
-            top = z.max(axis=1, keepdims=True)
-            p = np.exp((z - top) * inverse)
-            total = row_sums(p)
-            z -= top  # the mean and variance then are of small numbers
-            p *= z
-            first = row_sums(p) / total
-            p *= z
-            each = np.log(total) + inverse * top[:, 0], first + top[:, 0], row_sums(p) / total - first**2
-            cells = work.cells[part]
-            out += np.stack([np.bincount(cells, own, minlength=len(out)) for own in each], axis=1)
-        work.sums[chosen, node] = out
-    return work.sums[chosen, node]
-
-
-def _metric(work: _Work, chosen: Set, parts: Sequence[int]) -> float:
-    """accuracy, macro_f1 or balanced_accuracy on the rows of the cells `parts`."""
-    if chosen not in work.counts:
-        predicted, classes = _mean(work, chosen, slice(None)).argmax(axis=1), work.z.shape[2]
-        cells = [work.cells == cell for cell in range(len(work.rows))]
-        work.counts[chosen] = np.stack([class_counts(work.labels[own], predicted[own], classes) for own in cells])
-    return round(float(from_counts(work.metric, *work.counts[chosen][list(parts)].sum(axis=0))), 12)
-
-
-def _mean(work: _Work, chosen: Set, rows: np.ndarray | slice) -> np.ndarray:
-    """The set's logits of some rows, a new float32 (n, C)."""
-    total = work.z[chosen[0], rows].copy()
-    for v in chosen[1:]:
-        total += work.z[v, rows]
-    total /= len(chosen)
-    return np.asarray(total)
-
-
-def _cells(work: _Work, rows: np.ndarray) -> tuple[int, ...]:
+def _cells(work: Work, rows: np.ndarray) -> tuple[int, ...]:
     return tuple(np.unique(work.cells[rows]).tolist())
-
-
-def _ms(work: _Work, chosen: Set) -> float:
-    return float(work.ms[list(chosen)].sum())
 
 
 def _with(chosen: Set, view: int) -> Set:
     return tuple(sorted((*chosen, view)))
 
 
-def _differ(one: Outcome, other: Outcome, work: _Work) -> int:
+def _differ(one: Outcome, other: Outcome, work: Work) -> int:
     """Units on which one is not right as often as the other."""
     right, its = (own.predicted == work.labels for own in (one, other))
     return int(np.count_nonzero(np.bincount(np.unique(work.units, return_inverse=True)[1], right.astype(float) - its)))
