@@ -48,6 +48,7 @@ from ensemble.data.pixels import Preprocess
 from ensemble.device import choose_device, exactly, in_layout, keep_freed_memory, side_by_side, streams, synchronize
 from ensemble.logits import write_logits
 from ensemble.tta import shards
+from ensemble.tta.decode import decoded_squares
 from ensemble.tta.forward import (
     DTYPES,
     REACH,
@@ -61,16 +62,7 @@ from ensemble.tta.forward import (
     prepared,
 )
 from ensemble.tta.member import Member
-from ensemble.tta.predict import (
-    Group,
-    batch_rows,
-    chunk_rows,
-    decoded_squares,
-    decodings,
-    forward_views,
-    predict_stream,
-    view_of,
-)
+from ensemble.tta.predict import Group, batch_rows, chunk_rows, decodings, forward_views, predict_stream, view_of
 from ensemble.tta.run import Predictor, blend_chunk, fill
 from ensemble.tta.submission import lay_out, write_submission
 from ensemble.tta.views import expand

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from ensemble.blend import ForeignFiles
 
 FOLDER_OR_FILE = click.Path(path_type=Path)
+METRIC = click.option(
+    "--metric",
+    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
+    default="log_loss",
+    show_default=True,
+    help="What it is directed at.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,13 +93,7 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
     show_default=True,
     help="How to combine; auto takes the simplest within one standard error of the best.",
 )
-@click.option(
-    "--metric",
-    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
-    default="log_loss",
-    show_default=True,
-    help="What it is directed at.",
-)
+@METRIC
 @click.option("--views", help="These views of the OOF logits, comma-separated. [default: those of training]")
 @click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
 @click.option("--name", help="Save it under this name. [default: the method's]")
@@ -256,13 +257,7 @@ def tta_oof(run: Path, views: str) -> None:
 @ens.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--views", help="Views or named sets to try beside those that are there; added first.")
-@click.option(
-    "--metric",
-    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
-    default="log_loss",
-    show_default=True,
-    help="What the choice is directed at.",
-)
+@METRIC
 def tta_search(run: Path, views: str | None, metric: str) -> None:
     """Find the smallest set of views that is worth its cost, and name those that hurt.
 

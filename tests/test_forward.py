@@ -276,7 +276,8 @@ def test_rows_out_of_the_format_s_range_are_computed_exactly():
     own = prepared(model, Inference("cpu", "bfloat16", 0.0), 32, CPU)
 
     def overflows(module, inputs, logits):
-        logits[:3] = torch.tensor([torch.inf, torch.nan, 1.0, 2.0, 3.0])
+        logits[:2] = torch.tensor([torch.inf, 0.0, 1.0, 2.0, 3.0])  # a margin of infinity
+        logits[2] = torch.tensor([torch.inf, torch.nan, 1.0, 2.0, 3.0])  # and one that is no number
         return logits
 
     own.fast.register_forward_hook(overflows)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ensemble.blend import check_sources
 from ensemble.errors import UserError
-from ensemble.tta.predict import Source, chunk_rows, predict_stream
+from ensemble.tta.decode import Source
+from ensemble.tta.predict import chunk_rows, predict_stream
 from ensemble.tta.run import Predictor, blend_chunk, find_blend, load_predictor
 
 OneImage = str | Path | Image.Image | np.ndarray | torch.Tensor

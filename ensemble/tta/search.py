@@ -17,9 +17,10 @@ from ensemble.data.pixels import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.tta.decode import decoded_squares
 from ensemble.tta.member import load_member
 from ensemble.tta.oof import add_views, run_samples
-from ensemble.tta.predict import Group, batch_rows, decoded_squares, decodings, forward_views
+from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
 
 Say = Callable[[str], None]
 BATCHES, ROUNDS = 2, 3  # of a timed pass, for each thread of a CPU; how often it is timed
