@@ -39,3 +39,26 @@ def paint():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def blended_run(cache_of_the_tests):
+    """blended_run(folder): train two members of two folds on the images in folder/train, and blend them as "mean"."""
+    from ensemble.blend import blend_run
+    from ensemble.config import load_config
+    from ensemble.train.jobs import train_folds
+
+    def make(folder):
+        members = "".join(
+            f'[[backbone]]\nname = "{name}"\ntimm = "test_{name}"\npretrained = false\nimage_size = {size}\n'
+            for name, size in (("resnet", 32), ("vit", 48))
+        )
+        (folder / "e.toml").write_text(
+            f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "train"}"\ncache = "{cache_of_the_tests}"\n'
+            f"[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\n{members}"
+        )
+        assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
+        blend_run(folder / "run", "mean")
+        return folder / "run"
+
+    return make

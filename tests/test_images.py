@@ -11,11 +11,9 @@ from PIL import Image
 import ensemble
 from ensemble import rundir
 from ensemble.blend import ForeignFiles, blend_run
-from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
-from ensemble.train.jobs import train_folds
 from ensemble.tta.run import tta_predict
 
 ARRAY = "want uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
@@ -23,7 +21,7 @@ TENSOR = "want uint8, or float in [0, 1], (3, H, W) or (N, 3, H, W)"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache_of_the_tests):
+def run(tmp_path_factory, blended_run):
     """A finished run of two members and its blend "mean"; beside it six test images of one size, the last one grey."""
     folder = tmp_path_factory.mktemp("images")
     noise = np.random.default_rng(0)
@@ -35,17 +33,7 @@ def run(tmp_path_factory, cache_of_the_tests):
     for index in range(6):
         shape = (44, 60, 3) if index < 5 else (44, 60)
         Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(folder / "test" / f"{index}.png")
-    members = "".join(
-        f'[[backbone]]\nname = "{name}"\ntimm = "test_{name}"\npretrained = false\nimage_size = {size}\n'
-        for name, size in (("resnet", 32), ("vit", 48))
-    )
-    (folder / "e.toml").write_text(
-        f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "train"}"\ncache = "{cache_of_the_tests}"\n'
-        f"[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\n{members}"
-    )
-    assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
-    blend_run(folder / "run", "mean")
-    return folder / "run"
+    return blended_run(folder)
 
 
 @pytest.fixture(scope="module")

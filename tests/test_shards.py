@@ -18,12 +18,10 @@ from safetensors.numpy import load_file, save_file
 
 from ensemble import rundir
 from ensemble.blend import ForeignFiles, blend_run
-from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
 from ensemble.logits import Logits, load_logits, write_logits
 from ensemble.progress import paced
-from ensemble.train.jobs import train_folds
 from ensemble.tta import shards
 from ensemble.tta.member import load_member
 from ensemble.tta.run import tta_predict
@@ -77,23 +75,13 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache_of_the_tests):
+def run(tmp_path_factory, blended_run):
     """A finished run of two members, two folds each, and its blend "mean"."""
     folder = tmp_path_factory.mktemp("shards")
     noise = np.random.default_rng(0)
     for index in range(16):
         paint(folder / "train" / "ab"[index % 2] / f"{index}.png", noise)
-    members = "".join(
-        f'[[backbone]]\nname = "{name}"\ntimm = "test_{name}"\npretrained = false\nimage_size = {size}\n'
-        for name, size in (("resnet", 32), ("vit", 48))
-    )
-    (folder / "e.toml").write_text(
-        f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "train"}"\ncache = "{cache_of_the_tests}"\n'
-        f"[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\n{members}"
-    )
-    assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
-    blend_run(folder / "run", "mean")
-    return folder / "run"
+    return blended_run(folder)
 
 
 def paint(path, noise):
