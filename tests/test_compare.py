@@ -440,7 +440,7 @@ def test_tables_of_four_long_names_fit_100_columns(tmp_path, monkeypatch, capsys
     own = {name: logits(labels, range(i, 60, 2 + i), classes=3) for i, name in enumerate(members)}
     classes = ("a class with a long name", "dog", "cat")
     run = make_run(tmp_path / "run", labels, own, classes=classes, seconds=123456, epochs=12)
-    monkeypatch.setattr(tables, "Console", lambda width=None: Console(width=100))
+    monkeypatch.setattr(tables.layout, "Console", lambda width=None: Console(width=100))
     tables.show_comparison(compare([run]))
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "  " in line]

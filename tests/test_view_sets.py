@@ -443,7 +443,7 @@ def test_searching_loads_no_torch():
 
 
 def printed(found, monkeypatch, capsys, width=100):
-    monkeypatch.setattr(tables, "Console", lambda width_=None, **_: Console(width=width))
+    monkeypatch.setattr(tables.layout, "Console", lambda width_=None, **_: Console(width=width))
     tables.show_view_search(found)
     return capsys.readouterr().out
 

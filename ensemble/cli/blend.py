@@ -1,0 +1,130 @@
+"""`ens blend`, `ens compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ensemble.cli.options import FOLDER_OR_FILE, METRIC, names, say
+from ensemble.errors import UserError
+
+if TYPE_CHECKING:
+    from ensemble.blend import ForeignFiles
+
+
+@click.command("blend")
+@click.argument("run", type=FOLDER_OR_FILE, required=False)
+@click.option(
+    "--method",
+    type=click.Choice(["mean", "vote", "pool", "greedy", "stack", "trees", "auto"]),
+    default="stack",
+    show_default=True,
+    help="How to combine; auto takes the simplest within one standard error of the best.",
+)
+@METRIC
+@click.option("--views", help="These views of the OOF logits, comma-separated. [default: those of training]")
+@click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
+@click.option("--name", help="Save it under this name. [default: the method's]")
+@click.option("--prune", is_flag=True, help="Say which members and views can be left out without loss.")
+@click.option(
+    "--priors",
+    metavar="uniform|FILE",
+    help="The test set's class shares, if you know them: all equal, or a CSV with the columns class and share.",
+)
+@click.option(
+    "--add",
+    "added",
+    multiple=True,
+    metavar="NAME=OOF[,TEST]",
+    help="Blend these predictions too, which ens did not make: out of fold, and of the test set.",
+)
+@click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
+@click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
+def blend_command(
+    run: Path | None,
+    method: str,
+    metric: str,
+    views: str | None,
+    members: str | None,
+    name: str | None,
+    prune: bool,
+    priors: str | None,
+    added: tuple[str, ...],
+    labels: Path | None,
+    output: Path | None,
+    sample_submission: Path | None,
+) -> None:
+    """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
+
+    The plain mean and the best single member stand beside it, with bootstrap intervals. With --labels and --add it
+    blends predictions that ens did not make, with no run directory.
+
+    Example: ens blend runs/digits --method vote
+    """
+    from ensemble import blend, tables
+
+    foreign = [_foreign(text) for text in added]
+    if (run is None) == (labels is None):
+        raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
+    if run is not None:
+        for option, given in (("--apply", output), ("--sample-submission", sample_submission)):
+            if given is not None:
+                raise UserError(
+                    f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
+                )
+        result = blend.blend_run(run, method, metric, name, names(views), names(members), foreign, priors, prune, say)
+        tables.show_details(result)
+        tables.show_blend(result)
+        click.echo(f"saved {result.path}")
+        return
+    assert labels is not None
+    for option, text in (("--name", name), ("--members", members), ("--views", views)):
+        if text is not None:
+            raise UserError(f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved")
+    if sample_submission is not None and output is None:
+        raise UserError("--sample-submission goes with --apply, which names the CSV to write")
+    lacking = [own.name for own in foreign if own.test is None]
+    if output is not None and lacking:
+        raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
+    sample = None
+    if sample_submission is not None:
+        from ensemble.tta.submission import read_sample
+
+        sample = read_sample(sample_submission)
+    wanted = None if sample is None else sample.ids
+    result = blend.blend_files(labels, foreign, method, metric, priors, prune, say, wanted)
+    tables.show_details(result)
+    tables.show_blend(result)
+    if output is not None:
+        from ensemble.tta.submission import arrange, write_submission
+
+        ids, probabilities = blend.apply_files(result, wanted)
+        table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
+        write_submission(output, table)
+        click.echo(f"wrote {output} ({said})")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=FOLDER_OR_FILE, nargs=-1, required=True)
+def compare(runs: tuple[Path, ...]) -> None:
+    """Say which recipe is really better, on the same out-of-fold rows, with paired intervals.
+
+    RUN is a run directory, for all its finished members, or one member, RUN/MEMBER. The first is the baseline. Members
+    of the same name in different runs are paired, and so are the plain means of such members.
+
+    Example: ens compare runs/a runs/b
+    """
+    from ensemble import blend, tables
+
+    tables.show_comparison(blend.compare(runs))
+
+
+def _foreign(text: str) -> "ForeignFiles":
+    from ensemble.blend import ForeignFiles
+
+    name, equals, files = text.partition("=")
+    oof, _, test = files.partition(",")
+    if not (name and equals and oof):
+        raise UserError(f"--add {text}: want NAME=OOF or NAME=OOF,TEST, as in --add xgb=oof_xgb.csv,test_xgb.csv")
+    return ForeignFiles(name, Path(oof), Path(test) if test else None)

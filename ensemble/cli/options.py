@@ -1,0 +1,23 @@
+"""Options that commands share, and reading them."""
+
+from pathlib import Path
+
+import click
+
+FOLDER_OR_FILE = click.Path(path_type=Path)
+METRIC = click.option(
+    "--metric",
+    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
+    default="log_loss",
+    show_default=True,
+    help="What it is directed at.",
+)
+
+
+def say(line: str) -> None:
+    """Print a line at once. Not click.echo: that writes past rich, into the middle of a live progress bar."""
+    print(line, flush=True)
+
+
+def names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,90 @@
+"""`ens tta-predict`, `ens tta-oof`, `ens tta-search`."""
+
+from pathlib import Path
+
+import click
+
+from ensemble.cli.options import FOLDER_OR_FILE, METRIC, names, say
+
+
+@click.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.argument("images", type=FOLDER_OR_FILE)
+@click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
+@click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
+@click.option("--form", type=click.Choice(["label", "index", "probability"]), help="[default: as in the sample]")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="At an image that can't be read: stop, or leave its prediction empty.",
+)
+@click.option(
+    "-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True, help="The CSV to write."
+)
+def tta_predict(
+    run: Path,
+    images: Path,
+    blend_name: str | None,
+    views: str | None,
+    sample_submission: Path | None,
+    form: str | None,
+    on_bad: str,
+    output: Path,
+) -> None:
+    """Predict IMAGES (a folder or a table) with all fold models of a RUN and a blend of them.
+
+    Predictions are kept in shards as they are made: the same command goes on after a stop, and ends with the same
+    files.
+
+    Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
+    """
+    from ensemble.progress import progress
+    from ensemble.tta import run as tta
+
+    with progress() as show:
+        made = tta.tta_predict(
+            run, images, output, show, blend_name, names(views), sample_submission, form, say, on_bad
+        )
+    click.echo(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+
+
+@click.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.option("--views", required=True, help="Views or named sets to add, comma-separated: --views d4,scale1.15")
+def tta_oof(run: Path, views: str) -> None:
+    """Add out-of-fold logits under more views to a RUN that is trained, so that a blend can weigh them.
+
+    Each row's come from the network that never saw it. Nothing is trained again.
+
+    Example: ens tta-oof runs/art --views d4,scale1.15
+    """
+    from ensemble.progress import progress
+    from ensemble.tta import oof
+
+    with progress() as show:
+        members = oof.add_views(run, names(views) or [], show, say)
+    click.echo(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
+
+
+@click.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.option("--views", help="Views or named sets to try beside those that are there; added first.")
+@METRIC
+def tta_search(run: Path, views: str | None, metric: str) -> None:
+    """Find the smallest set of views that is worth its cost, and name those that hurt.
+
+    Scores are out of fold, and of sets that were chosen on the other folds; costs are measured on this machine.
+
+    Example: ens tta-search runs/art --views d4
+    """
+    from ensemble import tables
+    from ensemble.progress import progress
+    from ensemble.tta import search
+
+    with progress() as show:
+        found, path = search.tta_search(run, names(views), metric, show, say)
+    tables.show_view_search(found)
+    click.echo(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")

@@ -1,0 +1,16 @@
+"""What the commands print."""
+
+from ensemble.tables.blend import show_blend, show_details
+from ensemble.tables.compare import show_comparison, verdict
+from ensemble.tables.members import show_held_out, show_members
+from ensemble.tables.views import show_view_search
+
+__all__ = [
+    "show_blend",
+    "show_comparison",
+    "show_details",
+    "show_held_out",
+    "show_members",
+    "show_view_search",
+    "verdict",
+]

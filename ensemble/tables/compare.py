@@ -1,0 +1,116 @@
+"""A comparison of runs or members, and its verdict in words."""
+
+import textwrap
+
+from rich.markup import escape
+
+from ensemble.blend import Comparison
+from ensemble.blend.compare import FEWEST, Block, Item, tells
+from ensemble.tables.layout import gain_cell, metric_headings, new_table, print_table, score_cell
+
+SIGNS = {"better": 1, "worse": -1}
+ACROSS = 3  # items beside the baseline in a table of classes: more do not fit
+MOST_CLASSES = 50  # of more, only those that are marked are shown
+
+
+def show_comparison(result: Comparison) -> None:
+    """Each block of a comparison: scores, what is gained over the baseline at what cost, the verdict, the classes."""
+    units = f"{len(result.labels)} rows" + (f" in {len(set(result.units.tolist()))} groups" if result.grouped else "")
+    for note in result.notes:
+        print(note)
+    for block in result.blocks:
+        print()
+        title = f"{block.title}, out of fold, {units}: score ± deviation over folds, [95% interval]"
+        table = new_table(title, "", *metric_headings(), "at temperature")
+        for item, own, tempered in zip(block.items, block.scores, block.tempered, strict=True):
+            f1 = score_cell("macro_f1", own["macro_f1"]).splitlines()[0]
+            cells = [score_cell("accuracy", own["accuracy"]), f1, score_cell("log_loss", own["log_loss"])]
+            table.add_row(escape(item.label), *cells, score_cell("log_loss", tempered))
+        print_table(table)
+        _show_gained(block)
+        for line in verdict(block):
+            print(line)
+        _show_classes(block, result)
+    print()
+    print("at temperature: log loss at the item's one best temperature, fitted on the other folds; gains are in that.")
+    print("Intervals are over the rows, with the networks as they are: another seed moves the scores as well.")
+
+
+def verdict(block: Block) -> list[str]:
+    """In words: which items are better or worse than the baseline at 95%; of more than two, which may be the best."""
+    lines = []
+    for item, accuracy, loss, differ in zip(
+        block.items[1:], block.accuracy[1:], block.log_loss[1:], block.differ[1:].tolist(), strict=True
+    ):
+        told = {"accuracy": tells(accuracy, differ), "log loss": tells(loss)}
+        signs = {word: [metric for metric in told if told[metric] == sign] for word, sign in SIGNS.items()}
+        what = ", ".join(f"{word} in {' and '.join(metrics)}" for word, metrics in signs.items() if metrics)
+        few = f" but only {differ} differ, too few to tell" if differ < FEWEST and tells(accuracy) else ""
+        gained = f"gained: accuracy {gain_cell(accuracy)}{few}, log loss {gain_cell(loss)}"
+        lines.append(f"{what or 'no difference can be told at 95%'}: {item.label} ({gained})")
+    if len(block.items) > 2:
+        level = [
+            f"{item.label} ({gain_cell(own)})"
+            for s, (item, own) in enumerate(zip(block.items, block.behind, strict=True))
+            if s != block.best and not tells(own, int(block.behind_differ[s]))
+        ]
+        lines.append(
+            f"best by accuracy: {block.items[block.best].label}; "
+            + (f"not to be told from it at 95%: {', '.join(level)}" if level else "all others are told from it at 95%")
+        )
+        lines.append(f"it is the best of {len(block.items)} by these very rows, so its lead is flattered")
+    return lines
+
+
+def _show_gained(block: Block) -> None:
+    title = (
+        f"gained over {block.items[0].label} (positive is better), P: share of resamples that are better, "
+        "[95% interval, paired]; and what training took"
+    )
+    table = new_table(title, "", "accuracy points", "log loss", "h:mm:ss", "epochs")
+    for s, (item, *gains) in enumerate(zip(block.items, block.accuracy, block.log_loss, strict=True)):
+        shown = [gain_cell(own).replace(" [", f", P {own.p_better:.3f}\n[") if s else "baseline" for own in gains]
+        epochs = "-" if item.epochs is None else str(item.epochs)
+        table.add_row(escape(item.label), *shown, _clock(item.seconds), epochs)
+    print_table(table)
+
+
+def _show_classes(block: Block, result: Comparison) -> None:
+    """Recall by class; items that do not fit beside the baseline have a table of their own."""
+    rows = [int((result.labels == c).sum()) for c in range(len(result.classes))]
+    compared = (len(block.items) - 1) * sum(count > 0 for count in rows)
+    kept = [c for c, count in enumerate(rows) if count]
+    if len(kept) > MOST_CLASSES:
+        kept = [c for c in kept if block.marked[:, c].any()]
+    for start in range(1, len(block.items), ACROSS):
+        others = range(start, min(start + ACROSS, len(block.items)))
+        title = f"recall % by class, and what is gained over {block.items[0].label}"
+        table = new_table(title, "class (rows)", *(_heading(block.items[s]) for s in (0, *others)))
+        for c in kept:
+            cells = [f"{100 * block.recall[0, c]:.1f}"]
+            for s in others:
+                gained, (low, high) = 100 * block.recall_gain[s, c], 100 * block.recall_interval[:, s, c]
+                star = "* " if block.marked[s, c] else ""
+                cells.append(f"{star}{100 * block.recall[s, c]:.1f} {gained:+.1f}\n[{low:+.1f}, {high:+.1f}]")
+            table.add_row(escape(f"{result.classes[c]} ({rows[c]})"), *cells)
+        if kept:
+            print_table(table)
+    unit = "groups" if result.grouped else "rows"
+    print(
+        f"* interval without 0, and at least {FEWEST} {unit} that differ: {int(block.marked.sum())} of {compared} "
+        f"comparisons; 5% of them, {0.05 * compared:.1f}, are expected by chance alone"
+        + (f"; of {len(result.classes)} classes only those are shown" if len(kept) < sum(map(bool, rows)) else "")
+    )
+
+
+def _heading(item: Item) -> str:
+    """A label in lines no wider than the column's numbers, broken after _ or / where it can be."""
+    lines = textwrap.wrap(item.label.replace("_", "_ ").replace("/", "/ "), 13)
+    return escape("\n".join(line.replace("_ ", "_").replace("/ ", "/") for line in lines))
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,78 @@
+"""What each set of views is worth."""
+
+from rich.markup import escape
+
+from ensemble.blend.score import Gain, Score
+from ensemble.blend.view_sets import ViewSearch
+from ensemble.tables.layout import ALL_HEADINGS, STAR, gain_cell, new_table, print_table, score_cell
+
+
+def show_view_search(found: ViewSearch) -> None:
+    """The sets of views by size, what each view does beside the base, and the choice in a sentence."""
+    shown = ("log_loss", "accuracy" if found.metric == "log_loss" else found.metric)
+    headings = [ALL_HEADINGS[metric] for metric in shown]
+    units = f"{found.rows} rows" + (f" in {found.groups} groups" if found.groups else "")
+    for note in found.notes:
+        print(note)
+    table = new_table(
+        f"sets of views, out of fold, {units}, cross-fitted over {found.folds} folds:\n"
+        f"score [95% interval], and below it what is gained over {found.base} alone",
+        "views",
+        *headings,
+        "ms/image",
+    )
+
+    def cells(scores: dict[str, Score], gains: dict[str, Gain]) -> list[str]:
+        both = [(score_cell(metric, scores[metric]).splitlines(), gain_cell(gains[metric])) for metric in shown]
+        return [f"{score.split(' ')[0]} {ends}\n{gained}" for (score, ends), gained in both]
+
+    last: tuple[str, ...] = ()
+    for size in found.sizes:
+        gone, new = ([view for view in a if view not in b] for a, b in ((last, size.views), (size.views, last)))
+        own = (
+            cells(size.scores, size.gains) if last else [cell.split("\n")[0] for cell in cells(size.scores, size.gains)]
+        )
+        steps = " ".join([*(f"- {view}" for view in gone), *(f"+ {view}" for view in new)]) if last else new[0]
+        cost = f"{size.ms:.1f}{STAR if size.pareto else '  '}"
+        cost += f"\n{size.by_fold.count(size.views)}/{found.folds}  " * bool(last)
+        style = "bold" if size.views == found.chosen else None
+        table.add_row(escape(f"{len(size.views)}: {steps}"), *own, cost, style=style)
+        last = size.views
+    table.add_row("the whole search", *cells(found.honest, found.honest_gains))
+    print_table(table)
+    print(f"{STAR.strip()} no other size beats it in both cost and log loss; below: folds that choose that same set")
+    tried = "all sets of each size were tried" if found.exhaustive else "sets were grown by the best next view"
+    print(f"{tried}; in the whole search each fold is scored by sets and a size that are chosen without it")
+    print()
+    title = f"each view: what is gained over {found.base} alone by adding the view,\nand below by the view alone"
+    table = new_table(title, "view", *headings, "adding it")
+    for single in found.singles:
+        both = [f"{gain_cell(single.added[metric])}\n{gain_cell(single.alone[metric])}" for metric in shown]
+        table.add_row(escape(single.view), *both, single.verdict.replace(" can", "\ncan"))
+    print_table(table)
+    helps, hurts = (sum(single.verdict == verdict for single in found.singles) for verdict in ("helps", "hurts"))
+    print(
+        f"told by {headings[found.metric != 'log_loss'].removesuffix(' %')} at 95%, of {len(found.singles)} added: "
+        f"{helps} helps, {hurts} hurts; {0.05 * len(found.singles):.2g} by chance alone, if none did anything"
+    )
+    print(_view_choice(found))
+
+
+def _view_choice(found: ViewSearch) -> str:
+    """One sentence."""
+    metric, name = found.metric, ALL_HEADINGS[found.metric].removesuffix(" %")
+    sign = -1 if metric == "log_loss" else 1
+    best = max(found.sizes, key=lambda size: sign * size.scores[metric].value)
+    own = next(size for size in found.sizes if size.views == found.chosen)
+    alone = f"{found.base} alone"
+    if own is best:
+        why = f"no larger set is better by {name}" if len(own.views) == 1 else f"the best by {name}"
+    else:
+        lead = f"the best, of {len(best.views)} views, gains {gain_cell(best.gains[metric])}"
+        why = f"the cheapest within one standard error of the best by {name} ({lead})"
+        if len(own.views) == 1:
+            why = f"no set beats it by more than one standard error of {name} ({lead})"
+    if len(own.views) == 1:
+        return f"choice: {alone}: {why}"
+    cost = f"{own.ms:.1f} ms an image, where {alone} takes {found.sizes[0].ms:.1f}"
+    return f"choice: {', '.join(own.views)}: {why}; {cost}; gained over {alone}: {gain_cell(own.gains[metric])}"
