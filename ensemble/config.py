@@ -33,6 +33,7 @@ class Data(Table):
     id: str | None = None  # None: the path as written is the id
     group: str | None = None
     weight: str | None = None  # a column of sample weights
+    relabel: Path | None = None  # a CSV of `ens relabel`, edited: new labels, and rows to drop
     cache: str = "auto"  # folder of decoded pixels; "auto": the user's cache folder; "off": decode in every epoch
     cache_limit_gb: Positive = 50.0
 
@@ -41,6 +42,7 @@ class Folds(Table):
     k: Annotated[int, Field(ge=2, le=127)] = 5
     method: Literal["stratified", "grouped", "stratified-grouped"] | None = None  # None: by whether there are groups
     fold: str | None = None  # a column that holds the user's own folds; k and method are then unused
+    near_copies: bool = True  # near copies of a picture share a fold, as its byte-for-byte copies always do
 
 
 class Train(Table):

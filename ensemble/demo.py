@@ -80,7 +80,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     least = np.inf
     for method in METHODS:
         say(f"2. ens blend {run} --method {method}")
-        result = blend.blend_run(run, method)
+        with progress() as show:
+            result = blend.blend_run(run, method, show=show)
         tables.show_blend(result)
         if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
             best, least = method, result.blend["log_loss"].value

@@ -7,7 +7,7 @@
                      done.json (last)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
-      tta-search.json
+      tta-search.json  audit.json  report.html  submissions.csv  ens.log
 
 Nothing here is a pickle. A file is written to a temporary name in its own folder, flushed to the disk, then
 renamed, so that a reader sees the old file or the new one, never half of one.
@@ -134,6 +134,24 @@ def predictions_lock(predictions: Path) -> Path:
 
 def view_search_json(run: Path) -> Path:
     return run / "tta-search.json"
+
+
+def audit_json(folder: Path) -> Path:
+    """What `ens check` found, in a run or, where there is none yet, in the working directory."""
+    return folder / "audit.json"
+
+
+def report_html(run: Path) -> Path:
+    return run / "report.html"
+
+
+def submissions_csv(folder: Path) -> Path:
+    """The ledger of what was predicted, in a run or, for predictions without one, beside them."""
+    return folder / "submissions.csv"
+
+
+def ens_log(run: Path) -> Path:
+    return run / "ens.log"
 
 
 def require_run(run: Path) -> None:

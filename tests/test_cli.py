@@ -1,14 +1,20 @@
 """The command line: help for everything, one line for every mistake, the right exit status."""
 
+import functools
+import json
+import multiprocessing
 import re
 import subprocess
 import sys
+import traceback
+import warnings
 from pathlib import Path
 
 import click
 import pytest
 
-from ensemble import cli
+import ensemble
+from ensemble import cli, rundir
 from ensemble.config import load_config, to_toml
 
 ROOT = Path(__file__).parent.parent
@@ -233,3 +239,281 @@ def test_the_mask_config_keeps_people_on_one_side_and_crops_at_prediction_too(mo
     words = ["tta-predict", tmp_path / "run", tmp_path / "images", "--sample-submission", tmp_path / "info.csv"]
     assert ens(monkeypatch, capfd, *words, "-o", tmp_path / "s.csv")[0] == 0
     assert re.fullmatch(r"ImageID,ans\n7\.png,[0-3]\n5\.png,[0-3]\n", (tmp_path / "s.csv").read_text())
+
+
+# ---- for machines --------------------------------------------------------------------------------------------------
+
+
+def document(out):
+    """stdout, which must be one strict JSON document and nothing else."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(out, parse_constant=refuse)
+
+
+def as_json(monkeypatch, capfd, *words):
+    status, out, err = ens(monkeypatch, capfd, *words, "--json")
+    assert status == 0, err
+    found = document(out)
+    assert list(found) == ["command", "ens", "result", "said"]
+    assert found["command"] == words[0] and found["ens"] == ensemble.__version__
+    assert all(line in err for line in found["said"])
+    return found["result"], found["said"], err
+
+
+def test_the_whole_way_in_json(monkeypatch, capfd, tmp_path, images):
+    """The whole way; what the tables say is said in numbers that are not rounded."""
+    call = functools.partial(as_json, monkeypatch, capfd)
+    run = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+
+    result, said, _ = call("init", images, "-o", tmp_path / "mine.toml")
+    assert result == {"experiment": str(tmp_path / "mine.toml")} and "12 images, 2 classes: a 6, b 6" in said
+    other = TINY.replace('"resnet"', '"vit"').replace("test_resnet", "test_vit") + "image_size = 48\n"
+    result, said, err = call("train-folds", experiment(tmp_path, images, TINY + other))
+    assert result["run"] == str(run) and result["failed"] == [] and "members, out of fold" in err
+    resnet = result["members"][0]
+    assert (resnet["member"], resnet["done"], resnet["folds"], resnet["rows"]) == ("resnet", [0, 1], 2, 12)
+    own = resnet["scores"]["accuracy"]
+    assert own["n"] == 2 and own["low"] <= own["value"] <= own["high"]
+    assert own["mean"] == pytest.approx(sum(own["folds"]) / 2)
+    assert own["std"] == pytest.approx(abs(own["folds"][0] - own["folds"][1]) / 2**0.5)
+    assert f"next: ens blend {run} --method stack" in said
+
+    result, said, _ = call("blend", run, "--method", "mean", "--prune")
+    held = rundir.read_json(run / "blends" / "mean.json")["scores"]
+    for name in ("blend", "mean"):
+        for metric, score in held[name].items():
+            assert {key: result[name][metric][key] for key in score} == score
+    assert {gain["metric"] for gain in result["gains"]} == {"log_loss", "accuracy", "macro_f1", "balanced_accuracy"}
+    assert (result["method"], result["metric"], result["path"]) == ("mean", "log_loss", str(run / "blends/mean.json"))
+    assert set(result["weights"]) == {"resnet", "vit"} and result["pruned"]["passes"][0] == 4
+    assert said == [f"saved {run / 'blends/mean.json'}"] and not {"fitted", "tests"} & set(result)
+
+    result, _, _ = call("compare", run)
+    (block,) = result["blocks"]
+    assert [item["name"] for item in block["items"]] == ["resnet", "vit"] and result["rows"] == 12
+    assert len(block["verdict"]) == 1 and block["accuracy"][0]["value"] == 0
+    assert not {"losses", "predicted", "folds", "ids", "labels"} & {*block, *result}
+
+    result, _, _ = call("tta-oof", run, "--views", "vflip")
+    assert result == {"members": ["resnet", "vit"]}
+    result, _, _ = call("tta-search", run)
+    assert result["chosen"][0] == "identity" and len(result["sizes"]) == 3
+    assert result["path"] == str(run / "tta-search.json")
+
+    result, _, _ = call("tta-predict", run, images, "-o", tmp_path / "s.csv")
+    assert (result["submission"], result["rows"], result["unreadable"]) == (str(tmp_path / "s.csv"), 12, 0)
+    assert result["blend"] == "mean" and "ids" not in result
+    result, said, _ = call("submissions", run, "--board", "s.csv=0.5", "--note", "s.csv=first")
+    (entry,) = result["submissions"]
+    assert (entry["values"]["board"], entry["values"]["note"], entry["state"]) == ("0.5", "first", "")
+    assert entry["values"]["views"] == "identity,hflip" and entry["values"]["rows"] == "12"
+    assert float(entry["values"]["log_loss"]) == pytest.approx(held["blend"]["log_loss"]["value"], rel=1e-5)
+    assert result["trust"] is None and len(said) == 2 and said[0].startswith("entered in ")
+
+    result, _, _ = call("runs", tmp_path)
+    (row,) = result["rows"]
+    assert (row["run"], row["blend"], row["done"]) == (str(run), "mean", 4) and result["groups"] == [[0]]
+    assert row["blend_scores"]["accuracy"]["value"] == held["blend"]["accuracy"]["value"]
+
+    (tmp_path / "cache").mkdir()
+    result, _, _ = call("cache", "--folder", tmp_path / "cache")
+    assert result == {"folder": str(tmp_path / "cache"), "bytes": 0, "kept": []}
+    result, _, _ = call("cache", "--folder", tmp_path / "cache", "--clear")
+    assert result["removed_bytes"] == 0
+
+    labels = "\n".join(f"{row},{'ab'[row % 2]}" for row in range(20))
+    (tmp_path / "train.csv").write_text(f"id,label\n{labels}\n")
+    for name in ("oof", "test"):
+        lines = "\n".join(f"{row},{0.3 + 0.02 * row:.2f},{0.7 - 0.02 * row:.2f}" for row in range(20))
+        (tmp_path / f"{name}.csv").write_text(f"id,a,b\n{lines}\n")
+    words = ["--labels", "train.csv", "--add", "x=oof.csv,test.csv", "--method", "mean", "--apply", "sub/out.csv"]
+    result, _, _ = call("blend", *words)
+    assert result["submission"] == "sub/out.csv" and result["path"] is None and result["rows"] == 20
+    result, _, _ = call("submissions", "sub")
+    assert [entry["values"]["members"] for entry in result["submissions"]] == ["x"]
+    assert result["submissions"][0]["values"]["file"] == str(tmp_path / "sub" / "out.csv")
+
+
+def test_every_command_takes_json():
+    for name, command in cli.ens.commands.items():
+        (option,) = [own for own in command.params if own.name == "as_json"]
+        assert option.opts == ["--json"] and "one JSON document" in option.help, name
+
+
+def test_the_demo_prints_json_too(monkeypatch, capfd, tmp_path):
+    from ensemble import demo
+
+    def short(folder, say):
+        say("1. ens train-folds")
+        print("a table")
+        (folder / "run").mkdir(parents=True)
+        (folder / "run" / "folds.csv").write_text("")
+        say("images and answers")
+        return {"mean": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(demo, "run_demo", short)
+    result, said, err = as_json(monkeypatch, capfd, "demo", tmp_path / "demo")
+    assert result == {"run": str(tmp_path / "demo" / "run"), "held_out": {"mean": {"accuracy": 0.5}}}
+    assert said == ["1. ens train-folds", "images and answers"] and "a table" in err
+    assert lines_of(tmp_path / "demo" / "run")[1:3] == said  # also what was said before there was a run
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "line"),
+    [
+        (["blend", "nowhere"], "blend", "nowhere: not a run directory (it has no folds.csv); make one with: ens trai"),
+        (["tta-predict"], "tta-predict", "Missing argument 'RUN'."),
+        (["runs", "nowhere"], "runs", "nowhere: no such folder"),
+        (["submissions", ".", "--board", "s.csv"], "submissions", "--board s.csv: want FILE=SCORE"),
+        (["blnd"], "ens", "No such command 'blnd'."),
+    ],
+)
+def test_mistakes_are_in_the_document_too(monkeypatch, capfd, tmp_path, words, command, line):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = ens(monkeypatch, capfd, *words, "--json")
+    found = document(out)
+    assert status == 2 and found["error"].startswith(line) and found["error"] in err
+    if command != "ens":
+        assert found["command"] == command
+    assert (found["result"], found["said"]) == (None, [])
+
+
+def test_a_failure_has_its_result_and_its_error_in_one_document(monkeypatch, capfd, tmp_path, images):
+    extra = TINY + TINY.replace('"resnet"', '"bad"') + "train = { lr = 1e30, epochs = 3 }\n"
+    status, out, err = ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images, extra), "--json")
+    found = document(out)
+    assert status == 1 and found["error"].startswith("2 jobs failed: bad fold 0: the loss turned nan")
+    assert len(found["result"]["failed"]) == 2 and found["result"]["members"][0]["scores"] == {}
+    assert f"ens: {found['error']}" in err
+    log = (tmp_path / "run" / "ens.log").read_text(encoding="utf-8")
+    assert f"error: {found['error']}\n" in log and "ends with status 1 after " in log
+
+
+def test_results_are_made_plain():
+    import numpy as np
+
+    from ensemble.blend.score import Score
+    from ensemble.cli.plain import plain
+
+    score = Score(0.5, float("nan"), float("inf"), (0.5,))
+    assert plain(score) == {"value": 0.5, "low": None, "high": None, "mean": 0.5, "std": None, "n": 1, "folds": [0.5]}
+    values = {1: np.array([[1.5, np.nan]], dtype=np.float32), "b": (np.int8(3), np.bool_(True), Path("x"), None)}
+    assert plain(values) == {"1": [[1.5, None]], "b": [3, True, "x", None]}
+    with pytest.raises(TypeError, match="object is not plain: leave it out"):
+        plain(object())
+
+
+# ---- the log -------------------------------------------------------------------------------------------------------
+
+
+def lines_of(run):
+    """What a run's log says, without the times and process numbers, which each line has."""
+    text = (run / "ens.log").read_text(encoding="utf-8")
+    matches = [re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ (\d+) (.*)|    .*", line) for line in text.splitlines()]
+    assert all(matches)
+    return [match[2] or match[0] for match in matches]
+
+
+def test_what_a_command_said_is_in_the_runs_log(monkeypatch, capfd, tmp_path, images):
+    file, run = experiment(tmp_path, images), tmp_path / "run"
+    status, out, _ = ens(monkeypatch, capfd, "train-folds", file, "--set", "train.lr=0.002", "--set", "seed = 1")
+    assert status == 0
+    log = lines_of(run)
+    assert log[0] == f"begins: ens {ensemble.__version__}: ens train-folds {file} --set train.lr=0.002 --set 'seed = 1'"
+    assert log[1] == "12 images, 2 classes; 2 jobs, 0 of them done; on cpu"
+    assert log[-2] == f"next: ens blend {run} --method stack" and log[-2] in out
+    assert re.fullmatch(r"ends with status 0 after \d+\.\d s", log[-1])
+    assert ens(monkeypatch, capfd, "blend", run, "--members", "none")[0] == 2
+    added = lines_of(run)[len(log) :]
+    assert added[0].endswith(f"ens blend {run} --members none") and added[1].startswith("error: ")
+    assert added[2].startswith("ends with status 2")
+
+
+def test_where_there_is_no_run_there_is_no_log(monkeypatch, capfd, tmp_path, images):
+    (tmp_path / "no-run").mkdir()
+    assert ens(monkeypatch, capfd, "blend", tmp_path / "no-run")[0] == 2
+    assert list((tmp_path / "no-run").iterdir()) == []
+    file = experiment(tmp_path, images, TINY.replace("test_resnet", "tset_resnet"))
+    assert ens(monkeypatch, capfd, "train-folds", file)[0] == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_log_that_can_not_be_written_stops_nothing(monkeypatch, capfd, tmp_path, images):
+    run = tmp_path / "run"
+    (run / "ens.log").mkdir(parents=True)
+    assert ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images))[0] == 0
+    assert list((run / "ens.log").iterdir()) == []
+
+
+def test_a_mistake_of_ens_keeps_its_traceback_and_names_the_log(monkeypatch, capfd, tmp_path):
+    from ensemble import blend
+
+    def broken(*_, **__):
+        warnings.warn("odd", UserWarning, stacklevel=1)
+        raise ZeroDivisionError("a bug")
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "folds.csv").write_text("")
+    monkeypatch.setattr(blend, "blend_run", broken)
+    with pytest.raises(ZeroDivisionError) as error, pytest.warns(UserWarning, match="odd"):
+        ens(monkeypatch, capfd, "blend", run, "--json")
+    last = traceback.format_exception(error.value)[-1]
+    assert last == f"ens: this should not happen; what led to it is in {run / 'ens.log'}\n"
+    assert document(capfd.readouterr().out)["error"] == "ZeroDivisionError: a bug"
+    log = lines_of(run)
+    assert log[1] == "warning: UserWarning: odd" and log[2] == "Traceback (most recent call last):"
+    assert log[-2] == "    ZeroDivisionError: a bug" and log[-1].startswith("ends with status 1")
+
+
+def write_log(folder, number):
+    from ensemble.runlog import open_log
+
+    log = open_log(folder)
+    for turn in range(200):
+        log(f"{number} {turn}\nmore of {number} {turn}")
+
+
+def test_two_processes_share_a_log(tmp_path):
+    (tmp_path / "folds.csv").write_text("")
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_log, args=(tmp_path, number)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    log = lines_of(tmp_path)
+    pairs = [(log[row], log[row + 1]) for row in range(0, 800, 2)]
+    assert len(log) == 800 and all(more == f"    more of {line}" for line, more in pairs)
+    assert {line for line, _ in pairs} == {f"{number} {turn}" for number in range(2) for turn in range(200)}
+
+
+# ---- the ledger ----------------------------------------------------------------------------------------------------
+
+
+def test_a_submission_is_entered_and_the_ledger_is_never_in_the_way(monkeypatch, capfd, tmp_path, images):
+    run = tmp_path / "run"
+    assert ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images))[0] == 0
+    assert ens(monkeypatch, capfd, "blend", run, "--method", "mean")[0] == 0
+    status, out, _ = ens(monkeypatch, capfd, "submissions", run)
+    assert status == 0 and "no submission is recorded; ens tta-predict records those that it writes" in out
+    words = ["tta-predict", run, images, "-o"]
+    status, _, err = ens(monkeypatch, capfd, *words, run / "submissions.csv")
+    assert status == 2 and "submissions.csv: is the ledger of submissions (ens submissions); name another file" in err
+    (run / "submissions.csv").write_text("id,label\n")
+    status, out, _ = ens(monkeypatch, capfd, *words, tmp_path / "s.csv")
+    assert status == 0 and "warning: not entered in the ledger: " in out and (tmp_path / "s.csv").is_file()
+    (run / "submissions.csv").unlink()
+    for number, board in enumerate(("80", "81", "82")):
+        path = tmp_path / f"{number}.csv"
+        assert ens(monkeypatch, capfd, *words, path)[0] == 0
+        status, out, _ = ens(monkeypatch, capfd, "submissions", run, "--board", f"{path}={board}")
+    assert status == 0 and "no order of accuracy out of fold and on the board can be told" in out
+    (tmp_path / "1.csv").unlink()
+    status, out, _ = ens(monkeypatch, capfd, "submissions", tmp_path)
+    rows = [line.split()[0] for line in out.splitlines() if ".csv" in line and "[" not in line]
+    assert status == 0 and out.index("/0.csv") < out.index("/2.csv") and "(gone)" in out and len(rows) >= 3

@@ -168,7 +168,7 @@ def test_unknown_key_is_answered_with_the_nearest(refusal):
 
 
 def test_unknown_key_near_to_none_is_answered_with_all_of_them(refusal):
-    assert refusal(SHORT + "\n[folds]\nzzz = 1") == "unknown key folds.zzz; known keys: k, method, fold"
+    assert refusal(SHORT + "\n[folds]\nzzz = 1") == "unknown key folds.zzz; known keys: k, method, fold, near_copies"
     known = "run, seed, workers, data, folds, train, tta, backbone"
     assert refusal("zzz = 1\n" + SHORT) == f"unknown key zzz; known keys: {known}"
 

@@ -194,7 +194,8 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
 
     def show(text, done, total):
         times.append(kept(run, images))
-        shown.append(done)
+        if text.startswith("predicting"):
+            shown.append(done)
 
     _, said = predict(run, images, output, form="probability", show=show)
     assert said[-1] == "goes on: 4 of 9 shards are there"
@@ -563,6 +564,8 @@ def test_the_speed_counts_only_what_this_process_did():
 def test_progress_ends_with_all_images(run, images, tmp_path):
     shown = []
     predict(run, images, tmp_path / "s.csv", show=lambda *words: shown.append(words))
+    assert shown[:2] == [("loading the networks", number, 2) for number in (0, 1)]
+    shown = shown[2:]
     assert shown[0] == ("predicting", 0, 60) and shown[-1][1] == pytest.approx(60)
     assert re.fullmatch(r"predicting: [\d.]+ images/s, 0:00 left", shown[-1][0])
     assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)

@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -300,15 +301,22 @@ def interrupt(process):
     return process.returncode, errors
 
 
-STOPPED = (130, "\nens: stopped (train-folds, tta-oof, tta-predict and demo go on where they were)\n")
+def go_on(file):
+    return f"go on with: ens train-folds {file} --set train.epochs=20 --set folds.k=2\n"
 
 
 def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the_same(experiment, tmp_path):
     run = tmp_path / "two"
-    process = start(experiment("two", workers=2))
+    file = experiment("two", workers=2)
+    process = start(file)
     wait_for_epochs(run, process)
-    assert interrupt(process) == STOPPED
+    status, errors = interrupt(process)
     done = [epochs_done(run, fold) for fold in (0, 1)]
+    first, last = (line for line in errors.splitlines(keepends=True) if line.startswith("ens: "))
+    assert status == 130 and re.fullmatch(r"ens: stopping( after .+)? \.\.\. \(again to stop at once\)\n", first)
+    assert last.startswith("ens: stopped; kept: 0 of 2 folds, ") and last.endswith(go_on(file))
+    for fold in (0, 1):
+        assert f", {done[fold]} of 20 epochs of resnet fold {fold}" in last
     assert min(done) > 0 and not any(rundir.is_done(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
     process = start(experiment("two", workers=2))
     wait_for_epochs(run, process, done)

@@ -18,6 +18,7 @@ from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
 from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
 from ensemble.errors import UserError
+from ensemble.progress import Show
 
 OPTIMISTIC = "optimistic: its best epoch was chosen on these rows"
 FEWEST = 6  # units that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)
@@ -102,7 +103,7 @@ def tells(own: Gain, differ: int | None = None) -> int:
     return 0 if differ is not None and differ < FEWEST else int(own.low > 0) - int(own.high < 0)
 
 
-def compare(paths: Sequence[Path]) -> Comparison:
+def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) -> Comparison:
     """Compare runs (all their finished members) and members (RUN/MEMBER) on the out-of-fold rows that all have.
 
     Of several runs, members of one name are paired: a block for each name that at least two runs have, and one for the
@@ -135,7 +136,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
         for run, name in {(item.run, name) for _, items in plan for item in items for name in item.members}
     }
     blocks = []
-    for title, items in plan:
+    for number, (title, items) in enumerate(plan):
+        show(f"comparing {title}", number, len(plan))
         z = [np.mean([logits[item.run, name] for name in item.members], axis=0) for item in items]
         folds = np.stack([rows[item.run].folds[where[item.run]] for item in items])
         blocks.append(_block(title, items, z, folds, labels, units, len(first.classes)))

@@ -1,6 +1,6 @@
 """A method on the members of an `Oof`: fitted on some rows, and scored on rows that it was not fitted on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +28,21 @@ def fit_rows(
 
 
 def held_out(
-    oof: Oof, plain: np.ndarray, method: str, metric: str, priors: np.ndarray | None
+    oof: Oof,
+    plain: np.ndarray,
+    method: str,
+    metric: str,
+    priors: np.ndarray | None,
+    fitted: Callable[[], None] = lambda: None,
 ) -> tuple[Outcome, Outcome]:
-    """The cross-fitted outcome of a method, and what it would be without the blend's own temperature."""
+    """The cross-fitted outcome of a method, and what it would be without the blend's own temperature. fitted: called
+    after each fold's fit."""
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         of_views, params = fit_rows(oof, plain, method, metric, priors, train)
         z = member_logits(oof, plain, of_views, test)
         both = [methods.apply(method, params, z), methods.apply(method, params, z, calibrated=False)]
+        fitted()
         return np.stack(both, axis=1)
 
     both = cross_fit(fit_apply, oof.rows.folds, oof.rows.units)

@@ -4,6 +4,7 @@ Disagreement and the correlation of errors are the pairwise measures of Kuncheva
 Classifier Ensembles" (Machine Learning, 2003).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +49,20 @@ def error_correlation(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.asarray(wrong @ wrong.T / np.outer(norm, norm))
 
 
-def leave_out_costs(oof: Oof, method: str, metric: str, priors: np.ndarray | None, honest: Outcome) -> dict[str, Gain]:
-    """For each member, what the cross-fitted blend with it gains, by `metric`, over the same blend without it."""
+def leave_out_costs(
+    oof: Oof,
+    method: str,
+    metric: str,
+    priors: np.ndarray | None,
+    honest: Outcome,
+    fitted: Callable[[], None] = lambda: None,
+) -> dict[str, Gain]:
+    """For each member, what the cross-fitted blend with it gains, by `metric`, over the same blend without it. fitted:
+    called after each of the fits."""
     outcomes = [honest]
     for name in oof.members:
         rest = only(oof, [other for other in oof.members if other != name])
-        outcomes.append(held_out(rest, plain_average(rest), method, metric, priors)[0])
+        outcomes.append(held_out(rest, plain_average(rest), method, metric, priors, fitted)[0])
     rows, weights = oof.rows, None if priors is None else methods.row_weights(oof.rows.labels, priors)
     drawn = bootstrap(rows.labels, outcomes, rows.units, oof.classes, weights)
     table = scores(rows.labels, outcomes, rows.folds, oof.classes, drawn, weights)

@@ -32,6 +32,7 @@ from ensemble.blend.score import (
 )
 from ensemble.errors import UserError
 from ensemble.logits import Logits
+from ensemble.progress import Show
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
@@ -100,6 +101,7 @@ def blend_run(
     priors: str | None = None,
     prune: bool = False,
     say: Callable[[str], None] = print,
+    show: Show = lambda text, done, total: None,
 ) -> BlendResult:
     """Fit `method`, directed at `metric`, on the run's OOF logits, score it by cross-fitting, and save it.
 
@@ -120,7 +122,7 @@ def blend_run(
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
     tests = read_tests(foreign, oof.rows.classes, say)
     flattered = tuple(member for member in oof.members if rundir.is_optimistic(run, member))
-    result = replace(fit_oof(oof, method, metric, shares, prune), optimistic=flattered)
+    result = replace(fit_oof(oof, method, metric, shares, prune, show), optimistic=flattered)
     facts = asdict(result)
     for key in ("name", "path", "fitted", "tests"):
         del facts[key]
@@ -140,6 +142,7 @@ def blend_files(
     prune: bool = False,
     say: Callable[[str], None] = print,
     ids: Sequence[str] | None = None,
+    show: Show = lambda text, done, total: None,
 ) -> BlendResult:
     """As `blend_run`, of foreign members alone, with no run directory and nothing saved.
 
@@ -155,7 +158,7 @@ def blend_files(
     if ids is not None:
         for member, test in tests.items():
             _test_rows(member, test, ids)
-    return replace(fit_oof(oof, method, metric, shares, prune), tests=tests)
+    return replace(fit_oof(oof, method, metric, shares, prune, show), tests=tests)
 
 
 def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -174,14 +177,21 @@ def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[
 
 
 def fit_oof(
-    oof: Oof, method: str, metric: str = "log_loss", priors: np.ndarray | None = None, prune: bool = False
+    oof: Oof,
+    method: str,
+    metric: str = "log_loss",
+    priors: np.ndarray | None = None,
+    prune: bool = False,
+    show: Show = lambda text, done, total: None,
 ) -> BlendResult:
     """Fit, cross-fit and compare; nothing is read or written. priors: (C,), see `methods.fit`. prune: see `pruned`."""
     rows, labels, classes = oof.rows, oof.rows.labels, oof.classes
     weights = None if priors is None else methods.row_weights(labels, priors)
     plain = plain_average(oof)
     mean, single = outcome(labels, geometric_mean(plain)), member_outcomes(plain, labels)
-    honest, before = held_out(oof, plain, method, metric, priors)
+    costly = len(oof.members) > 1 and method != "trees" and plain.size * len(oof.members) <= MOST_WORK
+    fitted = _counted(show, oof, costly)
+    honest, before = held_out(oof, plain, method, metric, priors, fitted)
     outcomes = [honest, mean, *single]
     drawn = bootstrap(labels, outcomes, rows.units, classes, weights)
     table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
@@ -193,21 +203,22 @@ def fit_oof(
         gains += [gain(target, table, drawn, 0, 1, "mean"), gain(target, table, drawn, 0, 2 + first, best[target])]
 
     of_views, params = fit_rows(oof, plain, method, metric, priors, np.arange(len(labels)))
-    fitted, unused = without_useless(oof, method, metric, of_views, params)
+    fitted()
+    blend, unused = without_useless(oof, method, metric, of_views, params)
     stages = {"plain mean": mean, "blend before its temperature": before, "blend": honest}
     if "inverse_temperature" not in params:
         del stages["blend before its temperature"]
     notes = methods.notes(method, metric, params)
     final = params.get("chosen", method)
     costs: dict[str, Gain] = {}
-    if len(oof.members) > 1 and method != "trees" and plain.size * len(oof.members) <= MOST_WORK:
-        costs = leave_out_costs(oof, final, metric, priors, honest)
+    if costly:
+        costs = leave_out_costs(oof, final, metric, priors, honest, fitted)
     elif len(oof.members) > 1:
         notes.append("what leaving each member out costs was not computed: it would take long here")
     return BlendResult(
         name=method,
         path=None,
-        fitted=fitted,
+        fitted=blend,
         rows=len(labels),
         folds=len(np.unique(rows.folds)),
         groups=len(np.unique(rows.units)) if rows.grouped else None,
@@ -227,7 +238,7 @@ def fit_oof(
             if len(names) > 1
         },
         unused=unused,
-        pruned=pruned(oof, final, metric, priors, honest, costs) if prune else None,
+        pruned=pruned(oof, final, metric, priors, honest, costs, _counted(show, oof, not costs)) if prune else None,
         left_out=oof.left_out,
         notes=tuple(notes),
     )
@@ -281,6 +292,22 @@ def members_table(run: Path) -> list[MemberRow]:
 def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
     """The outcome of each member by itself, from z float32 (M, N, C)."""
     return [outcome(labels, softmax(member)) for member in z]
+
+
+def _counted(show: Show, oof: Oof, costly: bool) -> Callable[[], None]:
+    """Shows how many fits are done, each time it is called: one of each fold, and one of all rows; `costly`: and again
+    of each fold without each member. (Of fewer members a fit takes less, and of the chosen method than of "auto".)"""
+    folds = max(len(np.unique(oof.rows.folds)), 2)
+    total = folds * (1 + len(oof.members) * costly) + 1
+    done = 0
+
+    def fitted() -> None:
+        nonlocal done
+        done += 1
+        show("fitting the blend", min(done, total), total)
+
+    show("fitting the blend", 0, total)
+    return fitted
 
 
 def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:

@@ -1,6 +1,6 @@
 """What a blend can do without: members and views whose loss costs no more than chance."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,11 +35,13 @@ def pruned(
     priors: np.ndarray | None,
     honest: Outcome,
     costs: Mapping[str, Gain],
+    fitted: Callable[[], None] = lambda: None,
 ) -> Pruned:
     """Leave out members, the least missed first, then views, as long as the cross-fitted score stays within one
     standard error of the whole blend's.
 
     honest: the whole blend's cross-fitted outcome. costs: as `leave_out_costs`, which is called where they are empty.
+    fitted: called after each of the fits.
     Backward elimination; each step is scored against the whole blend, so that small losses can't add up.
     """
     rows = oof.rows
@@ -47,13 +49,13 @@ def pruned(
     sign = 1 if METRICS[metric][1] else -1
 
     def loss(trial: Oof) -> tuple[float, float]:
-        other = held_out(trial, plain_average(trial), method, metric, priors)[0]
+        other = held_out(trial, plain_average(trial), method, metric, priors, fitted)[0]
         drawn = bootstrap(rows.labels, [honest, other], rows.units, oof.classes, weights, RESAMPLES)[metric]
         both = [value(metric, rows.labels, own, oof.classes, weights) for own in (honest, other)]
         return sign * (both[0] - both[1]), float((drawn[:, 0] - drawn[:, 1]).std(ddof=1))
 
     if not costs and len(oof.members) > 1:
-        costs = leave_out_costs(oof, method, metric, priors, honest)
+        costs = leave_out_costs(oof, method, metric, priors, honest, fitted)
     kept, cost, error = oof, 0.0, 0.0
     for name in sorted(costs, key=lambda member: costs[member].value):
         if len(kept.members) > 1:

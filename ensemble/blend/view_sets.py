@@ -25,6 +25,7 @@ from ensemble.blend.probabilities import softmax
 from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, outcome, scores, usable_folds
 from ensemble.blend.view_losses import Set, Work, set_mean, set_metric, set_ms, tempered
 from ensemble.errors import UserError
+from ensemble.progress import Show
 
 BASE = "identity"
 MOST_SETS, MOST_WORK = 1024, 500_000_000  # sets, and numbers in them: of more, sets are grown view by view
@@ -83,7 +84,13 @@ class ViewSearch:
     notes: tuple[str, ...]
 
 
-def search_views(oof: Oof, pass_ms: np.ndarray, once_ms: float, metric: str = "log_loss") -> ViewSearch:
+def search_views(
+    oof: Oof,
+    pass_ms: np.ndarray,
+    once_ms: float,
+    metric: str = "log_loss",
+    show: Show = lambda text, done, total: None,
+) -> ViewSearch:
     """The cheapest set of views whose size's cross-fitted score is within one standard error of the best size's.
 
     pass_ms: float64 (M, V), milliseconds an image of each member and view; once_ms: what an image costs once, whatever
@@ -111,7 +118,10 @@ def search_views(oof: Oof, pass_ms: np.ndarray, once_ms: float, metric: str = "l
     runs += [partial(_of_size, work, size) for size in range(1, count + 1)]
     runs += [partial(_probabilities, work, own) for own in [_with((base,), v) for v in others] + [(v,) for v in others]]
     runs += [partial(_whole, work)]
-    outcomes = [outcome(labels, cross_fit(run, work.folds, work.units)) for run in runs]
+    outcomes = []
+    for number, run in enumerate(runs):
+        show("comparing the sets of views", number, len(runs))
+        outcomes.append(outcome(labels, cross_fit(run, work.folds, work.units)))
     drawn = bootstrap(labels, outcomes, work.units, oof.classes)
     table = scores(labels, outcomes, work.folds, oof.classes, drawn)
     gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in TARGETS} for s in range(len(runs))]

@@ -6,8 +6,8 @@ import sys
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, look, predict, train
-from ensemble.errors import RunFailure, UserError
+from ensemble.cli import blend, look, overview, predict, report, train
+from ensemble.cli.session import ending, print_document
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,16 +17,22 @@ def ens() -> None:
 
     \b
     ens demo                       see all of it work, in three minutes
+    ens check DATA                 what is wrong with your images?
     ens init DATA -o mine.toml     look at your images, write an experiment file
     ens train-folds mine.toml      k folds x every backbone
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
+    ens report RUN                 one page on all of it
+    ens relabel RUN                which labels may be wrong?
     ens compare RUN RUN            which recipe is really better?
+    ens runs DIR                   all runs: scores, costs, what differs
+    ens submissions RUN            what was submitted, and what the board said
     """
 
 
 for command in (
+    look.check,
     look.init,
     train.train_folds,
     blend.blend_command,
@@ -34,6 +40,10 @@ for command in (
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,
+    report.report,
+    report.relabel,
+    overview.runs,
+    overview.submissions,
     train.demo,
     look.cache,
 ):
@@ -41,21 +51,19 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends with status 2, a failure with 1, each with one line and no traceback."""
+    """Entry point: a user's mistake ends with status 2, a failure with 1, Ctrl-C with 130, each with one line and no
+    traceback."""
     try:
         ens(standalone_mode=False)
-    except UserError as error:
-        click.echo(f"ens: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
+    except click.UsageError as error:  # no command has begun
         error.show()
+        if "--json" in sys.argv:
+            document = {"command": error.ctx.info_name if error.ctx else None, "ens": __version__, "result": None}
+            print_document({**document, "said": []}, error.format_message(), sys.stdout)
         sys.exit(2)
-    except RunFailure as error:
-        click.echo(f"ens: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"ens: {error.filename}: {error.strerror}" if error.filename else f"ens: {error}", err=True)
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("ens: stopped (train-folds, tta-oof, tta-predict and demo go on where they were)", err=True)
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        known = ending(error)
+        if known is None:
+            raise
+        click.echo(f"ens: {known[0]}", err=True)
+        sys.exit(known[1])

@@ -1,15 +1,21 @@
 """`ens blend`, `ens compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, METRIC, names, say
+from ensemble import rundir
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
+from ensemble.cli.overview import recorded, require_apart
+from ensemble.cli.session import session
 from ensemble.errors import UserError
 
 if TYPE_CHECKING:
-    from ensemble.blend import ForeignFiles
+    from ensemble.blend import BlendResult, ForeignFiles
+
+
+OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losses", "Block.folds"}
 
 
 @click.command("blend")
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
 @click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
+@JSON
 def blend_command(
     run: Path | None,
     method: str,
@@ -54,6 +61,7 @@ def blend_command(
     labels: Path | None,
     output: Path | None,
     sample_submission: Path | None,
+    as_json: bool,
 ) -> None:
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
 
@@ -62,52 +70,68 @@ def blend_command(
 
     Example: ens blend runs/digits --method vote
     """
-    from ensemble import blend, tables
+    with session(as_json, run) as told:
+        from ensemble import blend, tables
+        from ensemble.progress import progress
 
-    foreign = [_foreign(text) for text in added]
-    if (run is None) == (labels is None):
-        raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
-    if run is not None:
-        for option, given in (("--apply", output), ("--sample-submission", sample_submission)):
-            if given is not None:
-                raise UserError(
-                    f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
+        foreign = [_foreign(text) for text in added]
+        if (run is None) == (labels is None):
+            raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
+        if run is not None:
+            for option, given in (("--apply", output), ("--sample-submission", sample_submission)):
+                if given is not None:
+                    raise UserError(
+                        f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
+                    )
+            with progress() as show:
+                result = blend.blend_run(
+                    run, method, metric, name, names(views), names(members), foreign, priors, prune, told.say, show
                 )
-        result = blend.blend_run(run, method, metric, name, names(views), names(members), foreign, priors, prune, say)
+            tables.show_details(result)
+            tables.show_blend(result)
+            told.answer(_plain(result))
+            told.say(f"saved {result.path}")
+            return
+        assert labels is not None
+        for option, text in (("--name", name), ("--members", members), ("--views", views)):
+            if text is not None:
+                raise UserError(
+                    f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved"
+                )
+        if output is not None:
+            require_apart(output, rundir.submissions_csv(output.parent))
+        if sample_submission is not None and output is None:
+            raise UserError("--sample-submission goes with --apply, which names the CSV to write")
+        lacking = [own.name for own in foreign if own.test is None]
+        if output is not None and lacking:
+            raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
+        sample = None
+        if sample_submission is not None:
+            from ensemble.tta.submission import read_sample
+
+            sample = read_sample(sample_submission)
+        wanted = None if sample is None else sample.ids
+        with progress() as show:
+            result = blend.blend_files(labels, foreign, method, metric, priors, prune, told.say, wanted, show)
         tables.show_details(result)
         tables.show_blend(result)
-        click.echo(f"saved {result.path}")
-        return
-    assert labels is not None
-    for option, text in (("--name", name), ("--members", members), ("--views", views)):
-        if text is not None:
-            raise UserError(f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved")
-    if sample_submission is not None and output is None:
-        raise UserError("--sample-submission goes with --apply, which names the CSV to write")
-    lacking = [own.name for own in foreign if own.test is None]
-    if output is not None and lacking:
-        raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
-    sample = None
-    if sample_submission is not None:
-        from ensemble.tta.submission import read_sample
+        told.answer(_plain(result))
+        if output is not None:
+            from ensemble.tta.submission import arrange, write_submission
 
-        sample = read_sample(sample_submission)
-    wanted = None if sample is None else sample.ids
-    result = blend.blend_files(labels, foreign, method, metric, priors, prune, say, wanted)
-    tables.show_details(result)
-    tables.show_blend(result)
-    if output is not None:
-        from ensemble.tta.submission import arrange, write_submission
-
-        ids, probabilities = blend.apply_files(result, wanted)
-        table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
-        write_submission(output, table)
-        click.echo(f"wrote {output} ({said})")
+            ids, probabilities = blend.apply_files(result, wanted)
+            table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
+            write_submission(output, table)
+            told.answer({**_plain(result), "submission": str(output), "said": said})
+            told.say(f"wrote {output} ({said})")
+            facts = {"blend": method, "members": ",".join(result.fitted.members), "rows": len(ids)}
+            recorded(rundir.submissions_csv(output.parent), output, facts, result.blend, told.say)
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", type=FOLDER_OR_FILE, nargs=-1, required=True)
-def compare(runs: tuple[Path, ...]) -> None:
+@JSON
+def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     """Say which recipe is really better, on the same out-of-fold rows, with paired intervals.
 
     RUN is a run directory, for all its finished members, or one member, RUN/MEMBER. The first is the baseline. Members
@@ -115,9 +139,26 @@ def compare(runs: tuple[Path, ...]) -> None:
 
     Example: ens compare runs/a runs/b
     """
-    from ensemble import blend, tables
+    with session(as_json) as told:
+        from ensemble import blend, tables
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
 
-    tables.show_comparison(blend.compare(runs))
+        with progress() as show:
+            result = blend.compare(runs, show)
+        tables.show_comparison(result)
+        verdicts = [{"verdict": tables.verdict(block)} for block in result.blocks]
+        answer = plain(result, OF_EVERY_ROW)
+        answer["blocks"] = [own | lines for own, lines in zip(answer["blocks"], verdicts, strict=True)]
+        told.answer(answer | {"rows": len(result.labels)})
+
+
+def _plain(result: "BlendResult") -> dict[str, Any]:
+    from ensemble.cli.plain import plain
+
+    fitted = result.fitted
+    own = plain(result, ("fitted", "tests"))
+    return {**own, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
 
 
 def _foreign(text: str) -> "ForeignFiles":

@@ -1,10 +1,69 @@
-"""`ens init`, `ens cache`: before training."""
+"""`ens check`, `ens init`, `ens cache`: before training."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE
+from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.session import session
+
+
+@click.command()
+@click.argument("data", metavar="DATA|FILE", type=FOLDER_OR_FILE)
+@click.option(
+    "--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict: leaks, and how they differ."
+)
+@click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids to compare with the test images.")
+@click.option(
+    "--fix",
+    is_flag=False,
+    flag_value="cleaned.csv",
+    type=FOLDER_OR_FILE,
+    help="Write a cleaned table to train on, and beside it what left and why. Images stay as they are. "
+    "[alone: cleaned.csv]",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "note", "never"]),
+    default="error",
+    show_default=True,
+    help="The least finding that ends with status 1.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER_OR_FILE,
+    help="Where all findings go. [default: audit.json, in the run if there is one]",
+)
+@JSON
+def check(
+    data: Path,
+    test: Path | None,
+    sample_submission: Path | None,
+    fix: Path | None,
+    fail_on: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what is wrong with labelled images, or odd: broken files, copies, labels, leaks, shortcuts, shift.
+
+    DATA is a folder of class folders, a CSV or a Parquet file; FILE is an experiment, with the folds of its run.
+
+    Example: ens check data/art/train --test data/art/test
+    """
+    with session(as_json) as told:
+        from ensemble import tables
+        from ensemble.audit.check import check as audit
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
+
+        with progress() as show:
+            found = audit(data, test, sample_submission, fix, output, show, told.say)
+        tables.show_audit(found)
+        told.answer(plain(found.findings))
+        if found.fails(fail_on):
+            sys.exit(1)
 
 
 @click.command()
@@ -14,7 +73,8 @@ from ensemble.cli.options import FOLDER_OR_FILE
 @click.option(
     "-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True, help="The file to write."
 )
-def init(data: Path, test: Path | None, sample_submission: Path | None, output: Path) -> None:
+@JSON
+def init(data: Path, test: Path | None, sample_submission: Path | None, output: Path, as_json: bool) -> None:
     """Look at labelled images and write an experiment file for them.
 
     DATA is a folder of class folders, a CSV or a Parquet file.
@@ -23,31 +83,40 @@ def init(data: Path, test: Path | None, sample_submission: Path | None, output: 
     """
     from ensemble.init import init as write_experiment
 
-    for line in write_experiment(data, test, sample_submission, output):
-        click.echo(line)
+    with session(as_json) as told:
+        for line in write_experiment(data, test, sample_submission, output):
+            told.say(line)
+        told.answer({"experiment": str(output)})
 
 
 @click.command()
 @click.option("--folder", type=FOLDER_OR_FILE, help='Folder of the cache. [default: that of data.cache = "auto"]')
 @click.option("--clear", is_flag=True, help="Remove all decoded pixels; they are made anew when they are needed.")
-def cache(folder: Path | None, clear: bool) -> None:
+@JSON
+def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
     """List the decoded pixels that are kept on disk, or remove them.
 
     Example: ens cache
     """
     import time
 
+    from ensemble.cli.plain import plain
     from ensemble.data import cache as pixels
     from ensemble.data.shards import size
 
-    folder = folder or pixels.cache_folder("auto")
-    if clear:
-        click.echo(f"{folder}: removed {size(pixels.clear(folder))}")
-        return
-    rows = pixels.summary(folder)
-    click.echo(f"{folder}: {size(sum(row.bytes for row in rows))} of decoded pixels")
-    if rows:
-        click.echo("  images     size   last used  decoding")
-    for row in rows:
-        day = time.strftime("%Y-%m-%d", time.localtime(row.used))
-        click.echo(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")
+    with session(as_json) as told:
+        folder = folder or pixels.cache_folder("auto")
+        if clear:
+            removed = pixels.clear(folder)
+            told.say(f"{folder}: removed {size(removed)}")
+            told.answer({"folder": str(folder), "removed_bytes": removed})
+            return
+        rows = pixels.summary(folder)
+        total = sum(row.bytes for row in rows)
+        told.answer({"folder": str(folder), "bytes": total, "kept": plain(rows)})
+        told.say(f"{folder}: {size(total)} of decoded pixels")
+        if rows:
+            told.say("  images     size   last used  decoding")
+        for row in rows:
+            day = time.strftime("%Y-%m-%d", time.localtime(row.used))
+            told.say(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")

@@ -12,11 +12,9 @@ METRIC = click.option(
     show_default=True,
     help="What it is directed at.",
 )
-
-
-def say(line: str) -> None:
-    """Print a line at once. Not click.echo: that writes past rich, into the middle of a live progress bar."""
-    print(line, flush=True)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."
+)
 
 
 def names(text: str | None) -> list[str] | None:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, METRIC, names, say
+from ensemble import rundir
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
+from ensemble.cli.overview import recorded, require_apart
+from ensemble.cli.session import session
 
 
 @click.command()
@@ -24,6 +27,7 @@ from ensemble.cli.options import FOLDER_OR_FILE, METRIC, names, say
 @click.option(
     "-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True, help="The CSV to write."
 )
+@JSON
 def tta_predict(
     run: Path,
     images: Path,
@@ -33,6 +37,7 @@ def tta_predict(
     form: str | None,
     on_bad: str,
     output: Path,
+    as_json: bool,
 ) -> None:
     """Predict IMAGES (a folder or a table) with all fold models of a RUN and a blend of them.
 
@@ -41,50 +46,69 @@ def tta_predict(
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
-    from ensemble.progress import progress
-    from ensemble.tta import run as tta
+    with session(as_json, run) as told:
+        from ensemble import ledger
+        from ensemble.blend import load_blend
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
+        from ensemble.tta import run as tta
 
-    with progress() as show:
-        made = tta.tta_predict(
-            run, images, output, show, blend_name, names(views), sample_submission, form, say, on_bad
-        )
-    click.echo(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+        book = rundir.submissions_csv(run)
+        require_apart(output, book)
+        with progress() as show:
+            made = tta.tta_predict(
+                run, images, output, show, blend_name, names(views), sample_submission, form, told.say, on_bad
+            )
+        name = tta.choose_blend(run, blend_name)
+        told.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
+        told.say(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+        fitted = load_blend(run, name)
+        facts = {"run": run, "blend": name, "views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
+        facts |= {"images": images, "rows": len(made.ids)}
+        recorded(book, made.submission, facts, ledger.scores_of(run, name), told.say)
 
 
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--views", required=True, help="Views or named sets to add, comma-separated: --views d4,scale1.15")
-def tta_oof(run: Path, views: str) -> None:
+@JSON
+def tta_oof(run: Path, views: str, as_json: bool) -> None:
     """Add out-of-fold logits under more views to a RUN that is trained, so that a blend can weigh them.
 
     Each row's come from the network that never saw it. Nothing is trained again.
 
     Example: ens tta-oof runs/art --views d4,scale1.15
     """
-    from ensemble.progress import progress
-    from ensemble.tta import oof
+    with session(as_json, run) as told:
+        from ensemble.progress import progress
+        from ensemble.tta import oof
 
-    with progress() as show:
-        members = oof.add_views(run, names(views) or [], show, say)
-    click.echo(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
+        with progress() as show:
+            members = oof.add_views(run, names(views) or [], show, told.say)
+        told.answer({"members": members})
+        told.say(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
 
 
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--views", help="Views or named sets to try beside those that are there; added first.")
 @METRIC
-def tta_search(run: Path, views: str | None, metric: str) -> None:
+@JSON
+def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None:
     """Find the smallest set of views that is worth its cost, and name those that hurt.
 
     Scores are out of fold, and of sets that were chosen on the other folds; costs are measured on this machine.
 
     Example: ens tta-search runs/art --views d4
     """
-    from ensemble import tables
-    from ensemble.progress import progress
-    from ensemble.tta import search
+    with session(as_json, run) as told:
+        from ensemble import tables
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
+        from ensemble.tta import search
 
-    with progress() as show:
-        found, path = search.tta_search(run, names(views), metric, show, say)
-    tables.show_view_search(found)
-    click.echo(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")
+        with progress() as show:
+            found, path = search.tta_search(run, names(views), metric, show, told.say)
+        tables.show_view_search(found)
+        told.answer({**plain(found), "path": str(path)})
+        told.say(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")

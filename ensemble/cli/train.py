@@ -4,14 +4,16 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, say
+from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.session import session
 from ensemble.errors import RunFailure
 
 
 @click.command()
 @click.argument("file", type=FOLDER_OR_FILE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key: --set train.epochs=3")
-def train_folds(file: Path, changes: tuple[str, ...]) -> None:
+@JSON
+def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     """Train every backbone of an experiment FILE on every fold.
 
     Finished folds are skipped and an unfinished one goes on from its last epoch, so the same command resumes a run
@@ -20,26 +22,35 @@ def train_folds(file: Path, changes: tuple[str, ...]) -> None:
     Example: ens train-folds configs/digits.toml
     """
     from ensemble import blend, tables
+    from ensemble.cli.plain import plain
     from ensemble.config import load_config
-    from ensemble.progress import progress
-    from ensemble.train import jobs
 
-    config = load_config(file, changes)
-    with progress() as show:
-        failures = jobs.train_folds(config, show, say)
-    tables.show_members(blend.members_table(config.run))
-    if failures:
-        raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
-    click.echo(f"next: ens blend {config.run} --method stack")
+    with session(as_json) as told:
+        config = load_config(file, changes)
+        told.in_run(config.run)
+        from ensemble.progress import progress
+        from ensemble.train import jobs
+
+        with progress() as show:
+            failures = jobs.train_folds(config, show, told.say)
+        rows = blend.members_table(config.run)
+        tables.show_members(rows)
+        told.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
+        if failures:
+            raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
+        told.say(f"next: ens blend {config.run} --method stack")
 
 
 @click.command()
 @click.argument("folder", type=FOLDER_OR_FILE, default="ens-demo")
-def demo(folder: Path) -> None:
+@JSON
+def demo(folder: Path, as_json: bool) -> None:
     """Run the whole way on scikit-learn's handwritten digits, into FOLDER (ens-demo). Needs no download.
 
     Example: ens demo
     """
-    from ensemble import demo as digits
+    with session(as_json) as told:
+        from ensemble import demo as digits
 
-    digits.run_demo(folder, say)
+        told.in_run(folder / "run")
+        told.answer({"run": str(folder / "run"), "held_out": digits.run_demo(folder, told.say)})

@@ -20,7 +20,6 @@ import numpy as np
 from ensemble.data import shards
 from ensemble.data.pixels import MAX_ASPECT, Decoding, decode_each, read, shape
 from ensemble.data.shards import Shard, size
-from ensemble.device import one_thread_each
 from ensemble.errors import UserError
 
 Show = Callable[[str, float, float], None]
@@ -166,6 +165,8 @@ def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> li
 
 def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results in order, worked out on all cores (PIL lets go of the interpreter lock), a few ahead of the reader."""
+    from ensemble.device import one_thread_each  # loads torch, which listing and clearing the cache do without
+
     cores = os.cpu_count() or 1
     waiting: deque[Future[Result]] = deque()
     with one_thread_each(cores) as pool:

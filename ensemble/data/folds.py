@@ -108,6 +108,13 @@ def check_own_folds(folds: np.ndarray, groups: np.ndarray | None, ids: np.ndarra
         )
 
 
+def across(folds: np.ndarray, groups: np.ndarray) -> int:
+    """How many groups stand in two folds or more."""
+    order = np.argsort(groups, kind="stable")
+    split = (groups[order][1:] == groups[order][:-1]) & (folds[order][1:] != folds[order][:-1])
+    return len(np.unique(groups[order][1:][split]))
+
+
 def write_folds(run: Path, samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> None:
     """Write folds.csv (id, label, fold and, where there are any, group) and classes.json."""
     assert samples.labels is not None

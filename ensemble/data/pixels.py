@@ -176,7 +176,7 @@ def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.nd
     for how in hows:
         with _opened(path, data, how) as file:
             if file.size not in upright:
-                upright[file.size] = _rgb(ImageOps.exif_transpose(file))
+                upright[file.size] = rgb(ImageOps.exif_transpose(file))
             images.append(_cut_and_scaled(upright[file.size], how))
     return images
 
@@ -185,7 +185,7 @@ def decode_image(image: Image.Image, how: Decoding) -> np.ndarray:
     """An image that is in memory as `decode` gives it for a file: the same bytes for any format but JPEG, which a file
     may have decoded at a lower scale. Raises UserError for pixels that have no known scale."""
     with _naming(Path(getattr(image, "filename", "") or "image in memory")):
-        return _cut_and_scaled(_rgb(ImageOps.exif_transpose(image)), how)
+        return _cut_and_scaled(rgb(ImageOps.exif_transpose(image)), how)
 
 
 def shape(path: Path, how: Decoding, upright: bool = True) -> tuple[int, int]:
@@ -291,7 +291,8 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: 16 bits are scaled, transparent pixels laid on white. Raises ValueError for 32-bit floats."""
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no known scale: save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion clips at 255 instead of scaling

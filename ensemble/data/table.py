@@ -27,6 +27,7 @@ class Samples:
     groups: str (N,) or None; rows of one group stay on one side of every fold.
     folds: int64 (N,) or None, the user's own; -1 for rows never validated.
     weights: float64 (N,) or None, finite and 0 or more: how much a row counts in the training loss.
+    corrections: how many labels `corrections.corrected` changed and how many rows it dropped, or None.
     """
 
     ids: np.ndarray
@@ -36,6 +37,7 @@ class Samples:
     groups: np.ndarray | None = None
     folds: np.ndarray | None = None
     weights: np.ndarray | None = None
+    corrections: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,16 +1,21 @@
 """What the commands print."""
 
+from ensemble.tables.audit import show_audit
 from ensemble.tables.blend import show_blend, show_details
 from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
+from ensemble.tables.runs import show_runs, show_submissions
 from ensemble.tables.views import show_view_search
 
 __all__ = [
+    "show_audit",
     "show_blend",
     "show_comparison",
     "show_details",
     "show_held_out",
     "show_members",
+    "show_runs",
+    "show_submissions",
     "show_view_search",
     "verdict",
 ]

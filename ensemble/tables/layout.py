@@ -42,5 +42,6 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
     title, table.title = table.title, None  # rich would wrap it at the table's width
-    console.print(title, highlight=False, markup=False)
+    if title:
+        console.print(title, highlight=False, markup=False)
     console.print(table)

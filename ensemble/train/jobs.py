@@ -17,7 +17,9 @@ from ensemble.data.table import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.progress import Show, duration
+from ensemble.stop import safe_points
 from ensemble.train.clock import Clock
+from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
@@ -46,14 +48,15 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
-    samples, groups = read_data(config, say)
+    samples = read_data(config, say)
     expand(config.tta.views)  # a misspelt view is said first: it takes no network
     expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
-    for backbone in config.backbone:
+    for number, backbone in enumerate(config.backbone):
+        show("trying the backbones", number, len(config.backbone))
         if unfinished(config, backbone, expected):
             check_backbone(config, backbone, len(samples.classes))
         tested_views(config, backbone)
-    folds = open_run(config, samples, groups)
+    folds = open_run(config, samples, show, say)
     count = int(folds.max()) + 1
     for backbone in config.backbone:
         open_member(config, backbone, samples.ids, folds, say)
@@ -68,36 +71,39 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     say(f"{len(samples)} images, {len(samples.classes)} classes; {counts}; on {device}")
     if not jobs:
         return []
-    opened: Opened = {}
-    if config.data.cache != "off":
-        preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
-        hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
-        opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
-        check_contents(config.run, digests(samples.paths, cache_folder(config.data.cache) / "digests", show), say)
-    trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
-    places = slots(config.workers, device, len(trained))
-    failures: list[str] = []
-    rates: dict[str, float] = {}
-    for backbone in todo:
-        try:
-            rates |= prepare(config, backbone, samples, folds, opened, device, places, show, say)
-        except (RunFailure, RuntimeError) as error:
-            if not isinstance(error, RunFailure) and not is_out_of_memory(error):
-                raise
-            reason = str(error) if isinstance(error, RunFailure) else "out of memory; lower tta.batch_size"
-            failures.append(f"{backbone.name}: {reason}")
-            say(f"failed: {failures[-1]}")
-            trained = [job for job in trained if job[0] != backbone.name]
-    if not trained:
+    every = [(backbone.name, fold) for backbone in config.backbone for fold in range(count)]
+    running = Running()
+    with safe_points(partial(wait_for, running), partial(kept, config.run, every, running)) as asked:
+        opened: Opened = {}
+        if config.data.cache != "off":
+            preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
+            hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
+            opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
+            check_contents(config.run, digests(samples.paths, cache_folder(config.data.cache) / "digests", show), say)
+        trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
+        places = slots(config.workers, device, len(trained))
+        failures: list[str] = []
+        rates: dict[str, float] = {}
+        for backbone in todo:
+            try:
+                rates |= prepare(config, backbone, samples, folds, opened, device, places, show, say)
+            except (RunFailure, RuntimeError) as error:
+                if not isinstance(error, RunFailure) and not is_out_of_memory(error):
+                    raise
+                reason = str(error) if isinstance(error, RunFailure) else "out of memory; lower tta.batch_size"
+                failures.append(f"{backbone.name}: {reason}")
+                say(f"failed: {failures[-1]}")
+                trained = [job for job in trained if job[0] != backbone.name]
+        if not trained:
+            return failures
+        clock = Clock({job: _images(config, job, folds) for job in trained}, rates, len(places))
+        say(f"{len(trained)} jobs to train, {len(places)} at a time: about {duration(clock.remaining())}")
+        failures += _train(config, samples, folds, trained, places, opened, clock, running, asked, show, say)
+        for backbone in todo:
+            line = enough_epochs(config.run, backbone.name)
+            if line is not None:
+                say(line)
         return failures
-    clock = Clock({job: _images(config, job, folds) for job in trained}, rates, len(places))
-    say(f"{len(trained)} jobs to train, {len(places)} at a time: about {duration(clock.remaining())}")
-    failures += _train(config, samples, folds, trained, places, opened, clock, show, say)
-    for backbone in todo:
-        line = enough_epochs(config.run, backbone.name)
-        if line is not None:
-            say(line)
-    return failures
 
 
 def _train(
@@ -108,22 +114,37 @@ def _train(
     places: Sequence[Slot],
     opened: Opened,
     clock: Clock,
+    running: Running,
+    asked: Callable[[], bool],
     show: Show,
     say: Say,
 ) -> list[str]:
     """Run the jobs and pass on what they tell; those that another process is at are tried once more at the end."""
     failures: list[str] = []
     held: list[Job] = []
+    for job in jobs:
+        settings = train_settings(config, named(config, job[0]))
+        rows = int((folds != job[1]).sum())
+        running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, rows)
+        running.images[job] = rows // running.batches[job] * running.batches[job]
 
     def heard(job: Job, kind: str, *rest: Any) -> None:
+        hear(job, kind, *rest)
+        if asked() and may_end(running):
+            raise KeyboardInterrupt
+
+    def hear(job: Job, kind: str, *rest: Any) -> None:
         name = f"{job[0]} fold {job[1]}"
         if kind == "progress":
             clock.report(show, job, *rest)
+            running.left[job] = rest[-1]
+            running.rates.update(clock.rates())
             return
         if kind == "said":
             say(rest[0])
             return
         clock.left[job] = 0
+        running.left.pop(job, None)
         if kind == "done":
             say(f"{name}: done in {duration(rest[0])}")
         elif kind == "held":

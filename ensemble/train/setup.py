@@ -15,62 +15,71 @@ import torch
 
 import ensemble
 from ensemble import backbones, rundir, weights
-from ensemble.config import Backbone, Config, Train, to_toml, train_settings
-from ensemble.data.folds import check_classes, check_own_folds, copies, joined, make_folds, read_folds, write_folds
+from ensemble.config import Backbone, Config, Folds, Train, to_toml, train_settings
+from ensemble.data.folds import across, check_classes, check_own_folds, make_folds, read_folds, write_folds
+from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Preprocess
-from ensemble.data.table import Samples, read_samples
+from ensemble.data.table import Samples
+from ensemble.data.ties import exact_groups, near_groups
 from ensemble.device import choose_device
 from ensemble.errors import UserError
+from ensemble.progress import Show
 
 Say = Callable[[str], None]
 
-
-def read_data(config: Config, say: Say) -> tuple[Samples, np.ndarray | None]:
-    """The labelled samples, and their groups with copies of one file joined. Says what it joined."""
-    data = config.data
-    samples = read_samples(
-        data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
-    )
-    assert samples.labels is not None
-    first = copies(samples.paths)
-    copied = np.flatnonzero(first != np.arange(len(first)))
-    if len(copied):
-        say(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
-    clash = copied[samples.labels[copied] != samples.labels[first[copied]]]
-    if len(clash):
-        pair = f"{str(samples.ids[clash[0]])!r} and {str(samples.ids[first[clash[0]]])!r}"
-        say(f"warning: {len(clash)} copies carry another label than their original, the first are {pair}")
-    return samples, joined(samples.groups, first)
+# Northcutt et al., "Pervasive label errors in test sets destabilize machine learning benchmarks" (NeurIPS 2021): which
+# model seems best changes with the labels that are corrected.
+FLATTERED = "labels that were changed because networks disagreed with them flatter the scores out of fold"
+CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in provenance.json
 
 
-def open_run(config: Config, samples: Samples, groups: np.ndarray | None) -> np.ndarray:
-    """The run's folds, int8 (N,): those on disk, or new ones. Raises UserError if the run on disk is another one."""
+def read_data(config: Config, say: Say) -> Samples:
+    """The labelled samples, corrected. Says how many were."""
+    samples = read_labelled(config)
+    if samples.corrections is not None:
+        changed, dropped = samples.corrections
+        labels, rows = "label" if changed == 1 else "labels", "row" if dropped == 1 else "rows"
+        say(f"{changed} {labels} changed, {dropped} {rows} dropped by {config.data.relabel}; {FLATTERED}")
+    return samples
+
+
+def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarray:
+    """The run's folds, int8 (N,): those on disk, or new ones, in which copies of one picture share a fold. Raises
+    UserError if the run on disk is another one."""
     assert samples.labels is not None
     run = config.run
+    corrections = samples.corrections or (0, 0)
     facts = {
         "seed": config.seed,
         "folds": config.folds.model_dump(mode="json"),
         "group": config.data.group,
         "classes": list(samples.classes),
+        "relabel": dict(zip(CORRECTED, corrections, strict=True)) if any(corrections) else None,
         "data fingerprint": samples.fingerprint(),
     }
     if rundir.is_begun(run):
         held = rundir.read_json(rundir.provenance_json(run))["facts"]
+        held["folds"] = Folds().model_dump(mode="json") | held["folds"]  # it may be older than one of the keys
         for key, value in facts.items():
-            if held[key] != value:
+            if held.get(key) != value:
                 raise UserError(
-                    f"{run}: holds a run with another {key} ({_short(held[key])}; now {_short(value)}): "
+                    f"{run}: holds a run with another {key} ({_short(held.get(key))}; now {_short(value)}): "
                     "set it back, or give this run a directory of its own (run = ...)"
                 )
         rundir.write_text(rundir.config_toml(run), to_toml(config))  # as last used: a backbone may be new
         table = read_folds(run).set_index("id")
         return np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
+    groups = exact_groups(samples, say)
     if samples.folds is not None:
         folds = samples.folds.astype(np.int8)
         check_own_folds(folds, groups, samples.ids)
         check_classes(folds, samples.labels, samples.classes, f"spread it in column {config.folds.fold!r}")
-    else:
+    if config.folds.near_copies:
+        groups = near_groups(samples, groups, config.data.cache, show, say)
+    if samples.folds is None:
         folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
+    elif groups is not None and (split := across(folds, groups)):
+        say(f"warning: {split} sets of near copies stand in two or more of your own folds, which flatters their scores")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -69,23 +69,25 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
     retried: set[Job] = set()
     workers: dict[Connection, tuple[SpawnProcess, Slot, Job]] = {}
 
-    def start(slot: Slot) -> None:
+    def start(slot: Slot) -> Connection:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, slot, work), daemon=True)
-        with _ctrl_c_put_off():
+        process = context.Process(target=_serve, args=(theirs, slot), daemon=True)
+        with _signals_put_off():
             process.start()
+            workers[ours] = (process, slot, waiting.pop(0))
         theirs.close()
-        give(ours, process, slot)
+        return ours
 
-    def give(pipe: Connection, process: SpawnProcess, slot: Slot) -> None:
-        workers[pipe] = (process, slot, waiting.pop(0))
+    def give(pipe: Connection, *first: Work) -> None:
         with suppress(OSError):  # it has died meanwhile: the end of its pipe is read next
-            pipe.send(workers[pipe][2])
+            for message in (*first, workers[pipe][2]):
+                pipe.send(message)
 
     try:
-        for slot in places:
-            if waiting:
-                start(slot)
+        # `work` holds all rows, more than a pipe takes before a process reads, which is after its imports: it is sent
+        # when all are starting, so that they start side by side and Ctrl-C is not put off for so long.
+        for ours in [start(slot) for slot in places[: len(waiting)]]:
+            give(ours, work)
         while workers:
             for pipe in wait(list(workers)):
                 assert isinstance(pipe, Connection)
@@ -102,7 +104,7 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
                         retried.add(job)
                         waiting.insert(0, job)
                     if waiting:
-                        start(slot)
+                        give(start(slot), work)
                     continue
                 if message[0] == "raised":
                     raise message[1]
@@ -110,34 +112,37 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
                     heard(job, *message)
                 else:
                     if waiting:
-                        give(pipe, process, slot)
+                        workers[pipe] = (process, slot, waiting.pop(0))
+                        give(pipe)
                     else:
                         del workers[pipe]
                         pipe.close()
                         process.join()
     finally:
         for pipe, (process, _, _) in workers.items():
-            process.terminate()
+            process.kill()  # it hears nothing else, and what it wrote is whole
             process.join()
             pipe.close()
 
 
 @contextmanager
-def _ctrl_c_put_off() -> Iterator[None]:
-    """Processes that are started meanwhile never hear it, from their first import on: only their parent does."""
+def _signals_put_off() -> Iterator[None]:
+    """Processes that are started meanwhile never hear Ctrl-C and SIGTERM, from their first import on: only their parent
+    does."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, slot: Slot, work: Callable[[Job, Slot, Tell], None]) -> None:
-    """A worker: take jobs until the pipe is closed; end at once when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent sees to its workers
+def _serve(pipe: Connection, slot: Slot) -> None:
+    """A worker: take what to do, and jobs until the pipe is closed; end at once when the parent does."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the parent sees to its workers
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -147,8 +152,10 @@ def _serve(pipe: Connection, slot: Slot, work: Callable[[Job, Slot, Tell], None]
 
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
     torch.set_num_threads(slot.threads)
+    work: Work | None = None
     while True:
         try:
+            work = work or pipe.recv()
             job = pipe.recv()
         except EOFError:
             return

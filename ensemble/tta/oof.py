@@ -12,12 +12,14 @@ from ensemble import rundir
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
 from ensemble.config import Config, load_config
 from ensemble.data.cache import cache_folder, open_pixels
+from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Decoding, Files, Pixels, load_preprocess
-from ensemble.data.table import Samples, read_samples
+from ensemble.data.table import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.logits import Logits, load_logits
 from ensemble.progress import Show
+from ensemble.stop import safe_points
 from ensemble.tta.member import fold_forwards, load_member
 from ensemble.tta.predict import Group, batch_rows, decodings, forward_views, geometry
 from ensemble.tta.views import check_views, expand
@@ -65,7 +67,7 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
     passes = sum(int((rows.folds == fold).sum()) * len(lacking[name, fold]) for name in todo for fold in numbers)
     new = tuple(dict.fromkeys(view for own in lacking.values() for view in own))
     say(f"{len(rows.ids)} images, {len(todo)} members, new views {', '.join(new)}; on {device}")
-    done = 0.0
+    done, added = 0.0, sum(not own for own in lacking.values())
 
     def told(images: float, views: int) -> None:
         nonlocal done
@@ -73,11 +75,15 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
         show("out-of-fold logits of new views", done, passes)
 
     batch = batch_rows(config.tta.batch_size, device)
-    for name in todo:
-        member = load_member(run, name, len(rows.classes), len(numbers), device)
-        for fold, forward in enumerate(fold_forwards(member)):
-            directory = rundir.fold_dir(run, name, fold)
-            if lacking[name, fold]:
+    at_hand = ""
+    with safe_points(lambda: at_hand, lambda: f"the new views of {added} of {len(lacking)} folds") as asked:
+        for name in todo:
+            member = load_member(run, name, len(rows.classes), len(numbers), device)
+            for fold, forward in enumerate(fold_forwards(member)):
+                if not lacking[name, fold]:
+                    continue
+                at_hand = f"fold {fold} of {name}"
+                directory = rundir.fold_dir(run, name, fold)
                 with FileLock(rundir.lock_file(directory)):  # another process may add views, or train the fold again
                     kept = fold_logits(directory)
                     own = tuple(view for view in lacking[name, fold] if view not in kept.views)
@@ -85,6 +91,9 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
                         group = Group(member.preprocess, own, (forward,))
                         values = _logits(group, pixels, where[_positions(rows, kept.ids)], batch, device, told)
                         _add(directory, kept, own, values)
+                added += 1
+                if asked():
+                    raise KeyboardInterrupt
     return members
 
 
@@ -122,13 +131,10 @@ def _add(directory: Path, kept: Logits, views: tuple[str, ...], values: np.ndarr
 
 def run_samples(config: Config, run: Path) -> Samples:
     """The run's labelled images. Raises UserError if they are not those that it was trained on."""
-    data = config.data
-    samples = read_samples(
-        data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
-    )
+    samples = read_labelled(config)
     held = rundir.read_json(rundir.provenance_json(run))["facts"]["data fingerprint"]
     if samples.fingerprint() != held:
-        raise UserError(f"{data.train}: not the images that {run} was trained on (its data fingerprint differs)")
+        raise UserError(f"{config.data.train}: not the images that {run} was trained on (its data fingerprint differs)")
     return samples
 
 

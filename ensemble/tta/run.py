@@ -16,6 +16,7 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.logits import load_logits, write_logits
 from ensemble.progress import Show, paced
+from ensemble.stop import safe_points
 from ensemble.tta import shards
 from ensemble.tta.member import Member, load_member
 from ensemble.tta.predict import Chunk, chunk_rows, predict_stream
@@ -93,7 +94,7 @@ def tta_predict(
     saved = rundir.predictions_file(run, images.stem if images.is_file() else images.resolve().name, name)
     keep_freed_memory()
     with shards.only_one(saved):
-        predictor = load_predictor(run, blend)
+        predictor = load_predictor(run, blend, show)
         flattered = [member.name for member in predictor.members if rundir.is_optimistic(run, member.name)]
         if flattered:
             say(f"the scores of {', '.join(flattered)}, and so the blend's, are optimistic: the best epochs were kept")
@@ -161,11 +162,17 @@ def fill(
         predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad, advance
     )
     try:
-        for part, chunk in zip(missing, stream, strict=True):
-            reasons = {row: _reason(why, files[part.start + row]) for row, why in chunk.unreadable.items()}
-            shards.write(part, blend_chunk(predictor.blend, chunk, given(part.start, part.stop), len(part)), reasons)
-            unreadable |= {part.start + row: why for row, why in reasons.items()}
-            kept += 1
+        with safe_points(
+            lambda: f"shard {kept + 1} of {len(parts)}", lambda: f"{kept} of {len(parts)} shards"
+        ) as asked:
+            for part, chunk in zip(missing, stream, strict=True):
+                reasons = {row: _reason(why, files[part.start + row]) for row, why in chunk.unreadable.items()}
+                probabilities = blend_chunk(predictor.blend, chunk, given(part.start, part.stop), len(part))
+                shards.write(part, probabilities, reasons)
+                unreadable |= {part.start + row: why for row, why in reasons.items()}
+                kept += 1
+                if asked():
+                    raise KeyboardInterrupt
     except UserError as error:
         raise UserError(
             f"{error}; {kept} of {len(parts)} shards are kept, and the same command then goes on (with --on-bad skip "
@@ -187,14 +194,17 @@ def find_blend(run: Path, name: str | None, views: Sequence[str] | None) -> tupl
     return name, blend
 
 
-def load_predictor(run: Path, blend: Blend) -> Predictor:
+def load_predictor(run: Path, blend: Blend, show: Show = lambda text, done, total: None) -> Predictor:
     """The blend's own members, on the device. Raises UserError that names a fold that is missing or not whole."""
     own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
     folds = int(read_folds(run)["fold"].max()) + 1
     device = choose_device()
-    members = tuple(load_member(run, member, len(blend.classes), folds, device) for member, _ in own)
+    members = []
+    for number, (member, _) in enumerate(own):
+        show("loading the networks", number, len(own))
+        members.append(load_member(run, member, len(blend.classes), folds, device))
     batch_size = load_config(rundir.config_toml(run)).tta.batch_size
-    return Predictor(blend, members, tuple(used for _, used in own), folds, batch_size, device)
+    return Predictor(blend, tuple(members), tuple(used for _, used in own), folds, batch_size, device)
 
 
 def blend_chunk(blend: Blend, chunk: Chunk, given: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -40,7 +40,7 @@ def tta_search(
     if len(oof.views[0]) < 2:
         raise UserError(f"{run}: has only the view {oof.views[0][0]}; name others with --views, as in --views d4")
     once, passes = costs(run, oof, show)
-    found = search_views(oof, passes, once, metric)
+    found = search_views(oof, passes, once, metric, show)
     path = rundir.view_search_json(run)
     rundir.write_json(path, asdict(found))
     return found, path
@@ -57,7 +57,10 @@ def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
     rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCHES * batch * streams(device)))
     paths = [samples.paths[row] for row in rows.astype(int)]
     folds = len(np.unique(oof.rows.folds))
-    members = [load_member(run, name, oof.classes, folds, device) for name in oof.members]
+    members = []
+    for number, name in enumerate(oof.members):
+        show("loading the networks", number, len(oof.members))
+        members.append(load_member(run, name, oof.classes, folds, device))
     hows: list[Decoding] = []
     for member, views in zip(members, oof.views, strict=True):
         hows += [how for how in decodings(member.preprocess, views) if how not in hows]

@@ -1,0 +1,150 @@
+"""The command itself: read, scan, compare, write `audit.json`, and perhaps a cleaned table."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.audit.copies import (
+    check_copies,
+    check_test_copies,
+    first_rows,
+    pair_facts,
+    pairs_between,
+    pairs_within,
+)
+from ensemble.audit.features import features
+from ensemble.audit.files import check_files, check_test_ids, has_image
+from ensemble.audit.findings import Audit, Finding, ordered, save_audit
+from ensemble.audit.fix import fixed, require_new, write_fixed
+from ensemble.audit.groups import check_groups, check_own_folds, check_suggestion, suggest_groups
+from ensemble.audit.labels import check_labels, class_counts, label_key
+from ensemble.audit.read import Given, Rows, clean_labels, read_given, read_test
+from ensemble.audit.shift import check_shift, shift
+from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
+from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
+from ensemble.audit.submission import check_submission
+from ensemble.data.cache import cache_folder
+from ensemble.data.near import joined_rows, near_copies
+from ensemble.data.scan import Scan, scan
+from ensemble.progress import Show
+
+
+def check(
+    data: Path,
+    test: Path | None,
+    sample_submission: Path | None,
+    fix: Path | None,
+    output: Path | None,
+    show: Show,
+    say: Callable[[str], None],
+) -> Audit:
+    """Audit labelled images and write what was found.
+
+    data: a folder of class folders, a folder that holds those, a table, or an experiment file. fix: where to write the
+    cleaned table; a name that is free. output: where `audit.json` goes; None: into the experiment's run directory if
+    there is one, else into the working directory.
+    Raises UserError if there is nothing to audit, or if a file can't be written.
+    """
+    given = read_given(data, sample_submission)
+    output = output or rundir.audit_json(given.run or Path())
+    rundir.require_writable(output)
+    if fix is not None:
+        require_new(fix)
+    for text in given.said:
+        say(text)
+    rows, tested = given.rows, None if test is None else read_test(test)
+    paths, at, test_at = _files(rows, tested)
+    folder = cache_folder("auto" if given.cache == "off" else given.cache)
+    seen = scan(paths, folder, show)
+    pairs = near_copies(seen, show)
+    show("comparing", 0, 1)
+    train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
+    within = pairs_within(pairs, train_of)
+    facts = pair_facts(within, "train-train", rows, rows)
+    labels = clean_labels(rows)
+    counts = class_counts(labels)
+    found = [
+        *check_labels(given),
+        *check_groups(given),
+        *check_own_folds(given),
+        *_of_one_side(given, rows, at, seen, "train"),
+        *check_copies(given, within),
+    ]
+    sizes = {"train": size_quantiles(at, seen)}
+    if tested is not None:
+        between, among = pairs_between(pairs, train_of, test_of), pairs_within(pairs, test_of)
+        facts += pair_facts(between, "train-test", rows, tested) + pair_facts(among, "test-test", tested, tested)
+        found += check_test_ids(tested) + _of_one_side(given, tested, test_at, seen, "test")
+        found += check_test_copies(rows, tested, between, among)
+        sizes["test"] = size_quantiles(test_at, seen)
+    if sample_submission is not None:
+        found += check_submission(sample_submission, tested, list(counts))
+    values, ties = features(seen), joined_rows(pairs, len(paths))
+    of_use = np.flatnonzero(has_image(at, seen))
+    keys = np.array([label_key(name) for name in labels.tolist()], dtype=np.str_)
+    scores: dict[str, Any] = {
+        "shortcuts": class_shortcuts(values[at[of_use]], keys[of_use], ties[at[of_use]]),
+        "shift": None,
+    }
+    found += check_shortcuts(scores["shortcuts"], list(counts))
+    if tested is not None:
+        unseen = np.flatnonzero(has_image(test_at, seen))
+        both = at[of_use], test_at[unseen]
+        scores["shift"] = shift(values[both[0]], values[both[1]], ties[both[0]], ties[both[1]])
+        found += check_shift(scores["shift"], tested.ids[unseen])
+    suggested = None if rows.groups is not None else suggest_groups(rows, at, seen)
+    found += check_suggestion(suggested)
+    class_sizes, class_colours = by_class(labels, at, seen)
+    audit = Audit(
+        source=str(rows.source),
+        test=None if test is None else str(test),
+        sample_submission=None if sample_submission is None else str(sample_submission),
+        run=None if given.run is None else str(given.run),
+        images=len(rows),
+        test_images=None if tested is None else len(tested),
+        classes=counts,
+        findings=ordered(found),
+        pairs=tuple(facts),
+        sizes=sizes,
+        class_sizes=class_sizes,
+        class_colours=class_colours,
+        scores=scores,
+        groups=None if suggested is None else {key: value for key, value in suggested.items() if key != "names"},
+    )
+    save_audit(output, audit)
+    say(f"{output}: all rows concerned, and {len(facts):,} pairs of copies")
+    if fix is not None:
+        for text in write_fixed(fix, fixed(given, at, seen, within, fix)):
+            say(text)
+    return audit
+
+
+def _files(rows: Rows, test: Rows | None) -> tuple[list[Path], np.ndarray, np.ndarray]:
+    """Each file once, and which of them each row is: int64 (N,) and (M,), -1 where it is missing."""
+    place: dict[str, int] = {}
+    paths: list[Path] = []
+
+    def places(files: Sequence[Path | None]) -> np.ndarray:
+        at = np.full(len(files), -1, dtype=np.int64)
+        for row, file in enumerate(files):
+            if file is not None:
+                name = os.path.abspath(file)  # noqa: PTH100 (Path.absolute keeps "..")
+                if name not in place:
+                    place[name] = len(paths)
+                    paths.append(file)
+                at[row] = place[name]
+        return at
+
+    return paths, places(rows.files), places(() if test is None else test.files)
+
+
+def _of_one_side(given: Given, rows: Rows, at: np.ndarray, seen: Scan, side: str) -> list[Finding]:
+    return [
+        *check_files(rows, at, seen, side),
+        *check_sizes(given, rows, at, seen, side),
+        *check_looks(rows, at, seen, side),
+    ]

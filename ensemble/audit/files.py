@@ -1,0 +1,192 @@
+"""What is wrong with the files themselves: not there, unreadable, or other than they seem."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ensemble.audit.findings import Finding, finding
+from ensemble.audit.read import Rows
+from ensemble.data.scan import Scan
+from ensemble.data.table import IMAGE_ENDINGS
+
+# Pictures that ens has no decoder for, or doesn't look for by their ending.
+# fmt: off
+PICTURES = frozenset({
+    ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".svg", ".ico", ".dcm", ".raw", ".cr2", ".cr3",
+    ".nef", ".arw", ".dng", ".orf", ".rw2", ".exr", ".hdr", ".jpe", ".pbm", ".pnm", ".icns", ".eps", ".mpo",
+})
+# fmt: on
+LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".gitkeep", ".gitignore", ".nomedia"})
+FORMATS = {
+    ".avif": {"AVIF"}, ".bmp": {"BMP", "DIB"}, ".gif": {"GIF"}, ".jfif": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"},
+    ".jpg": {"JPEG", "MPO"}, ".pgm": {"PPM"}, ".png": {"PNG"}, ".ppm": {"PPM"}, ".tif": {"TIFF"}, ".tiff": {"TIFF"},
+    ".webp": {"WEBP"},
+}  # fmt: skip
+CUT_SHORT = ("truncated", "unexpected end", "premature", "broken data stream", "incomplete")
+NOT_AN_IMAGE = (
+    (b"<!doctype", "an HTML page"), (b"<html", "an HTML page"), (b"<?xml", "XML"), (b"{", "JSON"), (b"%pdf", "a PDF"),
+    (b"version https://git-lfs", "a Git LFS pointer"), (b"pk\x03\x04", "a zip"),
+)  # fmt: skip
+LOOKED_INTO = 1000  # files without an ending that are opened to see whether they are pictures
+
+
+def check_files(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
+    """at: row of each of `rows` in `scan`, int64 (N,), -1 where there is no file."""
+    return [*_missing(rows, at, side), *_broken(rows, at, scan, side), *_unlike_their_ending(rows, at, scan, side),
+            *_forms(rows, at, scan, side), *_others(rows, side)]  # fmt: skip
+
+
+def check_test_ids(test: Rows) -> list[Finding]:
+    """Test images that are listed more than once."""
+    counts = Counter(test.ids.tolist())
+    return finding(
+        "repeated-path", "error", [id for id, count in counts.items() if count > 1],
+        ("image that is listed more than once", "images that are listed more than once"),
+        "keep one row of each: ens tta-predict joins by id", "test",
+    )  # fmt: skip
+
+
+def has_image(at: np.ndarray, scan: Scan) -> np.ndarray:
+    """True for rows whose image can be decoded, bool (N,)."""
+    whole = np.array([*(error is None for error in scan.errors), False], dtype=bool)
+    return np.asarray((at >= 0) & whole[at])
+
+
+def _missing(rows: Rows, at: np.ndarray, side: str) -> list[Finding]:
+    return finding(
+        "missing-file", "error", rows.ids[at < 0], ("row without its file", "rows without their files"),
+        "restore the files, or drop the rows (--fix)" if side == "train" else "restore the files, or drop the rows",
+        side,
+    )  # fmt: skip
+
+
+def _broken(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
+    empty, short, other = [], [], []
+    for row in np.flatnonzero((at >= 0) & ~has_image(at, scan)):
+        error = scan.errors[at[row]] or ""
+        if scan.bytes[at[row]] == 0:
+            empty.append(row)
+        elif any(word in error.lower() for word in CUT_SHORT):
+            short.append(row)
+        else:
+            other.append(row)
+    advice = "fetch them again, or drop them (--fix)" if side == "train" else "fetch them again, or --on-bad skip"
+    reasons = [f"{rows.ids[row]} ({_what_it_is(rows.files[row]) or _short(scan.errors[at[row]])})" for row in other[:3]]
+    return [
+        *finding("empty-file", "error", rows.ids[empty], ("empty file", "empty files"), advice, side),
+        *finding("truncated", "error", rows.ids[short], ("image cut short", "images cut short"), advice, side),
+        *finding(
+            "unreadable", "error", rows.ids[other],
+            ("file that is no readable image", "files that are no readable images"), advice, side, reasons,
+        ),
+    ]  # fmt: skip
+
+
+def _unlike_their_ending(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
+    odd = [
+        row
+        for row in np.flatnonzero(has_image(at, scan))
+        if (file := rows.files[row]) is not None
+        and scan.formats[at[row]] not in FORMATS.get(file.suffix.lower(), {scan.formats[at[row]]})
+    ]
+    return finding(
+        "other-format", "note", rows.ids[odd], ("image of another format than its ending says", "images of another "
+        "format than their endings say"), "none needed: ens goes by the content; other programs may not", side,
+        [f"{rows.ids[row]} ({scan.formats[at[row]]})" for row in odd[:3]],
+    )  # fmt: skip
+
+
+def _forms(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
+    """Colour modes, animations and orientations; those of most images are the set's own way and not a finding."""
+    good = np.flatnonzero(has_image(at, scan))
+    modes = scan.modes[at[good]]
+    frames = scan.frames[at[good]] > 1
+
+    def of(*names: str) -> np.ndarray:
+        return np.isin(modes, names)
+
+    deep = of("I", "I;16", "I;16B", "I;16L", "I;16N")
+    alpha, grey, palette = of("RGBA", "LA", "PA", "La", "RGBa"), of("L", "1", "LA", "La") | deep, of("P", "PA")
+    print_modes = of("CMYK", "LAB", "YCbCr", "HSV")
+    turned = scan.orientations[at[good]] > 1
+    kinds: list[tuple[str, np.ndarray, tuple[str, str], str]] = [
+        ("cmyk", print_modes, ("image in CMYK, or another space for print",
+         "images in CMYK, or another space for print"), "made RGB without a colour profile; convert for exact colours"),
+        ("alpha", alpha, ("image with transparency", "images with transparency"), "ens lays them on white"),
+        ("16-bit", deep, ("image of 16 bits a pixel", "images of 16 bits a pixel"),
+         "ens scales 0..65535 to 0..255; a narrower range comes out dark"),
+        ("palette", palette, ("image with a palette", "images with a palette"), "none needed: made RGB"),
+        ("animation", frames, ("file of several frames or pages", "files of several frames or pages"),
+         "ens takes the first; save the others as files of their own if they count"),
+    ]  # fmt: skip
+    found = []
+    for kind, mask, words, advice in kinds:
+        if mask.sum() <= len(good) / 2:
+            found += finding(kind, "note", rows.ids[good[mask]], words, advice, side)
+    if 0 < grey.sum() <= len(good) / 2:
+        found += finding(
+            "grey", "note", rows.ids[good[grey]], ("grey image among colour ones", "grey images among colour ones"),
+            "none needed: made RGB; see that it is not one class or one source", side,
+        )  # fmt: skip
+    if turned.any():
+        found += finding(
+            "turned", "note", rows.ids[good[turned]], ("image that EXIF turns", "images that EXIF turns"),
+            "none needed: ens turns them upright, in training and prediction; other programs may not", side,
+        )  # fmt: skip
+    return found
+
+
+def _others(rows: Rows, side: str) -> list[Finding]:
+    """Files below a folder that are left out: pictures of other endings, hidden ones, and the rest by their endings."""
+    seen = [file for file in rows.others if file.name.lower() not in LITTER]
+    names = {file: file.relative_to(rows.source).as_posix() for file in seen}
+    hidden = [file for file in seen if any(part.startswith(".") for part in file.relative_to(rows.source).parts)]
+    plain = [file for file in seen if file not in set(hidden)]
+    bare = [file for file in plain if not file.suffix][:LOOKED_INTO]
+    pictures = [file for file in plain if file.suffix.lower() in PICTURES]
+    pictures += [file for file in bare if _is_picture(file)]
+    rest = [file for file in plain if file not in set(pictures)]
+    endings = Counter(file.suffix.lower() or "no ending" for file in rest).most_common(3)
+    seen_as_images = [file for file in hidden if file.suffix.lower() in IMAGE_ENDINGS]
+    return [
+        *finding(
+            "left-out-picture", "warning", [names[file] for file in pictures],
+            ("picture that is left out for its ending", "pictures that are left out for their endings"),
+            "convert them to JPEG or PNG", side,
+        ),
+        *finding(
+            "left-out-file", "note", [names[file] for file in rest],
+            ("file that is no image", "files that are no images"),
+            "none needed: left out", side, [f"{count} x {ending}" for ending, count in endings],
+        ),
+        *finding(
+            "hidden", "note", [names[file] for file in seen_as_images], ("hidden image", "hidden images"),
+            "left out; macOS's ._ files can be deleted, rename others without the dot", side,
+        ),
+    ]  # fmt: skip
+
+
+def _is_picture(file: Path) -> bool:
+    try:
+        with Image.open(file):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _what_it_is(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(64).lstrip().lower()
+    except OSError:
+        return None
+    return next((name for magic, name in NOT_AN_IMAGE if start.startswith(magic)), None)
+
+
+def _short(error: str | None) -> str:
+    text = (error or "").split("\n")[0]
+    return text if len(text) <= 60 else text[:59] + "…"

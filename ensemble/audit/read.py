@@ -1,0 +1,213 @@
+"""Labelled and test images as rows, read without stopping at the first mistake.
+
+`ens train-folds` refuses a table at its first repeated path or empty cell, as it should; here every such row is kept,
+so that all of them can be named at once.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from ensemble.config import load_config
+from ensemble.data.folds import read_folds
+from ensemble.data.table import IMAGE_ENDINGS, find_file, image_files, nfc, read_table
+from ensemble.errors import UserError
+from ensemble.init.columns import ID_NAMES, find_columns
+from ensemble.init.look import follow
+from ensemble.rundir import folds_csv
+
+UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
+K = 5  # folds.k where no experiment file says another
+MOSTLY = 0.9  # distinct values of a column of ids that holds repeated ones
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N rows as they stand in a table or folder.
+
+    ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)". files: the N files, None where there
+    is none. labels: str (N,) as written, "" where empty; None for test images. groups: str (N,) or None. folds: int64
+    (N,) or None, -1 for rows never validated. table: the table, None for folders. columns: the names in it of path,
+    label, id, group and fold. others: files below a folder that are no images by their ending, and hidden ones.
+    """
+
+    source: Path
+    ids: np.ndarray
+    files: tuple[Path | None, ...]
+    labels: np.ndarray | None
+    groups: np.ndarray | None = None
+    folds: np.ndarray | None = None
+    table: pd.DataFrame | None = None
+    columns: dict[str, str | None] | None = None
+    others: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is to be audited.
+
+    experiment: an experiment file was given. k: folds that training will make. image_size: of the networks, px, None
+    where unknown. crop: (height, width), px, or None. run: a run directory that exists, or None. own_folds: the folds
+    are a column of the user's. cache: the setting of data.cache. said: lines on what was taken for what.
+    """
+
+    rows: Rows
+    experiment: bool
+    k: int
+    image_size: int | None
+    crop: tuple[int, int] | None
+    run: Path | None
+    own_folds: bool
+    cache: str
+    said: tuple[str, ...]
+
+
+def read_given(data: Path, sample_submission: Path | None) -> Given:
+    """Read a folder, a table or an experiment file. Raises UserError where there is nothing to audit."""
+    if data.suffix.lower() == ".toml" and data.is_file():
+        return _read_experiment(data)
+    source, said = follow(data, sample_submission)
+    if source.is_dir():
+        rows = _read_folders(source)
+    else:
+        table = read_table(source)
+        sample = read_table(sample_submission) if sample_submission is not None else None
+        found = find_columns(source, table, sample)
+        columns = {"path": found.path, "label": found.label, "group": found.group, "fold": found.fold}
+        columns["id"] = found.id or _id_with_repeats(table, [found.path, found.label, found.fold])
+        if columns["group"] == columns["id"]:
+            columns["group"] = None
+        used = ", ".join(f"{key} in {column!r}" for key, column in columns.items() if column)
+        said = [*said, f"{source.name}: {used}", *found.notes]
+        rows = _read_rows(source, table, columns, found.images)
+    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said))
+
+
+def read_test(test: Path) -> Rows:
+    """Images to predict: a folder, or a table whose images lie beside it or in a folder below. Raises UserError where
+    there is no image."""
+    if test.is_dir():
+        files = image_files(test)
+        if not files:
+            raise UserError(f"{test}: no images in it or below it (endings known: {' '.join(IMAGE_ENDINGS)})")
+        ids = np.array([nfc(file.relative_to(test).as_posix()) for file in files], dtype=np.str_)
+        return Rows(test, ids, tuple(files), None, others=_others(test, files))
+    table = read_table(test)
+    column, folder = _images_of(test, table)
+    return _read_rows(test, table, {"path": column, "label": None, "id": None, "group": None, "fold": None}, folder)
+
+
+def clean_labels(rows: Rows) -> np.ndarray:
+    """Labels as training reads them: stripped and composed, str (N,)."""
+    assert rows.labels is not None
+    return np.array([nfc(text.strip()) for text in rows.labels.tolist()], dtype=np.str_)
+
+
+def _read_experiment(path: Path) -> Given:
+    config = load_config(path)
+    data, source = config.data, config.data.train
+    if not source.exists():
+        raise UserError(f"{path}: data.train = {str(source)!r}: no such file or folder (seen from {Path.cwd()})")
+    columns: dict[str, str | None] = {
+        "path": data.path,
+        "label": data.label,
+        "id": data.id,
+        "group": data.group,
+        "fold": config.folds.fold,
+    }
+    if source.is_dir():
+        rows = _read_folders(source)
+    else:
+        table = read_table(source)
+        for key, column in columns.items():
+            if column is not None and column not in table.columns:
+                where = "folds.fold" if key == "fold" else f"data.{key}"
+                raise UserError(f"{source}: no column {column!r} ({where}); it has: {', '.join(table.columns)}")
+        rows = _read_rows(source, table, columns, data.images)
+    run = config.run if folds_csv(config.run).is_file() else None
+    own = rows.folds is not None
+    if run is not None and not own:
+        known = dict(zip(*(read_folds(run)[name].tolist() for name in ("id", "fold")), strict=True))
+        folds = np.array([known.get(id, UNKNOWN_FOLD) for id in rows.ids.tolist()], dtype=np.int64)
+        rows = replace(rows, folds=folds)
+    said = (f"{path} trains on {source}", *([f"its run {run} has folds, which are looked at too"] if run else []))
+    return Given(rows, True, config.folds.k, data.image_size, data.crop, run, own, data.cache, said)
+
+
+def _read_folders(source: Path) -> Rows:
+    files = image_files(source)
+    names = [file.relative_to(source) for file in files]
+    ids = np.array([nfc(name.as_posix()) for name in names], dtype=np.str_)
+    labels = np.array([name.parts[0] if len(name.parts) > 1 else "" for name in names], dtype=np.str_)
+    return Rows(source, ids, tuple(files), labels, others=_others(source, files))
+
+
+def _others(folder: Path, images: list[Path]) -> tuple[Path, ...]:
+    known = set(images)
+    return tuple(sorted(path for path in folder.rglob("*") if path not in known and path.is_file()))
+
+
+def _read_rows(source: Path, table: pd.DataFrame, columns: dict[str, str | None], images: Path | None) -> Rows:
+    def cells(key: str) -> list[str] | None:
+        column = columns[key]
+        return None if column is None else [str(text) for text in table[column]]
+
+    written = cells("path") or []
+    files = [_file(images or source.parent, text, source) for text in written]
+    ids = [nfc(text) if text.strip() else f"(row {row + 1})" for row, text in enumerate(cells("id") or written)]
+    labels, groups, folds = cells("label"), cells("group"), cells("fold")
+    return Rows(
+        source,
+        np.array(ids, dtype=np.str_),
+        tuple(files),
+        None if labels is None else np.array(labels, dtype=np.str_),
+        None if groups is None else np.array([nfc(text.strip()) for text in groups], dtype=np.str_),
+        None if folds is None else np.array([_fold(text) for text in folds], dtype=np.int64),
+        table,
+        columns,
+    )
+
+
+def _file(folder: Path, written: str, source: Path) -> Path | None:
+    if not written.strip():
+        return None
+    try:
+        return find_file(folder, written, source)
+    except UserError:
+        return None
+
+
+def _fold(text: str) -> int:
+    try:
+        return int(text.removesuffix(".0")) if text else -1
+    except ValueError:
+        return UNKNOWN_FOLD
+
+
+def _id_with_repeats(table: pd.DataFrame, taken: list[str | None]) -> str | None:
+    """A column named like an id whose values repeat a little: `find_columns` takes none but a unique one."""
+    for name in map(str, table.columns):
+        plain = name.strip().lower().replace(" ", "_")
+        if plain in ID_NAMES and name not in taken and MOSTLY * len(table) <= table[name].nunique() < len(table):
+            return name
+    return None
+
+
+def _images_of(test: Path, table: pd.DataFrame) -> tuple[str, Path | None]:
+    """The column of a test table that names images, and the folder that they lie in: None for the table's own."""
+    first = "path" if "path" in table.columns else str(table.columns[0])
+    names = [first, *(name for name in map(str, table.columns) if name != first)]
+    here = [nfc(file.relative_to(test.parent).as_posix()) for file in image_files(test.parent)]
+    known = set(here) | {str(PurePosixPath(name).with_suffix("")) for name in here}
+    folders = sorted({f"{parent}/" for name in here for parent in PurePosixPath(name).parents if str(parent) != "."})
+    for name in names:
+        cells = [nfc(text) for text in table[name].iloc[:: max(1, len(table) // 50)]]
+        for folder in ["", *folders]:
+            if sum(folder + cell in known for cell in cells) > len(cells) / 2:
+                return name, test.parent / folder if folder else None
+    return first, None

@@ -1,0 +1,108 @@
+"""`ens runs`, `ens submissions`: over all runs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.session import session
+from ensemble.errors import UserError
+
+if TYPE_CHECKING:
+    from ensemble.blend.score import Score
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER_OR_FILE, default=".")
+@click.option(
+    "--sort",
+    type=click.Choice(["score", "date", "name"]),
+    default="score",
+    show_default=True,
+    help="Best log loss first, latest first, or by name.",
+)
+@JSON
+def runs(folder: Path, sort: str, as_json: bool) -> None:
+    """List the runs in DIR and up to three folders below: scores, costs, and what differs in their settings.
+
+    Scores are out of fold, of the best blend (by log loss) and of the best single member. Runs on different data stand
+    apart, since their scores are not comparable.
+
+    Example: ens runs runs
+    """
+    with session(as_json) as told:
+        from ensemble import tables
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
+        from ensemble.runs import list_runs
+
+        with progress() as show:
+            found = list_runs(folder, sort, show)
+        tables.show_runs(found)
+        told.answer(plain(found))
+
+
+@click.command()
+@click.argument("place", metavar="RUN|DIR", type=FOLDER_OR_FILE, default=".")
+@click.option("--board", "boards", multiple=True, metavar="FILE=SCORE", help="Enter the board's score of a submission.")
+@click.option("--note", "notes", multiple=True, metavar="FILE=TEXT", help="Enter a note on a submission.")
+@click.option(
+    "--metric",
+    type=click.Choice(["accuracy", "macro_f1", "log_loss"]),
+    default="accuracy",
+    show_default=True,
+    help="What the board's scores are.",
+)
+@JSON
+def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], metric: str, as_json: bool) -> None:
+    """List the submissions that were written from a RUN, or from all runs in DIR, the newest last.
+
+    ens tta-predict enters each in RUN/submissions.csv, with its score out of fold. Enter the board's score, and from
+    three on it is said whether the scores out of fold can be trusted. FILE is a submission's path or name, or the first
+    digits of its SHA-256; the newest of that file is meant.
+
+    Example: ens submissions runs/art --board submission.csv=0.8286
+    """
+    with session(as_json) as told:
+        from ensemble import ledger, tables
+        from ensemble.cli.plain import plain
+
+        for option, column, given in (("--board", "board", boards), ("--note", "note", notes)):
+            for text in given:
+                file, equals, value = text.rpartition("=") if column == "board" else text.partition("=")
+                if not (equals and file and value.strip()):
+                    raise UserError(f"{option} {text}: want FILE={'SCORE' if column == 'board' else 'TEXT'}")
+                entry = ledger.enter(place, file, column, value.strip())
+                own = entry.values
+                told.say(
+                    f"entered in {entry.ledger}: {column} {value.strip()} for {own.get('file')} (blend "
+                    f"{own.get('blend')}, written {own.get('written')})"
+                    + (f"; that file is {entry.state} meanwhile" if entry.state else "")
+                )
+        found = ledger.entries(place)
+        trust = ledger.trust(found, metric)
+        if found:
+            tables.show_submissions(found, trust)
+        else:
+            told.say(f"{place}: {ledger.NONE}")
+        told.answer({"submissions": plain(found), "trust": plain(trust)})
+
+
+def require_apart(output: Path, ledger: Path) -> None:
+    """Raise UserError if a submission would be written over the ledger."""
+    if output.resolve() == ledger.resolve():
+        raise UserError(f"{output}: is the ledger of submissions (ens submissions); name another file")
+
+
+def recorded(
+    ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], say: Callable[[str], None]
+) -> None:
+    """Enter a submission that was just written. It is there: where its ledger can't be written, that is only said."""
+    from ensemble import ledger as book
+
+    try:
+        book.record(ledger, submission, facts, scores)
+    except (OSError, UserError) as error:
+        say(f"warning: not entered in the ledger: {error}")

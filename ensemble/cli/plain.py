@@ -1,0 +1,46 @@
+"""Results as plain JSON: what `--json` prints."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.blend.score import Score
+
+
+def plain(value: Any, without: Collection[str] = ()) -> Any:
+    """Numbers, strings, lists and dictionaries, of dataclasses, arrays, paths, dates and numpy's scalars.
+
+    A dataclass is a dictionary of its fields, a `Score` with its mean, its deviation and n, its number of folds. What
+    is not finite is None: JSON has no such numbers. without: fields to leave out; of "Block.folds" that of the class
+    Block alone. Raises TypeError for anything else.
+    """
+    if isinstance(value, Score):
+        spread = {"mean": plain(value.mean), "std": plain(value.std), "n": len(value.folds)}
+        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)} | spread | {
+            "folds": plain(value.folds)
+        }  # fmt: skip
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value).__name__
+        names = [field.name for field in dataclasses.fields(value)]
+        kept = [name for name in names if name not in without and f"{kind}.{name}" not in without]
+        return {name: plain(getattr(value, name), without) for name in kept}
+    if isinstance(value, Mapping):
+        return {str(key): plain(own, without) for key, own in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist(), without)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(own, without) for own in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} is not plain: leave it out")

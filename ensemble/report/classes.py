@@ -1,0 +1,197 @@
+"""Which classes are told apart and which are not, and whether the probabilities can be believed."""
+
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from scipy.stats import norm
+
+from ensemble.blend.metrics import class_counts, ece_of, reliability
+from ensemble.blend.score import MOST_UNITS, RESAMPLES
+from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
+from ensemble.report.members import strip
+from ensemble.report.run import RunFacts
+
+MOST_MATRIX = 50  # classes: of more, only the most confused pairs are shown
+MOST_TABLE = 300  # classes: of more, those of the least F1
+PAIRS = 12
+OWN_TEMPERATURE = "the blend's own temperature"  # as the blend's notes begin that say it
+
+
+def section(facts: RunFacts) -> dict[str, Any] | None:
+    """Confusion, scores by class, reliability."""
+    if facts.oof is None:
+        return {"missing": "No member has finished a fold yet."}
+    rows, predicted = facts.oof.rows, facts.predicted
+    matrix = confusion(rows.labels, predicted, len(rows.classes))
+    right = predicted == rows.labels
+    confidence = facts.probabilities.max(axis=1)
+    table = by_class(rows.labels, predicted, rows.units, rows.grouped, rows.classes)
+    least = np.floor(10 * min((own["recall_ends"][0] for own in table if own["rows"]), default=0.0)) / 10
+    for own in table:
+        own["strip"] = strip(own["recall_ends"][0], own["recall"], own["recall_ends"][1], least, 1.0)
+    shown = sorted(table, key=lambda own: (own["f1"], own["name"]))[:MOST_TABLE] if len(table) > MOST_TABLE else table
+    return {
+        "classes": rows.classes,
+        "matrix": _matrix(matrix, rows.classes) if len(rows.classes) <= MOST_MATRIX else None,
+        "pairs": confused_pairs(matrix, rows.classes),
+        "table": shown,
+        "least": float(least),
+        "cut": len(table) - len(shown),
+        "wrong": int((~right).sum()),
+        "rows": len(right),
+        "accuracy": float(right.mean()),
+        "grouped": rows.grouped,
+        "ece": ece_of(right, confidence),
+        "mean_confidence": float(confidence.mean()),
+        "bins": reliability(right, confidence),
+        "reliability": _reliability(right, confidence),
+        "temperature": [
+            note
+            for note in (facts.best.notes if facts.best and facts.saved else ())
+            if note.startswith(OWN_TEMPERATURE)
+        ],
+    }
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How many rows of each true class (first axis) are taken for each class, int64 (C, C)."""
+    counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return np.asarray(counts.reshape(classes, classes))
+
+
+def confused_pairs(matrix: np.ndarray, classes: tuple[str, ...], most: int = PAIRS) -> list[dict[str, Any]]:
+    """The two classes that are taken for each other the most, first: how often, and which way."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    both = np.triu(wrong + wrong.T)
+    out = []
+    for a, b in zip(*np.unravel_index(np.argsort(-both, axis=None, kind="stable")[:most], both.shape), strict=True):
+        ways = [
+            {"true": classes[i], "taken": classes[j], "count": int(wrong[i, j]), "rows": int(matrix[i].sum())}
+            for i, j in sorted(((a, b), (b, a)), key=lambda way: -wrong[way])
+            if wrong[i, j]
+        ]
+        if ways:
+            out.append({"names": (ways[0]["true"], ways[0]["taken"]), "count": int(both[a, b]), "ways": ways})
+    return out
+
+
+def by_class(
+    labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, grouped: bool, classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class with 95% intervals, in the order of the classes.
+
+    Precision and recall of independent rows have Wilson's interval, which is sound for few rows and at 0 and 1 (Wilson,
+    JASA 1927; Brown, Cai and DasGupta, Statistical Science 2001). F1, and all three where rows come in groups, have the
+    percentiles of a bootstrap over the units. NaN where there is nothing to divide by.
+    """
+    right, taken, true = class_counts(labels, predicted, len(classes))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {"precision": right / taken, "recall": right / true, "f1": 2 * right / (taken + true)}
+    ends = {name: _percentiles(own) for name, own in _resampled(labels, predicted, units, len(classes)).items()}
+    if not grouped:
+        ends["precision"], ends["recall"] = wilson(right, taken), wilson(right, true)
+    return [
+        {"name": name, "rows": int(true[c]), "taken": int(taken[c])}
+        | {key: float(own[c]) for key, own in values.items()}
+        | {f"{key}_ends": tuple(map(float, ends[key][:, c])) for key in values}
+        for c, name in enumerate(classes)
+    ]
+
+
+def wilson(right: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """95% interval of a share, float64 (2, C), of `right` among `rows`, each (C,); NaN of no rows."""
+    z = float(norm.ppf(0.975))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = right / rows
+        middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+        half = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
+    return np.asarray(np.clip(np.stack([middle - half, middle + half]), 0, 1))
+
+
+def _resampled(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class in each resample of the units, (B, C), as `score.bootstrap` draws them."""
+    from scipy.sparse import csr_array
+
+    names, where = np.unique(units, return_inverse=True)
+    draw = np.random.default_rng(0)
+    size = min(len(names), MOST_UNITS)
+    if size < len(names):
+        where = (draw.permutation(len(names)) % size)[where]
+
+    def per_class(kept: np.ndarray, of: np.ndarray) -> "csr_array":
+        return csr_array((np.ones(len(kept)), (of[kept], where[kept])), shape=(classes, size))
+
+    every, hit = np.arange(len(labels)), np.flatnonzero(labels == predicted)
+    counts = per_class(hit, labels), per_class(every, predicted), per_class(every, labels)
+    out = {name: np.empty((RESAMPLES, classes)) for name in ("precision", "recall", "f1")}
+    for b in range(RESAMPLES):
+        times = np.bincount(draw.integers(size, size=size), minlength=size).astype(np.float64)
+        right, taken, true = (own @ times for own in counts)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out["precision"][b], out["recall"][b] = right / taken, right / true
+            out["f1"][b] = 2 * right / (taken + true)
+    return out
+
+
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    """95% interval (2, C) of resampled values (B, C), of those resamples that have one; NaN where none has."""
+    out = np.full((2, values.shape[1]), np.nan)
+    some = np.isfinite(values).any(axis=0)
+    out[:, some] = np.nanquantile(values[:, some], [0.025, 0.975], axis=0)
+    return out
+
+
+def _matrix(matrix: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of cells: counts, and rates of the true class's rows."""
+    out = []
+    for a, name in enumerate(classes):
+        rows = int(matrix[a].sum())
+        cells = [
+            {"count": int(count), "rate": float(count / rows) if rows else 0.0, "off": a != b,
+             # a square root shows the few: what is wrong is rarer than what is right
+             "share": float(np.sqrt(count / rows)) if rows else 0.0}
+            for b, count in enumerate(matrix[a])
+        ]  # fmt: skip
+        out.append({"name": name, "rows": rows, "cells": cells})
+    return out
+
+
+def _reliability(right: np.ndarray, confidence: np.ndarray) -> Markup:
+    """Accuracy by confidence with Wilson's intervals, and below it how many rows there are."""
+    bins = reliability(right, confidence)
+    sure, hits = np.array([own.confidence for own in bins]), np.array([own.accuracy for own in bins])
+    rows = np.array([own.rows for own in bins])
+    low, high = wilson(hits * rows, rows)
+    figure, axes = new_chart(4.4, 4.6, 2)
+    grid = axes[0].get_subplotspec()
+    assert grid is not None
+    grid.get_gridspec().set_height_ratios([3, 1])
+    with rc_context(SETTINGS):
+        axes[0].plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        spread = 100 * np.stack([np.maximum(hits - low, 0), np.maximum(high - hits, 0)])
+        axes[0].errorbar(
+            100 * sure,
+            100 * hits,
+            yerr=spread,
+            color=SERIES[0],
+            marker="o",
+            markersize=5,
+            linestyle="none",
+            elinewidth=1.2,
+        )
+        axes[0].set_title("right, %")
+        axes[0].set_ylim(0, 102)
+        axes[1].bar(
+            [50 * (own.low + own.high) for own in bins], rows, width=[98 * (own.high - own.low) for own in bins],
+            color=SERIES[0],
+        )  # fmt: skip
+        axes[1].set_title("images")
+        axes[1].set_xlim(0, 102)
+        axes[1].set_xlabel("confidence (largest probability), %")
+        axes[1].tick_params(axis="x", color=LINE)
+    return svg(
+        figure, "reliability", "Share of right answers, and number of images, by the confidence of the prediction"
+    )

@@ -1,0 +1,158 @@
+"""The data: how many images each class and fold has, how large they are, and which are copies of each other."""
+
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.errors import UserError
+from ensemble.report import charts
+from ensemble.report.relabel import copy_pairs
+from ensemble.report.run import RunFacts
+from ensemble.report.thumbnails import image_files, thumbnails, upright_size
+
+MANY = 50  # classes, of which only the largest and the smallest are shown, half of this number each
+WIDE = 24  # classes, up to which there is a table of folds
+SAMPLE = 2000  # files whose sizes are looked at
+PAIRS = 6
+SIDE = 128
+AT = (0, 0.05, 0.5, 0.95, 1)
+
+
+def section(facts: RunFacts) -> dict[str, Any] | None:
+    try:
+        files, problem = image_files(facts.config), ""
+    except UserError as error:
+        files, problem = {}, str(error)
+    counts = np.bincount(facts.rows.labels, minlength=len(facts.classes))
+    return {
+        "problem": problem,
+        "classes": class_balance(facts),
+        "left": max(0, len(counts) - MANY),
+        "ratio": float(counts.max() / counts.min()) if counts.min() else None,
+        "most": facts.classes[counts.argmax()],
+        "least": facts.classes[counts.argmin()],
+        "folds": folds_table(facts),
+        "sizes": sizes(facts, files),
+        "copies": found_copies(facts, files),
+        "relabel": facts.provenance.get("facts", {}).get("relabel"),
+    }
+
+
+def class_balance(facts: RunFacts) -> list[dict[str, Any]]:
+    """Each class's number of rows and share, in the order of the classes; where they are many the largest and the
+    smallest, by size."""
+    counts = np.bincount(facts.rows.labels, minlength=len(facts.classes))
+    order = np.arange(len(counts))
+    if len(counts) > MANY:
+        by_size = np.argsort(-counts, kind="stable")
+        order = np.concatenate([by_size[: MANY // 2], by_size[-MANY // 2 :]])
+    return [
+        {
+            "name": facts.classes[c],
+            "rows": int(counts[c]),
+            "share": float(counts[c] / counts.sum()),
+            "bar": float(counts[c] / counts.max()),
+        }
+        for c in order.tolist()
+    ]
+
+
+def folds_table(facts: RunFacts) -> list[dict[str, Any]]:
+    """For each fold its number of rows and those of each class: all of them, or, where they are many, the least and
+    the most."""
+    rows = facts.rows
+    numbers = np.unique(rows.folds).tolist()
+    table = [np.bincount(rows.labels[rows.folds == fold], minlength=len(rows.classes)) for fold in numbers]
+    return [
+        {
+            "fold": fold,
+            "rows": int(own.sum()),
+            "counts": own.tolist() if len(own) <= WIDE else [],
+            "least": int(own.min()),
+            "most": int(own.max()),
+        }
+        for fold, own in zip(numbers, table, strict=True)
+    ]
+
+
+def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
+    """Widths, heights and shorter sides of the upright files, of a seeded sample where they are many. None where no
+    file is there."""
+    names = [name for name in facts.rows.ids.tolist() if name in files]
+    if len(names) > SAMPLE:
+        names = [names[at] for at in np.sort(np.random.default_rng(0).choice(len(names), SAMPLE, replace=False))]
+
+    def size(name: str) -> tuple[int, int] | None:
+        try:
+            return upright_size(files[name])
+        except UserError:
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = np.array([own for own in pool.map(size, names) if own is not None], dtype=np.int64)
+    if not len(found):
+        return None
+    short = found.min(axis=1)
+    ratio = found.max(axis=1) / short
+    inputs = sorted({int(own.settings["image_size"]) for own in facts.members if "image_size" in own.settings})
+    same = len(np.unique(found, axis=0)) == 1
+    chart = None
+    if not same:
+        bins = int(np.clip(np.unique(short).size, 1, 30))
+        label = f"Number of images by the length of their shorter side, from {short.min()} to {short.max()} px"
+        log = bool(short.max() > 10 * short.min())
+        chart = charts.histogram(short, "sizes", label, "shorter side, px", bins=bins, log=log)
+    return {
+        "looked_at": len(found),
+        "of": len(facts.rows.ids),
+        "same": f"{found[0, 0]} × {found[0, 1]}" if same else "",
+        "chart": chart,
+        "table": [
+            ("width, px", [f"{value:.0f}" for value in np.quantile(found[:, 0], AT)]),
+            ("height, px", [f"{value:.0f}" for value in np.quantile(found[:, 1], AT)]),
+            ("longer side to shorter", [f"{value:.2f}" for value in np.quantile(ratio, AT)]),
+        ],
+        "enlarged": [(side, int((short < side).sum())) for side in inputs],
+    }
+
+
+def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
+    """Pairs of copies by kind, how many carry two labels or stand in two folds, and a few to look at."""
+    checked = facts.audit is not None
+    pairs = copy_pairs(facts, facts.rows.ids, files)
+    labels, folds = facts.rows.labels, facts.rows.folds
+    clash = [labels[a] != labels[b] for a, b, _ in pairs]
+    split = [folds[a] != folds[b] for a, b, _ in pairs]
+    order = sorted(range(len(pairs)), key=lambda at: (not clash[at], not split[at], pairs[at][2] == "exact", at))
+    shown = [pairs[at] for at in order[:PAIRS]]
+    names = [str(facts.rows.ids[row]) for pair in shown for row in pair[:2]]
+    pictures = thumbnails([files.get(name) for name in names], SIDE)
+    return {
+        "checked": checked,
+        "looked_at": checked or bool(files),
+        "file": rundir.config_toml(facts.run),
+        "kinds": sorted(Counter(kind for *_, kind in pairs).items(), key=lambda own: -own[1]),
+        "pairs": len(pairs),
+        "clash": sum(clash),
+        "split": sum(split),
+        "shown": [
+            {
+                "kind": kind,
+                "pictures": [
+                    {
+                        "picture": pictures[2 * at + side],
+                        "id": names[2 * at + side],
+                        "label": facts.classes[labels[row]],
+                        "fold": int(folds[row]),
+                    }
+                    for side, row in enumerate((a, b))
+                ],
+            }
+            for at, (a, b, kind) in enumerate(shown)
+        ],
+    }

@@ -1,0 +1,268 @@
+"""What the networks see: for one image of each class the file, the evaluation input, training crops and views.
+
+All of it is made by the code that trains and predicts, with the stored preprocessing and settings, and then
+de-normalised. So a crop that differs between training and prediction is to be seen here, and not only in its effect.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ensemble import rundir
+from ensemble.config import Train
+from ensemble.data.pixels import MAX_ASPECT, Decoding, Files, Preprocess, load_preprocess
+from ensemble.errors import UserError
+from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size
+from ensemble.train.augment import finish
+from ensemble.train.batches import batches
+from ensemble.train.crops import crops
+from ensemble.train.mix import mix
+from ensemble.tta.predict import decodings, view_of
+from ensemble.tta.views import expand
+
+SIDE = 128  # px of a picture's longer side
+DRAWS = 5  # of each image
+CLASSES = 10
+GROUPS = 4  # of members that see the same
+VIEWS = 10
+PICTURES = 360  # 5 kB each
+TRIES = 20  # images of a class, until one can be read
+AUGMENTATION = (
+    "crop_area", "hflip", "vflip", "rotate", "color_jitter", "trivial_augment", "erase", "mixup", "cutmix",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Members that are shown images in the same way. whole: training crops are cut from the file at its own scale.
+    views: without `identity`, which is the evaluation input."""
+
+    members: tuple[str, ...]
+    preprocess: Preprocess
+    settings: Train
+    views: tuple[str, ...]
+    whole: bool
+
+    @property
+    def size(self) -> int:
+        """Side of the training crops."""
+        return self.settings.crop_size or self.preprocess.image_size
+
+    @property
+    def augmented(self) -> bool:
+        """A linear probe is fitted on the evaluation input."""
+        return self.settings.strategy != "probe"
+
+
+def section(facts: RunFacts) -> dict[str, Any] | None:
+    """For each group of members a table of pictures, and what they show in words."""
+    seen = sights(facts)
+    if not seen:
+        return {"missing": "No member has stored its preprocessing yet."}
+    try:
+        files = image_files(facts.config)
+    except UserError as error:
+        return {"missing": f"The images can’t be shown: {error}."}
+    shown = seen[:GROUPS]
+    columns = sum(2 + DRAWS + len(own.views) for own in shown)
+    chosen = typical(facts, files, min(CLASSES, max(2, PICTURES // columns)))
+    if not chosen:
+        return {"missing": "None of the images could be read."}
+    return {
+        "groups": [_group(own, chosen) for own in shown],
+        "classes_shown": len(chosen),
+        "not_shown": [", ".join(own.members) for own in seen[GROUPS:]],
+    }
+
+
+def sights(facts: RunFacts) -> list[Sight]:
+    """The members in groups that see the same pixels, the largest group first. Normalisation does not tell groups
+    apart: it is undone here."""
+    groups: dict[tuple[Any, ...], Sight] = {}
+    for own in facts.members:
+        path = rundir.preprocess_json(facts.run, own.name)
+        if not path.is_file():
+            continue
+        preprocess = load_preprocess(path)
+        settings = Train.model_validate({key: own.settings[key] for key in Train.model_fields if key in own.settings})
+        views = _views(facts, own)
+        whole = facts.config is not None and facts.config.data.cache == "off"
+        kind = tuple(getattr(settings, key) for key in AUGMENTATION) if settings.strategy != "probe" else ()
+        size = settings.crop_size or preprocess.image_size
+        key = (preprocess.image_size, preprocess.decoding, preprocess.cropping, size, kind, views, whole)
+        before = groups[key].members if key in groups else ()
+        first = groups.get(key, Sight((), preprocess, settings, views, whole))
+        groups[key] = Sight((*before, own.name), first.preprocess, first.settings, views, whole)
+    return sorted(groups.values(), key=lambda own: -len(own.members))
+
+
+def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[str, str, Path]]:
+    """(class, id, file) of one image a class, of at most `count` classes, evenly spread: the readable one whose
+    probability of its label is nearest to the median of its class."""
+    rows, numbers = facts.rows, np.arange(len(facts.classes))
+    probability = np.zeros(len(rows.ids))
+    if facts.oof is not None:
+        rows = facts.oof.rows
+        probability = facts.probabilities[np.arange(len(rows.ids)), rows.labels]
+    there = numbers[np.bincount(rows.labels, minlength=len(numbers)) > 0]
+    found = []
+    for c in there[np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(int))]:
+        own = np.flatnonzero(rows.labels == c)
+        own = own[np.argsort(np.abs(probability[own] - np.median(probability[own])), kind="stable")]
+        for name in (str(rows.ids[row]) for row in own[:TRIES]):
+            if name in files and not thumbnails([files[name]], 8)[0].problem:
+                found.append((facts.classes[c], name, files[name]))
+                break
+    return found
+
+
+def seen_boxes(width: int, height: int, preprocess: Preprocess) -> dict[str, tuple[float, float, float, float]]:
+    """What of an upright file of this size training crops are drawn from, and what evaluation sees: left, top, width,
+    height in pixels of the file. (ensemble.data.pixels cuts the same, on whole pixels.)"""
+    down, across = preprocess.crop or (height, width)
+    across, down = min(across, width), min(down, height)
+    short = min(across, down)
+    across, down = min(across, MAX_ASPECT * short), min(down, MAX_ASPECT * short)
+    side = short * preprocess.image_size / preprocess.decode_size
+
+    def middle(own: float, high: float) -> tuple[float, float, float, float]:
+        return (width - own) / 2, (height - high) / 2, own, high
+
+    return {"training": middle(across, down), "evaluation": middle(side, side)}
+
+
+def evaluation_views(paths: Sequence[Path], preprocess: Preprocess, views: Sequence[str]) -> dict[str, np.ndarray]:
+    """Each view of each file as its network is given it, de-normalised: uint8 (N, S, S, 3)."""
+    squares = {
+        how: torch.from_numpy(Files(paths, how).squares(np.arange(len(paths)))) for how in decodings(preprocess, views)
+    }
+    return {
+        view: _pixels(view_of(squares, preprocess, view, slice(0, len(paths)), len(paths)), preprocess)
+        for view in views
+    }
+
+
+def training_draws(paths: Sequence[Path], sight: Sight, count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """`count` batches of these files as training makes them, mixing them with each other where it mixes.
+
+    Each is uint8 (N, S, S, 3), de-normalised, with the row of each image's partner, int64 (N,), and the image's own
+    share in the result, float32 (N,).
+    """
+    own = sight.preprocess
+    how = Decoding(None, own.interpolation, own.crop) if sight.whole else own.cropping
+    files = Files(paths, how)
+    order = np.tile(np.arange(len(paths)), (count, 1))
+    rng, mixing = np.random.default_rng(0), np.random.default_rng(1)
+    found = []
+    for batch, draws, _ in batches(
+        rng, files, lambda rows, drawn, size: crops(files, rows, drawn, size), order, sight.size, sight.settings, 0
+    ):
+        images = finish(batch, draws, own.mean, own.std)
+        images, partner, share = mix(mixing, images, sight.settings.mixup, sight.settings.cutmix)
+        found.append((_pixels(images, own), partner.numpy(), share.numpy()))
+    return found
+
+
+def _group(sight: Sight, chosen: Sequence[tuple[str, str, Path]]) -> dict[str, Any]:
+    paths = [path for _, _, path in chosen]
+    views = evaluation_views(paths, sight.preprocess, ("identity", *sight.views))
+    drawn = training_draws(paths, sight, DRAWS) if sight.augmented else []
+    rows = []
+    for row, ((name, id_, path), picture) in enumerate(zip(chosen, thumbnails(paths, SIDE), strict=True)):
+        width, height = upright_size(path)
+        rows.append(
+            {
+                "name": name,
+                "id": id_,
+                "file": picture,
+                "width": width,
+                "height": height,
+                "boxes": _shares(seen_boxes(width, height, sight.preprocess), width, height),
+                "evaluation": from_pixels(views["identity"][row], SIDE),
+                "training": [_draw(own, row, chosen) for own in drawn],
+                "views": [(view, from_pixels(views[view][row], SIDE)) for view in sight.views],
+            }
+        )
+    return {
+        "members": sight.members,
+        "views": sight.views,
+        "draws": len(drawn),
+        "said": in_words(sight),
+        "rows": rows,
+        "size": sight.preprocess.image_size,
+        "training_size": sight.size,
+    }
+
+
+def in_words(sight: Sight) -> list[str]:
+    """What lies between a file and the network's input, in evaluation and in training."""
+    own, settings = sight.preprocess, sight.settings
+    cut = f"cut to its middle {own.crop[1]} x {own.crop[0]} px (width x height), " if own.crop else ""
+    share = 100 * own.image_size / own.decode_size
+    middle = f"the middle {own.image_size} px of that ({share:.0f} % of the side)" if share < 100 else "all of that"
+    lines = [
+        f"Evaluation and prediction: the file is {cut}scaled ({own.interpolation}) until its shorter side has "
+        f"{own.decode_size} px, and the network sees {middle if share < 100 else 'the middle square'}."
+    ]
+    if not sight.augmented:
+        return [*lines, "Training: a linear probe is fitted on the evaluation input, without augmentation."]
+    low, high = (100 * part for part in settings.crop_area)
+    parts = [
+        f"a random box of {low:.0f} to {high:.0f} % of the {'cut ' if own.crop else ''}picture, at {sight.size} px"
+    ]
+    parts += [
+        text
+        for wanted, text in (
+            (settings.hflip, "half of them mirrored"),
+            (settings.vflip, "half of them upside down"),
+            (settings.rotate, f"turned by up to {settings.rotate:g}°"),
+            (settings.color_jitter, f"light and colours changed by up to {100 * settings.color_jitter:.0f} %"),
+            (settings.trivial_augment, "one operation of TrivialAugment"),
+            (settings.erase, f"a box erased in {100 * settings.erase:.0f} %"),
+            (settings.mixup, f"mixup ({settings.mixup:g})"),
+            (settings.cutmix, f"CutMix ({settings.cutmix:g})"),
+        )
+        if wanted
+    ]
+    return [*lines, f"Training: {'; '.join(parts)}."]
+
+
+def _views(facts: RunFacts, own: MemberFacts) -> tuple[str, ...]:
+    """Of training and of the best blend, without the first one, identity."""
+    blended = facts.best.views.get(own.name, ()) if facts.best is not None else ()
+    views = dict.fromkeys((*expand(own.settings.get("views", [])), *blended))
+    return tuple(view for view in views if view not in ("identity", "given"))[:VIEWS]
+
+
+def _pixels(images: torch.Tensor, preprocess: Preprocess) -> np.ndarray:
+    """Normalised float32 (N, 3, S, S) as uint8 (N, S, S, 3)."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    values = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
+
+
+def _draw(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray], row: int, chosen: Sequence[tuple[str, str, Path]]
+) -> tuple[Thumbnail, str]:
+    """A training image, and what was mixed into it."""
+    pixels, partner, share = drawn
+    part = round(100 * float(share[row]))
+    other = chosen[int(partner[row])][0]
+    mixed = f"{part} % + {100 - part} % {other}" if part < 100 and int(partner[row]) != row else ""
+    return from_pixels(pixels[row], SIDE), mixed
+
+
+def _shares(
+    boxes: dict[str, tuple[float, float, float, float]], width: int, height: int
+) -> dict[str, tuple[float, ...]]:
+    """Left, top, width and height in % of the file's."""
+    whole = (width, height, width, height)
+    return {
+        name: tuple(round(100 * side / own, 2) for side, own in zip(box, whole, strict=True))
+        for name, box in boxes.items()
+    }

@@ -1,0 +1,128 @@
+"""Images worth a look: surely wrong, hardly decided, doubtful labels, and the best and worst of each class.
+
+An image that stands in two lists is on the page twice: one copy that several places show (a CSS background, an SVG
+`use`) can't be saved, printed or read aloud as an image, and the lists are short. At most 132 thumbnails of about 10
+kB stand here, whatever the number of classes.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.blend.probabilities import chunks
+from ensemble.errors import UserError
+from ensemble.report.relabel import label_errors, votes_text, why_text
+from ensemble.report.run import RunFacts
+from ensemble.report.thumbnails import Thumbnail, image_files, thumbnails
+
+SHOWN = 12  # images of a list
+DOUBTFUL = 24
+FEW_CLASSES = 12  # of more classes only this many, those of the least recall, are shown
+EACH = 3  # of the best and of the worst of a class
+
+
+def section(facts: RunFacts) -> dict[str, Any] | None:
+    """Lists of cards, each an image with its label, its prediction, their probabilities and the members' votes."""
+    if facts.oof is None:
+        return {"missing": "No fold is done yet, so no image has a prediction."}
+    files, problem = _files(facts)
+    errors = label_errors(facts, files)
+    wrong, unsure = confidently_wrong(facts), least_sure(facts)
+    classes = shown_classes(facts)
+    each = {c: best_and_worst(facts, c) for c in classes}
+    doubtful = errors.rows[:DOUBTFUL]
+    every = np.unique(np.concatenate([wrong, unsure, doubtful, *(rows for pair in each.values() for rows in pair)]))
+    names = [str(facts.oof.rows.ids[row]) for row in every]
+    pictures = dict(zip(every.tolist(), thumbnails([files.get(name) for name in names]), strict=True))
+
+    def cards(rows: np.ndarray) -> list[dict[str, Any]]:
+        return [card(facts, int(row), pictures[int(row)]) for row in rows]
+
+    said = [
+        {
+            "suggested": facts.classes[errors.suggested[at]],
+            "votes": votes_text(errors, at, len(facts.oof.members), facts.classes),
+            "why": why_text(facts, errors, at),
+        }
+        for at in range(len(doubtful))
+    ]
+    return {
+        "problem": problem,
+        "wrong": cards(wrong),
+        "wrong_of": int((facts.predicted != facts.oof.rows.labels).sum()),
+        "unsure": cards(unsure),
+        "doubtful": [one | {"doubt": two} for one, two in zip(cards(doubtful), said, strict=True)],
+        "doubtful_of": len(errors),
+        "members": len(facts.oof.members),
+        "by_class": [
+            {"name": facts.classes[c], "best": cards(best), "worst": cards(worst)} for c, (best, worst) in each.items()
+        ],
+        "classes_left": len(facts.classes) - len(classes),
+    }
+
+
+def confidently_wrong(facts: RunFacts, count: int = SHOWN) -> np.ndarray:
+    """The rows that are predicted wrong, the surest first, int64 (at most count,)."""
+    assert facts.oof is not None
+    wrong = np.flatnonzero(facts.predicted != facts.oof.rows.labels)
+    sure = facts.probabilities[wrong, facts.predicted[wrong]]
+    return wrong[np.argsort(-sure, kind="stable")][:count]
+
+
+def least_sure(facts: RunFacts, count: int = SHOWN) -> np.ndarray:
+    """The rows whose two most probable classes are the nearest, right or wrong, int64 (at most count,)."""
+    margins = np.empty(len(facts.probabilities))
+    for part in chunks(*facts.probabilities.shape):
+        two = np.partition(facts.probabilities[part], -2, axis=1)
+        margins[part] = two[:, -1] - two[:, -2]
+    return np.argsort(margins, kind="stable")[:count]
+
+
+def best_and_worst(facts: RunFacts, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the rows labelled c, those predicted so with the highest probability, and those that hold c for the least
+    probable, int64; no row is in both."""
+    assert facts.oof is not None
+    rows = np.flatnonzero(facts.oof.rows.labels == c)
+    rows = rows[np.argsort(-facts.probabilities[rows, c], kind="stable")]
+    best = rows[:EACH][facts.predicted[rows[:EACH]] == c]
+    worst = rows[::-1][:EACH]
+    return best, worst[~np.isin(worst, best)]
+
+
+def shown_classes(facts: RunFacts) -> list[int]:
+    """All classes with a row, or those of the least recall where they are many."""
+    assert facts.oof is not None
+    labels = facts.oof.rows.labels
+    counts = np.bincount(labels, minlength=len(facts.classes))
+    there = np.flatnonzero(counts)
+    if len(there) <= FEW_CLASSES:
+        return [int(c) for c in there]
+    right = np.bincount(labels[facts.predicted == labels], minlength=len(facts.classes))
+    return [int(c) for c in there[np.argsort(right[there] / counts[there], kind="stable")][:FEW_CLASSES]]
+
+
+def card(facts: RunFacts, row: int, picture: Thumbnail) -> dict[str, Any]:
+    """What stands at an image."""
+    assert facts.oof is not None
+    label, predicted = int(facts.oof.rows.labels[row]), int(facts.predicted[row])
+    votes = Counter(int(own.predicted[row]) for own in facts.single)
+    return {
+        "id": str(facts.oof.rows.ids[row]),
+        "picture": picture,
+        "label": facts.classes[label],
+        "predicted": facts.classes[predicted],
+        "right": label == predicted,
+        "p_label": float(facts.probabilities[row, label]),
+        "p_predicted": float(facts.probabilities[row, predicted]),
+        "votes": [(count, facts.classes[c]) for c, count in sorted(votes.items(), key=lambda own: (-own[1], own[0]))],
+    }
+
+
+def _files(facts: RunFacts) -> tuple[dict[str, Path], str]:
+    """The files by id, and why there are none."""
+    try:
+        return image_files(facts.config), ""
+    except UserError as error:
+        return {}, str(error)

@@ -1,0 +1,104 @@
+"""`ens report`: the page, section by section.
+
+A section is a module of this package with `section(facts)`, which gives what its template, templates/<name>.html,
+is filled with: a dict; {"missing": "a line"} where there is nothing to show and a reader would miss it; None where
+nobody would. The template holds what stands below the section's heading. It knows `facts` too, the macros of
+macros.html, and the filters of `environment`. No name, path or id is trusted: everything is escaped, unless a module
+made it as Markup.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ensemble import __version__, rundir
+from ensemble.blend.score import Gain, Score
+from ensemble.progress import Show, duration
+from ensemble.report.run import RunFacts, read_run
+from ensemble.tables.layout import gain_cell, score_cell
+
+# Modules are imported when their section is made: one of them needs torch, and reading a run does not.
+SECTIONS = (
+    ("verdict", "Verdict"),
+    ("members", "Members and blends"),
+    ("curves", "Learning curves"),
+    ("classes", "Classes and confidence"),
+    ("images", "Images"),
+    ("examples", "What the networks see"),
+    ("data", "Data"),
+    ("provenance", "Provenance"),
+)
+
+
+def write_report(
+    run: Path, output: Path | None, show: Show = lambda *_: None, say: Callable[[str], None] = print
+) -> Path:
+    """Write the page to `output` (None: report.html in the run), atomically, and return where it is.
+
+    Raises UserError as `read_run` does, and if `output` can't be written.
+    """
+    rundir.require_run(run)
+    path = output or rundir.report_html(run)
+    rundir.require_writable(path)
+    text = render(read_run(run, show), show)
+    rundir.write_text(path, text)
+    say(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
+    return path
+
+
+def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
+    """The whole page as HTML; of equal facts equal text."""
+    pages = environment()
+    shown = []
+    for done, (name, title) in enumerate(SECTIONS):
+        show(f"the report's section {title!r}", done, len(SECTIONS))
+        content: dict[str, Any] | None = import_module(f"ensemble.report.{name}").section(facts)
+        if content is None:
+            continue
+        if set(content) == {"missing"}:
+            body = Markup('<p class="missing">{}</p>').format(content["missing"])
+        else:
+            body = Markup(pages.get_template(f"{name}.html").render(facts=facts, **content))
+        shown.append({"name": name, "title": title, "body": body})
+    return pages.get_template("page.html").render(facts=facts, sections=shown, version=__version__)
+
+
+def environment() -> Environment:
+    """Templates with their filters: `cell` (a Score or Gain as `ens blend` prints it), `percent`, `count`,
+    `duration`."""
+    made = Environment(
+        loader=PackageLoader("ensemble.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "cell": cell,
+        "percent": percent,
+        "count": "{:,}".format,
+        "duration": duration,
+    }
+    return made
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share as percent, without the sign."""
+    return f"{100 * share:.{digits}f}"
+
+
+def cell(value: Score | Gain | None, metric: str = "") -> Markup:
+    """A score with its spread, its interval below; a gain with its interval; a dash for None."""
+    if value is None:
+        return Markup("–")
+    if isinstance(value, Gain):
+        first, rest = gain_cell(value).split(" ", 1)
+        return Markup("{} <span class=ci>{}</span>").format(first, rest)
+    line, ends = score_cell(metric, value).splitlines()
+    first, spread = line.split(" ")
+    spread = "" if spread == "±nan" else f" {spread}"
+    return Markup("{}<span class=pm>{}</span><br><span class=ci>{}</span>").format(first, spread, ends)

@@ -1,0 +1,209 @@
+"""`ens relabel`: which given labels are probably wrong, as a CSV to be edited.
+
+A row is a candidate where the cross-fitted blend holds another class for ten times as probable as the given one, and
+where either that class is as probable as it usually is for rows of its own (confident learning: Northcutt, Jiang and
+Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 2021) or no member, out of fold, says what
+the label says; or where a copy of the image carries another label. The least probable label comes first.
+
+The order decides most. Labels flipped at random, average precision of the ranking, and what the list holds:
+
+    paintings, 2 % flipped    by the probability of the label (this) 0.972, by the margin 0.942, by votes 0.941, by the
+                              plain mean of the members 0.921; 49 listed, 67 % of them flipped, 97 % of the flips
+    paintings, 5 % flipped    0.965, 0.929, 0.944, 0.936; 88 listed, 86 % of them flipped, 89 % of the flips
+    digits, 3 % flipped       1.000, 0.993, 1.000, 1.000; 44 listed, 98 % of them flipped, all 43 flips
+
+The digits' networks were trained on the flipped labels; the paintings' were not, only the blend was fitted on them.
+cleanlab 2.9, given the same probabilities, ranks the same way by `self_confidence`; its default filter finds 82, 76
+and 84 % of the flips in lists of 48, 85 and 36. Where labels are sound the list holds hard images instead: of the 22
+that it doubts in the paintings as they are, not one is wrong to the eye. So no label changes unless a person says so.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.data.cache import cache_folder
+from ensemble.data.corrections import COLUMN, read_new_labels
+from ensemble.data.digests import digests
+from ensemble.data.folds import copies
+from ensemble.data.table import read_table
+from ensemble.errors import UserError
+from ensemble.progress import Show
+from ensemble.report.run import RunFacts, read_run
+from ensemble.report.thumbnails import image_files
+
+RATIO = 0.1  # of the given class's probability to the suggested one's, at most
+COLUMNS = ("id", "path", "label", "suggested", COLUMN, "p_label", "p_suggested", "votes", "why", "rank")
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """K probable label errors, the most probable first.
+
+    rows: int64 (K,), into the N rows. suggested: int64 (K,), the class to take instead. votes: int64 (K,), how many
+    members say so. copy: int64 (K,), the row of a copy with another label, -1 where there is none.
+    """
+
+    rows: np.ndarray
+    suggested: np.ndarray
+    votes: np.ndarray
+    copy: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def find_label_errors(
+    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, pairs: Sequence[tuple[int, int]] = ()
+) -> LabelErrors:
+    """The rows whose label is probably wrong.
+
+    labels: int64 (N,). probabilities: float (N, C), of no fit that the row was part of, calibrated. predicted: int64
+    (M, N), the class that each member gives each row out of fold. pairs: rows that are copies of one image.
+    """
+    everywhere = np.arange(len(labels))
+    given = probabilities[everywhere, labels]
+    likely = probabilities.argmax(axis=1)
+    chance = probabilities[everywhere, likely]
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    usual = np.bincount(labels, given, minlength=probabilities.shape[1]) / np.maximum(counts, 1)
+    usual[counts == 0] = np.inf
+    alone = (predicted != labels).all(axis=0)
+    found = (likely != labels) & (given < RATIO * chance) & ((chance >= usual[likely]) | alone)
+    copy = np.full(len(labels), -1)
+    for first, second in pairs:
+        if labels[first] != labels[second]:
+            copy[first], copy[second] = second, first
+    suggested = np.where((likely == labels) & (copy >= 0), labels[copy], likely)
+    rows = np.flatnonzero(found | (copy >= 0))
+    rows = rows[np.argsort(given[rows], kind="stable")]
+    votes = (predicted[:, rows] == suggested[rows]).sum(axis=0)
+    return LabelErrors(rows, suggested[rows], votes, copy[rows])
+
+
+def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
+    """`find_label_errors` of a run. files: of those ids whose images are there."""
+    assert facts.oof is not None
+    rows = facts.oof.rows
+    predicted = np.stack([own.predicted for own in facts.single])
+    pairs = [(first, second) for first, second, _ in copy_pairs(facts, rows.ids, files)]
+    return find_label_errors(rows.labels, facts.probabilities, predicted, pairs)
+
+
+def copy_pairs(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> list[tuple[int, int, str]]:
+    """Which of the rows, str (N,), show the same image, and how: as audit.json says; where there is none, files of the
+    same bytes, by the digests that training has made already."""
+    place = {name: row for row, name in enumerate(ids.tolist())}
+    if facts.audit is not None:
+        return [
+            (place[own["first"]], place[own["second"]], str(own["kind"]))
+            for own in audit_pairs(facts.audit)
+            if own["first"] in place and own["second"] in place
+        ]
+    there = [name for name in place if name in files]
+    paths = tuple(files[name] for name in there)
+    if facts.config is None or facts.config.data.cache == "off":
+        first = copies(paths).tolist()
+    else:
+        known: dict[str, int] = {}
+        index = cache_folder(facts.config.data.cache) / "digests"
+        first = [known.setdefault(own, row) for row, own in enumerate(digests(paths, index, lambda *_: None))]
+    return [(place[there[other]], place[there[row]], "exact") for row, other in enumerate(first) if other != row]
+
+
+def audit_pairs(audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of training images that show the same, of an audit.json; "edited" ones may differ in what counts."""
+    pairs = audit.get("pairs") or []
+    return [own for own in pairs if own.get("sides") == "train-train" and own.get("kind") != "edited"]
+
+
+def write_relabel(
+    run: Path, output: Path | None, show: Show = lambda *_: None, say: Callable[[str], None] = print
+) -> Path:
+    """Write the probable label errors of a run to `output` (None: relabel.csv here), atomically.
+
+    Where the file is there already, its entries in `new_label` are kept, and so are its own columns, and the rows with
+    an entry that are no longer among the errors. UTF-8 with a byte order mark, without which Excel garbles Korean.
+    Raises UserError as `read_run` does, if no fold is done, or if a file that is no such table is in the way.
+    """
+    path = output or Path("relabel.csv")
+    held = _held(path)
+    facts = read_run(run, show)
+    if facts.oof is None:
+        raise UserError(f"{run}: no fold is done, so no label can be doubted; train on with: ens train-folds FILE")
+    try:
+        files = image_files(facts.config)
+    except UserError as error:
+        say(f"warning: the column path stays empty ({error})")
+        files = {}
+    found = label_errors(facts, files)
+    lines = [_line(facts, files, found, at) for at in range(len(found))]
+    extra = [column for column in next(iter(held.values()), {}) if column not in COLUMNS]
+    lines = [line | {key: held.get(line["id"], {}).get(key, "") for key in (COLUMN, *extra)} for line in lines]
+    listed = {line["id"] for line in lines}
+    lines += [line for name, line in held.items() if name not in listed and line[COLUMN]]
+    entries = sum(bool(line[COLUMN]) for line in lines)
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*COLUMNS, *extra], restval="")
+    table.writeheader()
+    table.writerows(lines)
+    rundir.require_writable(path)
+    rundir.write_text(path, "\ufeff" + text.getvalue())
+    kept = f"; {entries} entries in {COLUMN} kept as they were" if held else ""
+    say(f"{path}: {len(found)} of {len(facts.oof.rows.ids):,} labels are doubtful, the most doubtful first{kept}")
+    say(
+        "where labels are sound most of these are hard images: look at each, and write a class, keep or drop into "
+        f"{COLUMN}; then train with --set data.relabel={path} --set run=ANOTHER"
+    )
+    return path
+
+
+def votes_text(found: LabelErrors, at: int, members: int, classes: Sequence[str]) -> str:
+    """ "6 of 7 say horse"."""
+    return f"{found.votes[at]} of {members} say {classes[found.suggested[at]]}"
+
+
+def why_text(facts: RunFacts, found: LabelErrors, at: int) -> str:
+    """Where a copy has another label, which; else nothing, since the votes say it."""
+    assert facts.oof is not None
+    rows, copy = facts.oof.rows, int(found.copy[at])
+    return "" if copy < 0 else f"copy of {rows.ids[copy]}, labelled {rows.classes[rows.labels[copy]]}"
+
+
+def _line(facts: RunFacts, files: dict[str, Path], found: LabelErrors, at: int) -> dict[str, str]:
+    assert facts.oof is not None
+    rows, row = facts.oof.rows, int(found.rows[at])
+    name, given, suggested = str(rows.ids[row]), int(rows.labels[row]), int(found.suggested[at])
+    return {
+        "id": name,
+        "path": str(files.get(name, "")),
+        "label": rows.classes[given],
+        "suggested": rows.classes[suggested],
+        COLUMN: "",
+        "p_label": f"{facts.probabilities[row, given]:.4f}",
+        "p_suggested": f"{facts.probabilities[row, suggested]:.4f}",
+        "votes": votes_text(found, at, len(facts.oof.members), rows.classes),
+        "why": why_text(facts, found, at),
+        "rank": str(at + 1),
+    }
+
+
+def _held(path: Path) -> dict[str, dict[str, str]]:
+    """id -> the row of a file that is there already; nothing where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        new = read_new_labels(path)
+    except UserError as error:
+        raise UserError(f"{error}; it is in the way: name another file with -o") from None
+    table = read_table(path)
+    return {
+        name: {str(key): str(value) for key, value in row.items()} | {"id": name, COLUMN: new[name]}
+        for name, row in zip(new, table.to_dict("records"), strict=True)
+    }

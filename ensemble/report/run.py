@@ -1,0 +1,258 @@
+"""What a report is made of: everything that a run directory holds, read once and joined by id."""
+
+import csv
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend import MemberRow, members_table
+from ensemble.blend.crossfit import plain_average
+from ensemble.blend.fit import fit_oof, member_outcomes
+from ensemble.blend.metrics import TARGETS
+from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
+from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.score import Gain, Outcome, bootstrap, gain, outcome, scores
+from ensemble.config import Config, load_config
+from ensemble.errors import UserError
+from ensemble.progress import Show
+from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
+
+TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on another machine or library
+
+
+@dataclass(frozen=True)
+class MemberFacts:
+    """A member (one backbone over the folds). row: its own out-of-fold scores, of the folds that are done.
+
+    settings: settings.json. logs: fold -> the lines of its log.jsonl, one an epoch; empty for a linear probe. seconds:
+    fold -> how long its epochs took. optimistic: it kept the epoch that was best on the held-out rows.
+    """
+
+    name: str
+    row: MemberRow
+    settings: dict[str, Any]
+    logs: dict[int, list[dict[str, Any]]]
+    seconds: dict[int, float]
+
+    @property
+    def whole(self) -> bool:
+        """All its folds are done."""
+        return len(self.row.done) == self.row.folds
+
+    @property
+    def optimistic(self) -> bool:
+        return self.row.optimistic
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run, as read at one time.
+
+    config: None where config.toml can't be read any more (config_text holds it as it is). rows: the validated rows of
+    folds.csv; unvalidated: how many more it has, which are only trained on. members: all, finished or not. blends: the
+    saved ones, the least log loss first.
+
+    What the sections on single images rest on: oof, the out-of-fold logits (V, N, C) of the members that have all
+    folds, under the views of training (where no member is whole: of those that have the most folds, on these folds'
+    rows; None where no fold is done at all), and probabilities, float64 (N, C), of the same N rows, `oof.rows`: those
+    of `basis`, which says in words where they come from. `best` is the saved blend of least cross-fitted log loss;
+    without one its place is taken by the plain mean of the members, and `best.name` is "plain mean".
+
+    problems: lines about files that could not be read.
+    """
+
+    run: Path
+    config: Config | None
+    config_text: str
+    rows: Rows
+    unvalidated: int
+    members: tuple[MemberFacts, ...]
+    blends: tuple[Standing, ...]
+    best: Standing | None
+    saved: bool
+    oof: Oof | None
+    probabilities: np.ndarray
+    basis: str
+    provenance: dict[str, Any]
+    view_search: dict[str, Any] | None
+    audit: dict[str, Any] | None
+    problems: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.rows.classes
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Each row's most probable class, int64 (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @cached_property
+    def single(self) -> list[Outcome]:
+        """The outcome of each member of `oof` by itself, its views averaged."""
+        assert self.oof is not None
+        return member_outcomes(plain_average(self.oof), self.oof.rows.labels)
+
+    @property
+    def optimistic(self) -> tuple[str, ...]:
+        return tuple(own.name for own in self.members if own.optimistic)
+
+
+def read_run(run: Path, show: Show) -> RunFacts:
+    """Read it all; the cross-fitted probabilities of the best blend are fitted again (they are not saved).
+
+    Raises UserError if `run` is not a run directory, or if its rows or logits don't fit together. What else can't be
+    read is left out and said in `problems`.
+    """
+    show("reading the run", 0, 3)
+    rows = read_rows(run)
+    problems: list[str] = []
+    try:
+        config = load_config(rundir.config_toml(run))
+    except UserError as error:
+        config = None
+        problems.append(str(error))
+    members = tuple(_member(run, row) for row in members_table(run))
+    blends, unread = read_blends(run, len(rows.ids))
+    problems += unread
+    oof = _oof(run, rows, members)
+    best, saved, basis = None, False, ""
+    probabilities = np.empty((0, len(rows.classes)))
+    if oof is not None:
+        show("fitting the best blend again", 1, 3)
+        candidates = comparable(blends)
+        best, saved = (candidates[0], True) if candidates else (_plain_mean(oof), False)
+        probabilities, basis = _row_probabilities(run, oof, candidates, problems)
+    show("laying out the page", 2, 3)
+    return RunFacts(
+        run=run,
+        config=config,
+        config_text=_text(rundir.config_toml(run)),
+        rows=rows,
+        unvalidated=_lines(rundir.folds_csv(run)) - len(rows.ids),
+        members=members,
+        blends=blends,
+        best=best,
+        saved=saved,
+        oof=oof,
+        probabilities=probabilities,
+        basis=basis,
+        provenance=_json(rundir.provenance_json(run), problems) or {},
+        view_search=_json(rundir.view_search_json(run), problems),
+        audit=_json(rundir.audit_json(run), problems),
+        problems=tuple(problems),
+    )
+
+
+def _member(run: Path, row: MemberRow) -> MemberFacts:
+    logs, seconds = {}, {}
+    for fold in rundir.folds_of(run, row.member):
+        directory = rundir.fold_dir(run, row.member, fold)
+        log = rundir.log_file(directory)
+        if log.is_file():
+            logs[fold] = _log(log)
+        if fold in row.done:
+            seconds[fold] = float(rundir.read_json(rundir.done_json(directory)).get("seconds", 0.0))
+    settings = rundir.read_json(rundir.settings_json(run, row.member))
+    return MemberFacts(row.member, row, settings, logs, seconds)
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """The whole lines with an epoch; a probe's log has none."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue  # cut short by a kill
+        if isinstance(found, dict) and "epoch" in found:
+            lines.append(found)
+    return lines
+
+
+def _oof(run: Path, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
+    """The logits of the whole members; if there are none, of those with the most folds, on these folds."""
+    if any(own.whole for own in members):
+        return read_oof(run)
+    most = max((own.row.done for own in members), key=len, default=())
+    if not most:
+        return None
+    ready = [own.name for own in members if set(most) <= set(own.row.done)]
+    where = np.flatnonzero(np.isin(rows.folds, most))
+    values: list[np.ndarray] = []
+    names: tuple[str, ...] = ()
+    for member in ready:
+        own, names = read_member(run, member, rows, names or None, most)
+        values.append(own)
+    lacking = {own.name: "not finished" for own in members if own.name not in ready}
+    return some_rows(Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), lacking), where)
+
+
+def _row_probabilities(
+    run: Path, oof: Oof, candidates: tuple[Standing, ...], problems: list[str]
+) -> tuple[np.ndarray, str]:
+    """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
+
+    A foreign member's out-of-fold predictions are in the user's file, not in the run.
+    """
+    for own in candidates:
+        if own.foreign:
+            continue
+        try:
+            probabilities = cross_fitted(run, own)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        now = float(outcome(oof.rows.labels, probabilities).losses.mean())
+        if abs(now - own.blend["log_loss"].value) > TOLERANCE:
+            problems.append(
+                f"blend {own.name}: fitted again its log loss is {now:.4f}, not the {own.blend['log_loss'].value:.4f} "
+                f"that is saved; fit it again with: ens blend {run}"
+            )
+            continue
+        return probabilities, f"blend {own.name}, cross-fitted"
+    what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
+    return geometric_mean(plain_average(oof)), what
+
+
+def _plain_mean(oof: Oof) -> Standing:
+    """The plain mean in a blend's place: nothing is fitted."""
+    result = fit_oof(oof, "mean")
+    own = of_result("plain mean", result)
+    labels = oof.rows.labels
+    single = member_outcomes(plain_average(oof), labels)
+    outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
+    drawn = bootstrap(labels, outcomes, oof.rows.units, oof.classes)
+    table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
+    gains: list[Gain] = []
+    for metric in TARGETS if len(oof.members) > 1 else ():
+        index = oof.members.index(own.best[metric])
+        gains.append(gain(metric, table, drawn, 0, 1 + index, own.best[metric]))
+    plain = {"blend": own.calibration["plain mean"]}
+    bins = {"blend": own.reliability["plain mean"]}
+    return replace(own, blend=table[0], gains=tuple(gains), calibration=plain, reliability=bins, costs={}, notes=())
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found = rundir.read_json(path)
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+
+
+def _lines(path: Path) -> int:
+    with path.open(encoding="utf-8", newline="") as file:
+        return sum(1 for _ in csv.DictReader(file))

@@ -1,0 +1,92 @@
+"""Small pictures for the page, inside of it: data URIs of JPEGs.
+
+They are made from the files, not from the cache of decoded pixels: that is found by what a file holds, so the file has
+to be there anyway, and it holds a picture without what `data.crop` and the longest aspect ratio cut off, which is what
+a person wants to see who doubts a label. A page shows at most a few hundred; one takes 1 ms from a file of 256 px, and
+about 20 from one of 12 megapixels, of which JPEG decodes an eighth of each side.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ensemble.config import Config
+from ensemble.data.labelled import read_labelled
+from ensemble.data.pixels import ORIENTATION, read, rgb
+from ensemble.errors import UserError
+
+SIDE = 176  # px of the longer side
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """uri: of the picture, "" where there is none, and `problem` then says why. width, height: of the thumbnail, px."""
+
+    uri: str
+    width: int
+    height: int
+    problem: str = ""
+
+
+def image_files(config: Config | None) -> dict[str, Path]:
+    """id -> file of the run's labelled images. Raises UserError where they can't be found."""
+    if config is None:
+        raise UserError("config.toml can't be read, so the images can't be found")
+    try:
+        samples = read_labelled(config)
+    except UserError as error:
+        raise UserError(f"{error}; paths start where ens train-folds was run: run this there too") from None
+    return dict(zip(samples.ids.tolist(), samples.paths, strict=True))
+
+
+def thumbnails(files: Sequence[Path | None], side: int = SIDE) -> list[Thumbnail]:
+    """The whole picture of each file, upright, its longer side at most `side`. A file that can't be shown gives the
+    reason instead."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda file: _thumbnail(file, side), files))
+
+
+def from_pixels(pixels: np.ndarray, side: int = SIDE) -> Thumbnail:
+    """The picture of an array, uint8 (height, width, 3), its longer side at most `side`."""
+    return _encoded(Image.fromarray(pixels), side)
+
+
+def upright_size(file: Path) -> tuple[int, int]:
+    """Width and height of the whole picture, upright, from its header. Raises UserError that names the file."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
+        raise UserError(f"{file}: not a readable image; replace it or remove it") from None
+    return (height, width) if turned else (width, height)
+
+
+def _thumbnail(file: Path | None, side: int) -> Thumbnail:
+    if file is None:
+        return Thumbnail("", side, side, "not among the images of the config")
+    try:
+        data = read(file)
+        with Image.open(io.BytesIO(data)) as image:
+            image.draft(None, (2 * side, 2 * side))
+            return _encoded(rgb(ImageOps.exif_transpose(image)), side)
+    except UserError as error:
+        return Thumbnail("", side, side, "the file is missing" if not file.exists() else str(error))
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
+        return Thumbnail("", side, side, "not a readable image")
+
+
+def _encoded(image: Image.Image, side: int) -> Thumbnail:
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Thumbnail(uri, image.width, image.height)

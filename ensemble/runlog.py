@@ -1,0 +1,44 @@
+"""RUN/ens.log: what every command that is given a run said and when, which warnings and errors there were, and how it
+ended. Plain text, appended to: a line is one write, so that two processes may share the file."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ensemble import rundir
+
+Log = Callable[[str], bool]  # a text of one or more lines; says whether it is in the file
+
+
+def open_log(run: Path) -> Log:
+    """`log(text)`, which appends to the run's log, with the time (UTC) and the number of the process.
+
+    What is logged before the run's directory is made is kept until it is; where there will never be a run, nothing is
+    written. A log that can't be written (a run that is read-only, a full disk) stops no command.
+    """
+    waiting: list[str] = []
+
+    def log(text: str) -> bool:
+        stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {os.getpid()} "
+        waiting.append(stamp + text.rstrip("\n").replace("\n", "\n    ") + "\n")
+        if not rundir.folds_csv(run).is_file():
+            return False
+        lines = "".join(waiting).encode(errors="replace")
+        waiting.clear()
+        with suppress(OSError):
+            _append(rundir.ens_log(run), lines)
+            return True
+        return False
+
+    return log
+
+
+def _append(path: Path, lines: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    file = os.open(path, flags, 0o666)
+    try:
+        os.write(file, lines)
+    finally:
+        os.close(file)

@@ -1,0 +1,239 @@
+"""`ens runs`: what the runs below a directory reached, what they cost, and in which settings they differ. Never imports
+torch."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend import check_sources, list_blends, members_table
+from ensemble.blend.score import Score
+from ensemble.config import load_config
+from ensemble.errors import UserError
+from ensemble.progress import Show
+
+DEPTH = 3  # folders below the one that is named
+SORTS = ("score", "date", "name")
+ABSENT = "-"
+
+Scores = Mapping[str, Score]  # by metric: log_loss, accuracy, macro_f1, balanced_accuracy
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. done, folds: finished folds and all, of its members together. fingerprint: of its data. blend: the one
+    of the least cross-fitted log loss, with its scores; single: the best member by the same, likewise. blends: how many
+    there are. seconds: of training, as far as it is done. ms: an image's time at prediction with the blend's views,
+    where ens tta-search measured it. date: when its last fold was finished, or when it was begun. settings: dotted keys
+    of its config, as text. notes: what is wrong with it, if anything; nothing else may be known then."""
+
+    run: Path
+    members: tuple[str, ...] = ()
+    done: int = 0
+    folds: int = 0
+    fingerprint: str = ""
+    blend: str = ""
+    blends: int = 0
+    blend_scores: Scores | None = None
+    single: str = ""
+    single_scores: Scores | None = None
+    seconds: float = 0.0
+    ms: float | None = None
+    date: datetime | None = None
+    settings: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs in order, those of the same data together. groups: the rows' numbers by data, first those of the first one.
+    differs: run -> what stands in its config and not in all, as text, of the runs whose config can be read."""
+
+    rows: tuple[RunRow, ...]
+    groups: tuple[tuple[int, ...], ...]
+    differs: Mapping[Path, Mapping[str, str]]
+
+
+def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done, total: None) -> RunList:
+    """Every run in `folder` and up to DEPTH folders below it. A run that can't be read is listed with the reason.
+
+    sort: "score" (least log loss of the best blend, or of the best member where there is no blend), "date" (latest
+    first) or "name". Raises UserError if `folder` is none, or holds no run.
+    """
+    found = list(find_runs(folder))
+    if not found:
+        what = "holds no run of ens" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder}: {what}; make one with: ens train-folds FILE")
+    rows = []
+    for number, run in enumerate(found):
+        show("reading the runs", number, len(found))
+        rows.append(read_run(run))
+    keys: dict[str, Callable[[RunRow], Any]] = {
+        "score": lambda row: (_loss(row), str(row.run)),
+        "date": lambda row: (-row.date.timestamp() if row.date else 0.0, str(row.run)),
+        "name": lambda row: str(row.run),
+    }
+    rows.sort(key=keys[sort])
+    order = sorted(dict.fromkeys(row.fingerprint for row in rows), key=lambda own: own == "")  # unknown data last
+    rows.sort(key=lambda row: order.index(row.fingerprint))
+    groups = [tuple(r for r, row in enumerate(rows) if row.fingerprint == own) for own in order]
+    return RunList(tuple(rows), tuple(groups), differences(rows))
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The run directories in `folder` and below it, in order of name; there are none inside of a run."""
+    for path, folders, files in os.walk(folder):
+        here = Path(path)
+        if "folds.csv" in files or ("config.toml" in files and rundir.is_begun(here)):
+            yield here
+            folders.clear()
+        elif len(here.relative_to(folder).parts) == DEPTH:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def read_run(run: Path) -> RunRow:
+    """What a run says of itself. Never raises for what stands in it."""
+    row = RunRow(run)
+    for part in (_of_folds, _of_data, _of_config, _of_scores):
+        try:
+            row = part(row)
+        except UserError as error:
+            row = _noted(row, str(error))
+        except Exception as error:  # made by another version of ens, or by hand: any file may hold anything
+            row = _noted(row, f"can't be read ({type(error).__name__}: {error})")
+    return row
+
+
+def differences(rows: Sequence[RunRow]) -> dict[Path, dict[str, str]]:
+    """run -> the dotted keys whose values are not the same in all, with its own. Of a backbone that some runs lack, its
+    keys are compared among the others."""
+    known = {row.run: row.settings for row in rows if row.settings is not None}
+    out: dict[Path, dict[str, str]] = {run: {} for run in known}
+    for key in dict.fromkeys(key for settings in known.values() for key in settings):
+        parts = key.split(".")
+        where = list(known)
+        if parts[0] == "backbone" and len(parts) > 2:
+            where = [run for run in where if ".".join(parts[:2]) in known[run]]
+        values = {run: known[run].get(key, ABSENT) for run in where}
+        if len(set(values.values())) > 1:
+            for run, value in values.items():
+                out[run][key] = value
+    return out
+
+
+def _of_folds(row: RunRow) -> RunRow:
+    run, members = row.run, rundir.members(row.run)
+    finished = [
+        fold
+        for member in members
+        for number in rundir.folds_of(run, member)
+        if rundir.is_done(fold := rundir.fold_dir(run, member, number))
+    ]
+    dated = [rundir.done_json(fold) for fold in finished] or [rundir.folds_csv(run)]
+    date = max((path.stat().st_mtime for path in dated if path.is_file()), default=None)
+    seconds = sum(float(rundir.read_json(rundir.done_json(fold)).get("seconds", 0)) for fold in finished)
+    row = replace(row, members=tuple(members), done=len(finished), seconds=seconds)
+    return replace(row, date=None if date is None else datetime.fromtimestamp(date).astimezone())
+
+
+def _of_data(row: RunRow) -> RunRow:
+    from ensemble.data.folds import read_folds
+
+    numbers = read_folds(row.run)["fold"].to_numpy()
+    row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
+    if row.done < row.folds:
+        row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")
+    facts = rundir.read_json(rundir.provenance_json(row.run))["facts"]
+    return replace(row, fingerprint=str(facts["data fingerprint"]))
+
+
+def _of_config(row: RunRow) -> RunRow:
+    values = load_config(rundir.config_toml(row.run)).model_dump(mode="json")
+    del values["run"]
+    backbones = {backbone.pop("name"): backbone for backbone in values.pop("backbone")}
+    settings = dict(_flat("", values))
+    for name, backbone in backbones.items():
+        settings[f"backbone.{name}"] = "yes"
+        settings |= dict(_flat(f"backbone.{name}.", backbone))
+    return replace(row, settings=settings)
+
+
+def _of_scores(row: RunRow) -> RunRow:
+    best: dict[str, Any] | None = None
+    names = list_blends(row.run)
+    for name in names:
+        try:
+            held = rundir.read_json(rundir.blend_json(row.run, name))
+            better = best is None or _value(held) < _value(best)
+            check_sources(row.run, name)
+        except UserError as error:
+            row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
+            continue
+        except Exception as error:  # as in `read_run`
+            row = _noted(row, f"blend {name!r} can't be read ({type(error).__name__}: {error})")
+            continue
+        if better and "prior_bias" not in held["arrays"]:  # else its scores are those for other shares of the classes
+            best, row = held, replace(row, blend=name)
+    row = replace(row, blends=len(names))
+    if best is None:
+        members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
+        if members:
+            own = min(members, key=lambda own: own.scores["log_loss"].value)
+            row = replace(row, single=own.member, single_scores=own.scores)
+        return row
+    scores = best["scores"]
+    single = scores["best"]["log_loss"]
+    views = {view for own in best["views"] for view in own}
+    return replace(
+        row,
+        blend_scores=saved_scores(scores["blend"]),
+        single=single,
+        single_scores=saved_scores(scores["members"][single]),
+        ms=_ms(row.run, views),
+    )
+
+
+def saved_scores(held: Mapping[str, Any]) -> dict[str, Score]:
+    """metric -> Score, from what a blend's JSON file holds."""
+    return {m: Score(own["value"], own["low"], own["high"], tuple(own["folds"])) for m, own in held.items()}
+
+
+def _ms(run: Path, views: set[str]) -> float | None:
+    path = rundir.view_search_json(run)
+    if not path.is_file():
+        return None
+    sizes = rundir.read_json(path)["sizes"]
+    return next((float(size["ms"]) for size in sizes if set(size["views"]) == views), None)
+
+
+def _value(held: Mapping[str, Any]) -> float:
+    return float(held["scores"]["blend"]["log_loss"]["value"])
+
+
+def _loss(row: RunRow) -> float:
+    scores = row.blend_scores or row.single_scores
+    return scores["log_loss"].value if scores else float("inf")
+
+
+def _noted(row: RunRow, note: str) -> RunRow:
+    return replace(row, notes=tuple(dict.fromkeys([*row.notes, note.removeprefix(f"{row.run}: ")])))
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield prefix + key, ABSENT if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

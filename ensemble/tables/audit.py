@@ -1,0 +1,29 @@
+"""What an audit found, a row each."""
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from ensemble.audit.findings import Audit
+from ensemble.tables.layout import print_table
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def show_audit(found: Audit) -> None:
+    """The findings, the worst first, each with a few examples and what to do."""
+    if not found.findings:
+        print("nothing found")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, ratio in (("", None), ("found, for example", 3), ("what to do", 2)):
+        table.add_column(heading, overflow="fold", ratio=ratio)
+    for own in found.findings:
+        side = "" if own.side == "train" else f"{own.side}: "
+        shown = ", ".join(own.examples) + (", ..." if len(own.rows) > len(own.examples) else "")
+        table.add_row(
+            f"[{STYLES[own.level]}]{own.level}[/]",
+            escape(f"{side}{own.count:,} {own.what}\n{shown}"),
+            escape(own.advice),
+        )
+    print_table(table)

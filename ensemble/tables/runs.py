@@ -1,0 +1,108 @@
+"""The runs below a directory, and the ledger of submissions."""
+
+from datetime import datetime
+from pathlib import Path
+
+from rich.markup import escape
+
+from ensemble.blend.score import Score
+from ensemble.ledger import Entry, Trust
+from ensemble.progress import duration
+from ensemble.runs import RunList, RunRow
+from ensemble.tables.layout import ALL_HEADINGS, new_table, print_table
+
+NOT_COMPARABLE = "scores of different data are not comparable"
+SHOWN = ("accuracy", "macro_f1", "log_loss")  # of a submission
+
+
+def show_runs(found: RunList) -> None:
+    """A table for each data set, and below it what differs in the settings of all runs."""
+    for number, group in enumerate(found.groups):
+        rows = [found.rows[r] for r in group]
+        known = rows[0].fingerprint
+        which = f" {number + 1} of {len(found.groups)}" if len(found.groups) > 1 else ""
+        data = f"data{which}, fingerprint {known[:12]}" if known else "unknown data"
+        title = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'} on {data}: out of fold, "
+        table = new_table(
+            title + "[95% interval]", "run", "folds", "accuracy %", "log loss", "h:mm:ss,\nms/image", "date"
+        )
+        for row in rows:
+            for cells in _lines(row):
+                table.add_row(*cells)
+        print_table(table)
+    if len({row.fingerprint for row in found.rows} - {""}) > 1:
+        print(NOT_COMPARABLE)
+    for row in found.rows:
+        for note in row.notes:
+            print(f"{row.run}: {note}")
+    differing = {run: own for run, own in found.differs.items() if own}
+    if differing:
+        print("what differs in their settings:")
+    for run, own in differing.items():
+        print(f"{run}: " + ", ".join(f"{key}={value}" for key, value in own.items()))
+
+
+def _lines(row: RunRow) -> list[list[str]]:
+    """A run's own line, and those of its best blend and its best member."""
+    cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
+    date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
+    lines = [[escape(str(row.run)), f"{row.done}/{row.folds}", "", "", cost, date]]
+    for name, scores in (
+        (f"  blend {row.blend}, of {row.blends}", row.blend_scores),
+        (f"  best single {row.single}, of {len(row.members)}", row.single_scores),
+    ):
+        if scores:
+            lines.append(
+                [escape(name), "", *(_cell(metric, scores[metric]) for metric in ("accuracy", "log_loss")), "", ""]
+            )
+    return lines
+
+
+def _cell(metric: str, score: Score) -> str:
+    if metric == "log_loss":
+        return f"{score.value:.4f}\n[{score.low:.4f}, {score.high:.4f}]"
+    return f"{100 * score.value:.2f}\n[{100 * score.low:.2f}, {100 * score.high:.2f}]"
+
+
+def show_submissions(entries: list[Entry], trust: Trust | None) -> None:
+    """The ledger, the newest last, and how far out-of-fold scores foretell the board's."""
+    table = new_table(
+        "submissions, with the out-of-fold scores of their blends",
+        "file",
+        "written",
+        *(ALL_HEADINGS[metric] for metric in SHOWN),
+        "board",
+    )
+    for entry in entries:
+        own = entry.values
+        name = _near(own.get("file", "")) + (f"\n({entry.state})" if entry.state else "")
+        about = " ".join(text for text in (own.get("run", ""), own.get("blend", "")) if text)
+        name += f"\n{about}" if about else ""
+        name += f"\n{own['note']}" if own.get("note") else ""
+        cells = [_saved(metric, own.get(metric, "")) for metric in SHOWN]
+        table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
+    print_table(table)
+    if trust is not None:
+        for line in trust.lines:
+            print(line)
+
+
+def _near(file: str) -> str:
+    """As seen from here, where it lies below."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+
+
+def _saved(metric: str, text: str) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return f"{value:.4f}" if metric == "log_loss" else f"{100 * value:.2f}"
+
+
+def _when(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d\n%H:%M}"
+    except ValueError:
+        return text

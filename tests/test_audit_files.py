@@ -1,0 +1,177 @@
+"""`ens check` on the files themselves: each kind of trouble is planted, found, named, and nothing else is said."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensemble.audit.check import check
+from ensemble.audit.findings import Finding, line
+
+
+@pytest.fixture
+def pets(tmp_path, paint):
+    """Two classes of eight noise images of 64 px."""
+    for name in ("cat", "dog"):
+        for number in range(8):
+            paint(tmp_path / "pets" / name / f"{name}{number}.png", 64, 64)
+    return tmp_path / "pets"
+
+
+def found(data: Path, test: Path | None = None) -> dict[str, Finding]:
+    audit = check(data, test, None, None, data.parent / "audit.json", lambda *_: None, lambda _: None)
+    kinds = {f"{one.side}:{one.kind}": one for one in audit.findings}
+    assert len(kinds) == len(audit.findings)
+    return kinds
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def only(data: Path, kind: str, test: Path | None = None) -> Finding:
+    kinds = found(data, test)
+    assert list(kinds) == [kind]
+    return kinds[kind]
+
+
+def test_nothing_is_found_in_sound_images(pets):
+    assert found(pets) == {}
+
+
+def test_empty_truncated_and_unreadable_files(pets):
+    whole = io.BytesIO()
+    Image.fromarray(noise(1, 64, 64, 3)).save(whole, "JPEG")
+    (pets / "cat" / "empty.jpg").touch()
+    (pets / "cat" / "short.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    (pets / "dog" / "page.jpg").write_text("<!DOCTYPE html><title>404</title>")
+    (pets / "dog" / "dust.jpg").write_bytes(b"\x93\x01\x02" * 50)
+    kinds = found(pets)
+    assert list(kinds) == ["train:empty-file", "train:truncated", "train:unreadable"]
+    assert kinds["train:empty-file"].rows == ("cat/empty.jpg",)
+    assert kinds["train:truncated"].rows == ("cat/short.jpg",)
+    assert kinds["train:unreadable"].rows == ("dog/dust.jpg", "dog/page.jpg")
+    assert {one.level for one in kinds.values()} == {"error"}
+    assert "dog/page.jpg (an HTML page)" in kinds["train:unreadable"].examples
+    assert line(kinds["train:empty-file"]) == (
+        "error: 1 empty file (cat/empty.jpg); fetch them again, or drop them (--fix)"
+    )
+
+
+def test_test_images_are_looked_at_too(pets, paint):
+    test = pets.parent / "test"
+    paint(test / "a.png", 64, 64)
+    (test / "b.png").touch()
+    one = only(pets, "test:empty-file", test)
+    assert one.rows == ("b.png",) and "--on-bad skip" in one.advice
+    assert line(one).startswith("error: test: 1 empty file (b.png)")
+
+
+def test_test_images_that_are_listed_twice(pets, paint):
+    for number in range(3):
+        paint(pets.parent / f"t{number}.png", 64, 64)
+    (pets.parent / "test.csv").write_text("path\nt0.png\nt1.png\nt0.png\nt2.png\n")
+    one = only(pets, "test:repeated-path", pets.parent / "test.csv")
+    assert one.rows == ("t0.png",) and one.level == "error" and one.count == 1
+
+
+def test_content_that_the_ending_denies(pets):
+    Image.fromarray(noise(2, 64, 64, 3)).save(pets / "cat" / "really.jpg", "PNG")
+    Image.fromarray(noise(3, 64, 64, 3)).save(pets / "cat" / "fine.jfif", "JPEG")
+    one = only(pets, "train:other-format")
+    assert one.examples == ("cat/really.jpg (PNG)",) and one.level == "note"
+
+
+def test_odd_modes(pets):
+    Image.fromarray(noise(4, 64, 64, 4)).save(pets / "cat" / "clear.png")
+    Image.fromarray(noise(5, 64, 64, 3)).convert("CMYK").save(pets / "cat" / "print.jpg")
+    Image.fromarray(noise(6, 64, 64, 3)).convert("P").save(pets / "cat" / "few.png")
+    Image.fromarray(noise(7, 64, 64)).save(pets / "dog" / "grey.png")
+    Image.fromarray(noise(8, 64, 64).astype(np.uint16) * 257).save(pets / "dog" / "deep.png")
+    kinds = found(pets)
+    assert {kind: one.rows for kind, one in kinds.items()} == {
+        "train:cmyk": ("cat/print.jpg",),
+        "train:alpha": ("cat/clear.png",),
+        "train:16-bit": ("dog/deep.png",),
+        "train:palette": ("cat/few.png",),
+        "train:grey": ("dog/deep.png", "dog/grey.png"),
+    }
+    assert {one.level for one in kinds.values()} == {"note"}
+
+
+def test_float_pixels_are_an_error_for_training_refuses_them(pets):
+    Image.fromarray(noise(9, 64, 64).astype(np.float32)).save(pets / "cat" / "float.tif")
+    one = only(pets, "train:unreadable")
+    assert one.rows == ("cat/float.tif",) and "32-bit float pixels have no known scale" in one.examples[0]
+
+
+def test_a_set_that_is_grey_throughout_is_no_finding(tmp_path):
+    for number in range(12):
+        path = tmp_path / "digits" / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number, 64, 64)).save(path)
+    assert found(tmp_path / "digits") == {}
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK"])
+def test_what_all_images_are_is_the_sets_own_way(tmp_path, mode):
+    for number in range(12):
+        path = tmp_path / "set" / str(number % 2) / f"{number}.{'tif' if mode == 'CMYK' else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number, 64, 64, 3)).convert(mode).save(path)
+    assert found(tmp_path / "set") == {}
+
+
+def test_exif_turns(pets):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(10, 64, 64, 3)).save(pets / "cat" / "turned.jpg", exif=exif)
+    one = only(pets, "train:turned")
+    assert one.rows == ("cat/turned.jpg",) and "ens turns them upright" in one.advice
+
+
+def test_animations(pets):
+    frames = [Image.fromarray(noise(seed, 64, 64, 3)) for seed in (11, 12)]
+    frames[0].save(pets / "cat" / "moves.webp", save_all=True, append_images=frames[1:], lossless=True)
+    one = only(pets, "train:animation")
+    assert one.rows == ("cat/moves.webp",) and "the first" in one.advice
+
+
+def test_files_that_are_left_out(pets):
+    (pets / "cat" / "phone.heic").write_bytes(b"....ftypheic")
+    Image.fromarray(noise(13, 64, 64, 3)).save(pets / "cat" / "bare", "PNG")
+    (pets / "readme.txt").write_text("pets")
+    (pets / "labels.json").write_text("{}")
+    (pets / "notes.txt").write_text("more")
+    (pets / "cat" / "._cat1.png").write_bytes(b"\x00\x05\x16\x07")
+    (pets / ".DS_Store").write_bytes(b"Bud1")
+    kinds = found(pets)
+    assert kinds.keys() == {"train:left-out-picture", "train:left-out-file", "train:hidden"}
+    assert set(kinds["train:left-out-picture"].rows) == {"cat/phone.heic", "cat/bare"}
+    assert kinds["train:left-out-picture"].level == "warning"
+    assert kinds["train:left-out-file"].examples == ("2 x .txt", "1 x .json")
+    assert kinds["train:left-out-file"].count == 3 and kinds["train:hidden"].rows == ("cat/._cat1.png",)
+
+
+def test_missing_files(tmp_path, paint):
+    for number in range(8):
+        paint(tmp_path / "pics" / f"{number}.png", 64, 64)
+    (tmp_path / "t.csv").write_text(
+        "path,label\n" + "".join(f"pics/{number}.png,{'ab'[number % 2]}\n" for number in [*range(8), 98, 99])
+    )
+    kinds = found(tmp_path / "t.csv")
+    assert kinds["train:missing-file"].rows == ("pics/98.png", "pics/99.png")
+    assert kinds["train:missing-file"].what == "rows without their files"
+    assert kinds.keys() == {"train:missing-file"}
+
+
+def test_empty_class_folder_and_loose_image(pets, paint):
+    (pets / "bird").mkdir()
+    (pets / "bird" / "b.heic").write_bytes(b"x")
+    paint(pets / "loose.png", 64, 64)
+    kinds = found(pets)
+    assert kinds["train:empty-class"].rows == ("bird",) and kinds["train:empty-class"].level == "error"
+    assert kinds["train:empty-label"].rows == ("loose.png",)
+    assert kinds["train:empty-label"].what == "image outside any class folder"

@@ -1,0 +1,147 @@
+"""`ens check` on groups: given ones that folds can't be made of, and names that suggest some."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ensemble.audit.check import check
+from ensemble.audit.findings import Audit, Finding
+from ensemble.audit.groups import check_groups, check_own_folds
+from ensemble.audit.read import Given, Rows
+
+COLUMNS = {"path": "path", "label": "label", "id": None, "group": "group", "fold": "fold"}
+
+
+def given(labels: list[str], groups: list[str] | None, folds: list[int] | None = None, k: int = 3) -> Given:
+    rows = Rows(
+        Path("t.csv"),
+        np.array([str(row) for row in range(len(labels))]),
+        (None,) * len(labels),
+        np.array(labels),
+        None if groups is None else np.array(groups),
+        None if folds is None else np.array(folds),
+        pd.DataFrame({"label": labels}),
+        COLUMNS,
+    )
+    return Given(rows, True, k, None, None, None, folds is not None, "auto", ())
+
+
+def found(findings: list[Finding]) -> dict[str, Finding]:
+    return {one.kind: one for one in findings}
+
+
+def test_sound_groups():
+    assert check_groups(given(["a", "b"] * 4, list("ppqqrrss"))) == []
+
+
+def test_rows_without_a_group():
+    kinds = found(check_groups(given(["a", "b"] * 4, ["p", "", "q", "q", "r", "r", "s", "s"])))
+    assert kinds.keys() == {"empty-group"} and kinds["empty-group"].rows == ("1",)
+
+
+def test_fewer_groups_than_folds_and_a_class_in_one_group():
+    kinds = found(check_groups(given(["a", "a", "b", "b"], list("pqqq"))))
+    assert kinds["few-groups"].what == "groups for 3 folds" and kinds["few-groups"].count == 2
+    assert kinds["lone-class"].rows == ("b",) and kinds["lone-class"].level == "error"
+
+
+def test_own_folds_that_part_a_group():
+    kinds = found(check_groups(given(["a", "b"] * 3, list("ppqqrr"), [0, 0, 1, 0, 1, 1])))
+    assert kinds.keys() == {"group-across-folds"} and kinds["group-across-folds"].rows == ("q",)
+
+
+def test_own_folds_that_are_no_folds():
+    kinds = found(check_own_folds(given(["a", "b"] * 3, None, [0, 0, 2, 2, -1, -2])))
+    assert kinds["odd-fold"].rows == ("5",)
+    assert kinds["fold-gap"].rows == ("0", "2")
+    assert check_own_folds(given(["a", "b"] * 3, None, [0, 1, 2, 0, 1, -1])) == []
+
+
+def scene(path: Path, of: int, take: int) -> None:
+    """An image of a place: images of one place share their large shapes, not their details."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = np.random.default_rng(of).integers(0, 200, (6, 6)).repeat(10, axis=0).repeat(10, axis=1)
+    detail = np.random.default_rng(1000 + 37 * of + take).integers(0, 200, (60, 60))
+    Image.fromarray((0.5 * place + 0.5 * detail).astype(np.uint8)).convert("RGB").save(path)
+
+
+def audited(data: Path) -> Audit:
+    return check(data, None, None, None, data.parent / "a.json", lambda *_: None, lambda _: None)
+
+
+def suggestion(data: Path) -> Finding | None:
+    findings = [one for one in audited(data).findings if one.kind == "suggested-groups"]
+    return findings[0] if findings else None
+
+
+NAMES = {
+    "person and number": lambda who, take: f"person{who}_{take}.png",
+    "film and frame": lambda who, take: f"video{who}_frame_{take:04}.png",
+    "Korean names": lambda who, take: f"{'가나다라마바사아자차카타'[who]}철수 ({take}).png",
+    "days": lambda who, take: f"IMG_202401{who + 10}_{take:06}.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_look_like_people_or_scenes(tmp_path, name):
+    for who in range(12):
+        for take in range(5):
+            scene(tmp_path / "set" / "ab"[take % 2] / NAMES[name](who, take), who, take)
+    one = suggestion(tmp_path / "set")
+    assert one is not None and one.level == "note" and one.count == 12
+    assert "what stands before the last number" in one.what and "5 images each, at most 5" in one.what
+    assert "data.group" in one.advice and one.examples[0].endswith("(5)")
+
+
+def test_a_folder_of_photos_for_each_person(tmp_path):
+    kinds = ["mask1", "mask2", "mask3", "incorrect_mask", "normal"]
+    rows = []
+    for who in range(10):
+        for take, kind in enumerate(kinds):
+            path = f"images/{who:06}_female_Asian_{20 + who}/{kind}.png"
+            scene(tmp_path / path, who, take)
+            rows.append({"path": path, "label": "bare" if kind == "normal" else "masked"})
+    pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
+    one = suggestion(tmp_path / "train.csv")
+    assert one is not None and "the folder" in one.what and one.count == 10
+    assert one.examples[0] == "images/000000_female_Asian_20 (5)"
+
+
+def test_a_number_before_what_was_photographed(tmp_path):
+    for who in range(12):
+        for take, kind in enumerate(("front", "back", "side")):
+            scene(tmp_path / "set" / "ab"[who % 2] / f"{who:04}_{kind}.png", who, take)
+    one = suggestion(tmp_path / "set")
+    assert one is not None and "the first part of the name" in one.what and one.count == 12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda number: f"pic_{number:03}.png",
+        lambda number: f"IMG_{number:04}.png",
+        lambda number: f"{number:06}.png",
+        lambda number: f"{hash((number, 7)) & 0xFFFFFFFF:08x}.png",
+        lambda number: f"breed{number % 3}_{number}.png",
+    ],
+)
+def test_plain_numbers_suggest_nothing(tmp_path, name):
+    for number in range(60):
+        scene(tmp_path / "set" / "ab"[number % 2] / name(number), number, 0)
+    assert suggestion(tmp_path / "set") is None
+
+
+def test_names_of_groups_whose_images_are_not_alike_suggest_nothing(tmp_path):
+    for number in range(60):
+        scene(tmp_path / "set" / "ab"[number % 2] / f"batch{number // 5}_{number}.png", number, 0)
+    assert suggestion(tmp_path / "set") is None
+
+
+def test_the_class_written_into_the_names_is_no_group(tmp_path):
+    for number in range(60):
+        name = f"class{number // 5:02}"
+        scene(tmp_path / "set" / name / f"{name}_{number}.png", number // 5, number)
+    assert suggestion(tmp_path / "set") is None

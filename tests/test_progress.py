@@ -1,0 +1,108 @@
+"""How far the work is and how long it still takes; where it is shown, and where not."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from ensemble import progress
+from ensemble.progress import duration, paced, timed
+
+
+def clocked(*seconds):
+    """A `timed` show whose clock says these seconds, one after the other, and the list of what is shown."""
+    shown, clock = [], iter(seconds)
+    return timed(lambda *words: shown.append(words), lambda: next(clock)), shown
+
+
+def test_the_time_left_is_that_of_the_pace_since_the_step_began():
+    show, shown = clocked(0, 100, 100, 101, 106, 120)  # made; a step's begin is read twice
+    show("filling", 20, 100)
+    show("filling", 30, 100)  # one second: too early to tell
+    show("filling", 32, 100)  # 12 in 6 seconds, 68 to go
+    show("filling", 100, 100)
+    assert [text for text, *_ in shown] == ["filling", "filling", "filling: 0:34 left", "filling"]
+    assert [own[1:] for own in shown] == [(20, 100), (30, 100), (32, 100), (100, 100)]
+
+
+def test_where_nothing_has_moved_nothing_is_foretold():
+    show, shown = clocked(0, 0, 0, 10)
+    show("filling", 20, 100)
+    show("filling", 20, 100)
+    assert [text for text, *_ in shown] == ["filling", "filling"]
+
+
+def test_another_step_has_its_own_pace():
+    for second in ((5, 50), (0, 100)):  # done falls, or the total is another one
+        show, shown = clocked(0, 0, 0, 10, 10, 10, 13)
+        show("first", 1, 100)
+        show("first", 11, 100)
+        show("second", second[0] - 1, second[1])
+        show("second", second[0], second[1])
+        assert shown[1][0] == "first: 1:29 left"
+        assert shown[2][0] == "second"
+        assert shown[3][0] == ("second: 2:15 left" if second == (5, 50) else "second: 5:00 left")
+
+
+def test_who_knows_better_is_believed():
+    show, shown = clocked(0, 0, 0, 10)
+    show("training", 0, 10)
+    show("training  9 images/s  0:07 left", 5, 10)
+    assert shown[1][0] == "training  9 images/s  0:07 left"
+
+
+def test_paced_counts_in_its_unit():
+    shown, clock = [], iter([0.0, 4.0])
+    advance = paced(lambda *words: shown.append(words), "fitting", 2, 10, lambda: next(clock), unit="fits")
+    advance(2)
+    assert shown == [("fitting", 2, 10), ("fitting: 0.5 fits/s, 0:12 left", 4, 10)]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [(60.0, ""), (0.0, "  0% work\n 50% work\n")])
+def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch, capfd, quiet, lines):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", quiet)
+    with progress.progress() as show:
+        show("work", 0, 2)
+        show("work", 1, 2)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", lines)
+
+
+def on_a_terminal(delay, seconds):
+    """What a process prints to a pipe, and what its terminal is sent, if it works for so many seconds."""
+    code = (
+        f"import time\nfrom ensemble import progress\nprogress.DELAY_SECONDS = {delay}\n"
+        "with progress.progress() as show:\n"
+        f"    show('[a] step', 1, 4)\n    time.sleep({seconds})\n    print('said', flush=True)\n"
+        "print('a table')\n"
+    )
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    os.close(theirs)
+    printed, seen = process.communicate(timeout=60)[0].decode(), b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    return printed, seen.decode()
+
+
+def test_a_terminal_shows_a_bar_of_long_work_only_and_a_pipe_never():
+    printed, seen = on_a_terminal(delay=0.1, seconds=1.0)
+    assert printed == "said\na table\n" and " 25% [a] step" in seen and "said" not in seen
+    printed, seen = on_a_terminal(delay=30, seconds=0.5)
+    assert printed == "said\na table\n" and "step" not in seen and "%" not in seen

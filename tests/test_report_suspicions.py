@@ -1,0 +1,238 @@
+"""What the report calls suspicious: each with a planted case, and silence on a sound run."""
+
+import numpy as np
+import pytest
+from report_runs import noisy_logits, write_run
+
+from ensemble import rundir
+from ensemble.blend import blend_run
+from ensemble.logits import Logits
+from ensemble.report import read_run
+from ensemble.report.signs import fold_test, smoothing_floor, some
+from ensemble.report.suspicions import look, not_looked_at
+
+ROWS, CLASSES = 600, ("a", "b", "c")
+LABELS = np.arange(ROWS) % 3
+FOLDS = np.arange(ROWS) // 3 % 4
+
+
+def made(tmp_path, members=None, labels=LABELS, folds=FOLDS, **more):
+    members = members or {"one": noisy_logits(labels, 3, 2, 1), "two": noisy_logits(labels, 3, 2, 2)}
+    return write_run(tmp_path / "run", CLASSES, labels, folds, members, **more)
+
+
+def found(run):
+    return look(read_run(run, lambda *_: None))
+
+
+def right_in(shares, seed=0):
+    """Logits whose accuracy in each fold is about that of `shares`."""
+    draw = np.random.default_rng(seed)
+    taken = np.where(draw.random(ROWS) < np.asarray(shares)[FOLDS], LABELS, (LABELS + 1) % 3)
+    return np.where(np.arange(3) == taken[:, None], 2.0, 0.0) + draw.normal(0, 0.1, (ROWS, 3))
+
+
+def curve(training, held_out):
+    """A log of as many epochs as there are losses."""
+    return [
+        {"epoch": e, "loss": t, "lr": 1e-3, "seconds": 1.0, "held_out_log_loss": h, "held_out_accuracy": 0.8}
+        for e, (t, h) in enumerate(zip(training, held_out, strict=True), 1)
+    ]
+
+
+def test_a_sound_run_is_not_suspicious(tmp_path):
+    log = curve([1.0, 0.6, 0.5], [0.9, 0.6, 0.6])
+    run = made(tmp_path, logs={name: dict.fromkeys(range(4), log) for name in ("one", "two")})
+    assert found(run) == []
+
+
+def test_the_test_of_folds_alarms_as_often_as_it_says():
+    """Of 1,000 sound runs in groups of three rows, 1 in 20 has a p-value below 0.05."""
+    draw = np.random.default_rng(0)
+    units = np.arange(ROWS) // 3
+    right = np.repeat(draw.random((1000, ROWS // 3)) < 0.8, 3, axis=1)
+    below = np.mean([fold_test(own, FOLDS, units)[0] < 0.05 for own in right])
+    assert 0.03 < below < 0.07
+
+
+def test_what_was_not_looked_at_is_said(tmp_path):
+    run = made(tmp_path)
+    lines = not_looked_at(read_run(run, lambda *_: None))
+    assert lines[0].endswith(f"(look with: ens check {run / 'config.toml'})") and len(lines) == 2
+
+
+def test_almost_perfect(tmp_path):
+    run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 40, 1), "two": noisy_logits(LABELS, 3, 2, 2)})
+    what = [own for own in found(run) if own.what.startswith("Almost perfect")]
+    assert what[0].level == "suspicious" and "one (100.00 %, log loss 0.0000)" in what[0].what
+    assert "two (" not in what[0].what and f"ens check {run / 'config.toml'}" in what[0].why
+
+
+def test_folds_that_differ(tmp_path):
+    run = made(tmp_path, {"one": right_in([0.9, 0.9, 0.9, 0.6])})
+    spread, far = found(run)
+    assert spread.what.startswith("Folds differ by more than chance explains: one (") and "data.group" in spread.why
+    assert far.what.startswith("Far off: fold 3 of one (") and "standard errors below the others" in far.what
+    assert {spread.level, far.level} == {"suspicious"}
+
+
+def test_the_test_of_folds_is_the_chi_square_of_homogeneity():
+    """30 of 40 and 20 of 40 right: chi-square 5.3333 with one degree of freedom, p = 0.0209; z = its root."""
+    right = np.r_[np.arange(40) < 30, np.arange(40) < 20]
+    p, z, numbers = fold_test(right, np.repeat([3, 5], 40), np.arange(80))
+    assert p == pytest.approx(0.020921, abs=1e-6)
+    assert z == pytest.approx([5.333333**0.5, -(5.333333**0.5)], abs=1e-6)
+    assert numbers.tolist() == [3, 5]
+
+
+def test_rows_of_a_group_are_not_independent_for_it():
+    """Each row four times: the same shares, a quarter of the evidence."""
+    right = np.repeat(np.r_[np.arange(40) < 30, np.arange(40) < 20], 4)
+    folds = np.repeat([0, 1], 160)
+    alone = fold_test(right, folds, np.arange(320))[0]
+    grouped = fold_test(right, folds, np.repeat(np.arange(80), 4))[0]
+    assert grouped == pytest.approx(0.020921, abs=1e-6) and alone < 1e-4
+
+
+def test_always_right_or_one_fold_varies_in_nothing():
+    assert fold_test(np.ones(10, bool), np.arange(10) % 2, np.arange(10))[0] == 1.0
+    assert fold_test(np.arange(10) < 5, np.zeros(10, int), np.arange(10))[0] == 1.0
+
+
+def test_a_member_with_one_answer(tmp_path):
+    values = np.zeros((ROWS, 3))
+    values[:, 1] = 1
+    run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 2, 1), "stuck": values})
+    assert "stuck answers 'b' for every image." in [own.what for own in found(run)]
+
+
+def test_a_member_that_learned_nothing(tmp_path):
+    run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 2, 1), "lost": noisy_logits((LABELS + 1) % 3, 3, 1, 3)})
+    what = next(own.what for own in found(run) if own.what.startswith("lost gets "))
+    assert what.endswith("to name the commonest class always gets 33.3 %.")
+
+
+def test_a_class_that_is_never_found(tmp_path):
+    values = noisy_logits(LABELS, 3, 2, 1)
+    values[:, 2] = -9
+    run = made(tmp_path, {"one": values})
+    assert "Never found: c (200 images)." in [own.what for own in found(run)]
+
+
+def test_a_class_without_validated_rows(tmp_path):
+    labels = np.arange(ROWS) % 2
+    run = made(tmp_path, {"one": noisy_logits(labels, 3, 2, 1)}, labels)
+    assert [(own.level, own.what) for own in found(run)] == [("hint", "Without a validated image: c.")]
+
+
+def test_optimistic(tmp_path):
+    own = found(made(tmp_path, settings={"two": {"keep": "best"}}))[0]
+    assert (own.level, own.what) == ("suspicious", "Optimistic: two.")
+
+
+def test_known_by_heart(tmp_path):
+    run = made(tmp_path, logs={"one": dict.fromkeys(range(4), curve([0.5, 0.01], [0.5, 0.5]))})
+    what = found(run)[0].what
+    assert what.startswith("Training images are known by heart: one (training loss 0.010 above its least possible")
+
+
+def test_label_smoothing_keeps_the_training_loss_up(tmp_path):
+    """Three classes, smoothing 0.3: the target is 0.8, 0.1, 0.1, whose entropy is 0.6390."""
+    assert smoothing_floor(0.3, 3) == pytest.approx(-0.8 * np.log(0.8) - 0.2 * np.log(0.1))
+    assert smoothing_floor(0.0, 3) == 0
+    logs = {"one": dict.fromkeys(range(4), curve([0.9, 0.645], [0.5, 0.5]))}
+    run = made(tmp_path, logs=logs, settings={"one": {"label_smoothing": 0.3}})
+    assert found(run)[0].what.startswith("Training images are known by heart: one (training loss 0.006")
+
+
+def test_held_out_loss_that_rises(tmp_path):
+    logs = {"one": {k: curve([0.9, 0.5, 0.4], [0.6, 0.4, 0.5 + k / 100]) for k in range(4)}}
+    assert "Held-out loss rises towards the end: one (0.400 after 2 epochs, 0.515 after 3)." in [
+        own.what for own in found(made(tmp_path, logs=logs))
+    ]
+
+
+def test_held_out_loss_that_rises_by_a_trifle(tmp_path):
+    logs = {"one": {k: curve([0.9, 0.5, 0.4], [0.6, 0.400, 0.410 + k / 1000]) for k in range(4)}}
+    assert found(made(tmp_path, logs=logs)) == []
+
+
+def test_still_learning(tmp_path):
+    logs = {"one": dict.fromkeys(range(4), curve([0.9, 0.8, 0.7], [0.9, 0.8, 0.7]))}
+    assert [own.what for own in found(made(tmp_path, logs=logs))] == ["Not yet done learning: one."]
+
+
+def test_a_loss_that_is_no_number(tmp_path):
+    logs = {"one": {2: curve([0.9, float("nan")], [0.9, 0.8])}}
+    own = found(made(tmp_path, logs=logs))[0]
+    assert (own.level, own.what) == ("suspicious", "A loss that is not a number: one.")
+
+
+def predict(run, shares, blend="mean", rows=300):
+    labels = np.random.default_rng(0).choice(3, rows, p=shares)
+    values = np.log(np.where(np.arange(3) == labels[:, None], 0.8, 0.1)).astype(np.float32)
+    logits = Logits(np.array([f"t{row}" for row in range(rows)]), ("blended",), CLASSES, values[None])
+    logits.save(rundir.predictions_file(run, "test", blend))
+
+
+def test_predictions_in_other_shares(tmp_path):
+    run = made(tmp_path)
+    predict(run, [0.7, 0.15, 0.15])
+    own = found(run)[0]
+    assert own.level == "suspicious" and own.what.startswith(
+        "Predictions test-mean (300 images) name the classes in other shares than out of fold: a 62.7 %"
+    )
+    assert "ens blend --priors" in own.why
+
+
+def test_predictions_in_the_same_shares(tmp_path):
+    run = made(tmp_path)
+    predict(run, [0.34, 0.33, 0.33])
+    assert found(run) == []
+    assert len(not_looked_at(read_run(run, lambda *_: None))) == 1
+
+
+@pytest.mark.parametrize(("shares", "rows"), [([0.43, 0.29, 0.28], 20_000), ([0.8, 0.1, 0.1], 6)])
+def test_predictions_that_are_a_little_or_by_chance_in_other_shares(tmp_path, shares, rows):
+    """Of many images 8 points are no chance, but no harm; of six images everything is chance."""
+    run = made(tmp_path)
+    predict(run, shares, rows=rows)
+    assert found(run) == []
+
+
+def test_predictions_of_a_blend_that_is_meant_for_other_shares(tmp_path):
+    run = made(tmp_path)
+    blend_run(run, "vote", name="even", priors="uniform", say=lambda _: None)
+    predict(run, [0.7, 0.15, 0.15], "even")
+    assert found(run) == []
+
+
+def test_what_the_audit_found(tmp_path):
+    run = made(tmp_path)
+    findings = [
+        {"kind": "unreadable", "level": "error", "count": 1, "what": "unreadable image", "advice": "remove it"},
+        {"kind": "shift", "level": "warning", "count": 5, "what": "test images differ", "advice": "look at them"},
+        {"kind": "tiny", "level": "warning", "count": 1234, "what": "tiny images", "advice": "drop them"},
+        {"kind": "grey", "level": "note", "count": 2, "what": "grey images", "advice": "nothing"},
+    ]
+    rundir.write_json(run / "audit.json", {"format": 1, "findings": findings})
+    assert [(own.level, own.what, own.why) for own in found(run)] == [
+        ("suspicious", "From ens check: 1 unreadable image.", "remove it"),
+        ("suspicious", "From ens check: 5 test images differ.", "look at them"),
+        ("hint", "From ens check: 1,234 tiny images.", "drop them"),
+    ]
+    assert not any("ens check" in line for line in not_looked_at(read_run(run, lambda *_: None)))
+
+
+def test_labels_that_were_corrected(tmp_path):
+    run = made(tmp_path)
+    facts = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}
+    rundir.write_json(rundir.provenance_json(run), facts)
+    own = found(run)[0]
+    assert own.what == "Labels were corrected by a file (labels changed: 12, rows dropped: 3)."
+    assert "flatter the scores" in own.why
+
+
+def test_long_lists_are_cut():
+    assert some(list("abcdef")) == "a, b, c, d, e, f"
+    assert some(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"

@@ -1,0 +1,186 @@
+"""The list of runs: what each reached, what differs, and that nothing in a folder breaks it."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from ensemble import rundir, tables
+from ensemble.blend import blend_run, members_table
+from ensemble.errors import UserError
+from ensemble.logits import load_logits
+from ensemble.runs import differences, find_runs, list_runs, read_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, blended_run):
+    """A run of two members and two folds, blended as "mean"."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("made")
+    for index in range(24):
+        path = folder / "train" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    return blended_run(folder)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """copied(name, **changes): a copy of the run under that name, with these texts of its config replaced."""
+
+    def copy(name, *changes):
+        run = shutil.copytree(made, tmp_path / name)
+        config = rundir.config_toml(run)
+        for old, new in changes:
+            text = config.read_text()
+            assert old in text
+            config.write_text(text.replace(old, new))
+        return run
+
+    return copy
+
+
+def printed(capsys, found):
+    tables.show_runs(found)
+    return capsys.readouterr().out
+
+
+def test_a_run_says_what_it_reached(made):
+    row = read_run(made)
+    assert row.members == ("resnet", "vit") and (row.done, row.folds) == (4, 4) and row.notes == ()
+    held = rundir.read_json(rundir.blend_json(made, "mean"))["scores"]
+    assert row.blend == "mean" and row.blends == 1
+    for metric in ("accuracy", "log_loss"):
+        for key in ("value", "low", "high"):
+            assert getattr(row.blend_scores[metric], key) == held["blend"][metric][key]
+    single = min(members_table(made), key=lambda own: own.scores["log_loss"].value)
+    assert row.single == single.member
+    assert row.single_scores["log_loss"].value == pytest.approx(single.scores["log_loss"].value)
+    done = [rundir.read_json(path) for path in made.glob("*/fold*/done.json")]
+    assert row.seconds == pytest.approx(sum(own["seconds"] for own in done)) and row.ms is None
+    latest = max(path.stat().st_mtime for path in made.glob("*/fold*/done.json"))
+    assert row.date == datetime.fromtimestamp(latest).astimezone()
+    assert row.settings["train.epochs"] == "1" and row.settings["backbone.vit.image_size"] == "48"
+    assert "run" not in row.settings
+
+
+def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(copied):
+    run = copied("run")
+    for name in ("better", "shifted"):
+        blend_run(run, "mean", name=name, priors="uniform" if name == "shifted" else None)
+    for name, value in (("better", 0.1), ("shifted", 0.01)):  # for other shares of the classes it means nothing here
+        path = rundir.blend_json(run, name)
+        held = rundir.read_json(path)
+        held["scores"]["blend"]["log_loss"]["value"] = value
+        rundir.write_json(path, held)
+    row = read_run(run)
+    assert (row.blend, row.blends, row.blend_scores["log_loss"].value) == ("better", 3, 0.1)
+
+
+def test_what_an_image_takes_is_known_where_the_views_were_searched(copied):
+    run = copied("run")
+    sizes = [{"views": ["identity"], "ms": 3.5}, {"views": ["hflip", "identity"], "ms": 7.25}]
+    rundir.write_json(rundir.view_search_json(run), {"sizes": sizes})
+    assert read_run(run).ms == 7.25  # whatever their order
+
+
+def test_runs_are_found_three_folders_down_and_not_in_runs(copied, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    near, inner, deep = copied("near"), copied("near/inner"), copied("a/b/deep")
+    too_deep = copied("a/b/c/too-deep")
+    hidden = copied(".hidden")
+    found = list(find_runs(tmp_path))
+    assert found == [deep, near]
+    assert all(run.is_dir() for run in (inner, too_deep, hidden))
+    assert list(find_runs(near)) == [near]
+
+
+def test_only_what_differs_is_told_and_backbones_by_name(copied, tmp_path, capsys):
+    one = copied("one", ("\nepochs = 1", "\nepochs = 3"))
+    two = copied("two", ('name = "vit"\ntimm = "test_vit"', 'name = "byob"\ntimm = "test_byobnet"'))
+    three = copied("three", ("image_size = 32", "image_size = 40"))
+    found = list_runs(tmp_path, "name")
+    assert [row.run for row in found.rows] == [one, three, two] and found.groups == ((0, 1, 2),)
+    common = {"train.epochs": "1", "backbone.resnet.image_size": "32", "backbone.vit": "yes"}
+    common |= {"backbone.byob": "-"}
+    assert found.differs == {
+        one: {**common, "train.epochs": "3"},
+        two: {**common, "backbone.vit": "-", "backbone.byob": "yes"},
+        three: {**common, "backbone.resnet.image_size": "40"},
+    }
+    out = printed(capsys, found)
+    assert f"{one}: train.epochs=3, backbone.resnet.image_size=32, backbone.vit=yes" in out
+    assert "not comparable" not in out
+    assert differences(found.rows[:1]) == {one: {}}
+
+
+@pytest.mark.parametrize(("sort", "order"), [("name", "abc"), ("date", "bca"), ("score", "cab")])
+def test_in_order(copied, tmp_path, sort, order):
+    for name, day, value in (("a", 1, 0.5), ("b", 3, 0.6), ("c", 2, 0.4)):
+        run = copied(name)
+        held = rundir.read_json(rundir.blend_json(run, "mean"))
+        held["scores"]["blend"]["log_loss"]["value"] = value
+        rundir.write_json(rundir.blend_json(run, "mean"), held)
+        for path in run.glob("*/fold*/done.json"):
+            os.utime(path, (86400 * day, 86400 * day))
+    assert "".join(row.run.name for row in list_runs(tmp_path, sort).rows) == order
+
+
+def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
+    for name, own in (("a", "x"), ("b", "y"), ("c", "x")):
+        path = rundir.provenance_json(copied(name))
+        held = json.loads(path.read_text())
+        held["facts"]["data fingerprint"] = own * 64
+        path.write_text(json.dumps(held))
+    found = list_runs(tmp_path, "name")
+    assert [row.run.name for row in found.rows] == ["a", "c", "b"] and found.groups == ((0, 1), (2,))
+    out = printed(capsys, found)
+    assert "2 runs on data 1 of 2, fingerprint xxxxxxxxxxxx" in out and "1 run on data 2 of 2" in out
+    assert "scores of different data are not comparable" in out
+
+
+def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, capsys):
+    unfinished = copied("unfinished")
+    rundir.done_json(rundir.fold_dir(unfinished, "vit", 1)).unlink()
+    retrained = copied("retrained")
+    oof = rundir.oof_file(rundir.fold_dir(retrained, "vit", 0))
+    held = load_logits(oof)
+    replace(held, values=held.values[:, ::-1]).save(oof)
+    config = copied("config", ("\nepochs = 1", "\nepochs = oops"))
+    old = copied("old")
+    rundir.provenance_json(old).write_text("{}")
+    blends = copied("blends")
+    rundir.blend_json(blends, "mean").write_text('{"scores": {}}')
+    torn = tmp_path / "torn"
+    (torn / "m" / "fold0").mkdir(parents=True)
+    (torn / "m" / "fold0" / "log.jsonl").write_text("")
+    (torn / "config.toml").write_text("")
+    notes = {row.run: row.notes for row in list_runs(tmp_path, "name").rows}
+    assert notes[unfinished][0] == f"not finished; go on with: ens train-folds {unfinished / 'config.toml'}"
+    assert notes[retrained] == (f"blend 'mean' was fitted on another 'vit' than {retrained} holds now",)
+    assert "config.toml: not valid TOML" in notes[config][0] and len(notes[config]) == 1
+    assert notes[old] == ("can't be read (KeyError: 'facts')",)
+    assert notes[blends] == ("blend 'mean' can't be read (KeyError: 'members')",)
+    assert notes[torn][0].startswith("not a run directory (it has no folds.csv)")
+    rows = {row.run: row for row in list_runs(tmp_path).rows}
+    assert (rows[unfinished].done, rows[unfinished].folds) == (3, 4) and rows[unfinished].single == "resnet"
+    for run in (retrained, blends):
+        assert rows[run].blend == "" and rows[run].single_scores is not None
+    assert rows[old].blend == "mean" and rows[config].blend == "mean"
+    out = printed(capsys, list_runs(tmp_path))
+    assert f"{old}: can't be read (KeyError: 'facts')" in out and "on unknown data" in out
+
+
+def test_where_there_is_no_run(tmp_path):
+    with pytest.raises(UserError) as error:
+        list_runs(tmp_path)
+    assert str(error.value) == f"{tmp_path}: holds no run of ens; make one with: ens train-folds FILE"
+    with pytest.raises(UserError) as error:
+        list_runs(tmp_path / "none")
+    assert str(error.value) == f"{tmp_path / 'none'}: no such folder; make one with: ens train-folds FILE"

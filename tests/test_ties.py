@@ -1,0 +1,123 @@
+"""Rows that show one picture share a fold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensemble.config import load_config
+from ensemble.data.folds import read_folds
+from ensemble.data.table import read_samples
+from ensemble.data.ties import exact_groups, near_groups
+from ensemble.train.setup import open_run
+
+
+def picture(seed, side=96):
+    """Blobs of colour, of which no two seeds' are alike."""
+    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Ten pictures, five a class; a/0 again as a JPEG, mirrored and small (b/x), and b/1 turned (b/y)."""
+    for row in range(10):
+        path = tmp_path / "train" / "ab"[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(row).save(path)
+    mirrored = picture(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((64, 64))
+    mirrored.save(tmp_path / "train" / "b" / "x.jpg", quality=60)
+    picture(1).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "train" / "b" / "y.png")
+    return tmp_path / "train"
+
+
+def joined_names(samples, groups):
+    return [samples.ids[groups == name].tolist() for name in np.unique(groups) if (groups == name).sum() > 1]
+
+
+@pytest.mark.parametrize("cache", ["folder", "off"])
+def test_near_copies_are_joined_counted_and_said(images, tmp_path, cache):
+    samples, said = read_samples(images), []
+    assert exact_groups(samples, said.append) is None and said == []
+    where = "off" if cache == "off" else str(tmp_path / "cache")
+    groups = near_groups(samples, None, where, lambda *_: None, said.append)
+    assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
+    assert len(np.unique(groups)) == 10
+    assert said == [
+        "4 images are near copies of another (2 pairs: re-encoded, resized, mirrored, turned, cut or edited), which "
+        "share a fold; to see them: ens check; to leave them apart: folds.near_copies = false",
+        "warning: 1 pairs of near copies carry two labels, the first are 'a/0.png' and 'b/x.jpg'",
+    ]
+    assert (tmp_path / "cache").exists() == (cache == "folder")
+
+
+def test_groups_of_near_copies_become_one(images, tmp_path):
+    samples = read_samples(images)
+    groups = np.array(["p", "q"] * 6)
+    samples = replace(samples, groups=groups)
+    wide = near_groups(samples, groups, str(tmp_path / "cache"), lambda *_: None, lambda _: None)
+    # a/0 and b/x, and b/1 and b/y, stand in the rows 0 and 10, and 5 and 11
+    assert groups[[0, 10, 5, 11]].tolist() == ["p", "p", "q", "q"] and np.array_equal(wide, groups)
+    groups[10] = "r"
+    wide = near_groups(replace(samples, groups=groups), groups, str(tmp_path / "cache"), lambda *_: None, print)
+    assert wide[0] == wide[10] == "p" and wide.tolist().count("q") == 6
+
+
+def test_without_near_copies_nothing_is_said(images, tmp_path):
+    (images / "b" / "x.jpg").unlink()
+    (images / "b" / "y.png").unlink()
+    said = []
+    assert near_groups(read_samples(images), None, str(tmp_path / "c"), lambda *_: None, said.append) is None
+    assert said == []
+
+
+def test_a_crowd_that_looks_alike_is_left_apart(images, tmp_path):
+    for row in range(21):
+        picture(100).rotate(row / 7, Image.Resampling.BICUBIC).save(images / "a" / f"like{row:02}.png")
+    samples, said = read_samples(images), []
+    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
+    assert said[0] == (
+        "warning: 21 of the 33 images hang together by likeness, 'a/like00.png' among them: more than copies would, so "
+        "they are left apart; look at them with ens check, and give those that are one picture one data.group"
+    )
+
+
+def experiment(tmp_path, images, folds):
+    (tmp_path / "e.toml").write_text(
+        f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{images}"\ncache = "{tmp_path / "cache"}"\n[folds]\n{folds}\n'
+        '[[backbone]]\nname = "resnet"\ntimm = "test_resnet"\npretrained = false\n'
+    )
+    return load_config(tmp_path / "e.toml")
+
+
+def test_a_run_keeps_near_copies_in_one_fold_unless_told_otherwise(images, tmp_path):
+    apart = 0
+    for seed in range(8):
+        for near in (True, False):
+            (tmp_path / f"{seed}{near}").mkdir()
+            config = experiment(tmp_path / f"{seed}{near}", images, f"k = 2\nnear_copies = {str(near).lower()}")
+            config = config.model_copy(update={"seed": seed})
+            open_run(config, read_samples(images), lambda *_: None, lambda _: None)
+            folds = read_folds(config.run).set_index("id")["fold"]
+            split = folds["a/0.png"] != folds["b/x.jpg"] or folds["b/1.png"] != folds["b/y.png"]
+            assert not (near and split)
+            apart += split
+    assert apart > 0
+
+
+def test_own_folds_that_split_near_copies_are_warned_of(images, tmp_path):
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted(images.rglob("*.*"))]
+    table = images / "own.csv"
+    table.write_text("path,label,part\n" + "".join(f"{row},{at % 3}\n" for at, row in enumerate(rows)))
+    config = experiment(tmp_path, table, 'fold = "part"')
+    said = []
+    samples = read_samples(table, fold="part")
+    open_run(config, samples, lambda *_: None, said.append)
+    folds = read_folds(config.run).set_index("id")["fold"]
+    split = int(folds["a/0.png"] != folds["b/x.jpg"]) + int(folds["b/1.png"] != folds["b/y.png"])
+    assert split == 1
+    assert said[-1] == (
+        "warning: 1 sets of near copies stand in two or more of your own folds, which flatters their scores"
+    )
