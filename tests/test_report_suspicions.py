@@ -217,9 +217,9 @@ def test_what_the_audit_found(tmp_path):
     ]
     rundir.write_json(run / "audit.json", {"format": 1, "findings": findings})
     assert [(own.level, own.what, own.why) for own in found(run)] == [
-        ("suspicious", "From ens check: 1 unreadable image.", "remove it"),
-        ("suspicious", "From ens check: 5 test images differ.", "look at them"),
-        ("hint", "From ens check: 1,234 tiny images.", "drop them"),
+        ("suspicious", "From ens check: 1 unreadable image.", "Remove it."),
+        ("suspicious", "From ens check: 5 test images differ.", "Look at them."),
+        ("hint", "From ens check: 1,234 tiny images.", "Drop them."),
     ]
     assert not any("ens check" in line for line in not_looked_at(read_run(run, lambda *_: None)))
 

@@ -86,7 +86,8 @@ def _audit(facts: RunFacts) -> list[Finding]:
             count = own.get("count", 0)
             what = f"{count:,} {own.get('what', own.get('kind', ''))}".rstrip(".") + "."
             level = "suspicious" if own["level"] == "error" or own.get("kind") in LEAKS else "hint"
-            out.append(Finding(level, f"From ens check: {what}", str(own.get("advice", ""))))
+            advice = str(own.get("advice", ""))
+            out.append(Finding(level, f"From ens check: {what}", f"{advice[:1].upper()}{advice[1:].rstrip('.')}."))
     return out
 
 
