@@ -18,6 +18,7 @@ from ensemble import cli
 from ensemble.data import digests, shards
 from ensemble.data.cache import cache_folder, clear, open_pixels, summary
 from ensemble.data.pixels import Decoding, decode
+from ensemble.data.scan import scan
 from ensemble.errors import UserError
 
 SMALL, LARGE = Decoding(32, "bicubic", None), Decoding(48, "bilinear", None)
@@ -514,6 +515,7 @@ def test_the_command_lists_and_clears(monkeypatch, capfd, tmp_path, paths, folde
     assert not folder.exists()
     fetch(paths, folder, SMALL)
     fetch(paths[:2], folder, LARGE)
+    scan(paths, folder, lambda *_: None)
     age(folder, 3600, LARGE)
     assert [(row.images, row.decoding) for row in summary(folder)] == [(5, shards.key(SMALL)), (2, shards.key(LARGE))]
     mine = [folder / "pixels" / "notes.json", folder / "pixels" / shards.key(LARGE) / "notes.json"]

@@ -104,6 +104,8 @@ def summary(folder: Path) -> list[Usage]:
 def clear(folder: Path) -> int:
     """Remove all that the cache holds, and nothing else that may be in `folder`. Returns the bytes of pixels removed.
     Processes that have them mapped keep them until they end. Raises UserError while another process fills it."""
+    for path in (folder / "scans").glob("v*/*.npy"):
+        path.unlink(missing_ok=True)
     if not (folder / "pixels").is_dir():
         return 0
     try:

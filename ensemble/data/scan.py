@@ -5,6 +5,7 @@ What a file gave is remembered by the digest of its bytes, in pieces of two file
 that moves is not decoded again, one that changes is.
 """
 
+import hashlib
 import io
 import os
 import tempfile
@@ -183,7 +184,7 @@ def _measure(
     done = total - sum(map(len, rows.values()))
 
     def task(chunk: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [look(paths[rows[digest][0]], digest) for digest in chunk]
+        return [look(paths[rows[digest][0]]) for digest in chunk]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(wanted), PIECE):
@@ -210,13 +211,14 @@ def _remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
                 np.save(file, values)
 
 
-def look(path: Path, digest: str = "") -> tuple[np.ndarray, np.ndarray]:
+def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One file's record, FACTS (), and thumbnail, uint8 (SIDE, SIDE). Whatever is wrong with it is its "error"."""
     record, thumbnail = np.zeros((), dtype=FACTS), np.zeros((SIDE, SIDE), dtype=np.uint8)
-    record["digest"] = digest.encode()
     record["orientation"] = record["frames"] = 1
     try:
         data = path.read_bytes()
+        # of what is decoded here: a file that changed or went since it was first read is not remembered by what it was
+        record["digest"] = hashlib.sha256(data).hexdigest().encode()
         if not data:
             raise ValueError("empty file")
         with Image.open(io.BytesIO(data)) as file:
@@ -242,6 +244,8 @@ def look(path: Path, digest: str = "") -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         text = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else str(error) or type(error).__name__
         record["error"] = " ".join(text.split()).encode()[:160]
+        if isinstance(error, MemoryError):  # the machine's, not the file's: not remembered
+            record["digest"] = b""
     return record, thumbnail
 
 
