@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from ensemble import rundir
 from ensemble.blend.score import Score
+from ensemble.data.delimiter import delimiter_of
 from ensemble.errors import UserError
 from ensemble.runs import find_runs, saved_scores
 
@@ -44,19 +45,22 @@ class Table:
 @dataclass(frozen=True)
 class Entry:
     """One submission. ledger, line: where it stands. values: its cells by column. state: "changed" or "gone" where the
-    file is not what was written."""
+    file is not what was written. fingerprint: of the data of the ledger's run, "" where that is not known."""
 
     ledger: Path
     line: int
     values: Mapping[str, str]
     state: str
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether out-of-fold scores foretell the board's, by `metric`, of n submissions. tau: Kendall's rank correlation,
-    NaN where all are equal; gap: the board's score minus the one out of fold, mean. lines: the same in words."""
+    """Whether out-of-fold scores foretell the board's, by `metric`, of n submissions on the same data. fingerprint: of
+    these data, "" where it is not known. tau: Kendall's rank correlation, NaN where all are equal; gap: the board's
+    score minus the one out of fold, mean. lines: the same in words."""
 
+    fingerprint: str
     metric: str
     n: int
     tau: float
@@ -84,19 +88,23 @@ def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Map
 
 
 def entries(place: Path) -> list[Entry]:
-    """The submissions of a run, or of all runs below a folder and of the folder itself, the newest last.
+    """The submissions of a run, or of all runs below a folder and of the folder itself, the newest last. What stands in
+    the ledgers of two, a copied run, is told once: as in that where its board's score was entered, else the first.
 
     Raises UserError if `place` is no folder, or a ledger can't be read.
     """
     if not place.is_dir():
         raise UserError(f"{place}: no such folder; name a run, or a folder of runs")
     ledgers = dict.fromkeys(rundir.submissions_csv(folder) for folder in [place, *find_runs(place)])
-    found = [
-        Entry(ledger, line, values, _state(values))
-        for ledger in ledgers
-        if ledger.is_file()
-        for line, values in enumerate(read_table(ledger).lines)
-    ]
+    found: list[Entry] = []
+    for ledger in filter(Path.is_file, ledgers):
+        data = _fingerprint(ledger.parent)
+        lines = enumerate(read_table(ledger).lines)
+        found += [Entry(ledger, line, values, _state(values), data) for line, values in lines]
+    first: dict[tuple[str, ...], Path] = {}
+    for entry in sorted(found, key=lambda entry: not entry.values.get("board")):
+        first.setdefault(_written(entry), entry.ledger)
+    found = [entry for entry in found if first[_written(entry)] == entry.ledger]
     return sorted(found, key=lambda entry: entry.values.get("written", ""))
 
 
@@ -146,11 +154,25 @@ def find(found: Sequence[Entry], file: str) -> Entry:
     return own[-1]
 
 
-def trust(found: Sequence[Entry], metric: str = "accuracy") -> Trust | None:
-    """How the board's scores, which are of `metric`, go with those out of fold; None of fewer than FEWEST.
+def trust(found: Sequence[Entry], metric: str = "accuracy") -> tuple[Trust, ...]:
+    """How the board's scores, which are of `metric`, go with those out of fold: of each data set with FEWEST or more.
+    Where the data are not known, ledgers stand for them.
 
     A board that counts to 100 is read as percent. Kendall's tau-b (1945); of so few scores it is rough.
     """
+    data: dict[str | Path, list[Entry]] = {}
+    for entry in found:
+        data.setdefault(entry.fingerprint or entry.ledger, []).append(entry)
+    several = len(data) > 1
+    told = []
+    for own, some in data.items():
+        which = f"data {own[:12]}: " if isinstance(own, str) else f"{own}: "
+        told.append(_trust(some, metric, which if several else ""))
+    return tuple(one for one in told if one is not None)
+
+
+def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
+    """Of one data set; None of fewer than FEWEST. which: what the lines begin with."""
     from scipy.stats import kendalltau
 
     pairs = [(entry.values.get(metric, ""), entry.values.get("board", "")) for entry in found]
@@ -168,8 +190,8 @@ def trust(found: Sequence[Entry], metric: str = "accuracy") -> Trust | None:
     order = f"rank correlation (Kendall's tau) of {name} out of fold and on the board: {tau:.2f}"
     if not varied:
         order = f"no order of {name} out of fold and on the board can be told: scores are all equal"
-    lines = (f"{order}; n = {len(known)}: rough", f"board minus out of fold, mean: {shown}")
-    return Trust(metric, len(known), tau, gap, lines)
+    lines = (f"{which}{order}; n = {len(known)}: rough", f"{which}board minus out of fold, mean: {shown}")
+    return Trust(found[0].fingerprint, metric, len(known), tau, gap, lines)
 
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
@@ -187,8 +209,12 @@ def read_table(path: Path) -> Table:
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     text = text.removeprefix(mark)
     head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)  # of equal ones the first
-    cells = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    delimiter = delimiter_of(head)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        cells = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is not readable as CSV ({error}); mend it") from None
     columns = cells[0] if cells else []
     if "file" not in columns or len(set(columns)) < len(columns):
         raise UserError(f"{path}: no ledger of submissions (a column named file, no name twice); move it away")
@@ -216,6 +242,21 @@ def _write(path: Path, table: Table) -> None:
 
 def _lock(ledger: Path) -> FileLock:
     return FileLock(ledger.with_name(f".{ledger.name}.lock"))
+
+
+def _fingerprint(run: Path) -> str:
+    """Of the run's data; "" where it says none, or is no run."""
+    try:
+        return str(rundir.read_json(rundir.provenance_json(run))["facts"]["data fingerprint"])
+    except (UserError, OSError, KeyError, TypeError):
+        return ""
+
+
+def _written(entry: Entry) -> tuple[str, ...]:
+    """What is the same in copies of one line, whatever the user wrote beside it."""
+    own = entry.values
+    named = tuple(own.get(column, "") for column in ("sha256", "written", "file"))
+    return named if all(named) else (str(entry.ledger), str(entry.line))
 
 
 def _state(values: Mapping[str, str]) -> str:

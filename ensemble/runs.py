@@ -27,10 +27,13 @@ Scores = Mapping[str, Score]  # by metric: log_loss, accuracy, macro_f1, balance
 @dataclass(frozen=True)
 class RunRow:
     """One run. done, folds: finished folds and all, of its members together. fingerprint: of its data. blend: the one
-    of the least cross-fitted log loss, with its scores; single: the best member by the same, likewise. blends: how many
-    there are. seconds: of training, as far as it is done. ms: an image's time at prediction with the blend's views,
-    where ens tta-search measured it. date: when its last fold was finished, or when it was begun. settings: dotted keys
-    of its config, as text. notes: what is wrong with it, if anything; nothing else may be known then."""
+    of the least cross-fitted log loss, with its scores; single: the best by the same of the blend's members (of the
+    finished ones where there is no blend), likewise; singles: how many those are. blends: how many there are.
+    blend_optimistic, single_optimistic: whether the best epoch of one of the blend's members, or of the single one, was
+    chosen on the very rows of the scores. seconds: of training, as far as it is done. ms: an image's time at prediction
+    with the blend's views, where ens tta-search measured it. date: when its last fold was finished, or when it was
+    begun. settings: dotted keys of its config, as text. notes: what is wrong with it, if anything; nothing else may be
+    known then."""
 
     run: Path
     members: tuple[str, ...] = ()
@@ -40,8 +43,11 @@ class RunRow:
     blend: str = ""
     blends: int = 0
     blend_scores: Scores | None = None
+    blend_optimistic: bool = False
     single: str = ""
+    singles: int = 0
     single_scores: Scores | None = None
+    single_optimistic: bool = False
     seconds: float = 0.0
     ms: float | None = None
     date: datetime | None = None
@@ -62,7 +68,8 @@ class RunList:
 def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done, total: None) -> RunList:
     """Every run in `folder` and up to DEPTH folders below it. A run that can't be read is listed with the reason.
 
-    sort: "score" (least log loss of the best blend, or of the best member where there is no blend), "date" (latest
+    sort: "score" (least log loss of the best blend, or of the best member where there is no blend; of a blend of one
+    member, its or the member's own, whichever is less: of more, the best is flattered by being chosen), "date" (latest
     first) or "name". Raises UserError if `folder` is none, or holds no run.
     """
     found = list(find_runs(folder))
@@ -86,15 +93,22 @@ def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done,
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """The run directories in `folder` and below it, in order of name; there are none inside of a run."""
-    for path, folders, files in os.walk(folder):
+    """The run directories in `folder` and below it, in order of name; there are none inside of a run.
+
+    Links are followed, as runs often lie on another disk; of several ways to one run that without a link is told.
+    """
+    found: dict[Path, Path] = {}
+    for path, folders, files in os.walk(folder, followlinks=True):  # a link to above ends at DEPTH
         here = Path(path)
         if "folds.csv" in files or ("config.toml" in files and rundir.is_begun(here)):
-            yield here
+            own = here.resolve()
+            if own not in found or own == folder.resolve() / here.relative_to(folder):
+                found[own] = here
             folders.clear()
         elif len(here.relative_to(folder).parts) == DEPTH:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+    yield from sorted(found.values())
 
 
 def read_run(run: Path) -> RunRow:
@@ -185,16 +199,21 @@ def _of_scores(row: RunRow) -> RunRow:
         members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
         if members:
             own = min(members, key=lambda own: own.scores["log_loss"].value)
-            row = replace(row, single=own.member, single_scores=own.scores)
+            row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)
+            row = replace(row, single_optimistic=own.optimistic)
         return row
     scores = best["scores"]
     single = scores["best"]["log_loss"]
     views = {view for own in best["views"] for view in own}
+    optimistic = {member for member in scores["members"] if rundir.is_optimistic(row.run, member)}
     return replace(
         row,
         blend_scores=saved_scores(scores["blend"]),
+        blend_optimistic=bool(optimistic),
         single=single,
+        singles=len(scores["members"]),
         single_scores=saved_scores(scores["members"][single]),
+        single_optimistic=single in optimistic,
         ms=_ms(row.run, views),
     )
 
@@ -217,8 +236,8 @@ def _value(held: Mapping[str, Any]) -> float:
 
 
 def _loss(row: RunRow) -> float:
-    scores = row.blend_scores or row.single_scores
-    return scores["log_loss"].value if scores else float("inf")
+    known = [scores["log_loss"].value for scores in (row.blend_scores, row.single_scores) if scores]
+    return min(known[: 2 if row.singles == 1 else 1], default=float("inf"))
 
 
 def _noted(row: RunRow, note: str) -> RunRow:

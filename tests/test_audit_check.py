@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from ensemble.audit.check import check
-from ensemble.audit.findings import Audit, Finding, finding, line, ordered
+from ensemble.audit.findings import Audit, Finding, finding, ordered
+from ensemble.data.table import read_samples
 from ensemble.errors import UserError
 
 
@@ -43,7 +44,6 @@ def test_words_for_one_and_for_many():
     assert finding("k", "note", ["a"], ("one", "many"), "do")[0].what == "one"
     (one,) = finding("k", "note", ["a", "b", "c", "d"], ("one", "many"), "do", "test")
     assert one == Finding("k", "note", 4, "many", "do", ("a", "b", "c"), ("a", "b", "c", "d"), "test")
-    assert line(one) == "note: test: 4 many (a, b, c, ...); do"
 
 
 def audit_of(*levels: str) -> Audit:
@@ -75,7 +75,7 @@ def test_what_the_file_holds(pets, tmp_path, paint):
     held = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
     assert (held["format"], held["worst"], held["images"], held["test_images"]) == (1, "error", 12, 2)
     assert held["source"] == str(pets / "train") and held["run"] is None and held["pairs"] == []
-    assert [one["kind"] for one in held["findings"]] == ["empty-file", "sample-order"]
+    assert [one["kind"] for one in held["findings"]] == ["empty-file"]
     assert held["findings"][0]["rows"] == ["bad.png"] and held["findings"][0]["side"] == "test"
     assert held["sizes"]["test"]["width"] == [64.0] * 9 and held["sizes"]["train"]["height"] == [64.0] * 9
     assert held["class_sizes"]["cat"] == [64.0, 64.0] and len(held["class_colours"]["dog"]) == 3
@@ -143,3 +143,64 @@ def test_a_column_that_the_experiment_names_is_not_there(tmp_path, paint):
     (tmp_path / "t.csv").write_text("path,label\n0.png,a\n")
     with pytest.raises(UserError, match=r"t.csv: no column 'who' \(data.group\); it has: path, label"):
         run(experiment(tmp_path / "e.toml", "t.csv", 'group = "who"'))
+
+
+def test_a_folder_without_images_is_one_mistake(tmp_path):
+    (tmp_path / "bare" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"^bare: no images in it or below it \(endings known: \.avif .*\)$"):
+        run(Path("bare"))
+    (tmp_path / "bare" / "cat" / "a.heic").touch()
+    with pytest.raises(UserError, match=r"^bare: no images in it or below it, only others, 'a.heic' among them \("):
+        run(Path("bare"))
+    assert not (tmp_path / "audit.json").exists()
+
+
+def test_images_outside_any_class_are_no_class(tmp_path, paint):
+    for number in range(3):
+        paint(tmp_path / "loose" / f"{number}.png", 64, 64)
+    audit, _ = run(tmp_path / "loose")
+    said = [f"{one.count} {one.what}" for one in audit.findings]
+    assert said == ["3 images outside any class folder", "3 rows, and no class"]
+
+
+def test_without_a_cache_nothing_is_kept(pets, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENS_CACHE", str(tmp_path / "cache"))
+    audit, _ = run(experiment(tmp_path / "e.toml", "pets/train", 'cache = "off"'))
+    assert audit.images == 12 and not (tmp_path / "cache").exists()
+    run(experiment(tmp_path / "e.toml", "pets/train", 'cache = "kept"'))
+    assert (tmp_path / "kept" / "scans").is_dir() and not (tmp_path / "cache").exists()
+
+
+def test_the_fingerprint_is_that_of_the_samples_that_training_reads(pets, tmp_path, paint):
+    audit, _ = run(pets)
+    assert audit.fingerprint == read_samples(pets / "train").fingerprint()
+    assert json.loads((tmp_path / "audit.json").read_text())["fingerprint"] == audit.fingerprint
+    path = experiment(tmp_path / "e.toml", "pets/train")
+    assert run(path)[0].fingerprint == audit.fingerprint
+    paint(pets / "train" / "cat" / "new.png", 64, 64)
+    after = run(path)[0].fingerprint
+    assert after != audit.fingerprint and after == read_samples(pets / "train").fingerprint()
+    paint(pets / "train" / "loose.png", 64, 64)
+    assert run(pets)[0].fingerprint is None
+
+
+def test_the_fingerprint_of_tables_and_corrections(tmp_path, paint):
+    rows = []
+    for number in range(12):
+        paint(tmp_path / "pics" / f"{number}.png", 64, 64)
+        rows.append({"photo": f"{number}.png", "label": "ab"[number % 2], "person": f"p{number // 2}"})
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    held = read_samples(tmp_path / "t.csv", "photo", images=tmp_path / "pics", group="person").fingerprint()
+    audit, said = run(tmp_path / "t.csv")
+    assert "group in 'person'" in said[0] and audit.fingerprint == held
+    (tmp_path / "right.csv").write_text("id,new_label\n3.png,a\n")
+    more = 'path = "photo"\nimages = "pics"\ngroup = "person"\n'
+    path = experiment(tmp_path / "e.toml", "t.csv", more + 'relabel = "right.csv"')
+    table.loc[3, "label"] = "a"
+    table.to_csv(tmp_path / "u.csv", index=False)
+    held = read_samples(tmp_path / "u.csv", "photo", images=tmp_path / "pics", group="person").fingerprint()
+    assert run(path)[0].fingerprint == held
+    table.loc[0, "label"] = ""
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert run(tmp_path / "t.csv")[0].fingerprint is None

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from ensemble.audit.check import check
-from ensemble.audit.copies import check_copies, check_test_copies, first_rows, pairs_between, pairs_within
+from ensemble.audit.copies import check_copies, check_test_copies
 from ensemble.audit.findings import Audit, Finding
 from ensemble.audit.read import Given, Rows
+from ensemble.audit.row_pairs import first_rows, pairs_between, pairs_within
 from ensemble.data.near import Pairs
 
 
@@ -26,6 +27,7 @@ def kinds_of(
     groups: list[str] | None = None,
     folds: list[int] | None = None,
     run: Path | None = None,
+    near_copies: bool = True,
 ) -> dict[str, Finding]:
     count = len(labels)
     rows = Rows(
@@ -36,7 +38,7 @@ def kinds_of(
         None if groups is None else np.array(groups),
         None if folds is None else np.array(folds),
     )
-    given = Given(rows, False, 5, None, None, run, run is None, "auto", ())
+    given = Given(rows, False, 5, None, None, run, run is None, "auto", (), None, near_copies)
     within = pairs_within(found, np.arange(count))
     return {one.kind: one for one in check_copies(given, within)}
 
@@ -44,7 +46,7 @@ def kinds_of(
 def test_exact_copies_of_one_class_are_counted_without_the_first():
     kinds = kinds_of(["a", "a", "a", "b"], pairs((0, 1, "exact"), (0, 2, "exact"), (1, 2, "exact")))
     assert kinds.keys() == {"exact-copies"} and kinds["exact-copies"].rows == ("1", "2")
-    assert kinds["exact-copies"].examples == ("0 = 1", "0 = 2", "1 = 2") and kinds["exact-copies"].level == "warning"
+    assert kinds["exact-copies"].examples == ("0 = 1", "0 = 2") and kinds["exact-copies"].level == "warning"
 
 
 def test_exact_copies_with_two_labels_are_an_error():
@@ -110,7 +112,7 @@ def test_a_copy_that_is_always_trained_on_leaks_too():
 def test_copies_across_groups():
     found = pairs((0, 1, "exact"), (2, 3, "hflip"), (0, 4, "exact"), (0, 5, "exact"))
     kinds = kinds_of(["a"] * 6, found, groups=["p", "q", "r", "s", "p", ""])
-    assert kinds["exact-across-groups"].level == "warning" and kinds["exact-across-groups"].rows == ("0", "1")
+    assert kinds["exact-across-groups"].level == "warning" and kinds["exact-across-groups"].rows == ("0", "1", "4")
     assert kinds["exact-across-groups"].examples == ("0 (p) = 1 (q)",)
     assert kinds["near-across-groups"].level == "note" and kinds["near-across-groups"].rows == ("2", "3")
 
@@ -120,6 +122,81 @@ def test_near_copies_of_one_group_are_together_already():
     assert kinds_of(["a", "a", "b", "a", "b"], found, groups=["p", "p", "p", "q", "q"]).keys() == {
         "near-copies-two-labels"
     }
+
+
+def star(count: int) -> Pairs:
+    """As so many exact copies of one file are paired: each with the first one only."""
+    return pairs(*[(0, row, "exact") for row in range(1, count)])
+
+
+def test_of_many_copies_each_counts_though_only_the_first_has_pairs():
+    kinds = kinds_of(["b"] + ["a"] * 39, star(40))
+    assert kinds.keys() == {"copies-two-labels", "exact-copies"}
+    assert kinds["copies-two-labels"].count == 40 and kinds["copies-two-labels"].examples[0] == "0 (b) = 1 (a)"
+    assert kinds["exact-copies"].rows == tuple(str(row) for row in range(2, 40))
+    assert kinds["exact-copies"].examples[0] == "1 = 2"
+    kinds = kinds_of([""] + ["a"] * 38 + ["b"], star(40))
+    assert kinds["copies-two-labels"].count == 39 and kinds["copies-two-labels"].examples == ("1 (a) = 39 (b)",)
+    kinds = kinds_of(["a"] * 40, star(40), folds=[-2] + [0] * 20 + [1] * 19, run=Path("run"))
+    assert kinds["exact-across-folds"].count == 39
+    assert kinds["exact-across-folds"].examples[0] == "1 (fold 0) = 21 (fold 1)"
+    kinds = kinds_of(["a"] * 40, star(40), groups=[""] + ["p"] * 20 + ["q"] * 19)
+    assert kinds["exact-across-groups"].count == 39
+    assert kinds["exact-across-groups"].examples[0] == "1 (p) = 21 (q)"
+
+
+def test_test_images_that_are_many_copies_of_a_training_image_are_copies_of_each_other():
+    train = Rows(Path("t"), np.array(["a", "b"]), (None, None), np.array(["x", "y"]))
+    test = Rows(Path("u"), np.array([f"t{row}" for row in range(40)]), (None,) * 40, None)
+    found = pairs(*[(0, 2 + row, "exact") for row in range(39)])
+    train_of, test_of = np.array([0, 1] + [-1] * 40), np.array([-1, -1, *range(40)])
+    between, among = pairs_between(found, train_of, test_of), pairs_within(found, test_of)
+    kinds = {one.kind: one for one in check_test_copies(train, test, between, among)}
+    assert kinds["test-in-train"].count == 39 and kinds["test-copies"].rows == tuple(f"t{n}" for n in range(1, 39))
+
+
+def test_near_copies_are_harmless_only_where_something_holds_them_in_one_fold():
+    found = pairs((0, 1, "hflip"), (2, 3, "crop"))
+    one = kinds_of(["a"] * 4, found)["near-copies"]
+    assert (one.level, one.advice) == ("note", "harmless: ens train-folds keeps them in one fold")
+    kinds = kinds_of(["a"] * 4, found, near_copies=False)
+    assert kinds.keys() == {"near-copies"} and kinds["near-copies"].level == "warning"
+    assert kinds["near-copies"].advice == (
+        "folds.near_copies = false lets folds part them: out-of-fold scores then flatter"
+    )
+    kinds = kinds_of(["a"] * 4, found, folds=[0, 1, 1, 1])
+    assert kinds.keys() == {"near-copies", "near-across-folds"} and kinds["near-across-folds"].rows == ("0", "1")
+    assert kinds["near-copies"].rows == ("2", "3")
+    assert kinds["near-copies"].advice == "harmless: your folds hold them together"
+
+
+def test_other_findings_promise_no_fold_either():
+    found = pairs((0, 1, "edited"), (2, 3, "hflip"))
+    labels, groups = ["a", "b", "a", "a"], ["p", "q", "r", "s"]
+    kinds = kinds_of(labels, found, groups, run=Path("run"))
+    assert kinds["edited-two-labels"].advice.endswith("ens train-folds keeps them in one fold")
+    assert kinds["near-across-groups"].advice == "ens joins such groups; see that they are right"
+    kinds = kinds_of(labels, found, groups, run=Path("run"), near_copies=False)
+    assert kinds["edited-two-labels"].advice.endswith("folds.near_copies = false lets folds part them")
+    assert kinds["near-across-groups"].advice == (
+        "see that they are right; folds.near_copies = false lets folds part them"
+    )
+    kinds = kinds_of(labels, found, groups, [0, 1, 0, 1])
+    assert kinds["edited-two-labels"].advice.endswith("your own folds may part them")
+
+
+def test_more_look_alikes_than_copies_are_warned_of():
+    """21 in a row, each like the next, of 100: folds are free to part them."""
+    crowd = [(row, row + 1, "re-encoded") for row in range(20)]
+    kinds = kinds_of(["a"] * 100, pairs(*crowd, (50, 51, "hflip")))
+    assert kinds.keys() == {"near-copies", "near-copies-apart"}
+    assert kinds["near-copies"].rows == ("50", "51") and "harmless" in kinds["near-copies"].advice
+    assert kinds["near-copies-apart"].count == 21 and kinds["near-copies-apart"].level == "warning"
+    assert "folds may part them" in kinds["near-copies-apart"].advice
+    assert kinds_of(["a"] * 100, pairs(*crowd), groups=["p"] * 21 + ["q"] * 79) == {}  # the user holds them together
+    assert kinds_of(["a"] * 100, pairs(*crowd[:19])).keys() == {"near-copies"}
+    kinds = kinds_of(["a"] * 20 + ["b"] * 80, pairs(*crowd[:19], (19, 20, "edited")))
+    assert kinds["edited-two-labels"].advice.endswith("folds may part those that are too many alike for copies")
 
 
 def test_pairs_of_files_become_pairs_of_rows():

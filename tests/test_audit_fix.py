@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from ensemble.audit.check import check
-from ensemble.audit.copies import pairs_within
 from ensemble.audit.findings import Audit
 from ensemble.audit.fix import fixed
 from ensemble.audit.read import Given, Rows
+from ensemble.audit.row_pairs import pairs_within
 from ensemble.data.near import Pairs
 from ensemble.data.scan import scan
 from ensemble.data.table import read_samples
@@ -155,6 +155,14 @@ def made(
 def test_near_copies_stay_and_share_a_group(tmp_path):
     table, facts = made(tmp_path, 5, [(0, 2), (2, 4)])
     assert table["group"].tolist() == ["r0", "r1", "r0", "r3", "r0"] and facts["grouped"] == 3
+
+
+def test_a_crowd_of_look_alikes_gets_no_common_group(tmp_path):
+    """Frames of a video, the whole of class a: in one group, no fold could train on the class."""
+    chain = [(2 * row, 2 * row + 2) for row in range(29)]
+    table, facts = made(tmp_path, 60, [*chain, (1, 3)])
+    assert facts["grouped"] == 2 and table["group"].value_counts().tolist() == [2] + [1] * 58
+    assert table["group"][1] == table["group"][3] == "r1"
 
 
 def test_no_groups_where_nothing_belongs_together(tmp_path):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ensemble.audit.findings import Finding
@@ -18,7 +19,8 @@ def found(
 ) -> dict[str, Finding]:
     path = folder / "sample.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    test = None if images is None else Rows(Path("test"), np.array(images), (None,) * len(images), None)
+    listed = pd.DataFrame({"path": images or []})
+    test = None if images is None else Rows(Path("t.csv"), np.array(images), (None,) * len(images), None, table=listed)
     kinds = check_submission(path, test, ["cat", "dog"])
     assert {one.side for one in kinds} <= {"submission"}
     return {one.kind: one for one in kinds}
@@ -69,6 +71,14 @@ def test_a_shuffled_test_list(tmp_path, paint):
     (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{number},cat\n" for number in range(4)))
     kinds = [one.kind for one in check_submission(tmp_path / "sample.csv", read_test(tmp_path / "test.csv"), ["cat"])]
     assert kinds == ["sample-order"]
+
+
+def test_a_folder_has_no_order(tmp_path, paint):
+    """Its names sort as text, 10 before 2; a sample counts."""
+    for number in range(12):
+        paint(tmp_path / "test" / f"{number}.png")
+    (tmp_path / "sample.csv").write_text("id,label\n" + "".join(f"{number}.png,cat\n" for number in range(12)))
+    assert check_submission(tmp_path / "sample.csv", read_test(tmp_path / "test"), ["cat"]) == []
 
 
 def test_answers_that_are_no_class(tmp_path):

@@ -312,7 +312,7 @@ def test_the_whole_way_in_json(monkeypatch, capfd, tmp_path, images):
     assert (entry["values"]["board"], entry["values"]["note"], entry["state"]) == ("0.5", "first", "")
     assert entry["values"]["views"] == "identity,hflip" and entry["values"]["rows"] == "12"
     assert float(entry["values"]["log_loss"]) == pytest.approx(held["blend"]["log_loss"]["value"], rel=1e-5)
-    assert result["trust"] is None and len(said) == 2 and said[0].startswith("entered in ")
+    assert result["trust"] == [] and len(said) == 2 and said[0].startswith("entered in ")
 
     result, _, _ = call("runs", tmp_path)
     (row,) = result["rows"]
@@ -431,6 +431,21 @@ def test_what_a_command_said_is_in_the_runs_log(monkeypatch, capfd, tmp_path, im
     added = lines_of(run)[len(log) :]
     assert added[0].endswith(f"ens blend {run} --members none") and added[1].startswith("error: ")
     assert added[2].startswith("ends with status 2")
+
+
+def test_an_audit_of_an_experiment_is_in_the_log_of_its_run(monkeypatch, capfd, tmp_path, images):
+    file, run = experiment(tmp_path, images), tmp_path / "run"
+    assert ens(monkeypatch, capfd, "check", file, "-o", tmp_path / "audit.json")[0] in (0, 1)
+    assert not run.exists()  # nor is one made
+    assert ens(monkeypatch, capfd, "train-folds", file)[0] == 0
+    before = len(lines_of(run))
+    status, _, _ = ens(monkeypatch, capfd, "check", file)
+    added = lines_of(run)[before:]
+    assert added[0] == f"begins: ens {ensemble.__version__}: ens check {file}"
+    assert added[1].startswith(f"{file} trains on ") and any(
+        line.startswith(f"{run / 'audit.json'}: ") for line in added
+    )
+    assert added[-1].startswith(f"ends with status {status} ")
 
 
 def test_where_there_is_no_run_there_is_no_log(monkeypatch, capfd, tmp_path, images):

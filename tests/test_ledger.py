@@ -4,6 +4,7 @@ import csv
 import hashlib
 import math
 import multiprocessing
+import shutil
 
 import pytest
 
@@ -97,6 +98,15 @@ def test_what_a_spreadsheet_made_of_it_stays(run, delimiter, mark, newline):
         (b"id,label\n1,2\n", "no ledger of submissions (a column named file, no name twice); move it away"),
         (b"file,file\n", "no ledger of submissions (a column named file, no name twice); move it away"),
         (b"file,board\na,1\nb,0,8286\n", "line 3 has 3 cells, the header 2; mend it"),
+        (
+            b'file,note\na,x\nb,"a "better" one"\n',
+            "line 3 is not readable as CSV (',' expected after '\"'); mend it",
+        ),
+        (b'file,note\na,"x\n', "line 2 is not readable as CSV (unexpected end of data); mend it"),
+        (
+            b"file,note\na," + b"x" * 140_000 + b"\n",
+            "line 2 is not readable as CSV (field larger than field limit (131072)); mend it",
+        ),
     ],
 )
 def test_a_ledger_that_is_none_is_left_alone(run, content, line):
@@ -192,8 +202,9 @@ def test_whether_out_of_fold_scores_can_be_trusted(run):
         submit(run, f"{number}.csv", f"{number}", accuracy)
         if board:
             ledger.enter(run, f"{number}.csv", "board", board)
-        found = ledger.trust(ledger.entries(run))
-        assert (found is None) == (number < 2)
+        told = ledger.trust(ledger.entries(run))
+        assert len(told) == (number >= 2)
+    (found,) = told
     # two of the three pairs go the same way: (2 - 1) / 3; gaps -0.10, -0.07, -0.05
     assert found.n == 3 and found.tau == pytest.approx(1 / 3) and found.gap == pytest.approx(-0.22 / 3)
     assert found.lines == (
@@ -206,9 +217,56 @@ def test_a_board_in_percent_and_scores_that_are_all_equal(run):
     for number, board in enumerate(("88", "87", "86")):
         submit(run, f"{number}.csv", f"{number}")
         ledger.enter(run, f"{number}.csv", "board", board)
-    found = ledger.trust(ledger.entries(run))
+    (found,) = ledger.trust(ledger.entries(run))
     assert math.isnan(found.tau) and found.gap == pytest.approx(-0.03)
     assert found.lines[0].startswith("no order of accuracy out of fold and on the board can be told")
-    loss = ledger.trust(ledger.entries(run), "log_loss")
+    (loss,) = ledger.trust(ledger.entries(run), "log_loss")
     assert loss.gap == pytest.approx(86.7) and loss.lines[1] == "board minus out of fold, mean: +86.7000"
-    assert ledger.trust(ledger.entries(run), "macro_f1") is None
+    assert ledger.trust(ledger.entries(run), "macro_f1") == ()
+
+
+def contest(folder, data, boards, start=0):
+    """A run on `data` with submissions of 0.90, 0.91, ... out of fold and these scores on the board."""
+    folder.mkdir()
+    (folder / "folds.csv").write_text("")
+    rundir.write_json(rundir.provenance_json(folder), {"facts": {"data fingerprint": data * 64}})
+    for number, board in enumerate(boards, start):
+        submit(folder, f"{folder.name}-{number}.csv", f"{folder} {number}", 0.90 + 0.01 * number)
+        if board:
+            ledger.enter(folder, f"{folder.name}-{number}.csv", "board", board)
+
+
+def test_each_data_set_is_told_by_itself_and_runs_on_the_same_together(tmp_path):
+    contest(tmp_path / "a", "x", ["0.80", "0.81"])
+    contest(tmp_path / "b", "x", ["0.82"], start=2)
+    contest(tmp_path / "c", "y", ["0.30", "0.29", "0.28"])
+    contest(tmp_path / "few", "z", ["0.5", "0.6"])
+    first, second = ledger.trust(ledger.entries(tmp_path))
+    assert (first.fingerprint, first.n, first.tau) == ("x" * 64, 3, 1) and first.gap == pytest.approx(-0.1)
+    assert (second.fingerprint, second.n, second.tau) == ("y" * 64, 3, -1) and second.gap == pytest.approx(-0.62)
+    assert first.lines[0].startswith("data xxxxxxxxxxxx: rank correlation")
+    assert second.lines[1] == "data yyyyyyyyyyyy: board minus out of fold, mean: -62.00 points"
+    (alone,) = ledger.trust(ledger.entries(tmp_path / "c"))
+    assert alone.lines[0].startswith("rank correlation")
+
+
+def test_the_ledger_of_a_copied_run_counts_once(tmp_path):
+    contest(tmp_path / "b", "x", ["0.80", "0.81", ""])
+    shutil.copytree(tmp_path / "b", tmp_path / "z")
+    ledger.enter(tmp_path / "z", "b-2.csv", "board", "0.82")  # since it was copied
+    submit(tmp_path / "z", "of-a.csv", "a's own")
+    found = ledger.entries(tmp_path)
+    names = [(entry.values["file"].rpartition("/")[2], entry.values["board"]) for entry in found]
+    assert names == [("b-0.csv", "0.80"), ("b-1.csv", "0.81"), ("b-2.csv", "0.82"), ("of-a.csv", "")]
+    (told,) = ledger.trust(found)
+    assert told.n == 3
+
+
+def test_lines_without_their_digest_are_no_copies_of_each_other(run):
+    rundir.submissions_csv(run).write_text("file,board\na.csv,0.5\na.csv,0.6\n")
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "folds.csv").write_text("")
+    shutil.copy(rundir.submissions_csv(run), rundir.submissions_csv(other))
+    (run / "folds.csv").write_text("")
+    assert len(ledger.entries(run.parent)) == 4

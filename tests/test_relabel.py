@@ -15,6 +15,7 @@ from ensemble.data.table import Samples, read_samples
 from ensemble.errors import UserError
 from ensemble.report.relabel import COLUMNS, find_label_errors, write_relabel
 from ensemble.train.jobs import train_folds
+from ensemble.train.setup import read_data
 
 COLOURS = {"말": (220, 40, 40), "a, b": (40, 220, 40), "<b>": (40, 40, 220)}
 FLIPPED = {"말/a, b-00.png", "a, b/말-01.png", "<b>/말-02.png"}  # folder: the label given; name: what it shows
@@ -133,13 +134,52 @@ def test_entries_columns_and_lost_rows_survive_a_second_writing(flipped, tmp_pat
     assert said[0].endswith("; 2 entries in new_label kept as they were")
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_what_a_spreadsheet_parts_by_another_character_is_read_and_kept(flipped, tmp_path, delimiter):
+    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=lambda _: None)
+    lines = lines_of(path)
+    entries = {lines[0]["id"]: "a, b", lines[1]["id"]: "drop"}
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, delimiter=delimiter)
+        table.writeheader()
+        table.writerows(line | {"new_label": entries.get(line["id"], "")} for line in lines)
+    written = path.read_bytes()
+    assert {name: new for name, new in read_new_labels(path).items() if new} == entries
+    write_relabel(flipped / "run", path, say=lambda _: None)
+    assert path.read_bytes() == written
+
+
+def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch):
+    monkeypatch.setattr("ensemble.report.relabel.RATIO", 0.0)  # no label is so improbable
+    said = []
+    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+    assert said == [f"{path}: none of 48 labels is doubtful: there is nothing to look at"]
+    assert path.read_text(encoding="utf-8-sig") == ",".join(COLUMNS) + "\n"
+    write_relabel(flipped / "run", path, say=said.append)  # nor is that file in the way
+    assert lines_of(path) == [] and len(said) == 2
+    config = load_config(flipped / "e.toml", (f"data.relabel={path}",))
+    assert read_data(config, said.append).corrections == (0, 0)
+    assert said[2:] == [f"0 labels changed, 0 rows dropped by {path}"]
+    row = dict.fromkeys(COLUMNS, "") | {"id": "말/말-05.png", "new_label": "drop"}
+    with path.open("a", encoding="utf-8", newline="") as file:
+        csv.DictWriter(file, COLUMNS).writerow(row)
+    write_relabel(flipped / "run", path, say=said.append)
+    assert lines_of(path) == [row] and said[-1].endswith("nothing to look at; 1 entries in new_label kept as they were")
+
+
+def test_the_command_that_is_told_can_be_pasted(flipped, tmp_path):
+    said = []
+    path = write_relabel(flipped / "run", tmp_path / "look again.csv", say=said.append)
+    assert f"--set 'data.relabel={path}' --set run=" in said[1]
+
+
 def test_a_file_in_the_way_is_left_alone(flipped, tmp_path):
     path = tmp_path / "relabel.csv"
     path.write_text("id,label\na,b\n")
     with pytest.raises(UserError) as error:
         write_relabel(flipped / "run", path, say=lambda _: None)
     assert str(error.value) == (
-        f"{path}: no column 'new_label'; it has: id, label (write one with: ens relabel RUN, and keep its commas); "
+        f"{path}: no column 'new_label'; it has: id, label (write one with: ens relabel RUN); "
         "it is in the way: name another file with -o"
     )
     assert path.read_text() == "id,label\na,b\n"
@@ -181,8 +221,8 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
         "set it back, or give this run a directory of its own (run = ...)"
     )
     assert said == [
-        f"1 label changed, 1 row dropped by {path}; labels that were changed because networks disagreed with them "
-        "flatter the scores out of fold"
+        f"1 label changed, 1 row dropped by {path}; labels that were changed or dropped because networks disagreed "
+        "with them flatter the scores out of fold"
     ]
     run = tmp_path / "run"
     config = load_config(flipped / "e.toml", (*changes, f"run={run}"))

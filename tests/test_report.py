@@ -121,13 +121,13 @@ def test_numbers_are_those_that_the_commands_print(trained):
     for metric in ("accuracy", "log_loss"):
         gain = next(own for own in result.gains if own.metric == metric and own.against == result.best[metric])
         assert gain_cell(gain) in text
-        assert gain_cell(gain) in page.text("verdict")
+        shown = "no difference in accuracy" if gain_cell(gain) == "+0.00 [+0.00, +0.00]" else gain_cell(gain)
+        assert shown in page.text("verdict")
     for cost in result.diversity.costs.values():
         assert gain_cell(cost) in text
     own = result.blend["accuracy"]
-    lead = (
-        f"The best blend, mean, gets {100 * own.value:.2f} % [{100 * own.low:.2f}, {100 * own.high:.2f}] of 24 images"
-    )
+    low = 75.75 if own.value == 1 else 100 * own.low  # Wilson's, of the 12 pairs of files with the same noise
+    lead = f"The best blend, mean, gets {100 * own.value:.2f} % [{low:.2f}, {100 * own.high:.2f}] of 24 images"
     assert lead in page.text("verdict")
     assert f"{100 * result.calibration['blend'].ece:.2f} % (15 bins)" in page.text("classes")
 
@@ -243,6 +243,44 @@ def test_a_foreign_member_in_the_best_blend(tmp_path):
     assert "--add svm=OOF,TEST --name with-svm" in page.text("provenance")
 
 
+def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
+    run = two_members(tmp_path / "run")
+    np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
+    foreign = [ForeignFiles("xgb", tmp_path / "x.npz", None)]
+    blend_run(run, "greedy", foreign=foreign, say=lambda _: None)
+    assert rundir.read_json(rundir.blend_json(run, "greedy"))["foreign"] == []
+    facts = read_run(run, lambda *_: None)
+    assert facts.best.foreign == ("xgb",) and facts.problems == () and facts.tempered == {}
+    page = report(run)
+    assert "part of that may be what one temperature gives" in page.text("verdict")
+    assert f"ens blend {run} --method greedy --add xgb=OOF,TEST" in page.text("provenance")
+
+
+def test_a_blend_whose_member_is_not_finished_now_is_stale(tmp_path):
+    run = two_members(tmp_path / "run")
+    blend_run(run, "mean", say=lambda _: None)
+    rundir.done_json(rundir.fold_dir(run, "two", 1)).unlink()
+    facts = read_run(run, lambda *_: None)
+    assert not facts.saved and facts.blends[0].stale and facts.oof.members == ("one",)
+    assert len(set(facts.problems)) == len(facts.problems)
+
+
+def test_a_dead_link_is_no_end(tmp_path):
+    run = two_members(tmp_path / "run")
+    (run / "gone").symlink_to(tmp_path / "nowhere")
+    assert "gone 0 0.00" in report(run).text("provenance")
+
+
+def test_commands_name_a_run_that_was_moved(tmp_path):
+    run = two_members(tmp_path / "run", done={"two": [0]})
+    assert "--set" not in report(run).text("provenance")
+    moved = run.rename(tmp_path / "my run")
+    page = report(moved)
+    again = f"ens train-folds '{moved}/config.toml' --set 'run={moved}'"
+    assert again in page.text("provenance") and f"Train on with: {again}" in page.text("verdict")
+    assert f"ens blend '{moved}'" in page.text("members")
+
+
 def test_a_single_member(tmp_path):
     labels = np.arange(40) % 2
     run = write_run(
@@ -255,7 +293,59 @@ def test_a_single_member(tmp_path):
     assert "How members differ" not in page.text("members")
     assert "only, out of fold" in page.text("classes")
     blend_run(run, "stack", say=lambda _: None)
-    assert "Blend stack, of only alone, gets" in report(run).text("verdict")
+    text = report(run).text("verdict")
+    assert "Blend stack, of only alone, gets" in text and "Over the member by itself, only, " in text
+
+
+def test_a_blend_that_is_worse_than_its_one_member_is_said(tmp_path):
+    """Calibrated logits, of few rows: what is fitted on other folds can only spoil them."""
+    draw = np.random.default_rng(1)
+    values = draw.normal(0, 1.5, (24, 2))
+    labels = (draw.random(24) < 1 / (1 + np.exp(values[:, 0] - values[:, 1]))).astype(int)
+    settings = {"only": {"keep": "best"}}
+    run = write_run(tmp_path / "run", ("a", "b"), labels, np.arange(24) % 4, {"only": values}, settings=settings)
+    blend_run(run, "stack", say=lambda _: None)
+    text = report(run).text("verdict")
+    assert "Verdict only alone is better than the blend of it: it gets" in text
+    assert "Over the member by itself, only, " in text
+    assert "All of this is optimistic: only kept the epoch" in text
+
+
+def test_log_loss_is_compared_at_one_temperature(tmp_path):
+    """The same network twice, far too modest: a blend's gain in log loss over it is all temperature."""
+    labels = np.arange(60) % 3
+    values = noisy_logits(labels, 3, 3, 1) / 10
+    run = write_run(tmp_path / "run", ("a", "b", "c"), labels, np.arange(60) // 3 % 3, {"one": values, "two": values})
+    for saved in (False, True):
+        if saved:
+            blend_run(run, "mean", say=lambda _: None)
+        facts = read_run(run, lambda *_: None)
+        assert abs(facts.tempered["single"].value) < 1e-6 and abs(facts.tempered["mean"].value) < 1e-6
+        text = report(run).text("verdict")
+        assert "Over the best single member, one, there is no difference in accuracy. In log loss there is no" in text
+    assert facts.best.gain_over("single", "log_loss").value > 0.3
+    assert f"({gain_cell(facts.best.gain_over('single', 'log_loss'))} over one as it is)" in text
+    assert "much of a gain in log loss over them may be calibration alone" in report(run).text("members")
+
+
+def test_all_right_is_no_certainty(tmp_path):
+    """Wilson's interval of 12 of 12, and of each class's 6 of 6; no interval of an F1 of 1."""
+    labels = np.arange(12) % 2
+    values = np.where(np.arange(2) == labels[:, None], 3.0, 0.0)
+    page = report(write_run(tmp_path / "run", ("a", "b"), labels, np.arange(12) // 2 % 3, {"one": values}))
+    assert "one gets 100.00 % [75.75, 100.00] of 12 images right" in page.text("verdict")
+    assert "a 6 6 100.0 [61.0, 100.0] 100.0 [61.0, 100.0] 100.0 –" in page.text("classes")
+    groups = [f"g{row // 4}" for row in range(12)]
+    page = report(
+        write_run(tmp_path / "grouped", ("a", "b"), labels, np.arange(12) // 4, {"one": values}, groups=groups)
+    )
+    assert "one gets 100.00 % [43.85, 100.00] of 12 images in 3 groups right" in page.text("verdict")
+    assert "a 6 6 100.0 [43.9, 100.0] 100.0 [43.9, 100.0] 100.0 –" in page.text("classes")
+    sure = np.where(np.arange(2) == np.arange(1000)[:, None] % 2, 3.0, 0.0)
+    page = report(
+        write_run(tmp_path / "many", ("a", "b"), np.arange(1000) % 2, np.arange(1000) // 2 % 3, {"one": sure})
+    )
+    assert "recall, 90 to 100" in page.text("classes")
 
 
 def test_unfinished_folds(tmp_path):
@@ -300,7 +390,9 @@ def test_groups_are_said(tmp_path):
     run = two_members(tmp_path / "run", groups=[f"g{row // 6}" for row in range(60)])
     page = report(run)
     assert "of 60 images in 10 groups right" in page.text("verdict")
-    assert "95 % intervals: bootstraps over groups." in page.text("classes")
+    assert "95 % intervals: bootstraps over groups, at 0 and 100 % Wilson’s of as many answers as groups;" in page.text(
+        "classes"
+    )
 
 
 def test_a_thousand_classes(tmp_path):

@@ -8,8 +8,9 @@ from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.logits import Logits
 from ensemble.report import read_run
-from ensemble.report.signs import fold_test, smoothing_floor, some
-from ensemble.report.suspicions import look, not_looked_at
+from ensemble.report.checked import not_looked_at
+from ensemble.report.signs import fold_test, near_chance, smoothing_floor, some, tails
+from ensemble.report.suspicions import look
 
 ROWS, CLASSES = 600, ("a", "b", "c")
 LABELS = np.arange(ROWS) % 3
@@ -58,7 +59,7 @@ def test_the_test_of_folds_alarms_as_often_as_it_says():
 def test_what_was_not_looked_at_is_said(tmp_path):
     run = made(tmp_path)
     lines = not_looked_at(read_run(run, lambda *_: None))
-    assert lines[0].endswith(f"(look with: ens check {run / 'config.toml'})") and len(lines) == 2
+    assert lines[0].endswith(f"(look with: ens check {run / 'config.toml'} --test TEST)") and len(lines) == 2
 
 
 def test_almost_perfect(tmp_path):
@@ -99,6 +100,15 @@ def test_always_right_or_one_fold_varies_in_nothing():
     assert fold_test(np.arange(10) < 5, np.zeros(10, int), np.arange(10))[0] == 1.0
 
 
+def test_single_folds_have_the_exact_p_value():
+    """Two errors in all, both in one fold of ten of forty rows: 2 x (10 x 9) / (40 x 39) = 0.1154; of a normal tail
+    0.0120."""
+    right, folds = np.arange(40) >= 2, np.arange(40) // 10
+    z = fold_test(right, folds, np.arange(40))[1]
+    assert tails(right, folds, z, False) == pytest.approx([0.115385, 1, 1, 1], abs=1e-6)
+    assert tails(right, folds, z, True)[0] == pytest.approx(0.0120, abs=1e-4)
+
+
 def test_a_member_with_one_answer(tmp_path):
     values = np.zeros((ROWS, 3))
     values[:, 1] = 1
@@ -109,7 +119,24 @@ def test_a_member_with_one_answer(tmp_path):
 def test_a_member_that_learned_nothing(tmp_path):
     run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 2, 1), "lost": noisy_logits((LABELS + 1) % 3, 3, 1, 3)})
     what = next(own.what for own in found(run) if own.what.startswith("lost gets "))
-    assert what.endswith("to name the commonest class always gets 33.3 %.")
+    assert what.endswith("is no better than chance.") and "to name the commonest class always gets 33.3 %." in what
+
+
+def test_a_member_that_is_trained_for_rare_classes_is_not_accused(tmp_path):
+    """Of 540, 30 and 30 images it finds 80 % of each class: worse than to say "a" always, and far from chance."""
+    labels = np.r_[np.zeros(540, int), np.ones(30, int), np.full(30, 2)]
+    taken = np.where(np.arange(ROWS) % 5 == 0, (labels + 1) % 3, labels)
+    values = np.where(np.arange(3) == taken[:, None], 2.0, 0.0)
+    facts = made(tmp_path, {"one": values}, labels, np.arange(ROWS) % 4)
+    assert [own.what for own in found(facts)] == []
+
+
+def test_near_chance():
+    """Two classes of 50: the standard error of the balanced accuracy is 0.05, so that 0.6 is chance and 0.62 is not."""
+    labels = np.arange(100) // 50
+    for hits, near in ((60, True), (62, False)):
+        balanced, chance = near_chance(np.where(np.arange(100) % 50 < hits / 2, labels, 1 - labels), labels)
+        assert (balanced <= 0.6) == chance == near
 
 
 def test_a_class_that_is_never_found(tmp_path):
@@ -211,17 +238,42 @@ def test_what_the_audit_found(tmp_path):
     run = made(tmp_path)
     findings = [
         {"kind": "unreadable", "level": "error", "count": 1, "what": "unreadable image", "advice": "remove it"},
-        {"kind": "shift", "level": "warning", "count": 5, "what": "test images differ", "advice": "look at them"},
+        {
+            "kind": "shift",
+            "level": "warning",
+            "side": "test",
+            "count": 5,
+            "what": "images differ",
+            "advice": "look",
+        },
+        {
+            "kind": "exact-copies",
+            "level": "warning",
+            "side": "train",
+            "count": 3,
+            "what": "copies",
+            "advice": "drop them",
+        },
         {"kind": "tiny", "level": "warning", "count": 1234, "what": "tiny images", "advice": "drop them"},
         {"kind": "grey", "level": "note", "count": 2, "what": "grey images", "advice": "nothing"},
     ]
-    rundir.write_json(run / "audit.json", {"format": 1, "findings": findings})
+    rundir.write_json(run / "audit.json", {"format": 1, "test": "t", "findings": findings})
     assert [(own.level, own.what, own.why) for own in found(run)] == [
         ("suspicious", "From ens check: 1 unreadable image.", "Remove it."),
-        ("suspicious", "From ens check: 5 test images differ.", "Look at them."),
+        ("suspicious", "From ens check: test: 5 images differ.", "Look."),
+        ("hint", "From ens check: 3 copies.", "Drop them."),
         ("hint", "From ens check: 1,234 tiny images.", "Drop them."),
     ]
     assert not any("ens check" in line for line in not_looked_at(read_run(run, lambda *_: None)))
+
+
+def test_an_audit_without_test_images_looked_at_no_leaks(tmp_path):
+    run = made(tmp_path)
+    rundir.write_json(run / "audit.json", {"format": 1, "test": None, "findings": []})
+    assert not_looked_at(read_run(run, lambda *_: None))[0] == (
+        "leaks to the test images and shift: ens check was not given them "
+        f"(look with: ens check {run / 'config.toml'} --test TEST)"
+    )
 
 
 def test_labels_that_were_corrected(tmp_path):

@@ -5,11 +5,13 @@ import os
 import shutil
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 
 from ensemble import rundir, tables
-from ensemble.blend import blend_run, members_table
+from ensemble.audit.findings import finding
+from ensemble.blend import blend_run, compare, members_table
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
 from ensemble.runs import differences, find_runs, list_runs, read_run
@@ -184,3 +186,74 @@ def test_where_there_is_no_run(tmp_path):
     with pytest.raises(UserError) as error:
         list_runs(tmp_path / "none")
     assert str(error.value) == f"{tmp_path / 'none'}: no such folder; make one with: ens train-folds FILE"
+
+
+def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tmp_path, capsys):
+    run = copied("run")
+    note = "* optimistic: its best epoch was chosen on these rows"
+    row = read_run(run)
+    assert not row.blend_optimistic and not row.single_optimistic
+    assert note not in printed(capsys, list_runs(tmp_path))
+    other = next(member for member in row.members if member != row.single)
+    path = rundir.settings_json(run, other)
+    rundir.write_json(path, rundir.read_json(path) | {"keep": "best"})
+    row = read_run(run)
+    assert row.blend_optimistic and not row.single_optimistic  # the blend has both members
+    out = printed(capsys, list_runs(tmp_path))
+    assert note in out and "blend mean, of 1 *" in out and f"best single {row.single}, of the blend's 2 *" not in out
+    shutil.rmtree(run / "blends")
+    path = rundir.settings_json(run, row.single)
+    rundir.write_json(path, rundir.read_json(path) | {"keep": "best"})
+    row = read_run(run)
+    assert row.single_optimistic and not row.blend_optimistic
+    assert f"best single {row.single}, of 2 finished *" in printed(capsys, list_runs(tmp_path))
+
+
+def test_a_single_is_told_as_the_best_of_those_that_the_blend_has(copied, tmp_path, capsys):
+    run = copied("run")
+    shutil.rmtree(run / "blends")
+    blend_run(run, "mean", members=["vit"])
+    row = read_run(run)
+    assert (row.single, row.singles, row.members) == ("vit", 1, ("resnet", "vit"))
+    assert "best single vit, of the blend's 1" in printed(capsys, list_runs(tmp_path))
+
+
+def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(copied, tmp_path):
+    for name, blend, single in (("alone", 0.6, 0.3), ("fair", 0.5, 0.7), ("many", 0.4, 0.2)):
+        run = copied(name)
+        if name != "many":
+            shutil.rmtree(run / "blends")
+            blend_run(run, "mean", members=["vit"])
+        path = rundir.blend_json(run, "mean")
+        held = rundir.read_json(path)
+        held["scores"]["blend"]["log_loss"]["value"] = blend
+        for own in held["scores"]["members"].values():
+            own["log_loss"]["value"] = single
+        rundir.write_json(path, held)
+    # of the many, the best member is chosen on these rows: the blend counts
+    assert [row.run.name for row in list_runs(tmp_path).rows] == ["alone", "many", "fair"]
+
+
+def test_links_are_followed_but_no_run_is_told_twice(copied, tmp_path):
+    far, near = copied("far/away"), copied("here/near")
+    here = tmp_path / "here"
+    (here / "linked").symlink_to(far)
+    (here / "again").symlink_to(near)  # sorts before the run itself
+    (here / "loop").symlink_to(here)
+    (here / "self").symlink_to("self")
+    assert list(find_runs(here)) == [here / "linked", here / "near"]
+    (tmp_path / "all").symlink_to(here)
+    assert list(find_runs(tmp_path / "all")) == [tmp_path / "all" / "linked", tmp_path / "all" / "near"]
+
+
+def test_a_name_with_a_line_break_stays_on_its_line():
+    assert tables.layout.shown("a\nb\x1b[1m\u2028é 한 \udc80[b]") == "a\\nb\\x1b[1m\\u2028é 한 \\udc80[b]"
+
+
+def test_names_with_line_breaks_tear_no_table(made, capsys):
+    compared = replace(compare([made / "resnet", made / "vit"]), classes=("a\nb", "c"))
+    tables.show_comparison(compared)
+    assert "a\\nb (12)" in capsys.readouterr().out
+    (found,) = finding("repeats", "error", ["x\ny.png"], ("odd row", "odd rows"), "look at it")
+    tables.show_audit(SimpleNamespace(findings=[found]))
+    assert "x\\ny.png" in capsys.readouterr().out

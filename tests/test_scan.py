@@ -529,3 +529,29 @@ def test_a_file_that_changes_meanwhile_is_not_remembered_by_what_it_was(tmp_path
     path.write_bytes(data)
     found = scan([path], memory, silent)
     assert found.errors == (None,) and found.widths.tolist() == [32]
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [(MemoryError(), "MemoryError"), (OSError(24, "Too many open files"), "[Errno 24] Too many open files")],
+)
+def test_what_the_machine_lacked_for_a_moment_is_not_remembered_of_the_file(
+    tmp_path, memory, paint, monkeypatch, failure, error
+):
+    path = paint(tmp_path / "a.png")
+
+    def fail(_):
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "rgb", fail)
+        assert scan([path], memory, silent).errors == (error,)
+    found = scan([path], memory, silent)
+    assert found.errors == (None,) and found.means.all()
+
+
+def test_what_is_wrong_with_the_bytes_is_remembered(tmp_path, memory, monkeypatch):
+    (tmp_path / "a.png").write_text("no picture\n")
+    error = scan([tmp_path / "a.png"], memory, silent).errors
+    monkeypatch.setattr(module, "look", None)
+    assert scan([tmp_path / "a.png"], memory, silent).errors == error == ("not an image",)

@@ -8,8 +8,9 @@ from PIL import Image
 
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
+from ensemble.data.near import Pairs
 from ensemble.data.table import read_samples
-from ensemble.data.ties import exact_groups, near_groups
+from ensemble.data.ties import exact_groups, near_groups, near_ties
 from ensemble.train.setup import open_run
 
 
@@ -81,6 +82,42 @@ def test_a_crowd_that_looks_alike_is_left_apart(images, tmp_path):
     assert said[0] == (
         "warning: 21 of the 33 images hang together by likeness, 'a/like00.png' among them: more than copies would, so "
         "they are left apart; look at them with ens check, and give those that are one picture one data.group"
+    )
+
+
+def test_a_crowd_that_the_user_holds_together_is_not_warned_of(images, tmp_path):
+    for row in range(21):
+        picture(100).rotate(row / 7, Image.Resampling.BICUBIC).save(images / "a" / f"like{row:02}.png")
+    samples, said = read_samples(images), []
+    groups = np.array(["scene" if "like" in id else id for id in samples.ids])
+    wide = near_groups(samples, groups, str(tmp_path / "cache"), lambda *_: None, said.append)
+    assert (wide == "scene").sum() == 21 and not any("hang together" in line for line in said)
+
+
+def tied(rows, *pairs):
+    first, second, kinds = zip(*pairs, strict=True)
+    similarity = np.ones(len(pairs), dtype=np.float32)
+    tied, apart = near_ties(Pairs(np.array(first), np.array(second), kinds, similarity), rows)
+    assert tied.dtype == np.int64 and apart.dtype == bool
+    return tied.tolist(), np.flatnonzero(apart).tolist()
+
+
+def test_which_near_pairs_tie_rows():
+    assert tied(5, (0, 2, "hflip"), (2, 4, "exact")) == ([0, 1, 0, 3, 0], [])
+    chain = [(row, row + 1, "crop") for row in range(20)]
+    assert tied(22, *chain[:19]) == ([0] * 20 + [20, 21], [])  # 20 are few enough
+    assert tied(22, *chain) == (list(range(22)), list(range(21)))
+    assert tied(210, *chain) == ([0] * 21 + list(range(21, 210)), [])  # and 21 of 210 are a small share
+    assert tied(209, *chain)[1] == list(range(21))
+
+
+def test_exact_copies_stay_tied_and_count_once():
+    chain = [(row, row + 1, "crop") for row in range(19)]
+    copies = [(0, row, "exact") for row in range(20, 40)]
+    assert tied(40, *chain, *copies) == ([0] * 40, [])  # 20 files
+    assert tied(42, *chain, *copies, (19, 40, "crop"), (1, 41, "exact")) == (
+        [*range(20)] + [0] * 20 + [40, 1],
+        list(range(42)),
     )
 
 

@@ -8,28 +8,22 @@ from typing import Any
 import numpy as np
 
 from ensemble import rundir
-from ensemble.audit.copies import (
-    check_copies,
-    check_test_copies,
-    first_rows,
-    pair_facts,
-    pairs_between,
-    pairs_within,
-)
+from ensemble.audit.copies import check_copies, check_test_copies
 from ensemble.audit.features import features
 from ensemble.audit.files import check_files, check_test_ids, has_image
 from ensemble.audit.findings import Audit, Finding, ordered, save_audit
 from ensemble.audit.fix import fixed, require_new, write_fixed
 from ensemble.audit.groups import check_groups, check_own_folds, check_suggestion, suggest_groups
 from ensemble.audit.labels import check_labels, class_counts, label_key
-from ensemble.audit.read import Given, Rows, clean_labels, read_given, read_test
+from ensemble.audit.read import Given, Rows, clean_labels, fingerprint, read_given, read_test
+from ensemble.audit.row_pairs import first_rows, pair_facts, pairs_between, pairs_within
 from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
 from ensemble.audit.submission import check_submission
-from ensemble.data.cache import cache_folder
-from ensemble.data.near import joined_rows, near_copies
+from ensemble.data.near import near_copies
 from ensemble.data.scan import Scan, scan
+from ensemble.data.ties import near_ties, scan_folder
 from ensemble.progress import Show
 
 
@@ -58,9 +52,9 @@ def check(
         say(text)
     rows, tested = given.rows, None if test is None else read_test(test)
     paths, at, test_at = _files(rows, tested)
-    folder = cache_folder("auto" if given.cache == "off" else given.cache)
-    seen = scan(paths, folder, show)
-    pairs = near_copies(seen, show)
+    with scan_folder(given.cache) as folder:
+        seen = scan(paths, folder, show)
+        pairs = near_copies(seen, show)
     show("comparing", 0, 1)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
     within = pairs_within(pairs, train_of)
@@ -83,7 +77,7 @@ def check(
         sizes["test"] = size_quantiles(test_at, seen)
     if sample_submission is not None:
         found += check_submission(sample_submission, tested, list(counts))
-    values, ties = features(seen), joined_rows(pairs, len(paths))
+    values, ties = features(seen), near_ties(pairs, len(paths))[0]
     of_use = np.flatnonzero(has_image(at, seen))
     keys = np.array([label_key(name) for name in labels.tolist()], dtype=np.str_)
     scores: dict[str, Any] = {
@@ -114,6 +108,7 @@ def check(
         class_colours=class_colours,
         scores=scores,
         groups=None if suggested is None else {key: value for key, value in suggested.items() if key != "names"},
+        fingerprint=fingerprint(data, given),
     )
     save_audit(output, audit)
     say(f"{output}: all rows concerned, and {len(facts):,} pairs of copies")

@@ -139,8 +139,11 @@ def _forms(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
 
 
 def _others(rows: Rows, side: str) -> list[Finding]:
-    """Files below a folder that are left out: pictures of other endings, hidden ones, and the rest by their endings."""
-    seen = [file for file in rows.others if file.name.lower() not in LITTER]
+    """Files below a folder that are left out: pictures of other endings, hidden ones, and the rest by their endings.
+    And folders that are named like images; one that is a class without images is told as such."""
+    folders = [path for path in rows.others if path.is_dir()]
+    inner = [path for path in folders if rows.labels is None or path.parent != rows.source]
+    seen = [file for file in rows.others if file not in set(folders) and file.name.lower() not in LITTER]
     names = {file: file.relative_to(rows.source).as_posix() for file in seen}
     hidden = [file for file in seen if any(part.startswith(".") for part in file.relative_to(rows.source).parts)]
     plain = [file for file in seen if file not in set(hidden)]
@@ -155,6 +158,13 @@ def _others(rows: Rows, side: str) -> list[Finding]:
             "left-out-picture", "warning", [names[file] for file in pictures],
             ("picture that is left out for its ending", "pictures that are left out for their endings"),
             "convert them to JPEG or PNG", side,
+        ),
+        *finding(
+            "left-out-folder", "warning",
+            [name.as_posix() for name in (path.relative_to(rows.source) for path in inner)
+             if not any(part.startswith(".") for part in name.parts)],
+            ("folder that is named like an image and holds none", "folders that are named like images and hold none"),
+            "fetch the images again, or remove the folders", side,
         ),
         *finding(
             "left-out-file", "note", [names[file] for file in rest],

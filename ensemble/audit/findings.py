@@ -6,12 +6,15 @@
     source             what was audited: the table or the folder of class folders; test, sample_submission: or null
     run                the run directory whose folds were looked at, or null
     images, test_images    numbers of rows
+    fingerprint        `Samples.fingerprint()` of the labelled images as `ens train-folds` would take them (for an
+                       experiment that of its run's provenance.json), or null where it would refuse them
     classes            {class: rows}, the labels stripped and composed (NFC)
     worst              "error", "warning", "note", or null where nothing was found
     findings           the worst first; each: kind, level, side ("train", "test", "submission"), count, what, advice,
                        examples (a few, to be shown) and rows (the ids of all that are concerned)
     pairs              copies: first, second (ids), sides ("train-train", "train-test", "test-test"), kind ("exact",
-                       "re-encoded", "hflip", ...), similarity (1: the same), labels ([first, second]; null for test)
+                       "re-encoded", "hflip", ...), similarity (1: the same), labels ([first, second]; null for test);
+                       of more than 30 exact copies of one file each is paired with the first one only
     sizes              {"train": {"width": [...], "height": [...], "bytes": [...]}, "test": ...}: the quantiles named
                        by `quantiles` [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], upright pixels
     class_sizes        {class: [median width, median height]}
@@ -71,6 +74,7 @@ class Audit:
     class_colours: dict[str, list[float]]
     scores: dict[str, Any]
     groups: dict[str, Any] | None
+    fingerprint: str | None = None
 
     @property
     def worst(self) -> str | None:
@@ -111,14 +115,6 @@ def finding(
 def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """The worst first; within a level as they came."""
     return tuple(sorted(findings, key=lambda found: LEVELS.index(found.level)))
-
-
-def line(found: Finding) -> str:
-    """The finding as one line of a log."""
-    side = "" if found.side == "train" else f"{found.side}: "
-    shown = ", ".join(found.examples)
-    more = ", ..." if len(found.rows) > len(found.examples) else ""
-    return f"{found.level}: {side}{found.count:,} {found.what} ({shown}{more}); {found.advice}"
 
 
 def save_audit(path: Path, audit: Audit) -> None:

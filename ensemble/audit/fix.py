@@ -2,7 +2,8 @@
 
 Rows leave whose file is missing or unreadable, that have no label, or whose image stands there twice: of exact copies
 with one label the first stays; with several, all leave, since nothing says which label is right. Near copies stay and
-share a group, so that folds keep them on one side. Spellings of one class become the commonest.
+share a group, so that folds keep them on one side, but for sets of so many look-alikes that `data.ties` leaves them
+apart. Spellings of one class become the commonest.
 """
 
 import os
@@ -16,11 +17,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ensemble import rundir
-from ensemble.audit.copies import RowPairs
 from ensemble.audit.files import has_image
 from ensemble.audit.labels import label_key
 from ensemble.audit.read import Given, Rows, clean_labels
+from ensemble.audit.row_pairs import RowPairs, as_pairs
 from ensemble.data.scan import Scan
+from ensemble.data.ties import near_ties
 from ensemble.errors import UserError
 
 OWN = ("id", "path", "label", "group", "fold")
@@ -160,8 +162,9 @@ def _unique(ids: np.ndarray, stay: np.ndarray) -> np.ndarray:
 
 
 def _ties(rows: Rows, at: np.ndarray, pairs: RowPairs) -> np.ndarray:
-    """A number for each row, the same for rows that belong together: copies, rows of one file, those of one group."""
-    links = [(pairs.first, pairs.second)]
+    """A number for each row, the same for rows that belong together: copies, rows of one file, those of one group. As
+    in training, near copies of a set too large for one are left apart."""
+    links = [(np.arange(len(rows)), near_ties(as_pairs(pairs), len(rows))[0])]
     for names in (at, rows.groups):
         if names is not None:
             of = np.unique(names, return_inverse=True, return_index=True)

@@ -178,10 +178,14 @@ def _empty_classes(rows: Rows) -> list[Finding]:
 
 def _sizes_of_classes(given: Given, counts: dict[str, int]) -> list[Finding]:
     names: Sequence[str] = list(counts)
+    if not names:
+        return finding(
+            "one-class", "error", given.rows.ids, ("row, and no class", "rows, and no class"),
+            "a classifier needs two classes or more",
+        )  # fmt: skip
     if len(names) < 2:
         return finding(
-            "one-class", "error", names or ["no class"], ("class only", "class only"), "a classifier needs two or more",
-            count=len(names),
+            "one-class", "error", names, ("class only", "class only"), "a classifier needs two or more",
         )  # fmt: skip
     found = []
     if not given.own_folds:

@@ -4,6 +4,7 @@
 so that all of them can be named at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,8 @@ import pandas as pd
 
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
-from ensemble.data.table import IMAGE_ENDINGS, find_file, image_files, nfc, read_table
+from ensemble.data.labelled import read_labelled
+from ensemble.data.table import IMAGE_ENDINGS, find_file, image_files, nfc, read_samples, read_table
 from ensemble.errors import UserError
 from ensemble.init.columns import ID_NAMES, find_columns
 from ensemble.init.look import follow
@@ -30,7 +32,8 @@ class Rows:
     ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)". files: the N files, None where there
     is none. labels: str (N,) as written, "" where empty; None for test images. groups: str (N,) or None. folds: int64
     (N,) or None, -1 for rows never validated. table: the table, None for folders. columns: the names in it of path,
-    label, id, group and fold. others: files below a folder that are no images by their ending, and hidden ones.
+    label, id, group and fold. others: files below a folder that are no images by their ending, hidden ones, and folders
+    that are named like images and hold none.
     """
 
     source: Path
@@ -53,7 +56,8 @@ class Given:
 
     experiment: an experiment file was given. k: folds that training will make. image_size: of the networks, px, None
     where unknown. crop: (height, width), px, or None. run: a run directory that exists, or None. own_folds: the folds
-    are a column of the user's. cache: the setting of data.cache. said: lines on what was taken for what.
+    are a column of the user's. cache: the setting of data.cache. said: lines on what was taken for what. images: the
+    folder that a table's paths start from, None for its own. near_copies: the setting of folds.near_copies.
     """
 
     rows: Rows
@@ -65,6 +69,8 @@ class Given:
     own_folds: bool
     cache: str
     said: tuple[str, ...]
+    images: Path | None = None
+    near_copies: bool = True
 
 
 def read_given(data: Path, sample_submission: Path | None) -> Given:
@@ -72,6 +78,7 @@ def read_given(data: Path, sample_submission: Path | None) -> Given:
     if data.suffix.lower() == ".toml" and data.is_file():
         return _read_experiment(data)
     source, said = follow(data, sample_submission)
+    images = None
     if source.is_dir():
         rows = _read_folders(source)
     else:
@@ -85,7 +92,8 @@ def read_given(data: Path, sample_submission: Path | None) -> Given:
         used = ", ".join(f"{key} in {column!r}" for key, column in columns.items() if column)
         said = [*said, f"{source.name}: {used}", *found.notes]
         rows = _read_rows(source, table, columns, found.images)
-    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said))
+        images = found.images
+    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said), images)
 
 
 def read_test(test: Path) -> Rows:
@@ -93,10 +101,12 @@ def read_test(test: Path) -> Rows:
     there is no image."""
     if test.is_dir():
         files = image_files(test)
+        others, lost = _others(test, files), _dead_links(test)
         if not files:
-            raise UserError(f"{test}: no images in it or below it (endings known: {' '.join(IMAGE_ENDINGS)})")
-        ids = np.array([nfc(file.relative_to(test).as_posix()) for file in files], dtype=np.str_)
-        return Rows(test, ids, tuple(files), None, others=_others(test, files))
+            raise UserError(f"{test}: {_no_images(others)}")
+        found = sorted([*files, *lost])
+        ids = np.array([nfc(file.relative_to(test).as_posix()) for file in found], dtype=np.str_)
+        return Rows(test, ids, _there(found, lost), None, others=others)
     table = read_table(test)
     column, folder = _images_of(test, table)
     return _read_rows(test, table, {"path": column, "label": None, "id": None, "group": None, "fold": None}, folder)
@@ -136,20 +146,76 @@ def _read_experiment(path: Path) -> Given:
         folds = np.array([known.get(id, UNKNOWN_FOLD) for id in rows.ids.tolist()], dtype=np.int64)
         rows = replace(rows, folds=folds)
     said = (f"{path} trains on {source}", *([f"its run {run} has folds, which are looked at too"] if run else []))
-    return Given(rows, True, config.folds.k, data.image_size, data.crop, run, own, data.cache, said)
+    return Given(
+        rows, True, config.folds.k, data.image_size, data.crop, run, own, data.cache, said, data.images,
+        config.folds.near_copies,
+    )  # fmt: skip
+
+
+def fingerprint(data: Path, given: Given) -> str | None:
+    """The fingerprint of the samples that `ens train-folds` would read; None where it would refuse them. data: what
+    `given` was read from."""
+    rows = given.rows
+    try:
+        if given.experiment:
+            return read_labelled(load_config(data)).fingerprint()
+        if rows.columns is None:
+            return read_samples(rows.source).fingerprint()
+        path, label = rows.columns["path"], rows.columns["label"]
+        assert path is not None and label is not None
+        return read_samples(
+            rows.source, path, label, rows.columns["id"], rows.columns["group"], rows.columns["fold"], given.images
+        ).fingerprint()
+    except (UserError, OSError):
+        return None
 
 
 def _read_folders(source: Path) -> Rows:
     files = image_files(source)
-    names = [file.relative_to(source) for file in files]
+    others = _others(source, files)
+    lost = _dead_links(source)
+    if not files and not lost:
+        raise UserError(f"{source}: {_no_images(others)}")
+    found = sorted([*files, *lost])
+    names = [file.relative_to(source) for file in found]
     ids = np.array([nfc(name.as_posix()) for name in names], dtype=np.str_)
     labels = np.array([name.parts[0] if len(name.parts) > 1 else "" for name in names], dtype=np.str_)
-    return Rows(source, ids, tuple(files), labels, others=_others(source, files))
+    return Rows(source, ids, _there(found, lost), labels, others=others)
+
+
+def _dead_links(folder: Path) -> set[Path]:
+    """Links that are named like images and lead nowhere, hidden ones left out."""
+    return {
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and path.is_symlink()
+        and not path.exists()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def _there(files: Sequence[Path], lost: set[Path]) -> tuple[Path | None, ...]:
+    return tuple(None if file in lost else file for file in files)
+
+
+def _no_images(others: Sequence[Path]) -> str:
+    seen = f", only others, {others[0].name!r} among them" if others else ""
+    return f"no images in it or below it{seen} (endings known: {' '.join(IMAGE_ENDINGS)})"
 
 
 def _others(folder: Path, images: list[Path]) -> tuple[Path, ...]:
+    """Files that are no images by their ending, hidden ones, and folders named like images that hold none."""
     known = set(images)
-    return tuple(sorted(path for path in folder.rglob("*") if path not in known and path.is_file()))
+    holders = {parent for image in images for parent in image.parents}
+    return tuple(
+        sorted(
+            path
+            for path in folder.rglob("*")
+            if path not in known
+            and (path.is_file() or (path.suffix.lower() in IMAGE_ENDINGS and path.is_dir() and path not in holders))
+        )
+    )
 
 
 def _read_rows(source: Path, table: pd.DataFrame, columns: dict[str, str | None], images: Path | None) -> Rows:

@@ -17,6 +17,7 @@ from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
 from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
+from ensemble.blend.units import joined_units
 from ensemble.errors import UserError
 from ensemble.progress import Show
 
@@ -128,7 +129,7 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     where = _join({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
     labels = first.labels[where[used[0]]]
-    units = _units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
+    units = joined_units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
     if len(np.unique(units)) < 2:
         raise UserError("the runs have only one row (or group) in common: no interval can be drawn from it")
     logits = {
@@ -227,20 +228,6 @@ def _join(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
         if not len(np.unique(a)) == len(np.unique(b)) == len(set(zip(a.tolist(), b.tolist(), strict=True))):
             notes.append(f"the folds of {run} are not those of {base}: a difference holds the luck of the split too")
     return where
-
-
-def _units(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """What is resampled whole, int64 (N,): rows that share a group in any of the runs, at once or by way of others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if all(np.array_equal(own, groups[0]) for own in groups):
-        return groups[0] if groups else np.arange(rows)
-    start = np.cumsum([rows, *(int(own.max()) + 1 for own in groups)])  # after the rows, each run's groups have a node
-    ends = np.concatenate([own + first for own, first in zip(groups, start[:-1], strict=True)])
-    edges = np.tile(np.arange(rows), len(groups)), ends
-    graph = coo_array((np.ones(len(ends), dtype=np.int8), edges), shape=(start[-1], start[-1]))
-    return np.asarray(connected_components(graph, directed=False)[1][:rows], dtype=np.int64)
 
 
 def _block(

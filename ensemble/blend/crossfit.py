@@ -8,7 +8,9 @@ import numpy as np
 
 from ensemble.blend import methods, views
 from ensemble.blend.oof import Oof
+from ensemble.blend.saved import Blend
 from ensemble.blend.score import Outcome, cross_fit, outcome
+from ensemble.progress import Show
 
 
 def plain_average(oof: Oof) -> np.ndarray:
@@ -66,3 +68,40 @@ def only(oof: Oof, members: Sequence[str]) -> Oof:
         values=tuple(oof.values[m] for m in kept),
         foreign=tuple(name for name in oof.foreign if name in members),
     )
+
+
+def without_useless(
+    oof: Oof, method: str, metric: str, of_views: Sequence[np.ndarray], params: dict[str, Any]
+) -> tuple[Blend, tuple[str, ...]]:
+    """The blend of the members and views that have a weight, and the names of those that have none.
+
+    Prediction is given a blend's members and views, so it saves the time of those that would count nothing.
+    """
+    used = methods.used(method, params, len(oof.members))
+    unused = [name for name, kept in zip(oof.members, used, strict=True) if not kept]
+    kept = only(oof, [name for name, own in zip(oof.members, used, strict=True) if own])
+    names, weights = [], []
+    for name, all_names, own in zip(oof.members, oof.views, of_views, strict=True):
+        if name in kept.members:
+            names.append(tuple(view for view, weight in zip(all_names, own, strict=True) if weight > 0))
+            weights.append(tuple(float(weight) for weight in own if weight > 0))
+            unused += [f"{view} of {name}" for view, weight in zip(all_names, own, strict=True) if weight == 0]
+    params = params if used.all() else methods.keep(params, used)
+    blend = Blend(method, metric, kept.members, tuple(names), oof.rows.classes, tuple(weights), params, kept.foreign)
+    return blend, tuple(unused)
+
+
+def counted(show: Show, oof: Oof, costly: bool) -> Callable[[], None]:
+    """Shows how many fits are done, each time it is called: one of each fold, and one of all rows; `costly`: and again
+    of each fold without each member. (Of fewer members a fit takes less, and of the chosen method than of "auto".)"""
+    folds = max(len(np.unique(oof.rows.folds)), 2)
+    total = folds * (1 + len(oof.members) * costly) + 1
+    done = 0
+
+    def fitted() -> None:
+        nonlocal done
+        done += 1
+        show("fitting the blend", min(done, total), total)
+
+    show("fitting the blend", 0, total)
+    return fitted

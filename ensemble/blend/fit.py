@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ensemble import rundir
 from ensemble.blend import methods
-from ensemble.blend.crossfit import fit_rows, held_out, only, plain_average
+from ensemble.blend.crossfit import counted, fit_rows, held_out, plain_average, without_useless
 from ensemble.blend.diversity import Diversity, diversity, leave_out_costs
 from ensemble.blend.foreign import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
 from ensemble.blend.metrics import METRICS, TARGETS, Bin, reliability, require_target
@@ -190,7 +189,7 @@ def fit_oof(
     plain = plain_average(oof)
     mean, single = outcome(labels, geometric_mean(plain)), member_outcomes(plain, labels)
     costly = len(oof.members) > 1 and method != "trees" and plain.size * len(oof.members) <= MOST_WORK
-    fitted = _counted(show, oof, costly)
+    fitted = counted(show, oof, costly)
     honest, before = held_out(oof, plain, method, metric, priors, fitted)
     outcomes = [honest, mean, *single]
     drawn = bootstrap(labels, outcomes, rows.units, classes, weights)
@@ -238,31 +237,10 @@ def fit_oof(
             if len(names) > 1
         },
         unused=unused,
-        pruned=pruned(oof, final, metric, priors, honest, costs, _counted(show, oof, not costs)) if prune else None,
+        pruned=pruned(oof, final, metric, priors, honest, costs, counted(show, oof, not costs)) if prune else None,
         left_out=oof.left_out,
         notes=tuple(notes),
     )
-
-
-def without_useless(
-    oof: Oof, method: str, metric: str, of_views: Sequence[np.ndarray], params: dict[str, Any]
-) -> tuple[Blend, tuple[str, ...]]:
-    """The blend of the members and views that have a weight, and the names of those that have none.
-
-    Prediction is given a blend's members and views, so it saves the time of those that would count nothing.
-    """
-    used = methods.used(method, params, len(oof.members))
-    unused = [name for name, kept in zip(oof.members, used, strict=True) if not kept]
-    kept = only(oof, [name for name, own in zip(oof.members, used, strict=True) if own])
-    names, weights = [], []
-    for name, all_names, own in zip(oof.members, oof.views, of_views, strict=True):
-        if name in kept.members:
-            names.append(tuple(view for view, weight in zip(all_names, own, strict=True) if weight > 0))
-            weights.append(tuple(float(weight) for weight in own if weight > 0))
-            unused += [f"{view} of {name}" for view, weight in zip(all_names, own, strict=True) if weight == 0]
-    params = params if used.all() else methods.keep(params, used)
-    blend = Blend(method, metric, kept.members, tuple(names), oof.rows.classes, tuple(weights), params, kept.foreign)
-    return blend, tuple(unused)
 
 
 def members_table(run: Path) -> list[MemberRow]:
@@ -292,22 +270,6 @@ def members_table(run: Path) -> list[MemberRow]:
 def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
     """The outcome of each member by itself, from z float32 (M, N, C)."""
     return [outcome(labels, softmax(member)) for member in z]
-
-
-def _counted(show: Show, oof: Oof, costly: bool) -> Callable[[], None]:
-    """Shows how many fits are done, each time it is called: one of each fold, and one of all rows; `costly`: and again
-    of each fold without each member. (Of fewer members a fit takes less, and of the chosen method than of "auto".)"""
-    folds = max(len(np.unique(oof.rows.folds)), 2)
-    total = folds * (1 + len(oof.members) * costly) + 1
-    done = 0
-
-    def fitted() -> None:
-        nonlocal done
-        done += 1
-        show("fitting the blend", min(done, total), total)
-
-    show("fitting the blend", 0, total)
-    return fitted
 
 
 def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:

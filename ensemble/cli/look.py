@@ -56,8 +56,11 @@ def check(
         from ensemble import tables
         from ensemble.audit.check import check as audit
         from ensemble.cli.plain import plain
+        from ensemble.config import load_config
         from ensemble.progress import progress
 
+        if data.suffix.lower() == ".toml" and data.is_file():
+            told.in_run(load_config(data).run)
         with progress() as show:
             found = audit(data, test, sample_submission, fix, output, show, told.say)
         tables.show_audit(found)

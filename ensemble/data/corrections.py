@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from ensemble.data.delimiter import delimiter_of
 from ensemble.data.table import Samples, nfc, read_table
 from ensemble.errors import UserError
 
@@ -17,18 +19,35 @@ KEEP, DROP = "keep", "drop"
 COLUMN = "new_label"
 
 
+def read_edited(path: Path) -> pd.DataFrame:
+    """The file as a spreadsheet saved it: with commas, semicolons or tabs; every cell as text. It may have no rows.
+
+    Raises UserError that names the file, and the column that it lacks.
+    """
+    if path.suffix.lower() in (".parquet", ".pq"):
+        table = read_table(path)
+    else:
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                delimiter = delimiter_of(file.readline())
+            table = pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file or folder") from None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
+    for column in ("id", COLUMN):
+        if column not in table.columns:
+            names = ", ".join(map(str, table.columns))
+            raise UserError(f"{path}: no column {column!r}; it has: {names} (write one with: ens relabel RUN)")
+    return table
+
+
 def read_new_labels(path: Path) -> dict[str, str]:
     """id -> new_label, stripped, of every row, also where it is empty.
 
-    Raises UserError that names the file and the lacking column, or the id that is there twice.
+    Raises UserError as `read_edited` does, and for an id that is there twice, which it names.
     """
-    table = read_table(path)
-    for column in ("id", COLUMN):
-        if column not in table.columns:
-            raise UserError(
-                f"{path}: no column {column!r}; it has: {', '.join(table.columns)} (write one with: ens relabel RUN, "
-                "and keep its commas)"
-            )
+    table = read_edited(path)
     found: dict[str, str] = {}
     for written, new in zip(table["id"], table[COLUMN], strict=True):
         name = nfc(written)

@@ -35,7 +35,8 @@ SET = 30  # exact copies of one file beyond which each is paired with the first 
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs of rows, first < second, sorted.
+    """P pairs of rows, first < second, sorted. Of more than SET exact copies of one file each is paired with the first
+    one only, and near copies with the first SET of them.
 
     first, second: int64 (P,). kinds: "exact" (equal bytes), "re-encoded" (the same picture), "hflip", "vflip", "rot90"
     (counterclockwise), "rot180", "rot270", "transpose", "transverse" (what makes the second of the first one), "crop"

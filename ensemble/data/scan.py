@@ -244,7 +244,7 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         text = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else str(error) or type(error).__name__
         record["error"] = " ".join(text.split()).encode()[:160]
-        if isinstance(error, MemoryError):  # the machine's, not the file's: not remembered
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the machine's, not the file's: forgotten
             record["digest"] = b""
     return record, thumbnail
 

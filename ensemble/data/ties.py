@@ -3,8 +3,8 @@
 A near copy in training gives its held-out twin away as a byte-for-byte copy does.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.data.cache import cache_folder
 from ensemble.data.folds import copies, joined
-from ensemble.data.near import joined_rows, near_copies
+from ensemble.data.near import Pairs, joined_rows, near_copies
 from ensemble.data.scan import scan
 from ensemble.data.table import Samples
 from ensemble.progress import Show
@@ -35,25 +35,46 @@ def exact_groups(samples: Samples, say: Say) -> np.ndarray | None:
     return joined(samples.groups, first)
 
 
+@contextmanager
+def scan_folder(cache: str) -> Iterator[Path]:
+    """Where a scan is remembered. cache: `data.cache`; "off" gives a folder that goes at the end."""
+    if cache != "off":
+        yield cache_folder(cache)
+        return
+    with TemporaryDirectory(prefix="ens-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def near_ties(pairs: Pairs, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest row that each row is tied to by copies, int64 (rows,): itself where there is none. And whether it is
+    left apart from its near copies, bool (rows,), for its set is too large for one; exact copies are tied all the same.
+    """
+    exact = np.array([kind == "exact" for kind in pairs.kinds], dtype=bool)
+    same = joined_rows(Pairs(pairs.first[exact], pairs.second[exact], (), pairs.similarity[exact]), rows)
+    tied = joined_rows(pairs, rows)
+    _, files = np.unique(tied[same == np.arange(rows)], return_counts=True)  # the first of each set of exact copies
+    apart = files[np.unique(tied, return_inverse=True)[1]] > max(LARGE * rows, SMALL)
+    return np.where(apart, same, tied), apart
+
+
 def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: Show, say: Say) -> np.ndarray | None:
     """`groups` with those of near copies joined too: the same picture re-encoded, resized, mirrored, turned, cut or
     edited. Says how many there are. cache: `data.cache`, where a scan of the images is remembered."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory())) if cache == "off" else cache_folder(cache)
+    with scan_folder(cache) as folder:
         pairs = near_copies(scan(samples.paths, folder, show), show)
     near = np.array([kind != "exact" for kind in pairs.kinds], dtype=bool)
-    tied = joined_rows(pairs, len(samples))
-    _, which, sizes = np.unique(tied, return_inverse=True, return_counts=True)
-    large = sizes[which] > max(LARGE * len(samples), SMALL)
-    if large.any():
-        row = int(np.flatnonzero(large)[0])
+    tied, apart = near_ties(pairs, len(samples))
+    loose = near & apart[pairs.first]
+    if groups is not None:
+        loose &= groups[pairs.first] != groups[pairs.second]
+    if loose.any():
+        alike = np.unique(np.concatenate([pairs.first[loose], pairs.second[loose]]))
         say(
-            f"warning: {large.sum()} of the {len(samples)} images hang together by likeness, {str(samples.ids[row])!r} "
-            "among them: more than copies would, so they are left apart; look at them with ens check, and give those "
-            "that are one picture one data.group"
+            f"warning: {len(alike)} of the {len(samples)} images hang together by likeness, "
+            f"{str(samples.ids[alike[0]])!r} among them: more than copies would, so they are left apart; look at them "
+            "with ens check, and give those that are one picture one data.group"
         )
-        near &= ~large[pairs.first]
-        tied = np.where(large, np.arange(len(samples)), tied)
+    near &= ~apart[pairs.first]
     if not near.any():
         return groups
     first, second = pairs.first[near], pairs.second[near]

@@ -1,7 +1,7 @@
 """What the saved blends of a run say of themselves, and the cross-fitted probabilities of one, made again."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ensemble import rundir
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods
 from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
 from ensemble.blend.metrics import Bin
-from ensemble.blend.oof import GIVEN, Oof, Rows, read_oof
+from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
 from ensemble.blend.score import Calibration, Gain, Score, cross_fit
 from ensemble.errors import UserError
 
@@ -55,7 +55,7 @@ class Standing:
         return next((own for own in self.gains if own.metric == metric and own.against == name), None)
 
 
-def read_blends(run: Path, rows: int) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
+def read_blends(run: Path, rows: Rows) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
     """The blends by their log loss, the least first, and a line for each that can't be shown."""
     found, problems = [], []
     for name in list_blends(run):
@@ -65,7 +65,8 @@ def read_blends(run: Path, rows: int) -> tuple[tuple[Standing, ...], tuple[str, 
             if not described["scores"]:
                 problems.append(f"blend {name} holds no scores; fit it again with: ens blend {run}")
                 continue
-            found.append(standing(name, described, _stale(run, name, rows, described)))
+            own = standing(name, described, None)
+            found.append(replace(own, stale=_stale(run, own, rows)))
         except UserError as error:
             problems.append(str(error))
         except (KeyError, TypeError) as error:
@@ -79,13 +80,16 @@ def standing(name: str, described: Mapping[str, Any], stale: str | None) -> Stan
     """From a blend's JSON."""
     facts = described["scores"]
     own_views = dict(zip(described["members"], described["views"], strict=True))
+    views = {member: tuple(own) for member, own in facts.get("views", own_views).items()}
+    # a foreign member without weight is no part of the blend, but its scores are here
+    foreign = [member for member in facts["members"] if views.get(member) == GIVEN or member in described["foreign"]]
     return Standing(
         name=name,
         method=described["method"],
         metric=described["metric"],
         shifted="prior_bias" in described["arrays"],
         stale=stale,
-        foreign=tuple(described["foreign"]),
+        foreign=tuple(foreign),
         rows=facts["rows"],
         blend=_scores(facts["blend"]),
         mean=_scores(facts["mean"]),
@@ -96,7 +100,7 @@ def standing(name: str, described: Mapping[str, Any], stale: str | None) -> Stan
         reliability={key: tuple(Bin(**one) for one in own) for key, own in facts["reliability"].items()},
         weights=facts["weights"],
         view_weights=facts["view_weights"],
-        views={member: tuple(own) for member, own in facts.get("views", own_views).items()},
+        views=views,
         unused=tuple(facts["unused"]),
         costs={member: Gain(**own) for member, own in facts["diversity"]["costs"].items()},
         notes=tuple(facts["notes"]),
@@ -154,11 +158,19 @@ def _scores(facts: Mapping[str, Any]) -> Scores:
     return {metric: Score(own["value"], own["low"], own["high"], tuple(own["folds"])) for metric, own in facts.items()}
 
 
-def _stale(run: Path, name: str, rows: int, described: Mapping[str, Any]) -> str | None:
-    if described["scores"]["rows"] != rows:
-        return f"it was fitted on {described['scores']['rows']} rows, the run has {rows}"
+def _stale(run: Path, own: Standing, rows: Rows) -> str | None:
+    if own.rows != len(rows.ids):
+        return f"it was fitted on {own.rows} rows, the run has {len(rows.ids)}"
     try:
-        check_sources(run, name)
+        check_sources(run, own.name)
     except UserError as error:
         return str(error)
+    there = rundir.members(run)
+    for member in own.members:
+        if member in own.foreign:
+            continue
+        if member not in there:
+            return f"the run has no member {member!r} any more"
+        if len(finished(run, member, rows)) < len(np.unique(rows.folds)):
+            return f"its member {member!r} is not finished now"
     return None

@@ -29,6 +29,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     confidence = facts.probabilities.max(axis=1)
     table = by_class(rows.labels, predicted, rows.units, rows.grouped, rows.classes)
     least = np.floor(10 * min((own["recall_ends"][0] for own in table if own["rows"]), default=0.0)) / 10
+    least = min(float(least), 0.9)  # a strip from 100 to 100 has no room
     for own in table:
         own["strip"] = strip(own["recall_ends"][0], own["recall"], own["recall_ends"][1], least, 1.0)
     shown = sorted(table, key=lambda own: (own["f1"], own["name"]))[:MOST_TABLE] if len(table) > MOST_TABLE else table
@@ -37,7 +38,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "matrix": _matrix(matrix, rows.classes) if len(rows.classes) <= MOST_MATRIX else None,
         "pairs": confused_pairs(matrix, rows.classes),
         "table": shown,
-        "least": float(least),
+        "least": least,
         "cut": len(table) - len(shown),
         "wrong": int((~right).sum()),
         "rows": len(right),
@@ -85,7 +86,9 @@ def by_class(
 
     Precision and recall of independent rows have Wilson's interval, which is sound for few rows and at 0 and 1 (Wilson,
     JASA 1927; Brown, Cai and DasGupta, Statistical Science 2001). F1, and all three where rows come in groups, have the
-    percentiles of a bootstrap over the units. NaN where there is nothing to divide by.
+    percentiles of a bootstrap over the units. At 0 and 1 a bootstrap has no width: precision and recall of grouped rows
+    then have Wilson's interval of as many answers as there are groups, and F1 none, NaN. NaN too where there is nothing
+    to divide by.
     """
     right, taken, true = class_counts(labels, predicted, len(classes))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -93,6 +96,12 @@ def by_class(
     ends = {name: _percentiles(own) for name, own in _resampled(labels, predicted, units, len(classes)).items()}
     if not grouped:
         ends["precision"], ends["recall"] = wilson(right, taken), wilson(right, true)
+    else:
+        for name, of in (("precision", predicted), ("recall", labels)):
+            groups = np.bincount(np.unique(np.stack([of, units]), axis=1)[0], minlength=len(classes))
+            flat = np.isin(values[name], (0, 1))
+            ends[name][:, flat] = wilson(values[name] * groups, groups)[:, flat]
+    ends["f1"][:, np.isin(values["f1"], (0, 1))] = np.nan
     return [
         {"name": name, "rows": int(true[c]), "taken": int(taken[c])}
         | {key: float(own[c]) for key, own in values.items()}

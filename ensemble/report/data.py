@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.errors import UserError
 from ensemble.report import charts
+from ensemble.report.provenance import experiment
 from ensemble.report.relabel import copy_pairs
 from ensemble.report.run import RunFacts
 from ensemble.report.thumbnails import image_files, thumbnails, upright_size
@@ -135,7 +135,7 @@ def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
     return {
         "checked": checked,
         "looked_at": checked or bool(files),
-        "file": rundir.config_toml(facts.run),
+        "file": experiment(facts),
         "kinds": sorted(Counter(kind for *_, kind in pairs).items(), key=lambda own: -own[1]),
         "pairs": len(pairs),
         "clash": sum(clash),

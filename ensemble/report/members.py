@@ -13,6 +13,7 @@ from ensemble.blend.oof import GIVEN
 from ensemble.blend.score import Gain, calibration
 from ensemble.config import Config
 from ensemble.report.blends import Standing, comparable
+from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
@@ -22,10 +23,7 @@ STRIPS = 6  # share of a strip, in percent, that is left free at either end
 def section(facts: RunFacts) -> dict[str, Any] | None:
     """Tables of members, pairs, blends, weights and costs."""
     if facts.oof is None:
-        return {
-            "missing": "no member has finished a fold yet; train on with: ens train-folds "
-            + str(facts.run / "config.toml")
-        }
+        return {"missing": f"no member has finished a fold yet; train on with: {train_again(facts)}"}
     rows, best = facts.oof.rows, facts.best
     assert best is not None
     ece = {name: calibration(rows.labels, own).ece for name, own in zip(facts.oof.members, facts.single, strict=True)}

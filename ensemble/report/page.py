@@ -7,6 +7,7 @@ macros.html, and the filters of `environment`. No name, path or id is trusted: e
 made it as Markup.
 """
 
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +70,7 @@ def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
 
 def environment() -> Environment:
     """Templates with their filters: `cell` (a Score or Gain as `ens blend` prints it), `percent`, `count`,
-    `duration`."""
+    `duration`, `quote` (a path as a word of a command)."""
     made = Environment(
         loader=PackageLoader("ensemble.report"),
         autoescape=True,
@@ -82,6 +83,7 @@ def environment() -> Environment:
         "percent": percent,
         "count": "{:,}".format,
         "duration": duration,
+        "quote": lambda path: shlex.quote(str(path)),
     }
     return made
 

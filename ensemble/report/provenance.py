@@ -23,7 +23,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
 def commands(facts: RunFacts) -> list[tuple[str, str]]:
     """(what, the command) to make the run, its best blend, a prediction and this page again."""
     run = shlex.quote(str(facts.run))
-    out = [("train", f"ens train-folds {shlex.quote(str(rundir.config_toml(facts.run)))}")]
+    out = [("train", train_again(facts))]
     best = facts.best
     if best is not None and facts.saved:
         line = f"ens blend {run} --method {best.method}"
@@ -32,21 +32,34 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
         trained = [own.name for own in facts.members if own.whole]
         own = [member for member in best.members if member not in best.foreign]
         if sorted(own) != sorted(trained):
-            line += f" --members {','.join(own)}"
+            line += f" --members {shlex.quote(','.join(own))}"
         views = best.views.get(own[0], ()) if own else ()
         if facts.oof is not None and views and facts.oof.views and tuple(views) != tuple(facts.oof.views[0]):
             line += f" --views {shlex.quote(','.join(views))}"
-        line += "".join(f" --add {name}=OOF,TEST" for name in best.foreign)
+        line += "".join(f" --add {shlex.quote(f'{name}=OOF,TEST')}" for name in best.foreign)
         plain = best.method if best.metric == "log_loss" else f"{best.method}-{best.metric}"
         if best.name != plain:
-            line += f" --name {best.name}"
+            line += f" --name {shlex.quote(best.name)}"
         out.append(("blend", line))
     elif facts.oof is not None:
         out.append(("blend", f"ens blend {run}"))
     name = best.name if best is not None and facts.saved else "stack"
-    out.append(("predict", f"ens tta-predict {run} IMAGES --blend {name} -o submission.csv"))
+    out.append(("predict", f"ens tta-predict {run} IMAGES --blend {shlex.quote(name)} -o submission.csv"))
     out.append(("this page", f"ens report {run}"))
     return out
+
+
+def train_again(facts: RunFacts) -> str:
+    """The command that trains on. The run may have been moved since its config named it: it then has to be named."""
+    line = f"ens train-folds {experiment(facts)}"
+    if facts.config is not None and facts.config.run.resolve() != facts.run.resolve():
+        line += f" --set {shlex.quote(f'run={facts.run}')}"
+    return line
+
+
+def experiment(facts: RunFacts) -> str:
+    """The run's experiment file, as a word of a command."""
+    return shlex.quote(str(rundir.config_toml(facts.run)))
 
 
 def files(facts: RunFacts) -> list[dict[str, Any]]:
@@ -55,7 +68,7 @@ def files(facts: RunFacts) -> list[dict[str, Any]]:
     for path in sorted(facts.run.iterdir()):
         if path.name.startswith(".") or path.name == "report.html":
             continue
-        inside = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        inside = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] * path.is_file()
         size = sum(one.stat().st_size for one in inside)
         out.append({"name": path.name + "/" * path.is_dir(), "files": len(inside), "megabytes": size / 1e6})
     return out

@@ -20,6 +20,7 @@ that it doubts in the paintings as they are, not one is wrong to the eye. So no 
 
 import csv
 import io
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,10 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.data.cache import cache_folder
-from ensemble.data.corrections import COLUMN, read_new_labels
+from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
+from ensemble.data.delimiter import delimiter_of
 from ensemble.data.digests import digests
 from ensemble.data.folds import copies
-from ensemble.data.table import read_table
 from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.report.run import RunFacts, read_run
@@ -128,12 +129,14 @@ def write_relabel(
 ) -> Path:
     """Write the probable label errors of a run to `output` (None: relabel.csv here), atomically.
 
-    Where the file is there already, its entries in `new_label` are kept, and so are its own columns, and the rows with
-    an entry that are no longer among the errors. UTF-8 with a byte order mark, without which Excel garbles Korean.
-    Raises UserError as `read_run` does, if no fold is done, or if a file that is no such table is in the way.
+    Where the file is there already, its entries in `new_label` are kept, and so are its own columns, the rows with an
+    entry that are no longer among the errors, and what parts its cells. UTF-8 with a byte order mark, without which
+    Excel garbles Korean. Raises UserError as `read_run` does, if no fold is done, or if a file that is no such table is
+    in the way.
     """
     path = output or Path("relabel.csv")
     held = _held(path)
+    delimiter = _delimiter(path)
     facts = read_run(run, show)
     if facts.oof is None:
         raise UserError(f"{run}: no fold is done, so no label can be doubted; train on with: ens train-folds FILE")
@@ -150,16 +153,22 @@ def write_relabel(
     lines += [line for name, line in held.items() if name not in listed and line[COLUMN]]
     entries = sum(bool(line[COLUMN]) for line in lines)
     text = io.StringIO()
-    table = csv.DictWriter(text, [*COLUMNS, *extra], restval="")
+    table = csv.DictWriter(text, [*COLUMNS, *extra], restval="", delimiter=delimiter)
     table.writeheader()
     table.writerows(lines)
     rundir.require_writable(path)
     rundir.write_text(path, "\ufeff" + text.getvalue())
     kept = f"; {entries} entries in {COLUMN} kept as they were" if held else ""
-    say(f"{path}: {len(found)} of {len(facts.oof.rows.ids):,} labels are doubtful, the most doubtful first{kept}")
+    total = len(facts.oof.rows.ids)
+    if not len(found):
+        say(f"{path}: none of {total:,} labels is doubtful: there is nothing to look at{kept}")
+        return path
+    verb = "label is" if len(found) == 1 else "labels are"
+    say(f"{path}: {len(found)} of {total:,} {verb} doubtful, the most doubtful first{kept}")
+    change = shlex.quote(f"data.relabel={path}")
     say(
         "where labels are sound most of these are hard images: look at each, and write a class, keep or drop into "
-        f"{COLUMN}; then train with --set data.relabel={path} --set run=ANOTHER"
+        f"{COLUMN}; then train with --set {change} --set run=ANOTHER"
     )
     return path
 
@@ -202,8 +211,16 @@ def _held(path: Path) -> dict[str, dict[str, str]]:
         new = read_new_labels(path)
     except UserError as error:
         raise UserError(f"{error}; it is in the way: name another file with -o") from None
-    table = read_table(path)
+    table = read_edited(path).rename(columns=str)
     return {
         name: {str(key): str(value) for key, value in row.items()} | {"id": name, COLUMN: new[name]}
         for name, row in zip(new, table.to_dict("records"), strict=True)
     }
+
+
+def _delimiter(path: Path) -> str:
+    """That of the file which is there already and was read, so that the user's spreadsheet opens it again."""
+    if not path.is_file():
+        return ","
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return delimiter_of(file.readline())

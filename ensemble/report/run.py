@@ -21,6 +21,7 @@ from ensemble.config import Config, load_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
+from ensemble.report.tempered import over_tempered
 
 TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on another machine or library
 
@@ -63,7 +64,8 @@ class RunFacts:
     of `basis`, which says in words where they come from. `best` is the saved blend of least cross-fitted log loss;
     without one its place is taken by the plain mean of the members, and `best.name` is "plain mean".
 
-    problems: lines about files that could not be read.
+    tempered: the gains of `best` in log loss over "single" and "mean" at one temperature each; empty where `basis` is
+    not of `best`. problems: lines about files that could not be read.
     """
 
     run: Path
@@ -78,6 +80,7 @@ class RunFacts:
     oof: Oof | None
     probabilities: np.ndarray
     basis: str
+    tempered: dict[str, Gain]
     provenance: dict[str, Any]
     view_search: dict[str, Any] | None
     audit: dict[str, Any] | None
@@ -118,16 +121,18 @@ def read_run(run: Path, show: Show) -> RunFacts:
         config = None
         problems.append(str(error))
     members = tuple(_member(run, row) for row in members_table(run))
-    blends, unread = read_blends(run, len(rows.ids))
+    blends, unread = read_blends(run, rows)
     problems += unread
     oof = _oof(run, rows, members)
     best, saved, basis = None, False, ""
-    probabilities = np.empty((0, len(rows.classes)))
+    probabilities, tempered = np.empty((0, len(rows.classes))), {}
     if oof is not None:
         show("fitting the best blend again", 1, 3)
         candidates = comparable(blends)
         best, saved = (candidates[0], True) if candidates else (_plain_mean(oof), False)
         probabilities, basis = _row_probabilities(run, oof, candidates, problems)
+        if not saved or basis == _of_blend(best):
+            tempered = over_tempered(run, best, oof, saved, probabilities)
     show("laying out the page", 2, 3)
     return RunFacts(
         run=run,
@@ -142,10 +147,11 @@ def read_run(run: Path, show: Show) -> RunFacts:
         oof=oof,
         probabilities=probabilities,
         basis=basis,
+        tempered=tempered,
         provenance=_json(rundir.provenance_json(run), problems) or {},
         view_search=_json(rundir.view_search_json(run), problems),
         audit=_json(rundir.audit_json(run), problems),
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),
     )
 
 
@@ -215,9 +221,13 @@ def _row_probabilities(
                 f"that is saved; fit it again with: ens blend {run}"
             )
             continue
-        return probabilities, f"blend {own.name}, cross-fitted"
+        return probabilities, _of_blend(own)
     what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
     return geometric_mean(plain_average(oof)), what
+
+
+def _of_blend(own: Standing) -> str:
+    return f"blend {own.name}, cross-fitted"
 
 
 def _plain_mean(oof: Oof) -> Standing:

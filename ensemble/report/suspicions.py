@@ -5,17 +5,20 @@ run is silent: tests over members and folds are held to 1 in 100 for all of them
 """
 
 import math
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2_contingency, norm
+from scipy.stats import chi2_contingency
 
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
+from ensemble.report.checked import audited
 from ensemble.report.curves import by_epoch
+from ensemble.report.provenance import experiment, train_again
 from ensemble.report.run import RunFacts
-from ensemble.report.signs import Finding, fold_test, rise, smoothing_floor, some
+from ensemble.report.signs import Finding, fold_test, near_chance, rise, smoothing_floor, some, tails
 from ensemble.train.enough import enough_epochs
 
 PERFECT_ACCURACY, PERFECT_LOSS = 0.995, 0.02
@@ -25,8 +28,9 @@ SHARES_APART = 0.1  # total variation between predicted shares of the classes, o
 
 LOOKED_AT = (
     f"scores too good to be true (accuracy of {100 * PERFECT_ACCURACY:g} % or more, log loss below {PERFECT_LOSS:g})",
-    "folds that differ more than chance explains, and single folds far off (each at 1 in 100 over all members)",
-    "members that name one class only, members no better than the commonest class",
+    "folds that differ more than chance explains, and single folds far off (each at 1 in 100 over all "
+    "members; by an approximation, but for single folds of ungrouped rows)",
+    "members that name one class only, members no better than the commonest class and than chance",
     "classes that are never found",
     "members whose best epoch was chosen on the rows that score it",
     "overfitting: training loss near 0 and held-out loss far above it, or rising towards the end",
@@ -39,22 +43,11 @@ LOOKED_AT = (
 def look(facts: RunFacts) -> list[Finding]:
     """All findings, the suspicious first."""
     looks: tuple[Callable[[RunFacts], list[Finding]], ...] = (
-        _perfect, _audit, _fold_spread, _constant, _never_found, _optimistic, _overfit, _curves, _whole, _shares,
+        _perfect, audited, _fold_spread, _constant, _never_found, _optimistic, _overfit, _curves, _whole, _shares,
         _relabelled,
     )  # fmt: skip
     found = [own for one in looks for own in one(facts)]
     return sorted(found, key=lambda own: own.level != "suspicious")
-
-
-def not_looked_at(facts: RunFacts) -> list[str]:
-    """What a reader may believe to have been looked at, and was not."""
-    out = []
-    if facts.audit is None:
-        train = facts.run / "config.toml"
-        out.append(f"copies, leaks and shift between training and test images (look with: ens check {train})")
-    if not any(facts.run.glob("predictions/[!.]*.safetensors")):
-        out.append("shares of the classes on new images (there are no predictions yet)")
-    return out
 
 
 def _perfect(facts: RunFacts) -> list[Finding]:
@@ -74,24 +67,8 @@ def _perfect(facts: RunFacts) -> list[Finding]:
         "Easy images can do that, but so can the same picture in several folds under other names, or a label that "
         "shows in the picture (a frame, a size, a watermark). Look for copies before you believe it"
     )
-    why += "." if facts.audit is not None else f": ens check {facts.run / 'config.toml'}."
+    why += "." if facts.audit is not None else f": ens check {experiment(facts)}."
     return [Finding("suspicious", f"Almost perfect: {some(high)}.", why)]
-
-
-def _audit(facts: RunFacts) -> list[Finding]:
-    """What `ens check` found, errors and warnings, and its leaks and shift."""
-    out = []
-    for own in (facts.audit or {}).get("findings", []):
-        if isinstance(own, dict) and own.get("level") in ("error", "warning"):
-            count = own.get("count", 0)
-            what = f"{count:,} {own.get('what', own.get('kind', ''))}".rstrip(".") + "."
-            level = "suspicious" if own["level"] == "error" or own.get("kind") in LEAKS else "hint"
-            advice = str(own.get("advice", ""))
-            out.append(Finding(level, f"From ens check: {what}", f"{advice[:1].upper()}{advice[1:].rstrip('.')}."))
-    return out
-
-
-LEAKS = ("test-in-train", "test-near-train", "exact-copies", "shift")  # kinds of ens check that a score may rest on
 
 
 def _fold_spread(facts: RunFacts) -> list[Finding]:
@@ -101,18 +78,18 @@ def _fold_spread(facts: RunFacts) -> list[Finding]:
     systems += [(m, own.predicted == rows.labels) for m, own in zip(facts.oof.members, facts.single, strict=True)]
     apart, far = [], []
     count = len(np.unique(rows.folds))
-    limit = float(norm.isf(CHANCE / (2 * count * len(systems))))
     for name, right in systems:
         p, z, numbers = fold_test(right, rows.folds, rows.units)
         accuracies = [100 * float(right[rows.folds == fold].mean()) for fold in numbers]
         if p < CHANCE / len(systems):
             apart.append(f"{name} ({min(accuracies):.1f} to {max(accuracies):.1f} %, p = {p:.1g})")
-        k = int(np.abs(z).argmax())  # the farthest alone: beside it the others seem to be far off the other way
-        if abs(z[k]) > limit:
+        each = tails(right, rows.folds, z, rows.grouped)
+        k = int(each.argmin())  # the farthest alone: beside it the others seem to be far off the other way
+        if each[k] < CHANCE / (count * len(systems)):
             side = "above" if z[k] > 0 else "below"
             far.append(
                 f"fold {numbers[k]} of {name} ({accuracies[k]:.1f} %, "
-                f"{abs(z[k]):.1f} standard errors {side} the others)"
+                f"{abs(z[k]):.1f} standard errors {side} the others, p = {each[k]:.1g})"
             )
     out = []
     if apart:
@@ -137,12 +114,15 @@ def _constant(facts: RunFacts) -> list[Finding]:
     for member, own in zip(facts.oof.members, facts.single, strict=True):
         named = np.unique(own.predicted)
         accuracy = float((own.predicted == rows.labels).mean())
+        balanced, chance = near_chance(own.predicted, rows.labels)
         if len(named) == 1 and len(np.unique(rows.labels)) > 1:
             what = f"{member} answers {rows.classes[named[0]]!r} for every image."
             out.append(Finding("suspicious", what, "It has learned nothing: lower its lr, or look at its weights."))
-        elif accuracy <= common and len(rows.classes) > 1:
+        elif accuracy <= common and len(rows.classes) > 1 and chance:
+            # a member trained for rare classes gives up accuracy on the common ones: only near chance is it lost
             what = (
-                f"{member} gets {100 * accuracy:.1f} %; to name the commonest class always gets {100 * common:.1f} %."
+                f"{member} gets {100 * accuracy:.1f} %; to name the commonest class always gets {100 * common:.1f} %. "
+                f"Its balanced accuracy, {100 * balanced:.1f} %, is no better than chance."
             )
             out.append(Finding("suspicious", what, "It has learned next to nothing: train longer, or look at its lr."))
     return out
@@ -228,10 +208,9 @@ def _curves(facts: RunFacts) -> list[Finding]:
 
 def _whole(facts: RunFacts) -> list[Finding]:
     out = []
-    run = facts.run
     lacking = [f"{own.name} ({len(own.row.done)} of {own.row.folds} folds)" for own in facts.members if not own.whole]
     if lacking:
-        why = f"They take no part in blends. Train on with: ens train-folds {run / 'config.toml'}"
+        why = f"They take no part in blends. Train on with: {train_again(facts)}"
         out.append(Finding("hint", f"Not finished: {some(lacking)}.", why))
     assert facts.oof is not None
     if len(facts.oof.rows.ids) < len(facts.rows.ids):
@@ -244,7 +223,10 @@ def _whole(facts: RunFacts) -> list[Finding]:
         out.append(Finding("hint", what, "Every network is trained on them; no score says anything about them."))
     stale = [own.name for own in facts.blends if own.stale is not None]
     if stale:
-        why = f"Members were trained again since, or rows have changed. Fit them again with: ens blend {run}"
+        again = f"ens blend {shlex.quote(str(facts.run))}"
+        why = (
+            f"Members were trained again since or are not finished, or rows have changed. Fit them again with: {again}"
+        )
         out.append(Finding("suspicious", f"Blends of other logits than the run holds: {some(stale)}.", why))
     return out
 

@@ -1,37 +1,41 @@
 """A blend beside its members, how far its probabilities can be believed, and how its members differ."""
 
+from rich.markup import escape
+
 from ensemble.blend import BlendResult
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.prune import Pruned
-from ensemble.tables.layout import ALL_HEADINGS, HEADINGS, STAR, gain_cell, new_table, print_table, score_cell
+from ensemble.tables.layout import ALL_HEADINGS, HEADINGS, STAR, gain_cell, new_table, print_table, score_cell, shown
 
 PAIRS = 10  # members: of more, a table of pairs does not fit
 
 
 def show_blend(result: BlendResult) -> None:
     """A blend beside the plain mean and every member, what it gains over them, and its weights."""
-    shown = list(HEADINGS)
+    metrics = list(HEADINGS)
     if result.fitted.metric == "balanced_accuracy":
-        shown[1] = "balanced_accuracy"
-    headings = [ALL_HEADINGS[metric] for metric in shown]
+        metrics[1] = "balanced_accuracy"
+    headings = [ALL_HEADINGS[metric] for metric in metrics]
     units = f"{result.rows} rows" + (f" in {result.groups} groups" if result.groups else "")
     title = (
         f"blend {result.name!r}, cross-fitted over {result.folds} folds, {units}: score ± over folds, [95% interval]"
     )
     table = new_table(title, "", *headings, "weight, T")  # T: the member's temperature, below its weight
-    table.add_row(f"blend {result.name}", *(score_cell(metric, result.blend[metric]) for metric in shown), style="bold")
-    table.add_row("plain mean", *(score_cell(metric, result.mean[metric]) for metric in shown))
+    table.add_row(
+        escape(f"blend {result.name}"), *(score_cell(metric, result.blend[metric]) for metric in metrics), style="bold"
+    )
+    table.add_row("plain mean", *(score_cell(metric, result.mean[metric]) for metric in metrics))
     for member, scores in result.members.items():
         read = "\n".join(f"{value:.3f}" for value in result.weights[member].values())
         mark = STAR * (member in result.optimistic)
-        table.add_row(member + mark, *(score_cell(metric, scores[metric]) for metric in shown), read)
+        table.add_row(escape(shown(member)) + mark, *(score_cell(metric, scores[metric]) for metric in metrics), read)
     print_table(table)
     if result.optimistic:
         print(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
     title = f"what {result.name!r} gains, [95% interval of the paired difference]; positive is better"
     gains = new_table(title, "over", "metric", "gain", "P(better)")
-    for gain in (gain for metric in shown for gain in result.gains if gain.metric == metric):
-        over = "the plain mean" if gain.against == "mean" else f"the best single, {gain.against}"
+    for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):
+        over = "the plain mean" if gain.against == "mean" else f"the best single, {escape(shown(gain.against))}"
         gains.add_row(over, ALL_HEADINGS[gain.metric], gain_cell(gain), f"{gain.p_better:.3f}")
     print_table(gains)
     for note in result.notes:
@@ -83,13 +87,13 @@ def _show_diversity(result: BlendResult) -> None:
         for a, member in enumerate(members):
             above = [f"{100 * own.disagreement[a][b]:.1f}" for b in range(a + 1, count)]
             below = [f"{own.error_correlation[a][b]:.2f}" for b in range(a)]
-            table.add_row(f"{a + 1} {member}", *below, "", *above)
+            table.add_row(escape(shown(f"{a + 1} {member}")), *below, "", *above)
         print_table(table)
     if own.costs:
         metric = next(iter(own.costs.values())).metric
         table = new_table(f"what leaving a member out costs, {ALL_HEADINGS[metric]} [95% interval]", "", "cost")
         for member, cost in own.costs.items():
-            table.add_row(member, gain_cell(cost))
+            table.add_row(escape(shown(member)), gain_cell(cost))
         print_table(table)
 
 

@@ -1,5 +1,7 @@
 """How a table looks. Everything fits a terminal of 80 columns: an interval stands below its score, not beside."""
 
+from unicodedata import category
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -7,8 +9,15 @@ from rich.table import Table
 from ensemble.blend.score import Gain, Score
 
 STAR = " *"
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogate, line and paragraph separators
 HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}
 ALL_HEADINGS = HEADINGS | {"balanced_accuracy": "balanced acc. %"}
+
+
+def shown(name: str) -> str:
+    """A name that others gave (a class, a member, an id, a file), on one line: control characters, line breaks and what
+    is no character (of a file name that is not UTF-8) as their escapes."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in UNPRINTABLE else c for c in name)
 
 
 def metric_headings() -> list[str]:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.score import Score
 from ensemble.ledger import Entry, Trust
 from ensemble.progress import duration
 from ensemble.runs import RunList, RunRow
-from ensemble.tables.layout import ALL_HEADINGS, new_table, print_table
+from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_table, shown
 
 NOT_COMPARABLE = "scores of different data are not comparable"
 SHOWN = ("accuracy", "macro_f1", "log_loss")  # of a submission
@@ -30,6 +31,8 @@ def show_runs(found: RunList) -> None:
             for cells in _lines(row):
                 table.add_row(*cells)
         print_table(table)
+    if any(row.blend_optimistic or row.single_optimistic for row in found.rows):
+        print(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of blends of it")
     if len({row.fingerprint for row in found.rows} - {""}) > 1:
         print(NOT_COMPARABLE)
     for row in found.rows:
@@ -46,15 +49,15 @@ def _lines(row: RunRow) -> list[list[str]]:
     """A run's own line, and those of its best blend and its best member."""
     cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
     date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
-    lines = [[escape(str(row.run)), f"{row.done}/{row.folds}", "", "", cost, date]]
+    among = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
+    lines = [[escape(shown(str(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
     for name, scores in (
-        (f"  blend {row.blend}, of {row.blends}", row.blend_scores),
-        (f"  best single {row.single}, of {len(row.members)}", row.single_scores),
+        (f"  blend {row.blend}, of {row.blends}{STAR * row.blend_optimistic}", row.blend_scores),
+        (f"  best single {row.single}, {among}{STAR * row.single_optimistic}", row.single_scores),
     ):
         if scores:
-            lines.append(
-                [escape(name), "", *(_cell(metric, scores[metric]) for metric in ("accuracy", "log_loss")), "", ""]
-            )
+            cells = [_cell(metric, scores[metric]) for metric in ("accuracy", "log_loss")]
+            lines.append([escape(shown(name)), "", *cells, "", ""])
     return lines
 
 
@@ -64,8 +67,8 @@ def _cell(metric: str, score: Score) -> str:
     return f"{100 * score.value:.2f}\n[{100 * score.low:.2f}, {100 * score.high:.2f}]"
 
 
-def show_submissions(entries: list[Entry], trust: Trust | None) -> None:
-    """The ledger, the newest last, and how far out-of-fold scores foretell the board's."""
+def show_submissions(entries: list[Entry], trust: tuple[Trust, ...]) -> None:
+    """The ledger, the newest last, and how far out-of-fold scores foretell the board's, on each data set."""
     table = new_table(
         "submissions, with the out-of-fold scores of their blends",
         "file",
@@ -75,16 +78,15 @@ def show_submissions(entries: list[Entry], trust: Trust | None) -> None:
     )
     for entry in entries:
         own = entry.values
-        name = _near(own.get("file", "")) + (f"\n({entry.state})" if entry.state else "")
+        name = shown(_near(own.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
         about = " ".join(text for text in (own.get("run", ""), own.get("blend", "")) if text)
-        name += f"\n{about}" if about else ""
-        name += f"\n{own['note']}" if own.get("note") else ""
+        name += f"\n{shown(about)}" if about else ""
+        name += f"\n{shown(own['note'])}" if own.get("note") else ""
         cells = [_saved(metric, own.get(metric, "")) for metric in SHOWN]
         table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
     print_table(table)
-    if trust is not None:
-        for line in trust.lines:
-            print(line)
+    for line in (line for own in trust for line in own.lines):
+        print(line)
 
 
 def _near(file: str) -> str:

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 # Northcutt et al., "Pervasive label errors in test sets destabilize machine learning benchmarks" (NeurIPS 2021): which
 # model seems best changes with the labels that are corrected.
-FLATTERED = "labels that were changed because networks disagreed with them flatter the scores out of fold"
+FLATTERED = "labels that were changed or dropped because networks disagreed with them flatter the scores out of fold"
 CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in provenance.json
 
 
@@ -39,7 +39,8 @@ def read_data(config: Config, say: Say) -> Samples:
     if samples.corrections is not None:
         changed, dropped = samples.corrections
         labels, rows = "label" if changed == 1 else "labels", "row" if dropped == 1 else "rows"
-        say(f"{changed} {labels} changed, {dropped} {rows} dropped by {config.data.relabel}; {FLATTERED}")
+        flattered = f"; {FLATTERED}" if changed or dropped else ""
+        say(f"{changed} {labels} changed, {dropped} {rows} dropped by {config.data.relabel}{flattered}")
     return samples
 
 

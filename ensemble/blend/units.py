@@ -1,0 +1,19 @@
+"""What is resampled whole where runs of different groups are compared. Never imports torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def joined_units(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """What is resampled whole, int64 (N,): rows that share a group in any of the runs, at once or by way of others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if all(np.array_equal(own, groups[0]) for own in groups):
+        return groups[0] if groups else np.arange(rows)
+    start = np.cumsum([rows, *(int(own.max()) + 1 for own in groups)])  # after the rows, each run's groups have a node
+    ends = np.concatenate([own + first for own, first in zip(groups, start[:-1], strict=True)])
+    edges = np.tile(np.arange(rows), len(groups)), ends
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), edges), shape=(start[-1], start[-1]))
+    return np.asarray(connected_components(graph, directed=False)[1][:rows], dtype=np.int64)

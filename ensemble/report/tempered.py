@@ -1,0 +1,46 @@
+"""What a blend gains in log loss over rivals that are given one temperature each.
+
+A network's own scores are rarely calibrated: label smoothing alone makes them too modest, and every blend corrects
+that. Without a temperature of the rivals' own (Guo et al., ICML 2017) a blend is credited with what one number does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.blend.crossfit import plain_average
+from ensemble.blend.oof import GIVEN, Oof, read_oof
+from ensemble.blend.pool import inverse_temperature
+from ensemble.blend.probabilities import softmax
+from ensemble.blend.score import Gain, bootstrap, cross_fit, gain, outcome, scores
+from ensemble.report.blends import Standing
+
+
+def over_tempered(run: Path, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
+    """The gains in log loss over "mean", the plain mean, and "single", the best member, at their temperatures, each
+    fitted on the other folds. "single" is the best at its temperature.
+
+    probabilities: float64 (N, C), the saved blend's cross-fitted ones; without a saved blend the plain mean takes its
+    place, at its own temperature. oof: what the plain mean is of.
+    """
+    if saved:
+        names = best.views.get(next(iter(best.members)))
+        oof = read_oof(run, names if names != GIVEN else None, list(best.members))
+    rows, labels = oof.rows, oof.rows.labels
+    plain = plain_average(oof)
+
+    def at_temperature(z: np.ndarray) -> np.ndarray:
+        def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+            return softmax(z[test] * inverse_temperature(z[train], labels[train]))
+
+        return cross_fit(fit_apply, rows.folds, rows.units)
+
+    tempered = [outcome(labels, at_temperature(z)) for z in (plain.mean(axis=0), *plain)]
+    first = 1 + int(np.argmin([own.losses.mean() for own in tempered[1:]]))
+    outcomes = [outcome(labels, probabilities) if saved else tempered[0], tempered[0], tempered[first]]
+    drawn = bootstrap(labels, outcomes, rows.units, oof.classes)
+    table = scores(labels, outcomes, rows.folds, oof.classes, drawn)
+    return {
+        "mean": gain("log_loss", table, drawn, 0, 1, "mean"),
+        "single": gain("log_loss", table, drawn, 0, 2, oof.members[first - 1]),
+    }
