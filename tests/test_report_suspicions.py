@@ -276,6 +276,25 @@ def test_an_audit_without_test_images_looked_at_no_leaks(tmp_path):
     )
 
 
+def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch):
+    run, elsewhere = made(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    rundir.write_json(rundir.provenance_json(run), {"facts": {"data fingerprint": "f"}, "made with": {}})
+
+    def read(own, earlier):
+        for folder, value in ((run, own), (elsewhere, earlier)):
+            rundir.write_json(folder / "audit.json", {"test": folder.name, "findings": [], "fingerprint": value})
+        facts = read_run(run, lambda *_: None)
+        return facts.audit and facts.audit["test"], facts.problems
+
+    other = (f"{run / 'audit.json'}: is of other images or labels than the run's; check them again",)
+    assert read("f", "f") == ("run", ()) and read(None, "f") == ("run", ())
+    assert read("g", "f") == ("elsewhere", other) and read("g", "g") == (None, other)
+    (run / "audit.json").unlink()
+    assert read_run(run, lambda *_: None).audit is None
+
+
 def test_labels_that_were_corrected(tmp_path):
     run = made(tmp_path)
     facts = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}

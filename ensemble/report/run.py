@@ -134,6 +134,7 @@ def read_run(run: Path, show: Show) -> RunFacts:
         if not saved or basis == _of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
     show("laying out the page", 2, 3)
+    provenance = _json(rundir.provenance_json(run), problems) or {}
     return RunFacts(
         run=run,
         config=config,
@@ -148,9 +149,9 @@ def read_run(run: Path, show: Show) -> RunFacts:
         probabilities=probabilities,
         basis=basis,
         tempered=tempered,
-        provenance=_json(rundir.provenance_json(run), problems) or {},
+        provenance=provenance,
         view_search=_json(rundir.view_search_json(run), problems),
-        audit=_json(rundir.audit_json(run), problems),
+        audit=_audit(run, provenance.get("facts", {}).get("data fingerprint"), problems),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -246,6 +247,20 @@ def _plain_mean(oof: Oof) -> Standing:
     plain = {"blend": own.calibration["plain mean"]}
     bins = {"blend": own.reliability["plain mean"]}
     return replace(own, blend=table[0], gains=tuple(gains), calibration=plain, reliability=bins, costs={}, notes=())
+
+
+def _audit(run: Path, fingerprint: str | None, problems: list[str]) -> dict[str, Any] | None:
+    """What `ens check` wrote into the run or, before there was one, into the working directory. One that is known to be
+    of other images or labels than the run's is left out."""
+    own = _json(rundir.audit_json(run), problems)
+    if own is not None:
+        seen = own.get("fingerprint")
+        if None in (seen, fingerprint) or seen == fingerprint:
+            return own
+        problems.append(f"{rundir.audit_json(run)}: is of other images or labels than the run's; check them again")
+    earlier = _json(rundir.audit_json(Path()), [])
+    matches = earlier is not None and fingerprint is not None and earlier.get("fingerprint") == fingerprint
+    return earlier if matches else None
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
