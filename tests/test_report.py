@@ -432,11 +432,12 @@ def test_optimistic_members_are_marked(tmp_path):
 
 
 def test_probes_have_no_curve(tmp_path):
-    lines = {"one": {fold: [{"epoch": 1, "loss": 0.7, "lr": 0.1, "seconds": 3.0}] for fold in range(3)}}
+    line = {"epoch": 1, "loss": 0.7, "lr": 0.1, "seconds": 3.0, "images_per_second": 1249.6}
+    lines = {"one": {fold: [line] for fold in range(3)}}
     probe = {"two": {fold: [{"strategy": "probe", "strength": 1.0}] for fold in range(3)}}
     page = report(two_members(tmp_path / "run", logs=lines | probe))
     text = page.text("curves")
-    assert "Linear probes, which have no epochs: two." in text and "3 s an epoch" in text
+    assert "Linear probes, which have no epochs: two." in text and "3 s an epoch, 1,250 images a second" in text
     assert "The held-out images were not looked at during training" in text
 
 

@@ -114,8 +114,13 @@ def _pace(own: MemberFacts) -> str | None:
     _, rates = by_epoch(own, "images_per_second")
     if not seconds.size:
         return None
-    pace = f"{np.nanmedian(seconds):.3g} s an epoch"
-    return pace + (f", {np.nanmedian(rates):.3g} images a second" if rates.size else "") + " (medians)"
+    pace = f"{_three_digits(np.nanmedian(seconds))} s an epoch"
+    return pace + (f", {_three_digits(np.nanmedian(rates))} images a second" if rates.size else "") + " (medians)"
+
+
+def _three_digits(value: np.floating[Any]) -> str:
+    """1.25, 12.5, 125 and 1,250: `g` alone says 1.25e+03."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def _unfinished(own: MemberFacts) -> str | None:
