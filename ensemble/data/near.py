@@ -7,7 +7,7 @@ Nothing has the size of all pairs.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,8 +15,7 @@ import numpy as np
 
 from ensemble.data.align import Match, compare, turned
 from ensemble.data.scan import SIDE, Scan
-
-Show = Callable[[str, float, float], None]
+from ensemble.progress import Show
 
 FREQUENCIES = 6  # at most, per image side
 # 99% of 240 copies that lost 4 to 9% of each side lie within 0.117, where 0.3% of all other paintings do too; seen from

@@ -10,7 +10,7 @@ import io
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,8 +23,7 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.data.digests import digests
 from ensemble.data.pixels import ORIENTATION, rgb
-
-Show = Callable[[str, float, float], None]
+from ensemble.progress import Show
 
 FORMAT = 1  # of the files and of what is measured: raise it when either changes
 SIDE = 64  # of a thumbnail: 4 kB an image, and a mask drawn on a face is still tens of pixels

@@ -19,8 +19,8 @@ from ensemble.progress import Show
 
 Say = Callable[[str], None]
 
-# Many pictures of one kind (8 px digits: 98% of them in one set) are alike, and no copies. A set of so many rows and so
-# large a share of all would also leave folds that can't be made.
+# Many pictures of one kind (frames of a film, things in one outline) are alike, and no copies. A set of so many rows
+# and so large a share of all would also leave folds that can't be made.
 SMALL, LARGE = 20, 0.1
 
 
