@@ -94,7 +94,7 @@ def test_the_whole_way(monkeypatch, capfd, tmp_path, images):
     sample.write_text("ImageID,ans\n3,0\n0,0\n")
     words = ["tta-predict", tmp_path / "run", images, "--blend", "vote", "--sample-submission", sample]
     status, out, _ = ens(monkeypatch, capfd, *words, "-o", tmp_path / "s.csv")
-    assert status == 0 and "2 rows of class numbers (0 = a, 1 = b)" in out
+    assert status == 0 and "2 rows of class numbers: 0 = a, 1 = b" in out
     assert re.fullmatch(r"ImageID,ans\n3,[01]\n0,[01]\n", (tmp_path / "s.csv").read_text())
 
 

@@ -298,13 +298,21 @@ def test_labels_that_differ(two, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "line"),
     [
-        (("cat", "newt"), "class 1 is 'newt', in {a} it is 'dog'"),
-        (("cat", "dog", "newt"), "class 2 is 'newt', in {a} it is '(none)'"),
+        (("cat", "newt"), "lacks the class 'dog' of {a}"),
+        (("cat", "dog", "newt"), "has the class 'newt', {a} not"),
     ],
 )
 def test_classes_that_differ(two, tmp_path, classes, line):
     c = make_run(tmp_path / "c", LABELS, {"x": logits(LABELS, classes=len(classes))}, classes=classes)
     assert said([two[0], c]) == f"{c}: {line.format(a=two[0])}; the classes must be the same"
+
+
+def test_runs_with_another_order_of_classes_are_compared_by_their_names(two, tmp_path):
+    """An older ens stored numbered classes in another order."""
+    c = make_run(tmp_path / "c", 1 - LABELS, {"x": logits(1 - LABELS, range(8))}, classes=CLASSES[::-1])
+    block = compare([two[0] / "x", c / "x"]).blocks[0]
+    assert block.predicted[0].tolist() == block.predicted[1].tolist()
+    assert block.losses[0] == pytest.approx(block.losses[1])
 
 
 def test_no_common_row_or_one(two, tmp_path):

@@ -66,18 +66,34 @@ def test_a_sample_that_cannot_be_followed_is_refused(tmp_path, text, error):
 def test_class_names_in_the_samples_header_and_order(tmp_path):
     assert written(tmp_path, "ImageID,ans\n007,dog\n001,dog\n") == (
         ["ImageID,ans", "007,cat", "001,dog"],
-        "2 rows of class names",
+        "2 rows of class names as in the training labels: cat, dog",
     )
 
 
 def test_class_numbers_where_the_sample_has_numbers(tmp_path):
     lines, said = written(tmp_path, "ImageID,ans\na,0\nb,0\n")
-    assert lines == ["ImageID,ans", "a,0", "b,1"] and said == "2 rows of class numbers (0 = cat, 1 = dog)"
+    assert lines == ["ImageID,ans", "a,0", "b,1"] and said == "2 rows of class numbers: 0 = cat, 1 = dog"
 
 
 def test_classes_that_are_numbers_stay_names(tmp_path):
     lines, said = written(tmp_path, "id,ans\na,3\nb,7\n", classes=("3", "7"))
-    assert lines == ["id,ans", "a,3", "b,7"] and said == "2 rows of class names"
+    assert lines == ["id,ans", "a,3", "b,7"] and said == "2 rows of class names as in the training labels: 3, 7"
+
+
+@pytest.mark.parametrize("classes", [("1", "2"), ("001", "002"), ("4.0", "10.0"), ("-1", "1"), ("2", "3")])
+@pytest.mark.parametrize("dummy", ["0", "1", "0.0", "7", "-1", "label"])
+def test_dummies_say_nothing_where_the_classes_are_numbers(tmp_path, classes, dummy):
+    lines, said = written(tmp_path, f"id,ans\na,{dummy}\nb,{dummy}\n", classes)
+    assert lines == ["id,ans", f"a,{classes[0]}", f"b,{classes[1]}"]
+    assert said == f"2 rows of class names as in the training labels: {', '.join(classes)}"
+    lines, said = written(tmp_path, f"id,ans\na,{dummy}\nb,{dummy}\n", classes, "index")
+    assert lines == ["id,ans", "a,0", "b,1"]
+    assert said == f"2 rows of class numbers: 0 = {classes[0]}, 1 = {classes[1]}"
+
+
+def test_shares_ask_for_a_probability_where_the_classes_are_numbers_too(tmp_path):
+    lines, said = written(tmp_path, "id,p\na,0.5\nb,0.5\n", ("0", "1"))
+    assert lines == ["id,p", "a,0.25", "b,0.875"] and said == "2 rows of the probability of '1'"
 
 
 def test_a_column_a_class_takes_probabilities_in_the_headers_order(tmp_path):

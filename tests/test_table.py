@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ensemble import rundir
+from ensemble.config import load_config
+from ensemble.data.labelled import read_labelled
 from ensemble.data.table import Samples, read_images, read_samples
 from ensemble.errors import UserError
 
@@ -183,6 +186,41 @@ def test_numbered_classes_stand_in_the_order_of_their_numbers(tmp_path):
     text = "path,label\n" + "".join(f"{row}.png,{name}\n" for row, name in enumerate([*spellings, "b", "a"]))
     samples = read_samples(table(tmp_path, text, [f"{row}.png" for row in range(10)]))
     assert samples.classes == ("000001", "00001", "0001", "001", "01", "1", "2", "10", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("written", "order"),
+    [
+        (["1.0", "10.0", "2.0"], ("1.0", "2.0", "10.0")),
+        (["10", "-1", "2.5", "2"], ("-1", "2", "2.5", "10")),
+        (["nan", "1e1", "3", "12345678901234567891", "12345678901234567890"],
+         ("3", "12345678901234567890", "12345678901234567891", "1e1", "nan")),
+    ],
+)  # fmt: skip
+def test_numbers_of_every_writing_stand_by_value_in_tables_and_folders(tmp_path, written, order):
+    files = [f"{row}.png" for row in range(len(written))]
+    text = "path,label\n" + "".join(f"{file},{name}\n" for file, name in zip(files, written, strict=True))
+    samples = read_samples(table(tmp_path, text, files))
+    assert samples.classes == order
+    assert [samples.classes[label] for label in samples.labels] == written
+    for name in written:
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / "folders" / name / "a.png").write_bytes(b"x")
+    assert read_samples(tmp_path / "folders").classes == order
+
+
+def test_a_run_keeps_the_order_of_classes_that_it_stored(tmp_path):
+    """An older ens had 10.0 before 2.0, and its networks' outputs are in that order."""
+    files = [f"{row}.png" for row in range(3)]
+    source = table(tmp_path, "path,label\n0.png,1.0\n1.png,2.0\n2.png,10.0\n", files)
+    backbone = '[[backbone]]\nname = "a"\ntimm = "test_vit"\n'
+    (tmp_path / "e.toml").write_text(f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{source}"\n{backbone}')
+    config = load_config(tmp_path / "e.toml")
+    assert read_labelled(config).classes == ("1.0", "2.0", "10.0")
+    rundir.write_json(rundir.classes_json(tmp_path / "run"), ["1.0", "10.0", "2.0"])
+    rundir.write_text(rundir.log_file(rundir.fold_dir(tmp_path / "run", "a", 0)), "{}\n")
+    samples = read_labelled(config)
+    assert samples.classes == ("1.0", "10.0", "2.0") and samples.labels.tolist() == [0, 2, 1]
 
 
 def test_spaces_in_paths_and_around_labels(tmp_path):

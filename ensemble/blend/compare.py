@@ -7,7 +7,7 @@ temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone mo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +132,9 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     units = joined_units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
     if len(np.unique(units)) < 2:
         raise UserError("the runs have only one row (or group) in common: no interval can be drawn from it")
+    columns = {run: [rows[run].classes.index(name) for name in first.classes] for run in used}
     logits = {
-        (run, name): read_member(run, name, rows[run])[0].mean(axis=0)[where[run]]
+        (run, name): read_member(run, name, rows[run])[0].mean(axis=0)[where[run]][:, columns[run]]
         for run, name in {(item.run, name) for _, items in plan for item in items for name in item.members}
     }
     blocks = []
@@ -205,9 +206,10 @@ def _join(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
     """Each run's row numbers, int64 (N,), of the ids that all have, in the first run's order; checks what they say."""
     (base, first), *others = runs.items()
     for run, rows in others:
-        for c, (its, own) in enumerate(zip_longest(first.classes, rows.classes, fillvalue="(none)")):
-            if its != own:
-                raise UserError(f"{run}: class {c} is {own!r}, in {base} it is {its!r}; the classes must be the same")
+        lacking, more = (sorted(set(a) - set(b)) for a, b in permutations((first.classes, rows.classes)))
+        if lacking or more:
+            which = f"lacks the class {lacking[0]!r} of {base}" if lacking else f"has the class {more[0]!r}, {base} not"
+            raise UserError(f"{run}: {which}; the classes must be the same")
     ids = first.ids[np.all([np.isin(first.ids, rows.ids) for rows in runs.values()], axis=0)]
     if not len(ids):
         raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
@@ -218,7 +220,8 @@ def _join(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
     orders = {run: np.argsort(rows.ids) for run, rows in runs.items()}
     where = {run: orders[run][np.searchsorted(rows.ids, ids, sorter=orders[run])] for run, rows in runs.items()}
     for run, rows in others:
-        both = first.labels[where[base]], rows.labels[where[run]]
+        place = np.array([first.classes.index(name) for name in rows.classes])  # an older run may have another order
+        both = first.labels[where[base]], place[rows.labels[where[run]]]
         wrong = np.flatnonzero(both[0] != both[1])
         if len(wrong):
             its, own = (first.classes[labels[wrong[0]]] for labels in both)

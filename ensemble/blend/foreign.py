@@ -4,7 +4,6 @@ Rows are joined by their ids, which are compared as text, never by position. Wha
 warning line, what can't be guessed is a UserError. `say` takes the warnings, one line a call.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from ensemble.blend.foreign_files import (
     cell_texts,
     checked_ids,
     find_id_column,
-    listed,
     read_columns,
     table_predictions,
 )
 from ensemble.blend.metrics import FLOOR
 from ensemble.blend.oof import GIVEN, Oof, Rows
+from ensemble.data.classes import in_order, listed
 from ensemble.data.table import nfc
 from ensemble.errors import UserError
 from ensemble.logits import Logits
@@ -58,7 +57,7 @@ def read_labels(path: Path) -> Rows:
         raise UserError(f"{path}: no row has a fold (0 or more), so there is nothing to blend on")
     codes, names = _coded(table[label_column])
     _refuse_empty(codes, kept, label_column, ids, path)
-    classes = tuple(sorted(names, key=_by_value))
+    classes = in_order(names)
     if len(classes) < 2:
         raise UserError(f"{path}: only one class, {classes[0]!r}; a classifier needs two or more")
     number = {name: c for c, name in enumerate(classes)}
@@ -211,10 +210,6 @@ def _coded(column: pd.Series) -> tuple[np.ndarray, list[str]]:
     names = [name for name in dict.fromkeys(written) if name]
     number = {name: n for n, name in enumerate(names)}
     return np.array([number.get(name, -1) for name in written], dtype=np.int64)[codes], names
-
-
-def _by_value(name: str) -> tuple[float, str]:
-    return (float(name) if re.fullmatch(r"-?\d+(\.\d+)?", name, re.ASCII) else np.inf, name)
 
 
 def _refuse_empty(codes: np.ndarray, kept: np.ndarray, column: str, ids: np.ndarray, path: Path) -> None:

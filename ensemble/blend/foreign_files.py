@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
 
+from ensemble.data.classes import listed
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
 
@@ -20,14 +21,6 @@ SLACK = 1e-6  # a softmax in float32 may end at 1.0000001
 ARRAYS = ("values", "logits", "probs", "probabilities", "oof", "test", "predictions")  # preferred names in an npz
 NO_CLASS = ("label", "target", "y", "y_true", "fold", "group", "index", "unnamed: 0")  # never taken by their order
 PICKLED = "holds Python objects, which ens does not unpickle; save it as text: array.astype(str)"
-SHOWN = 20  # names in one line
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names with commas, the first 20 and how many more."""
-    known = [str(name) for name in names]
-    more = f", ... ({len(known)} in all)" if len(known) > SHOWN else ""
-    return ", ".join(known[:SHOWN]) + more
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------

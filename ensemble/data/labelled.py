@@ -1,14 +1,33 @@
 """The labelled images of an experiment, as training, later views of them and the report see them."""
 
+from dataclasses import replace
+
+import numpy as np
+
+from ensemble import rundir
 from ensemble.config import Config
 from ensemble.data.corrections import corrected
 from ensemble.data.table import Samples, read_samples
 
 
 def read_labelled(config: Config) -> Samples:
-    """What `[data]` names, with the labels that `data.relabel` corrects. Raises UserError as these two do."""
+    """What `[data]` names, with the labels that `data.relabel` corrects, and its classes in the order that the run has
+    stored, if it is begun. Raises UserError as these two do."""
     data = config.data
     samples = read_samples(
         data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
     )
-    return samples if data.relabel is None else corrected(samples, data.relabel)
+    samples = samples if data.relabel is None else corrected(samples, data.relabel)
+    if rundir.is_begun(config.run):
+        samples = _in_order_of(samples, tuple(rundir.read_json(rundir.classes_json(config.run))))
+    return samples
+
+
+def _in_order_of(samples: Samples, stored: tuple[str, ...]) -> Samples:
+    """The samples with the order of classes that the run's networks were trained with: an older ens had 10.0 before
+    2.0. Of other classes than the run's, for which `open_run` says what is wrong, they stay as they are."""
+    if samples.classes == stored or sorted(samples.classes) != sorted(stored):
+        return samples
+    assert samples.labels is not None
+    place = np.array([stored.index(name) for name in samples.classes])
+    return replace(samples, classes=stored, labels=place[samples.labels])

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ensemble.data.classes import in_order
 from ensemble.errors import UserError
 
 IMAGE_ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -189,7 +190,7 @@ def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], so
     for name in ids:
         if name.encode(errors="ignore").decode() != name:  # names of an old Korean zip, say
             raise UserError(f"{source}: file name {name!r} is not UTF-8; rename it (convmv does whole folders)")
-    classes = tuple(sorted(set(names), key=_natural))
+    classes = in_order(names)
     if len(classes) < 2:
         raise UserError(f"{source}: only one class, {classes[0]!r}; a classifier needs two or more")
     index = {name: position for position, name in enumerate(classes)}
@@ -197,11 +198,6 @@ def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], so
     order = np.argsort(array)
     labels = np.array([index[name] for name in names], dtype=np.int64)
     return Samples(array[order], tuple(files[row] for row in order), labels[order], classes)
-
-
-def _natural(name: str) -> tuple[int, str]:
-    """Numbered classes in the order of their numbers (2 before 10), as a submission of class numbers wants them."""
-    return (int(name), name) if name.isascii() and name.isdigit() else (2**62, name)
 
 
 def _own_folds(column: pd.Series, source: Path) -> np.ndarray:

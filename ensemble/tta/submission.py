@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble import rundir
+from ensemble.data.classes import is_number, listed
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
 
@@ -126,9 +127,9 @@ def lay_out(classes: tuple[str, ...], sample: SampleSubmission | None = None, fo
     elif len(others) != 1:
         raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(others)}")
     elif form == "index":
-        said = "class numbers (" + ", ".join(f"{index} = {name}" for index, name in enumerate(classes)) + ")"
+        said = f"class numbers: {listed(f'{index} = {name}' for index, name in enumerate(classes))}"
     else:
-        said = "class names"
+        said = f"class names as in the training labels: {listed(classes)}"
     return Layout(tuple(header), classes, form, tuple(columns), said)
 
 
@@ -167,6 +168,11 @@ def form_of(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
     cells = {nfc(text.strip()) for text in others.iloc[:, 0]}
     if cells <= set(classes):
         return "label"
+    if all(map(is_number, classes)):
+        # Cells full of 0 are as likely to stand for any number as for the first class: they say nothing of places.
+        whole = all(is_number(text) and float(text).is_integer() for text in cells)
+        shares = len(classes) == 2 and not whole and all(map(_is_share, cells))
+        return "probability" if shares else "label"
     if all(text.isascii() and text.isdigit() and int(text) < len(classes) for text in cells):
         return "index"
     if len(classes) == 2 and all(_is_share(text) for text in cells):
