@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.classes import in_order
+from ensemble.data.names import nfc as nfc
 from ensemble.errors import UserError
 
 IMAGE_ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -55,11 +56,6 @@ class Samples:
             parts = (self.ids[row], label, group, fold, self.paths[row].stat().st_size, *weight)
             digest.update(("\0".join(map(str, parts)) + "\n").encode())
         return digest.hexdigest()
-
-
-def nfc(text: str) -> str:
-    """Composed Unicode: macOS stores 한 as three code points, a CSV typed elsewhere as one; ids must agree."""
-    return unicodedata.normalize("NFC", text)
 
 
 def read_samples(
