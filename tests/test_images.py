@@ -186,6 +186,27 @@ def test_an_unreadable_file_is_named(loaded, files, tmp_path):
         ensemble.predict(loaded, [files[0], image])
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_closed_image_is_named(loaded, files, tmp_path, ending):
+    Image.new("RGB", (40, 40)).save(tmp_path / f"a.{ending}")
+    with Image.open(tmp_path / f"a.{ending}") as image:
+        image.load()
+    image.close()  # a file that is loaded outlives its block
+    with pytest.raises(UserError) as caught:
+        ensemble.predict(loaded, [files[0], image])
+    assert str(caught.value) == "images[1]: a PIL image that was closed; give it while it is open, or its path"
+
+
+def test_a_broken_exif_block_hinders_no_prediction(loaded, files, tmp_path):
+    """A resolution of a wrong type, beside an orientation."""
+    block = b"Exif\0\0II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\x1a\1\2\0\2\0\0\0002\0\0\0\0\0\0\0"
+    Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)).save(tmp_path / "a.png", exif=block)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getexif() == {0x112: 6, 0x11A: "2"}
+        of_image = ensemble.predict(loaded, image).probabilities
+    assert np.array_equal(of_image, ensemble.predict(loaded, tmp_path / "a.png").probabilities)
+
+
 def test_views_and_blends_are_refused_as_by_the_command(run, loaded, files):
     line = "the blend was fitted on the views identity,hflip, not identity: fit one on these"
     with pytest.raises(UserError, match=line):

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from ensemble.data import scan as module
-from ensemble.data.pixels import ORIENTATION
 from ensemble.data.scan import SIDE, scan
 
 
@@ -189,7 +188,7 @@ STORED = {
 
 def turned_exif(orientation):
     exif = Image.Exif()
-    exif[ORIENTATION] = orientation
+    exif[0x0112] = orientation
     return exif
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from ensemble import rundir
+from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 
 INTERPOLATION = {
@@ -30,7 +31,6 @@ INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-ORIENTATION = ExifTags.Base.Orientation
 MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut rather than stored
 
 
@@ -176,7 +176,7 @@ def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.nd
     for how in hows:
         with _opened(path, data, how) as file:
             if file.size not in upright:
-                upright[file.size] = rgb(ImageOps.exif_transpose(file))
+                upright[file.size] = _upright(file)
             images.append(_cut_and_scaled(upright[file.size], how))
     return images
 
@@ -185,7 +185,7 @@ def decode_image(image: Image.Image, how: Decoding) -> np.ndarray:
     """An image that is in memory as `decode` gives it for a file: the same bytes for any format but JPEG, which a file
     may have decoded at a lower scale. Raises UserError for pixels that have no known scale."""
     with _naming(Path(getattr(image, "filename", "") or "image in memory")):
-        return _cut_and_scaled(rgb(ImageOps.exif_transpose(image)), how)
+        return _cut_and_scaled(_upright(image), how)
 
 
 def shape(path: Path, how: Decoding, upright: bool = True) -> tuple[int, int]:
@@ -197,7 +197,7 @@ def shape(path: Path, how: Decoding, upright: bool = True) -> tuple[int, int]:
     with _naming(path), path.open("rb") as stream, _opened(path, stream, how) as file:
         width, height = file.size
         # a TIFF's size is upright from the start
-        if upright and file.format != "TIFF" and file.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+        if upright and file.format != "TIFF" and orientation(file) in SWAPPED:
             width, height = height, width
     if how.crop is not None:
         width, height = min(width, how.crop[1]), min(height, how.crop[0])
@@ -242,15 +242,29 @@ def _opened(path: Path, source: bytes | BinaryIO, how: Decoding) -> Iterator[Ima
         yield file
 
 
+def what_is_wrong(error: Exception) -> str:
+    """One line for what a decoder raised: its text, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Raise whatever PIL or the file system says of an image as one UserError."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         empty = path.is_file() and path.stat().st_size == 0
-        reason = "empty file" if empty else re.sub(r"<_io\.[^>]*>", "'it'", str(error).replace(str(path), "it"))
+        reason = (
+            "empty file" if empty else re.sub(r"<_io\.[^>]*>", "'it'", what_is_wrong(error).replace(str(path), "it"))
+        )
         raise UserError(f"{path}: not a readable image ({reason}); replace it or remove it") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return turned(rgb(image), orientation(image))
 
 
 def _cut_and_scaled(image: Image.Image, how: Decoding) -> np.ndarray:

@@ -22,7 +22,8 @@ from PIL import Image
 
 from ensemble import rundir
 from ensemble.data.digests import digests
-from ensemble.data.pixels import ORIENTATION, rgb
+from ensemble.data.pixels import rgb, what_is_wrong
+from ensemble.data.upright import orientation, turned
 from ensemble.progress import Show
 
 FORMAT = 1  # of the files and of what is measured: raise it when either changes
@@ -46,16 +47,6 @@ FACTS = np.dtype(
         ("sharpness", "f4"),
     ]
 )
-# what undoes an EXIF orientation; 1 is upright
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -227,8 +218,8 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
             record["frames"] = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.draft(None, (WORKING, WORKING))
             file.load()  # a PNG may carry its EXIF behind its pixels
-            turn = file.getexif().get(ORIENTATION, 1)
-            record["orientation"] = turn if turn in UPRIGHT else 1
+            turn = orientation(file)
+            record["orientation"] = turn or 1
             image = rgb(file)
         size = (min(WORKING, image.width), min(WORKING, image.height))
         if size != image.size:
@@ -236,13 +227,10 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
         record["mean"], record["std"] = _spread(image)
         grey = image.convert("L")
         record["sharpness"] = _laplacian(np.asarray(grey, dtype=np.float32) / 255)
-        small = grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        if turn in UPRIGHT:
-            small = small.transpose(UPRIGHT[turn])
-        thumbnail = np.asarray(small)
+        thumbnail = np.asarray(turned(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC), turn))
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
-        text = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else str(error) or type(error).__name__
-        record["error"] = " ".join(text.split()).encode()[:160]
+        text = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else what_is_wrong(error)
+        record["error"] = text.encode()[:160]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the machine's, not the file's: forgotten
             record["digest"] = b""
     return record, thumbnail

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ensemble.config import Config
 from ensemble.data.labelled import read_labelled
-from ensemble.data.pixels import ORIENTATION, read, rgb
+from ensemble.data.pixels import read, rgb
+from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 
 SIDE = 176  # px of the longer side
@@ -64,10 +65,10 @@ def upright_size(file: Path) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
+            swapped = image.format != "TIFF" and orientation(image) in SWAPPED
+    except Exception:  # Pillow's plugins raise whatever a broken file leads them to
         raise UserError(f"{file}: not a readable image; replace it or remove it") from None
-    return (height, width) if turned else (width, height)
+    return (height, width) if swapped else (width, height)
 
 
 def _thumbnail(file: Path | None, side: int) -> Thumbnail:
@@ -77,10 +78,11 @@ def _thumbnail(file: Path | None, side: int) -> Thumbnail:
         data = read(file)
         with Image.open(io.BytesIO(data)) as image:
             image.draft(None, (2 * side, 2 * side))
-            return _encoded(rgb(ImageOps.exif_transpose(image)), side)
+            image.load()
+            return _encoded(turned(rgb(image), orientation(image)), side)
     except UserError as error:
         return Thumbnail("", side, side, "the file is missing" if not file.exists() else str(error))
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
+    except Exception:  # as above
         return Thumbnail("", side, side, "not a readable image")
 
 

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from ensemble.blend import check_sources
+from ensemble.data.pixels import what_is_wrong
+from ensemble.data.upright import orientation
 from ensemble.errors import UserError
 from ensemble.tta.decode import Source
 from ensemble.tta.predict import chunk_rows, predict_stream
@@ -136,8 +138,10 @@ def _source(image: OneImage, name: str) -> Source:
     if isinstance(image, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(image))
     try:
-        image.getexif()  # read once here: PIL's own lazy reading is not made for threads
         image.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{name}: not a readable image ({error})") from None
+        orientation(image)  # read once here: PIL's own lazy reading is not made for threads
+    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        if isinstance(error, AssertionError) or "closed" in str(error):  # Pillow before and since 12
+            raise UserError(f"{name}: a PIL image that was closed; give it while it is open, or its path") from None
+        raise UserError(f"{name}: not a readable image ({what_is_wrong(error)})") from None
     return image
