@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from ensemble import rundir
+from ensemble.blend.described import read_scores
 from ensemble.blend.score import Score
 from ensemble.data.delimiter import delimiter_of
 from ensemble.errors import UserError
@@ -196,8 +197,8 @@ def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
     """The cross-fitted scores of a run's blend; none where it was saved without."""
-    held = rundir.read_json(rundir.blend_json(run, blend))
-    return saved_scores(held.get("scores", {}).get("blend", {}))
+    held = read_scores(run, blend)
+    return {} if held is None else saved_scores(held["blend"])
 
 
 def read_table(path: Path) -> Table:
@@ -247,7 +248,7 @@ def _lock(ledger: Path) -> FileLock:
 def _fingerprint(run: Path) -> str:
     """Of the run's data; "" where it says none, or is no run."""
     try:
-        return str(rundir.read_json(rundir.provenance_json(run))["facts"]["data fingerprint"])
+        return str(rundir.read_provenance(run)["facts"]["data fingerprint"])
     except (UserError, OSError, KeyError, TypeError):
         return ""
 

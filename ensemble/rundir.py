@@ -26,6 +26,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ensemble.errors import UserError
+from ensemble.reading import parse_json, read_text
+from ensemble.reading import read_json as read_json
+from ensemble.shapes import Done, Epoch, Provenance, SavedAudit, SavedSearch, Settings
 
 
 def config_toml(run: Path) -> Path:
@@ -174,7 +177,7 @@ def folds_of(run: Path, member: str) -> list[int]:
 def is_optimistic(run: Path, member: str) -> bool:
     """True if each fold of the member kept the epoch that was best on its held-out rows."""
     path = settings_json(run, member)
-    return path.is_file() and read_json(path).get("keep") == "best"
+    return path.is_file() and read_settings(run, member).get("keep") == "best"
 
 
 def is_begun(run: Path, member: str = "*") -> bool:
@@ -229,14 +232,44 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises UserError that names the file if it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+def read_done(fold: Path) -> Done:
+    """What done.json says. Raises UserError that names the file."""
+    return read_json(done_json(fold), Done, f"delete {fold} to train the fold again")
+
+
+def read_settings(run: Path, member: str) -> Settings:
+    """What settings.json says of a member. Raises UserError that names the file."""
+    return read_json(settings_json(run, member), Settings, f"delete {run / member} to train the member again")
+
+
+def read_provenance(run: Path) -> Provenance:
+    """What provenance.json says. Raises UserError that names the file."""
+    return read_json(provenance_json(run), Provenance)
+
+
+def read_audit(path: Path) -> SavedAudit:
+    """What an audit.json says. Raises UserError that names the file."""
+    return read_json(path, SavedAudit, "make it again with: ens check")
+
+
+def read_view_search(run: Path) -> SavedSearch:
+    """What tta-search.json says. Raises UserError that names the file."""
+    return read_json(view_search_json(run), SavedSearch, f"search again with: ens tta-search {run}")
+
+
+def timm_of(run: Path, member: str) -> str:
+    """The timm architecture of a member. Raises UserError that names the file."""
+    name = read_settings(run, member).get("timm")
+    if name is None:
+        raise UserError(f"{settings_json(run, member)}: has no key 'timm'; delete {run / member} to train it again")
+    return name
+
+
+def read_log(fold: Path) -> list[Epoch]:
+    """The lines of log.jsonl. Raises UserError that names the file and the line."""
+    path = log_file(fold)
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    return [parse_json(line, Epoch, f"{path}, line {number}") for number, line in lines]
 
 
 def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
@@ -261,7 +294,7 @@ def is_done(fold: Path) -> bool:
     """True if `done.json` is there and every file that it names has the size that it names."""
     if not done_json(fold).is_file():
         return False
-    sizes = read_json(done_json(fold))["files"]
+    sizes = read_done(fold)["files"]
     return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())
 
 

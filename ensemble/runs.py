@@ -12,6 +12,8 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend import check_sources, list_blends, members_table
+from ensemble.blend.described import Scores as SavedScores
+from ensemble.blend.described import read_described, read_scores
 from ensemble.blend.score import Score
 from ensemble.config import load_config
 from ensemble.errors import UserError
@@ -151,7 +153,7 @@ def _of_folds(row: RunRow) -> RunRow:
     ]
     dated = [rundir.done_json(fold) for fold in finished] or [rundir.folds_csv(run)]
     date = max((path.stat().st_mtime for path in dated if path.is_file()), default=None)
-    seconds = sum(float(rundir.read_json(rundir.done_json(fold)).get("seconds", 0)) for fold in finished)
+    seconds = sum(rundir.read_done(fold).get("seconds", 0.0) for fold in finished)
     row = replace(row, members=tuple(members), done=len(finished), seconds=seconds)
     return replace(row, date=None if date is None else datetime.fromtimestamp(date).astimezone())
 
@@ -163,7 +165,7 @@ def _of_data(row: RunRow) -> RunRow:
     row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
     if row.done < row.folds:
         row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")
-    facts = rundir.read_json(rundir.provenance_json(row.run))["facts"]
+    facts = rundir.read_provenance(row.run)["facts"]
     return replace(row, fingerprint=str(facts["data fingerprint"]))
 
 
@@ -179,12 +181,12 @@ def _of_config(row: RunRow) -> RunRow:
 
 
 def _of_scores(row: RunRow) -> RunRow:
-    best: dict[str, Any] | None = None
+    best: SavedScores | None = None
+    best_views: list[list[str]] = []
     names = list_blends(row.run)
     for name in names:
         try:
-            held = rundir.read_json(rundir.blend_json(row.run, name))
-            better = best is None or _value(held) < _value(best)
+            held, scores = read_described(row.run, name), read_scores(row.run, name)
             check_sources(row.run, name)
         except UserError as error:
             row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
@@ -192,8 +194,10 @@ def _of_scores(row: RunRow) -> RunRow:
         except Exception as error:  # as in `read_run`
             row = _noted(row, f"blend {name!r} can't be read ({type(error).__name__}: {error})")
             continue
-        if better and "prior_bias" not in held["arrays"]:  # else its scores are those for other shares of the classes
-            best, row = held, replace(row, blend=name)
+        if scores is None or "prior_bias" in held["arrays"]:  # of other shares of the classes
+            continue
+        if best is None or _loss_of(scores) < _loss_of(best):
+            best, best_views, row = scores, held["views"], replace(row, blend=name)
     row = replace(row, blends=len(names))
     if best is None:
         members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
@@ -202,17 +206,16 @@ def _of_scores(row: RunRow) -> RunRow:
             row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)
             row = replace(row, single_optimistic=own.optimistic)
         return row
-    scores = best["scores"]
-    single = scores["best"]["log_loss"]
-    views = {view for own in best["views"] for view in own}
-    optimistic = {member for member in scores["members"] if rundir.is_optimistic(row.run, member)}
+    single = best["best"]["log_loss"]
+    views = {view for own in best_views for view in own}
+    optimistic = {member for member in best["members"] if rundir.is_optimistic(row.run, member)}
     return replace(
         row,
-        blend_scores=saved_scores(scores["blend"]),
+        blend_scores=saved_scores(best["blend"]),
         blend_optimistic=bool(optimistic),
         single=single,
-        singles=len(scores["members"]),
-        single_scores=saved_scores(scores["members"][single]),
+        singles=len(best["members"]),
+        single_scores=saved_scores(best["members"][single]),
         single_optimistic=single in optimistic,
         ms=_ms(row.run, views),
     )
@@ -227,12 +230,12 @@ def _ms(run: Path, views: set[str]) -> float | None:
     path = rundir.view_search_json(run)
     if not path.is_file():
         return None
-    sizes = rundir.read_json(path)["sizes"]
-    return next((float(size["ms"]) for size in sizes if set(size["views"]) == views), None)
+    sizes = rundir.read_view_search(run)["sizes"]
+    return next((size["ms"] for size in sizes if set(size["views"]) == views), None)
 
 
-def _value(held: Mapping[str, Any]) -> float:
-    return float(held["scores"]["blend"]["log_loss"]["value"])
+def _loss_of(scores: SavedScores) -> float:
+    return scores["blend"]["log_loss"]["value"]
 
 
 def _loss(row: RunRow) -> float:

@@ -36,7 +36,7 @@ def member_weights(path: Path, fold: int, name: str) -> Path:
     source = _source(path)
     if source is None:
         return path
-    held = rundir.read_json(rundir.settings_json(source.run, source.member))["timm"]
+    held = rundir.timm_of(source.run, source.member)
     if held.partition(".")[0] != name.partition(".")[0]:
         raise UserError(f"{path}: holds a {held!r}, but the backbone is a {name!r}: the architectures must be the same")
     if source.fold is not None:

@@ -302,7 +302,7 @@ def test_what_was_found_is_read_back_on_the_same_kind_of_device(tmp_path):
     save_inference(file, Inference("cpu", "float16"))  # found where there are units for it
     assert load_inference(file, CPU) == Inference("cpu")
     file.write_text('{"format": 1}')
-    with pytest.raises(UserError, match=r"inference\.json: not stored numeric settings .*delete it: float32 is used"):
+    with pytest.raises(UserError, match=r"inference\.json: has the unknown key 'format'; .*delete it: float32 is used"):
         load_inference(file, CPU)
 
 

@@ -376,8 +376,11 @@ def test_preprocess_comes_back_as_it_was(tmp_path, crop):
 
 def test_preprocess_with_a_wrong_or_missing_key(tmp_path):
     path = tmp_path / "preprocess.json"
-    for values in ({"image_size": 3}, {"sides": 4}):
+    for values, fault in (
+        ({"image_size": 3}, "has no key 'decode_size'"),
+        ({"sides": 4}, "has the unknown key 'sides'"),
+    ):
         path.write_text(json.dumps(values))
         with pytest.raises(UserError) as caught:
             load_preprocess(path)
-        assert str(caught.value).startswith(f"{path}: not a stored preprocessing (")
+        assert str(caught.value).startswith(f"{path}: {fault}")

@@ -113,7 +113,7 @@ def test_json_that_is_missing_or_broken(tmp_path):
     path.write_text('{"a": ')
     assert refusal(rundir.read_json, path) == f"{path}: not valid JSON (Expecting value: line 1 column 7 (char 6))"
     path.write_bytes(b"\xff\xfe")
-    assert refusal(rundir.read_json, path).startswith(f"{path}: not valid JSON (")
+    assert refusal(rundir.read_json, path) == f"{path}: not UTF-8 text (byte 0 is 0xff)"
 
 
 # ---- done markers --------------------------------------------------------------------------------------------------

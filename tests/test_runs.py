@@ -88,7 +88,13 @@ def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(co
 def test_what_an_image_takes_is_known_where_the_views_were_searched(copied):
     run = copied("run")
     sizes = [{"views": ["identity"], "ms": 3.5}, {"views": ["hflip", "identity"], "ms": 7.25}]
-    rundir.write_json(rundir.view_search_json(run), {"sizes": sizes})
+    held = {
+        "metric": "log_loss",
+        "base": "identity",
+        "chosen": ["identity"],
+        "sizes": [{**own, "scores": {}} for own in sizes],
+    }
+    rundir.write_json(rundir.view_search_json(run), held)
     assert read_run(run).ms == 7.25  # whatever their order
 
 
@@ -167,8 +173,8 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
     assert notes[unfinished][0] == f"not finished; go on with: ens train-folds {unfinished / 'config.toml'}"
     assert notes[retrained] == (f"blend 'mean' was fitted on another 'vit' than {retrained} holds now",)
     assert "config.toml: not valid TOML" in notes[config][0] and len(notes[config]) == 1
-    assert notes[old] == ("can't be read (KeyError: 'facts')",)
-    assert notes[blends] == ("blend 'mean' can't be read (KeyError: 'members')",)
+    assert notes[old] == (f"{rundir.provenance_json(old)}: has no key 'facts'",)
+    assert notes[blends] == (f"{rundir.blend_json(blends, 'mean')}: not a blend of format 2",)
     assert notes[torn][0].startswith("not a run directory (it has no folds.csv)")
     rows = {row.run: row for row in list_runs(tmp_path).rows}
     assert (rows[unfinished].done, rows[unfinished].folds) == (3, 4) and rows[unfinished].single == "resnet"
@@ -176,7 +182,7 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
         assert rows[run].blend == "" and rows[run].single_scores is not None
     assert rows[old].blend == "mean" and rows[config].blend == "mean"
     out = printed(capsys, list_runs(tmp_path))
-    assert f"{old}: can't be read (KeyError: 'facts')" in out and "on unknown data" in out
+    assert f"{rundir.provenance_json(old)}: has no key 'facts'" in out and "on unknown data" in out
 
 
 def test_where_there_is_no_run(tmp_path):

@@ -194,11 +194,14 @@ def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> 
 
 
 def _item(name: str, run: Path, members: Sequence[str]) -> Item:
-    settings = [rundir.read_json(rundir.settings_json(run, member)) for member in members]
+    settings = [rundir.read_settings(run, member) for member in members]
     folds = [rundir.fold_dir(run, member, fold) for member in members for fold in rundir.folds_of(run, member)]
-    seconds = [rundir.read_json(rundir.done_json(fold)).get("seconds") for fold in folds if rundir.is_done(fold)]
+    seconds = [rundir.read_done(fold).get("seconds") for fold in folds if rundir.is_done(fold)]
     epochs = {None if own.get("strategy") == "probe" else own.get("epochs") for own in settings}
-    total, same = None if None in seconds else float(sum(seconds)), epochs.pop() if len(epochs) == 1 else None
+    total, same = (
+        None if None in seconds else sum(own or 0.0 for own in seconds),
+        epochs.pop() if len(epochs) == 1 else None,
+    )
     return Item(name, run, tuple(members), total, same, any(own.get("keep") == "best" for own in settings))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.blend.crossfit import counted, fit_rows, held_out, plain_average, without_useless
+from ensemble.blend.described import read_described
 from ensemble.blend.diversity import Diversity, diversity, leave_out_costs
 from ensemble.blend.foreign import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
 from ensemble.blend.metrics import METRICS, TARGETS, Bin, reliability, require_target
@@ -276,7 +277,10 @@ def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:
     """Raise UserError if the run's blend `name` was fitted on other members or views than those of `oof`."""
     path = rundir.blend_json(run, name)
     if path.is_file():
-        fitted_on = rundir.read_json(path).get("scores", {}).get("views")
+        try:
+            fitted_on = read_described(run, name).get("scores", {}).get("views")
+        except UserError:  # broken: to fit it again is what mends it
+            return
         if fitted_on != {member: list(own) for member, own in zip(oof.members, oof.views, strict=True)}:
             raise UserError(
                 f"{run}: there is a blend {name!r} already, of other members or views; give this one its own --name"

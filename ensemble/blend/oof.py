@@ -59,7 +59,7 @@ def read_rows(run: Path) -> Rows:
     """
     rundir.require_run(run)
     path = rundir.folds_csv(run)
-    classes = tuple(str(name) for name in rundir.read_json(rundir.classes_json(run)))
+    classes = tuple(rundir.read_json(rundir.classes_json(run), list[str]))
     number = {name: c for c, name in enumerate(classes)}
     ids: list[str] = []
     labels, folds, groups = [], [], []

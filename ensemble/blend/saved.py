@@ -13,11 +13,11 @@ from safetensors.numpy import load, save
 
 from ensemble import rundir
 from ensemble.blend import methods, views
+from ensemble.blend.described import FORMAT, read_described
 from ensemble.blend.oof import GIVEN, fold_logits
+from ensemble.blend.params import check_params
 from ensemble.errors import RunFailure, UserError
 from ensemble.logits import Logits
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _own(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Se
 
 def check_sources(run: Path, name: str) -> None:
     """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
-    found = rundir.read_json(rundir.blend_json(run, name))
+    found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
     now = oof_digests(run, _own(found["members"], found["views"]))
     changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
@@ -155,9 +155,7 @@ def load_blend(run: Path, name: str) -> Blend:
         hint = f"there are: {', '.join(there)}" if there else f"make one with: ens blend {run} --method stack"
         raise UserError(f"{run}: no blend {name!r}; {hint}")
     again = f"fit it again with: ens blend {run}"
-    found = rundir.read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
+    found = read_described(run, name)
     try:
         content = tensors.read_bytes()
     except FileNotFoundError:
@@ -169,7 +167,8 @@ def load_blend(run: Path, name: str) -> Blend:
         shapes = {key: list(value.shape) for key, value in arrays.items()}
         if shapes != found["arrays"]:
             raise UserError(f"{tensors}: holds {shapes}, {path.name} says {found['arrays']}; {again}")
-        methods.require_method(found["method"])
+        params = found["params"] | arrays
+        check_params(found["method"], params, len(found["members"]), len(found["classes"]))
         return Blend(
             method=found["method"],
             metric=found["metric"],
@@ -177,8 +176,8 @@ def load_blend(run: Path, name: str) -> Blend:
             views=tuple(tuple(own) for own in found["views"]),
             classes=tuple(found["classes"]),
             view_weights=tuple(tuple(own) for own in found["view_weights"]),
-            params=found["params"] | arrays,
+            params=params,
             foreign=tuple(found["foreign"]),
         )
-    except (KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{path}: not a whole blend ({type(error).__name__}: {error}); {again}") from None
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{path}: not a whole blend ({error}); {again}") from None

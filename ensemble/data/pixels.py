@@ -67,12 +67,7 @@ class Preprocess:
 
 def load_preprocess(path: Path) -> Preprocess:
     """Read what `Preprocess.save` wrote. Raises UserError that names the file."""
-    values = rundir.read_json(path)
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    try:
-        return Preprocess(**{**values, **lists})
-    except TypeError as error:
-        raise UserError(f"{path}: not a stored preprocessing ({error})") from None
+    return rundir.read_json(path, Preprocess, f"delete {path.parent} to train the member again")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods
 from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
+from ensemble.blend.described import read_described, read_scores
 from ensemble.blend.metrics import Bin
 from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
 from ensemble.blend.score import Calibration, Gain, Score, cross_fit
@@ -61,11 +62,10 @@ def read_blends(run: Path, rows: Rows) -> tuple[tuple[Standing, ...], tuple[str,
     for name in list_blends(run):
         try:
             load_blend(run, name)  # its two files are whole and belong together
-            described = rundir.read_json(rundir.blend_json(run, name))
-            if not described["scores"]:
+            if read_scores(run, name) is None:
                 problems.append(f"blend {name} holds no scores; fit it again with: ens blend {run}")
                 continue
-            own = standing(name, described, None)
+            own = standing(name, read_described(run, name), None)
             found.append(replace(own, stale=_stale(run, own, rows)))
         except UserError as error:
             problems.append(str(error))

@@ -11,7 +11,7 @@ def audited(facts: RunFacts) -> list[Finding]:
     """The errors and warnings of audit.json, with its leaks and shift."""
     out = []
     for own in (facts.audit or {}).get("findings", []):
-        if isinstance(own, dict) and own.get("level") in ("error", "warning"):
+        if own["level"] in ("error", "warning"):
             side = own.get("side", "train")
             what = "" if side == "train" else f"{side}: "
             what += f"{own.get('count', 0):,} {own.get('what', own.get('kind', ''))}".rstrip(".") + "."

@@ -39,7 +39,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "folds": folds_table(facts),
         "sizes": sizes(facts, files),
         "copies": found_copies(facts, files),
-        "relabel": facts.provenance.get("facts", {}).get("relabel"),
+        "relabel": facts.provenance["facts"].get("relabel"),
     }
 
 

@@ -15,6 +15,7 @@ from ensemble.config import Config
 from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.shapes import SavedSearch
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
 STRIPS = 6  # share of a strip, in percent, that is left free at either end
@@ -226,7 +227,7 @@ def _told(gain: Gain) -> str:
     return "harms" if gain.high < 0 else "no difference can be told"
 
 
-def _views(search: dict[str, Any] | None) -> dict[str, Any] | None:
+def _views(search: SavedSearch | None) -> dict[str, Any] | None:
     """What `ens tta-search` found, in short."""
     if search is None:
         return None

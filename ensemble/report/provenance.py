@@ -10,7 +10,7 @@ from ensemble.report.run import RunFacts
 def section(facts: RunFacts) -> dict[str, Any] | None:
     """Commands, versions, times, files, config."""
     made = facts.provenance.get("made with", {})
-    known = facts.provenance.get("facts", {})
+    known: dict[str, Any] = {**facts.provenance["facts"]}
     return {
         "commands": commands(facts),
         "made": {str(key): str(value) for key, value in made.items()},

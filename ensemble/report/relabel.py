@@ -24,7 +24,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
+from ensemble.shapes import SavedAudit, SavedPair
 
 RATIO = 0.1  # of the given class's probability to the suggested one's, at most
 COLUMNS = ("id", "path", "label", "suggested", COLUMN, "p_label", "p_suggested", "votes", "why", "rank")
@@ -118,10 +118,10 @@ def copy_pairs(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> list
     return [(place[there[other]], place[there[row]], "exact") for row, other in enumerate(first) if other != row]
 
 
-def audit_pairs(audit: dict[str, Any]) -> list[dict[str, Any]]:
+def audit_pairs(audit: SavedAudit) -> list[SavedPair]:
     """The pairs of training images that show the same, of an audit.json; "edited" ones may differ in what counts."""
     pairs = audit.get("pairs") or []
-    return [own for own in pairs if own.get("sides") == "train-train" and own.get("kind") != "edited"]
+    return [own for own in pairs if own["sides"] == "train-train" and own["kind"] != "edited"]
 
 
 def write_relabel(

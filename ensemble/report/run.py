@@ -1,11 +1,10 @@
 """What a report is made of: everything that a run directory holds, read once and joined by id."""
 
 import csv
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +19,12 @@ from ensemble.blend.score import Gain, Outcome, bootstrap, gain, outcome, scores
 from ensemble.config import Config, load_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.reading import read_json
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
+from ensemble.shapes import Provenance, SavedAudit, SavedSearch
+
+T = TypeVar("T")
 
 TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on another machine or library
 
@@ -81,9 +84,9 @@ class RunFacts:
     probabilities: np.ndarray
     basis: str
     tempered: dict[str, Gain]
-    provenance: dict[str, Any]
-    view_search: dict[str, Any] | None
-    audit: dict[str, Any] | None
+    provenance: Provenance
+    view_search: SavedSearch | None
+    audit: SavedAudit | None
     problems: tuple[str, ...]
 
     @property
@@ -120,7 +123,7 @@ def read_run(run: Path, show: Show) -> RunFacts:
     except UserError as error:
         config = None
         problems.append(str(error))
-    members = tuple(_member(run, row) for row in members_table(run))
+    members = tuple(_member(run, row, problems) for row in members_table(run))
     blends, unread = read_blends(run, rows)
     problems += unread
     oof = _oof(run, rows, members)
@@ -134,7 +137,7 @@ def read_run(run: Path, show: Show) -> RunFacts:
         if not saved or basis == _of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
     show("laying out the page", 2, 3)
-    provenance = _json(rundir.provenance_json(run), problems) or {}
+    provenance = _unless_broken(rundir.provenance_json(run), Provenance, problems) or {"facts": {}}
     return RunFacts(
         run=run,
         config=config,
@@ -150,36 +153,25 @@ def read_run(run: Path, show: Show) -> RunFacts:
         basis=basis,
         tempered=tempered,
         provenance=provenance,
-        view_search=_json(rundir.view_search_json(run), problems),
-        audit=_audit(run, provenance.get("facts", {}).get("data fingerprint"), problems),
+        view_search=_unless_broken(rundir.view_search_json(run), SavedSearch, problems),
+        audit=_audit(run, provenance["facts"].get("data fingerprint"), problems),
         problems=tuple(dict.fromkeys(problems)),
     )
 
 
-def _member(run: Path, row: MemberRow) -> MemberFacts:
+def _member(run: Path, row: MemberRow, problems: list[str]) -> MemberFacts:
     logs, seconds = {}, {}
     for fold in rundir.folds_of(run, row.member):
         directory = rundir.fold_dir(run, row.member, fold)
-        log = rundir.log_file(directory)
-        if log.is_file():
-            logs[fold] = _log(log)
+        try:  # of a linear probe there is one line, without an epoch
+            logs[fold] = [dict(line) for line in rundir.read_log(directory) if "epoch" in line]
+        except UserError as error:
+            if rundir.log_file(directory).is_file():
+                problems.append(str(error))
         if fold in row.done:
-            seconds[fold] = float(rundir.read_json(rundir.done_json(directory)).get("seconds", 0.0))
-    settings = rundir.read_json(rundir.settings_json(run, row.member))
-    return MemberFacts(row.member, row, settings, logs, seconds)
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines with an epoch; a probe's log has none."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue  # cut short by a kill
-        if isinstance(found, dict) and "epoch" in found:
-            lines.append(found)
-    return lines
+            seconds[fold] = rundir.read_done(directory).get("seconds", 0.0)
+    settings = rundir.read_settings(run, row.member)
+    return MemberFacts(row.member, row, dict(settings), logs, seconds)
 
 
 def _oof(run: Path, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
@@ -249,33 +241,32 @@ def _plain_mean(oof: Oof) -> Standing:
     return replace(own, blend=table[0], gains=tuple(gains), calibration=plain, reliability=bins, costs={}, notes=())
 
 
-def _audit(run: Path, fingerprint: str | None, problems: list[str]) -> dict[str, Any] | None:
+def _audit(run: Path, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:
     """What `ens check` wrote into the run or, before there was one, into the working directory. One that is known to be
     of other images or labels than the run's is left out."""
-    own = _json(rundir.audit_json(run), problems)
+    own = _unless_broken(rundir.audit_json(run), SavedAudit, problems)
     if own is not None:
         seen = own.get("fingerprint")
         if None in (seen, fingerprint) or seen == fingerprint:
             return own
         problems.append(f"{rundir.audit_json(run)}: is of other images or labels than the run's; check them again")
-    earlier = _json(rundir.audit_json(Path()), [])
+    earlier = _unless_broken(rundir.audit_json(Path()), SavedAudit, [])
     matches = earlier is not None and fingerprint is not None and earlier.get("fingerprint") == fingerprint
     return earlier if matches else None
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def _unless_broken(path: Path, kind: type[T], problems: list[str]) -> T | None:
     if not path.is_file():
         return None
     try:
-        found = rundir.read_json(path)
+        return read_json(path, kind)
     except UserError as error:
         problems.append(str(error))
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
 
 
 def _lines(path: Path) -> int:

@@ -7,7 +7,6 @@ run is silent: tests over members and folds are held to 1 in 100 for all of them
 import math
 import shlex
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy.stats import chi2_contingency
@@ -272,10 +271,9 @@ def _shares(facts: RunFacts) -> list[Finding]:
 
 
 def _relabelled(facts: RunFacts) -> list[Finding]:
-    known: dict[str, Any] = facts.provenance.get("facts", {})
-    own = known.get("relabel")
+    own = facts.provenance["facts"].get("relabel")
     if not own:
         return []
-    done = ", ".join(f"{key}: {number}" for key, number in own.items()) if isinstance(own, dict) else str(own)
+    done = ", ".join(f"{key}: {number}" for key, number in own.items())
     why = "Labels that were changed because networks disagreed with them flatter the scores out of fold."
     return [Finding("suspicious", f"Labels were corrected by a file ({done}).", why)]

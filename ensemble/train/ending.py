@@ -49,7 +49,7 @@ def kept(run: Path, jobs: list[Job], running: Running) -> str:
     for job, epochs in running.epochs.items():
         directory = rundir.fold_dir(run, *job)
         log = rundir.log_file(directory)
-        saved = len(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else 0
+        saved = log.read_bytes().count(b"\n") if log.is_file() else 0
         if rundir.is_done(directory) or not (saved or job in running.left):
             continue
         own = f"{saved} of {epochs} epochs of {job[0]} fold {job[1]}"

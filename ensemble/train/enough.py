@@ -1,12 +1,11 @@
 """How many epochs would have been enough, from what the logs say of the held-out rows."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ensemble import rundir
+from ensemble.errors import UserError
 
 
 def enough_epochs(run: Path, member: str) -> str | None:
@@ -20,7 +19,10 @@ def enough_epochs(run: Path, member: str) -> str | None:
     done = [fold for fold in folds if rundir.is_done(rundir.fold_dir(run, member, fold))]
     if len(done) < len(folds) or len(folds) < 2:
         return None
-    logs = [_held_out(rundir.log_file(rundir.fold_dir(run, member, fold))) for fold in folds]
+    try:
+        logs = [_held_out(rundir.fold_dir(run, member, fold)) for fold in folds]
+    except UserError:  # a damaged log costs this line alone
+        return None
     epochs = sorted(set.intersection(*(set(log) for log in logs)))
     if len(epochs) < 2:
         return None
@@ -40,6 +42,8 @@ def enough_epochs(run: Path, member: str) -> str | None:
     )
 
 
-def _held_out(log: Path) -> dict[int, float]:
-    lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return {line["epoch"]: line["held_out_log_loss"] for line in lines if {"epoch", "held_out_log_loss"} <= set(line)}
+def _held_out(fold: Path) -> dict[int, float]:
+    lines = rundir.read_log(fold)
+    return {
+        line["epoch"]: line["held_out_log_loss"] for line in lines if "epoch" in line and "held_out_log_loss" in line
+    }

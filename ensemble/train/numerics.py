@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from ensemble import rundir
 from ensemble.backbones import parameter_groups, train_mode
 from ensemble.device import is_out_of_memory, synchronize, to_device
-from ensemble.errors import RunFailure, UserError
+from ensemble.errors import RunFailure
 
 WARMUP, STEPS, SECONDS = 1, 5, 2.0  # per candidate: untimed steps, timed ones at most, and when to stop
 MARGIN = 1.1  # a candidate has to be so many times faster than the plainest: less is noise, and would flip
@@ -40,10 +40,7 @@ class Numerics:
 
 def load_numerics(path: Path) -> Numerics:
     """Read what `save_numerics` wrote. Raises UserError that names the file."""
-    try:
-        return Numerics(**rundir.read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path}: not stored numeric settings ({error}); delete it, and they are found again") from None
+    return rundir.read_json(path, Numerics, "delete it, and the numeric settings are found again")
 
 
 def save_numerics(path: Path, numerics: Numerics) -> None:

@@ -15,6 +15,7 @@ from ensemble.data.table import Samples
 from ensemble.device import side_by_side
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.reading import Finite
 from ensemble.train.fit import Labelled
 from ensemble.train.numerics import (
     Numerics,
@@ -126,13 +127,13 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
         create = partial(backbones.create, backbone.timm, 2, size)
         work = partial(find_speeds, create, size, batch)
         rundir.write_json(known, side_by_side(work, [device], device)[0])
-    return dict(rundir.read_json(known))
+    return rundir.read_json(known, dict[str, Finite], "delete it, and the speeds are measured again")
 
 
 def allowed_speeds(config: Config, member: str) -> dict[str, float]:
     """The formats that a member may be computed in, with their speeds."""
     only = config.tta.dtype == "float32"
-    return {"float32": 1.0} if only else dict(rundir.read_json(rundir.speeds_json(config.run, member)))
+    return {"float32": 1.0} if only else rundir.read_json(rundir.speeds_json(config.run, member), dict[str, Finite])
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

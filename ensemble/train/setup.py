@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 import ensemble
 from ensemble import backbones, rundir, weights
@@ -31,6 +32,12 @@ Say = Callable[[str], None]
 # model seems best changes with the labels that are corrected.
 FLATTERED = "labels that were changed or dropped because networks disagreed with them flatter the scores out of fold"
 CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in provenance.json
+
+
+class Contents(TypedDict):
+    """contents.json."""
+
+    sha256: str
 
 
 def read_data(config: Config, say: Say) -> Samples:
@@ -59,8 +66,10 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
         "data fingerprint": samples.fingerprint(),
     }
     if rundir.is_begun(run):
-        held = rundir.read_json(rundir.provenance_json(run))["facts"]
-        held["folds"] = Folds().model_dump(mode="json") | held["folds"]  # it may be older than one of the keys
+        held = dict(rundir.read_provenance(run)["facts"])
+        of_folds = held.get("folds")
+        if isinstance(of_folds, dict):  # it may be older than one of the keys
+            held["folds"] = Folds().model_dump(mode="json") | of_folds
         for key, value in facts.items():
             if held.get(key) != value:
                 raise UserError(
@@ -98,7 +107,7 @@ def check_contents(run: Path, digests: Sequence[str], say: Say) -> None:
     path = rundir.contents_json(run)
     if not path.is_file() or not rundir.is_begun(run):
         rundir.write_json(path, {"sha256": now})
-    elif rundir.read_json(path)["sha256"] != now:
+    elif rundir.read_json(path, Contents, "delete it, and it is written again")["sha256"] != now:
         say(
             f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "
             "all folds alike, put them back, or delete the run"
@@ -185,7 +194,7 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
     settings = json.loads(json.dumps(settings))
     path = rundir.settings_json(config.run, backbone.name)
     if rundir.is_begun(config.run, backbone.name):
-        held = rundir.read_json(path)
+        held = dict(rundir.read_settings(config.run, backbone.name))
         for key in settings:
             if held.get(key) != settings[key]:
                 raise UserError(

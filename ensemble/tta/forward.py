@@ -22,7 +22,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ensemble import backbones, rundir
 from ensemble.device import exactly, in_layout, is_out_of_memory, synchronize, to_device
-from ensemble.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHANGED, LOSS = 0.001, 0.0005  # the most that a faster format may change: share of the classes, log loss
@@ -80,10 +79,7 @@ def load_inference(path: Path, device: torch.device) -> Inference:
     """What was found for a fold on this kind of device; exact float32 where nothing was. Raises UserError."""
     if not path.is_file():
         return Inference(device.type)
-    try:
-        found = Inference(**rundir.read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path}: not stored numeric settings ({error}); delete it: float32 is used then") from None
+    found = rundir.read_json(path, Inference, "delete it: float32 is used then")
     fits = found.device == device.type and found.dtype in formats(device)
     return found if fits else Inference(device.type)
 

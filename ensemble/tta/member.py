@@ -30,7 +30,7 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
     leave too little of a GPU's memory free stay on the host, and are brought over for each chunk of images.
     """
     preprocess = load_preprocess(rundir.preprocess_json(run, name))
-    settings = rundir.read_json(rundir.settings_json(run, name))
+    settings = rundir.read_settings(run, name)
     directories = [rundir.fold_dir(run, name, fold) for fold in range(folds)]
     for directory in directories:
         if not rundir.is_done(directory):
@@ -38,7 +38,7 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
     probes = settings.get("strategy") == "probe"
     forwards: list[Forward] = []
     for directory in directories[:1] if probes else directories:
-        model = backbones.create(settings["timm"], classes, preprocess.image_size)
+        model = backbones.create(rundir.timm_of(run, name), classes, preprocess.image_size)
         backbones.fill(model, rundir.model_file(directory))
         place = device if _has_room(device) else torch.device("cpu")
         how = load_inference(rundir.inference_json(directory), device)

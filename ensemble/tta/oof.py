@@ -132,7 +132,7 @@ def _add(directory: Path, kept: Logits, views: tuple[str, ...], values: np.ndarr
 def run_samples(config: Config, run: Path) -> Samples:
     """The run's labelled images. Raises UserError if they are not those that it was trained on."""
     samples = read_labelled(config)
-    held = rundir.read_json(rundir.provenance_json(run))["facts"]["data fingerprint"]
+    held = rundir.read_provenance(run)["facts"].get("data fingerprint")
     if samples.fingerprint() != held:
         raise UserError(f"{config.data.train}: not the images that {run} was trained on (its data fingerprint differs)")
     return samples
