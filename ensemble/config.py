@@ -27,6 +27,7 @@ class Data(Table):
     train: Path
     image_size: Annotated[int, Field(ge=8)] = 224
     crop: tuple[Count, Count] | None = None  # height, width in pixels of the file, cut from its middle, always
+    classes: tuple[str, ...] = ()  # patterns of a folder's class folders; none: found by their structure
     images: Path | None = None  # the folder that a table's paths start from; None: the table's own
     path: str = "path"
     label: str = "label"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ensemble.config import Config, load_config
 from ensemble.data.folds import copies, joined, make_folds
-from ensemble.data.table import Samples, read_samples
+from ensemble.data.labelled import read_labelled
+from ensemble.data.table import Samples
 from ensemble.errors import UserError
 from ensemble.init import init
 from ensemble.init.choose import choose_schedule, choose_size
@@ -53,15 +54,7 @@ def written(data: Path, output: Path, **options: Path | None) -> tuple[Config, S
     """Run init, and read the data as `ens train-folds` would. Also the lines that were said, as one text."""
     said = init(data, options.get("test"), options.get("sample_submission"), output)
     config = load_config(output)
-    columns = (
-        config.data.path,
-        config.data.label,
-        config.data.id,
-        config.data.group,
-        config.folds.fold,
-        config.data.images,
-    )
-    return config, read_samples(config.data.train, *columns), "\n".join(said)
+    return config, read_labelled(config), "\n".join(said)
 
 
 def test_folder_of_class_folders(tmp_path: Path) -> None:
@@ -120,10 +113,11 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_test_images_among_the_training_images(tmp_path: Path) -> None:
     data = folders(tmp_path / "pets", cat=5, dog=5, test=5)
-    assert "warning: the folder 'test' is taken for a class" in written(data, tmp_path / "e.toml")[2]
     with pytest.raises(UserError, match=r"5 of its images are among the training images"):
-        init(data, data / "test", None, tmp_path / "f.toml")
+        init(data, data / "test", None, tmp_path / "f.toml", classes=("*",))
     assert not (tmp_path / "f.toml").exists()
+    config, samples, _ = written(data, tmp_path / "e.toml", test=data / "test")
+    assert samples.classes == ("cat", "dog") and config.data.classes == ("*", "!test")
 
 
 def test_csv_with_odd_columns_groups_and_ids(tmp_path: Path) -> None:

@@ -35,15 +35,17 @@ def check(
     output: Path | None,
     show: Show,
     say: Callable[[str], None],
+    classes: tuple[str, ...] = (),
 ) -> Audit:
     """Audit labelled images and write what was found.
 
     data: a folder of class folders, a folder that holds those, a table, or an experiment file. fix: where to write the
     cleaned table; a name that is free. output: where `audit.json` goes; None: into the experiment's run directory if
-    there is one, else into the working directory.
+    there is one, else into the working directory. classes: patterns of a folder's class folders, where it can be read
+    in several ways.
     Raises UserError if there is nothing to audit, or if a file can't be written.
     """
-    given = read_given(data, sample_submission)
+    given = read_given(data, sample_submission, classes)
     output = output or rundir.audit_json(given.run or Path())
     rundir.require_writable(output)
     if fix is not None:

@@ -1,24 +1,16 @@
 """What is wrong with the files themselves: not there, unreadable, or other than they seem."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.read import Rows
+from ensemble.data.listing import IMAGE_ENDINGS, OTHER_PICTURES
 from ensemble.data.scan import Scan
-from ensemble.data.table import IMAGE_ENDINGS
 
-# Pictures that ens has no decoder for, or doesn't look for by their ending.
-# fmt: off
-PICTURES = frozenset({
-    ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".svg", ".ico", ".dcm", ".raw", ".cr2", ".cr3",
-    ".nef", ".arw", ".dng", ".orf", ".rw2", ".exr", ".hdr", ".jpe", ".pbm", ".pnm", ".icns", ".eps", ".mpo",
-})
-# fmt: on
-LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".gitkeep", ".gitignore", ".nomedia"})
 FORMATS = {
     ".avif": {"AVIF"}, ".bmp": {"BMP", "DIB"}, ".gif": {"GIF"}, ".jfif": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"},
     ".jpg": {"JPEG", "MPO"}, ".pgm": {"PPM"}, ".png": {"PNG"}, ".ppm": {"PPM"}, ".tif": {"TIFF"}, ".tiff": {"TIFF"},
@@ -29,7 +21,6 @@ NOT_AN_IMAGE = (
     (b"<!doctype", "an HTML page"), (b"<html", "an HTML page"), (b"<?xml", "XML"), (b"{", "JSON"), (b"%pdf", "a PDF"),
     (b"version https://git-lfs", "a Git LFS pointer"), (b"pk\x03\x04", "a zip"),
 )  # fmt: skip
-LOOKED_INTO = 1000  # files without an ending that are opened to see whether they are pictures
 
 
 def check_files(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
@@ -141,49 +132,44 @@ def _forms(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
 def _others(rows: Rows, side: str) -> list[Finding]:
     """Files below a folder that are left out: pictures of other endings, hidden ones, and the rest by their endings.
     And folders that are named like images; one that is a class without images is told as such."""
-    folders = [path for path in rows.others if path.is_dir()]
-    inner = [path for path in folders if rows.labels is None or path.parent != rows.source]
-    seen = [file for file in rows.others if file not in set(folders) and file.name.lower() not in LITTER]
-    names = {file: file.relative_to(rows.source).as_posix() for file in seen}
-    hidden = [file for file in seen if any(part.startswith(".") for part in file.relative_to(rows.source).parts)]
-    plain = [file for file in seen if file not in set(hidden)]
-    bare = [file for file in plain if not file.suffix][:LOOKED_INTO]
-    pictures = [file for file in plain if file.suffix.lower() in PICTURES]
-    pictures += [file for file in bare if _is_picture(file)]
-    rest = [file for file in plain if file not in set(pictures)]
+    listing = rows.listing
+    if listing is None:
+        return []
+
+    def names(paths: Iterable[Path]) -> list[str]:
+        return [path.relative_to(rows.source).as_posix() for path in paths]
+
+    folders = [path for path in listing.empty if path.suffix.lower() in IMAGE_ENDINGS and path not in rows.bare]
+    pictures = [file for file in listing.others if file.suffix.lower() in OTHER_PICTURES]
+    rest = [file for file in listing.others if file.suffix.lower() not in OTHER_PICTURES]
     endings = Counter(file.suffix.lower() or "no ending" for file in rest).most_common(3)
-    seen_as_images = [file for file in hidden if file.suffix.lower() in IMAGE_ENDINGS]
+    seen_as_images = [file for file in listing.hidden if file.suffix.lower() in IMAGE_ENDINGS]
     return [
         *finding(
-            "left-out-picture", "warning", [names[file] for file in pictures],
+            "left-out-picture", "warning", names(pictures),
             ("picture that is left out for its ending", "pictures that are left out for their endings"),
             "convert them to JPEG or PNG", side,
         ),
         *finding(
-            "left-out-folder", "warning",
-            [name.as_posix() for name in (path.relative_to(rows.source) for path in inner)
-             if not any(part.startswith(".") for part in name.parts)],
+            "left-out-folder", "warning", names(folders),
             ("folder that is named like an image and holds none", "folders that are named like images and hold none"),
             "fetch the images again, or remove the folders", side,
         ),
         *finding(
-            "left-out-file", "note", [names[file] for file in rest],
+            "linked-folder", "warning", names(listing.turned),
+            ("linked folder that is not followed", "linked folders that are not followed"),
+            "each leads back up, or to a folder that is read already; remove the links", side,
+        ),
+        *finding(
+            "left-out-file", "note", names(rest),
             ("file that is no image", "files that are no images"),
             "none needed: left out", side, [f"{count} x {ending}" for ending, count in endings],
         ),
         *finding(
-            "hidden", "note", [names[file] for file in seen_as_images], ("hidden image", "hidden images"),
+            "hidden", "note", names(seen_as_images), ("hidden image", "hidden images"),
             "left out; macOS's ._ files can be deleted, rename others without the dot", side,
         ),
     ]  # fmt: skip
-
-
-def _is_picture(file: Path) -> bool:
-    try:
-        with Image.open(file):
-            return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
 
 
 def _what_it_is(file: Path | None) -> str | None:

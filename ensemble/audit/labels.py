@@ -162,14 +162,7 @@ def _repeats(rows: Rows, labels: np.ndarray) -> list[Finding]:
 
 def _empty_classes(rows: Rows) -> list[Finding]:
     """Class folders without an image that ens can read."""
-    if rows.table is not None:
-        return []
-    filled = {file.relative_to(rows.source).parts[0] for file in rows.files if file is not None}
-    bare = sorted(
-        path.name
-        for path in rows.source.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name not in filled
-    )
+    bare = [path.relative_to(rows.source).as_posix() for path in rows.bare]
     return finding(
         "empty-class", "error", bare, ("class folder without images", "class folders without images"),
         "add images that ens reads (JPEG, PNG), or remove the folder",

@@ -4,7 +4,6 @@
 so that all of them can be named at once.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,10 +13,23 @@ import pandas as pd
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled
-from ensemble.data.table import IMAGE_ENDINGS, find_file, image_files, nfc, read_samples, read_table
+from ensemble.data.layout import (
+    bare_folders,
+    class_folders,
+    follow,
+    labels_of,
+    levels,
+    outside,
+    refuse_loose,
+    refuse_parts,
+    tree,
+)  # fmt: skip
+from ensemble.data.listing import IMAGE_ENDINGS, Listing, image_files, list_folder
+from ensemble.data.table import find_file, nfc, read_class_folders, read_samples, read_table
 from ensemble.errors import UserError
 from ensemble.init.columns import ID_NAMES, find_columns
-from ensemble.init.look import follow
+from ensemble.init.look import Source
+from ensemble.init.look import follow as follow_data
 from ensemble.rundir import folds_csv
 
 UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
@@ -32,8 +44,7 @@ class Rows:
     ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)". files: the N files, None where there
     is none. labels: str (N,) as written, "" where empty; None for test images. groups: str (N,) or None. folds: int64
     (N,) or None, -1 for rows never validated. table: the table, None for folders. columns: the names in it of path,
-    label, id, group and fold. others: files below a folder that are no images by their ending, hidden ones, and folders
-    that are named like images and hold none.
+    label, id, group and fold. listing: of a folder, what else lies in it. bare: class folders without an image.
     """
 
     source: Path
@@ -44,7 +55,8 @@ class Rows:
     folds: np.ndarray | None = None
     table: pd.DataFrame | None = None
     columns: dict[str, str | None] | None = None
-    others: tuple[Path, ...] = ()
+    listing: Listing | None = None
+    bare: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +69,8 @@ class Given:
     experiment: an experiment file was given. k: folds that training will make. image_size: of the networks, px, None
     where unknown. crop: (height, width), px, or None. run: a run directory that exists, or None. own_folds: the folds
     are a column of the user's. cache: the setting of data.cache. said: lines on what was taken for what. images: the
-    folder that a table's paths start from, None for its own. near_copies: the setting of folds.near_copies.
+    folder that a table's paths start from, None for its own. near_copies: the setting of folds.near_copies. classes:
+    the patterns of a folder's class folders that were given.
     """
 
     rows: Rows
@@ -71,16 +84,20 @@ class Given:
     said: tuple[str, ...]
     images: Path | None = None
     near_copies: bool = True
+    classes: tuple[str, ...] = ()
 
 
-def read_given(data: Path, sample_submission: Path | None) -> Given:
-    """Read a folder, a table or an experiment file. Raises UserError where there is nothing to audit."""
+def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, ...] = ()) -> Given:
+    """Read a folder, a table or an experiment file. classes: patterns of a folder's class folders, none where they are
+    found by their structure. Raises UserError where there is nothing to audit."""
     if data.suffix.lower() == ".toml" and data.is_file():
         return _read_experiment(data)
-    source, said = follow(data, sample_submission)
+    found_at = Source(data) if classes else follow_data(data, sample_submission)
+    source, said = found_at.path, list(found_at.notes)
     images = None
     if source.is_dir():
-        rows = _read_folders(source)
+        rows, more = _read_folders(source, classes)
+        said += more
     else:
         table = read_table(source)
         sample = read_table(sample_submission) if sample_submission is not None else None
@@ -93,20 +110,20 @@ def read_given(data: Path, sample_submission: Path | None) -> Given:
         said = [*said, f"{source.name}: {used}", *found.notes]
         rows = _read_rows(source, table, columns, found.images)
         images = found.images
-    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said), images)
+    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said), images, classes=classes)
 
 
 def read_test(test: Path) -> Rows:
     """Images to predict: a folder, or a table whose images lie beside it or in a folder below. Raises UserError where
     there is no image."""
     if test.is_dir():
-        files = image_files(test)
-        others, lost = _others(test, files), _dead_links(test)
-        if not files:
-            raise UserError(f"{test}: {_no_images(others)}")
-        found = sorted([*files, *lost])
+        listing = list_folder(test)
+        if not listing.images:
+            raise UserError(listing.no_images())
+        refuse_parts(tree(listing))
+        found, files = _with_lost(listing)
         ids = np.array([nfc(file.relative_to(test).as_posix()) for file in found], dtype=np.str_)
-        return Rows(test, ids, _there(found, lost), None, others=others)
+        return Rows(test, ids, files, None, listing=listing)
     table = read_table(test)
     column, folder = _images_of(test, table)
     return _read_rows(test, table, {"path": column, "label": None, "id": None, "group": None, "fold": None}, folder)
@@ -130,8 +147,9 @@ def _read_experiment(path: Path) -> Given:
         "group": data.group,
         "fold": config.folds.fold,
     }
+    notes: list[str] = []
     if source.is_dir():
-        rows = _read_folders(source)
+        rows, notes = _read_folders(source, data.classes)
     else:
         table = read_table(source)
         for key, column in columns.items():
@@ -145,10 +163,14 @@ def _read_experiment(path: Path) -> Given:
         known = dict(zip(*(read_folds(run)[name].tolist() for name in ("id", "fold")), strict=True))
         folds = np.array([known.get(id, UNKNOWN_FOLD) for id in rows.ids.tolist()], dtype=np.int64)
         rows = replace(rows, folds=folds)
-    said = (f"{path} trains on {source}", *([f"its run {run} has folds, which are looked at too"] if run else []))
+    said = (
+        f"{path} trains on {source}",
+        *notes,
+        *([f"its run {run} has folds, which are looked at too"] if run else []),
+    )
     return Given(
         rows, True, config.folds.k, data.image_size, data.crop, run, own, data.cache, said, data.images,
-        config.folds.near_copies,
+        config.folds.near_copies, data.classes,
     )  # fmt: skip
 
 
@@ -160,7 +182,7 @@ def fingerprint(data: Path, given: Given) -> str | None:
         if given.experiment:
             return read_labelled(load_config(data)).fingerprint()
         if rows.columns is None:
-            return read_samples(rows.source).fingerprint()
+            return read_class_folders(rows.source, given.classes).fingerprint()
         path, label = rows.columns["path"], rows.columns["label"]
         assert path is not None and label is not None
         return read_samples(
@@ -170,52 +192,37 @@ def fingerprint(data: Path, given: Given) -> str | None:
         return None
 
 
-def _read_folders(source: Path) -> Rows:
-    files = image_files(source)
-    others = _others(source, files)
-    lost = _dead_links(source)
-    if not files and not lost:
-        raise UserError(f"{source}: {_no_images(others)}")
-    found = sorted([*files, *lost])
-    names = [file.relative_to(source) for file in found]
-    ids = np.array([nfc(name.as_posix()) for name in names], dtype=np.str_)
-    labels = np.array([name.parts[0] if len(name.parts) > 1 else "" for name in names], dtype=np.str_)
-    return Rows(source, ids, _there(found, lost), labels, others=others)
+def _read_folders(source: Path, classes: tuple[str, ...]) -> tuple[Rows, list[str]]:
+    """The images of a folder of class folders, and lines on what it was taken for."""
+    listing = list_folder(source)
+    if not listing.images and not listing.lost:
+        raise UserError(listing.no_images())
+    top, notes = tree(listing), list[str]()
+    folder = top
+    if not classes:
+        place = follow(top)
+        folder, notes, listing = place.folder, list(place.notes), listing.below(place.folder.path)
+        notes += levels(folder)
+        if not folder.inner and len(place.passed) > 1:
+            refuse_loose(place, listing.images)
+    found, files = _with_lost(listing)
+    chosen = class_folders(folder, classes or ("*",))
+    labels = labels_of(found, chosen)
+    if classes:
+        notes += outside(listing, labels_of(listing.images, chosen))
+        found = [path for path, label in zip(found, labels, strict=True) if label]
+        files = tuple(file for file, label in zip(files, labels, strict=True) if label)
+        labels = [label for label in labels if label]
+    ids = np.array([nfc(path.relative_to(folder.path).as_posix()) for path in found], dtype=np.str_)
+    bare = bare_folders(listing, classes or ("*",))
+    return Rows(folder.path, ids, files, np.array(labels, dtype=np.str_), listing=listing, bare=bare), notes
 
 
-def _dead_links(folder: Path) -> set[Path]:
-    """Links that are named like images and lead nowhere, hidden ones left out."""
-    return {
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS
-        and path.is_symlink()
-        and not path.exists()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
-
-
-def _there(files: Sequence[Path], lost: set[Path]) -> tuple[Path | None, ...]:
-    return tuple(None if file in lost else file for file in files)
-
-
-def _no_images(others: Sequence[Path]) -> str:
-    seen = f", only others, {others[0].name!r} among them" if others else ""
-    return f"no images in it or below it{seen} (endings known: {' '.join(IMAGE_ENDINGS)})"
-
-
-def _others(folder: Path, images: list[Path]) -> tuple[Path, ...]:
-    """Files that are no images by their ending, hidden ones, and folders named like images that hold none."""
-    known = set(images)
-    holders = {parent for image in images for parent in image.parents}
-    return tuple(
-        sorted(
-            path
-            for path in folder.rglob("*")
-            if path not in known
-            and (path.is_file() or (path.suffix.lower() in IMAGE_ENDINGS and path.is_dir() and path not in holders))
-        )
-    )
+def _with_lost(listing: Listing) -> tuple[list[Path], tuple[Path | None, ...]]:
+    """Images and links that are named like images and lead nowhere, sorted; and the files, None for the latter."""
+    lost = {path for path in listing.lost if path.suffix.lower() in IMAGE_ENDINGS}
+    found = sorted([*listing.images, *lost])
+    return found, tuple(None if path in lost else path for path in found)
 
 
 def _read_rows(source: Path, table: pd.DataFrame, columns: dict[str, str | None], images: Path | None) -> Rows:

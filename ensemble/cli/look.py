@@ -8,6 +8,13 @@ import click
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 
+CLASSES = click.option(
+    "--classes",
+    multiple=True,
+    metavar="PATTERN",
+    help="Which folders in DATA are the classes, where that can be read in several ways: 'train/*', '*', '!test'.",
+)
+
 
 @click.command()
 @click.argument("data", metavar="DATA|FILE", type=FOLDER_OR_FILE)
@@ -30,6 +37,7 @@ from ensemble.cli.session import session
     show_default=True,
     help="The least finding that ends with status 1.",
 )
+@CLASSES
 @click.option(
     "-o",
     "--output",
@@ -43,6 +51,7 @@ def check(
     sample_submission: Path | None,
     fix: Path | None,
     fail_on: str,
+    classes: tuple[str, ...],
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -62,7 +71,7 @@ def check(
         if data.suffix.lower() == ".toml" and data.is_file():
             told.in_run(load_config(data).run)
         with progress() as show:
-            found = audit(data, test, sample_submission, fix, output, show, told.say)
+            found = audit(data, test, sample_submission, fix, output, show, told.say, classes)
         tables.show_audit(found)
         told.answer(plain(found.findings))
         if found.fails(fail_on):
@@ -73,11 +82,19 @@ def check(
 @click.argument("data", type=FOLDER_OR_FILE)
 @click.option("--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
+@CLASSES
 @click.option(
     "-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True, help="The file to write."
 )
 @JSON
-def init(data: Path, test: Path | None, sample_submission: Path | None, output: Path, as_json: bool) -> None:
+def init(
+    data: Path,
+    test: Path | None,
+    sample_submission: Path | None,
+    classes: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> None:
     """Look at labelled images and write an experiment file for them.
 
     DATA is a folder of class folders, a CSV or a Parquet file.
@@ -87,7 +104,7 @@ def init(data: Path, test: Path | None, sample_submission: Path | None, output: 
     from ensemble.init import init as write_experiment
 
     with session(as_json) as told:
-        for line in write_experiment(data, test, sample_submission, output):
+        for line in write_experiment(data, test, sample_submission, output, classes=classes):
             told.say(line)
         told.answer({"experiment": str(output)})
 

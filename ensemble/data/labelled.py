@@ -7,16 +7,23 @@ import numpy as np
 from ensemble import rundir
 from ensemble.config import Config
 from ensemble.data.corrections import corrected
-from ensemble.data.table import Samples, read_samples
+from ensemble.data.table import Samples, read_class_folders, read_samples, refuse_columns
+from ensemble.errors import UserError
 
 
 def read_labelled(config: Config) -> Samples:
     """What `[data]` names, with the labels that `data.relabel` corrects, and its classes in the order that the run has
     stored, if it is begun. Raises UserError as these two do."""
     data = config.data
-    samples = read_samples(
-        data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
-    )
+    if data.classes and not data.train.is_dir():
+        raise UserError(f"data.classes names folders, but {data.train} is a table; take the key out")
+    if data.train.is_dir():
+        refuse_columns(data.train, data.group, config.folds.fold, data.weight)
+        samples = read_class_folders(data.train, data.classes)
+    else:
+        samples = read_samples(
+            data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
+        )
     samples = samples if data.relabel is None else corrected(samples, data.relabel)
     if rundir.is_begun(config.run):
         samples = _in_order_of(samples, tuple(rundir.read_json(rundir.classes_json(config.run))))

@@ -6,7 +6,7 @@ run depends neither on the file system's order nor on the table's.
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +15,21 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.classes import in_order
+from ensemble.data.layout import (
+    Followed,
+    bare_folders,
+    class_folders,
+    follow,
+    labels_of,
+    levels,
+    outside,
+    refuse_loose,
+    refuse_parts,
+    tree,
+)  # fmt: skip
+from ensemble.data.listing import IMAGE_ENDINGS, Listing, list_folder
 from ensemble.data.names import nfc as nfc
 from ensemble.errors import UserError
-
-IMAGE_ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Samples:
     folds: int64 (N,) or None, the user's own; -1 for rows never validated.
     weights: float64 (N,) or None, finite and 0 or more: how much a row counts in the training loss.
     corrections: how many labels `corrections.corrected` changed and how many rows it dropped, or None.
+    notes: a line on each thing that was left out, or taken for what it seems to be.
     """
 
     ids: np.ndarray
@@ -40,6 +52,7 @@ class Samples:
     folds: np.ndarray | None = None
     weights: np.ndarray | None = None
     corrections: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,10 +88,8 @@ def read_samples(
     Raises UserError that names the file, the column or the row.
     """
     if source.is_dir():
-        for key, column in {"data.group": group, "folds.fold": fold, "data.weight": weight}.items():
-            if column:
-                raise UserError(f"{key} = {column!r} names a column, but {source} is a folder, not a table")
-        return _read_class_folders(source)
+        refuse_columns(source, group, fold, weight)
+        return read_class_folders(source)
     table = read_table(source)
     for key, column in {
         "data.path": path,
@@ -104,13 +115,52 @@ def read_samples(
     return replace(samples, groups=groups, folds=folds, weights=weights)
 
 
-def read_images(source: Path) -> tuple[list[str], list[Path]]:
+def refuse_columns(source: Path, group: str | None, fold: str | None, weight: str | None) -> None:
+    """Raise UserError if one of these columns is asked of a folder."""
+    for key, column in {"data.group": group, "folds.fold": fold, "data.weight": weight}.items():
+        if column:
+            raise UserError(f"{key} = {column!r} names a column, but {source} is a folder, not a table")
+
+
+def read_class_folders(source: Path, classes: Sequence[str] = ()) -> Samples:
+    """Read a folder of class folders, or what an unpacked data set wraps around one.
+
+    classes: patterns of the class folders (`layout.class_folders`), seen from `source`; none: found by `layout.follow`.
+    Raises UserError that names the file or folder, or the readings if there are several.
+    """
+    listing = list_folder(source)
+    top = tree(listing)
+    place = Followed(top, (top,)) if classes else follow(top)
+    folder = place.folder.path
+    listing = listing.below(folder)
+    patterns = classes or ("*",)
+    _refuse_bare_folders(listing, patterns)
+    if not classes:
+        refuse_loose(place, listing.images)
+    if not listing.images:
+        raise UserError(
+            f"{folder}: no images in class folders; want one folder a class: {folder.name}/<class>/*.jpg, or a CSV"
+        )
+    labels = labels_of(listing.images, class_folders(place.folder, patterns))
+    rows = [row for row, label in enumerate(labels) if label]
+    notes = [*place.notes, *([] if classes else levels(place.folder)), *outside(listing, labels), *listing.left_out()]
+    files = [listing.images[row] for row in rows]
+    ids = [nfc(file.relative_to(folder).as_posix()) for file in files]
+    return replace(_samples(ids, files, [labels[row] for row in rows], folder), notes=tuple(notes))
+
+
+def read_images(source: Path, say: Callable[[str], None] = lambda line: None) -> tuple[list[str], list[Path]]:
     """Ids and files of unlabelled images, sorted: every image below a folder (its relative path is its id), or the
-    rows of a table (its `path` column, else its first one). Raises UserError that names what is wrong."""
+    rows of a table (its `path` column, else its first one). say: takes a line on each thing that is left out. Raises
+    UserError that names what is wrong."""
     if source.is_dir():
-        files = image_files(source)
-        if not files:
-            raise UserError(f"{source}: no images in it or below it (endings known: {' '.join(IMAGE_ENDINGS)})")
+        listing = list_folder(source)
+        if not listing.images:
+            raise UserError(listing.no_images())
+        refuse_parts(tree(listing))
+        for line in listing.left_out():
+            say(line)
+        files = list(listing.images)
         ids = [nfc(file.relative_to(source).as_posix()) for file in files]
     else:
         table = read_table(source)
@@ -139,17 +189,6 @@ def read_table(source: Path) -> pd.DataFrame:
     return table.rename(columns=str)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every image below `folder` by its ending, hidden files left out, in sorted order."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_ENDINGS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    )
-
-
 def find_file(folder: Path, written: str, source: Path) -> Path:
     """The file that `written` means: as it stands, or in composed or decomposed Unicode, or without its ending."""
     with suppress(OSError):  # a cell of prose, from a wrong column, is longer than any file name
@@ -160,25 +199,14 @@ def find_file(folder: Path, written: str, source: Path) -> Path:
     raise UserError(f"{source}: image {written!r} is not there ({folder / written})")
 
 
-def _read_class_folders(source: Path) -> Samples:
-    files = image_files(source)
-    _refuse_bare_folders(source, {file.relative_to(source).parts[0] for file in files})
-    loose = [file for file in files if file.parent == source]
-    if not files or loose:
-        found = f"image {loose[0].name!r} lies outside any class folder" if loose else "no images in class folders"
-        raise UserError(f"{source}: {found}; want one folder a class: {source.name}/<class>/*.jpg, or a CSV")
-    ids = [nfc(file.relative_to(source).as_posix()) for file in files]
-    names = [nfc(file.relative_to(source).parts[0].strip()) for file in files]
-    return _samples(ids, files, names, source)
-
-
-def _refuse_bare_folders(source: Path, filled: set[str]) -> None:
-    """A class whose images are all of an unknown kind must not silently be no class. filled: names with images."""
-    for folder in sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if folder.name not in filled:
-            other = next((file.name for file in sorted(folder.rglob("*")) if file.is_file()), None)
-            holds = f"no images that ens can read (but {other!r})" if other else "nothing"
-            raise UserError(f"{folder}: holds {holds}; convert them to JPEG or PNG, or remove the folder")
+def _refuse_bare_folders(listing: Listing, patterns: Sequence[str]) -> None:
+    """A class whose images are all of an unknown kind must not silently be no class."""
+    for folder in bare_folders(listing, patterns):
+        if folder in listing.turned:
+            raise UserError(f"{folder}: a link to a folder that is read already, or to one above; remove it")
+        other = next((file.name for file in listing.others if folder in file.parents), None)
+        holds = f"no images that ens can read (but {other!r})" if other else "nothing"
+        raise UserError(f"{folder}: holds {holds}; convert them to JPEG or PNG, or remove the folder")
 
 
 def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], source: Path) -> Samples:

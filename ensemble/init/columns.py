@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from ensemble.data.table import image_files, nfc
+from ensemble.data.listing import image_files
+from ensemble.data.table import nfc
 from ensemble.errors import UserError
 
 # In order of likelihood, in lower case and with _ between words.

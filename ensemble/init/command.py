@@ -8,11 +8,11 @@ import numpy as np
 from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
-from ensemble.data.table import Samples, read_samples, read_table
+from ensemble.data.table import Samples, read_class_folders, read_samples, read_table
 from ensemble.errors import UserError
 from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.columns import Columns, find_columns
-from ensemble.init.look import follow, look_at_submission, look_at_test, short_sides
+from ensemble.init.look import Source, follow, held_out, look_at_submission, look_at_test, short_sides
 from ensemble.init.write import header, settings, shell
 from ensemble.tta.submission import read_sample
 
@@ -20,20 +20,30 @@ PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info
 
 
 def init(
-    data: Path, test: Path | None, sample_submission: Path | None, output: Path, run: Path | None = None
+    data: Path,
+    test: Path | None,
+    sample_submission: Path | None,
+    output: Path,
+    run: Path | None = None,
+    classes: tuple[str, ...] = (),
 ) -> list[str]:
     """Look at `data` and write a commented experiment file to `output`, ready for `ens train-folds`.
 
     data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. run: the run
-    directory to name in the file; None: runs/<the data's name>. Returns a line for each thing found or assumed.
+    directory to name in the file; None: runs/<the data's name>. classes: patterns of the class folders, where `data`
+    can be read in several ways. Returns a line for each thing found or assumed.
     Raises UserError, and writes nothing, if `output` exists or the data would not train.
     """
     if output.exists():
         raise UserError(f"{output}: exists already; choose another name with -o, or delete it")
     sample = None if sample_submission is None else read_sample(sample_submission)
-    source, lines = follow(data, sample_submission)
+    found = Source(data) if classes else follow(data, sample_submission, test)
+    source, lines, classes = found.path, list(found.notes), classes or found.classes
     columns = None if source.is_dir() else find_columns(source, read_table(source), sample.table if sample else None)
-    samples = _read(source, columns)
+    if classes and columns is not None:
+        raise UserError(f"--classes names folders, but {source} is a table")
+    samples = read_class_folders(source, classes) if columns is None else _read(source, columns)
+    lines += samples.notes
     if columns is not None:
         columns, note = _with_sound_groups(columns, samples)
         samples = _read(source, columns)
@@ -57,8 +67,11 @@ def init(
     lines.append(_say_sizes(sides, len(samples)))
     test_ids = None
     if test is not None:
-        test_ids, line = look_at_test(test, source, samples.paths)
-        lines.append(line)
+        test_ids, more = look_at_test(test, source, samples.paths)
+        lines += more
+    lines += held_out(found, test)
+    if test is None and len(found.test) == 1:
+        test = found.test[0][0]
     if sample is not None:
         lines += look_at_submission(sample, test_ids, samples.classes)
     if run is None:
@@ -66,15 +79,13 @@ def init(
         if run != usual:
             lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
-    text += settings(source, run, columns, samples, k, why_k, sides)
+    text += settings(source, run, columns or classes, samples, k, why_k, sides)
     rundir.write_text(output, text)
     load_config(output)
     return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]
 
 
-def _read(source: Path, columns: Columns | None) -> Samples:
-    if columns is None:
-        return read_samples(source)
+def _read(source: Path, columns: Columns) -> Samples:
     return read_samples(source, columns.path, columns.label, columns.id, columns.group, columns.fold, columns.images)
 
 

@@ -1,59 +1,116 @@
 """Where the labelled images are, how large they are, and what the test set and the sample submission hold."""
 
+import glob
+import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ensemble.data.table import image_files, nfc, read_images, read_table
+from ensemble.data.layout import Folder, option, refuse_loose, tree, way
+from ensemble.data.layout import follow as follow_folders
+from ensemble.data.listing import Listing, list_folder
+from ensemble.data.table import nfc, read_images, read_table
 from ensemble.errors import UserError
 from ensemble.init.columns import find_columns
 from ensemble.tta.submission import SampleSubmission, form_of, id_forms
 
-TRAIN_FOLDERS = {"train", "training", "train_images", "train_data", "trainset"}
-OTHER_FOLDERS = {"test", "testing", "test_images", "test_data", "testset", "val", "valid", "validation", "eval", "dev"}
 NOT_LABELS = ("submission", "test", "eval", "val")  # in the name of a table: not the one to train on
 SAMPLE_FILES = 200  # whose headers are read
 
 
-def follow(data: Path, sample_submission: Path | None) -> tuple[Path, list[str]]:
-    """From what the user named to the table or the folder of class folders that it means, and a line on each step.
+@dataclass(frozen=True)
+class Source:
+    """A table, or a folder of class folders. notes: a line on each step to it. test, validation: held-out folders that
+    lie beside it, with the number of images in each. classes: patterns of the class folders, where --test is one of the
+    folders beside them."""
 
-    A folder is left for the table in it that names images and their labels, or for its train folder. Raises UserError
-    if there is nothing there, or two tables and neither named train.
+    path: Path
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    test: tuple[tuple[Path, int], ...] = ()
+    validation: tuple[tuple[Path, int], ...] = ()
+
+
+def follow(data: Path, sample_submission: Path | None, test: Path | None = None) -> Source:
+    """From what the user named to the table or the folder of class folders that it means.
+
+    A folder is left for the table in it that names images and their labels, or for its train folder. test: a folder of
+    test images, which is none of the classes. Raises UserError if there is nothing there, if it can be read in several
+    ways, or for two tables and neither named train.
     """
     if not data.exists():
         raise UserError(f"{data}: no such file or folder")
     if data.is_file():
-        return data, []
-    tables, failure = _tables(data, sample_submission)
-    if len(tables) > 1:
-        tables = [table for table in tables if table.stem.lower().startswith("train")] or tables
+        return Source(data)
+    listing = list_folder(data)
+    apart = _within(test, data)
+    for place in way(_top(listing, apart)):
+        folder = place.folder
+        found = Source(folder.path, place.notes, (), _counted(place.test), _counted(place.validation))
+        tables, failure = _tables(folder.path, sample_submission)
         if len(tables) > 1:
-            names = ", ".join(table.name for table in tables)
-            raise UserError(f"{data}: several tables name images and labels ({names}); give one: ens init {tables[0]}")
-    if tables:
-        return tables[0], [f"{tables[0].name} in {data} names the images and their labels, so it is what is trained on"]
-    folders = [folder for folder in sorted(data.iterdir()) if folder.is_dir() and image_files(folder)]
-    train = [folder for folder in folders if folder.name.lower() in TRAIN_FOLDERS]
-    others = [folder for folder in folders if folder not in train]
-    # A class may be called "train" too: it is a part of the data only where all that lies beside it is another part.
-    if len(train) == 1 and all(folder.name.lower() in OTHER_FOLDERS for folder in others):
-        source, notes = follow(train[0], sample_submission)
-        aside = f"; not trained on: {', '.join(folder.name for folder in others)}" if others else ""
-        return source, [f"{train[0].name} in {data} holds the training images{aside}", *notes]
-    loose = [file for file in image_files(data) if file.parent == data]
-    if failure is not None and (loose or len(folders) < 2):
-        raise failure
-    if len(folders) == 1 and not loose and any(path.is_dir() for path in folders[0].iterdir()):
-        source, notes = follow(folders[0], sample_submission)
-        return source, [f"{folders[0].name} is the only folder with images in {data}", *notes]
-    odd = [folder.name for folder in folders if folder.name.lower() in OTHER_FOLDERS]
-    if odd:
-        return data, [f"warning: the folder {odd[0]!r} is taken for a class; if it is not one, move it out of {data}"]
-    return data, []
+            tables = [table for table in tables if table.stem.lower().startswith("train")] or tables
+            if len(tables) > 1:
+                names = ", ".join(table.name for table in tables)
+                raise UserError(
+                    f"{folder.path}: several tables name images and labels ({names}); give one: ens init {tables[0]}"
+                )
+        if tables:
+            note = f"{tables[0].name} in {folder.path} names the images and their labels, so it is what is trained on"
+            return replace(found, path=tables[0], notes=(*place.notes, note))
+        if failure is not None and (folder.own or len(folder.inner) < 2):
+            raise failure
+    if folder.own and not folder.inner and len(place.passed) > 1:
+        refuse_loose(place, listing.below(folder.path).images)
+    if apart is not None and apart.parent == folder.path:
+        return replace(found, classes=("*", f"!{glob.escape(apart.name)}"))
+    return found
+
+
+def held_out(found: Source, test: Path | None) -> list[str]:
+    """What the folders beside the training images are for: a line each. test: the one that was given."""
+    lines = []
+    for path, count in found.test if test is None else ():
+        lines.append(
+            f"{path} holds {count:,} images to predict; to have them compared with the training images, add --test "
+            f"{shlex.quote(str(path))}"
+        )
+    for path, count in found.validation:
+        text = f"{path} ({count:,} images) is held out: ens validates on folds of the training images instead"
+        if found.path.is_dir():
+            root = Path(os.path.commonpath([found.path, path]))
+            both = option([f"{glob.escape(part.relative_to(root).as_posix())}/*" for part in (found.path, path)])
+            text += f"; to train on both: ens init {shlex.quote(str(root))} {both}"
+        lines.append(text)
+    return lines
+
+
+def _top(listing: Listing, apart: Path | None) -> Folder:
+    """The folders of a listing, without the test folder where it would be one of the classes."""
+    top = tree(listing)
+    if apart is None:
+        return top
+    with suppress(UserError):
+        if follow_folders(top).folder.path != apart.parent:
+            return top
+    return tree(listing, apart)
+
+
+def _within(test: Path | None, data: Path) -> Path | None:
+    """The test folder as it is called seen from `data`, if it lies in it."""
+    if test is None or not test.is_dir() or data.resolve() not in test.resolve().parents:
+        return None
+    return data / test.resolve().relative_to(data.resolve())
+
+
+def _counted(folders: Sequence[Folder]) -> tuple[tuple[Path, int], ...]:
+    return tuple((folder.core.path, folder.total) for folder in folders)
 
 
 def _tables(folder: Path, sample_submission: Path | None) -> tuple[list[Path], UserError | None]:
@@ -90,10 +147,11 @@ def short_sides(paths: Sequence[Path]) -> np.ndarray:
     return np.sort(np.array(sides, dtype=np.int64))
 
 
-def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple[list[str], str]:
-    """Ids of the test images and a line on them. Raises UserError if they would be trained on."""
+def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Ids of the test images and lines on them. Raises UserError if they would be trained on."""
+    lines: list[str] = []
     try:
-        ids, files = read_images(test)
+        ids, files = read_images(test, lines.append)
     except UserError as error:
         hint = "; --test may also be the folder that its images lie in" if test.is_file() else ""
         raise UserError(f"{error}{hint}") from None
@@ -105,7 +163,7 @@ def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple
             "their own, for example train/<class>/ and test/"
         )
     warning = f"; warning: {shared} of them are training images too" if shared else ""
-    return ids, f"{len(ids):,} test images in {test}{warning}"
+    return ids, [f"{len(ids):,} test images in {test}{warning}", *lines]
 
 
 def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None, classes: Sequence[str]) -> list[str]:

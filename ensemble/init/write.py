@@ -33,15 +33,21 @@ def header(run: Path, test: Path | None, sample_submission: Path | None, output:
 
 
 def settings(
-    source: Path, run: Path, columns: Columns | None, samples: Samples, k: int, why_k: str, sides: np.ndarray
+    source: Path,
+    run: Path,
+    columns: Columns | tuple[str, ...],
+    samples: Samples,
+    k: int,
+    why_k: str,
+    sides: np.ndarray,
 ) -> str:
-    """The keys, each with its comment. k, why_k: folds and the reason, if any. sides: short sides in px, sorted."""
+    """The keys, each with its comment. columns: of a table, or the patterns of a folder's class folders. k, why_k:
+    folds and the reason, if any. sides: short sides in px, sorted."""
     image_size, why_size = choose_size(sides, len(samples))
     epochs, batch_size = choose_schedule(len(samples))
     tiny = np.median(sides) < TINY
-    kind = (
-        "a folder of class folders" if columns is None else "a table; the paths in it start from the table's own folder"
-    )
+    table = isinstance(columns, Columns)
+    kind = "a table; the paths in it start from the table's own folder" if table else "a folder of class folders"
     usual, tta = Train(), Tta()
     rows = [
         "",
@@ -57,7 +63,10 @@ def settings(
             "# Images this small can also be trained from scratch, where ImageNet's photographs are no help: set",
             "# image_size = 32 and epochs = 60, and pretrained = false and lr = 1e-3 in each convolutional backbone.",
         ]
-    if columns is not None:
+    if not isinstance(columns, Columns):
+        if columns:
+            rows.append(_row("classes", list(columns), "which folders in it are the classes"))
+    else:
         rows += [
             *([_row("images", str(columns.images), "the folder that paths start from")] if columns.images else []),
             _row("path", columns.path, "column of image files"),
@@ -74,7 +83,7 @@ def settings(
         "",
         "[folds]",
     ]
-    if columns is not None and columns.fold is not None:
+    if isinstance(columns, Columns) and columns.fold is not None:
         rows.append(_row("fold", columns.fold, f"column of your own folds ({k}), used as they are"))
     else:
         rows.append(

@@ -41,8 +41,10 @@ class Contents(TypedDict):
 
 
 def read_data(config: Config, say: Say) -> Samples:
-    """The labelled samples, corrected. Says how many were."""
+    """The labelled samples, corrected. Says how many were, and what was left out."""
     samples = read_labelled(config)
+    for note in samples.notes:
+        say(note)
     if samples.corrections is not None:
         changed, dropped = samples.corrections
         labels, rows = "label" if changed == 1 else "labels", "row" if dropped == 1 else "rows"

@@ -80,7 +80,7 @@ def tta_predict(
     file which can't be written.
     """
     name, blend = find_blend(run, blend_name, views)
-    ids, files = read_images(images)
+    ids, files = read_images(images, say)
     sample = read_sample(sample_submission) if sample_submission else None
     if sample is not None:
         rows = match(sample, ids)
