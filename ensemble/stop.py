@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from ensemble.shown import shown
+
 BOUNCE_SECONDS = 0.3  # what sends a signal to a process and then to its group (timeout does) means it once
 
 
@@ -65,7 +67,9 @@ def listening(command: str, note: Callable[[str], object]) -> Iterator[None]:
     def say(line: str) -> None:
         # Not print: the signal may have come in the middle of one. On a terminal it follows "^C", or a live bar.
         with suppress(OSError):
-            os.write(2, (("\r\033[2K" if sys.stderr.isatty() else "") + f"ens: {line}\n").encode(errors="replace"))
+            os.write(
+                2, (("\r\033[2K" if sys.stderr.isatty() else "") + f"ens: {shown(line)}\n").encode(errors="replace")
+            )
         note(line)
 
     def hear(number: int, frame: FrameType | None) -> None:

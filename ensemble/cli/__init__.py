@@ -1,13 +1,16 @@
 """The command `ens`: parse, call one function, print. Each command imports what it needs when it runs, so that
 `ens --help` answers at once and `ens blend` never waits for torch."""
 
+import io
 import sys
+import traceback
 
 import click
 
 from ensemble import __version__
 from ensemble.cli import blend, look, overview, predict, report, train
 from ensemble.cli.session import ending, print_document
+from ensemble.shown import shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,14 +59,15 @@ def main() -> None:
     try:
         ens(standalone_mode=False)
     except click.UsageError as error:  # no command has begun
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo(shown(text.getvalue(), lines=True), err=True, nl=False)
         if "--json" in sys.argv:
             document = {"command": error.ctx.info_name if error.ctx else None, "ens": __version__, "result": None}
             print_document({**document, "said": []}, error.format_message(), sys.stdout)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         known = ending(error)
-        if known is None:
-            raise
-        click.echo(f"ens: {known[0]}", err=True)
-        sys.exit(known[1])
+        line, status = known or (shown("".join(traceback.format_exception(error)).rstrip(), lines=True), 1)
+        click.echo(f"ens: {shown(line)}" if known else line, err=True)
+        sys.exit(status)

@@ -20,6 +20,7 @@ from ensemble import __version__, rundir
 from ensemble.blend.score import Gain, Score
 from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
+from ensemble.shown import shown
 from ensemble.tables.layout import gain_cell, score_cell
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.
@@ -54,7 +55,7 @@ def write_report(
 def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
     """The whole page as HTML; of equal facts equal text."""
     pages = environment()
-    shown = []
+    sections = []
     for done, (name, title) in enumerate(SECTIONS):
         show(f"the report's section {title!r}", done, len(SECTIONS))
         content: dict[str, Any] | None = import_module(f"ensemble.report.{name}").section(facts)
@@ -64,8 +65,9 @@ def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
             body = Markup('<p class="missing">{}</p>').format(content["missing"])
         else:
             body = Markup(pages.get_template(f"{name}.html").render(facts=facts, **content))
-        shown.append({"name": name, "title": title, "body": body})
-    return pages.get_template("page.html").render(facts=facts, sections=shown, version=__version__)
+        sections.append({"name": name, "title": title, "body": body})
+    text = pages.get_template("page.html").render(facts=facts, sections=sections, version=__version__)
+    return shown(text, lines=True)
 
 
 def environment() -> Environment:

@@ -5,7 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ensemble.audit.findings import Audit
-from ensemble.tables.layout import print_table, shown
+from ensemble.shown import shown
+from ensemble.tables.layout import print_line, print_table
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -13,7 +14,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def show_audit(found: Audit) -> None:
     """The findings, the worst first, each with a few examples and what to do."""
     if not found.findings:
-        print("nothing found")
+        print_line("nothing found")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, ratio in (("", None), ("found, for example", 3), ("what to do", 2)):

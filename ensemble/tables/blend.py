@@ -5,7 +5,17 @@ from rich.markup import escape
 from ensemble.blend import BlendResult
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.prune import Pruned
-from ensemble.tables.layout import ALL_HEADINGS, HEADINGS, STAR, gain_cell, new_table, print_table, score_cell, shown
+from ensemble.shown import shown
+from ensemble.tables.layout import (
+    ALL_HEADINGS,
+    HEADINGS,
+    STAR,
+    gain_cell,
+    new_table,
+    print_line,
+    print_table,
+    score_cell,
+)
 
 PAIRS = 10  # members: of more, a table of pairs does not fit
 
@@ -31,7 +41,7 @@ def show_blend(result: BlendResult) -> None:
         table.add_row(escape(shown(member)) + mark, *(score_cell(metric, scores[metric]) for metric in metrics), read)
     print_table(table)
     if result.optimistic:
-        print(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
+        print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
     title = f"what {result.name!r} gains, [95% interval of the paired difference]; positive is better"
     gains = new_table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):
@@ -39,16 +49,16 @@ def show_blend(result: BlendResult) -> None:
         gains.add_row(over, ALL_HEADINGS[gain.metric], gain_cell(gain), f"{gain.p_better:.3f}")
     print_table(gains)
     for note in result.notes:
-        print(note)
+        print_line(note)
     for member, own in result.view_weights.items():
         if len(set(own.values())) > 1:
-            print(f"views of {member}: " + ", ".join(f"{view} {weight:.3f}" for view, weight in own.items()))
+            print_line(f"views of {member}: " + ", ".join(f"{view} {weight:.3f}" for view, weight in own.items()))
     if result.unused:
-        print(f"no part in it, and no time at prediction: {', '.join(result.unused)}")
+        print_line(f"no part in it, and no time at prediction: {', '.join(result.unused)}")
     if result.pruned:
         _show_pruned(result)
     for member, why in result.left_out.items():
-        print(f"left out: {member} ({why})")
+        print_line(f"left out: {member} ({why})")
 
 
 def show_details(result: BlendResult) -> None:
@@ -101,15 +111,15 @@ def _show_pruned(result: BlendResult) -> None:
     own = result.pruned
     assert own is not None
     if own.passes[0] == own.passes[1] and len(own.members) == len(result.members):
-        print("--prune: nothing can be left out without loss")
+        print_line("--prune: nothing can be left out without loss")
         return
     unit, factor = ("nats of log loss", 1) if result.fitted.metric == "log_loss" else ("points", 100)
     passes = f"; {own.passes[1]} of {own.passes[0]} forward passes remain" if own.passes[0] else ""
-    print(
+    print_line(
         f"--prune: without loss (it costs {factor * own.cost:+.4f} ± {factor * own.error:.4f} {unit}) can be left out: "
         f"{', '.join(_left(own, result)) or 'nothing'}{passes}"
     )
-    print(
+    print_line(
         f"to keep the rest: --members {','.join(own.members)}"
         + (f" --views {','.join(own.views)}" if own.views else "")
     )

@@ -6,7 +6,8 @@ from rich.markup import escape
 
 from ensemble.blend import Comparison
 from ensemble.blend.compare import FEWEST, Block, Item, tells
-from ensemble.tables.layout import gain_cell, metric_headings, new_table, print_table, score_cell, shown
+from ensemble.shown import shown
+from ensemble.tables.layout import gain_cell, metric_headings, new_table, print_line, print_table, score_cell
 
 SIGNS = {"better": 1, "worse": -1}
 ACROSS = 3  # items beside the baseline in a table of classes: more do not fit
@@ -17,9 +18,9 @@ def show_comparison(result: Comparison) -> None:
     """Each block of a comparison: scores, what is gained over the baseline at what cost, the verdict, the classes."""
     units = f"{len(result.labels)} rows" + (f" in {len(set(result.units.tolist()))} groups" if result.grouped else "")
     for note in result.notes:
-        print(note)
+        print_line(note)
     for block in result.blocks:
-        print()
+        print_line()
         title = f"{block.title}, out of fold, {units}: score ± deviation over folds, [95% interval]"
         table = new_table(title, "", *metric_headings(), "at temperature")
         for item, own, tempered in zip(block.items, block.scores, block.tempered, strict=True):
@@ -29,11 +30,13 @@ def show_comparison(result: Comparison) -> None:
         print_table(table)
         _show_gained(block)
         for line in verdict(block):
-            print(line)
+            print_line(line)
         _show_classes(block, result)
-    print()
-    print("at temperature: log loss at the item's one best temperature, fitted on the other folds; gains are in that.")
-    print("Intervals are over the rows, with the networks as they are: another seed moves the scores as well.")
+    print_line()
+    print_line(
+        "at temperature: log loss at the item's one best temperature, fitted on the other folds; gains are in that."
+    )
+    print_line("Intervals are over the rows, with the networks as they are: another seed moves the scores as well.")
 
 
 def verdict(block: Block) -> list[str]:
@@ -96,7 +99,7 @@ def _show_classes(block: Block, result: Comparison) -> None:
         if kept:
             print_table(table)
     unit = "groups" if result.grouped else "rows"
-    print(
+    print_line(
         f"* interval without 0, and at least {FEWEST} {unit} that differ: {int(block.marked.sum())} of {compared} "
         f"comparisons; 5% of them, {0.05 * compared:.1f}, are expected by chance alone"
         + (f"; of {len(result.classes)} classes only those are shown" if len(kept) < sum(map(bool, rows)) else "")

@@ -1,23 +1,15 @@
 """How a table looks. Everything fits a terminal of 80 columns: an interval stands below its score, not beside."""
 
-from unicodedata import category
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ensemble.blend.score import Gain, Score
+from ensemble.shown import shown
 
 STAR = " *"
-UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogate, line and paragraph separators
 HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}
 ALL_HEADINGS = HEADINGS | {"balanced_accuracy": "balanced acc. %"}
-
-
-def shown(name: str) -> str:
-    """A name that others gave (a class, a member, an id, a file), on one line: control characters, line breaks and what
-    is no character (of a file name that is not UTF-8) as their escapes."""
-    return "".join(c.encode("unicode_escape").decode() if category(c) in UNPRINTABLE else c for c in name)
 
 
 def metric_headings() -> list[str]:
@@ -46,11 +38,19 @@ def gain_cell(gain: Gain) -> str:
     return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
+def print_line(text: str = "") -> None:
+    print(shown(text, lines=True))
+
+
 def print_table(table: Table) -> None:
+    """Cells may have several lines: a name with a line break in it is for `shown` to mend before."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
     title, table.title = table.title, None  # rich would wrap it at the table's width
     if title:
-        console.print(title, highlight=False, markup=False)
+        console.print(shown(str(title), lines=True), highlight=False, markup=False)
+    for column in table.columns:
+        column.header = shown(str(column.header), lines=True)
+        column._cells = [shown(cell, lines=True) if isinstance(cell, str) else cell for cell in column._cells]
     console.print(table)

@@ -4,7 +4,8 @@ from rich.markup import escape
 
 from ensemble.blend import MemberRow
 from ensemble.blend.compare import OPTIMISTIC
-from ensemble.tables.layout import HEADINGS, STAR, metric_headings, new_table, print_table, score_cell, shown
+from ensemble.shown import shown
+from ensemble.tables.layout import HEADINGS, STAR, metric_headings, new_table, print_line, print_table, score_cell
 
 
 def show_members(rows: list[MemberRow]) -> None:
@@ -17,7 +18,7 @@ def show_members(rows: list[MemberRow]) -> None:
         table.add_row(escape(shown(row.member)) + STAR * row.optimistic, f"{len(row.done)}/{row.folds}", *cells)
     print_table(table)
     if any(row.optimistic for row in rows):
-        print(f"{STAR.strip()} {OPTIMISTIC}")
+        print_line(f"{STAR.strip()} {OPTIMISTIC}")
 
 
 def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -> None:

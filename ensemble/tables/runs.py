@@ -10,7 +10,8 @@ from ensemble.blend.score import Score
 from ensemble.ledger import Entry, Trust
 from ensemble.progress import duration
 from ensemble.runs import RunList, RunRow
-from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_table, shown
+from ensemble.shown import shown
+from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_line, print_table
 
 NOT_COMPARABLE = "scores of different data are not comparable"
 SHOWN = ("accuracy", "macro_f1", "log_loss")  # of a submission
@@ -32,17 +33,17 @@ def show_runs(found: RunList) -> None:
                 table.add_row(*cells)
         print_table(table)
     if any(row.blend_optimistic or row.single_optimistic for row in found.rows):
-        print(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of blends of it")
+        print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of blends of it")
     if len({row.fingerprint for row in found.rows} - {""}) > 1:
-        print(NOT_COMPARABLE)
+        print_line(NOT_COMPARABLE)
     for row in found.rows:
         for note in row.notes:
-            print(f"{row.run}: {note}")
+            print_line(f"{row.run}: {note}")
     differing = {run: own for run, own in found.differs.items() if own}
     if differing:
-        print("what differs in their settings:")
+        print_line("what differs in their settings:")
     for run, own in differing.items():
-        print(f"{run}: " + ", ".join(f"{key}={value}" for key, value in own.items()))
+        print_line(f"{run}: " + ", ".join(f"{key}={value}" for key, value in own.items()))
 
 
 def _lines(row: RunRow) -> list[list[str]]:
@@ -86,7 +87,7 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...]) -> None:
         table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
     print_table(table)
     for line in (line for own in trust for line in own.lines):
-        print(line)
+        print_line(line)
 
 
 def _near(file: str) -> str:

@@ -4,7 +4,7 @@ from rich.markup import escape
 
 from ensemble.blend.score import Gain, Score
 from ensemble.blend.view_sets import ViewSearch
-from ensemble.tables.layout import ALL_HEADINGS, STAR, gain_cell, new_table, print_table, score_cell
+from ensemble.tables.layout import ALL_HEADINGS, STAR, gain_cell, new_table, print_line, print_table, score_cell
 
 
 def show_view_search(found: ViewSearch) -> None:
@@ -13,7 +13,7 @@ def show_view_search(found: ViewSearch) -> None:
     headings = [ALL_HEADINGS[metric] for metric in shown]
     units = f"{found.rows} rows" + (f" in {found.groups} groups" if found.groups else "")
     for note in found.notes:
-        print(note)
+        print_line(note)
     table = new_table(
         f"sets of views, out of fold, {units}, cross-fitted over {found.folds} folds:\n"
         f"score [95% interval], and below it what is gained over {found.base} alone",
@@ -40,10 +40,12 @@ def show_view_search(found: ViewSearch) -> None:
         last = size.views
     table.add_row("the whole search", *cells(found.honest, found.honest_gains))
     print_table(table)
-    print(f"{STAR.strip()} no other size beats it in both cost and log loss; below: folds that choose that same set")
+    print_line(
+        f"{STAR.strip()} no other size beats it in both cost and log loss; below: folds that choose that same set"
+    )
     tried = "all sets of each size were tried" if found.exhaustive else "sets were grown by the best next view"
-    print(f"{tried}; in the whole search each fold is scored by sets and a size that are chosen without it")
-    print()
+    print_line(f"{tried}; in the whole search each fold is scored by sets and a size that are chosen without it")
+    print_line()
     title = f"each view: what is gained over {found.base} alone by adding the view,\nand below by the view alone"
     table = new_table(title, "view", *headings, "adding it")
     for single in found.singles:
@@ -51,11 +53,11 @@ def show_view_search(found: ViewSearch) -> None:
         table.add_row(escape(single.view), *both, single.verdict.replace(" can", "\ncan"))
     print_table(table)
     helps, hurts = (sum(single.verdict == verdict for single in found.singles) for verdict in ("helps", "hurts"))
-    print(
+    print_line(
         f"told by {headings[found.metric != 'log_loss'].removesuffix(' %')} at 95%, of {len(found.singles)} added: "
         f"{helps} helps, {hurts} hurts; {0.05 * len(found.singles):.2g} by chance alone, if none did anything"
     )
-    print(_view_choice(found))
+    print_line(_view_choice(found))
 
 
 def _view_choice(found: ViewSearch) -> str:
