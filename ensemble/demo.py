@@ -65,10 +65,12 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     """
     data, run = folder / "digits", folder / "run"
     experiment = folder / "digits.toml"
-    if folder.exists() and not experiment.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    text = EXPERIMENT.format(run=toml_value(str(run)), train=toml_value(str(data / "train")))
+    is_demo = experiment.is_file() and experiment.read_bytes() == text.encode()
+    if folder.exists() and not is_demo and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already and is no demo; name another folder: ens demo DIR")
     # The experiment first: it marks the folder as a demo, which a demo that was stopped may go on with.
-    rundir.write_text(experiment, EXPERIMENT.format(run=toml_value(str(run)), train=toml_value(str(data / "train"))))
+    rundir.write_text(experiment, text)
     answers = write_digits(data)
     say(f"1. ens train-folds {experiment}")
     with progress() as show:

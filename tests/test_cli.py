@@ -518,7 +518,7 @@ def test_a_submission_is_entered_and_the_ledger_is_never_in_the_way(monkeypatch,
     assert status == 0 and "no submission is recorded; ens tta-predict records those that it writes" in out
     words = ["tta-predict", run, images, "-o"]
     status, _, err = ens(monkeypatch, capfd, *words, run / "submissions.csv")
-    assert status == 2 and "submissions.csv: is the ledger of submissions (ens submissions); name another file" in err
+    assert status == 2 and "submissions.csv: is a file of the run" in err
     (run / "submissions.csv").write_text("id,label\n")
     status, out, _ = ens(monkeypatch, capfd, *words, tmp_path / "s.csv")
     assert status == 0 and "warning: not entered in the ledger: " in out and (tmp_path / "s.csv").is_file()

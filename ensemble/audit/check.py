@@ -24,6 +24,7 @@ from ensemble.audit.submission import check_submission
 from ensemble.data.near import near_copies
 from ensemble.data.scan import Scan, scan
 from ensemble.data.ties import near_ties, scan_folder
+from ensemble.outputs import require_output
 from ensemble.progress import Show
 
 
@@ -47,9 +48,11 @@ def check(
     """
     given = read_given(data, sample_submission, classes)
     output = output or rundir.audit_json(given.run or Path())
-    rundir.require_writable(output)
+    inputs = [data, given.rows.source, test, sample_submission]
+    require_output(output, inputs, own=rundir.audit_json(given.run or Path()), begins="{")
     if fix is not None:
         require_new(fix)
+        require_output(fix, inputs)
     for text in given.said:
         say(text)
     rows, tested = given.rows, None if test is None else read_test(test)

@@ -4,6 +4,7 @@
 import io
 import sys
 import traceback
+from types import TracebackType
 
 import click
 
@@ -68,6 +69,13 @@ def main() -> None:
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         known = ending(error)
-        line, status = known or (shown("".join(traceback.format_exception(error)).rstrip(), lines=True), 1)
-        click.echo(f"ens: {shown(line)}" if known else line, err=True)
-        sys.exit(status)
+        if known is None:
+            sys.excepthook = _show_traceback
+            raise
+        click.echo(f"ens: {shown(known[0])}", err=True)
+        sys.exit(known[1])
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does, but the error may have names in it that others gave."""
+    click.echo(shown("".join(traceback.format_exception(kind, error, trace)), lines=True), err=True, nl=False)

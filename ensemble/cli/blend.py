@@ -7,9 +7,10 @@ import click
 
 from ensemble import rundir
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
-from ensemble.cli.overview import recorded, require_apart
+from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.errors import UserError
+from ensemble.outputs import require_output
 
 if TYPE_CHECKING:
     from ensemble.blend import BlendResult, ForeignFiles
@@ -99,7 +100,8 @@ def blend_command(
                     f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved"
                 )
         if output is not None:
-            require_apart(output, rundir.submissions_csv(output.parent))
+            read = [labels, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
+            require_output(output, [*read, rundir.submissions_csv(output.parent)])
         if sample_submission is not None and output is None:
             raise UserError("--sample-submission goes with --apply, which names the CSV to write")
         lacking = [own.name for own in foreign if own.test is None]

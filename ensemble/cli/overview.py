@@ -90,12 +90,6 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
         told.answer({"submissions": plain(found), "trust": plain(trust)})
 
 
-def require_apart(output: Path, ledger: Path) -> None:
-    """Raise UserError if a submission would be written over the ledger."""
-    if output.resolve() == ledger.resolve():
-        raise UserError(f"{output}: is the ledger of submissions (ens submissions); name another file")
-
-
 def recorded(
     ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], say: Callable[[str], None]
 ) -> None:

@@ -6,7 +6,7 @@ import click
 
 from ensemble import rundir
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
-from ensemble.cli.overview import recorded, require_apart
+from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 
 
@@ -54,7 +54,6 @@ def tta_predict(
         from ensemble.tta import run as tta
 
         book = rundir.submissions_csv(run)
-        require_apart(output, book)
         with progress() as show:
             made = tta.tta_predict(
                 run, images, output, show, blend_name, names(views), sample_submission, form, told.say, on_bad

@@ -14,6 +14,7 @@ from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.columns import Columns, find_columns
 from ensemble.init.look import Source, follow, held_out, look_at_submission, look_at_test, short_sides
 from ensemble.init.write import header, settings, shell
+from ensemble.outputs import require_output
 from ensemble.tta.submission import read_sample
 
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
@@ -36,6 +37,7 @@ def init(
     """
     if output.exists():
         raise UserError(f"{output}: exists already; choose another name with -o, or delete it")
+    require_output(output, [data, test, sample_submission])
     sample = None if sample_submission is None else read_sample(sample_submission)
     found = Source(data) if classes else follow(data, sample_submission, test)
     source, lines, classes = found.path, list(found.notes), classes or found.classes

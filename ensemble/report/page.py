@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ensemble import __version__, rundir
 from ensemble.blend.score import Gain, Score
+from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
 from ensemble.shown import shown
@@ -45,7 +46,7 @@ def write_report(
     """
     rundir.require_run(run)
     path = output or rundir.report_html(run)
-    rundir.require_writable(path)
+    require_output(path, inputs_of(run), own=rundir.report_html(run), begins="<!doctype html>")
     text = render(read_run(run, show), show)
     rundir.write_text(path, text)
     say(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")

@@ -34,6 +34,7 @@ from ensemble.data.delimiter import delimiter_of
 from ensemble.data.digests import digests
 from ensemble.data.folds import copies
 from ensemble.errors import UserError
+from ensemble.outputs import require_output
 from ensemble.progress import Show
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
@@ -135,6 +136,7 @@ def write_relabel(
     in the way.
     """
     path = output or Path("relabel.csv")
+    require_output(path)  # what is there is read first, and refused where it is no such table
     held = _held(path)
     delimiter = _delimiter(path)
     facts = read_run(run, show)

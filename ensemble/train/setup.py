@@ -81,6 +81,9 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
         rundir.write_text(rundir.config_toml(run), to_toml(config))  # as last used: a backbone may be new
         table = read_folds(run).set_index("id")
         return np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
+    old = rundir.folds_csv(run)
+    if old.is_file() and not rundir.provenance_json(run).is_file():
+        raise UserError(f"{old}: is there already, and no run wrote it: choose another directory (run = ...)")
     groups = exact_groups(samples, say)
     if samples.folds is not None:
         folds = samples.folds.astype(np.int8)

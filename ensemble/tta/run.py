@@ -15,6 +15,7 @@ from ensemble.data.table import nfc, read_images
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.logits import load_logits, write_logits
+from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, paced
 from ensemble.stop import safe_points
 from ensemble.tta import shards
@@ -90,7 +91,7 @@ def tta_predict(
     layout = lay_out(blend.classes, sample, form)  # a wrong form fails now
     check_sources(run, name)
     given = foreign_predictions(run, name, blend, ids)
-    rundir.require_writable(output)
+    require_output(output, [images, sample_submission, *inputs_of(run)])
     saved = rundir.predictions_file(run, images.stem if images.is_file() else images.resolve().name, name)
     keep_freed_memory()
     with shards.only_one(saved):

@@ -1,0 +1,75 @@
+"""Where a command may write: never over a file that a run owns, nor over one that it reads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ensemble import rundir
+from ensemble.config import load_config
+from ensemble.errors import UserError
+
+HEAD = 4096  # bytes of a file that is there: what ens writes for people is text
+
+
+def require_output(output: Path, inputs: Iterable[Path | None] = (), own: Path | None = None, begins: str = "") -> None:
+    """Raise UserError unless the command may write its result at `output`: to be asked before the work.
+
+    Links and relative paths are followed, and names count as equal in upper and lower case, as some file systems have
+    them. What the same command wrote may be written again. inputs: what it reads (of a table, its file; a folder's
+    images are no text and so are refused anyway). own: the file of a run that this command writes, report.html say.
+    begins: how all begin that the command writes.
+    """
+    real = output.resolve()
+    for path in inputs:
+        if path is not None and not path.is_dir() and _same(real, path):
+            raise UserError(f"{output}: is what the command reads, {path}; name another file to write")
+    run = next((folder for folder in real.parents if _is_run(folder)), None)
+    if run is not None and (own is None or not _same(real, own)) and _owns(run, real):
+        raise UserError(f"{output}: is a file of the run {run}, or would be; name a file outside of the run")
+    rundir.require_writable(output)
+    head = _head(real)
+    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is text too
+        raise UserError(f"{output}: is there already and holds no text, so ens did not write it; name another file")
+    if head and not head.lower().startswith(begins.encode()):
+        raise UserError(f"{output}: is there already and is nothing that this command writes; name another file")
+
+
+def inputs_of(run: Path) -> list[Path]:
+    """The files that the run's experiment names; none of a config that can't be read."""
+    try:
+        config = load_config(rundir.config_toml(run))
+    except UserError:
+        return []
+    named = [config.data.train, config.data.relabel, *(backbone.weights for backbone in config.backbone)]
+    return [Path(one) for one in named if one is not None]
+
+
+def _is_run(folder: Path) -> bool:
+    return rundir.folds_csv(folder).is_file() and rundir.classes_json(folder).is_file()
+
+
+def _owns(run: Path, path: Path) -> bool:
+    """True for the files that `rundir` names, there or not yet: those of a run's folders all are."""
+    first, *below = path.relative_to(run).parts
+    if below:
+        inside = run / first
+        folders = (rundir.blend_json(run, "x").parent.name, rundir.predictions_file(run, "x", "x").parent.name)
+        is_member = rundir.settings_json(run, first).is_file() or any(inside.glob("fold[0-9]*"))
+        return first.casefold() in folders or first.startswith(".") or is_member
+    names = (
+        rundir.config_toml, rundir.folds_csv, rundir.classes_json, rundir.provenance_json, rundir.contents_json,
+        rundir.view_search_json, rundir.audit_json, rundir.report_html, rundir.submissions_csv, rundir.ens_log,
+    )  # fmt: skip
+    return first.casefold() in [name(run).name for name in names] or first.startswith(".")
+
+
+def _same(real: Path, path: Path) -> bool:
+    if real.exists() and path.exists():
+        return real.samefile(path)  # hard links too
+    return str(real).casefold() == str(path.resolve()).casefold()
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(HEAD)
