@@ -1,8 +1,12 @@
-"""The two ways in which a command ends early; `cli.py` alone catches them."""
+"""The ways in which a command ends early; `cli.py` alone catches them all."""
 
 
 class UserError(Exception):
     """Something the user can mend: one line that names the file, key or value and what to do. Exit status 2."""
+
+
+class Damaged(UserError):
+    """A file whose bytes are not those that ens wrote, as `damage.damaged` says it."""
 
 
 class RunFailure(Exception):

@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
+from ensemble import sealed
+from ensemble.damage import damaged
 from ensemble.errors import UserError
-from ensemble.rundir import replacing
+from ensemble.tensors import Tensor, metadata_of, of_array, read_bytes, require_own, write_tensors
 
 
 @dataclass(frozen=True)
@@ -78,50 +81,55 @@ def write_logits(
     if the pieces are of another type or have more or fewer numbers, OSError that names the file.
     """
     encoded = [name.encode() for name in ids]
-    id_ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-    id_bytes = b"".join(encoded)
-    sizes = {"id_ends": id_ends.nbytes, "values": 4 * math.prod(shape), "id_bytes": len(id_bytes)}
-    kinds = {"id_ends": ("I64", [len(ids)]), "values": ("F32", list(shape)), "id_bytes": ("U8", [len(id_bytes)])}
     facts = {"views": list(views), "classes": list(classes), "meta": meta}
-    header: dict[str, object] = {"__metadata__": {key: json.dumps(value) for key, value in facts.items()}}
-    end = 0
-    for name, size in sizes.items():  # the longest numbers first, as safetensors has them: each begins at a multiple
-        kind, dimensions = kinds[name]
-        header[name] = {"dtype": kind, "shape": dimensions, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.write(id_ends.astype("<i8").tobytes())
-        left = sizes["values"]
-        for piece in pieces:
-            left -= piece.nbytes
-            if piece.dtype != np.float32 or left < 0:
-                raise ValueError(f"a piece is {piece.dtype} {piece.shape}, want float32, {shape} in all")
-            file.write(np.ascontiguousarray(piece, dtype="<f4").data)
-        if left:
-            raise ValueError(f"the pieces lack {left // 4} numbers of {shape}")
-        file.write(id_bytes)
+    tensors = {
+        "id_ends": of_array(np.cumsum([len(name) for name in encoded], dtype=np.int64)),
+        "values": Tensor("F32", shape, _float32(pieces, shape)),
+        "id_bytes": of_array(np.frombuffer(b"".join(encoded), dtype=np.uint8)),
+    }
+    write_tensors(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
+
+
+def _float32(pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[memoryview]:
+    left = 4 * math.prod(shape)
+    for piece in pieces:
+        left -= piece.nbytes
+        if piece.dtype != np.float32 or left < 0:
+            raise ValueError(f"a piece is {piece.dtype} {piece.shape}, want float32, {shape} in all")
+        yield np.ascontiguousarray(piece, dtype="<f4").reshape(-1).view(np.uint8).data
+    if left:
+        raise ValueError(f"the pieces lack {left // 4} numbers of {shape}")
 
 
 def load_logits(path: Path, mapped: bool = False) -> Logits:
-    """Read what `Logits.save` wrote. Raises UserError that names the file if it is missing, cut short or not logits.
+    """Read what `Logits.save` wrote. Raises UserError that names the file if it is missing, cut short or not logits,
+    Damaged if its bytes are not those that were written, or if it lies in a fold that it says is not its own.
 
-    mapped: leave the values in the file, to be read as they are used (read-only).
+    mapped: leave the values in the file, to be read as they are used (read-only); it is read through once, to compare
+    its checksum.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = {key: json.loads(value) for key, value in file.metadata().items()}
-            ends = file.get_tensor("id_ends")
-            text = file.get_tensor("id_bytes").tobytes()
-            values = _mapped(path, "values") if mapped else file.get_tensor("values")
+        if mapped:
+            sealed.require_sound_file(path)
+            checksum = sealed.file_checksum(path)
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in ("id_ends", "id_bytes")}
+            arrays["values"] = _mapped(path, "values")
+        else:
+            data = read_bytes(path)
+            checksum = sealed.checksum(data, path)
+            arrays, metadata = load(data), metadata_of(data)
+        header = {key: json.loads(metadata[key]) for key in ("views", "classes", "meta")}
+        ends, text, values = arrays["id_ends"], arrays["id_bytes"].tobytes(), arrays["values"]
         ids = np.array([text[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)], dtype=np.str_)
-        return Logits(ids, tuple(header["views"]), tuple(header["classes"]), values, header["meta"])
+        logits = Logits(ids, tuple(header["views"]), tuple(header["classes"]), values, header["meta"])
+        require_own(path, logits.meta, checksum)
+        return logits
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (SafetensorError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not a whole logits file ({error}); train its fold again") from None
+        raise damaged(path, f"not a whole logits file ({error})") from None
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:

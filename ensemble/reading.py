@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from annotated_types import Ge, Lt
 from typing_extensions import is_typeddict
 
+from ensemble import sealed
+from ensemble.damage import loss_of
 from ensemble.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,20 +30,35 @@ T = TypeVar("T")
 
 def read_text(path: Path) -> str:
     """UTF-8 text, with or without the mark that Windows writes. Raises UserError that names the file."""
+    return _decoded(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises UserError that names the file if it is missing."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file") from None
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})") from None
 
 
 def read_json(path: Path, kind: type[T] = Any, advice: str = "") -> T:  # type: ignore[assignment]
-    """The file's JSON as a `kind`. advice: what to do where it is none, the end of the line.
+    """The file's JSON as a `kind`, an object without its checksum. advice: what to do where it is none, the end of the
+    line (else what is lost with a file of this name, and how it is made again).
 
-    Raises UserError that names the file and the key.
+    Raises UserError that names the file and the key, Damaged if the file holds a checksum of other bytes.
     """
-    return parse_json(read_text(path), kind, str(path), advice)
+    data = read_bytes(path)
+    lost, again = loss_of(path)
+    advice = advice or (f"lost: {lost}; {again}" if lost else "")
+    sealed.require_sound(data, path)
+    return parse_json(sealed.without_checksum(_decoded(data, path)), kind, str(path), advice)
 
 
 def parse_json(text: str, kind: type[T], source: str, advice: str = "") -> T:

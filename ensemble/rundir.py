@@ -9,13 +9,15 @@
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       tta-search.json  audit.json  report.html  submissions.csv  ens.log
 
-Nothing here is a pickle. A file is written to a temporary name in its own folder, flushed to the disk, then
-renamed, so that a reader sees the old file or the new one, never half of one.
+Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.sealed`) or in
+another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
+submissions.csv, and what no number comes from, ens.log and the report, have none. A file is written to a temporary name
+in its own folder, flushed to the disk, then renamed, so that a reader sees the old file or the new one, never half of
+one.
 """
 
 import errno
 import glob
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ensemble import sealed
+from ensemble.damage import damaged
 from ensemble.errors import UserError
 from ensemble.reading import parse_json, read_text
 from ensemble.reading import read_json as read_json
@@ -157,6 +161,13 @@ def ens_log(run: Path) -> Path:
     return run / "ens.log"
 
 
+def of_fold(path: Path) -> dict[str, str]:
+    """The member and the fold whose directory a file lies in, for its metadata; nothing where that is no fold's."""
+    fold = path.parent.parent if path.parent.name == "state" else path.parent
+    number = re.fullmatch(r"fold(\d+)", fold.name)
+    return {"member": fold.parent.name, "fold": number[1]} if number else {}
+
+
 def require_run(run: Path) -> None:
     """Raise UserError unless `run` is a directory that `ens train-folds` has made."""
     if not folds_csv(run).is_file():
@@ -227,9 +238,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, readable by a person (indented, Unicode as it is)."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write JSON atomically, readable by a person (indented, Unicode as it is); an object with its checksum."""
+    write_text(path, sealed.json_text(value, indent))
 
 
 def read_done(fold: Path) -> Done:
@@ -266,16 +277,28 @@ def timm_of(run: Path, member: str) -> str:
 
 
 def read_log(fold: Path) -> list[Epoch]:
-    """The lines of log.jsonl. Raises UserError that names the file and the line."""
+    """The lines of log.jsonl. Raises UserError that names the file and the line, Damaged if it is not the log that the
+    marker of a finished fold vouches for."""
     path = log_file(fold)
-    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+    text = read_text(path)
+    vouched = digest_in_done(path)
+    if vouched is not None and sealed.digest(path) != vouched:
+        raise damaged(path)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [parse_json(line, Epoch, f"{path}, line {number}") for number, line in lines]
 
 
 def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
-    """Write `done.json`, last: it vouches for `files` by their sizes."""
-    sizes = {path.name: path.stat().st_size for path in files}
-    write_json(done_json(fold), {"files": sizes, **facts})
+    """Write `done.json`, last: it vouches for `files` by their sizes and digests."""
+    vouched = {path.name: {"bytes": path.stat().st_size, "xxh3": sealed.digest(path)} for path in files}
+    write_json(done_json(fold), {"files": vouched, **facts})
+
+
+def digest_in_done(path: Path) -> str | None:
+    """The digest that its fold's done marker has of a file; None where there is no marker, or one that has none."""
+    marker = done_json(path.parent)
+    entry = read_done(path.parent)["files"].get(path.name) if marker.is_file() else None
+    return entry["xxh3"] if isinstance(entry, dict) else None  # an older one has sizes alone
 
 
 def clear_temporaries_of(path: Path) -> None:
@@ -291,10 +314,12 @@ def clear_temporaries(fold: Path) -> None:
 
 
 def is_done(fold: Path) -> bool:
-    """True if `done.json` is there and every file that it names has the size that it names."""
+    """True if `done.json` is there and every file that it names has the size that it names. Raises Damaged if the
+    marker is damaged; whether the files are is found when they are read."""
     if not done_json(fold).is_file():
         return False
-    sizes = read_done(fold)["files"]
+    files = read_done(fold)["files"]
+    sizes = {name: own["bytes"] if isinstance(own, dict) else own for name, own in files.items()}
     return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())
 
 

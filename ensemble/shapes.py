@@ -10,10 +10,17 @@ from typing_extensions import TypedDict
 from ensemble.reading import Count, Finite
 
 
-class Done(TypedDict):
-    """done.json."""
+class Vouched(TypedDict):
+    """Of a file, in done.json."""
 
-    files: dict[str, Count]
+    bytes: Count
+    xxh3: str
+
+
+class Done(TypedDict):
+    """done.json. An older one has sizes alone."""
+
+    files: dict[str, Vouched | Count]
     seconds: NotRequired[Finite]
 
 

@@ -1,28 +1,55 @@
 """Weights to start from: a safetensors file, or another run's member, whose fold models the new folds take in turn."""
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from ensemble import rundir
+from ensemble import rundir, sealed
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
+from ensemble.tensors import Tensor, metadata_of, read_bytes, require_own, write_tensors
+
+_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
+_DTYPES |= {torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
+_DTYPES |= {torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+def write_state(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Write tensors as `ensemble.tensors.write_tensors` does; one at a time is copied to the CPU."""
+    return write_tensors(path, {name: _tensor(value) for name, value in state.items()}, metadata)
+
+
+def _tensor(value: torch.Tensor) -> Tensor:
+    def pieces() -> Iterator[memoryview]:
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+    return Tensor(_DTYPES[value.dtype], tuple(value.shape), pieces())
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors state dict. Raises UserError that names the file if it is missing or cut short."""
+    """A safetensors state dict. Raises UserError that names the file if it is missing or cut short, Damaged if it is
+    one of ens and its bytes are not those that were written, or if it lies in another fold than its own."""
+    return read_tensors(path)[0]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The same, and the metadata."""
     try:
-        return load_file(path)
+        data = read_bytes(path)
+        state, metadata = dict(sorted(load(data).items())), metadata_of(data)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
     except (SafetensorError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{path}: not a whole safetensors file ({reason})") from None
+    require_own(path, metadata, sealed.checksum(data, path))
+    return state, metadata
 
 
 def member_weights(path: Path, fold: int, name: str) -> Path:

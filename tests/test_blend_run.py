@@ -337,7 +337,7 @@ def test_half_written_blends(run):
     blend_run(run, "vote")
     first = rundir.blend_json(run, "vote").read_bytes()
     blend_run(run, "vote", name="vote", views=["hflip"])
-    second = rundir.blend_json(run, "vote").read_text(encoding="utf-8")
+    second = json.dumps(rundir.read_json(rundir.blend_json(run, "vote")))
     rundir.blend_json(run, "vote").write_bytes(first)
     with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):
         load_blend(run, "vote")

@@ -81,13 +81,15 @@ def test_missing_file(tmp_path):
 
 
 def test_file_cut_short_anywhere(tmp_path):
-    path = tmp_path / "oof.safetensors"
+    path = tmp_path / "swin" / "fold3" / "oof.safetensors"
     logits().save(path)
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])
         line = refusal(path)
-        assert line.startswith(f"{path}: not a whole logits file (") and line.endswith("); train its fold again")
+        again = f"ens train-folds {tmp_path}/config.toml trains that fold again"
+        assert line.startswith(f"{path}: ")
+        assert line.endswith(f"; lost: the out-of-fold logits of swin, fold 3; {again}")
 
 
 def test_other_safetensors_files_are_no_logits(tmp_path):
@@ -104,6 +106,6 @@ def test_file_with_a_repeated_id_or_too_few_rows(tmp_path):
     tensors = load_file(path)
     header = {"views": json.dumps(["identity", "hflip"]), "classes": json.dumps(list("wxyz")), "meta": "{}"}
     save_file({**tensors, "id_bytes": np.frombuffer(b"aba", dtype=np.uint8)}, path, header)
-    assert refusal(path) == f"{path}: not a whole logits file (id 'a' is there twice); train its fold again"
+    assert refusal(path).startswith(f"{path}: not a whole logits file (id 'a' is there twice); ")
     save_file({**tensors, "values": tensors["values"][:, :2].copy()}, path, header)
     assert "(values are float32 (2, 2, 4), want float32 ([K,] V, N, C) = (2, 3, 4))" in refusal(path)

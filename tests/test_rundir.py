@@ -131,8 +131,14 @@ def fold(tmp_path):
 
 def test_done_fold(fold):
     assert rundir.is_done(fold)
-    sizes = {"model.safetensors": 7, "oof.safetensors": 6}
-    assert rundir.read_json(fold / "done.json") == {"files": sizes, "seconds": 3}
+    found = rundir.read_json(fold / "done.json")
+    assert {name: own["bytes"] for name, own in found["files"].items()} == {
+        "model.safetensors": 7,
+        "oof.safetensors": 6,
+    }
+    assert found["seconds"] == 3
+    rundir.write_json(fold / "done.json", {"files": {"model.safetensors": 7, "oof.safetensors": 6}, "seconds": 3})
+    assert rundir.is_done(fold)  # as markers were before there were digests
 
 
 def test_fold_without_its_marker_is_not_done(fold):

@@ -1,6 +1,5 @@
 """The list of runs: what each reached, what differs, and that nothing in a folder breaks it."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -143,9 +142,9 @@ def test_in_order(copied, tmp_path, sort, order):
 def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
     for name, own in (("a", "x"), ("b", "y"), ("c", "x")):
         path = rundir.provenance_json(copied(name))
-        held = json.loads(path.read_text())
+        held = rundir.read_json(path)
         held["facts"]["data fingerprint"] = own * 64
-        path.write_text(json.dumps(held))
+        rundir.write_json(path, held)
     found = list_runs(tmp_path, "name")
     assert [row.run.name for row in found.rows] == ["a", "c", "b"] and found.groups == ((0, 1), (2,))
     out = printed(capsys, found)
@@ -160,6 +159,7 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
     oof = rundir.oof_file(rundir.fold_dir(retrained, "vit", 0))
     held = load_logits(oof)
     replace(held, values=held.values[:, ::-1]).save(oof)
+    rundir.mark_done(oof.parent, [oof])
     config = copied("config", ("\nepochs = 1", "\nepochs = oops"))
     old = copied("old")
     rundir.provenance_json(old).write_text("{}")
@@ -173,7 +173,9 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
     assert notes[unfinished][0] == f"not finished; go on with: ens train-folds {unfinished / 'config.toml'}"
     assert notes[retrained] == (f"blend 'mean' was fitted on another 'vit' than {retrained} holds now",)
     assert "config.toml: not valid TOML" in notes[config][0] and len(notes[config]) == 1
-    assert notes[old] == (f"{rundir.provenance_json(old)}: has no key 'facts'",)
+    assert (
+        notes[old][0].startswith(f"{rundir.provenance_json(old)}: has no key 'facts'; lost: ") and len(notes[old]) == 1
+    )
     assert notes[blends] == (f"{rundir.blend_json(blends, 'mean')}: not a blend of format 2",)
     assert notes[torn][0].startswith("not a run directory (it has no folds.csv)")
     rows = {row.run: row for row in list_runs(tmp_path).rows}

@@ -291,8 +291,7 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
         found.add(plan())
         restore(path, before)
     file = rundir.preprocess_json(run, "vit")
-    before = file.read_bytes()
-    stored = json.loads(before)
+    before, stored = file.read_bytes(), rundir.read_json(file)
     for key, value in (("std", [0.5, 0.5, 0.9]), ("crop", [20, 20]), ("interpolation", "nearest")):
         file.write_text(json.dumps(stored | {key: value}))
         found.add(plan([members[0], load_member(run, "vit", 2, 2, CPU)]))

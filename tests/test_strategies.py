@@ -18,6 +18,7 @@ from ensemble.logits import load_logits
 from ensemble.train.jobs import train_folds
 from ensemble.tta.member import load_member
 from ensemble.tta.predict import predict_stream
+from ensemble.weights import read_state, write_state
 
 EXPERIMENT = """
 run = "{run}"
@@ -281,9 +282,10 @@ def test_the_same_folds_leak_nothing_and_one_file_leaks(experiment, source, tmp_
 def test_a_source_that_was_trained_again_is_noticed(experiment, source, tmp_path):
     file = experiment("run", f'weights = "{source / "net"}"', timm="test_vit")
     train(file, *STILL)
-    changed_file = rundir.model_file(source / "net" / "fold2")
-    state = load_file(changed_file)
-    save_file({name: value + 1 for name, value in state.items()}, changed_file)
+    fold = source / "net" / "fold2"
+    state = read_state(rundir.model_file(fold))
+    write_state(rundir.model_file(fold), {name: value + 1 for name, value in state.items()}, {})
+    rundir.mark_done(fold, [rundir.model_file(fold), rundir.oof_file(fold)])
     with pytest.raises(UserError, match=r"holds it with start = \[\"[0-9a-f]+"):
         train(file, *STILL)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from ensemble import rundir
 from ensemble.blend import methods, views
@@ -18,6 +18,7 @@ from ensemble.blend.oof import GIVEN, fold_logits
 from ensemble.blend.params import check_params
 from ensemble.errors import RunFailure, UserError
 from ensemble.logits import Logits
+from ensemble.tensors import of_array, read_bytes, write_tensors
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ class Blend:
                 tests[member].save(rundir.foreign_file(run, name, member))
         arrays = {key: np.ascontiguousarray(v) for key, v in self.params.items() if isinstance(v, np.ndarray)}
         plain = {key: v for key, v in self.params.items() if not isinstance(v, np.ndarray)}
-        content = save(arrays)
-        with rundir.replacing(rundir.blend_file(run, name)) as temporary:
-            temporary.write_bytes(content)
+        path = rundir.blend_file(run, name)
+        write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"blend": name})
         description = {
             "format": FORMAT,
             "method": self.method,
@@ -92,7 +92,7 @@ class Blend:
             "classes": list(self.classes),
             "params": plain,
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "fitted_on": oof_digests(run, _own(self.members, self.views)),
             "scores": scores or {},
         }
@@ -157,7 +157,7 @@ def load_blend(run: Path, name: str) -> Blend:
     again = f"fit it again with: ens blend {run}"
     found = read_described(run, name)
     try:
-        content = tensors.read_bytes()
+        content = read_bytes(tensors)
     except FileNotFoundError:
         raise UserError(f"{tensors}: no such file; {again}") from None
     try:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ensemble import rundir
 from ensemble.backbones import classifier, moving_average, parameter_groups, train_mode
@@ -30,6 +29,7 @@ from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import load_state, save_state
 from ensemble.tta.forward import Forward, Inference, Speeds, choose_inference, lowered, prepared, save_inference
 from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
+from ensemble.weights import write_state
 
 # Averaging the weights takes 1 to 3 % of a step of mobilenetv3_small_100 at 128 px; every fourth step is as good.
 EMA_STEPS = 4
@@ -318,13 +318,12 @@ def finish_fold(
 ) -> None:
     """Write a fold's weights, how they are computed in evaluation, its logits float32 (V, len(ids), C) and, last, its
     done marker. Its log is there."""
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     rundir.done_json(directory).unlink(missing_ok=True)  # of the network that was here before
     rundir.added_file(directory).unlink(missing_ok=True)
-    with rundir.replacing(rundir.model_file(directory)) as temporary:
-        save_file(weights, temporary)
+    source = {"member": member, "fold": str(fold)}
+    write_state(rundir.model_file(directory), model.state_dict(), source)
     save_inference(rundir.inference_json(directory), how)
-    Logits(ids, views, classes, values, {"member": member, "fold": str(fold)}).save(rundir.oof_file(directory))
+    Logits(ids, views, classes, values, source).save(rundir.oof_file(directory))
     # inference.json is not vouched for: it may be deleted, and float32 is used then
     files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
     rundir.mark_done(directory, files, seconds=round(seconds, 1))

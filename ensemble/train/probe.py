@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ensemble import backbones, rundir
 from ensemble.config import Train
+from ensemble.damage import damaged
 from ensemble.data.pixels import Preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.progress import Show
@@ -19,6 +18,7 @@ from ensemble.train.fit import Labelled, finish_fold, scores
 from ensemble.train.heads import Heads, fit_heads
 from ensemble.tta.forward import Forward, Inference, prepared
 from ensemble.tta.predict import Group, batch_rows, forward_views
+from ensemble.weights import read_tensors, write_state
 
 CHUNK = 32  # batches whose pixels are in memory at once
 
@@ -78,16 +78,17 @@ def probe_member(
         f"L2 strengths chosen: {strengths}")  # fmt: skip
     if settings.strategy == "probe":
         _write_folds(run, member, model, heads, features, data, views, batch_size, device, seconds)
-    with rundir.replacing(rundir.probe_file(run, member)) as temporary:
-        tensors = {"weights": heads.weights.cpu(), "biases": heads.biases.cpu()}
-        save_file(tensors, temporary, {"strengths": json.dumps(heads.strengths)})
+    tensors = {"weights": heads.weights, "biases": heads.biases}
+    facts = {"member": member, "strengths": json.dumps(heads.strengths)}
+    write_state(rundir.probe_file(run, member), tensors, facts)
 
 
 def load_heads(path: Path) -> Heads:
-    """Read what `probe_member` wrote."""
-    with safe_open(path, framework="pt") as file:
-        strengths = tuple(json.loads(file.metadata()["strengths"]))
-        return Heads(file.get_tensor("weights"), file.get_tensor("biases"), strengths)
+    """Read what `probe_member` wrote. Raises Damaged if it is not that, or another member's."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("member", path.parent.name) != path.parent.name:
+        raise damaged(path, f"holds the probes of {metadata['member']}: files were exchanged")
+    return Heads(tensors["weights"], tensors["biases"], tuple(json.loads(metadata["strengths"])))
 
 
 @torch.inference_mode()

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ensemble import rundir
+from ensemble.weights import read_tensors, write_state
 
 Log = list[dict[str, Any]]  # a line for each epoch
 
@@ -21,17 +20,14 @@ def save_state(
     best: dict[str, torch.Tensor],
     log: Log,
 ) -> None:
-    """Write it all atomically. average: a ModelEmaV3 or None. best: the weights of the best epoch, or none."""
+    """Write it all atomically, with a checksum. average: a ModelEmaV3 or None. best: the best epoch's weights."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    with rundir.replacing(path) as temporary:
-        save_file(
-            {name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, {"log": json.dumps(log)}
-        )
+    write_state(path, tensors, {**rundir.of_fold(path), "log": json.dumps(log)})
 
 
 def load_state(
@@ -41,9 +37,8 @@ def load_state(
     far, both empty where there is no file."""
     if not path.is_file():
         return {}, []
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        log: Log = json.loads(file.metadata()["log"])
+    tensors, metadata = read_tensors(path)
+    log: Log = json.loads(metadata["log"])
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -21,14 +21,15 @@ import PIL
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load
 
-from ensemble import __version__, rundir
+from ensemble import __version__, rundir, sealed
 from ensemble.data.shards import key
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
+from ensemble.tensors import of_array, read_bytes, write_tensors
 from ensemble.tta.member import Member
 
-FORMAT = 1  # of the files, and of what is in them: raise it when either changes
+FORMAT = 2  # of the files, and of what is in them: raise it when either changes
 
 
 @dataclass(frozen=True)
@@ -127,29 +128,27 @@ def keep_only(predictions: Path, shards: Sequence[Shard]) -> int:
 def write(shard: Shard, probabilities: np.ndarray, unreadable: dict[int, str]) -> None:
     """Write a shard's probabilities, float32 (n, C), atomically. unreadable: the reason for each row of them that is
     NaN. Raises OSError that names the file."""
-    with rundir.replacing(shard.path) as temporary:
-        save_file({"probabilities": probabilities}, temporary, {"unreadable": json.dumps(unreadable)})
+    write_tensors(shard.path, {"probabilities": of_array(probabilities)}, {"unreadable": json.dumps(unreadable)})
 
 
 def unreadable_rows(shard: Shard, classes: int) -> dict[int, str] | None:
-    """Row (of all) -> reason for a shard that is done, without reading its numbers; None if it is not, or not whole."""
+    """Row (of all) -> reason for a shard that is done; None if it is not, or not as it was written."""
     try:
+        sealed.require_sound_file(shard.path)
         with safe_open(shard.path, framework="numpy") as file:
             if file.get_slice("probabilities").get_shape() != [len(shard), classes]:
                 return None
             reasons = json.loads(file.metadata()["unreadable"])
         return {shard.start + int(row): str(reason) for row, reason in reasons.items()}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, Damaged, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
 def read(shard: Shard) -> np.ndarray:
     """The probabilities of a shard that is done, float32 (n, C). Raises UserError if it was damaged since."""
     try:
-        with safe_open(shard.path, framework="numpy") as file:
-            found: np.ndarray = file.get_tensor("probabilities")
-            return found
-    except (OSError, SafetensorError) as error:
+        return np.asarray(load(read_bytes(shard.path))["probabilities"])
+    except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None
 
 
