@@ -17,6 +17,8 @@ from PIL import Image
 
 from ensemble.errors import UserError
 
+Image.MAX_IMAGE_PIXELS = None  # headers alone are read here; where pixels are, it is `too_many_pixels` that is asked
+
 # fmt: off
 IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".png", ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit",

@@ -24,6 +24,7 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
+from ensemble.limits import too_many_pixels
 
 INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
@@ -31,6 +32,7 @@ INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+Image.MAX_IMAGE_PIXELS = None  # `too_many_pixels` in its place: Pillow's warning names no file, and stops nothing
 MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut rather than stored
 
 
@@ -230,6 +232,8 @@ def middle_square(image: np.ndarray) -> np.ndarray:
 def _opened(path: Path, source: bytes | BinaryIO, how: Decoding) -> Iterator[Image.Image]:
     """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
     with _naming(path), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        if large := too_many_pixels(file.size):
+            raise UserError(f"{path}: {large}")
         if how.crop is None and how.size is not None:
             # JPEG's own scaling by 2, 4 or 8 while it decodes, kept at twice the size wanted: 2.7x faster on
             # 1,024 px photos, nothing to tell on those of 256 px.

@@ -24,6 +24,7 @@ from ensemble import rundir
 from ensemble.data.digests import digests
 from ensemble.data.pixels import rgb, what_is_wrong
 from ensemble.data.upright import orientation, turned
+from ensemble.limits import too_many_pixels
 from ensemble.progress import Show
 
 FORMAT = 1  # of the files and of what is measured: raise it when either changes
@@ -212,6 +213,10 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not data:
             raise ValueError("empty file")
         with Image.open(io.BytesIO(data)) as file:
+            record["width"], record["height"] = file.size
+            if large := too_many_pixels(file.size):
+                record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change
+                return record, thumbnail
             record["format"], record["mode"] = (file.format or "").encode(), file.mode.encode()
             record["width"], record["height"] = file.size
             # the pictures within a phone's MPO are the same photo

@@ -22,6 +22,7 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import read, rgb
 from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
+from ensemble.limits import too_many_pixels
 
 SIDE = 176  # px of the longer side
 QUALITY = 80
@@ -77,6 +78,8 @@ def _thumbnail(file: Path | None, side: int) -> Thumbnail:
     try:
         data = read(file)
         with Image.open(io.BytesIO(data)) as image:
+            if large := too_many_pixels(image.size):
+                raise UserError(f"{file}: {large}")
             image.draft(None, (2 * side, 2 * side))
             image.load()
             return _encoded(turned(rgb(image), orientation(image)), side)
