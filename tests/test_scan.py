@@ -110,7 +110,7 @@ def png_chunk(name, data):
 def test_an_image_that_would_fill_the_memory_is_not_decoded(tmp_path, memory):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IEND", b""))
-    assert scan([tmp_path / "bomb.png"], memory, silent).errors[0].startswith("Image size (10000000000 pixels) exceeds")
+    assert scan([tmp_path / "bomb.png"], memory, silent).errors[0].startswith("100,000 x 100,000 pixels, more")
 
 
 def test_the_content_says_the_format_and_not_the_ending(look_at):
