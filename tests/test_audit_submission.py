@@ -82,15 +82,18 @@ def test_a_folder_has_no_order(tmp_path, paint):
 
 
 def test_answers_that_are_no_class(tmp_path):
-    kinds = found(tmp_path, [f"{number}.jpg,{'cat' if number else 'Dog'}" for number in range(6)])
-    assert kinds["sample-answer"].rows == ("Dog",)
+    kinds = found(tmp_path, [f"{number}.jpg,{'cat' if number else 'wolf'}" for number in range(6)])
+    assert kinds["sample-answer"].rows == ("wolf",)
+    assert found(tmp_path, [f"{number}.jpg,{'cat' if number else 'Dog'}" for number in range(6)]) == {}
     assert found(tmp_path, [f"{number}.jpg,0" for number in range(6)]) == {}
 
 
 def test_columns_that_are_not_the_classes(tmp_path):
     rows = [f"{number}.jpg,0.5,0.5" for number in range(6)]
     assert found(tmp_path, rows, header="id,cat,dog") == {}
-    assert found(tmp_path, rows, header="id,cat,Dog")["sample-columns"].rows == ("Dog", "dog")
+    assert found(tmp_path, rows, header="id,cat,Dog") == {}
+    form = found(tmp_path, rows, header="id,cat,cow")["sample-form"]
+    assert form.rows == ("cat", "cow") and "(without a column: dog; 'cow' is no class); ens writes" in form.advice
 
 
 def test_without_test_images_only_repeats_are_told(tmp_path):

@@ -472,12 +472,14 @@ def test_a_test_file_that_lacks_rows_of_the_sample_is_found_before_the_fit(tmp_p
     oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
     test = table(tmp_path / "test.csv", ["x", "y"], logits(LABELS[:2]))
     sample = tmp_path / "sample.csv"
-    sample.write_text("id,label\nx.png,cat\ny,cat\n", encoding="utf-8")
+    sample.write_text("id,label\nz.png,cat\ny,cat\n", encoding="utf-8")
     output = tmp_path / "out.csv"
     call = ["blend", "--labels", str(tmp_path / "labels.csv"), "--add", f"xgb={oof},{test}", "--apply", str(output)]
     done = CliRunner().invoke(ens, [*call, "--sample-submission", str(sample)])
     assert isinstance(done.exception, UserError)
-    assert str(done.exception) == f"{test}: xgb: no row for id 'x.png' (1 of 2 are missing)"
+    assert str(done.exception) == (
+        f"{sample}: id 'z.png' is not there (1 of 2 ids have no image of their own; the images are named like 'x')"
+    )
     assert not output.exists()
 
 

@@ -295,10 +295,16 @@ def test_a_name_with_a_line_break_stays_in_its_comment(tmp_path: Path) -> None:
         (["0.png", "1.png", "2.png"], "'id' holds each image's file name: 3 of 3"),
         (
             ["0", "1"],
-            "'id' holds each image's file name without ending: 2 of 2 are test images\n1 test images are not asked for",
+            "'id' holds each image's file name without ending: 2 of 2 are test images\n",
         ),
-        (["0", "1", "7"], "2 of 3 are test images\nwarning: 1 are not, the first is '7'"),
-        (["p", "q"], "warning: nothing in its 'id' is a test image: it has 'p', the images are 'x/0.png'"),
+        (
+            ["0", "1", "7"],
+            "id '7' is not there (1 of 3 ids have no image of their own; the images are named like 'x/0.",
+        ),
+        (["0", "1"], "\n1 test images are not asked for in it\n"),
+        (["0", "1", "7"], "\n2 of 3 in its 'id' are test images"),
+        (["p", "q"], "nothing in its 'id' is a test image: it has 'p', the images are 'x/0.png'"),
+        (["test/x/0.JPG", "x/01.JPG "], "'id' holds each image's name, written otherwise: 2 of 2 are test images"),
     ],
 )
 def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
@@ -306,7 +312,8 @@ def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
     sample = tmp_path / "sample.csv"
     pd.DataFrame({"id": ids, "label": "a"}).to_csv(sample, index=False)
     _, _, said = written(data, tmp_path / "e.toml", test=test, sample_submission=sample)
-    assert expected in said and "'label' holds class names" in said
+    assert expected in said
+    assert ("will write class names as in the training labels: a, b" in said) == ("no image" not in said)
     command = f"tta-predict runs/{tmp_path.name} {test} --sample-submission {sample} -o submission.csv"
     assert command in (tmp_path / "e.toml").read_text(encoding="utf-8")
 
@@ -314,11 +321,10 @@ def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ({"y": ["0", "2"]}, "'y' holds class numbers: 0 = a, 1 = b, 2 = c"),
-        ({"y": ["0", "0"]}, "class numbers (as far as '0' in every row tells)"),
-        ({"y": ["?", "a"]}, "warning: its 'y' holds '?', which is no class"),
-        ({"c": [0, 0], "a": [0, 0], "b": [0, 0]}, "a column for each class: probabilities"),
-        ({"p": [0, 0], "q": [0, 0]}, "warning: its 2 answer columns are not the 3 classes"),
+        ({"y": ["0", "2"]}, "will write class numbers: 0 = a, 1 = b, 2 = c"),
+        ({"y": ["?", "a"]}, "sample.csv: 'y' holds '?', which is no class"),
+        ({"c": [0, 0], "a": [0, 0], "b": [0, 0]}, "will write one probability a class"),
+        ({"p": [0, 0], "q": [0, 0]}, "sample.csv: its 2 answer columns are not the 3 classes: p, q; ens writes"),
     ],
 )
 def test_submission_answers(tmp_path: Path, answers: dict[str, list[str]], expected: str) -> None:
@@ -377,4 +383,4 @@ def test_art_paintings(tmp_path: Path) -> None:
         sample_submission=PAINTINGS / "sample_submission.csv",
     )
     assert len(samples) == 1698 and config.data.image_size == 224 and config.run == Path("runs/art-painting")
-    assert "'id' holds each image's file name: 350 of 350" in said and "'label' holds class names" in said
+    assert "'id' holds each image's file name: 350 of 350" in said and "will write class names as in the" in said

@@ -361,7 +361,7 @@ def test_skipped_images_have_empty_cells_and_shift_nothing(run, images, tmp_path
     assert said[2].startswith("  00.png: not a readable image (cannot identify image file ")
     assert said[3] == "  08.png: not a readable image (empty file)"
     assert len(said) == 13 and said[11].startswith("  27.png: ") and said[12] == "  and 2 more"
-    assert made.said.endswith(", 12 of them empty") and made.unreadable == 12
+    assert made.said.endswith("; 12 images have empty cells") and made.unreadable == 12
     before, after = ((tmp_path / name).read_text().splitlines() for name in ("good.csv", "s.csv"))
     commas = "," * before[0].count(",")
     for index, (one, two) in enumerate(zip(before[1:], after[1:], strict=True)):

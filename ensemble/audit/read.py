@@ -31,6 +31,7 @@ from ensemble.init.columns import ID_NAMES, find_columns
 from ensemble.init.look import Source
 from ensemble.init.look import follow as follow_data
 from ensemble.rundir import folds_csv
+from ensemble.tta.sample import read_sample
 
 UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
 K = 5  # folds.k where no experiment file says another
@@ -100,7 +101,7 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
         said += more
     else:
         table = read_table(source)
-        sample = read_table(sample_submission) if sample_submission is not None else None
+        sample = read_sample(sample_submission).table() if sample_submission is not None else None
         found = find_columns(source, table, sample)
         columns = {"path": found.path, "label": found.label, "group": found.group, "fold": found.fold}
         columns["id"] = found.id or _id_with_repeats(table, [found.path, found.label, found.fold])

@@ -7,77 +7,88 @@ import numpy as np
 
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.read import Rows
-from ensemble.data.table import nfc, read_table
+from ensemble.data.classes import reader
+from ensemble.data.names import match_names
 from ensemble.errors import UserError
-from ensemble.tta.submission import id_forms
+from ensemble.tta.sample import Asked, SampleSubmission, find_ids, match, read_sample
+from ensemble.tta.submission import lay_out
+
+SIDE = "submission"
 
 
 def check_submission(path: Path, test: Rows | None, classes: list[str]) -> list[Finding]:
     """Raises UserError if the sample is unreadable."""
-    table = read_table(path)
-    if table.shape[1] < 2:
-        raise UserError(f"{path}: has one column, {table.columns[0]!r}; a submission needs an id and a label column")
-    ids = [nfc(str(text)) for text in table.iloc[:, 0]]
-    side = "submission"
-    counts = Counter(ids)
+    sample, found, asked = read_sample(path), list[Finding](), None
+    try:
+        asked = match(sample, None if test is None else test.ids.tolist(), classes)
+        images = asked.images
+    except UserError:
+        found, images = _ids(sample, test)
+    if test is not None:
+        there = np.setdiff1d(np.arange(len(test.ids)), images)
+        if len(images):  # else nothing fits, and that is said already
+            found += finding(
+                "image-not-asked", "warning", test.ids[there].tolist(),
+                ("test image that the sample does not ask for", "test images that the sample does not ask for"),
+                "they get no line in the submission; see that the test set is the sample's", SIDE,
+            )  # fmt: skip
+        if test.table is not None and asked is not None:  # a folder has no order
+            moved = np.flatnonzero(images != np.sort(images))
+            found += finding(
+                "sample-order", "note", [asked.ids[row] for row in moved],
+                ("id of the sample at another place than its image",
+                 "ids of the sample at other places than their images"),
+                "none needed: ens joins by id; a program that goes by position would answer for other images", SIDE,
+            )  # fmt: skip
+    return found + _answers(sample, asked, tuple(classes))
+
+
+def _ids(sample: SampleSubmission, test: Rows | None) -> tuple[list[Finding], np.ndarray]:
+    """What is wrong with the ids, and the rows of the test images that some of them name."""
+    column = sample.id_column if test is None else find_ids(sample, test.ids.tolist())
+    counts = Counter(sample.columns[column].tolist())
     found = finding(
         "repeated-sample-id", "error", [id for id, count in counts.items() if count > 1],
-        ("id that the sample has twice", "ids that the sample has twice"), "fetch the sample again", side,
+        ("id that the sample has twice", "ids that the sample has twice"), "fetch the sample again", SIDE,
     )  # fmt: skip
     if test is None:
-        return found
-    forms = id_forms(test.ids.tolist())
-    asked = set(ids)
-    once = {form: {name for name, count in Counter(names).items() if count == 1} for form, names in forms.items()}
-    form = max(forms, key=lambda form: len(asked & once[form]))  # the first of equals
-    names = forms[form]
-    there = set(names)
-    lost = [id for id in counts if id not in there]
-    double = [id for id in counts if id in there and id not in once[form]]
-    unasked = [test.ids[row] for row, name in enumerate(names) if name not in asked]
+        return found, np.empty(0, dtype=np.int64)
+    ids = list(counts)
+    matched = match_names(ids, test.ids.tolist())
+    double = [row for row in matched.several if len(matched.several[row]) > 1]
+    lost = [row for row in np.flatnonzero(matched.rows < 0).tolist() if row not in double]
     found += finding(
-        "sample-id-without-image", "error", lost,
+        "sample-id-without-image", "error", [ids[row] for row in lost],
         ("id of the sample without a test image", "ids of the sample without test images"),
-        f"give the folder or table that it names as --test; images are named like {str(test.ids[0])!r}", side,
+        f"give the folder or table that it names as --test; images are named like {str(test.ids[0])!r}", SIDE,
     )  # fmt: skip
     found += finding(
-        "sample-id-of-two", "error", double,
+        "sample-id-of-two", "error", [ids[row] for row in double],
         ("id of the sample that two test images have", "ids of the sample that two test images have"),
-        "two folders hold files of one name: give the one that is meant as --test", side,
+        "two folders hold files of one name: give the one that is meant as --test", SIDE,
     )  # fmt: skip
-    if len(lost) < len(counts):  # else nothing fits, and that is said already
-        found += finding(
-            "image-not-asked", "warning", unasked,
-            ("test image that the sample does not ask for", "test images that the sample does not ask for"),
-            "they get no line in the submission; see that the test set is the sample's", side,
-        )  # fmt: skip
-    if test.table is not None and not lost and not double:  # a folder has no order
-        place = {name: row for row, name in enumerate(names)}
-        order = np.array([place[id] for id in counts])
-        moved = np.flatnonzero(order != np.sort(order))
-        found += finding(
-            "sample-order", "note", [list(counts)[row] for row in moved],
-            ("id of the sample at another place than its image", "ids of the sample at other places than their images"),
-            "none needed: ens joins by id; a program that goes by position would answer for other images", side,
-        )  # fmt: skip
-    found += _answers(table.columns[1:].tolist(), table.iloc[:, 1].tolist(), classes, side)
-    return found
+    named = [place for own in matched.several.values() for place in own]
+    return found, np.unique([*matched.rows[matched.rows >= 0], *named]).astype(np.int64)
 
 
-def _answers(columns: list[str], cells: list[str], classes: list[str], side: str) -> list[Finding]:
-    """Names in the sample that are no class, where it is written in names."""
-    if len(columns) > 1:
-        odd = sorted({nfc(name) for name in columns} ^ set(classes))
+def _answers(sample: SampleSubmission, asked: Asked | None, classes: tuple[str, ...]) -> list[Finding]:
+    """Answers in the sample that are no classes, or that ens would not know how to write."""
+    if asked is None:
+        asked = Asked(sample, [], np.empty(0, dtype=np.int64), (sample.id_column,))
+    try:
+        layout = lay_out(classes, asked)
+    except UserError as error:
         return finding(
-            "sample-columns", "warning", odd,
-            ("class or column without its like", "classes or columns without their like"),
-            "a sample of probabilities needs one column a class, named alike", side,
+            "sample-form", "warning", sample.table().columns[1:].tolist(),
+            ("column of the sample that is not understood", "columns of the sample that are not understood"),
+            str(error).removeprefix(f"{sample.path}: "), SIDE,
         )  # fmt: skip
-    values = sorted({nfc(cell.strip()) for cell in cells} - {""})
-    known = [value for value in values if value in classes]
-    odd = [value for value in values if value not in classes]
+    known = reader(classes)
+    places = [place for place, column in enumerate(layout.columns) if column.holds == "answer"]
+    texts = [text for place in places for text in sample.texts(place)] if layout.form == "label" else []
+    odd = [text for text in texts if known(text) is None]
     return finding(
-        "sample-answer", "warning", odd if known else [],
+        "sample-answer", "warning", odd if len(odd) < len(texts) and layout.answer.count == 1 else [],
         ("answer in the sample that is no class", "answers in the sample that are no classes"),
-        "see that both are spelt alike", side,
+        "see that both are spelt alike", SIDE,
     )  # fmt: skip

@@ -141,12 +141,13 @@ def blend_files(
     priors: str | None = None,
     prune: bool = False,
     say: Callable[[str], None] = print,
-    ids: Sequence[str] | None = None,
+    wanted: Callable[[Sequence[str], tuple[str, ...]], Sequence[str]] | None = None,
     show: Show = lambda text, done, total: None,
 ) -> BlendResult:
     """As `blend_run`, of foreign members alone, with no run directory and nothing saved.
 
-    labels: see `read_labels`. ids: those that all test predictions must have, if some will be asked for.
+    labels: see `read_labels`. wanted: called before the fit with the ids of the first member's test predictions and the
+    classes; it gives the ids that all test predictions must have.
     """
     methods.require_method(method)
     require_target(metric)
@@ -155,7 +156,8 @@ def blend_files(
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
     tests = read_tests(foreign, oof.rows.classes, say)
-    if ids is not None:
+    if wanted is not None and tests:
+        ids = wanted([str(name) for name in next(iter(tests.values())).ids], oof.rows.classes)
         for member, test in tests.items():
             _test_rows(member, test, ids)
     return replace(fit_oof(oof, method, metric, shares, prune, show), tests=tests)

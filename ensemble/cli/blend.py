@@ -1,5 +1,6 @@
 """`ens blend`, `ens compare`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ensemble.outputs import require_output
 
 if TYPE_CHECKING:
     from ensemble.blend import BlendResult, ForeignFiles
+    from ensemble.tta.submission import Layout
 
 
 OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losses", "Block.folds"}
@@ -48,6 +50,11 @@ OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losse
 @click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
 @click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
+@click.option(
+    "--form",
+    type=click.Choice(["label", "index", "probability"]),
+    help="With --apply: class names, their numbers or probabilities. [default: as in the sample]",
+)
 @JSON
 def blend_command(
     run: Path | None,
@@ -62,6 +69,7 @@ def blend_command(
     labels: Path | None,
     output: Path | None,
     sample_submission: Path | None,
+    form: str | None,
     as_json: bool,
 ) -> None:
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
@@ -79,7 +87,7 @@ def blend_command(
         if (run is None) == (labels is None):
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
         if run is not None:
-            for option, given in (("--apply", output), ("--sample-submission", sample_submission)):
+            for option, given in (("--apply", output), ("--sample-submission", sample_submission), ("--form", form)):
                 if given is not None:
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
@@ -104,26 +112,33 @@ def blend_command(
             require_output(output, [*read, rundir.submissions_csv(output.parent)])
         if sample_submission is not None and output is None:
             raise UserError("--sample-submission goes with --apply, which names the CSV to write")
+        if form is not None and output is None:
+            raise UserError("--form goes with --apply, which names the CSV to write")
         lacking = [own.name for own in foreign if own.test is None]
         if output is not None and lacking:
             raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
-        sample = None
-        if sample_submission is not None:
-            from ensemble.tta.submission import read_sample
+        planned: list[tuple[Layout, list[str], list[str]]] = []
 
-            sample = read_sample(sample_submission)
-        wanted = None if sample is None else sample.ids
+        def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
+            from ensemble.tta.submission import follow
+
+            layout, ids, rows = follow(sample_submission, images, classes, form, told.say)
+            planned.append((layout, ids, [images[row] for row in rows]))
+            return planned[0][2]
+
         with progress() as show:
-            result = blend.blend_files(labels, foreign, method, metric, priors, prune, told.say, wanted, show)
+            result = blend.blend_files(
+                labels, foreign, method, metric, priors, prune, told.say, wanted if output is not None else None, show
+            )
         tables.show_details(result)
         tables.show_blend(result)
         told.answer(_plain(result))
         if output is not None:
-            from ensemble.tta.submission import arrange, write_submission
+            from ensemble.tta.submission import write_submission
 
-            ids, probabilities = blend.apply_files(result, wanted)
-            table, said = arrange(list(ids), probabilities, result.fitted.classes, sample)
-            write_submission(output, table)
+            layout, ids, images = planned[0]
+            probabilities = blend.apply_files(result, images)[1]
+            said = write_submission(output, layout, ids, [probabilities])
             told.answer({**_plain(result), "submission": str(output), "said": said})
             told.say(f"wrote {output} ({said})")
             facts = {"blend": method, "members": ",".join(result.fitted.members), "rows": len(ids)}

@@ -12,10 +12,11 @@ from ensemble.data.table import Samples, read_class_folders, read_samples, read_
 from ensemble.errors import UserError
 from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.columns import Columns, find_columns
-from ensemble.init.look import Source, follow, held_out, look_at_submission, look_at_test, short_sides
+from ensemble.init.look import Source, follow, held_out, look_at_test, short_sides
+from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
 from ensemble.outputs import require_output
-from ensemble.tta.submission import read_sample
+from ensemble.tta.sample import read_sample
 
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
 
@@ -41,7 +42,7 @@ def init(
     sample = None if sample_submission is None else read_sample(sample_submission)
     found = Source(data) if classes else follow(data, sample_submission, test)
     source, lines, classes = found.path, list(found.notes), classes or found.classes
-    columns = None if source.is_dir() else find_columns(source, read_table(source), sample.table if sample else None)
+    columns = None if source.is_dir() else find_columns(source, read_table(source), sample.table() if sample else None)
     if classes and columns is not None:
         raise UserError(f"--classes names folders, but {source} is a table")
     samples = read_class_folders(source, classes) if columns is None else _read(source, columns)

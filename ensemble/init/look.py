@@ -3,7 +3,6 @@
 import glob
 import os
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,10 +14,9 @@ from PIL import Image
 from ensemble.data.layout import Folder, option, refuse_loose, tree, way
 from ensemble.data.layout import follow as follow_folders
 from ensemble.data.listing import Listing, list_folder
-from ensemble.data.table import nfc, read_images, read_table
+from ensemble.data.table import read_images, read_table
 from ensemble.errors import UserError
 from ensemble.init.columns import find_columns
-from ensemble.tta.submission import SampleSubmission, form_of, id_forms
 
 NOT_LABELS = ("submission", "test", "eval", "val")  # in the name of a table: not the one to train on
 SAMPLE_FILES = 200  # whose headers are read
@@ -164,58 +162,6 @@ def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple
         )
     warning = f"; warning: {shared} of them are training images too" if shared else ""
     return ids, [f"{len(ids):,} test images in {test}{warning}", *lines]
-
-
-def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
-    """Lines on a sample submission: its columns, in which form its ids are test images, what its answers look like."""
-    rows = len(sample.ids)
-    lines = [f"{sample.path} has {rows:,} rows and the columns {', '.join(sample.table.columns)}"]
-    if test_ids is None:
-        lines.append("its ids are not compared with the test images, for no --test was given")
-    else:
-        asked = [nfc(id) for id in sample.ids]
-        missing: dict[str, list[str]] = {}
-        for form, ids in id_forms(test_ids).items():
-            once = {id for id, count in Counter(ids).items() if count == 1}
-            missing[form] = [id for id in asked if id not in once]
-        form = min(missing, key=lambda form: len(missing[form]))  # the first of equals
-        matched = rows - len(missing[form])
-        what = f"its {sample.table.columns[0]!r}"
-        if matched == 0:
-            lines.append(
-                f"warning: nothing in {what} is a test image: it has {asked[0]!r}, the images are {test_ids[0]!r}, "
-                "...; give the folder or table that it names as --test"
-            )
-        else:
-            lines.append(f"{what} holds each image's {form}: {matched:,} of {rows:,} are test images")
-            if matched < rows:
-                lines.append(f"warning: {rows - matched:,} are not, the first is {missing[form][0]!r}")
-            if matched < len(test_ids):
-                lines.append(f"{len(test_ids) - matched:,} test images are not asked for in it")
-    return [*lines, _answers(sample, tuple(classes))]
-
-
-def _answers(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
-    """In which form `ens tta-predict` will write its answers, and whether that is in doubt."""
-    names = list(sample.table.columns[1:])
-    form = form_of(sample, classes)
-    if form == "probability":
-        if len(names) == 1:
-            return f"its {names[0]!r} holds probabilities: those of {classes[1]!r} will be written"
-        if {nfc(name) for name in names} == set(classes):
-            return "it has a column for each class: probabilities will be written"
-        return (
-            f"warning: its {len(names)} answer columns are not the {len(classes)} classes: {', '.join(names[:4])}, ..."
-        )
-    values = sorted({nfc(value.strip()) for value in sample.table.iloc[:, 1]})
-    if form == "index":
-        order = ", ".join(f"{index} = {name}" for index, name in enumerate(classes[:8]))
-        doubt = f" (as far as {values[0]!r} in every row tells)" if len(values) == 1 else ""
-        return f"its {names[0]!r} holds class numbers{doubt}: {order}{', ...' if len(classes) > 8 else ''}"
-    odd = [value for value in values if value not in classes]
-    if odd:
-        return f"warning: its {names[0]!r} holds {odd[0]!r}, which is no class; class names will be written"
-    return f"its {names[0]!r} holds class names"
 
 
 def _real(files: Sequence[Path]) -> list[Path]:

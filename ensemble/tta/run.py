@@ -22,7 +22,7 @@ from ensemble.tta import shards
 from ensemble.tta.member import Member, load_member
 from ensemble.tta.predict import Chunk, chunk_rows, predict_stream
 from ensemble.tta.shards import Shard
-from ensemble.tta.submission import lay_out, match, read_sample, write_submission
+from ensemble.tta.submission import follow, write_submission
 from ensemble.tta.views import expand
 
 Given = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop: float32 (1, n, C) of each foreign member
@@ -82,13 +82,8 @@ def tta_predict(
     """
     name, blend = find_blend(run, blend_name, views)
     ids, files = read_images(images, say)
-    sample = read_sample(sample_submission) if sample_submission else None
-    if sample is not None:
-        rows = match(sample, ids)
-        if len(rows) < len(ids):
-            say(f"{len(ids) - len(rows)} images are not in {sample.path} and are left out")
-        ids, files = sample.ids, [files[row] for row in rows]
-    layout = lay_out(blend.classes, sample, form)  # a wrong form fails now
+    layout, ids, rows = follow(sample_submission, ids, blend.classes, form, say)  # a wrong form fails now
+    files = [files[row] for row in rows]
     check_sources(run, name)
     given = foreign_predictions(run, name, blend, ids)
     require_output(output, [images, sample_submission, *inputs_of(run)])
@@ -123,9 +118,9 @@ def tta_predict(
         meta = {"blend": name, "images": str(images)}
         shape = (1, len(ids), len(blend.classes))
         write_logits(saved, ids, ("blend",), blend.classes, shape, map(_logs, parts), meta)
-        write_submission(output, (layout.rows(ids[part.start : part.stop], shards.read(part)) for part in parts))
+        said = write_submission(output, layout, ids, map(shards.read, parts))
         shards.remove(saved)
-    said = f"{len(ids)} rows of {layout.said}" + (f", {len(unreadable)} of them empty" if unreadable else "")
+    said += f"; {len(unreadable)} images have empty cells" if unreadable else ""
     return Predicted(np.array(ids), blend.classes, saved, output, said, len(unreadable))
 
 

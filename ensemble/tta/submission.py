@@ -1,187 +1,294 @@
-"""Predictions in the sample submission's ids, order and header."""
+"""Predictions in the sample submission's ids, order, header and form."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ensemble import rundir
-from ensemble.data.classes import is_number, listed
-from ensemble.data.table import nfc, read_table
+from ensemble.data.classes import class_columns, is_number, listed, reader
 from ensemble.errors import UserError
+from ensemble.tta.answers import Answer, read_answer
+from ensemble.tta.sample import Asked, SampleSubmission, match, read_sample
 
 FORMS = ("label", "index", "probability")
+CONFIDENCE = re.compile(r"conf|prob|score|certain|likelihood", re.IGNORECASE)
+WRITES = (
+    "ens writes one column of class names or numbers (several in a cell if the sample shows them), the same beside a "
+    "column named like 'confidence', one column a class that is named after it, a column for each of the likeliest "
+    "classes (label1, label2, ...), or one row an image and class"
+)
 
 
 @dataclass(frozen=True)
-class SampleSubmission:
-    """What a submission has to look like. table: the sample as text; its first column holds the ids."""
+class Column:
+    """holds: "id", "copied" (the sample's own cells), "answer", "probability" or "confidence" (of the answer). number:
+    the class of a probability, or the rank of an answer."""
 
-    path: Path
-    table: pd.DataFrame
-
-    @property
-    def ids(self) -> list[str]:
-        return [str(text) for text in self.table.iloc[:, 0]]
-
-
-def read_sample(path: Path) -> SampleSubmission:
-    """Read a sample submission. Raises UserError if it is unreadable, has one column only, or repeats an id."""
-    table = read_table(path)
-    if table.shape[1] < 2:
-        raise UserError(f"{path}: has one column, {table.columns[0]!r}; a submission needs an id and a label column")
-    repeated = table.iloc[:, 0][table.iloc[:, 0].duplicated()]
-    if len(repeated):
-        raise UserError(f"{path}: id {repeated.iloc[0]!r} is there twice")
-    return SampleSubmission(path, table)
-
-
-def match(sample: SampleSubmission, image_ids: Sequence[str]) -> np.ndarray:
-    """For each id of the sample the row of its image, int64 (N,).
-
-    image_ids: relative paths. A sample may name images by that path, by file name, or by file name without ending;
-    the first form that fits all its ids is taken. Raises UserError that names the first id without an image, or the
-    first that means two.
-    """
-    wanted = [nfc(text) for text in sample.ids]
-    fewest: list[str] = wanted
-    for form, names in id_forms(image_ids).items():
-        rows = {name: row for row, name in enumerate(names)}
-        missing = [name for name in wanted if name not in rows]
-        if not missing:
-            counts = Counter(names)
-            repeated = [name for name in wanted if counts[name] > 1]
-            if repeated:
-                raise UserError(f"{sample.path}: id {repeated[0]!r} is the {form} of two images; use their paths")
-            return np.array([rows[name] for name in wanted], dtype=np.int64)
-        fewest = min(fewest, missing, key=len)
-    raise UserError(
-        f"{sample.path}: no image for id {fewest[0]!r} ({len(fewest)} of {len(wanted)} ids have none; "
-        f"the images are named like {image_ids[0]!r})"
-    )
-
-
-def id_forms(image_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The ways in which a sample may write the ids of images (relative paths), the most exact first."""
-    return {
-        "path": list(image_ids),
-        "file name": [PurePosixPath(name).name for name in image_ids],
-        "file name without ending": [PurePosixPath(name).stem for name in image_ids],
-    }
+    name: str
+    holds: str
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a submission's rows are written.
 
-    header: its columns, the ids' first. classes: C names. form: "label", "index" or "probability". columns: the class,
-    by its number, whose probability each column beside the ids holds; none for the other forms. said: this in words.
+    columns: in order. form: "label", "index" or "probability". said: this in words. answer: what an answer's cells
+    are. asked: of the sample that is followed, if there is one. notes: lines on that.
     """
 
-    header: tuple[str, ...]
+    columns: tuple[Column, ...]
     classes: tuple[str, ...]
     form: str
-    columns: tuple[int, ...]
     said: str
+    answer: Answer
+    asked: Asked | None = None
+    notes: tuple[str, ...] = ()
 
-    def rows(self, ids: Sequence[str], probabilities: np.ndarray) -> pd.DataFrame:
-        """The rows of these ids. probabilities: float (n, C); a row of NaN has no prediction: its cells are empty."""
-        if len(ids) != len(probabilities):
-            raise ValueError(f"{len(ids)} ids for {len(probabilities)} rows of probabilities")
-        cells: list[Sequence[object] | np.ndarray] = [probabilities[:, column] for column in self.columns]
-        if self.form != "probability":
-            known = ~np.isnan(probabilities).any(axis=1)
-            written = [str(number) if self.form == "index" else name for number, name in enumerate(self.classes)]
-            best = np.where(known, np.where(known[:, None], probabilities, 0).argmax(axis=1), len(written))
-            cells = [np.array([*written, ""], dtype=object)[best]]
-        return pd.DataFrame(dict(zip(self.header, [list(ids), *cells], strict=True)))
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def tables(self, ids: Sequence[str], blocks: Iterable[np.ndarray]) -> Iterator[pd.DataFrame]:
+        """The rows in pieces. ids: of N images, where there is a sample its own in its order. blocks: their
+        probabilities, float (n, C), one block after the other; an image of NaN has no prediction, and empty cells."""
+        if self.asked is not None and list(ids) != self.asked.ids:
+            raise ValueError(
+                f"{len(ids)} ids are not the {len(self.asked.ids)} of {self.asked.sample.path}, in its order"
+            )
+        if self.asked is not None and self.asked.row_image is not None:
+            blocks = [np.concatenate(list(blocks))]  # fewer numbers than the sample, which is in memory, has rows
+        start = 0
+        for block in blocks:
+            stop = start + len(block)
+            if stop > len(ids):
+                raise ValueError(f"{len(ids)} ids for {stop} rows of probabilities")
+            yield self._table(ids, block, start)
+            start = stop
+        if start != len(ids):
+            raise ValueError(f"{len(ids)} ids for {start} rows of probabilities")
+
+    def _table(self, ids: Sequence[str], probabilities: np.ndarray, start: int) -> pd.DataFrame:
+        """The rows of the images from `start` on."""
+        stop = start + len(probabilities)
+        row_class = None
+        if self.asked is not None and self.asked.row_image is not None:
+            probabilities, row_class = probabilities[self.asked.row_image], self.asked.row_class
+        known = ~np.isnan(probabilities).any(axis=1)
+        best = np.argsort(-np.where(known[:, None], probabilities, 0), axis=1, kind="stable")
+        cells: dict[int, Sequence[object] | np.ndarray] = {}
+        for place, column in enumerate(self.columns):
+            if column.holds == "id" and row_class is None:
+                cells[place] = ids[start:stop]
+            elif column.holds in ("id", "copied"):
+                assert self.asked is not None
+                own = self.asked.sample.columns[place]
+                cells[place] = own if row_class is not None else own[start:stop]
+            elif column.holds == "answer":
+                cells[place] = self._answers(best, known, column.number)
+            elif column.holds == "confidence":
+                cells[place] = probabilities[np.arange(len(best)), best[:, 0]]
+            elif row_class is not None:
+                cells[place] = probabilities[np.arange(len(best)), row_class]
+            else:
+                cells[place] = probabilities[:, column.number]
+        return pd.DataFrame(cells)
+
+    def _answers(self, best: np.ndarray, known: np.ndarray, rank: int) -> np.ndarray:
+        """Cells of class names or numbers, str objects (n,). best: int64 (n, C), the likeliest first."""
+        written = np.array([*self.answer.written, ""], dtype=object)
+        columns = [written[np.where(known, best[:, rank + k], len(written) - 1)] for k in range(self.answer.count)]
+        joined = columns[0]
+        for own in columns[1:]:
+            joined = np.where(known, joined + self.answer.separator + own, "")
+        return np.asarray(joined)
 
 
-def lay_out(classes: tuple[str, ...], sample: SampleSubmission | None = None, form: str | None = None) -> Layout:
+def follow(
+    sample_submission: Path | None,
+    images: Sequence[str],
+    classes: tuple[str, ...],
+    form: str | None,
+    say: Callable[[str], None],
+) -> tuple[Layout, list[str], np.ndarray]:
+    """How to write a submission for these images (relative paths), the ids to write, and the images' rows, int64 (N,):
+    those that the sample asks for in its order, or all. Says what will be written. Raises UserError as `read_sample`,
+    `match` and `lay_out` do."""
+    asked = None if sample_submission is None else match(read_sample(sample_submission), images, classes)
+    layout = lay_out(classes, asked, form)
+    for line in (*layout.notes, f"writes {layout.said}"):
+        say(line)
+    if asked is None:
+        return layout, list(images), np.arange(len(images))
+    if len(asked.ids) < len(images):
+        say(f"{len(images) - len(asked.ids)} images are not in {sample_submission} and are left out")
+    return layout, asked.ids, asked.images
+
+
+def lay_out(classes: tuple[str, ...], asked: Asked | None = None, form: str | None = None) -> Layout:
     """How the submission of a classifier of these classes is written.
 
     form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single column
     beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's columns
-    can't hold that form.
+    can't hold that form, or if what they ask for can't be told.
     """
-    if sample is None:
-        form = form or "label"
-        header = ["id", *classes] if form == "probability" else ["id", "label"]
-    else:
-        form = form or form_of(sample, classes)
-        header = list(sample.table.columns)
-    others = header[1:]
-    columns: list[int] = []
+    if asked is None:
+        return _plain(classes, form or "label")
+    sample = asked.sample
+    roles: dict[int, Column] = {place: Column(sample.header[place], "copied") for place in asked.used}
+    roles[asked.used[0]] = Column(sample.header[asked.used[0]], "id")
+    open_places = [place for place in range(len(sample.header)) if place not in roles]
+    counters = [place for place in open_places if sample.is_counter(place)]
+    if len(counters) < len(open_places):
+        roles |= {place: Column(sample.header[place], "copied") for place in counters}
+        open_places = [place for place in open_places if place not in counters]
+    answer, columns = _answers_of(asked, open_places, classes, form)
+    roles |= dict(zip(open_places, columns, strict=True))
+    notes = (*asked.said, *answer.notes)
+    ordered = tuple(roles[place] for place in range(len(sample.header)))
+    return Layout(ordered, classes, answer.form, answer.said, answer, asked, notes)
+
+
+def _answers_of(
+    asked: Asked, places: list[int], classes: tuple[str, ...], form: str | None
+) -> tuple[Answer, list[Column]]:
+    """What the columns at `places` hold. Raises UserError if that can't be told or is not the `form`."""
+    sample, path = asked.sample, asked.sample.path
+    headers = [sample.header[place] for place in places]
+    names = [header.strip() for header in headers]
+    if asked.row_image is not None:
+        if len(names) != 1 or form in ("label", "index"):
+            raise UserError(
+                f"{path}: has one row an image and class, which takes one column of probabilities; {WRITES}"
+            )
+        return Answer("probability", said="one probability a row, of its image and class"), [
+            Column(headers[0], "probability")
+        ]
+
+    found = class_columns(classes, names, path) or _by_place(sample, places, names, classes)
+    if found is not None and len(found) == len(names) and form in (None, "probability"):
+        columns = {place: Column(headers[place], "probability", number) for number, place in enumerate(found)}
+        pairs = listed(f"{names[place]} = {name}" for place, name in zip(found, classes, strict=True))
+        exact = all(names[place] == name for place, name in zip(found, classes, strict=True))
+        said = "one probability a class" + ("" if exact else f" ({pairs})")
+        return Answer("probability", said=said), [columns[place] for place in range(len(names))]
+
+    sure = [place for place, name in enumerate(names) if CONFIDENCE.search(name)]
+    if len(names) == 2 and len(sure) == 1 and form != "probability":
+        other = 1 - sure[0]
+        answer = read_answer(sample.texts(places[other]), classes, form, f"{path}: {names[other]!r}")
+        if answer.form != "probability" and answer.count == 1:
+            columns = {other: Column(headers[other], "answer"), sure[0]: Column(headers[sure[0]], "confidence")}
+            what, _, which = answer.said.partition(":")
+            said = f"{what} with their probabilities in {names[sure[0]]!r}:{which}"
+            return replace(answer, said=said), [columns[0], columns[1]]
+
+    if len(names) == 1:
+        answer = read_answer(sample.texts(places[0]), classes, form, f"{path}: {names[0]!r}")
+        shares = answer.form == "probability"
+        return answer, [Column(headers[0], "probability" if shares else "answer", 1 if shares else 0)]
+
+    if form in (None, "label") and _are_ranks(sample, places, names, classes):
+        texts = list(dict.fromkeys(text for place in places for text in sample.texts(place)))
+        answer = read_answer(texts, classes, form, f"{path}: {names[0]!r} to {names[-1]!r}")
+        said = f"the {len(names)} likeliest {answer.said}"
+        return replace(answer, said=said), [Column(header, "answer", rank) for rank, header in enumerate(headers)]
+    if form in ("label", "index"):
+        raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(names)}")
+    raise UserError(_not_understood(sample, names, classes))
+
+
+def _plain(classes: tuple[str, ...], form: str) -> Layout:
+    """Without a sample: id and label, or id and a column a class."""
     if form == "probability":
-        if len(others) == 1 and len(classes) == 2:
-            columns = [1]
-            said = f"the probability of {classes[1]!r}"
-        elif {nfc(name) for name in others} == set(classes) and len(others) == len(classes):
-            columns = [classes.index(nfc(name)) for name in others]
-            said = "one probability a class"
-        else:
-            raise UserError(f"probabilities need one column a class ({', '.join(classes)}); the header has: {others}")
-    elif len(others) != 1:
-        raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(others)}")
-    elif form == "index":
-        said = f"class numbers: {listed(f'{index} = {name}' for index, name in enumerate(classes))}"
+        columns = [Column(name, "probability", number) for number, name in enumerate(classes)]
+        answer = Answer("probability", said="one probability a class")
     else:
-        said = f"class names as in the training labels: {listed(classes)}"
-    return Layout(tuple(header), classes, form, tuple(columns), said)
+        columns = [Column("label", "answer")]
+        answer = read_answer([], classes, form, "")
+    return Layout((Column("id", "id"), *columns), classes, form, answer.said, answer)
 
 
-def arrange(
-    ids: Sequence[str],
-    probabilities: np.ndarray,
-    classes: tuple[str, ...],
-    sample: SampleSubmission | None = None,
-    form: str | None = None,
-) -> tuple[pd.DataFrame, str]:
-    """The submission as a table, and one line that says in which form it is.
-
-    ids: of the N rows, in the order of `probabilities` (N, C); with a sample these must be its own ids in its own
-    order. form: as in `lay_out`. Raises UserError as that does, ValueError for other ids than the sample's.
-    """
-    if sample is not None and list(ids) != sample.ids:
-        raise ValueError(f"{len(ids)} ids are not the {len(sample.ids)} of {sample.path}, in its order")
-    layout = lay_out(classes, sample, form)
-    table = layout.rows(ids, probabilities)
-    return table, f"{len(table)} rows of {layout.said}"
+def _by_place(
+    sample: SampleSubmission, places: list[int], names: list[str], classes: tuple[str, ...]
+) -> list[int] | None:
+    """Columns that are numbered as the classes are, from 0 or from 1, perhaps with a common text before the number;
+    None where classes are numbers themselves, or a column's cells are none."""
+    if len(names) != len(classes) or any(map(is_number, classes)):
+        return None
+    found = [re.fullmatch(r"(.*?)0*(\d+)", name) for name in names]
+    if not all(found) or len({own[1] for own in found if own}) > 1:
+        return None
+    numbers = [int(own[2]) for own in found if own]
+    filled = all(is_number(text) for place in places for text in sample.texts(place))
+    if not filled or sorted(numbers) not in (list(range(len(names))), list(range(1, len(names) + 1))):
+        return None
+    return [numbers.index(number) for number in sorted(numbers)]
 
 
-def write_submission(path: Path, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
-    """Write what `arrange` made, or the tables that `Layout.rows` made of all rows in order, as one CSV, atomically."""
-    parts = [tables] if isinstance(tables, pd.DataFrame) else tables
-    with rundir.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        for number, part in enumerate(parts):
-            file.write(part.to_csv(index=False, header=number == 0, float_format="%.7g"))
+def _are_ranks(sample: SampleSubmission, places: list[int], names: list[str], classes: tuple[str, ...]) -> bool:
+    """label1, label2, ...: numbered in their order, fewer than the classes or as many, and every cell names a class."""
+    found = [re.fullmatch(r"(.*?)0*(\d+)(.*)", name) for name in names]
+    stems = {(own[1], own[3]) for own in found if own}
+    numbers = [int(own[2]) for own in found if own]
+    known = reader(classes)
+    return (
+        len(numbers) == len(names)
+        and len(stems) == 1
+        and len(names) <= len(classes)
+        and numbers in (list(range(len(names))), list(range(1, len(names) + 1)))
+        and all(known(text) is not None for place in places for text in sample.texts(place))
+    )
 
 
-def form_of(sample: SampleSubmission, classes: tuple[str, ...]) -> str:
-    """What the sample's own cells look like."""
-    others = sample.table.iloc[:, 1:]
-    if others.shape[1] > 1:
-        return "probability"
-    cells = {nfc(text.strip()) for text in others.iloc[:, 0]}
-    if cells <= set(classes):
-        return "label"
-    if all(map(is_number, classes)):
-        # Cells full of 0 are as likely to stand for any number as for the first class: they say nothing of places.
-        whole = all(is_number(text) and float(text).is_integer() for text in cells)
-        shares = len(classes) == 2 and not whole and all(map(_is_share, cells))
-        return "probability" if shares else "label"
-    if all(text.isascii() and text.isdigit() and int(text) < len(classes) for text in cells):
-        return "index"
-    if len(classes) == 2 and all(_is_share(text) for text in cells):
-        return "probability"
-    return "label"
+def _not_understood(sample: SampleSubmission, names: list[str], classes: tuple[str, ...]) -> str:
+    known = reader(classes)
+    read = {known(name) for name in names}
+    lacking = [name for number, name in enumerate(classes) if number not in read]
+    odd = [name for name in names if known(name) is None]
+    why = ""
+    if len(lacking) < len(classes):
+        others = (
+            f"; {listed(map(repr, odd))} is no class"
+            if len(odd) == 1
+            else f"; no classes: {listed(odd)}"
+            if odd
+            else ""
+        )
+        why = f" (without a column: {listed(lacking)}{others})" if lacking else f" ({others[2:]})"
+    return (
+        f"{sample.path}: its {len(names)} answer columns are not the {len(classes)} classes: {listed(names)}{why}; "
+        f"{WRITES}"
+    )
 
 
-def _is_share(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= 1
-    except ValueError:
-        return False
+def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Iterable[np.ndarray]) -> str:
+    """Write the rows of `Layout.tables` as one CSV, atomically. Returns in words what they are, and the first two."""
+    sample = None if layout.asked is None else layout.asked.sample
+    delimiter, encoding = (sample.delimiter, sample.encoding) if sample else (",", "utf-8")
+    # A spreadsheet that divides columns by semicolons may write 0,5.
+    comma = sample is not None and delimiter != "," and _has_decimal_commas(layout, sample)
+    shown: list[str] = []
+    rows = 0
+    with rundir.replacing(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerow(layout.header)
+        for table in layout.tables(ids, blocks):
+            text = table.to_csv(
+                index=False, header=False, sep=delimiter, float_format="%.7g", decimal="," if comma else ".",
+                lineterminator="\n",
+            )  # fmt: skip
+            file.write(text)
+            rows += len(table)
+            if len(shown) < 2:
+                shown += text.splitlines()[: 2 - len(shown)]
+    return f"{rows} rows of {layout.said}; the first: {' and '.join(shown)}"
+
+
+def _has_decimal_commas(layout: Layout, sample: SampleSubmission) -> bool:
+    numbers = [place for place, column in enumerate(layout.columns) if column.holds in ("probability", "confidence")]
+    return any(re.fullmatch(r"\d+,\d+", text) for place in numbers for text in sample.texts(place))
