@@ -304,7 +304,7 @@ def test_a_name_with_a_line_break_stays_in_its_comment(tmp_path: Path) -> None:
         (["0", "1"], "\n1 test images are not asked for in it\n"),
         (["0", "1", "7"], "\n2 of 3 in its 'id' are test images"),
         (["p", "q"], "nothing in its 'id' is a test image: it has 'p', the images are 'x/0.png'"),
-        (["test/x/0.JPG", "x/01.JPG "], "'id' holds each image's name, written otherwise: 2 of 2 are test images"),
+        (["test/x/0.JPG", "x/1.JPG "], "'id' holds each image's name, written otherwise: 2 of 2 are test images"),
     ],
 )
 def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
