@@ -478,7 +478,7 @@ def test_a_test_file_that_lacks_rows_of_the_sample_is_found_before_the_fit(tmp_p
     done = CliRunner().invoke(ens, [*call, "--sample-submission", str(sample)])
     assert isinstance(done.exception, UserError)
     assert str(done.exception) == (
-        f"{sample}: id 'z.png' is not there (1 of 2 ids have no image of their own; the images are named like 'x')"
+        f"{sample}: id 'z.png' is not there (1 of 2 ids have no image of their own; the images are named like 'y')"
     )
     assert not output.exists()
 
