@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 
+import numpy as np
 import pytest
 
 from ensemble.data.pixels import Decoding, decode, shape
@@ -52,3 +53,68 @@ def test_a_limit_that_is_no_number(monkeypatch, text):
     monkeypatch.setenv("ENS_MAX_PIXELS", text)
     with pytest.raises(UserError, match=f"ENS_MAX_PIXELS={text}: want a number above 0"):
         limit(PIXELS)
+
+
+def npy_header(shape, descr="'<f8'"):
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def read_foreign(path):
+    from ensemble.blend.foreign_files import array_predictions
+
+    path.with_name(path.stem + ".ids.txt").write_text("a\nb\n")
+    with pytest.raises(UserError) as error:
+        array_predictions(path, ("x", "y"))
+    return str(error.value)
+
+
+def test_an_npy_that_says_22_tib(tmp_path):
+    path = tmp_path / "p.npy"
+    path.write_bytes(npy_header((2**38 * 11, 1)) + bytes(16))
+    count = 2**38 * 11 * 8
+    assert read_foreign(path) == (
+        f"{path}: holds {count:,} bytes, more than the 4,294,967,296 that ens reads; if it is sound, set "
+        f"ENS_MAX_TABLE_BYTES={count}"
+    )
+    path.write_bytes(npy_header((2000, 2)) + bytes(16))
+    assert read_foreign(path) == (
+        f"{path}: its array is (2000, 2), 32,000 bytes by its header, but 16 follow it; save it again"
+    )
+    for text in ("(-1, 2)", "(" * 2000, "(2, 'a')"):
+        path.write_bytes(npy_header(text) + bytes(16))
+        assert read_foreign(path).startswith(f"{path}: ")
+
+
+def test_an_npz_that_unpacks_to_more_than_may_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "p.npz"
+    np.savez_compressed(path, values=np.zeros((500_000, 2)), ids=np.array(["a", "b"]))
+    assert path.stat().st_size < 20_000
+    monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "1e6")
+    assert read_foreign(path).startswith(
+        f"{path}: holds 8,000,000 bytes, more than the 1,000,000 that ens reads; if it"
+    )
+    monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "8000004")  # each may be read, both may not
+    assert "holds 8,000,008 bytes, more than the 8,000,004" in read_foreign(path)
+
+
+def test_a_remembered_scan_that_is_none_costs_only_time(tmp_path, paint):
+    from ensemble.data.scan import FACTS, scan
+
+    image = paint(tmp_path / "images" / "a.png")
+    first = scan([image], tmp_path / "cache", lambda *_: None)
+    (piece,) = [path for path in (tmp_path / "cache" / "scans").rglob("*.npy") if not path.name.endswith(".u8.npy")]
+    whole = piece.read_bytes()
+    odd = np.load(piece)
+    odd["format"] = b"\xff"
+    np.save(tmp_path / "odd.npy", odd)
+    for content in (
+        npy_header((2**45,), repr(np.lib.format.dtype_to_descr(FACTS))),
+        whole[:100],
+        b"\x93NUMPY",
+        (tmp_path / "odd.npy").read_bytes(),
+    ):
+        piece.write_bytes(content)
+        again = scan([image], tmp_path / "cache", lambda *_: None)
+        assert again.widths.tolist() == first.widths.tolist() == [32] and again.formats.tolist() == ["PNG"]

@@ -4,8 +4,6 @@ Every cell of a CSV is read as text, so that the id "007" stays "007"; a Parquet
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
 
+from ensemble.arrays import require_arrays
 from ensemble.data.classes import listed
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
@@ -215,13 +214,16 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz by name, or that of an npy by the name ""; arrays of Python objects are left aside."""
     try:
         with path.open("rb") as file:
+            require_arrays(path, file)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
             read = {name: _unless_objects(loaded, name, path) for name in loaded.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise whatever a broken file leads them to
         if "Object arrays" in str(error):
             raise UserError(f"{path}: {PICKLED}") from None
         raise UserError(f"{path}: not a whole npy or npz file ({_first_line(error)})") from None

@@ -21,6 +21,7 @@ import PIL
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.arrays import require_arrays
 from ensemble.data.digests import digests
 from ensemble.data.pixels import rgb, what_is_wrong
 from ensemble.data.upright import orientation, turned
@@ -148,10 +149,12 @@ def _recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnai
     for path in sorted(place.glob("[0-9a-f]*.npy")):
         if path.name.endswith(".u8.npy"):
             continue
-        with suppress(OSError, ValueError, EOFError):
-            held = np.load(path)
+        with suppress(Exception):  # NumPy raises whatever a broken file leads it to; it only saves time
+            with path.open("rb") as file:
+                require_arrays(path, file)
+                held = np.load(file)
             small = np.load(path.with_suffix(".u8.npy"), mmap_mode="r")
-            if held.dtype != FACTS or small.shape != (len(held), SIDE, SIDE):
+            if small.shape != (len(held), SIDE, SIDE) or small.dtype != np.uint8 or not _plausible(held):
                 continue
             for at, digest in enumerate(held["digest"].astype("U").tolist()):
                 if digest in rows and digest not in found:
@@ -159,6 +162,15 @@ def _recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnai
                     thumbnails[rows[digest]] = small[at]
                     found.add(digest)
     return found
+
+
+def _plausible(held: np.ndarray) -> bool:
+    if held.dtype != FACTS or held.ndim != 1:
+        return False
+    sides = (held["width"] >= 0) & (held["height"] >= 0) & (held["frames"] >= 1)
+    numbers = all(np.isfinite(held[key]).all() for key in ("mean", "std", "sharpness"))
+    texts = all(held[key].astype("U").size == len(held) for key in ("format", "mode"))  # raises for what is not ASCII
+    return bool(sides.all() and numbers and texts)
 
 
 def _measure(
