@@ -13,6 +13,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 
 from ensemble.arrays import require_arrays
 from ensemble.data.classes import listed
+from ensemble.data.inputs import refuse_address
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
 
@@ -31,6 +32,7 @@ def read_columns(path: Path) -> pd.DataFrame:
     Row names 0, 1, ... are left out, and so are numbers that a selection left behind (unnamed, beside a column of ids).
     Raises UserError if it is unreadable, has no rows, or has a column twice.
     """
+    refuse_address(path)
     if path.suffix.lower() in (".parquet", ".pq"):
         table = _read_parquet(path)
     else:

@@ -12,7 +12,7 @@ from ensemble.cli.session import session
 
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
-@click.argument("images", type=FOLDER_OR_FILE)
+@click.argument("images", type=FOLDER_OR_FILE, nargs=-1, required=True)
 @click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
@@ -25,23 +25,27 @@ from ensemble.cli.session import session
     help="At an image that can't be read: stop, or leave its prediction empty.",
 )
 @click.option(
-    "-o", "--output", type=FOLDER_OR_FILE, default="submission.csv", show_default=True, help="The CSV to write."
+    "-o",
+    "--output",
+    type=FOLDER_OR_FILE,
+    help="The CSV to write. [default: submission.csv; none for pictures that are named one by one]",
 )
 @JSON
 def tta_predict(
     run: Path,
-    images: Path,
+    images: tuple[Path, ...],
     blend_name: str | None,
     views: str | None,
     sample_submission: Path | None,
     form: str | None,
     on_bad: str,
-    output: Path,
+    output: Path | None,
     as_json: bool,
 ) -> None:
-    """Predict IMAGES (a folder or a table) with all fold models of a RUN and a blend of them.
+    """Predict IMAGES (pictures, a folder or a table) with all fold models of a RUN and a blend of them.
 
-    Predictions are kept in shards as they are made: the same command goes on after a stop, and ends with the same
+    Pictures that are named one by one are printed with their classes and probabilities. Of a folder or a table,
+    predictions are kept in shards as they are made: the same command goes on after a stop, and ends with the same
     files.
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
@@ -50,20 +54,35 @@ def tta_predict(
         from ensemble import ledger
         from ensemble.blend import load_blend
         from ensemble.cli.plain import plain
+        from ensemble.data.inputs import pictures_or_source
         from ensemble.progress import progress
+
+        rundir.require_run(run)
+        source = pictures_or_source(images)
+        if isinstance(source, list):
+            from ensemble.tta.pictures import predict_pictures
+
+            if sample_submission is not None:
+                output = output or Path("submission.csv")
+            shown = predict_pictures(run, source, output, blend_name, names(views), sample_submission, form, on_bad)
+            for line in shown.lines():
+                told.say(line)
+            told.answer(plain(shown))
+            return
         from ensemble.tta import run as tta
 
+        output = output or Path("submission.csv")
         book = rundir.submissions_csv(run)
         with progress() as show:
             made = tta.tta_predict(
-                run, images, output, show, blend_name, names(views), sample_submission, form, told.say, on_bad
+                run, source, output, show, blend_name, names(views), sample_submission, form, told.say, on_bad
             )
         name = tta.choose_blend(run, blend_name)
         told.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
         told.say(f"wrote {made.submission} ({made.said}) and {made.predictions}")
         fitted = load_blend(run, name)
         facts = {"run": run, "blend": name, "views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
-        facts |= {"images": images, "rows": len(made.ids)}
+        facts |= {"images": source, "rows": len(made.ids)}
         recorded(book, made.submission, facts, ledger.scores_of(run, name), told.say)
 
 

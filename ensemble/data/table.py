@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.classes import in_order
+from ensemble.data.inputs import is_table
 from ensemble.data.layout import (
     Followed,
     bare_folders,
@@ -174,6 +175,8 @@ def read_images(source: Path, say: Callable[[str], None] = lambda line: None) ->
 
 def read_table(source: Path) -> pd.DataFrame:
     """A CSV or Parquet file with every cell as text: "007" stays "007" and a class may be called "NA"."""
+    if not is_table(source):
+        raise UserError(f"{source}: a picture; want a table (CSV, Parquet), or a folder of pictures")
     try:
         if source.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(source)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ensemble.data.inputs import refuse_address
 from ensemble.data.layout import Folder, option, refuse_loose, tree, way
 from ensemble.data.layout import follow as follow_folders
 from ensemble.data.listing import Listing, list_folder
@@ -42,6 +43,7 @@ def follow(data: Path, sample_submission: Path | None, test: Path | None = None)
     test images, which is none of the classes. Raises UserError if there is nothing there, if it can be read in several
     ways, or for two tables and neither named train.
     """
+    refuse_address(data)
     if not data.exists():
         raise UserError(f"{data}: no such file or folder")
     if data.is_file():

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ensemble.blend import check_sources
+from ensemble.data.inputs import refuse_address
 from ensemble.data.pixels import what_is_wrong
 from ensemble.data.upright import orientation
 from ensemble.errors import UserError
@@ -74,14 +75,30 @@ def predict(
         run = load(run, blend, views)
     elif views is not None or blend is not None:
         raise UserError("views and blend were settled when the run was loaded: give them to ensemble.load instead")
-    size = chunk_rows(run.members, run.batch_size)
-    parts = [sources[start : start + size] for start in range(0, len(sources), size)]
-    chunks = ([_source(image, name) for name, image in part] for part in parts)  # made when their turn comes
-    stream = predict_stream(run.members, chunks, run.views, run.batch_size, run.device)
-    blended = [blend_chunk(run.blend, chunk, [], len(part)) for part, chunk in zip(parts, stream, strict=True)]
-    probabilities = np.concatenate(blended)
+    probabilities, _ = _predicted(run, sources, "error")
     classes = run.blend.classes
     return Prediction(probabilities, classes, [classes[best] for best in probabilities.argmax(axis=1)])
+
+
+def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Probabilities of N image files, float32 (N, C), and why a row could not be read, which is NaN then. on_bad:
+    "error" raises UserError that names such a file; "skip" goes on."""
+    return _predicted(predictor, [(str(file), file) for file in files], on_bad)
+
+
+def _predicted(
+    predictor: Predictor, sources: Sequence[tuple[str, OneImage]], on_bad: str
+) -> tuple[np.ndarray, dict[int, str]]:
+    size = chunk_rows(predictor.members, predictor.batch_size)
+    starts = range(0, len(sources), size)
+    parts = [sources[start : start + size] for start in starts]
+    chunks = ([_source(image, name) for name, image in part] for part in parts)  # made when their turn comes
+    stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad)
+    blended, unreadable = [], dict[int, str]()
+    for start, part, chunk in zip(starts, parts, stream, strict=True):
+        blended.append(blend_chunk(predictor.blend, chunk, [], len(part)))
+        unreadable |= {start + row: why for row, why in chunk.unreadable.items()}
+    return np.concatenate(blended), unreadable
 
 
 def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
@@ -101,6 +118,7 @@ def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
             raise UserError(f"{name}: {kind} {got}; want {want}")
         yield name, images
     elif isinstance(images, (str, Path)):
+        refuse_address(images)
         if not Path(images).is_file():
             what = "is a folder; name the files in it" if Path(images).is_dir() else "no such file"
             raise UserError(f"{name}: {images}: {what}")
