@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,6 +103,61 @@ def test_float_pixels_are_an_error_for_training_refuses_them(pets):
     Image.fromarray(noise(9, 64, 64).astype(np.float32)).save(pets / "cat" / "float.tif")
     one = only(pets, "train:unreadable")
     assert one.rows == ("cat/float.tif",) and "32-bit float pixels have no known scale" in one.examples[0]
+
+
+def test_pixels_that_are_read_by_a_rule(pets):
+    """12 and 10 bits in 16 beside 16, a TIFF of four bands without alpha, an alpha of 0 and 1, one of 0 alone."""
+    for seed, bits in enumerate((10, 12, 12, 16)):
+        deep = np.random.default_rng(seed).integers(0, 2**bits, (64, 64), dtype=np.uint16)
+        Image.fromarray(deep).save(pets / "cat" / f"deep{bits}-{seed}.png")
+    cv2.imwrite(str(pets / "dog" / "four.tif"), noise(20, 64, 64, 4))
+    few = noise(21, 64, 64, 4)
+    few[..., 3] %= 2
+    Image.fromarray(few).save(pets / "dog" / "few.png")
+    few[..., 3] = 0
+    Image.fromarray(few).save(pets / "dog" / "clear.png")
+    kinds = found(pets)
+    rows = {kind.removeprefix("train:"): (one.level, one.rows) for kind, one in kinds.items()}
+    assert rows == {
+        "bit-depth": ("warning", ("cat/deep10-0.png", "cat/deep12-1.png", "cat/deep12-2.png")),
+        "clear": ("warning", ("dog/clear.png",)),
+        "fourth-band": ("warning", ("dog/four.tif",)),
+        "alpha": ("note", ("dog/clear.png", "dog/few.png")),
+        "16-bit": ("note", ("cat/deep10-0.png", "cat/deep12-1.png", "cat/deep12-2.png", "cat/deep16-3.png")),
+        "grey": ("note", ("cat/deep10-0.png", "cat/deep12-1.png", "cat/deep12-2.png", "cat/deep16-3.png")),
+        "alpha-0-1": ("note", ("dog/few.png",)),
+        "one-colour": ("warning", ("dog/clear.png",)),
+    }
+    assert "(12-bit: 2, 10-bit: 1, 16-bit: 1)" in kinds["train:bit-depth"].advice
+
+
+def test_a_set_of_one_depth_throughout_is_noted(tmp_path):
+    for number in range(12):
+        path = tmp_path / "scans" / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 4096, (64, 64), dtype=np.uint16)).save(path)
+    one = only(tmp_path / "scans", "train:bit-depth")
+    assert (one.level, one.count) == ("note", 12) and "(12-bit: 12)" in one.advice
+
+
+def test_jpegs_without_an_end_and_cut_ones_that_have_one(pets):
+    stream = io.BytesIO()
+    Image.fromarray(noise(22, 64, 64, 3)).save(stream, "JPEG")
+    whole = stream.getvalue()
+    (pets / "cat" / "no-end.jpg").write_bytes(whole[:-2])
+    (pets / "cat" / "closed.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    kinds = found(pets)
+    assert {kind: (one.level, one.rows) for kind, one in kinds.items()} == {
+        "train:truncated": ("error", ("cat/closed.jpg",)),
+        "train:no-end-marker": ("note", ("cat/no-end.jpg",)),
+    }
+
+
+def test_orientations_that_do_not_exist(pets):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(noise(23, 64, 64, 3)).save(pets / "cat" / "odd.jpg", exif=exif)
+    assert only(pets, "train:odd-exif").rows == ("cat/odd.jpg",)
 
 
 def test_a_set_that_is_grey_throughout_is_no_finding(tmp_path):

@@ -539,7 +539,7 @@ def test_what_the_machine_lacked_for_a_moment_is_not_remembered_of_the_file(
 ):
     path = paint(tmp_path / "a.png")
 
-    def fail(_):
+    def fail(*_):
         raise failure
 
     with monkeypatch.context() as patched:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
+from ensemble.audit.forms import check_forms
 from ensemble.audit.read import Rows
 from ensemble.data.listing import IMAGE_ENDINGS, OTHER_PICTURES
 from ensemble.data.scan import Scan
@@ -26,7 +27,7 @@ NOT_AN_IMAGE = (
 def check_files(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
     """at: row of each of `rows` in `scan`, int64 (N,), -1 where there is no file."""
     return [*_missing(rows, at, side), *_broken(rows, at, scan, side), *_unlike_their_ending(rows, at, scan, side),
-            *_forms(rows, at, scan, side), *_others(rows, side)]  # fmt: skip
+            *check_forms(rows, np.flatnonzero(has_image(at, scan)), at, scan, side), *_others(rows, side)]  # fmt: skip
 
 
 def check_test_ids(test: Rows) -> list[Finding]:
@@ -87,46 +88,6 @@ def _unlike_their_ending(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> l
         "format than their endings say"), "none needed: ens goes by the content; other programs may not", side,
         [f"{rows.ids[row]} ({scan.formats[at[row]]})" for row in odd[:3]],
     )  # fmt: skip
-
-
-def _forms(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
-    """Colour modes, animations and orientations; those of most images are the set's own way and not a finding."""
-    good = np.flatnonzero(has_image(at, scan))
-    modes = scan.modes[at[good]]
-    frames = scan.frames[at[good]] > 1
-
-    def of(*names: str) -> np.ndarray:
-        return np.isin(modes, names)
-
-    deep = of("I", "I;16", "I;16B", "I;16L", "I;16N")
-    alpha, grey, palette = of("RGBA", "LA", "PA", "La", "RGBa"), of("L", "1", "LA", "La") | deep, of("P", "PA")
-    print_modes = of("CMYK", "LAB", "YCbCr", "HSV")
-    turned = scan.orientations[at[good]] > 1
-    kinds: list[tuple[str, np.ndarray, tuple[str, str], str]] = [
-        ("cmyk", print_modes, ("image in CMYK, or another space for print",
-         "images in CMYK, or another space for print"), "made RGB without a colour profile; convert for exact colours"),
-        ("alpha", alpha, ("image with transparency", "images with transparency"), "ens lays them on white"),
-        ("16-bit", deep, ("image of 16 bits a pixel", "images of 16 bits a pixel"),
-         "ens scales 0..65535 to 0..255; a narrower range comes out dark"),
-        ("palette", palette, ("image with a palette", "images with a palette"), "none needed: made RGB"),
-        ("animation", frames, ("file of several frames or pages", "files of several frames or pages"),
-         "ens takes the first; save the others as files of their own if they count"),
-    ]  # fmt: skip
-    found = []
-    for kind, mask, words, advice in kinds:
-        if mask.sum() <= len(good) / 2:
-            found += finding(kind, "note", rows.ids[good[mask]], words, advice, side)
-    if 0 < grey.sum() <= len(good) / 2:
-        found += finding(
-            "grey", "note", rows.ids[good[grey]], ("grey image among colour ones", "grey images among colour ones"),
-            "none needed: made RGB; see that it is not one class or one source", side,
-        )  # fmt: skip
-    if turned.any():
-        found += finding(
-            "turned", "note", rows.ids[good[turned]], ("image that EXIF turns", "images that EXIF turns"),
-            "none needed: ens turns them upright, in training and prediction; other programs may not", side,
-        )  # fmt: skip
-    return found
 
 
 def _others(rows: Rows, side: str) -> list[Finding]:

@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.data.jpeg import Jpeg, check_whole, read_jpeg
+from ensemble.data.modes import rgb
 from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.limits import too_many_pixels
@@ -170,10 +172,11 @@ def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.nd
     """
     upright: dict[tuple[int, int], Image.Image] = {}
     images = []
+    jpeg = read_jpeg(data)
     for how in hows:
-        with _opened(path, data, how) as file:
+        with _opened(path, io.BytesIO(jpeg.data if jpeg else data), how) as file:
             if file.size not in upright:
-                upright[file.size] = _upright(file)
+                upright[file.size] = _upright(file, data, jpeg)
             images.append(_cut_and_scaled(upright[file.size], how))
     return images
 
@@ -229,9 +232,9 @@ def middle_square(image: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path, source: bytes | BinaryIO, how: Decoding) -> Iterator[Image.Image]:
+def _opened(path: Path, source: BinaryIO, how: Decoding) -> Iterator[Image.Image]:
     """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
-    with _naming(path), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+    with _naming(path), Image.open(source) as file:
         if large := too_many_pixels(file.size):
             raise UserError(f"{path}: {large}")
         if how.crop is None and how.size is not None:
@@ -261,9 +264,11 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not a readable image ({reason}); replace it or remove it") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, data: bytes | None = None, jpeg: Jpeg | None = None) -> Image.Image:
     image.load()
-    return turned(rgb(image), orientation(image))
+    if jpeg is not None:
+        check_whole(jpeg, image)
+    return turned(rgb(image, data)[0], orientation(image))
 
 
 def _cut_and_scaled(image: Image.Image, how: Decoding) -> np.ndarray:
@@ -302,17 +307,3 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
         return image
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16 bits are scaled, transparent pixels laid on white. Raises ValueError for 32-bit floats."""
-    if image.mode == "F":
-        raise ValueError("32-bit float pixels have no known scale: save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion clips at 255 instead of scaling
-        grey = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")

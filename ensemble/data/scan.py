@@ -23,12 +23,14 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.arrays import require_arrays
 from ensemble.data.digests import digests
-from ensemble.data.pixels import rgb, what_is_wrong
+from ensemble.data.jpeg import check_whole, read_jpeg
+from ensemble.data.modes import rgb
+from ensemble.data.pixels import what_is_wrong
 from ensemble.data.upright import orientation, turned
 from ensemble.limits import too_many_pixels
 from ensemble.progress import Show
 
-FORMAT = 1  # of the files and of what is measured: raise it when either changes
+FORMAT = 2  # of the files and of what is measured: raise it when either changes
 SIDE = 64  # of a thumbnail: 4 kB an image, and a mask drawn on a face is still tens of pixels
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
@@ -40,6 +42,7 @@ FACTS = np.dtype(
         ("error", "S160"),
         ("format", "S12"),
         ("mode", "S8"),
+        ("rules", "S96"),
         ("width", "i8"),
         ("height", "i8"),
         ("orientation", "i8"),
@@ -56,18 +59,21 @@ class Scan:
     """What N files hold, in the order given.
 
     digests: str (N,), SHA-256 of the bytes in hex; "" where a file can't be read. errors: why an image can't be decoded
-    whole, else None. formats, modes: str (N,), Pillow's names; "" where unknown. widths, heights: int64 (N,), pixels as
-    stored, before EXIF rotation (a TIFF's after it, as Pillow has them); 0 where unknown. orientations: int64 (N,),
-    EXIF's 1..8. frames: int64 (N,), above 1 for animations and pages. bytes: int64 (N,), of the file. means, stds:
-    float32 (N, 3), of RGB in 0..1. sharpness: float32 (N,), standard deviation of the Laplacian of the grey image in
-    0..1 at 256 px or less: sharp photos have 0.05 and more, blurred ones 0.01. thumbnails: uint8 (N, 64, 64), grey,
-    upright, squeezed to a square, perhaps in a mapped file; 0 where there is no image.
+    whole, else None. formats, modes: str (N,), Pillow's names; "" where unknown. rules: str (N,), commas between those
+    of `ensemble.data.modes` by which the pixels were read, "no-end-marker" for a JPEG that lacks it alone, and
+    "odd-exif" where EXIF states no orientation that there is. widths, heights: int64 (N,), pixels as stored, before
+    EXIF rotation (a TIFF's after it, as Pillow has them); 0 where unknown. orientations: int64 (N,), EXIF's 1..8.
+    frames: int64 (N,), above 1 for animations and pages. bytes: int64 (N,), of the file. means, stds: float32 (N, 3),
+    of RGB in 0..1. sharpness: float32 (N,), standard deviation of the Laplacian of the grey image in 0..1 at 256 px or
+    less: sharp photos have 0.05 and more, blurred ones 0.01. thumbnails: uint8 (N, 64, 64), grey, upright, squeezed to
+    a square, perhaps in a mapped file; 0 where there is no image.
     """
 
     digests: np.ndarray
     errors: tuple[str | None, ...]
     formats: np.ndarray
     modes: np.ndarray
+    rules: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
     orientations: np.ndarray
@@ -108,6 +114,7 @@ def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
         errors=errors,
         formats=facts["format"].astype("U"),
         modes=facts["mode"].astype("U"),
+        rules=facts["rules"].astype("U"),
         widths=facts["width"].copy(),
         heights=facts["height"].copy(),
         orientations=facts["orientation"].copy(),
@@ -224,7 +231,8 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
         record["digest"] = hashlib.sha256(data).hexdigest().encode()
         if not data:
             raise ValueError("empty file")
-        with Image.open(io.BytesIO(data)) as file:
+        jpeg = read_jpeg(data)
+        with Image.open(io.BytesIO(jpeg.data if jpeg else data)) as file:
             record["width"], record["height"] = file.size
             if large := too_many_pixels(file.size):
                 record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change
@@ -234,10 +242,17 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
             # the pictures within a phone's MPO are the same photo
             record["frames"] = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.draft(None, (WORKING, WORKING))
-            file.load()  # a PNG may carry its EXIF behind its pixels
+            file.load()
+            if jpeg is not None:
+                check_whole(jpeg, file)
             turn = orientation(file)
             record["orientation"] = turn or 1
-            image = rgb(file)
+            image, rules = rgb(file, data)
+            if jpeg is not None and not jpeg.closed:
+                rules += ("no-end-marker",)
+            if turn is None:
+                rules += ("odd-exif",)
+            record["rules"] = ",".join(rules).encode()
         size = (min(WORKING, image.width), min(WORKING, image.height))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)

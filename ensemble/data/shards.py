@@ -22,7 +22,7 @@ from PIL import features
 from ensemble import rundir
 from ensemble.data.pixels import MAX_ASPECT, Decoding
 
-FORMAT = 2  # of the files, and of what `decode` does with a file: raise it when either changes
+FORMAT = 3  # of the files, and of what `decode` does with a file: raise it when either changes
 # A shard is closed at this size or age, and a kill loses no more than that. Each one mapped holds a file descriptor,
 # and a process may have 1,024 of them: 400 shards hold 200 GB.
 SHARD_BYTES = 512 * 2**20

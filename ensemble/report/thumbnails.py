@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ensemble.config import Config
+from ensemble.data.jpeg import read_jpeg
 from ensemble.data.labelled import read_labelled
-from ensemble.data.pixels import read, rgb
+from ensemble.data.modes import rgb
+from ensemble.data.pixels import read
 from ensemble.data.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.limits import too_many_pixels
@@ -77,12 +79,13 @@ def _thumbnail(file: Path | None, side: int) -> Thumbnail:
         return Thumbnail("", side, side, "not among the images of the config")
     try:
         data = read(file)
-        with Image.open(io.BytesIO(data)) as image:
+        jpeg = read_jpeg(data)
+        with Image.open(io.BytesIO(jpeg.data if jpeg else data)) as image:
             if large := too_many_pixels(image.size):
                 raise UserError(f"{file}: {large}")
             image.draft(None, (2 * side, 2 * side))
             image.load()
-            return _encoded(turned(rgb(image), orientation(image)), side)
+            return _encoded(turned(rgb(image, data)[0], orientation(image)), side)
     except UserError as error:
         return Thumbnail("", side, side, "the file is missing" if not file.exists() else str(error))
     except Exception:  # as above
