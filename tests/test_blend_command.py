@@ -344,7 +344,7 @@ def test_a_foreign_member_joins_a_run_by_id(run, tmp_path):
     test = table(tmp_path / "test.csv", ["x.png", "y.png"], z[:2])
     said = []
     result = blend_run(run, "pool", foreign=[ForeignFiles("xgb", oof, test)], say=said.append)
-    assert said == []
+    assert len(said) == 2 and all(line.endswith(", rows sum to 1) were taken for probabilities") for line in said)
     assert list(result.members) == ["a", "b", "xgb"]
     assert result.members["xgb"]["accuracy"].value == pytest.approx((z.argmax(axis=1) == LABELS).mean())
     saved = load_blend(run, "pool")
@@ -360,7 +360,7 @@ def test_rows_that_a_foreign_member_lacks_are_left_out_for_all_and_said(run, tmp
     said = []
     result = blend_run(run, "vote", foreign=[ForeignFiles("knn", oof)], say=said.append)
     assert result.rows == 80
-    assert said[0] == (
+    assert said[1] == (
         "warning: knn: has no prediction for 10 of the 90 rows (first: id 'bild ü080.png'); they are left out for all "
         "members"
     )
@@ -481,6 +481,31 @@ def test_a_test_file_that_lacks_rows_of_the_sample_is_found_before_the_fit(tmp_p
         f"{sample}: id 'z.png' is not there (1 of 2 ids have no image of their own; the images are named like 'y')"
     )
     assert not output.exists()
+
+
+def test_what_the_numbers_are_can_be_said(tmp_path):
+    """Scores that are neither logits by their signs nor percentages by their sums."""
+    pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
+    scores = pd.DataFrame(1 + 9 * np.eye(len(CLASSES))[LABELS] + np.arange(len(IDS))[:, None] % 5, columns=CLASSES)
+    scores.insert(0, "id", IDS)
+    scores.to_csv(tmp_path / "svm.csv", index=False)
+    call = [
+        "blend",
+        "--labels",
+        str(tmp_path / "labels.csv"),
+        "--add",
+        f"svm={tmp_path / 'svm.csv'}",
+        "--method",
+        "mean",
+    ]
+    done = CliRunner().invoke(ens, call)
+    assert isinstance(done.exception, UserError) and "say which with --read-as svm=KIND" in str(done.exception)
+    done = CliRunner().invoke(ens, [*call, "--read-as", "svm=logits"])
+    assert done.exit_code == 0 and "were taken for logits, as told" in done.output
+    for text in ("svm=odds", "knn=logits"):
+        done = CliRunner().invoke(ens, [*call, "--read-as", text])
+        kinds = "probabilities, percentages, log-probabilities, logits"
+        assert str(done.exception) == f"--read-as {text}: want the NAME of an --add, and one of: {kinds}"
 
 
 def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensemble.blend import blend_files
 from ensemble.blend.foreign import ForeignFiles, join, read_labels, read_predictions, read_test, rows_of
 from ensemble.blend.foreign_checks import suspicious
+from ensemble.blend.foreign_scale import floored, without_unknown_classes
 from ensemble.blend.oof import Rows
 from ensemble.errors import UserError
 from ensemble.logits import Logits
 
 CLASSES = ("cat", "dog", "owl")
 IDS = ["007", "7", "bild ü.png"]
-P = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.0, 0.0, 1.0]])
-LOG_P = np.log(np.maximum(P, 1e-15))
+P = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.0625, 0.0625, 0.875]])
+LOG_P = np.log(P)
 
 
 def written(path, text):
@@ -27,16 +29,25 @@ def written(path, text):
     return path
 
 
-def csv(path, text="id,cat,dog,owl\n007,.5,.25,.25\n7,.125,.75,.125\nbild ü.png,0,0,1\n"):
+def csv(path, text="id,cat,dog,owl\n007,.5,.25,.25\n7,.125,.75,.125\nbild ü.png,.0625,.0625,.875\n"):
     return written(path / "oof.csv", text)
 
 
-def read(path, classes=CLASSES):
-    """Ids, logits and the lines said."""
+def read(path, classes=CLASSES, kind=None):
+    """Ids, logits and the warnings said."""
     said = []
-    ids, z = read_predictions(path, classes, said.append, "xgb")
-    assert z.dtype == np.float32 and ids.dtype.kind == "U" and z.shape == (len(ids), len(classes))
-    return ids.tolist(), z, said
+    ids, z = read_predictions(path, classes, said.append, "xgb", kind)
+    assert ids.dtype.kind == "U" and z.shape == (len(ids), len(classes))
+    z = floored(z, lambda text: said.append(f"warning: xgb ({path.name}): {text}"))
+    assert z.dtype == np.float32
+    return ids.tolist(), z, [line for line in said if line.startswith("warning")]
+
+
+def taken(path, classes=CLASSES, kind=None):
+    """What the numbers were taken for, and the probabilities."""
+    said = []
+    z = read_predictions(path, classes, said.append, "xgb", kind)[1]
+    return [line for line in said if not line.startswith("warning")], np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
 
 
 def refusal(path, classes=CLASSES):
@@ -153,7 +164,7 @@ def test_csv_of_probabilities(tmp_path):
     ids, z, said = read(csv(tmp_path))
     assert ids == IDS
     assert z == pytest.approx(LOG_P)
-    assert z[2].tolist() == pytest.approx([-34.538776, -34.538776, 0])
+    assert z[2].tolist() == pytest.approx([-2.7725887, -2.7725887, -0.1335314])
     assert said == []
 
 
@@ -314,7 +325,9 @@ def test_logits_stay_as_they_are(tmp_path):
 def test_endless_log_probabilities_end_below_the_others(tmp_path):
     _, z, said = read(csv(tmp_path, "id,cat,dog,owl\na,-.5,-1,-inf\nb,-.5,-99,-inf\nc,-1e300,-.5,-1\n"))
     assert said == []
-    assert z == pytest.approx(np.array([[-0.5, -1, -35.038776], [-0.5, -99, -99], [-35.038776, -0.5, -1]]))
+    log_sum = np.log(np.exp(-0.5) + np.exp(-1))
+    low = [log_sum - 34.538776, -0.5 - 99, log_sum - 34.538776]
+    assert z == pytest.approx(np.array([[-0.5, -1, low[0]], [-0.5, -99, -99], [low[2], -0.5, -1]]))
 
 
 def test_rows_that_do_not_sum_to_1(tmp_path):
@@ -327,17 +340,123 @@ def test_rows_that_do_not_sum_to_1(tmp_path):
 
 def test_softmaxes_that_end_just_above_1_are_probabilities(tmp_path):
     _, z, said = read(csv(tmp_path, "id,cat,dog,owl\na,1.0000001,-1e-9,0\n"))
-    assert said == []
-    assert z[0] == pytest.approx([0, -34.538776, -34.538776], abs=1e-6)
+    assert z[0] == pytest.approx([0, -6.907755, -6.907755], abs=1e-6)
+    assert len(said) == 1 and "2 of its 3 probabilities are exactly 0 and were raised to 0.001" in said[0]
 
 
-def test_percentages_are_named(tmp_path):
-    _, z, said = read(csv(tmp_path, "id,cat,dog,owl\na,50,25,25\nb,0,99.96,0\n"))
-    assert z.tolist() == [[50, 25, 25], [0, pytest.approx(99.96), 0]]
+TENTHS = np.array([[62.5, 25, 12.5], [3.1, 0.4, 96.5], [33.3, 33.3, 33.3]])
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "probabilities"),
+    [
+        (P, "0.0625 to 0.875, rows sum to 1) were taken for probabilities", P),
+        (100 * P[:2], "12.5 to 75, rows sum to 100) were taken for percentages", P[:2]),
+        ([[63, 25, 13], [3, 0, 96]], "0 to 96, rows sum to 99 to 101) were taken for percentages",
+         [[63 / 101, 25 / 101, 13 / 101], [3 / 99, 0, 96 / 99]]),
+        (TENTHS, "0.4 to 96.5, rows sum to 99.9 to 100) were taken for percentages",
+         TENTHS / TENTHS.sum(axis=1, keepdims=True)),
+        ([[7, 2, 1], [0, 9, 1]], "0 to 9, rows sum to 10) were taken for shares of 10",
+         [[0.7, 0.2, 0.1], [0, 0.9, 0.1]]),
+        (np.log(P[:2]), "were taken for log-probabilities", P[:2]),
+        (np.round(np.log(P[:2]), 2), "were taken for log-probabilities", P[:2]),
+        (np.log10(P[:2]), "were taken for log-probabilities to base 10", P[:2]),
+        ([[1.01, 0, -0.01], [0.5, 0.25, 0.25]], "were taken for probabilities; what lies outside of 0 to 1 is cut off",
+         [[1, 0, 0], [0.5, 0.25, 0.25]]),
+        ([[np.log(2), 0, -5], [0, 3, 0]], "were taken for logits", None),
+        ([[-2, -1, -3], [-1, -4, -9]], "were taken for logits", None),
+    ],
+)  # fmt: skip
+def test_what_the_numbers_are_is_seen_and_said(tmp_path, values, said, probabilities):
+    values = np.array(values, dtype=np.float64)
+    path = tmp_path / "oof.csv"
+    pd.DataFrame({"id": range(len(values)), **dict(zip(CLASSES, values.T, strict=True))}).to_csv(path, index=False)
+    lines, p = taken(path)
+    if probabilities is None:
+        probabilities = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    assert len(lines) == 1 and lines[0].startswith("xgb (oof.csv): its values (") and lines[0].endswith(said)
+    assert p == pytest.approx(np.asarray(probabilities), abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("text", "sums", "other"),
+    [
+        ("id,cat,dog,owl\na,3,0.5,7\nb,1,2,3\n", "0.5 to 7, rows sum to 6 to 10.5",
+         "percentages or shares that do not sum to one number"),
+        ("id,cat,dog,owl\na,60,20,90\nb,10,20,30\n", "10 to 90, rows sum to 60 to 170",
+         "percentages or shares that do not sum to one number"),
+        ("id,cat,dog,owl\na,1.5,-1,0.5\nb,2,-0.5,-0.5\n", "-1 to 2, rows sum to 1", "shares of 1"),
+    ],
+)  # fmt: skip
+def test_numbers_of_two_readings_are_refused_until_one_is_named(tmp_path, text, sums, other):
+    path = csv(tmp_path, text)
+    assert refusal(path) == (
+        f"{path}: its values ({sums}) may be logits or {other}: say which with --read-as xgb=KIND, KIND being one of "
+        "probabilities, percentages, log-probabilities, logits"
+    )
+    values = pd.read_csv(path)[list(CLASSES)].to_numpy()
+    assert read(path, kind="logits")[1] == pytest.approx(values)
+    lines, p = taken(path, kind="probabilities")
+    positive = np.maximum(values, 0)
+    assert p == pytest.approx(positive / positive.sum(axis=1, keepdims=True)) and lines[0].endswith("as told")
+
+
+def test_one_column_of_percentages(tmp_path):
+    path = csv(tmp_path, "id,p\na,75\nb,20\n")
+    assert "75 is not in [0, 1]" in refusal(path, ("cat", "dog"))
+    assert taken(path, ("cat", "dog"), "percentages")[1] == pytest.approx(np.array([[0.25, 0.75], [0.8, 0.2]]))
+
+
+# ---- probabilities of 0 --------------------------------------------------------------------------------------------
+
+
+def test_zeros_are_raised_to_half_of_the_least_above_them():
+    said = []
+    with np.errstate(divide="ignore"):
+        z = floored(np.log([[0.0, 0.9996, 0.0004], [0.5, 0.5, 0.0]]), said.append)
+    assert np.exp(z) == pytest.approx(np.array([[0.0002, 0.9996, 0.0004], [0.5, 0.5, 0.0002]]))
+    assert said == ["2 of its 6 probabilities are exactly 0 and were raised to 0.0002: as 0 they would forbid a class "
+                    "to the whole blend"]  # fmt: skip
+    said.clear()
+    with np.errstate(divide="ignore"):
+        z = floored(np.log([[0.0, 1.0, 1e-30]]), said.append)  # what a softmax in float32 ends in is no rounding
+    assert z[0] == pytest.approx([-69.07755, 0, -69.07755]) and said == []
+
+
+def test_a_class_that_a_fold_lacked_has_its_share_there():
+    """Fold 1 never saw the owl: of 4 labels 1 is an owl, so its share is (1 + 1) / (4 + 3)."""
+    with np.errstate(divide="ignore"):
+        z = np.log([[0.5, 0.25, 0.25], [0.125, 0.875, 0.0], [0.5, 0.5, 0.0], [0.25, 0.75, 0.0]])
+    said, folds, shares = [], np.array([0, 0, 1, 1]), np.array([3, 2, 2]) / 7
+    p = np.exp(without_unknown_classes(z, folds, shares, CLASSES, said.append))
+    p /= p.sum(axis=1, keepdims=True)
+    assert p[:2] == pytest.approx(np.array([[0.5, 0.25, 0.25], [0.125, 0.875, 0]]))
+    assert p[2:] == pytest.approx(np.array([[0.5 * 5 / 7, 0.5 * 5 / 7, 2 / 7], [0.25 * 5 / 7, 0.75 * 5 / 7, 2 / 7]]))
     assert said == [
-        "warning: xgb (oof.csv): its values (0 to 99.96) are not all in [0, 1] and were taken for logits, but every "
-        "row sums to 100; if they are probabilities, divide them by that or clip them"
+        "gives 'owl' a probability of exactly 0 in all 2 rows of fold 1, as a model does that was trained without the "
+        "class; its share of the labels (28.57%) is taken there"
     ]
+
+
+def test_a_fold_without_a_class_does_not_spoil_the_blend(tmp_path):
+    """Of two members that are right on 80%, one never saw the owl in fold 0: their mean is better than either."""
+    draw = np.random.default_rng(0)
+    labels, folds = np.arange(300) % 3, np.arange(300) // 3 % 2
+    ids = np.array([f"r{row}" for row in range(300)])
+    pd.DataFrame({"id": ids, "label": np.array(CLASSES)[labels], "fold": folds}).to_csv(tmp_path / "y.csv", index=False)
+    names = []
+    for name in ("a", "b"):
+        z = draw.normal(size=(300, 3)) + 2.0 * np.eye(3)[labels]
+        p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        if name == "b":
+            p[folds == 0, 2] = 0
+            p /= p.sum(axis=1, keepdims=True)
+        names.append(ForeignFiles(name, tmp_path / f"{name}.csv"))
+        pd.DataFrame({"id": ids, **dict(zip(CLASSES, p.T, strict=True))}).to_csv(names[-1].oof, index=False)
+    said = []
+    result = blend_files(tmp_path / "y.csv", names, "mean", say=said.append)
+    assert result.blend["log_loss"].value < min(own["log_loss"].value for own in result.members.values())
+    assert any("b (b.csv): gives 'owl' a probability of exactly 0 in all 150 rows of fold 0" in line for line in said)
 
 
 # ---- arrays --------------------------------------------------------------------------------------------------------
@@ -473,9 +592,9 @@ def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path_factory, order, ki
     joined, values = join(rows, [("xgb", read_ids, z)], said.append)
     assert joined.ids.tolist() == ids.tolist()
     assert values == pytest.approx(np.log(p)[None], rel=1e-5)
-    test = read_test(ForeignFiles("xgb", path, path), CLASSES, said.append)
+    test = read_test(ForeignFiles("xgb", path, path), rows, said.append)
     assert rows_of(test, list(ids), "xgb")[0] == pytest.approx(np.log(p), rel=1e-5)
-    assert said == []
+    assert len(said) == 2 and all(line.endswith("were taken for probabilities") for line in said)
 
 
 def test_join_in_the_order_of_the_rows():

@@ -120,7 +120,7 @@ def blend_run(
     if partial:
         _refuse_to_replace(run, name, oof)
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
-    tests = read_tests(foreign, oof.rows.classes, say)
+    tests = read_tests(foreign, oof.rows, say)
     flattered = tuple(member for member in oof.members if rundir.is_optimistic(run, member))
     result = replace(fit_oof(oof, method, metric, shares, prune, show), optimistic=flattered)
     facts = asdict(result)
@@ -155,7 +155,7 @@ def blend_files(
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
     shares = None if priors is None else read_priors(priors, oof.rows.classes)
-    tests = read_tests(foreign, oof.rows.classes, say)
+    tests = read_tests(foreign, oof.rows, say)
     if wanted is not None and tests:
         ids = wanted([str(name) for name in next(iter(tests.values())).ids], oof.rows.classes)
         for member, test in tests.items():

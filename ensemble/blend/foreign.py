@@ -13,7 +13,6 @@ import pandas as pd
 
 from ensemble.blend.foreign_checks import suspicious
 from ensemble.blend.foreign_files import (
-    SLACK,
     array_predictions,
     cell_numbers,
     cell_texts,
@@ -22,14 +21,12 @@ from ensemble.blend.foreign_files import (
     read_columns,
     table_predictions,
 )
-from ensemble.blend.metrics import FLOOR
+from ensemble.blend.foreign_scale import KINDS, LARGEST, floored, logits_of, recognised, without_unknown_classes
 from ensemble.blend.oof import GIVEN, Oof, Rows
 from ensemble.data.classes import in_order, listed
 from ensemble.data.table import nfc
 from ensemble.errors import UserError
 from ensemble.logits import Logits
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_labels(path: Path) -> Rows:
@@ -71,16 +68,17 @@ def read_labels(path: Path) -> Rows:
 
 
 def read_predictions(
-    path: Path, classes: tuple[str, ...], say: Callable[[str], None], what: str
+    path: Path, classes: tuple[str, ...], say: Callable[[str], None], what: str, kind: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids str (N,) and logits float32 (N, C) from a CSV, Parquet, npz or npy file, in its order of rows.
+    """Ids str (N,) and logits float64 (N, C), -inf for a probability of 0, from a CSV, Parquet, npz or npy file, in its
+    order of rows.
 
     A table has its ids in the column "id", else in the first, and one column a class, named after it. An npz has one
     2-D array of floats, `ids`, and perhaps `classes` in the order of its columns. An npy has its ids beside it
-    (`oof.npy`: `oof.ids.txt`, `oof.ids.npy`). If all numbers are in [0, 1] they are probabilities: their rows are made
-    to sum to 1 and their logs returned, at least log 1e-15. All others are logits and stay as they are, but that -inf
-    becomes log 1e-15 below the row's largest, or the row's least where that is lower.
-    what: the member's name, for the warnings. Raises UserError that names file, id and column.
+    (`oof.npy`: `oof.ids.txt`, `oof.ids.npy`). What the numbers are is seen by their range and sums (see
+    `foreign_scale.recognised`) and said, unless `kind` says it. Logits stay as they are; the rows of probabilities are
+    made to sum to 1 and their logs returned. what: the member's name, for what is said. Raises UserError that names
+    file, id and column, or where the numbers could be of two kinds.
     """
 
     def warn(text: str) -> None:
@@ -90,11 +88,11 @@ def read_predictions(
         ids, values = array_predictions(path, classes)
         columns: Sequence[str] = classes
     else:
-        ids, values, columns = table_predictions(path, classes, warn)
+        ids, values, columns = table_predictions(path, classes, warn, 100.0 if kind == "percentages" else 1.0)
     _refuse_not_finite(values, ids, columns, path)
-    if values.min() >= -SLACK and values.max() <= 1 + SLACK:
-        return ids, _from_probabilities(values, ids, warn)
-    return ids, _from_logits(values, warn)
+    scale = recognised(values, path, f"--read-as {what}=KIND, KIND being one of {', '.join(KINDS)}", kind)
+    say(f"{what} ({path.name}): {scale.said}")
+    return ids, logits_of(values, scale, ids, warn)
 
 
 def join(
@@ -102,8 +100,9 @@ def join(
 ) -> tuple[Rows, np.ndarray]:
     """The rows that every member has, in the order of `rows`, and the members' logits float32 (M, N', C) for them.
 
-    members: name, unique ids str (n,) and logits (n, C) of each. Rows that a member lacks are left out for all, rows
-    that it has besides are not used; a warning says how many. Raises UserError if fewer than half the rows remain.
+    members: name, unique ids str (n,) and logits (n, C), finite or -inf, of each. Rows that a member lacks are left out
+    for all, rows that it has besides are not used; a warning says how many. Raises UserError if fewer than half the
+    rows remain.
     """
     wanted = pd.Index(rows.ids.astype(object), dtype=object)
     where = np.empty((len(members), len(wanted)), dtype=np.int64)
@@ -135,11 +134,13 @@ def join(
 
 @dataclass(frozen=True)
 class ForeignFiles:
-    """A member that ens did not train: its name, its out-of-fold predictions, and those of the test set if any."""
+    """A member that ens did not train: its name, its out-of-fold predictions, and those of the test set if any. kind:
+    what its numbers are, if the user says it."""
 
     name: str
     oof: Path
     test: Path | None = None
+    kind: str | None = None
 
 
 def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str], None]) -> Oof:
@@ -156,8 +157,12 @@ def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str],
         raise UserError("no members to blend; name their files with --add NAME=OOF,TEST")
     if not members:
         return oof
-    read = [(files.name, *read_predictions(files.oof, oof.rows.classes, say, files.name)) for files in members]
+    read = [
+        (files.name, *read_predictions(files.oof, oof.rows.classes, say, files.name, files.kind)) for files in members
+    ]
     rows, z = join(oof.rows, read, say)
+    for m, files in enumerate(members):
+        z[m] = _finite(z[m], rows.folds, rows, files, files.oof, say)
     kept = np.isin(oof.rows.ids, rows.ids)
     own = [values if kept.all() else values[:, kept] for values in oof.values]
     everything = [*own, *z[:, None]]
@@ -173,19 +178,32 @@ def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str],
     )
 
 
-def read_tests(
-    members: Sequence[ForeignFiles], classes: tuple[str, ...], say: Callable[[str], None]
-) -> dict[str, Logits]:
+def read_tests(members: Sequence[ForeignFiles], rows: Rows, say: Callable[[str], None]) -> dict[str, Logits]:
     """The test predictions of those members that have some, by name: before a fit, which a bad file must not cost."""
-    return {files.name: read_test(files, classes, say) for files in members if files.test is not None}
+    return {files.name: read_test(files, rows, say) for files in members if files.test is not None}
 
 
-def read_test(files: ForeignFiles, classes: tuple[str, ...], say: Callable[[str], None]) -> Logits:
-    """A member's test predictions, values (1, N, C). Raises UserError if it has none, and as `read_predictions`."""
+def read_test(files: ForeignFiles, rows: Rows, say: Callable[[str], None]) -> Logits:
+    """A member's test predictions, values (1, N, C). rows: the labelled ones. Raises UserError if it has none, and as
+    `read_predictions`."""
     if files.test is None:
         raise UserError(f"{files.name} has no test predictions; name them with --add {files.name}={files.oof},TEST")
-    ids, z = read_predictions(files.test, classes, say, files.name)
-    return Logits(ids, GIVEN, classes, z[None], {"source": str(files.test)})
+    ids, z = read_predictions(files.test, rows.classes, say, files.name, files.kind)
+    z = _finite(z, np.full(len(ids), -1), rows, files, files.test, say)
+    return Logits(ids, GIVEN, rows.classes, z[None], {"source": str(files.test)})
+
+
+def _finite(
+    z: np.ndarray, folds: np.ndarray, rows: Rows, files: ForeignFiles, path: Path, say: Callable[[str], None]
+) -> np.ndarray:
+    """Logits float32 (N, C) without the -inf of probabilities that are 0; see `foreign_scale`."""
+
+    def warn(text: str) -> None:
+        say(f"warning: {files.name} ({path.name}): {text}")
+
+    counts = np.bincount(rows.labels, minlength=len(rows.classes))
+    shares = (counts + 1) / (counts.sum() + len(counts))
+    return floored(without_unknown_classes(z, folds, shares, rows.classes, warn), warn)
 
 
 def rows_of(test: Logits, ids: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
@@ -237,35 +255,6 @@ def _refuse_not_finite(values: np.ndarray, ids: np.ndarray, columns: Sequence[st
                 f"{path}: id {str(ids[bad][0])!r}: all its values are {what} ({int(bad.sum())} such rows); leave rows "
                 "without a prediction out of the file"
             )
-
-
-def _from_probabilities(values: np.ndarray, ids: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
-    p = np.clip(values, FLOOR, 1)
-    sums = p.sum(axis=1)
-    off = np.abs(sums - 1) > 1e-3
-    if off.any():
-        warn(
-            f"{int(off.sum())} of {len(ids)} rows do not sum to 1 (first: id {str(ids[off][0])!r}, sum "
-            f"{sums[off][0]:.4g}); they were divided by their sums"
-        )
-    p /= sums[:, None]
-    np.log(np.maximum(p, FLOOR, out=p), out=p)
-    return np.asarray(p, dtype=np.float32)
-
-
-def _from_logits(values: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
-    endless = values < -LARGEST
-    if endless.any():
-        least = np.where(endless, np.inf, values).min(axis=1)
-        floor = np.minimum(least, values.max(axis=1) + np.log(FLOOR))
-        values = np.where(endless, floor[:, None], values)
-    sums = values.sum(axis=1, dtype=np.float64)
-    if len(sums) > 1 and sums.min() > 0.5 and np.ptp(sums) <= 1e-3 * sums.max():
-        warn(
-            f"its values ({values.min():.4g} to {values.max():.4g}) are not all in [0, 1] and were taken for logits, "
-            f"but every row sums to {sums[0]:.4g}; if they are probabilities, divide them by that or clip them"
-        )
-    return np.asarray(values, dtype=np.float32)
 
 
 def _refuse_join(wanted: np.ndarray, has: np.ndarray, kept: int, name: str, ids: np.ndarray) -> None:

@@ -12,12 +12,12 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
 
 from ensemble.arrays import require_arrays
-from ensemble.data.classes import listed
+from ensemble.blend.foreign_scale import SLACK
+from ensemble.data.classes import class_columns, listed
 from ensemble.data.inputs import refuse_address
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
 
-SLACK = 1e-6  # a softmax in float32 may end at 1.0000001
 ARRAYS = ("values", "logits", "probs", "probabilities", "oof", "test", "predictions")  # preferred names in an npz
 NO_CLASS = ("label", "target", "y", "y_true", "fold", "group", "index", "unnamed: 0")  # never taken by their order
 PICKLED = "holds Python objects, which ens does not unpickle; save it as text: array.astype(str)"
@@ -100,20 +100,23 @@ def cell_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_predictions(
-    path: Path, classes: tuple[str, ...], warn: Callable[[str], None]
+    path: Path, classes: tuple[str, ...], warn: Callable[[str], None], total: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Ids str (N,), values float64 (N, C), NaN for an empty cell, and the C columns that they were read from."""
+    """Ids str (N,), values float64 (N, C), NaN for an empty cell, and the C columns that they were read from. total:
+    what the two values of a row sum to where only one is given."""
     table = read_columns(path)
     ids_in = find_id_column(table)
     if ids_in in classes:
         raise UserError(f"{path}: no ids: its first column is the class {ids_in!r}; write them in a column 'id'")
     ids = checked_ids(cell_texts(table[ids_in]), path)
     others = [str(name) for name in table.columns if name != ids_in]
-    columns = _named_after(classes, others, path)
-    if columns is None:
+    places = class_columns(classes, others, path)
+    if places is not None:
+        columns = [others[place] for place in places]
+    else:
         columns = [name for name in others if name.lower() not in NO_CLASS and _is_numeric(table[name])]
         if len(columns) == 1 and len(classes) == 2:
-            label, values = _both_from_one(_column(table, columns[0], ids, path), columns[0], classes, ids, path)
+            label, values = _both_from_one(_column(table, columns[0], ids, path), columns[0], classes, ids, path, total)
             warn(f"its one column, {columns[0]!r}, was taken for the probability of {label!r}")
             return ids, values, columns * 2
         if len(columns) != len(classes):
@@ -124,30 +127,6 @@ def table_predictions(
         pairs = listed(f"{name!r} for {label!r}" for name, label in zip(columns, classes, strict=True))
         warn(f"its columns are not named after the classes and were taken in their order: {pairs}")
     return ids, np.stack([_column(table, name, ids, path) for name in columns], axis=1), columns
-
-
-def _named_after(classes: tuple[str, ...], columns: list[str], path: Path) -> list[str] | None:
-    """The classes' columns in the order of `classes`: named like them, or with the same text before or after each."""
-    there = set(columns)
-    if there.issuperset(classes):
-        return list(classes)
-    longest = max(classes, key=len)
-    found: dict[tuple[str, ...], None] = {}
-    for name in columns:
-        for place in re.finditer(f"(?={re.escape(longest)})", name):
-            before, after = name[: place.start()], name[place.start() + len(longest) :]
-            if re.search(r"\d\n\d", f"{before}\n{longest}\n{after}"):  # "12" is not the class "2"
-                continue
-            wanted = tuple(before + label + after for label in classes)
-            if there.issuperset(wanted):
-                found[wanted] = None
-    if len(found) > 1:
-        one, other = list(found)[:2]
-        raise UserError(
-            f"{path}: both {one[0]!r}, {one[1]!r} and {other[0]!r}, {other[1]!r} are named after the classes; "
-            "keep one column a class"
-        )
-    return list(next(iter(found))) if found else None
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -164,20 +143,20 @@ def _column(table: pd.DataFrame, name: str, ids: np.ndarray, path: Path) -> np.n
 
 
 def _both_from_one(
-    p: np.ndarray, name: str, classes: tuple[str, ...], ids: np.ndarray, path: Path
+    p: np.ndarray, name: str, classes: tuple[str, ...], ids: np.ndarray, path: Path, total: float
 ) -> tuple[str, np.ndarray]:
     """The class whose probability p (N,) is, the one in the column's name or else the second, and float64 (N, 2)."""
     words = (name, *re.split(r"[\W_]+|(?<=\D)(?=\d)", name))
     named = [label for label in classes if label in words]
     label = named[0] if len(named) == 1 else classes[1]
-    outside = (p < -SLACK) | (p > 1 + SLACK)
+    outside = (p < -SLACK) | (p > total + SLACK)
     if outside.any():
         row = int(outside.argmax())
         raise UserError(
-            f"{path}: id {str(ids[row])!r}, column {name!r}: {p[row]:g} is not in [0, 1]; a column by itself must "
-            f"hold the probability of {label!r}"
+            f"{path}: id {str(ids[row])!r}, column {name!r}: {p[row]:g} is not in [0, {total:g}]; a column by itself "
+            f"must hold the probability of {label!r}"
         )
-    return label, np.stack([p, 1 - p] if label == classes[0] else [1 - p, p], axis=1)
+    return label, np.stack([p, total - p] if label == classes[0] else [total - p, p], axis=1)
 
 
 # ---- arrays --------------------------------------------------------------------------------------------------------

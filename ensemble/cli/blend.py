@@ -47,6 +47,14 @@ OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losse
     metavar="NAME=OOF[,TEST]",
     help="Blend these predictions too, which ens did not make: out of fold, and of the test set.",
 )
+@click.option(
+    "--read-as",
+    "kinds",
+    multiple=True,
+    metavar="NAME=KIND",
+    help="What the numbers of an added member are, where that can't be seen: probabilities, percentages, "
+    "log-probabilities or logits.",
+)
 @click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
 @click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
@@ -66,6 +74,7 @@ def blend_command(
     prune: bool,
     priors: str | None,
     added: tuple[str, ...],
+    kinds: tuple[str, ...],
     labels: Path | None,
     output: Path | None,
     sample_submission: Path | None,
@@ -83,7 +92,7 @@ def blend_command(
         from ensemble import blend, tables
         from ensemble.progress import progress
 
-        foreign = [_foreign(text) for text in added]
+        foreign = _foreign(added, kinds)
         if (run is None) == (labels is None):
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
         if run is not None:
@@ -178,11 +187,21 @@ def _plain(result: "BlendResult") -> dict[str, Any]:
     return {**own, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
 
 
-def _foreign(text: str) -> "ForeignFiles":
+def _foreign(added: Sequence[str], kinds: Sequence[str]) -> list["ForeignFiles"]:
     from ensemble.blend import ForeignFiles
+    from ensemble.blend.foreign_scale import KINDS
 
-    name, equals, files = text.partition("=")
-    oof, _, test = files.partition(",")
-    if not (name and equals and oof):
-        raise UserError(f"--add {text}: want NAME=OOF or NAME=OOF,TEST, as in --add xgb=oof_xgb.csv,test_xgb.csv")
-    return ForeignFiles(name, Path(oof), Path(test) if test else None)
+    found: dict[str, str] = {}
+    for text in kinds:
+        name, _, kind = text.partition("=")
+        if kind not in KINDS or not any(own.startswith(f"{name}=") for own in added):
+            raise UserError(f"--read-as {text}: want the NAME of an --add, and one of: {', '.join(KINDS)}")
+        found[name] = kind
+    files = []
+    for text in added:
+        name, equals, paths = text.partition("=")
+        oof, _, test = paths.partition(",")
+        if not (name and equals and oof):
+            raise UserError(f"--add {text}: want NAME=OOF or NAME=OOF,TEST, as in --add xgb=oof_xgb.csv,test_xgb.csv")
+        files.append(ForeignFiles(name, Path(oof), Path(test) if test else None, found.get(name)))
+    return files

@@ -1,0 +1,149 @@
+"""What the numbers of predictions that ens did not make are: probabilities, percentages, log-probabilities or logits.
+
+Recognised by their range and the sums of their rows, said in one line, and refused where two readings are possible.
+What is exactly 0 is treated here too: a log has no 0, and a 0 in one member would forbid a class to the whole blend.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.blend.metrics import FLOOR
+from ensemble.errors import UserError
+
+KINDS = ("probabilities", "percentages", "log-probabilities", "logits")
+SLACK = 1e-6  # a softmax in float32 may end at 1.0000001
+LARGEST = float(np.finfo(np.float32).max)
+ROUNDED = 20.0  # percentages: rows of many small classes, rounded to 0, may sum to so much less than 100
+OVERSHOOT = 0.05  # probabilities that were interpolated may lie so far outside of [0, 1]
+BASES = {"": 1.0, " to base 10": float(np.log(10)), " to base 2": float(np.log(2))}
+# A probability of 0 that stands for "below the last digit", or for no vote of a few, costs at most 6.9 nats.
+LARGEST_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """kind: one of KINDS. said: what the numbers were taken for. total: what a row of probabilities sums to. factor: of
+    log-probabilities, for them to be natural logs."""
+
+    kind: str
+    said: str
+    total: float = 1.0
+    factor: float = 1.0
+
+
+def recognised(values: np.ndarray, path: Path, option: str, kind: str | None = None) -> Scale:
+    """What values float (N, C) are, finite or -inf; or `kind`, if the user says it.
+
+    option: how the user says it, for the UserError where two readings are possible.
+    """
+    low, high = float(values.min()), float(values.max())
+    sums = values.sum(axis=1, dtype=np.float64) if low > -LARGEST else np.full(len(values), -np.inf)
+    said = f"its values ({low:.4g} to {high:.4g}, rows sum to {_range(sums)}) were taken for "
+    if kind is not None:
+        return Scale(kind, f"{said}{kind}, as told", total=100.0 if kind == "percentages" else 1.0)
+    constant = len(sums) > 1 and sums.min() > 0.5 and np.ptp(sums) <= 1e-3 * sums.max()
+    if low >= -SLACK and high <= 1 + SLACK:
+        return Scale("probabilities", f"{said}probabilities")
+    if low >= -SLACK:
+        off = np.abs(sums - 100)
+        if high <= 100 + 1e-3 and off.max() <= min(0.1 + values.shape[1] * _unit(values) / 2, ROUNDED):
+            return Scale("percentages", f"{said}percentages", total=100.0)
+        if constant and not np.isclose(sums.mean(), 1, atol=OVERSHOOT):
+            return Scale("probabilities", f"{said}shares of {sums.mean():.4g}", total=float(sums.mean()))
+    if low >= -OVERSHOOT and high <= 1 + OVERSHOOT and np.abs(sums - 1).max() <= OVERSHOOT:
+        return Scale("probabilities", f"{said}probabilities; what lies outside of 0 to 1 is cut off")
+    if low >= 0 or constant:
+        other = "percentages or shares that do not sum to one number" if low >= 0 else f"shares of {sums.mean():.4g}"
+        raise UserError(
+            f"{path}: its values ({low:.4g} to {high:.4g}, rows sum to {_range(sums)}) may be logits or {other}: say "
+            f"which with {option}"
+        )
+    if high <= SLACK:
+        for base, factor in BASES.items():
+            if np.abs(_log_sums(values * factor)).max() <= 0.02:
+                return Scale("log-probabilities", f"{said}log-probabilities{base}", factor=factor)
+    return Scale("logits", f"{said}logits")
+
+
+def logits_of(values: np.ndarray, scale: Scale, ids: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
+    """Logits float64 (N, C) of values that are of this scale: those of probabilities are their logs, -inf for 0."""
+    if scale.kind in ("logits", "log-probabilities"):
+        return np.where(values < -LARGEST, -np.inf, values * scale.factor)
+    p = np.clip(values.astype(np.float64), 0, None)
+    sums = p.sum(axis=1) / scale.total
+    rounding = 1e-3 if scale.total == 1 else 0.2
+    off = np.abs(sums - 1) > rounding
+    if off.any():
+        warn(
+            f"{int(off.sum())} of {len(ids)} rows do not sum to {scale.total:.4g} (first: id {str(ids[off][0])!r}, sum "
+            f"{scale.total * sums[off][0]:.4g}); they were divided by their sums"
+        )
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(p / p.sum(axis=1, keepdims=True)))
+
+
+def without_unknown_classes(
+    z: np.ndarray, folds: np.ndarray, shares: np.ndarray, classes: tuple[str, ...], warn: Callable[[str], None]
+) -> np.ndarray:
+    """Logits (N, C) in which a class that has probability 0 in all rows of a fold has its share of the labels instead.
+
+    A model that was trained without a class gives it 0 everywhere; that says nothing of the images, and a blend with it
+    would never choose the class. folds: int (N,). shares: (C,), above 0. A test set is one fold, -1.
+    """
+    z = z.copy()
+    for fold in np.unique(folds):
+        where = np.flatnonzero(folds == fold)
+        unknown = np.isneginf(z[where]).all(axis=0)
+        if len(where) < 2 or not unknown.any():
+            continue
+        known = _log_sums(z[where])
+        z[np.ix_(where, unknown)] = known[:, None] + np.log(shares[unknown] / (1 - shares[unknown].sum()))
+        first = int(np.flatnonzero(unknown)[0])
+        more = f" and {int(unknown.sum()) - 1} classes more" if unknown.sum() > 1 else ""
+        of = f" of fold {fold}" if fold >= 0 else ""
+        warn(
+            f"gives {classes[first]!r}{more} a probability of exactly 0 in all {len(where)} rows{of}, as a model does "
+            f"that was trained without the class; its share of the labels ({shares[first]:.2%}) is taken there"
+        )
+    return z
+
+
+def floored(z: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
+    """Logits float32 (N, C) without -inf: what has probability 0 is given half of the least probability above 0, at
+    least 1e-15 and at most 0.001, but never more than what is least in its row."""
+    zero = np.isneginf(z)
+    if not zero.any():
+        return np.asarray(z, dtype=np.float32)
+    total = _log_sums(z)[:, None]
+    least = float(np.exp((z - total)[~zero].min()))
+    floor = float(np.clip(least / 2, FLOOR, LARGEST_FLOOR))
+    if floor > 1e-12:
+        warn(
+            f"{int(zero.sum()):,} of its {zero.size:,} probabilities are exactly 0 and were raised to {floor:.2g}: as "
+            "0 they would forbid a class to the whole blend"
+        )
+    lowest = np.where(zero, np.inf, z).min(axis=1, keepdims=True)
+    return np.where(zero, np.minimum(total + np.log(floor), lowest), z).astype(np.float32)
+
+
+def _unit(values: np.ndarray) -> float:
+    """1 if all values are whole, 0.1 if all are tenths, ...; 0 of what is not rounded."""
+    for digits in range(4):
+        scaled = values.astype(np.float64) * 10**digits
+        if np.abs(scaled - np.round(scaled)).max() < 1e-4 * 10**digits:
+            return float(10.0**-digits)
+    return 0.0
+
+
+def _log_sums(z: np.ndarray) -> np.ndarray:
+    """Log of the sum of exp(z) in each row, float64 (N,)."""
+    top = z.max(axis=1).astype(np.float64)
+    return np.asarray(top + np.log(np.exp(z - top[:, None]).sum(axis=1)))
+
+
+def _range(sums: np.ndarray) -> str:
+    low, high = float(sums.min()), float(sums.max())
+    return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{low:.4g} to {high:.4g}"
