@@ -30,13 +30,19 @@ class Data(Table):
     classes: tuple[str, ...] = ()  # patterns of a folder's class folders; none: found by their structure
     images: Path | None = None  # the folder that a table's paths start from; None: the table's own
     path: str = "path"
-    label: str = "label"
+    label: str | tuple[str, ...] = "label"  # several: a column of 0 and 1 for each class
     id: str | None = None  # None: the path as written is the id
     group: str | None = None
     weight: str | None = None  # a column of sample weights
     relabel: Path | None = None  # a CSV of `ens relabel`, edited: new labels, and rows to drop
     cache: str = "auto"  # folder of decoded pixels; "auto": the user's cache folder; "off": decode in every epoch
     cache_limit_gb: Positive = 50.0
+
+    @model_validator(mode="after")
+    def _two_columns_or_more(self) -> "Data":
+        if isinstance(self.label, tuple) and len(set(self.label)) < max(2, len(self.label)):
+            raise ValueError(f"data.label = {list(self.label)}: a list names two or more different columns of 0 and 1")
+        return self
 
 
 class Folds(Table):
@@ -206,7 +212,8 @@ def _say(error: ValidationError, prefix: tuple[str | int, ...], model: type[Base
     """The first thing wrong, in one line."""
     first = error.errors()[0]
     place = (*prefix, *first["loc"])
-    key = ".".join(str(part) for part in place if not str(part).startswith("literal[")) or "the file"
+    names = [str(part) for part in place if part != "str" and not str(part).startswith("literal[")]  # of a union
+    key = ".".join(names) or "the file"
     match first["type"]:
         case "extra_forbidden":
             name = str(first["loc"][-1])

@@ -353,3 +353,22 @@ def test_strings_are_written_as_toml_reads_them(text):
 def test_numbers_lists_and_tables_are_written_as_toml_reads_them(value):
     again = written_and_read(value)
     assert again == value and type(again) is type(value)
+
+
+def test_label_may_be_a_list_of_columns(tmp_path):
+    text = 'run = "r"\n[data]\ntrain = "t.csv"\nlabel = {}\n[[backbone]]\nname = "a"\ntimm = "resnet18"\n'
+    path = tmp_path / "e.toml"
+    path.write_text(text.format('["rust", "scab"]'))
+    config = load_config(path)
+    assert config.data.label == ("rust", "scab")
+    path.write_text(to_toml(config))
+    assert load_config(path) == config
+    for value, line in {
+        '["rust"]': "data.label = ['rust']: a list names two or more different columns of 0 and 1",
+        '["rust", "rust"]': "data.label = ['rust', 'rust']: a list names two or more different columns of 0 and 1",
+        "3": "data.label = 3: input should be a valid string",
+    }.items():
+        path.write_text(text.format(value))
+        with pytest.raises(UserError) as caught:
+            load_config(path)
+        assert str(caught.value) == f"{path}: {line}"

@@ -242,8 +242,89 @@ def test_images_that_are_nowhere(tmp_path: Path) -> None:
 def test_test_table_whose_images_lie_elsewhere(tmp_path: Path) -> None:
     data = folders(tmp_path / "train", a=5, b=5)
     (tmp_path / "info.csv").write_text("ImageID,ans\n1.png,0\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"'1.png' is not there .*; --test may also be the folder"):
+    with pytest.raises(UserError, match=r"are those of images in .*/a and in .*/b: .*; --test may also be the folder"):
         init(data, tmp_path / "info.csv", None, tmp_path / "e.toml")
+    (tmp_path / "info.csv").write_text("ImageID,ans\n9.png,0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"'9.png' is not there.*; --test may also be the folder"):
+        init(data, tmp_path / "info.csv", None, tmp_path / "e.toml")
+
+
+@pytest.mark.parametrize(("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("True", "False")])
+def test_one_column_for_each_class(tmp_path: Path, one: str, zero: str) -> None:
+    classes = ["healthy", "rust", "scab"]
+    columns = {name: [one if row % 3 == place else zero for row in range(12)] for place, name in enumerate(classes)}
+    frame = table(tmp_path, 12, **columns)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    sample = tmp_path / "sample.csv"
+    pd.DataFrame({"photo": ["x"], "scab": [0.3], "healthy": [0.3], "rust": [0.3]}).to_csv(sample, index=False)
+    output = tmp_path / "e.toml"
+    said = "\n".join(init(tmp_path / "t.csv", None, sample, output))
+    config = load_config(output)
+    assert config.data.label == ("healthy", "rust", "scab")
+    assert (
+        "the classes are the columns 'healthy', 'rust', 'scab': each row has exactly one 1 in these 3 columns" in said
+    )
+    assert "ens tta-predict will write one probability a class" in said
+    samples = read_labelled(config)
+    assert samples.classes == ("healthy", "rust", "scab") and samples.labels is not None
+    assert np.bincount(samples.labels).tolist() == [4, 4, 4] and samples.labels[:3].tolist() == [0, 1, 2]
+
+
+def test_columns_of_0_and_1_that_are_several_labels(tmp_path: Path) -> None:
+    frame = table(tmp_path, 12, a=[1, 0, 0] * 4, b=[0, 1, 1] * 4, c=[0, 0, 1] * 4, d=[1, 0, 0, 0] * 3)
+    csv = tmp_path / "t.csv"
+    frame.to_csv(csv, index=False)
+    with pytest.raises(UserError) as caught:
+        init(csv, None, None, tmp_path / "e.toml")
+    assert str(caught.value) == (
+        f"{csv}: the columns 'a', 'b', 'c', 'd' hold 0 and 1, but 6 rows have several 1s (row 1: a, d). Either an "
+        "image has several labels, which ens can't train yet; or only some of these are the classes (--label A,B,C: "
+        "one 1 in each row); or one is the question (--label a: the classes 0 and 1)"
+    )
+    init(csv, None, None, tmp_path / "e.toml", label="a")
+    assert read_labelled(load_config(tmp_path / "e.toml")).classes == ("0", "1")
+    init(csv, None, None, tmp_path / "f.toml", label=("a", "b"))
+    assert read_labelled(load_config(tmp_path / "f.toml")).classes == ("a", "b")
+    with pytest.raises(UserError, match=r"rows have several 1s"):
+        init(csv, None, None, tmp_path / "g.toml", label=("a", "b", "c"))
+
+
+def test_a_column_of_0_and_1_beside_the_classes_is_none(tmp_path: Path) -> None:
+    columns = {name: [int(row % 3 == place) for row in range(12)] for place, name in enumerate("abc")}
+    table(tmp_path, 12, male=[1, 1, 0] * 4, **columns).to_csv(tmp_path / "t.csv", index=False)
+    init(tmp_path / "t.csv", None, None, tmp_path / "e.toml")
+    assert load_config(tmp_path / "e.toml").data.label == ("a", "b", "c")
+
+
+def test_names_of_images_in_two_folders(tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        for number in range(10):
+            picture(tmp_path / folder / f"{number:03}.png")
+    csv = tmp_path / "t.csv"
+    csv.write_text("image,label\n" + "".join(f"{number:03}.png,{'ab'[number % 2]}\n" for number in range(10)))
+    with pytest.raises(UserError) as caught:
+        init(csv, None, None, tmp_path / "e.toml")
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert str(caught.value) == (
+        f"{csv}: the names in 'image' are those of images in {first} and in {second}: say which are meant with "
+        f"--images {first} (data.images in an experiment file)"
+    )
+    init(csv, None, None, tmp_path / "e.toml", images=tmp_path / "second")
+    assert load_config(tmp_path / "e.toml").data.images == tmp_path / "second"
+    (tmp_path / "second").rename(tmp_path / "test")
+    said = init(csv, None, None, tmp_path / "f.toml")
+    assert load_config(tmp_path / "f.toml").data.images == tmp_path / "first"
+    assert any("warning: the names in 'image' are those of images in" in line for line in said)
+
+
+def test_an_index_that_was_saved_and_lost_zeros(tmp_path: Path) -> None:
+    for number in range(10):
+        picture(tmp_path / "pics" / f"{number:04}.png")
+    csv = tmp_path / "t.csv"
+    pd.DataFrame({"id": range(10), "label": list("ab") * 5}).to_csv(csv)
+    config, samples, said = written(csv, tmp_path / "e.toml")
+    assert config.data.path == "id" and samples.ids.tolist() == [str(number) for number in range(10)]
+    assert "are written without their leading zeros and without their ending: '0' is read as '0000.png'" in said
 
 
 def test_table_without_a_label(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_one_label_or_group_in_two_unicode_forms_is_one(tmp_path):
 
 def test_missing_image(tmp_path):
     csv = table(tmp_path, "path,label\na.png,x\nno such.png,y\n")
-    assert refusal(csv) == f"{csv}: image 'no such.png' is not there ({tmp_path / 'no such.png'})"
+    assert refusal(csv) == f"{csv}: image 'no such.png' is not there (seen from {tmp_path})"
 
 
 def test_repeated_path_and_id(tmp_path):
@@ -291,7 +291,7 @@ def test_table_without_rows(tmp_path):
 def test_unreadable_tables(tmp_path):
     missing = tmp_path / "no.csv"
     assert refusal(missing) == f"{missing}: no such file or folder"
-    for name, text in {"empty.csv": b"", "korean.csv": "경로".encode("cp949"), "half.parquet": b"PAR1"}.items():
+    for name, text in {"empty.csv": b"", "kana.csv": "パス".encode("cp932"), "half.parquet": b"PAR1"}.items():
         (tmp_path / name).write_bytes(text)
         assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: not a readable CSV or Parquet file (")
 

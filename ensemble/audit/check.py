@@ -56,6 +56,8 @@ def check(
     for text in given.said:
         say(text)
     rows, tested = given.rows, None if test is None else read_test(test)
+    for text in () if tested is None else tested.said:
+        say(f"test: {text}")
     paths, at, test_at = _files(rows, tested)
     with scan_folder(given.cache) as folder:
         seen = scan(paths, folder, show)

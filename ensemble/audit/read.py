@@ -5,13 +5,16 @@ so that all of them can be named at once.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ensemble.config import load_config
+from ensemble.data.column_names import ID_NAMES, plain
+from ensemble.data.find_files import locate
 from ensemble.data.folds import read_folds
+from ensemble.data.inputs import refuse_address
 from ensemble.data.labelled import read_labelled
 from ensemble.data.layout import (
     bare_folders,
@@ -24,10 +27,18 @@ from ensemble.data.layout import (
     refuse_parts,
     tree,
 )  # fmt: skip
-from ensemble.data.listing import IMAGE_ENDINGS, Listing, image_files, list_folder
-from ensemble.data.table import find_file, nfc, read_class_folders, read_samples, read_table
+from ensemble.data.listing import IMAGE_ENDINGS, Listing, list_folder
+from ensemble.data.one_hot import one_hot_labels
+from ensemble.data.table import (
+    image_column,
+    image_names,
+    nfc,
+    read_class_folders,
+    read_image_table,
+    read_samples,
+)  # fmt: skip
 from ensemble.errors import UserError
-from ensemble.init.columns import ID_NAMES, find_columns
+from ensemble.init.columns import find_columns
 from ensemble.init.look import Source
 from ensemble.init.look import follow as follow_data
 from ensemble.rundir import folds_csv
@@ -38,6 +49,9 @@ K = 5  # folds.k where no experiment file says another
 MOSTLY = 0.9  # distinct values of a column of ids that holds repeated ones
 
 
+Columns = dict[str, str | tuple[str, ...] | None]
+
+
 @dataclass(frozen=True)
 class Rows:
     """N rows as they stand in a table or folder.
@@ -45,7 +59,8 @@ class Rows:
     ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)". files: the N files, None where there
     is none. labels: str (N,) as written, "" where empty; None for test images. groups: str (N,) or None. folds: int64
     (N,) or None, -1 for rows never validated. table: the table, None for folders. columns: the names in it of path,
-    label, id, group and fold. listing: of a folder, what else lies in it. bare: class folders without an image.
+    label (several: one of 0 and 1 for each class), id, group and fold. listing: of a folder, what else lies in it.
+    bare: class folders without an image. said: lines on what was taken for what.
     """
 
     source: Path
@@ -55,9 +70,10 @@ class Rows:
     groups: np.ndarray | None = None
     folds: np.ndarray | None = None
     table: pd.DataFrame | None = None
-    columns: dict[str, str | None] | None = None
+    columns: Columns | None = None
     listing: Listing | None = None
     bare: tuple[Path, ...] = ()
+    said: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,6 +107,7 @@ class Given:
 def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, ...] = ()) -> Given:
     """Read a folder, a table or an experiment file. classes: patterns of a folder's class folders, none where they are
     found by their structure. Raises UserError where there is nothing to audit."""
+    refuse_address(data)
     if data.suffix.lower() == ".toml" and data.is_file():
         return _read_experiment(data)
     found_at = Source(data) if classes else follow_data(data, sample_submission)
@@ -100,16 +117,16 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
         rows, more = _read_folders(source, classes)
         said += more
     else:
-        table = read_table(source)
+        table, notes = read_image_table(source, source.parent, image_names)
         sample = read_sample(sample_submission).table() if sample_submission is not None else None
         found = find_columns(source, table, sample)
-        columns = {"path": found.path, "label": found.label, "group": found.group, "fold": found.fold}
+        columns: Columns = {"path": found.path, "label": found.label, "group": found.group, "fold": found.fold}
         columns["id"] = found.id or _id_with_repeats(table, [found.path, found.label, found.fold])
         if columns["group"] == columns["id"]:
             columns["group"] = None
         used = ", ".join(f"{key} in {column!r}" for key, column in columns.items() if column)
-        said = [*said, f"{source.name}: {used}", *found.notes]
         rows = _read_rows(source, table, columns, found.images)
+        said = [*said, *notes, f"{source.name}: {used}", *found.notes, *rows.said]
         images = found.images
     return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said), images, classes=classes)
 
@@ -117,6 +134,7 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
 def read_test(test: Path) -> Rows:
     """Images to predict: a folder, or a table whose images lie beside it or in a folder below. Raises UserError where
     there is no image."""
+    refuse_address(test)
     if test.is_dir():
         listing = list_folder(test)
         if not listing.images:
@@ -125,9 +143,11 @@ def read_test(test: Path) -> Rows:
         found, files = _with_lost(listing)
         ids = np.array([nfc(file.relative_to(test).as_posix()) for file in found], dtype=np.str_)
         return Rows(test, ids, files, None, listing=listing)
-    table = read_table(test)
-    column, folder = _images_of(test, table)
-    return _read_rows(test, table, {"path": column, "label": None, "id": None, "group": None, "fold": None}, folder)
+    table, notes = read_image_table(test, test.parent, image_names)
+    column = image_column(test, table)
+    columns: Columns = {"path": column.name, "label": None, "id": None, "group": None, "fold": None}
+    rows = _read_rows(test, table, columns, column.folder)
+    return replace(rows, said=(*notes, *column.notes, *rows.said))
 
 
 def clean_labels(rows: Rows) -> np.ndarray:
@@ -141,7 +161,7 @@ def _read_experiment(path: Path) -> Given:
     data, source = config.data, config.data.train
     if not source.exists():
         raise UserError(f"{path}: data.train = {str(source)!r}: no such file or folder (seen from {Path.cwd()})")
-    columns: dict[str, str | None] = {
+    columns: Columns = {
         "path": data.path,
         "label": data.label,
         "id": data.id,
@@ -152,12 +172,14 @@ def _read_experiment(path: Path) -> Given:
     if source.is_dir():
         rows, notes = _read_folders(source, data.classes)
     else:
-        table = read_table(source)
-        for key, column in columns.items():
-            if column is not None and column not in table.columns:
-                where = "folds.fold" if key == "fold" else f"data.{key}"
-                raise UserError(f"{source}: no column {column!r} ({where}); it has: {', '.join(table.columns)}")
+        table, notes = read_image_table(source, data.images or source.parent, image_names)
+        for key, given in columns.items():
+            for column in (given,) if isinstance(given, str) else given or ():
+                if column not in table.columns:
+                    where = "folds.fold" if key == "fold" else f"data.{key}"
+                    raise UserError(f"{source}: no column {column!r} ({where}); it has: {', '.join(table.columns)}")
         rows = _read_rows(source, table, columns, data.images)
+        rows = replace(rows, said=(*notes, *rows.said))
     run = config.run if folds_csv(config.run).is_file() else None
     own = rows.folds is not None
     if run is not None and not own:
@@ -167,6 +189,7 @@ def _read_experiment(path: Path) -> Given:
     said = (
         f"{path} trains on {source}",
         *notes,
+        *rows.said,
         *([f"its run {run} has folds, which are looked at too"] if run else []),
     )
     return Given(
@@ -185,10 +208,10 @@ def fingerprint(data: Path, given: Given) -> str | None:
         if rows.columns is None:
             return read_class_folders(rows.source, given.classes).fingerprint()
         path, label = rows.columns["path"], rows.columns["label"]
-        assert path is not None and label is not None
-        return read_samples(
-            rows.source, path, label, rows.columns["id"], rows.columns["group"], rows.columns["fold"], given.images
-        ).fingerprint()
+        id, group, fold = (rows.columns[key] for key in ("id", "group", "fold"))
+        assert isinstance(path, str) and label is not None
+        assert not isinstance(id, tuple) and not isinstance(group, tuple) and not isinstance(fold, tuple)
+        return read_samples(rows.source, path, label, id, group, fold, given.images).fingerprint()
     except (UserError, OSError):
         return None
 
@@ -226,34 +249,29 @@ def _with_lost(listing: Listing) -> tuple[list[Path], tuple[Path | None, ...]]:
     return found, tuple(None if path in lost else path for path in found)
 
 
-def _read_rows(source: Path, table: pd.DataFrame, columns: dict[str, str | None], images: Path | None) -> Rows:
+def _read_rows(source: Path, table: pd.DataFrame, columns: Columns, images: Path | None) -> Rows:
     def cells(key: str) -> list[str] | None:
         column = columns[key]
+        if isinstance(column, tuple):
+            return one_hot_labels(table, column, source)
         return None if column is None else [str(text) for text in table[column]]
 
     written = cells("path") or []
-    files = [_file(images or source.parent, text, source) for text in written]
-    ids = [nfc(text) if text.strip() else f"(row {row + 1})" for row, text in enumerate(cells("id") or written)]
+    located = locate(images or source.parent, written, image_names)
+    ids = [nfc(text.strip()) or f"(row {row + 1})" for row, text in enumerate(cells("id") or written)]
     labels, groups, folds = cells("label"), cells("group"), cells("fold")
+    lost = [row for row, file in enumerate(located.files) if file is None and written[row].strip()]
     return Rows(
         source,
         np.array(ids, dtype=np.str_),
-        tuple(files),
+        located.files,
         None if labels is None else np.array(labels, dtype=np.str_),
         None if groups is None else np.array([nfc(text.strip()) for text in groups], dtype=np.str_),
         None if folds is None else np.array([_fold(text) for text in folds], dtype=np.int64),
         table,
         columns,
+        said=(*located.said, *(f"image {located.reason(row)}" for row in lost[:1])),
     )
-
-
-def _file(folder: Path, written: str, source: Path) -> Path | None:
-    if not written.strip():
-        return None
-    try:
-        return find_file(folder, written, source)
-    except UserError:
-        return None
 
 
 def _fold(text: str) -> int:
@@ -263,25 +281,9 @@ def _fold(text: str) -> int:
         return UNKNOWN_FOLD
 
 
-def _id_with_repeats(table: pd.DataFrame, taken: list[str | None]) -> str | None:
+def _id_with_repeats(table: pd.DataFrame, taken: list[str | tuple[str, ...] | None]) -> str | None:
     """A column named like an id whose values repeat a little: `find_columns` takes none but a unique one."""
     for name in map(str, table.columns):
-        plain = name.strip().lower().replace(" ", "_")
-        if plain in ID_NAMES and name not in taken and MOSTLY * len(table) <= table[name].nunique() < len(table):
+        if plain(name) in ID_NAMES and name not in taken and MOSTLY * len(table) <= table[name].nunique() < len(table):
             return name
     return None
-
-
-def _images_of(test: Path, table: pd.DataFrame) -> tuple[str, Path | None]:
-    """The column of a test table that names images, and the folder that they lie in: None for the table's own."""
-    first = "path" if "path" in table.columns else str(table.columns[0])
-    names = [first, *(name for name in map(str, table.columns) if name != first)]
-    here = [nfc(file.relative_to(test.parent).as_posix()) for file in image_files(test.parent)]
-    known = set(here) | {str(PurePosixPath(name).with_suffix("")) for name in here}
-    folders = sorted({f"{parent}/" for name in here for parent in PurePosixPath(name).parents if str(parent) != "."})
-    for name in names:
-        cells = [nfc(text) for text in table[name].iloc[:: max(1, len(table) // 50)]]
-        for folder in ["", *folders]:
-            if sum(folder + cell in known for cell in cells) > len(cells) / 2:
-                return name, test.parent / folder if folder else None
-    return first, None

@@ -33,14 +33,7 @@ def read_columns(path: Path) -> pd.DataFrame:
     Raises UserError if it is unreadable, has no rows, or has a column twice.
     """
     refuse_address(path)
-    if path.suffix.lower() in (".parquet", ".pq"):
-        table = _read_parquet(path)
-    else:
-        table = read_table(path)
-        if not isinstance(table.index, pd.RangeIndex):
-            raise UserError(f"{path}: its rows have more cells than its header; name the ids' column 'id'")
-        first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        _refuse_repeats([name for name in first.iloc[0] if name], f"{path}: column")  # pandas has renamed the second
+    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else read_table(path)
     table = table.rename(columns=lambda name: nfc(str(name).strip()))
     _refuse_repeats(table.columns, f"{path}: column")
     return table

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, names
 from ensemble.cli.session import session
 
 CLASSES = click.option(
@@ -86,6 +86,12 @@ def check(
 @click.option(
     "-o", "--output", type=FOLDER_OR_FILE, default="experiment.toml", show_default=True, help="The file to write."
 )
+@click.option("--images", type=FOLDER_OR_FILE, help="Folder that a table's paths start from. [default: found]")
+@click.option(
+    "--label",
+    help="A table's column of class names, or with commas between them its columns of 0 and 1, one for each class. "
+    "[default: found]",
+)
 @JSON
 def init(
     data: Path,
@@ -93,6 +99,8 @@ def init(
     sample_submission: Path | None,
     classes: tuple[str, ...],
     output: Path,
+    images: Path | None,
+    label: str | None,
     as_json: bool,
 ) -> None:
     """Look at labelled images and write an experiment file for them.
@@ -104,7 +112,9 @@ def init(
     from ensemble.init import init as write_experiment
 
     with session(as_json) as told:
-        for line in write_experiment(data, test, sample_submission, output, classes=classes):
+        columns = names(label)
+        chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
+        for line in write_experiment(data, test, sample_submission, output, classes, images, chosen):
             told.say(line)
         told.answer({"experiment": str(output)})
 

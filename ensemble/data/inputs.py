@@ -5,12 +5,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ensemble.data.csv_text import is_text
 from ensemble.data.listing import has_picture, is_image, list_folder
 from ensemble.data.names import is_address
 from ensemble.errors import UserError
 
-BINARY_TABLES = (".parquet", ".pq", ".gz", ".bz2", ".xz", ".zip")  # of a table that is packed
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# Of a table that is packed, or a workbook, which the reading of tables refuses with what to do.
+BINARY_TABLES = (".parquet", ".pq", ".gz", ".bz2", ".xz", ".zip", ".xlsx", ".xlsm", ".xls", ".ods")
 LOOKED_AT = 1024  # bytes of a file that may be a table
 WANTED = "a picture, a folder of pictures, or a table (CSV, Parquet) of their paths"
 
@@ -51,7 +52,7 @@ def is_table(path: Path) -> bool:
     if path.suffix.lower() not in BINARY_TABLES:
         with path.open("rb") as stream:
             start = stream.read(LOOKED_AT)
-        if b"\0" in start and not start.startswith(UTF16):
+        if b"\0" in start and not is_text(start):
             raise UserError(f"{path}: neither a picture that ens reads nor a table; want {WANTED}")
     return True
 

@@ -85,7 +85,7 @@ def match_names(written: Sequence[str], there: Sequence[str]) -> Matched:
             taken.add(place)
     if open_rows:
         open_rows = [row for row in open_rows if not is_address(written[row]) and tidy(written[row])]
-        files = [parse(name) for name in there]
+        files = [parse(nfc(name)) for name in there]
         names = {row: parse(tidy(written[row])) for row in open_rows}
         for key in FORMS:
             if not open_rows:

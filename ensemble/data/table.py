@@ -5,9 +5,7 @@ run depends neither on the file system's order nor on the table's.
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.classes import in_order
-from ensemble.data.inputs import is_table
+from ensemble.data.find_files import ImageColumn, find_image_column, locate
+from ensemble.data.inputs import refuse_address
 from ensemble.data.layout import (
     Followed,
     bare_folders,
@@ -28,8 +27,12 @@ from ensemble.data.layout import (
     refuse_parts,
     tree,
 )  # fmt: skip
-from ensemble.data.listing import IMAGE_ENDINGS, Listing, list_folder
+from ensemble.data.listing import Listing, image_files, list_folder
 from ensemble.data.names import nfc as nfc
+from ensemble.data.one_hot import one_hot_labels
+from ensemble.data.several import several_labels
+from ensemble.data.tabular import read_image_table as read_image_table
+from ensemble.data.tabular import read_table as read_table
 from ensemble.errors import UserError
 
 
@@ -75,7 +78,7 @@ class Samples:
 def read_samples(
     source: Path,
     path: str = "path",
-    label: str = "label",
+    label: str | Sequence[str] = "label",
     id: str | None = None,
     group: str | None = None,
     fold: str | None = None,
@@ -84,36 +87,45 @@ def read_samples(
 ) -> Samples:
     """Read labelled images from a folder of class folders or from a table with the columns named.
 
-    images: the folder that a table's paths start from; None: the table's own. Without an `id` column the path as
-    written is the id. Weights are finite and 0 or more, and not all 0.
+    label: one column of class names, or a column of 0 and 1 for each class. images: the folder that a table's paths
+    start from; None: the table's own. Without an `id` column the path as written is the id. Weights are finite and 0
+    or more, and not all 0.
     Raises UserError that names the file, the column or the row.
     """
+    refuse_address(source)
     if source.is_dir():
         refuse_columns(source, group, fold, weight)
         return read_class_folders(source)
-    table = read_table(source)
-    for key, column in {
-        "data.path": path,
-        "data.label": label,
-        "data.id": id,
-        "data.group": group,
-        "folds.fold": fold,
-        "data.weight": weight,
-    }.items():
+    folder = images or source.parent
+    table, notes = read_image_table(source, folder, image_names)
+    labels = [label] if isinstance(label, str) else list(label)
+    for key, column in [
+        ("data.path", path),
+        *(("data.label", name) for name in labels),
+        ("data.id", id),
+        ("data.group", group),
+        ("folds.fold", fold),
+        ("data.weight", weight),
+    ]:
         if column is not None and column not in table.columns:
             raise UserError(f"{source}: no column {column!r} ({key}); it has: {', '.join(table.columns)}")
-    _refuse_empty(table, [column for column in (path, label, id, group) if column], source)
-    written = [nfc(text) for text in table[path]]
+    _refuse_empty(table, [column for column in (path, *labels, id, group) if column], source)
+    written = [nfc(text.strip()) for text in table[path]]
     _refuse_repeats(written, f"{source}: path")
-    ids = [nfc(text) for text in table[id]] if id else written
-    files = [find_file(images or source.parent, text, source) for text in table[path]]
-    names = [nfc(text.strip()) for text in table[label]]
+    ids = [nfc(text.strip()) for text in table[id]] if id else written
+    files, said = _files(source, folder, table[path].tolist())
+    if isinstance(label, str):
+        names = [nfc(text.strip()) for text in table[label]]
+    else:
+        names = one_hot_labels(table, labels, source)
+    several = several_labels(names)
+    notes += [*said, *([] if several is None else [f"warning: {several}"])]
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
     groups = np.array([nfc(text.strip()) for text in table[group]], dtype=np.str_)[order] if group else None
     folds = _own_folds(table[fold], source)[order] if fold else None
     weights = _weights(table[weight], ids, source)[order] if weight else None
-    return replace(samples, groups=groups, folds=folds, weights=weights)
+    return replace(samples, groups=groups, folds=folds, weights=weights, notes=tuple(notes))
 
 
 def refuse_columns(source: Path, group: str | None, fold: str | None, weight: str | None) -> None:
@@ -152,8 +164,9 @@ def read_class_folders(source: Path, classes: Sequence[str] = ()) -> Samples:
 
 def read_images(source: Path, say: Callable[[str], None] = lambda line: None) -> tuple[list[str], list[Path]]:
     """Ids and files of unlabelled images, sorted: every image below a folder (its relative path is its id), or the
-    rows of a table (its `path` column, else its first one). say: takes a line on each thing that is left out. Raises
-    UserError that names what is wrong."""
+    rows of a table (its `path` column, else the first one that names images). say: takes a line on each thing that is
+    left out, or taken for what it seems to be. Raises UserError that names what is wrong."""
+    refuse_address(source)
     if source.is_dir():
         listing = list_folder(source)
         if not listing.images:
@@ -164,42 +177,46 @@ def read_images(source: Path, say: Callable[[str], None] = lambda line: None) ->
         files = list(listing.images)
         ids = [nfc(file.relative_to(source).as_posix()) for file in files]
     else:
-        table = read_table(source)
-        column = "path" if "path" in table.columns else str(table.columns[0])
-        ids = [nfc(text) for text in table[column]]
-        files = [find_file(source.parent, text, source) for text in table[column]]
+        table, notes = read_image_table(source, source.parent, image_names)
+        column = image_column(source, table)
+        ids = [nfc(text.strip()) for text in table[column.name]]
+        files, said = _files(source, column.folder or source.parent, table[column.name].tolist())
+        for line in (*notes, *column.notes, *said):
+            say(line)
     _refuse_repeats(ids, f"{source}: id")
     order = np.argsort(np.array(ids, dtype=np.str_))
     return [ids[row] for row in order], [files[row] for row in order]
 
 
-def read_table(source: Path) -> pd.DataFrame:
-    """A CSV or Parquet file with every cell as text: "007" stays "007" and a class may be called "NA"."""
-    if not is_table(source):
-        raise UserError(f"{source}: a picture; want a table (CSV, Parquet), or a folder of pictures")
-    try:
-        if source.suffix.lower() in (".parquet", ".pq"):
-            frame = pd.read_parquet(source)
-            table = frame.astype(object).where(frame.notna(), "").astype(str)
-        else:
-            table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file or folder") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{source}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
-    if table.empty:
-        raise UserError(f"{source}: has no rows")
-    return table.rename(columns=str)
+def image_column(source: Path, table: pd.DataFrame) -> ImageColumn:
+    """The column of a table of unlabelled images that names them: `path`, else one that names images that are there,
+    else the first. Raises UserError if it could be images of several folders."""
+    if "path" in table.columns:
+        return ImageColumn("path", None)
+    found = find_image_column(source, table, image_names, labelled=False)
+    return ImageColumn(str(table.columns[0]), None) if found is None else found
 
 
-def find_file(folder: Path, written: str, source: Path) -> Path:
-    """The file that `written` means: as it stands, or in composed or decomposed Unicode, or without its ending."""
-    with suppress(OSError):  # a cell of prose, from a wrong column, is longer than any file name
-        for ending in ("", *IMAGE_ENDINGS, *(known.upper() for known in IMAGE_ENDINGS)):
-            for form in (written, nfc(written), unicodedata.normalize("NFD", written)):
-                if (folder / f"{form}{ending}").is_file():
-                    return folder / f"{form}{ending}"
-    raise UserError(f"{source}: image {written!r} is not there ({folder / written})")
+def image_names(folder: Path) -> list[str]:
+    """Relative paths of all images below a folder."""
+    return [file.relative_to(folder).as_posix() for file in image_files(folder)]
+
+
+def _files(source: Path, folder: Path, written: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """The file that each cell names, and lines on those that are written otherwise. Raises UserError that says why the
+    first that names none doesn't, or which two name one."""
+    located = locate(folder, written, image_names)
+    lost = [row for row, file in enumerate(located.files) if file is None]
+    if lost:
+        others = f"; {len(lost):,} of {len(written):,} rows have no file" if len(lost) > 1 else ""
+        raise UserError(f"{source}: image {located.reason(lost[0])} (seen from {folder}{others})")
+    files = [file for file in located.files if file is not None]
+    seen: dict[Path, int] = {}
+    for row, file in enumerate(files):
+        first = seen.setdefault(file, row)
+        if written[first] != written[row]:
+            raise UserError(f"{source}: {written[first]!r} and {written[row]!r} are one file; every row needs its own")
+    return files, located.said
 
 
 def _refuse_bare_folders(listing: Listing, patterns: Sequence[str]) -> None:

@@ -3,106 +3,121 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ensemble.data.listing import image_files
-from ensemble.data.table import nfc
+from ensemble.data.column_names import FOLD_NAMES, GROUP_NAMES, ID_NAMES, LABEL_NAMES, SPLIT_NAMES, plain, rank
+from ensemble.data.find_files import find_image_column
+from ensemble.data.one_hot import class_columns, indicators, not_one_hot, one_hot_labels
+from ensemble.data.table import image_names
+from ensemble.data.tabular import row_numbers
 from ensemble.errors import UserError
 
-# In order of likelihood, in lower case and with _ between words.
-# fmt: off
-PATH_NAMES = ("path", "filepath", "file_path", "image_path", "img_path", "file", "filename", "file_name", "image",
-              "img", "image_name", "image_file")
-LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "y",
-               "species", "breed", "diagnosis", "ans", "answer", "cls")
-ID_NAMES = ("id", "image_id", "imageid", "img_id", "sample_id", "row_id", "uid", "uuid", "key", "index")
-GROUP_NAMES = ("group", "person", "subject", "patient", "participant", "people", "identity", "individual", "user",
-               "scene", "session", "video", "clip", "sequence", "burst", "series", "case", "study", "animal", "donor",
-               "family", "owner", "author", "artist", "painter", "photographer", "slide", "plot")
-FOLD_NAMES = ("fold", "folds", "kfold", "k_fold", "fold_id", "cv_fold", "cv")
-SPLIT_NAMES = ("split", "subset", "set", "partition")
-# fmt: on
-
-SAMPLE_ROWS = 200  # whose files are looked for
 WEAK_GROUPS = 10  # a column that is group-like only by its "id" ending needs so many values
 
 
 @dataclass(frozen=True)
 class Columns:
     """Column names as the table writes them; None where it has no such column. images: the folder that the paths
-    start from, None for the table's own. notes: what was unsure, a line each."""
+    start from, None for the table's own. label: one column, or one of 0 and 1 for each class. notes: what was unsure, a
+    line each."""
 
     images: Path | None
     path: str
-    label: str
+    label: str | tuple[str, ...]
     id: str | None
     group: str | None
     fold: str | None
     notes: tuple[str, ...]
 
 
-def find_columns(source: Path, table: pd.DataFrame, submission: pd.DataFrame | None = None) -> Columns:
-    """Find the columns of a labelled table (every cell text). submission: a sample submission, whose header and values
-    show which of two label columns is meant.
+def find_columns(
+    source: Path,
+    table: pd.DataFrame,
+    submission: pd.DataFrame | None = None,
+    images: Path | None = None,
+    label: str | tuple[str, ...] | None = None,
+) -> Columns:
+    """Find the columns of a labelled table (every cell text).
 
-    Raises UserError that lists the columns if no column holds image files or no column is a label.
+    submission: a sample submission, whose header and values show which of two label columns is meant. images, label:
+    the folder of the images and the label's column or columns, None where they are to be found.
+    Raises UserError that lists the columns if no column holds image files or no column is a label, and for columns of 0
+    and 1 that give a row several labels, or none.
     """
     notes: list[str] = []
-    images, path = _path(source, table, notes)
-    rest = [name for name in map(str, table.columns) if name != path]
+    column = find_image_column(source, table, image_names, images)
+    if column is None:
+        raise UserError(
+            f"{source}: no column holds images that are there, seen from {images or source.parent}; columns: "
+            + "; ".join(f"{name} ({table[name].iloc[0]!r}, ...)" for name in table.columns)
+        )
+    path = column.name
+    notes += column.notes
+    numbers = row_numbers(table)
+    rest = [name for name in map(str, table.columns) if name != path and name not in numbers]
     fold = _fold(table, rest, notes)
-    rest = [name for name in rest if name != fold and _plain(name) not in FOLD_NAMES + SPLIT_NAMES]
-    label = _label(source, table, rest, submission, notes)
-    rest = [name for name in rest if name != label]
-    ids = [name for name in rest if _plain(name) in ID_NAMES and table[name].is_unique and not _empty(table, name)]
-    id = min(ids, key=lambda name: ID_NAMES.index(_plain(name)), default=None)
-    group = _group(table, label, [name for name in rest if name not in ids], notes)
+    rest = [name for name in rest if name != fold and plain(name) not in FOLD_NAMES + SPLIT_NAMES]
+    if label is None:
+        label = _one_hot(source, table, rest, submission, notes) or _label(source, table, rest, submission, notes)
+    labels = (label,) if isinstance(label, str) else label
+    for name in labels:
+        if name not in table.columns:
+            raise UserError(f"{source}: no column {name!r} (--label); it has: {', '.join(table.columns)}")
+    classes = [str(name) for name in table[label]] if isinstance(label, str) else one_hot_labels(table, label, source)
+    rest = [name for name in rest if name not in labels]
+    ids = [name for name in rest if plain(name) in ID_NAMES and table[name].is_unique and not _empty(table, name)]
+    id = min(ids, key=lambda name: ID_NAMES.index(plain(name)), default=None)
+    group = _group(table, classes, [name for name in rest if name not in ids], notes)
     for name in map(str, table.columns):
-        if _plain(name) in SPLIT_NAMES and name != label and 1 < table[name].nunique() <= 5:
+        if plain(name) in SPLIT_NAMES and name not in labels and 1 < table[name].nunique() <= 5:
             notes.append(
                 f"column {name!r} holds {_some(sorted(set(table[name])))}: it is not used, rows of every kind are "
                 "trained on; make a table of the training rows if the others are for testing"
             )
-    return Columns(images, path, label, id, group, fold, tuple(notes))
+    return Columns(images or column.folder, path, label, id, group, fold, tuple(notes))
 
 
-def _path(source: Path, table: pd.DataFrame, notes: list[str]) -> tuple[Path | None, str]:
-    shares = {
-        str(name): np.mean([_is_file(source.parent, text) for text in _sample(table[name])]) for name in table.columns
-    }
-    found = [name for name, share in shares.items() if share > 0]
-    if not found:
-        return _path_below(source, table)
-    found.sort(key=lambda name: (-shares[name], not table[name].is_unique, _rank(name, PATH_NAMES)))
-    if len(found) > 1:
-        others = ", ".join(map(repr, found[1:]))
-        notes.append(f"column {found[0]!r} is taken for the images; {others} holds files too (to change: data.path)")
-    return None, found[0]
-
-
-def _path_below(source: Path, table: pd.DataFrame) -> tuple[Path | None, str]:
-    """The folder and the column where the files lie in a folder below, or are written without their ending. Raises
-    UserError that lists the columns if that is not so either."""
-    files = {nfc(file.relative_to(source.parent).as_posix()) for file in image_files(source.parent)}
-    folders = sorted({f"{parent}/" for file in files for parent in PurePosixPath(file).parents if str(parent) != "."})
-    endings = ["", *sorted({PurePosixPath(file).suffix for file in files})]
-    for name in sorted(map(str, table.columns), key=lambda name: (_rank(name, PATH_NAMES), _rank(name, ID_NAMES))):
-        texts = [nfc(text) for text in _sample(table[name])[:50]]
-        for folder in ["", *folders]:
-            for ending in endings:
-                if sum(f"{folder}{text}{ending}" in files for text in texts) > len(texts) / 2:
-                    return (source.parent / folder if folder else None), name
+def _one_hot(
+    source: Path, table: pd.DataFrame, names: Sequence[str], submission: pd.DataFrame | None, notes: list[str]
+) -> tuple[str, ...] | None:
+    """The columns of 0 and 1 that are the classes; None where one column is the label. Raises UserError if such columns
+    give a row several labels or none, and nothing else could be a label."""
+    values = {name: found for name in names if (found := indicators(table[name])) is not None}
+    asked = [] if submission is None else [str(name).strip() for name in submission.columns[1:]]
+    if len(asked) > 1 and set(asked) <= set(values):  # a column of the sample for each class
+        values = {name: found for name, found in values.items() if name in asked}
+    elif any(rank(name, LABEL_NAMES) < len(LABEL_NAMES) for name in names):
+        return None
+    bare = [name for name, found in values.items() if not found.any()]
+    values = {name: found for name, found in values.items() if name not in bare}
+    classes = class_columns(values)
+    if classes:
+        notes.append(
+            f"the classes are the columns {_some(classes)}: each row has exactly one 1 in these {len(classes)} columns "
+            "(to change: data.label)"
+        )
+        if bare:
+            notes.append(f"warning: no class is made of {_some(bare)}: 0 in every row")
+        return tuple(classes)
+    others = [name for name in names if name not in values and _few_values(table, name)]
+    if len(values) < 2 or (others and not asked):
+        return None
+    wrong = not_one_hot(np.stack(list(values.values()), axis=1), list(values))
+    if wrong is None:  # several sets of columns would do
+        wrong = "several sets of them hold exactly one 1 in each row"
+    first = next(iter(values))
     raise UserError(
-        f"{source}: no column holds images that are there, seen from the table's folder {source.parent}; columns: "
-        + "; ".join(f"{name} ({table[name].iloc[0]!r}, ...)" for name in table.columns)
+        f"{source}: the columns {_some(list(values))} hold 0 and 1, but {wrong}. Either an image has several labels, "
+        "which ens can't train yet; or only some of these are the classes (--label A,B,C: one 1 in each row); "
+        f"or one is the question (--label {first}: the classes 0 and 1)"
     )
 
 
 def _fold(table: pd.DataFrame, names: Sequence[str], notes: list[str]) -> str | None:
-    for name in sorted((name for name in names if _plain(name) in FOLD_NAMES), key=lambda n: _rank(n, FOLD_NAMES)):
+    for name in sorted((name for name in names if plain(name) in FOLD_NAMES), key=lambda n: rank(n, FOLD_NAMES)):
         values = sorted(set(table[name]) - {"", "-1", "-1.0"})
         try:
             numbers = sorted({int(float(value)) for value in values})
@@ -122,24 +137,17 @@ def _label(
 ) -> str:
     rows = len(table)
     distinct = {name: table[name].nunique() for name in names}
-    named = [name for name in names if _rank(name, LABEL_NAMES) < len(LABEL_NAMES) and distinct[name] < max(2, rows)]
-    unnamed = [
-        name
-        for name in names
-        if 2 <= distinct[name] <= min(rows // 2, max(20, rows // 10))
-        and _base(name) not in GROUP_NAMES
-        and not _empty(table, name)
-        and not table[name].str.fullmatch(r"-?\d*\.\d+").any()
-    ]
+    named = [name for name in names if rank(name, LABEL_NAMES) < len(LABEL_NAMES) and distinct[name] < max(2, rows)]
+    unnamed = [name for name in names if _few_values(table, name)]
     asked: set[str] = set()
     header: list[str] = []
     if submission is not None:
-        header = [_plain(name) for name in submission.columns[1:]]
+        header = [plain(name) for name in submission.columns[1:]]
         asked = set(submission.iloc[:, 1]) if len(header) == 1 else set(submission.columns[1:])
 
     def likelihood(name: str) -> tuple[bool, bool, int, int]:
         fits = bool(asked) and asked <= set(table[name])
-        return not fits, _plain(name) not in header, _rank(name, LABEL_NAMES), distinct[name]
+        return not fits, plain(name) not in header, rank(name, LABEL_NAMES), distinct[name]
 
     found = sorted(named or unnamed, key=likelihood)
     if not found:
@@ -156,18 +164,30 @@ def _label(
     return label
 
 
-def _group(table: pd.DataFrame, label: str, names: Sequence[str], notes: list[str]) -> str | None:
-    classes = table[label].nunique()
+def _few_values(table: pd.DataFrame, name: str) -> bool:
+    """True for a column that may be a label by its values."""
+    rows, distinct = len(table), table[name].nunique()
+    return (
+        2 <= distinct <= min(rows // 2, max(20, rows // 10))
+        and _base(name) not in GROUP_NAMES
+        and not _empty(table, name)
+        and not table[name].str.fullmatch(r"-?\d*\.\d+").any()
+    )
+
+
+def _group(table: pd.DataFrame, labels: Sequence[str], names: Sequence[str], notes: list[str]) -> str | None:
+    """labels: the class of each row."""
+    classes = len(set(labels))
     strong: list[str] = []
     weak: list[str] = []
     hints: list[str] = []
     for name in names:
         values = table[name].nunique()
-        if not 2 <= values < len(table) or table.groupby(label)[name].nunique().max() == 1:
+        if not 2 <= values < len(table) or table[name].groupby(np.array(labels)).nunique().max() == 1:
             continue  # constant, unique, or another way of writing the label
         if _base(name) in GROUP_NAMES:
             strong.append(name)
-        elif _plain(name).endswith("id") and values >= max(WEAK_GROUPS, classes + 1):
+        elif plain(name).endswith("id") and values >= max(WEAK_GROUPS, classes + 1):
             weak.append(name)
         elif values > classes and not table[name].str.fullmatch(r"-?[\d.]*").all():
             hints.append(name)
@@ -192,29 +212,9 @@ def _group(table: pd.DataFrame, label: str, names: Sequence[str], notes: list[st
     return found[0]
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s.-]+", "_", name.strip()).lower()
-
-
 def _base(name: str) -> str:
     """ "PatientID", "patient_no" and "Patient" are all "patient"."""
-    return re.sub(r"_?(ids?|idx|no|nr|num|number|name|key)$", "", _plain(name)) or _plain(name)
-
-
-def _rank(name: str, known: Sequence[str]) -> int:
-    return known.index(_plain(name)) if _plain(name) in known else len(known)
-
-
-def _sample(column: "pd.Series[str]") -> list[str]:
-    rows = np.unique(np.linspace(0, len(column) - 1, SAMPLE_ROWS).astype(int))
-    return [str(text) for text in column.iloc[rows]]
-
-
-def _is_file(folder: Path, text: str) -> bool:
-    try:
-        return (folder / text).is_file() or (folder / nfc(text)).is_file()
-    except OSError:  # a cell of prose is longer than any file name
-        return False
+    return re.sub(r"_?(ids?|idx|no|nr|num|number|name|key)$", "", plain(name)) or plain(name)
 
 
 def _empty(table: pd.DataFrame, name: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
-from ensemble.data.table import Samples, read_class_folders, read_samples, read_table
+from ensemble.data.table import Samples, image_names, read_class_folders, read_image_table, read_samples
 from ensemble.errors import UserError
 from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.columns import Columns, find_columns
@@ -26,14 +26,16 @@ def init(
     test: Path | None,
     sample_submission: Path | None,
     output: Path,
-    run: Path | None = None,
     classes: tuple[str, ...] = (),
+    images: Path | None = None,
+    label: str | tuple[str, ...] | None = None,
 ) -> list[str]:
     """Look at `data` and write a commented experiment file to `output`, ready for `ens train-folds`.
 
-    data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. run: the run
-    directory to name in the file; None: runs/<the data's name>. classes: patterns of the class folders, where `data`
-    can be read in several ways. Returns a line for each thing found or assumed.
+    data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. classes: patterns of
+    the class folders, where `data` can be read in several ways. images, label: of a table, the folder that its paths
+    start from and the label's column, or those of 0 and 1 for each class; None: found. Returns a line for each thing
+    found or assumed.
     Raises UserError, and writes nothing, if `output` exists or the data would not train.
     """
     if output.exists():
@@ -42,15 +44,20 @@ def init(
     sample = None if sample_submission is None else read_sample(sample_submission)
     found = Source(data) if classes else follow(data, sample_submission, test)
     source, lines, classes = found.path, list(found.notes), classes or found.classes
-    columns = None if source.is_dir() else find_columns(source, read_table(source), sample.table() if sample else None)
-    if classes and columns is not None:
-        raise UserError(f"--classes names folders, but {source} is a table")
+    columns = None
+    if not source.is_dir():
+        if classes:
+            raise UserError(f"--classes names folders, but {source} is a table")
+        table, _ = read_image_table(source, images or source.parent, image_names)  # `samples` has its notes
+        columns = find_columns(source, table, sample.table() if sample else None, images, label)
     samples = read_class_folders(source, classes) if columns is None else _read(source, columns)
-    lines += samples.notes
     if columns is not None:
         columns, note = _with_sound_groups(columns, samples)
         samples = _read(source, columns)
         lines += [_say_columns(columns), *columns.notes, *note]
+    elif images is not None or label is not None:
+        raise UserError(f"{source} is a folder of class folders: --images and --label are for tables")
+    lines += samples.notes
     first_copy = copies(samples.paths)
     groups = joined(samples.groups, first_copy)
     lines += _say_classes(samples)
@@ -77,10 +84,9 @@ def init(
         test = found.test[0][0]
     if sample is not None:
         lines += look_at_submission(sample, test_ids, samples.classes)
-    if run is None:
-        usual, run = _free_run(data)
-        if run != usual:
-            lines.append(f"{usual} is there already, so this run is named {run}")
+    usual, run = _free_run(data)
+    if run != usual:
+        lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
     text += settings(source, run, columns or classes, samples, k, why_k, sides)
     rundir.write_text(output, text)
@@ -111,7 +117,8 @@ def _with_sound_groups(columns: Columns, samples: Samples) -> tuple[Columns, lis
 
 
 def _say_columns(columns: Columns) -> str:
-    kinds = {"images": columns.path, "labels": columns.label, "ids": columns.id}
+    label = columns.label if isinstance(columns.label, str) else None
+    kinds = {"images": columns.path, "labels": label, "ids": columns.id}
     kinds |= {"groups": columns.group, "your own folds": columns.fold}
     below = "" if columns.images is None else f"; their files are in {columns.images}"
     return "columns: " + ", ".join(f"{kind} in {name!r}" for kind, name in kinds.items() if name is not None) + below

@@ -15,11 +15,12 @@ from ensemble.data.inputs import refuse_address
 from ensemble.data.layout import Folder, option, refuse_loose, tree, way
 from ensemble.data.layout import follow as follow_folders
 from ensemble.data.listing import Listing, list_folder
-from ensemble.data.table import read_images, read_table
+from ensemble.data.table import image_names, read_image_table, read_images
 from ensemble.errors import UserError
 from ensemble.init.columns import find_columns
 
 NOT_LABELS = ("submission", "test", "eval", "val")  # in the name of a table: not the one to train on
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 SAMPLE_FILES = 200  # whose headers are read
 
 
@@ -118,12 +119,12 @@ def _tables(folder: Path, sample_submission: Path | None) -> tuple[list[Path], U
     usable: list[Path] = []
     failure: UserError | None = None
     for table in sorted(folder.iterdir()):
-        known = table.suffix.lower() in (".csv", ".parquet", ".pq") and not table.name.startswith(".")
+        known = table.suffix.lower() in TABLE_ENDINGS and not table.name.startswith(".")
         asked = sample_submission is not None and table.resolve() == sample_submission.resolve()
         if not known or asked or any(word in table.stem.lower() for word in NOT_LABELS):
             continue
         try:
-            find_columns(table, read_table(table))
+            find_columns(table, read_image_table(table, table.parent, image_names)[0])
         except UserError as error:
             failure = failure or error
         else:

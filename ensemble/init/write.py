@@ -70,7 +70,9 @@ def settings(
         rows += [
             *([_row("images", str(columns.images), "the folder that paths start from")] if columns.images else []),
             _row("path", columns.path, "column of image files"),
-            _row("label", columns.label, "column of class names"),
+            _row("label", columns.label, "column of class names")
+            if isinstance(columns.label, str)
+            else _row("label", list(columns.label), "one column of 0 and 1 for each class"),
             _row("id", columns.id, "column that names the rows in all that is written")
             if columns.id
             else _row("id", "COLUMN", "column that names the rows; without it the path does", off=True),
