@@ -60,7 +60,7 @@ def test_several_pictures_a_pattern_and_a_folder_each_once(run, test):
 
 def test_a_csv_is_written_where_one_is_asked_for(run, test, tmp_path):
     result = predict(test / "0.png", test / "1.png", "-o", tmp_path / "s.csv", "--form", "probability")
-    assert result.exit_code == 0 and f"wrote {tmp_path / 's.csv'} (2 rows of one probability a class)" in result.output
+    assert result.exit_code == 0 and f"wrote {tmp_path / 's.csv'} (2 rows of one probability a class" in result.output
     rows = (tmp_path / "s.csv").read_text().splitlines()
     assert rows[0] == "id,a,b" and rows[1].startswith("test/0.png,") and len(rows) == 3
     (tmp_path / "sample.csv").write_text("id,label\n1,a\n0,a\n")
@@ -80,7 +80,7 @@ def test_at_most_five_classes_are_shown():
     from ensemble.tta.pictures import Shown
 
     chances = np.array([[0.3, 0.05, 0.05, 0.05, 0.05, 0.5]], dtype=np.float32)
-    (line,) = Shown(("x.png",), tuple("abcdef"), chances, {}, None, "").lines()
+    (line,) = Shown(("x.png",), tuple("abcdef"), chances, {}, None).lines()
     assert line == "x.png: f 50.0 %, a 30.0 %, b 5.0 %, c 5.0 %, d 5.0 %, ..."
 
 

@@ -10,7 +10,7 @@ from ensemble.data.names import nfc
 from ensemble.errors import UserError
 from ensemble.outputs import inputs_of, require_output
 from ensemble.tta.images import load, predict_files
-from ensemble.tta.submission import lay_out, match, read_sample, write_submission
+from ensemble.tta.submission import follow, write_submission
 
 SHOWN = 5  # classes of a picture
 
@@ -18,14 +18,14 @@ SHOWN = 5  # classes of a picture
 @dataclass(frozen=True)
 class Shown:
     """N pictures. probabilities: float32 (N, C), NaN in the rows that could not be read. unreadable: why, by row.
-    submission: the CSV that was written, or None."""
+    submission: the CSV that was written, or None. notes: a line on it, and on the sample that it follows."""
 
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: np.ndarray
     unreadable: dict[int, str]
     submission: Path | None
-    said: str
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """A line on each picture, the likeliest class first."""
@@ -37,9 +37,7 @@ class Shown:
             best = np.argsort(-chances, kind="stable")[:SHOWN]
             shown = ", ".join(f"{self.classes[number]} {100 * chances[number]:.1f} %" for number in best)
             lines.append(f"{name}: {shown}{', ...' if len(chances) > SHOWN else ''}")
-        if self.submission is not None:
-            lines.append(f"wrote {self.submission} ({self.said})")
-        return lines
+        return [*lines, *self.notes]
 
 
 def predict_pictures(
@@ -57,19 +55,16 @@ def predict_pictures(
     output: a CSV to write, None for none. on_bad: "error" raises UserError that names an image which can't be read;
     "skip" leaves its prediction empty. Raises UserError as `ensemble.load` does, and for a sample that does not fit.
     """
-    ids, wanted = [nfc(file.as_posix()) for file in files], list(files)
-    sample = read_sample(sample_submission) if sample_submission else None
-    if sample is not None:
-        rows = match(sample, ids)
-        ids, wanted = sample.ids, [files[row] for row in rows]
-    predictor = load(run, blend, views)
-    layout = lay_out(predictor.blend.classes, sample, form)
+    predictor, notes = load(run, blend, views), list[str]()
+    classes = predictor.blend.classes
+    named = [nfc(file.as_posix()) for file in files]
+    layout, ids, rows = follow(sample_submission, named, classes, form, notes.append)
+    wanted = [files[row] for row in rows]
     if output is not None:
         require_output(output, [*files, sample_submission, *inputs_of(run)])
     probabilities, unreadable = predict_files(predictor, wanted, on_bad)
     if len(unreadable) == len(wanted):
         raise UserError(next(iter(unreadable.values())))
     if output is not None:
-        write_submission(output, layout.rows(ids, probabilities))
-    said = f"{len(ids)} rows of {layout.said}" + (f", {len(unreadable)} of them empty" if unreadable else "")
-    return Shown(tuple(ids), predictor.blend.classes, probabilities, unreadable, output, said)
+        notes.append(f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})")
+    return Shown(tuple(ids), classes, probabilities, unreadable, output, () if output is None else tuple(notes))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ensemble.data.classes import is_number, reader
 from ensemble.data.delimiter import delimiter_of
+from ensemble.data.inputs import refuse_address
 from ensemble.data.names import Matched, match_names, why_not
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
@@ -90,6 +91,7 @@ class Asked:
 
 def read_sample(path: Path) -> SampleSubmission:
     """Read a sample submission. Raises UserError if it is unreadable, has no rows or one column only."""
+    refuse_address(path)
     if path.suffix.lower() in (".parquet", ".pq"):
         table = read_table(path)
         header, delimiter, encoding = tuple(map(str, table.columns)), ",", "utf-8"
