@@ -340,6 +340,18 @@ def test_delimiter_encoding_and_header_are_the_samples(tmp_path):
     assert lines == ["id;cat;dog", "a;0,75;0,25", "b;0,125;0,875"]
 
 
+def test_a_sample_without_a_header_is_answered_without_one(tmp_path):
+    assert written(tmp_path, "b.png,cat\na.png,cat\n")[0] == ["b.png,dog", "a.png,cat"]
+    assert written(tmp_path, "0,b,0.5\n1,a,0.5\n")[0] == ["0,b,0.875", "1,a,0.25"]
+
+
+def test_names_that_the_samples_encoding_lacks_make_the_file_utf_8(tmp_path):
+    path = sample(tmp_path, "사진,정답\n가,y\n나,y\n", "cp949").path
+    layout, ids, _ = follow(path, ["가.png", "나.png"], ("caf\u00e9", "y"), None, lambda line: None)
+    write_submission(tmp_path / "s.csv", layout, ids, [PROBABILITIES])
+    assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == ["사진,정답", "가,caf\u00e9", "나,y"]
+
+
 def test_without_a_sample(tmp_path):
     write_submission(tmp_path / "s.csv", lay_out(CLASSES), ["a", "b"], [PROBABILITIES])
     assert (tmp_path / "s.csv").read_text().splitlines() == ["id,label", "a,cat", "b,dog"]

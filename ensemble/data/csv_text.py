@@ -18,6 +18,7 @@ BOMS = (
     (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
 )  # fmt: skip
+EXCELS_OWN = re.compile(r"\Asep=(.)\r?\n")  # a first line of Excel's
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 PUNCTUATION = frozenset("‘’“”„–—…•°±²³µ·«»©®€£§¿¡ªº´\u00a0\u3000、。「」『』《》【】～！？（），：；")
 ENDING = "|".join(ending[1:] for ending in sorted(ENDINGS))
@@ -83,10 +84,8 @@ def _is_western(text: str) -> bool:
 
 def parsed(text: str) -> list[list[str]]:
     """The cells of each row, the first row's first; blank rows are left out. Raises ValueError that names a line."""
-    if (found := re.match(r"sep=(.)\r?\n", text)) is not None:  # Excel's own first line
-        text, delimiter = text[found.end() :], found[1]
-    else:
-        delimiter = _delimiter(text)
+    delimiter = delimiter_of(text)
+    text = EXCELS_OWN.sub("", text)
     if delimiter == NO_DELIMITER:
         lines = [line for line in text.splitlines() if line.strip()]
         pairs = [PATH_AND_LABEL.match(line.strip()) for line in lines]
@@ -96,9 +95,12 @@ def parsed(text: str) -> list[list[str]]:
     return [row for row in rows if any(cell.strip() for cell in row)]
 
 
-def _delimiter(text: str) -> str:
-    """The one that divides most lines as it does the first one; of several the one with most columns. A comma within
-    numbers, or within a file of one column, divides the lines otherwise than the header."""
+def delimiter_of(text: str) -> str:
+    """The one that the first line names, or that divides most lines as it does the first one; of several the one with
+    most columns. A comma within numbers, or within a file of one column, divides the lines otherwise than the header.
+    """
+    if (found := EXCELS_OWN.match(text)) is not None:
+        return found[1]
     lines = [line for line in text[:200_000].splitlines()[: SAMPLE_LINES + 1] if line.strip()][:SAMPLE_LINES]
     best, most = NO_DELIMITER, (False, 1)
     for delimiter in DELIMITERS:

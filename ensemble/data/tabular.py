@@ -52,10 +52,7 @@ def read_noted(
     try:
         if source.suffix.lower() in (".parquet", ".pq"):
             return _filled(_parquet(source), source), []
-        raw = _bytes(source)
-        for start, kind in NOT_TABLES:
-            if raw.startswith(start):
-                raise UserError(f"{source}: is {kind}")
+        raw = table_bytes(source)
         if raw.startswith(b"PAR1"):
             return _filled(_parquet(source), source), []
         text, encoding = decoded(raw)
@@ -103,12 +100,18 @@ def number(text: str) -> float:
         return float("nan")
 
 
-def _bytes(source: Path) -> bytes:
+def table_bytes(source: Path) -> bytes:
+    """What a file holds, unpacked. Raises UserError if it is known to be no table, and as reading does."""
     unpack = PACKED.get(source.suffix.lower())
     if unpack is None:
-        return source.read_bytes()
-    with unpack(source) as file:
-        return bytes(file.read())
+        raw = source.read_bytes()
+    else:
+        with unpack(source) as file:
+            raw = bytes(file.read())
+    for start, kind in NOT_TABLES:
+        if raw.startswith(start):
+            raise UserError(f"{source}: is {kind}")
+    return raw
 
 
 def _parquet(source: Path) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """A sample submission: its cells as they are written, which column holds the ids, and which images these mean."""
 
-import csv
-import io
+import lzma
 import re
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.classes import is_number, reader
-from ensemble.data.delimiter import delimiter_of
+from ensemble.data.csv_text import decoded, delimiter_of, parsed
 from ensemble.data.inputs import refuse_address
 from ensemble.data.names import Matched, match_names, why_not
 from ensemble.data.table import nfc, read_table
+from ensemble.data.tabular import table_bytes
 from ensemble.errors import UserError
 
 # Headers in lower case, letters and digits only.
@@ -32,13 +33,15 @@ FEW = 20  # columns that are all looked at
 @dataclass(frozen=True)
 class SampleSubmission:
     """What a submission has to look like. header: W texts and columns: W arrays of R cells, str objects, as they stand
-    in the file, with their spaces. delimiter, encoding: to write it with."""
+    in the file, with their spaces. headed: whether the file has a header; without one its texts are empty. delimiter,
+    encoding: to write it with."""
 
     path: Path
     header: tuple[str, ...]
     columns: tuple[np.ndarray, ...]
     delimiter: str = ","
     encoding: str = "utf-8"
+    headed: bool = True
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -114,6 +117,12 @@ def match(sample: SampleSubmission, images: Sequence[str] | None, classes: Seque
         _refuse_repeats(sample, sample.id_column)
         return Asked(sample, list(ids), np.empty(0, dtype=np.int64), (sample.id_column,))
     column = find_ids(sample, images)
+    if not _is_id_header(sample.header[column]) and match_names([sample.header[column]], images).rows[0] >= 0:
+        cells = zip(sample.header, sample.columns, strict=True)
+        sample = replace(
+            sample, header=("",) * len(sample.header), columns=tuple(np.array([a, *b], dtype=object) for a, b in cells),
+            headed=False,
+        )  # fmt: skip
     cells = sample.columns[column].tolist()
     different = list(dict.fromkeys(cells))
     matched = match_names(different, images)
@@ -136,34 +145,23 @@ def match(sample: SampleSubmission, images: Sequence[str] | None, classes: Seque
 
 def _read_text(path: Path) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], str, str]:
     try:
-        raw = path.read_bytes()
-        text, encoding = _decoded(raw)
-        delimiter = delimiter_of(text)
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if "".join(row).strip()]
+        raw = table_bytes(path)
+        text, encoding = decoded(raw)
+        rows = parsed(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file or folder") from None
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
     if len(rows) < 2:
         raise UserError(f"{path}: has no rows")
     width = len(rows[0])
     for number, row in enumerate(rows[1:], start=1):
-        if len(row) != width:
-            if "".join(row[width:]).strip() or len(row) < 2 <= width:
-                raise UserError(f"{path}: row {number} has {len(row)} cells and the header {width}")
-            row[:] = [*row[:width], *[""] * (width - len(row))]
+        if "".join(row[width:]).strip() or len(row) < 2 <= width:
+            raise UserError(f"{path}: row {number} has {len(row)} cells and the header {width}")
+        row[:] = [*row[:width], *[""] * (width - len(row))]
     columns = tuple(np.array(cells, dtype=object) for cells in zip(*rows[1:], strict=True))
-    return tuple(rows[0]), columns, delimiter, encoding
-
-
-def _decoded(raw: bytes) -> tuple[str, str]:
-    """The text of a CSV, and its encoding. Raises ValueError if it is neither Unicode nor Korean."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16"), "utf-16"
-    try:
-        return raw.decode("utf-8-sig"), "utf-8"
-    except UnicodeDecodeError:
-        return raw.decode("cp949"), "cp949"
+    marked = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    return tuple(rows[0]), columns, delimiter_of(text), encoding or marked
 
 
 def find_ids(sample: SampleSubmission, images: Sequence[str]) -> int:

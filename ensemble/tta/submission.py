@@ -271,12 +271,17 @@ def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Ite
     """Write the rows of `Layout.tables` as one CSV, atomically. Returns in words what they are, and the first two."""
     sample = None if layout.asked is None else layout.asked.sample
     delimiter, encoding = (sample.delimiter, sample.encoding) if sample else (",", "utf-8")
+    try:
+        "".join(layout.answer.written).encode(encoding)
+    except UnicodeEncodeError:
+        encoding = "utf-8"
     # A spreadsheet that divides columns by semicolons may write 0,5.
     comma = sample is not None and delimiter != "," and _has_decimal_commas(layout, sample)
     shown: list[str] = []
     rows = 0
     with rundir.replacing(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
-        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerow(layout.header)
+        if sample is None or sample.headed:
+            csv.writer(file, delimiter=delimiter, lineterminator="\n").writerow(layout.header)
         for table in layout.tables(ids, blocks):
             text = table.to_csv(
                 index=False, header=False, sep=delimiter, float_format="%.7g", decimal="," if comma else ".",
