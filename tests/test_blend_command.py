@@ -317,6 +317,26 @@ def test_auto_compares_row_by_row():
     assert auto.choose(candidates, labels, rows % 5, rows, 2, "log_loss")[0] == "better"
 
 
+def test_auto_takes_the_simplest_of_equal_candidates():
+    """Two searches for one temperature end a few billionths apart on every row, so that the standard error is 0 too."""
+    labels = np.arange(100) % 2
+    p = np.where(np.eye(2)[labels] == 1, 0.8, 0.2)
+    closer = p + 1e-8 * (2 * np.eye(2)[labels] - 1)
+    candidates = {"mean": lambda train, test: p[test], "vote": lambda train, test: closer[test]}
+    rows = np.arange(100)
+    chosen, scores = auto.choose(candidates, labels, rows % 5, rows, 2, "log_loss")
+    assert chosen == "mean" and 0 < scores["mean"] - scores["vote"] < 1e-7
+
+
+def test_auto_of_one_member_is_its_mean(run):
+    result = blend_run(run, "auto", members=["a"], name="one")
+    assert load_blend(run, "one").params["chosen"] == "mean"
+    assert result.notes[0] == "auto took mean, the simplest: there is nothing to choose between"
+    assert result.blend["log_loss"].value == pytest.approx(
+        blend_run(run, "mean", members=["a"], name="same").blend["log_loss"].value
+    )
+
+
 def test_auto_says_what_it_chose_and_is_applied_as_that(run):
     result = blend_run(run, "auto")
     saved = load_blend(run, "auto")

@@ -13,6 +13,8 @@ from ensemble.blend.score import bootstrap, cross_fit, outcome, usable_folds, va
 
 CANDIDATES = ("mean", "pool", "vote", "greedy", "stack")  # from simple to free; trees are left out for their time
 RESAMPLES = 200
+# Scores that differ by less are equal: of one member, mean and vote are one function, fitted by two searches.
+EQUAL = 1e-6
 
 FitApply = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -29,8 +31,8 @@ def choose(
     """The chosen candidate's name, and each one's cross-fitted score by `metric`.
 
     candidates: from simple to free; each a function (train, test) -> probabilities, as `cross_fit` takes. The standard
-    error is that of the paired difference from the best, by bootstrap over the units. With fewer than two units there
-    is nothing to compare and the first is chosen.
+    error is that of the paired difference from the best, by bootstrap over the units; scores that differ by less than
+    1e-6 are equal. With fewer than two units there is nothing to compare and the first is chosen.
     """
     if len(np.unique(usable_folds(folds, units))) < 2:
         return next(iter(candidates)), {}
@@ -40,6 +42,6 @@ def choose(
     drawn = sign * bootstrap(labels, outcomes, units, classes, weights, RESAMPLES)[metric]
     best = int(scores.argmax())
     errors = (drawn - drawn[:, [best]]).std(axis=0, ddof=1)
-    first = next(i for i in range(len(outcomes)) if scores[best] - scores[i] <= errors[i])
+    first = next(i for i in range(len(outcomes)) if scores[best] - scores[i] <= max(errors[i], EQUAL))
     names = list(candidates)
     return names[first], {name: sign * float(score) for name, score in zip(names, scores, strict=True)}

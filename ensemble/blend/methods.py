@@ -63,7 +63,11 @@ def fit(
                 return apply(name, found, z[:, test])
 
             runs = {name: partial(fit_apply, name) for name in auto.CANDIDATES}
-            chosen, tried = auto.choose(runs, labels, folds, units, z.shape[2], metric, weights)
+            # Of one member there is nothing to combine: the candidates differ in how they calibrate it alone.
+            several = len(z) > 1
+            chosen, tried = (
+                auto.choose(runs, labels, folds, units, z.shape[2], metric, weights) if several else ("mean", {})
+            )
             return {"chosen": chosen, "tried": tried} | fit(chosen, metric, z, labels, folds, units, priors)
         case "vote":
             params = vote.fit(z, labels)
@@ -166,7 +170,8 @@ def notes(method: str, metric: str, params: dict[str, Any]) -> list[str]:
     if "chosen" in params:
         scores = ", ".join(f"{name} {score:.4f}" for name, score in params["tried"].items())
         method = params["chosen"]
-        lines.append(f"auto took {method}, the simplest within one standard error of the best by {metric}: {scores}")
+        why = f"the simplest within one standard error of the best by {metric}: {scores}"
+        lines.append(f"auto took {method}, {why if scores else 'the simplest: there is nothing to choose between'}")
     if method in ("vote", "pool"):
         lines.append(f"weights certified within {params['certificate']:.1g} nats of the least log loss")
     if method == "greedy":
