@@ -16,6 +16,8 @@ from ensemble.audit.findings import Finding, finding
 from ensemble.audit.labels import label_key
 from ensemble.audit.read import Given, Rows, clean_labels
 from ensemble.data.scan import Scan
+from ensemble.data.uneven import planned, uneven, written
+from ensemble.errors import UserError
 
 FEWEST_GROUPS = 8
 IN_GROUPS = 0.8  # of the rows have another one of their group
@@ -51,6 +53,7 @@ def check_groups(given: Given) -> list[Finding]:
             ("class that stands in one group only", "classes that stand in one group only"),
             "a fold could not both train on it and test it: add groups, or drop it",
         )  # fmt: skip
+    found += _uneven(given, labels)
     if given.own_folds and rows.folds is not None:
         order = np.lexsort((rows.folds, rows.groups))
         order = order[named[order]]
@@ -61,6 +64,27 @@ def check_groups(given: Given) -> list[Finding]:
             "put each group into one fold (--fix)",
         )  # fmt: skip
     return found
+
+
+def _uneven(given: Given, labels: np.ndarray) -> list[Finding]:
+    """Folds of which one is far larger than its share, if folds can be made of the groups."""
+    rows = given.rows
+    assert rows.groups is not None
+    sound = np.flatnonzero((labels != "") & (rows.groups != ""))
+    folds = rows.folds
+    if folds is None:
+        classes, numbers = np.unique(labels[sound], return_inverse=True)
+        try:
+            folds = planned(numbers, tuple(classes.tolist()), given.k, rows.groups[sound])
+        except (UserError, ValueError):  # other findings say why there are none
+            return []
+    else:
+        folds = folds[sound]
+    odd = None if folds is None else uneven(np.maximum(folds, -1), None if given.own_folds else rows.groups[sound])
+    if folds is None or odd is None:
+        return []
+    text = f"of {odd.rows:,} images in one of {len(odd.sizes)} folds, of {written(odd.sizes)} images: {odd.why}"
+    return finding("uneven-folds", "warning", rows.ids[sound][folds == odd.largest], (text, text), odd.advice)
 
 
 def check_own_folds(given: Given) -> list[Finding]:

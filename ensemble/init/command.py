@@ -9,6 +9,7 @@ from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
 from ensemble.data.table import Samples, image_names, read_class_folders, read_image_table, read_samples
+from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
 from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.columns import Columns, find_columns
@@ -64,15 +65,25 @@ def init(
     copied = int((first_copy != np.arange(len(samples))).sum())
     if copied:
         lines.append(f"{copied:,} images are byte for byte copies of another; a copy shares its original's fold")
+    assert samples.labels is not None
+    folds: np.ndarray | None = None
     if samples.folds is not None:
         check_own_folds(samples.folds, groups, samples.ids)
+        folds = samples.folds
         k, why_k = int(samples.folds.max()) + 1, ""
     else:
         k, why_k = choose_k(samples, groups)
         if (name := lone_class(samples, groups)) is not None:
             raise UserError(f"{source}: all images of class {name!r} are of one kind (one group, or copies): drop it")
+        folds = planned(samples.labels, samples.classes, k, groups)
+    odd = None if folds is None else uneven(folds, groups if samples.folds is None else None)
     if why_k:
         lines.append(f"{k} folds instead of the usual 5: {why_k}")
+    scored = f"models per backbone, each scored on the 1/{k} it never saw"
+    if odd is not None:
+        lines.append(odd.line())
+        scored = f"models per backbone, each scored on the fold it never saw: {written(odd.sizes)} images"
+    scored += f"; {why_k}" if why_k else ""
     sides = short_sides(samples.paths)
     lines.append(_say_sizes(sides, len(samples)))
     test_ids = None
@@ -88,7 +99,7 @@ def init(
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
-    text += settings(source, run, columns or classes, samples, k, why_k, sides)
+    text += settings(source, run, columns or classes, samples, k, scored, sides)
     rundir.write_text(output, text)
     load_config(output)
     return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]

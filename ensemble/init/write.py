@@ -38,11 +38,11 @@ def settings(
     columns: Columns | tuple[str, ...],
     samples: Samples,
     k: int,
-    why_k: str,
+    scored: str,
     sides: np.ndarray,
 ) -> str:
-    """The keys, each with its comment. columns: of a table, or the patterns of a folder's class folders. k, why_k:
-    folds and the reason, if any. sides: short sides in px, sorted."""
+    """The keys, each with its comment. columns: of a table, or the patterns of a folder's class folders. k, scored:
+    folds, and what each model is scored on. sides: short sides in px, sorted."""
     image_size, why_size = choose_size(sides, len(samples))
     epochs, batch_size = choose_schedule(len(samples))
     tiny = np.median(sides) < TINY
@@ -88,9 +88,7 @@ def settings(
     if isinstance(columns, Columns) and columns.fold is not None:
         rows.append(_row("fold", columns.fold, f"column of your own folds ({k}), used as they are"))
     else:
-        rows.append(
-            _row("k", k, f"models per backbone, each scored on the 1/{k} it never saw{f'; {why_k}' if why_k else ''}")
-        )
+        rows.append(_row("k", k, scored))
     rows += [
         "",
         "[train]",

@@ -22,6 +22,7 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Preprocess
 from ensemble.data.table import Samples
 from ensemble.data.ties import exact_groups, near_groups
+from ensemble.data.uneven import uneven
 from ensemble.device import choose_device
 from ensemble.errors import UserError
 from ensemble.progress import Show
@@ -95,6 +96,8 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
         folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
     elif groups is not None and (split := across(folds, groups)):
         say(f"warning: {split} sets of near copies stand in two or more of your own folds, which flatters their scores")
+    if (odd := uneven(folds, groups if samples.folds is None else None)) is not None:
+        say(odd.line())
     try:
         run.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
