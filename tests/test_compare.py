@@ -14,6 +14,7 @@ from ensemble import cli, rundir, tables
 from ensemble.blend import compare, members_table
 from ensemble.blend.compare import OPTIMISTIC, tells
 from ensemble.blend.score import Gain
+from ensemble.data.contents import contents_of
 from ensemble.errors import UserError
 from ensemble.logits import Logits
 
@@ -313,6 +314,48 @@ def test_runs_with_another_order_of_classes_are_compared_by_their_names(two, tmp
     block = compare([two[0] / "x", c / "x"]).blocks[0]
     assert block.predicted[0].tolist() == block.predicted[1].tolist()
     assert block.losses[0] == pytest.approx(block.losses[1])
+
+
+def test_the_members_of_a_run_stand_in_the_order_of_its_file(tmp_path):
+    run = make_run(tmp_path / "run", LABELS, {"a": logits(LABELS), "b": logits(LABELS, [1]), "c": logits(LABELS, [2])})
+    other = f"; for another, name it first: ens compare {run / 'MEMBER'} {run}"
+    result = compare([run])
+    assert [item.name for item in result.blocks[0].items] == ["a", "b", "c"]
+    assert result.notes == (f"the baseline is a, the first by its name{other}",)
+    rundir.config_toml(run).write_text('[[backbone]]\nname = "c"\n[[backbone]]\nname = "a"\n')
+    result = compare([run])
+    assert [item.name for item in result.blocks[0].items] == ["c", "a", "b"]
+    assert result.notes == (f"the baseline is c, the first in {rundir.config_toml(run)}{other}",)
+    result = compare([run / "b", run])
+    assert [item.name for item in result.blocks[0].items] == ["b", "c", "a"] and result.notes == ()
+
+
+def keep_digests(run, ids, digests):
+    rundir.write_json(rundir.contents_json(run), contents_of(ids, digests))
+
+
+def test_rows_with_other_ids_are_joined_by_what_their_files_hold(tmp_path):
+    """A column of ids was added, in another order; one file changed, one is there twice."""
+    ids, labels = [f"{row}.png" for row in range(24)], LABELS
+    a = make_run(tmp_path / "a", labels, {"x": logits(labels, range(8))}, ids=ids)
+    order = np.random.default_rng(0).permutation(24)
+    others = [f"id{row}" for row in range(24)]
+    b = make_run(tmp_path / "b", labels[order], {"x": logits(labels, range(8))[order]}, ids=others, folds=order % 2)
+    assert said([a, b]) == f"no row's id is in all of {a}, {b}: nothing can be compared"
+    digests = [f"{row:064}" for row in range(24)]
+    keep_digests(a, ids, digests)
+    assert said([a, b]).startswith("no row's id")  # an older run keeps none
+    keep_digests(b, others, [digests[row] for row in order])
+    result = compare([a / "x", b / "x"])
+    assert result.ids.tolist() == ids and result.notes == (
+        f"24 rows of {b} have other ids than in {a} and are joined by what their files hold: 'id0' is "
+        f"'{order[0]}.png' there",
+    )
+    assert result.blocks[0].losses[0] == pytest.approx(result.blocks[0].losses[1])
+    keep_digests(a, ids, ["changed", *digests[1:-2], digests[5], digests[-1]])
+    result = compare([a / "x", b / "x"])
+    assert result.ids.tolist() == [id for row, id in enumerate(ids) if row not in (0, 5, 22)]
+    assert f"compared on the 21 rows that all have; rows left out: 3 of {a}, 3 of {b}" in result.notes
 
 
 def test_no_common_row_or_one(two, tmp_path):

@@ -18,6 +18,7 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.cli import main
 from ensemble.config import load_config
+from ensemble.data.contents import row_digests
 from ensemble.data.folds import read_folds
 from ensemble.device import is_out_of_memory
 from ensemble.errors import UserError
@@ -25,6 +26,7 @@ from ensemble.logits import load_logits
 from ensemble.train.clock import Clock
 from ensemble.train.fit import job_seed, learning_rate
 from ensemble.train.jobs import train_folds
+from ensemble.train.setup import check_contents
 
 TINY = """
 run = "{run}"
@@ -231,6 +233,20 @@ def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experimen
     train(experiment("other"))
     assert np.array_equal(oof(tmp_path / "run")[1].values, oof(tmp_path / "other")[1].values)
     assert np.array_equal(oof(tmp_path / "run")[0].values, before[0].values)
+
+
+def test_a_run_keeps_the_digests_of_its_rows_and_an_older_one_is_given_them(tmp_path):
+    run, said = tmp_path / "run", []
+    check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
+    assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64}
+    rundir.write_text(rundir.log_file(rundir.fold_dir(run, "resnet", 0)), "{}\n")
+    older = {"sha256": rundir.read_json(rundir.contents_json(run))["sha256"]}
+    rundir.write_json(rundir.contents_json(run), older)
+    assert row_digests(run) == {}
+    check_contents(run, ["a", "b"], ["0" * 64, "2" * 64], said.append)
+    assert row_digests(run) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
+    check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
+    assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64} and said == []
 
 
 def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment, tmp_path):

@@ -4,15 +4,16 @@ Intervals are those of `score.py`, paired, and hold the trained networks fixed. 
 temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone moves it at the networks' own scores.
 """
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from ensemble import rundir
+from ensemble.blend.joined import join_rows
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
@@ -125,8 +126,10 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
         raise UserError(f"{found[0][0] / found[0][1]}: nothing to compare it with, name a second run or member{left}")
     each_named = not any(rundir.folds_csv(path).is_file() for path in paths)
     plan = _plan(found, each_named, notes)
+    if rundir.folds_csv(paths[0]).is_file() and plan[0][1][0].run == plan[0][1][-1].run:
+        notes.append(_baseline(*found[0]))
     used = list(dict.fromkeys(item.run for _, items in plan for item in items))
-    where = _join({run: rows[run] for run in used}, notes)
+    where = join_rows({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
     labels = first.labels[where[used[0]]]
     units = joined_units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
@@ -153,7 +156,7 @@ def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path
     run = path if whole else path.parent
     run = next((known for known in rows if known.resolve() == run.resolve()), run)
     rows[run] = rows.get(run) or read_rows(run)
-    there = rundir.members(run)
+    there = _in_file_order(run, rundir.members(run))
     if not whole and path.name not in there:
         raise UserError(f"{run}: no member {path.name!r}; there are: {', '.join(there) or 'none'}")
     again = f"train on with: ens train-folds {rundir.config_toml(run)}"
@@ -167,6 +170,22 @@ def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path
     if not ready:
         raise UserError(f"{run}: no member has all its folds finished; {again}")
     return run, ready
+
+
+def _in_file_order(run: Path, members: Sequence[str]) -> list[str]:
+    """Members as the experiment file lists its backbones; those that it lacks last, by their names."""
+    try:
+        listed = [own["name"] for own in tomllib.loads(rundir.config_toml(run).read_text(encoding="utf-8"))["backbone"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return list(members)
+    return sorted(members, key=lambda name: listed.index(name) if name in listed else len(listed))
+
+
+def _baseline(run: Path, member: str) -> str:
+    """Which member the others are compared with, where the user named none, and how to choose another."""
+    file = rundir.config_toml(run)
+    why = f"the first in {file}" if file.is_file() else "the first by its name"
+    return f"the baseline is {member}, {why}; for another, name it first: ens compare {run / 'MEMBER'} {run}"
 
 
 def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> list[tuple[str, list[Item]]]:
@@ -203,37 +222,6 @@ def _item(name: str, run: Path, members: Sequence[str]) -> Item:
         epochs.pop() if len(epochs) == 1 else None,
     )
     return Item(name, run, tuple(members), total, same, any(own.get("keep") == "best" for own in settings))
-
-
-def _join(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
-    """Each run's row numbers, int64 (N,), of the ids that all have, in the first run's order; checks what they say."""
-    (base, first), *others = runs.items()
-    for run, rows in others:
-        lacking, more = (sorted(set(a) - set(b)) for a, b in permutations((first.classes, rows.classes)))
-        if lacking or more:
-            which = f"lacks the class {lacking[0]!r} of {base}" if lacking else f"has the class {more[0]!r}, {base} not"
-            raise UserError(f"{run}: {which}; the classes must be the same")
-    ids = first.ids[np.all([np.isin(first.ids, rows.ids) for rows in runs.values()], axis=0)]
-    if not len(ids):
-        raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
-    left = {run: len(rows.ids) - len(ids) for run, rows in runs.items()}
-    if any(left.values()):
-        counts = ", ".join(f"{count} of {run}" for run, count in left.items() if count)
-        notes.append(f"compared on the {len(ids)} rows that all have; rows left out: {counts}")
-    orders = {run: np.argsort(rows.ids) for run, rows in runs.items()}
-    where = {run: orders[run][np.searchsorted(rows.ids, ids, sorter=orders[run])] for run, rows in runs.items()}
-    for run, rows in others:
-        place = np.array([first.classes.index(name) for name in rows.classes])  # an older run may have another order
-        both = first.labels[where[base]], place[rows.labels[where[run]]]
-        wrong = np.flatnonzero(both[0] != both[1])
-        if len(wrong):
-            its, own = (first.classes[labels[wrong[0]]] for labels in both)
-            what = f"id {str(ids[wrong[0]])!r} is labelled {own!r}, in {base} {its!r}"
-            raise UserError(f"{run}: {what} ({len(wrong)} of {len(ids)} rows differ); the labels must be the same")
-        a, b = first.folds[where[base]], rows.folds[where[run]]
-        if not len(np.unique(a)) == len(np.unique(b)) == len(set(zip(a.tolist(), b.tolist(), strict=True))):
-            notes.append(f"the folds of {run} are not those of {base}: a difference holds the luck of the split too")
-    return where
 
 
 def _block(

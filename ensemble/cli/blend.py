@@ -160,8 +160,9 @@ def blend_command(
 def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     """Say which recipe is really better, on the same out-of-fold rows, with paired intervals.
 
-    RUN is a run directory, for all its finished members, or one member, RUN/MEMBER. The first is the baseline. Members
-    of the same name in different runs are paired, and so are the plain means of such members.
+    RUN is a run directory, for all its finished members in the order of its experiment file, or one member, RUN/MEMBER.
+    The first is the baseline. Members of the same name in different runs are paired, and so are the plain means of such
+    members. Rows are joined by what their files hold, or by id where a run keeps no digests.
 
     Example: ens compare runs/a runs/b
     """

@@ -79,7 +79,8 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
             preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
             hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
             opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
-            check_contents(config.run, digests(samples.paths, cache_folder(config.data.cache) / "digests", show), say)
+            held = digests(samples.paths, cache_folder(config.data.cache) / "digests", show)
+            check_contents(config.run, samples.ids.tolist(), held, say)
         trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
         places = slots(config.workers, device, len(trained))
         failures: list[str] = []

@@ -1,6 +1,5 @@
 """What a run is made of and held to: its samples, its folds, its members' settings. No training here."""
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -12,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import TypedDict
 
 import ensemble
 from ensemble import backbones, rundir, weights
 from ensemble.config import Backbone, Config, Folds, Train, to_toml, train_settings
+from ensemble.data.contents import Contents, contents_of
 from ensemble.data.folds import across, check_classes, check_own_folds, make_folds, read_folds, write_folds
 from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Preprocess
@@ -33,12 +32,6 @@ Say = Callable[[str], None]
 # model seems best changes with the labels that are corrected.
 FLATTERED = "labels that were changed or dropped because networks disagreed with them flatter the scores out of fold"
 CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in provenance.json
-
-
-class Contents(TypedDict):
-    """contents.json."""
-
-    sha256: str
 
 
 def read_data(config: Config, say: Say) -> Samples:
@@ -108,14 +101,18 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
     return folds
 
 
-def check_contents(run: Path, digests: Sequence[str], say: Say) -> None:
+def check_contents(run: Path, ids: Sequence[str], digests: Sequence[str], say: Say) -> None:
     """Warn if the images hold other pixels than when the run began (the fingerprint has only their sizes): its finished
-    folds have seen the old ones. digests: of the files, in the order of the rows."""
-    now = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    path = rundir.contents_json(run)
+    folds have seen the old ones. ids, digests: of the rows and of their files."""
+    now, path = contents_of(ids, digests), rundir.contents_json(run)
     if not path.is_file() or not rundir.is_begun(run):
-        rundir.write_json(path, {"sha256": now})
-    elif rundir.read_json(path, Contents, "delete it, and it is written again")["sha256"] != now:
+        rundir.write_json(path, now)
+        return
+    held = rundir.read_json(path, Contents, "delete it, and it is written again")
+    if held["sha256"] == now["sha256"]:
+        if "rows" not in held:  # an older ens kept none
+            rundir.write_json(path, now)
+    else:
         say(
             f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "
             "all folds alike, put them back, or delete the run"
