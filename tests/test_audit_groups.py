@@ -11,6 +11,11 @@ from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding
 from ensemble.audit.groups import check_groups, check_own_folds
 from ensemble.audit.read import Given, Rows
+from ensemble.config import Config, load_config
+from ensemble.data.folds import make_folds
+from ensemble.errors import UserError
+from ensemble.init import init
+from ensemble.train.setup import read_data
 
 COLUMNS = {"path": "path", "label": "label", "id": None, "group": "group", "fold": "fold"}
 
@@ -91,9 +96,9 @@ def test_names_that_look_like_people_or_scenes(tmp_path, name):
         for take in range(5):
             scene(tmp_path / "set" / "ab"[take % 2] / NAMES[name](who, take), who, take)
     one = suggestion(tmp_path / "set")
-    assert one is not None and one.level == "note" and one.count == 12
+    assert one is not None and one.level == "warning" and one.count == 12
     assert "what stands before the last number" in one.what and "5 images each, at most 5" in one.what
-    assert "data.group" in one.advice and one.examples[0].endswith("(5)")
+    assert 'data.group = "from file names", or --fix' in one.advice and one.examples[0].endswith("(5)")
 
 
 def test_a_folder_of_photos_for_each_person(tmp_path):
@@ -145,3 +150,84 @@ def test_the_class_written_into_the_names_is_no_group(tmp_path):
         name = f"class{number // 5:02}"
         scene(tmp_path / "set" / name / f"{name}_{number}.png", number // 5, number)
     assert suggestion(tmp_path / "set") is None
+
+
+def people(folder: Path) -> Path:
+    """60 images of 12 people, in two class folders."""
+    for who in range(12):
+        for take in range(5):
+            scene(folder / "ab"[take % 2] / f"person{who}_{take}.png", who, take)
+    return folder
+
+
+def experiment(data: Path, group: str = "") -> Config:
+    path = data.parent / "e.toml"
+    path.write_text(
+        f'run = "{data.parent / "run"}"\n[data]\ntrain = "{data}"\n{group}\n[[backbone]]\nname = "a"\n'
+        'timm = "test_resnet"\npretrained = false\n'
+    )
+    return load_config(path)
+
+
+APPLIED = 'group = "from file names"'
+WARNING = (
+    "warning: file names fall into 12 groups of about 5 images (what stands before the last number), and two of a "
+    "group are more alike than "
+)
+
+
+def test_groups_from_file_names_are_applied_in_training(tmp_path):
+    data = people(tmp_path / "set")
+    said: list[str] = []
+    samples = read_data(experiment(data), said.append)
+    assert samples.groups is None
+    assert len(said) == 1 and said[0].startswith(WARNING) and 'set data.group = "from file names"' in said[0]
+    said.clear()
+    samples = read_data(experiment(data, APPLIED), said.append)
+    assert said == [] and samples.groups is not None
+    assert sorted(set(samples.groups.tolist())) == sorted(f"person{who}" for who in range(12))
+    assert samples.groups.tolist() == [name.split("/")[1].split("_")[0] for name in samples.ids.tolist()]
+    folds = make_folds(samples.labels, samples.classes, 3, 0, samples.groups, None)
+    assert all(len(set(folds[samples.groups == f"person{who}"].tolist())) == 1 for who in range(12))
+
+
+def test_groups_from_file_names_of_a_table_with_ids(tmp_path):
+    people(tmp_path / "set")
+    files = sorted((tmp_path / "set").rglob("*.png"))
+    rows = [
+        {"path": str(file.relative_to(tmp_path)), "label": file.parent.name, "n": at} for at, file in enumerate(files)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    samples = read_data(experiment(tmp_path / "t.csv", f'id = "n"\n{APPLIED}'), lambda _: None)
+    assert samples.groups is not None and len(set(samples.groups.tolist())) == 12
+
+
+def test_groups_from_file_names_where_there_are_none(tmp_path):
+    for number in range(60):
+        scene(tmp_path / "set" / "ab"[number % 2] / f"IMG_{number:04}.png", number, 0)
+    with pytest.raises(UserError, match=r"data.group = 'from file names': the file names show no groups"):
+        read_data(experiment(tmp_path / "set", APPLIED), lambda _: None)
+    said: list[str] = []
+    read_data(experiment(tmp_path / "set"), said.append)
+    assert said == []
+
+
+def test_fix_and_init_write_the_groups_of_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, said = people(tmp_path / "set"), list[str]()
+    check(data, None, None, tmp_path / "clean.csv", tmp_path / "a.json", lambda *_: None, said.append)
+    table = pd.read_csv(tmp_path / "clean.csv")
+    assert table["group"].tolist() == [Path(path).name.split("_")[0] for path in table["path"]]
+    assert any('they are the column "group" of' in line for line in said)
+    lines = init(data, None, None, tmp_path / "init.toml")
+    config = load_config(tmp_path / "init.toml")
+    assert config.data.group == "from file names"
+    assert any("each stays in one fold (to change: data.group)" in line for line in lines)
+    assert "12 groups, about 5.0 images each; none is split between folds" in "\n".join(lines)
+
+
+def test_an_experiment_that_applies_them_is_not_warned_of_them(tmp_path):
+    data = people(tmp_path / "set")
+    experiment(data, APPLIED)
+    audit = check(tmp_path / "e.toml", None, None, None, tmp_path / "a.json", lambda *_: None, lambda _: None)
+    assert not {"suggested-groups", "few-groups", "lone-class"} & {one.kind for one in audit.findings}

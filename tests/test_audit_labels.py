@@ -132,3 +132,17 @@ def test_class_folders_of_two_cases_in_a_real_folder(tmp_path, paint):
     audit = check(tmp_path / "pets", None, None, None, tmp_path / "a.json", lambda *_: None, lambda _: None)
     assert [one.kind for one in audit.findings] == ["class-spelling"]
     assert audit.findings[0].examples == ("'Dog' / 'dog'",) and audit.fails("error")
+
+
+def test_a_large_class_is_no_typo_of_a_larger_one():
+    assert "class-typo" not in found(given(["house"] * 80 + ["horse"] * 816 + ["dog"] * 100))
+    kinds = found(given(["house"] * 9 + ["horse"] * 816 + ["dog"] * 100))
+    assert kinds["class-typo"].examples == ("'house' (9) / 'horse' (816)",)
+    assert "class-typo" in found(given(["hosre"] * 12 + ["horse"] * 1300 + ["dog"] * 100))
+
+
+def test_several_labels_in_a_cell():
+    kinds = found(given(["scab", "rust", "scab rust"] * 10))
+    assert kinds.keys() == {"several-labels"} and kinds["several-labels"].level == "warning"
+    assert kinds["several-labels"].rows == ("scab rust",)
+    assert found(given(["great white shark", "tiger shark", "shark"] * 10)) == {}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from report_runs import noisy_logits, write_run
 
 from ensemble import rundir
@@ -307,3 +308,27 @@ def test_labels_that_were_corrected(tmp_path):
 def test_long_lists_are_cut():
     assert some(list("abcdef")) == "a, b, c, d, e, f"
     assert some(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
+def test_groups_of_file_names_that_the_run_does_not_use(tmp_path):
+    """12 places of 5 images each, whose large shapes they share."""
+    labels, folds = np.arange(60) % 3, np.arange(60) // 15
+    for row in range(60):
+        place = np.random.default_rng(row // 5).integers(0, 200, (6, 6)).repeat(10, axis=0).repeat(10, axis=1)
+        detail = np.random.default_rng(1000 + row).integers(0, 200, (60, 60))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray((0.5 * place + 0.5 * detail).astype(np.uint8)).save(
+            tmp_path / "images" / f"p{row // 5}_{row}.png"
+        )
+    table = "".join(f"images/p{row // 5}_{row}.png,{CLASSES[labels[row]]},r{row}\n" for row in range(60))
+    (tmp_path / "t.csv").write_text(f"path,label,id\n{table}")
+    members = {"one": noisy_logits(labels, 3, 2, 1), "two": noisy_logits(labels, 3, 2, 2)}
+    backbones = "".join(f'[[backbone]]\nname = "{name}"\ntimm = "test_resnet"\n' for name in members)
+    for name, group, told in (("a", "", True), ("b", 'group = "from file names"\n', False)):
+        run = tmp_path / name
+        config = f'run = "{run}"\n[data]\ntrain = "{tmp_path / "t.csv"}"\nid = "id"\n{group}{backbones}'
+        write_run(run, CLASSES, labels, folds, members, config=config)
+        lines = [
+            own.what for own in found(run) if own.what.startswith("File names fall into 12 groups of about 5 images")
+        ]
+        assert len(lines) == told

@@ -304,6 +304,6 @@ def test_several_labels_are_warned_of_when_a_table_is_read(tmp_path):
     touch(tmp_path, "a.png", "b.png", "c.png")
     notes = read_samples(saved(tmp_path, "path,label\na.png,scab\nb.png,rust\nc.png,scab rust\n")).notes
     assert notes == (
-        "warning: 1 class looks like several labels in a cell: 'scab rust' ('scab' is also a class; 1 row). ens trains "
-        "one label an image, and takes each combination for a class of its own",
+        "warning: 1 class looks like several labels in a cell: 'scab rust' (1 row). ens trains one label an image, "
+        "and takes each combination for a class of its own",
     )

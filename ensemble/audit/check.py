@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from ensemble.audit.files import check_files, check_test_ids, has_image
 from ensemble.audit.findings import Audit, Finding, ordered, save_audit
 from ensemble.audit.fix import fixed, require_new, write_fixed
 from ensemble.audit.groups import check_groups, check_own_folds, check_suggestion, suggest_groups
-from ensemble.audit.labels import check_labels, class_counts, label_key
+from ensemble.audit.labels import check_labels, class_counts
 from ensemble.audit.read import Given, Rows, clean_labels, fingerprint, read_given, read_test
 from ensemble.audit.row_pairs import first_rows, pair_facts, pairs_between, pairs_within
 from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
 from ensemble.audit.submission import check_submission
+from ensemble.data.name_groups import label_key
 from ensemble.data.near import near_copies
 from ensemble.data.scan import Scan, scan
 from ensemble.data.ties import near_ties, scan_folder
@@ -97,7 +99,7 @@ def check(
         both = at[of_use], test_at[unseen]
         scores["shift"] = shift(values[both[0]], values[both[1]], ties[both[0]], ties[both[1]])
         found += check_shift(scores["shift"], tested.ids[unseen])
-    suggested = None if rows.groups is not None else suggest_groups(rows, at, seen)
+    suggested = suggest_groups(given)
     found += check_suggestion(suggested)
     class_sizes, class_colours = by_class(labels, at, seen)
     audit = Audit(
@@ -114,12 +116,17 @@ def check(
         class_sizes=class_sizes,
         class_colours=class_colours,
         scores=scores,
-        groups=None if suggested is None else {key: value for key, value in suggested.items() if key != "names"},
+        groups=None
+        if suggested is None
+        else {key: value for key, value in asdict(suggested).items() if key != "names"},
         fingerprint=fingerprint(data, given),
     )
     save_audit(output, audit)
     say(f"{output}: all rows concerned, and {len(facts):,} pairs of copies")
     if fix is not None:
+        if suggested is not None:
+            given = replace(given, rows=replace(rows, groups=suggested.each(rows.ids.tolist())))
+            say(f'{suggested.said()}: they are the column "group" of {fix}')
         for text in write_fixed(fix, fixed(given, at, seen, within, fix)):
             say(text)
     return audit

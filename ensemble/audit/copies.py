@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.audit.findings import EXAMPLES, Finding, finding
-from ensemble.audit.labels import label_key
 from ensemble.audit.read import UNKNOWN_FOLD, Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs, exact_sets, shown_pairs
+from ensemble.data.name_groups import label_key
 from ensemble.data.ties import near_ties
 
 # Near copies of two labels: so many pairs, and such a share of all near pairs, are no slips. Among photographs of faces

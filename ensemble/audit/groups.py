@@ -1,32 +1,14 @@
-"""Groups: what is wrong with those that are given, and what file names suggest where none are.
+"""Groups: what is wrong with those that are given, and what file names suggest where none are."""
 
-A suggestion is made only where names fall into many small sets, and images of one set look more alike than others of
-their class: running numbers and classes written into names are neither.
-"""
-
-import re
-from collections.abc import Callable
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from ensemble.audit.files import has_image
 from ensemble.audit.findings import Finding, finding
-from ensemble.audit.labels import label_key
 from ensemble.audit.read import Given, Rows, clean_labels
-from ensemble.data.scan import Scan
+from ensemble.data.name_groups import FROM_NAMES, NameGroups, name_groups
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
-
-FEWEST_GROUPS = 8
-IN_GROUPS = 0.8  # of the rows have another one of their group
-LARGEST = 0.2  # of the rows
-PAIRS = 2000  # that are looked at
-# AUC of "two of a group are more alike than two others of the class". Names that mean nothing give 0.5 +- 0.01.
-ALIKE = 0.6
-COUNTED = re.compile(r"^(.*?)[\s_.()-]*\d+\)?$")  # what stands before a last number
-WORDS = re.compile(r"[\s_.-]*(frame|frm|img|image|photo|pic|shot|view|crop|face|f|no)$", re.IGNORECASE)
 
 
 def check_groups(given: Given) -> list[Finding]:
@@ -107,127 +89,31 @@ def check_own_folds(given: Given) -> list[Finding]:
     return found
 
 
-def suggest_groups(rows: Rows, at: np.ndarray, scan: Scan) -> dict[str, Any] | None:
-    """What file names suggest: {how, groups, rows, median, largest, alike, names}, or None.
-
-    at: row of each of `rows` in `scan`, -1 where there is no file. names: the group of each row, str (N,).
-    """
-    usable = has_image(at, scan)
-    paths = [PurePosixPath(text) for text in _paths(rows)]
-    labels = np.array([label_key(name) for name in clean_labels(rows).tolist()], dtype=np.str_)
-    best = None
-    for how, key in _keys():
-        names = np.array([key(path, label_key(label)) for path, label in zip(paths, clean_labels(rows), strict=True)])
-        facts = _sizes(names, labels)
-        if facts is None:
-            continue
-        alike = _alike(names, labels, at, scan.thumbnails, usable)
-        if alike is not None and alike >= ALIKE and (best is None or alike > best["alike"] + 0.02):
-            best = {"how": how, **facts, "alike": round(alike, 3), "names": names}
-    return best
+def suggest_groups(given: Given) -> NameGroups | None:
+    """What file names suggest, where there are no groups and no folds of the user's own."""
+    rows = given.rows
+    if rows.groups is not None or given.own_folds:
+        return None
+    return name_groups(rows.files, clean_labels(rows).tolist(), _base(rows, given.images))
 
 
-def check_suggestion(found: dict[str, Any] | None) -> list[Finding]:
+def check_suggestion(found: NameGroups | None) -> list[Finding]:
     if found is None:
         return []
-    names, counts = np.unique(found["names"][found["names"] != ""], return_counts=True)
+    names, counts = np.unique(found.names[found.names != ""], return_counts=True)
     text = (
-        f"groups that file names suggest ({found['how']}): {found['median']:.0f} images each, at most "
-        f"{found['largest']}; two of one are more alike than two of different ones in {100 * found['alike']:.0f} % of "
-        "comparisons"
+        f"groups that file names suggest ({found.how}): {found.median:.0f} images each, at most {found.largest}; two "
+        f"of a group are more alike than two of different ones in {100 * found.alike:.0f} % of comparisons"
     )
     largest = np.argsort(-counts, kind="stable")[:3]
     return finding(
-        "suggested-groups", "note", names, (text, text),
-        "if each is one person, place or film: write them as a column of a table and name it with data.group",
+        "suggested-groups", "warning", names, (text, text),
+        "if each is one person, place or film, folds that part it flatter every score: "
+        f'data.group = "{FROM_NAMES}", or --fix',
         examples=[f"{names[one]} ({counts[one]})" for one in largest],
     )  # fmt: skip
 
 
-def _paths(rows: Rows) -> list[str]:
-    """Paths as written, from the table's folder or the folder of class folders on."""
-    if rows.table is not None and rows.columns is not None and rows.columns["path"]:
-        return [str(text) for text in rows.table[rows.columns["path"]]]
-    return [str(name) for name in rows.ids]
-
-
-def _keys() -> list[tuple[str, Callable[[PurePosixPath, str], str]]]:
-    """Ways to read a group from a path and its class; "" where it has none."""
-
-    def folder(path: PurePosixPath, label: str) -> str:
-        parent = path.parent.name
-        return "" if parent == "" or label_key(parent) == label else str(path.parent)
-
-    def before_the_number(path: PurePosixPath, label: str) -> str:
-        match = COUNTED.match(path.stem)
-        start = WORDS.sub("", match[1]) if match else ""
-        return "" if not start or label_key(start) == label else start
-
-    def first_part(path: PurePosixPath, label: str) -> str:
-        parts = re.split(r"[\s_.-]+", path.stem)
-        return parts[0] if len(parts) > 1 and label_key(parts[0]) != label else ""
-
-    return [
-        ("the folder", folder),
-        ("what stands before the last number", before_the_number),
-        ("the first part of the name", first_part),
-    ]
-
-
-def _sizes(names: np.ndarray, labels: np.ndarray) -> dict[str, Any] | None:
-    """Numbers of groups and rows; None where they are no groups of people or scenes: few, alone, or all but one."""
-    groups, of, counts = np.unique(names, return_inverse=True, return_counts=True)
-    shared = (counts > 1) & (groups != "")
-    classes = len(np.unique(labels))
-    if shared.sum() < max(FEWEST_GROUPS, 2 * classes):
-        return None
-    if shared[of].mean() < IN_GROUPS or counts[shared].max() > max(2, LARGEST * len(names)):
-        return None
-    return {
-        "groups": int(shared.sum()),
-        "rows": int(counts[shared].sum()),
-        "median": float(np.median(counts[shared])),
-        "largest": int(counts[shared].max()),
-    }
-
-
-def _alike(
-    names: np.ndarray, labels: np.ndarray, at: np.ndarray, thumbnails: np.ndarray, usable: np.ndarray
-) -> float | None:
-    """AUC of likeness between pairs of a group and pairs of the same two classes but other groups; None without any.
-
-    Likeness is the correlation of grey thumbnails of 8 x 8 cells.
-    """
-    random = np.random.default_rng(0)
-    rows = np.flatnonzero(usable & (names != ""))
-    order = rows[np.lexsort((random.random(len(rows)), names[rows]))]
-    together = np.flatnonzero(names[order][1:] == names[order][:-1])
-    if len(together) < 10:
-        return None
-    together = random.permutation(together)[:PAIRS]
-    one, other = order[together], order[together + 1]
-    by_label = {label: rows[labels[rows] == label] for label in np.unique(labels[rows])}
-    strangers = np.array([random.choice(by_label[labels[row]]) for row in other])
-    apart = names[one] != names[strangers]
-    if apart.sum() < 10:
-        return None
-    inside, outside = (
-        (_cells(thumbnails, at[these]) * _cells(thumbnails, at[those])).sum(axis=1)
-        for these, those in ((one, other), (one[apart], strangers[apart]))
-    )
-    from ensemble.audit.shift import area
-
-    return area(np.concatenate([outside, inside]), np.repeat([0, 1], [len(outside), len(inside)]))
-
-
-def _cells(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """8 x 8 mean greys, each image's mean taken off and scaled to length 1, float64 (n, 64)."""
-    side = thumbnails.shape[1] // 8 * 8
-    cells = np.stack(
-        [
-            np.asarray(thumbnails[row])[:side, :side].reshape(8, side // 8, 8, side // 8).mean(axis=(1, 3))
-            for row in rows
-        ]
-    )
-    flat = cells.reshape(len(rows), 64) - cells.mean(axis=(1, 2))[:, None]
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9))
+def _base(rows: Rows, images: Path | None) -> Path:
+    """The folder that names are seen from."""
+    return rows.source if rows.table is None else images or rows.source.parent

@@ -4,32 +4,22 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.read import Given, Rows, clean_labels
+from ensemble.data.name_groups import label_key as label_key
+from ensemble.data.several import combined_labels
 
 PLACEHOLDERS = frozenset(
     {"nan", "null", "na", "n/a", "?", "unlabeled", "unlabelled", "tbd"}
 )  # "none" is a class to many
 UNEVEN = 10  # times the smallest class, from where accuracy is a poor score
 TYPO_LENGTH, TYPO_SHARE = 5, 0.2  # letters of names that may be typos; rows of the rarer spelling to the other's
+TYPO_ROWS, TYPO_TINY = 9, 0.01  # a class of more rows than this, and of this share of the other, is no typo: a house
 TYPO_CLASSES = 2000  # pairs of more names are not looked at
-
-
-@lru_cache(maxsize=4096)
-def label_key(name: str) -> str:
-    """What two spellings of one class have in common: letters without case, width, Unicode form or separators.
-
-    Names of one or two characters keep their case: they may be a set of written letters.
-    """
-    text = unicodedata.normalize("NFKC", name)
-    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")  # zero-width spaces, marks
-    text = re.sub(r"[\s_-]+", " ", text).strip()
-    return text.casefold() if len(text) > 2 else text
 
 
 def check_labels(given: Given) -> list[Finding]:
@@ -58,6 +48,12 @@ def check_labels(given: Given) -> list[Finding]:
         "placeholder", "warning", rows.ids[np.isin(labels, odd)],
         ("label that looks like a missing one", "labels that look like missing ones"),
         "it is taken for a class of that name; label these rows or drop them", examples=[repr(name) for name in odd],
+    )  # fmt: skip
+    found += finding(
+        "several-labels", "warning", combined := combined_labels(labels.tolist()),
+        ("class that looks like several labels in a cell", "classes that look like several labels in a cell"),
+        "ens trains one label an image, and takes each combination for a class of its own: keep one label a row",
+        examples=[repr(name) for name in combined],
     )  # fmt: skip
     return [*found, *_repeats(rows, labels), *_empty_classes(rows), *_sizes_of_classes(given, counts)]
 
@@ -96,7 +92,8 @@ def _spellings(rows: Rows, labels: np.ndarray) -> list[Finding]:
     typos = [
         (rare, usual)
         for rare, usual in (sorted(pair, key=lambda name: counts[name]) for pair in _near_names(list(counts)))
-        if counts[rare] <= TYPO_SHARE * counts[usual] and label_key(rare) != label_key(usual)
+        if counts[rare] <= min(TYPO_SHARE * counts[usual], max(TYPO_ROWS, TYPO_TINY * counts[usual]))
+        and label_key(rare) != label_key(usual)
     ]
     return found + finding(
         "class-typo", "warning", rows.ids[np.isin(labels, [rare for rare, _ in typos])],

@@ -15,7 +15,7 @@ from ensemble.data.column_names import ID_NAMES, plain
 from ensemble.data.find_files import locate
 from ensemble.data.folds import read_folds
 from ensemble.data.inputs import refuse_address
-from ensemble.data.labelled import read_labelled
+from ensemble.data.labelled import names_base, read_labelled
 from ensemble.data.layout import (
     bare_folders,
     class_folders,
@@ -28,6 +28,7 @@ from ensemble.data.layout import (
     tree,
 )  # fmt: skip
 from ensemble.data.listing import IMAGE_ENDINGS, Listing, list_folder
+from ensemble.data.name_groups import FROM_NAMES, name_groups
 from ensemble.data.one_hot import one_hot_labels
 from ensemble.data.table import (
     image_column,
@@ -165,7 +166,7 @@ def _read_experiment(path: Path) -> Given:
         "path": data.path,
         "label": data.label,
         "id": data.id,
-        "group": data.group,
+        "group": None if data.group == FROM_NAMES else data.group,
         "fold": config.folds.fold,
     }
     notes: list[str] = []
@@ -179,7 +180,11 @@ def _read_experiment(path: Path) -> Given:
                     where = "folds.fold" if key == "fold" else f"data.{key}"
                     raise UserError(f"{source}: no column {column!r} ({where}); it has: {', '.join(table.columns)}")
         rows = _read_rows(source, table, columns, data.images)
-        rows = replace(rows, said=(*notes, *rows.said))
+    if data.group == FROM_NAMES:
+        found = name_groups(rows.files, clean_labels(rows).tolist(), names_base(config))
+        if found is not None:  # else training refuses the key
+            rows = replace(rows, groups=found.each(rows.ids.tolist()))
+            notes.append(found.said())
     run = config.run if folds_csv(config.run).is_file() else None
     own = rows.folds is not None
     if run is not None and not own:

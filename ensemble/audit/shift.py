@@ -8,10 +8,10 @@ image, 0.5 if there is nothing to tell.
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ensemble.audit.features import FEATURES, held_out_shares, sample
 from ensemble.audit.findings import Finding, finding
+from ensemble.data.name_groups import area
 
 ROWS = 2000  # of each side
 FEWEST = 30
@@ -42,13 +42,6 @@ def shift(train: np.ndarray, test: np.ndarray, train_ties: np.ndarray, test_ties
         single.append({"name": name, "auc": round(auc, 4), "train": medians[0], "test": medians[1], "form": form})
     single.sort(key=lambda one: -abs(float(one["auc"]) - 0.5))  # type: ignore[arg-type]
     return {"auc": round(area(scores, side), 4), "low": low, "high": high, "features": single}
-
-
-def area(scores: np.ndarray, side: np.ndarray) -> float:
-    """AUC: the share of pairs of a row of side 1 and one of side 0 in which the first has more; ties count half."""
-    ones = int(side.sum())
-    zeros = len(side) - ones
-    return float((rankdata(scores)[side == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 def check_shift(found: dict[str, Any] | None, test_ids: np.ndarray) -> list[Finding]:

@@ -1,12 +1,14 @@
 """The labelled images of an experiment, as training, later views of them and the report see them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ensemble import rundir
 from ensemble.config import Config
 from ensemble.data.corrections import corrected
+from ensemble.data.name_groups import FROM_NAMES, grouped_by_name
 from ensemble.data.table import Samples, read_class_folders, read_samples, refuse_columns
 from ensemble.errors import UserError
 
@@ -17,17 +19,26 @@ def read_labelled(config: Config) -> Samples:
     data = config.data
     if data.classes and not data.train.is_dir():
         raise UserError(f"data.classes names folders, but {data.train} is a table; take the key out")
+    group = None if data.group == FROM_NAMES else data.group
     if data.train.is_dir():
-        refuse_columns(data.train, data.group, config.folds.fold, data.weight)
+        refuse_columns(data.train, group, config.folds.fold, data.weight)
         samples = read_class_folders(data.train, data.classes)
     else:
         samples = read_samples(
-            data.train, data.path, data.label, data.id, data.group, config.folds.fold, data.images, data.weight
+            data.train, data.path, data.label, data.id, group, config.folds.fold, data.images, data.weight
         )
+    if data.group == FROM_NAMES:
+        samples = grouped_by_name(samples, names_base(config))
     samples = samples if data.relabel is None else corrected(samples, data.relabel)
     if rundir.is_begun(config.run):
         samples = _in_order_of(samples, tuple(rundir.read_json(rundir.classes_json(config.run))))
     return samples
+
+
+def names_base(config: Config) -> Path:
+    """The folder that the images' names are seen from."""
+    train = config.data.train
+    return train if train.is_dir() else config.data.images or train.parent
 
 
 def _in_order_of(samples: Samples, stored: tuple[str, ...]) -> Samples:

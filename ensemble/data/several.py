@@ -15,19 +15,31 @@ RARE = ("|", ";")
 
 
 def several_labels(labels: Sequence[str]) -> str | None:
-    """A line that says that labels (of rows, or classes) look like several in a cell, with an example; else None."""
-    counts = Counter(label for label in labels if label)
-    listed = [label for label in counts if LISTED.match(label)]
+    """A line that says that labels (of rows) look like several in a cell, with an example; None if they don't."""
+    found = combined_labels(labels)
+    if not found:
+        return None
+    rows = sum(label in found for label in labels)
+    looks, more = ("class looks", "") if len(found) == 1 else ("classes look", ", ...")
+    return (
+        f"{len(found):,} {looks} like several labels in a cell: {found[0]!r}{more} ({rows:,} "
+        f"{'row' if rows == 1 else 'rows'}). ens trains one label an image, and takes each combination for a class of "
+        "its own"
+    )
+
+
+def combined_labels(labels: Sequence[str]) -> list[str]:
+    """The different labels that look like several in a cell, in the order of the rows."""
+    different = list(dict.fromkeys(label for label in labels if label))
+    listed = [label for label in different if LISTED.match(label)]
     lists = [label for label in listed if len(_listed(label)) > 1]
-    if lists and len(listed) == len(counts):
-        return _line(lists, counts, "each cell is a list")
+    if lists and len(listed) == len(different):
+        return lists
     for mark in MARKS:
-        combined = [label for label in counts if len(_parts(label, mark)) > 1]
-        if combined and (found := _made_of(combined, set(counts), mark)):
-            part = _parts(found[0], mark)[0]
-            alone = f"{part!r} is also a class" if part in counts else f"{part!r} stands in several of them"
-            return _line(found, counts, alone)
-    return None
+        combined = [label for label in different if len(_parts(label, mark)) > 1]
+        if combined and (found := _made_of(combined, set(different), mark)):
+            return found
+    return []
 
 
 def _made_of(combined: Sequence[str], classes: set[str], mark: str) -> list[str]:
@@ -55,13 +67,3 @@ def _parts(label: str, mark: str) -> list[str]:
 
 def _listed(label: str) -> list[str]:
     return [part for part in label.strip()[1:-1].split(",") if part.strip()]
-
-
-def _line(found: Sequence[str], counts: Counter[str], why: str) -> str:
-    rows = sum(counts[label] for label in found)
-    looks, more = ("class looks", "") if len(found) == 1 else ("classes look", ", ...")
-    return (
-        f"{len(found):,} {looks} like several labels in a cell: {found[0]!r}{more} ({why}; "
-        f"{rows:,} {'row' if rows == 1 else 'rows'}). ens trains one label an image, and takes each combination for a "
-        "class of its own"
-    )

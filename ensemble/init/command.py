@@ -8,6 +8,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
+from ensemble.data.name_groups import FROM_NAMES, suggested_groups
 from ensemble.data.table import Samples, image_names, read_class_folders, read_image_table, read_samples
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
@@ -59,6 +60,12 @@ def init(
     elif images is not None or label is not None:
         raise UserError(f"{source} is a folder of class folders: --images and --label are for tables")
     lines += samples.notes
+    group = None if columns is None else columns.group
+    if samples.groups is None and samples.folds is None:
+        suggested = suggested_groups(samples, source if columns is None else columns.images or source.parent)
+        if suggested is not None:
+            group, samples = FROM_NAMES, replace(samples, groups=suggested.each([str(name) for name in samples.ids]))
+            lines.append(f"{suggested.said()}; each stays in one fold (to change: data.group)")
     first_copy = copies(samples.paths)
     groups = joined(samples.groups, first_copy)
     lines += _say_classes(samples)
@@ -99,7 +106,7 @@ def init(
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
-    text += settings(source, run, columns or classes, samples, k, scored, sides)
+    text += settings(source, run, columns or classes, samples, k, scored, sides, group)
     rundir.write_text(output, text)
     load_config(output)
     return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]

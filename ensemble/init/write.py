@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import Train, Tta, toml_value
+from ensemble.data.name_groups import FROM_NAMES
 from ensemble.data.table import Samples
 from ensemble.init.choose import TINY, Backbone, choose_backbones, choose_schedule, choose_size, light_backbones
 from ensemble.init.columns import Columns
@@ -40,9 +41,11 @@ def settings(
     k: int,
     scored: str,
     sides: np.ndarray,
+    group: str | None,
 ) -> str:
     """The keys, each with its comment. columns: of a table, or the patterns of a folder's class folders. k, scored:
-    folds, and what each model is scored on. sides: short sides in px, sorted."""
+    folds, and what each model is scored on. sides: short sides in px, sorted. group: a column, or that file names give
+    it."""
     image_size, why_size = choose_size(sides, len(samples))
     epochs, batch_size = choose_schedule(len(samples))
     tiny = np.median(sides) < TINY
@@ -76,10 +79,13 @@ def settings(
             _row("id", columns.id, "column that names the rows in all that is written")
             if columns.id
             else _row("id", "COLUMN", "column that names the rows; without it the path does", off=True),
-            _row("group", columns.group, "column of what must not be split between folds, such as one person's images")
-            if columns.group
-            else _row("group", "COLUMN", "column of what must not be split between folds", off=True),
         ]
+    if group == FROM_NAMES:
+        rows.append(_row("group", group, "images whose names say one person, place or film stay in one fold"))
+    elif group is not None:
+        rows.append(_row("group", group, "column of what must not be split between folds, such as one person's images"))
+    elif table:
+        rows.append(_row("group", "COLUMN", "column of what must not be split between folds", off=True))
     rows += [
         _row("crop", [350, 350], "cut the middle height x width px out of every image first", off=True),
         "",

@@ -1,8 +1,12 @@
 """What `ens check` found, of what a score may rest on, and what nobody has looked at."""
 
+from ensemble.data.labelled import names_base
+from ensemble.data.name_groups import NAMED_GROUPS, name_groups
+from ensemble.errors import UserError
 from ensemble.report.provenance import experiment
 from ensemble.report.run import RunFacts
 from ensemble.report.signs import Finding
+from ensemble.report.thumbnails import image_files
 
 LEAKS = ("test-in-train", "test-near-train", "shift")  # kinds of ens check that a score may rest on
 
@@ -19,6 +23,25 @@ def audited(facts: RunFacts) -> list[Finding]:
             advice = str(own.get("advice", ""))
             out.append(Finding(level, f"From ens check: {what}", f"{advice[:1].upper()}{advice[1:].rstrip('.')}."))
     return out
+
+
+def named_groups(facts: RunFacts) -> list[Finding]:
+    """Groups that file names suggest and that the run does not use; left out where ens check has said it."""
+    config = facts.config
+    said = any(own.get("kind") == "suggested-groups" for own in (facts.audit or {}).get("findings", []))
+    if config is None or said or config.data.group is not None or config.folds.fold is not None:
+        return []
+    try:
+        files = image_files(config)
+    except UserError:
+        return []
+    rows = facts.rows
+    found = name_groups(
+        [files.get(name) for name in rows.ids.tolist()],
+        [rows.classes[label] for label in rows.labels.tolist()],
+        names_base(config),
+    )
+    return [] if found is None else [Finding("suspicious", f"F{found.said()[1:]}.", f"{NAMED_GROUPS}.")]
 
 
 def not_looked_at(facts: RunFacts) -> list[str]:

@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 
 from ensemble.errors import UserError
 from ensemble.logits import load_logits
-from ensemble.report.checked import audited
+from ensemble.report.checked import audited, named_groups
 from ensemble.report.curves import by_epoch
 from ensemble.report.provenance import experiment, train_again
 from ensemble.report.run import RunFacts
@@ -29,6 +29,7 @@ LOOKED_AT = (
     f"scores too good to be true (accuracy of {100 * PERFECT_ACCURACY:g} % or more, log loss below {PERFECT_LOSS:g})",
     "folds that differ more than chance explains, and single folds far off (each at 1 in 100 over all "
     "members; by an approximation, but for single folds of ungrouped rows)",
+    "groups that file names suggest, where data.group is not set",
     "members that name one class only, members no better than the commonest class and than chance",
     "classes that are never found",
     "members whose best epoch was chosen on the rows that score it",
@@ -42,8 +43,8 @@ LOOKED_AT = (
 def look(facts: RunFacts) -> list[Finding]:
     """All findings, the suspicious first."""
     looks: tuple[Callable[[RunFacts], list[Finding]], ...] = (
-        _perfect, audited, _fold_spread, _constant, _never_found, _optimistic, _overfit, _curves, _whole, _shares,
-        _relabelled,
+        _perfect, audited, named_groups, _fold_spread, _constant, _never_found, _optimistic, _overfit, _curves, _whole,
+        _shares, _relabelled,
     )  # fmt: skip
     found = [own for one in looks for own in one(facts)]
     return sorted(found, key=lambda own: own.level != "suspicious")

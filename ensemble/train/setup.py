@@ -17,7 +17,8 @@ from ensemble import backbones, rundir, weights
 from ensemble.config import Backbone, Config, Folds, Train, to_toml, train_settings
 from ensemble.data.contents import Contents, contents_of
 from ensemble.data.folds import across, check_classes, check_own_folds, make_folds, read_folds, write_folds
-from ensemble.data.labelled import read_labelled
+from ensemble.data.labelled import names_base, read_labelled
+from ensemble.data.name_groups import NAMED_GROUPS, suggested_groups
 from ensemble.data.pixels import Preprocess
 from ensemble.data.table import Samples
 from ensemble.data.ties import exact_groups, near_groups
@@ -35,10 +36,15 @@ CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in p
 
 
 def read_data(config: Config, say: Say) -> Samples:
-    """The labelled samples, corrected. Says how many were, and what was left out."""
+    """The labelled samples, corrected. Says how many were, what was left out, and which groups are not used that file
+    names suggest."""
     samples = read_labelled(config)
     for note in samples.notes:
         say(note)
+    if samples.groups is None and samples.folds is None:
+        found = suggested_groups(samples, names_base(config))
+        if found is not None:
+            say(f"warning: {found.said()}. {NAMED_GROUPS}")
     if samples.corrections is not None:
         changed, dropped = samples.corrections
         labels, rows = "label" if changed == 1 else "labels", "row" if dropped == 1 else "rows"
