@@ -93,7 +93,7 @@ def test_columns_that_are_not_the_classes(tmp_path):
     assert found(tmp_path, rows, header="id,cat,dog") == {}
     assert found(tmp_path, rows, header="id,cat,Dog") == {}
     form = found(tmp_path, rows, header="id,cat,cow")["sample-form"]
-    assert form.rows == ("cat", "cow") and "(without a column: dog; 'cow' is no class); ens writes" in form.advice
+    assert form.rows == ("cat", "cow") and "(without a column: dog; no class: 'cow'); ens writes" in form.advice
 
 
 def test_without_test_images_only_repeats_are_told(tmp_path):

@@ -153,6 +153,29 @@ def test_one_share_beside_the_id_takes_the_second_class(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("header", "cell", "values"),
+    [
+        ("cat", "0.5", ["0.75", "0.125"]), ("prob_cat", "0.5", ["0.75", "0.125"]), ("P(Dog)", "0.5", ["0.25", "0.875"]),
+        ("probability", "0", ["0.25", "0.875"]), ("cat_score", "0", ["0.75", "0.125"]), ("is_dog", "0", ["0", "1"]),
+    ],
+)  # fmt: skip
+def test_the_header_tells_whose_probability_is_asked_for(tmp_path, header, cell, values):
+    lines, _ = written(tmp_path, f"id,{header}\na,{cell}\nb,{cell}\n")
+    assert lines == [f"id,{header}", f"a,{values[0]}", f"b,{values[1]}"]
+
+
+def test_whole_numbers_under_the_first_class_may_mean_either(tmp_path):
+    text = "id,is_cat\na,0\nb,0\n"
+    assert refusal(tmp_path, text, CLASSES).startswith(
+        "'is_cat' is named after the class 'cat' and holds whole numbers: "
+    )
+    assert written(tmp_path, text, form="probability")[0][1:] == ["a,0.75", "b,0.125"]
+    assert written(tmp_path, text, form="index")[0][1:] == ["a,0", "b,1"]
+    message = refusal(tmp_path, "id,score\na,0\nb,0\n")
+    assert message == "'score' is one column, which can hold the probability of one of two classes; there are 3"
+
+
+@pytest.mark.parametrize(
     ("spelling", "lines"),
     [("Cat", ["a,Cat", "b,Owl"]), ("CAT", ["a,CAT", "b,OWL"]), ("cat", ["a,cat", "b,owl"])],
 )
@@ -177,9 +200,9 @@ def test_a_spelling_that_can_not_be_told(tmp_path):
 
 
 def test_a_dummy_word_is_said(tmp_path):
-    lines, said = written(tmp_path, "id,label\na,owll\nb,owll\n", THREE)
+    lines, said = written(tmp_path, "id,label\na,olw\nb,olw\n", THREE)
     assert lines[1:] == ["a,cat", "b,owl"]
-    assert "warning: " in said and "'label' holds 'owll', which is no class (the nearest is 'owl')\n" in said
+    assert "warning: " in said and "'label' holds 'olw', which is no class (the nearest is 'owl')\n" in said
 
 
 @pytest.mark.parametrize(
@@ -189,6 +212,7 @@ def test_a_dummy_word_is_said(tmp_path):
         (("0.5", "0.5"), "'0.5', which is neither classes"),
         (("283", "7"), "'283', '7', which are neither classes"),
         (("not known", "not known"), "'not known', which is neither classes"),
+        (("[cat]", "[cat]"), "'[cat]', which is neither classes (cat, dog, owl) nor their numbers from 0"),
     ],
 )
 def test_answers_that_can_not_be_understood(tmp_path, cells, which):
@@ -213,6 +237,19 @@ def test_several_answers_in_a_cell(tmp_path, cell, between):
     names = {name.lower(): name for name in (["Cat", "Dog", "Owl"] if cell[0] == "C" else THREE)}
     assert lines[1:] == [f"a,{names['cat']}{between}{names['dog']}", f"b,{names['owl']}{between}{names['dog']}"]
     assert "writes the 2 likeliest class names" in said and f"{between!r} between them: " in said
+
+
+def test_several_answers_keep_the_spaces_between_them(tmp_path):
+    assert written(tmp_path, 'id,label\na,"cat, dog"\nb,"cat, dog"\n', THREE)[0][1:] == ['a,"cat, dog"', 'b,"owl, dog"']
+
+
+def test_cells_with_different_numbers_of_answers(tmp_path):
+    text = "id,label\na,cat dog\nb,cat\n"
+    assert refusal(tmp_path, text) == (
+        "'label' has cells with different numbers of answers ('cat dog', ...): ens can't tell how many to write; "
+        "--form label writes one"
+    )
+    assert written(tmp_path, text, THREE, "label")[0][1:] == ["a,cat", "b,owl"]
 
 
 def test_several_numbers_in_a_cell(tmp_path):
@@ -273,7 +310,7 @@ def test_columns_of_numbered_classes_are_matched_by_value(tmp_path):
     assert lines[1] == "a,0.125,0.625,0.25"
     message = refusal(tmp_path, "id,0,1,2\na,0,0,0\nb,0,0,0\n", ("1", "2", "3"))
     assert message.startswith(
-        "its 3 answer columns are not the 3 classes: 0, 1, 2 (without a column: 3; '0' is no class)"
+        "its 3 answer columns are not the 3 classes: 0, 1, 2 (without a column: 3; no class: '0')"
     )
 
 
@@ -286,10 +323,10 @@ def test_columns_that_are_numbered_stand_for_classes_in_their_order(tmp_path):
 def test_columns_that_are_not_the_classes_are_refused(tmp_path):
     message = refusal(tmp_path, "id,cat,cow\na,0,0\nb,0,0\n", CLASSES)
     assert message.startswith(
-        "its 2 answer columns are not the 2 classes: cat, cow (without a column: dog; 'cow' is no class); ens "
+        "its 2 answer columns are not the 2 classes: cat, cow (without a column: dog; no class: 'cow'); ens "
     )
     message = refusal(tmp_path, "id,cat,dog,none\na,0,0,0\nb,0,0,0\n", CLASSES)
-    assert message.startswith("its 3 answer columns are not the 2 classes: cat, dog, none ('none' is no class); ens")
+    assert message.startswith("its 3 answer columns are not the 2 classes: cat, dog, none (no class: 'none'); ens")
     message = refusal(tmp_path, "id,cat,dog\na,0,0\nb,0,0\n", CLASSES, "label")
     assert message == "a label needs one column beside the id; the header has: cat, dog"
     message = refusal(tmp_path, "id,prob_cat,prob_dog,new_cat,new_dog\na,0,0,0,0\nb,0,0,0,0\n", CLASSES)
@@ -310,6 +347,17 @@ def test_one_row_an_image_and_class(tmp_path):
     numbered = [id.replace("owl", "2").replace("cat", "0").replace("dog", "1") for id in IN_ONE]
     lines, _ = written(tmp_path, "\n".join(["id,p", *(f"{id},0" for id in numbered)]) + "\n", THREE)
     assert lines == ["id,p", *(f"{id},{value}" for id, value in zip(numbered, values, strict=True))]
+
+
+def test_ranks_are_no_classes(tmp_path):
+    text = "id,rank,label\na,1,cat\na,2,cat\nb,1,cat\nb,2,cat\n"
+    assert "id 'a' is there twice" in refusal(tmp_path, text)
+    text = "id,top1,top2,top3\na,0,0,0\nb,0,0,0\n"
+    assert refusal(tmp_path, text).startswith(
+        "its 3 answer columns are not the 3 classes: top1, top2, top3; ens writes"
+    )
+    text = "id,class,note\n" + "".join(f"{image},{name},x\n" for image in "ab" for name in THREE)
+    assert refusal(tmp_path, text).startswith("has one row an image and class, which takes one column of probabilities")
 
 
 def test_class_names_with_the_mark_that_divides_ids(tmp_path):

@@ -1,13 +1,14 @@
 """What the cells of a sample submission ask for: class names, in their spelling, class numbers, or a probability."""
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ensemble.data.classes import is_number, listed, reader
 from ensemble.errors import UserError
 
-SEPARATORS = ("|", ";", ",", "\t", " ")  # between several answers in one cell
+SEPARATORS = (" | ", "|", "; ", ";", ", ", ",", "\t", " ")  # between several answers in one cell
 CASES: tuple[Callable[[str], str], ...] = (str, str.lower, str.upper, str.capitalize, str.title)
 CHOOSE = (
     "write the sample with class names, class numbers (0 is the first), or probabilities, or say what is meant with "
@@ -43,7 +44,7 @@ def read_answer(texts: Sequence[str], classes: tuple[str, ...], form: str | None
                 f"{where} is one column, which can hold the probability of one of two classes; there are {len(classes)}"
             )
         return Answer("probability", said=f"the probability of {classes[1]!r}")
-    count, separator, tokens = _several(texts, classes)
+    count, separator, tokens = _several(texts, classes, form, where)
     if form is None:
         form = _form(tokens, classes)
     if form == "index":
@@ -71,16 +72,27 @@ def _counted(answer: Answer, classes: int) -> Answer:
     )
 
 
-def _several(texts: Sequence[str], classes: tuple[str, ...]) -> tuple[int, str, list[str]]:
-    """How many answers a cell holds, what is between them, and the different ones."""
+def _several(
+    texts: Sequence[str], classes: tuple[str, ...], form: str | None, where: str
+) -> tuple[int, str, list[str]]:
+    """How many answers a cell holds, what is between them, and the different ones. Raises UserError if cells differ in
+    how many."""
     known = reader(classes)
     if texts and not all(known(text) is not None for text in texts):
         for separator in SEPARATORS:
             cells = [[part.strip() for part in text.split(separator)] for text in texts]
             tokens = list(dict.fromkeys(token for cell in cells for token in cell))
-            if len({len(cell) for cell in cells}) > 1 or len(cells[0]) < 2:
+            if max(map(len, cells)) < 2:
                 continue
-            if all(known(token) is not None for token in tokens) or all(map(_whole, tokens)):
+            fits = all(known(token) is not None for token in tokens) or all(map(_whole, tokens))
+            if fits and len({len(cell) for cell in cells}) > 1:
+                if form is not None:
+                    break
+                raise UserError(
+                    f"{where} has cells with different numbers of answers ({texts[0]!r}, ...): ens can't tell how many "
+                    "to write; --form label writes one"
+                )
+            if fits:
                 return len(cells[0]), separator, tokens
     return 1, "", list(texts)
 
@@ -110,14 +122,14 @@ def _spelling(tokens: Sequence[str], classes: tuple[str, ...], where: str) -> tu
     told."""
     known = reader(classes)
     odd = [token for token in tokens if known(token) is None]
-    dummy = len(tokens) == 1 and not any(map(str.isspace, tokens[0]))
+    dummy = len(tokens) == 1 and re.search(r"\s", tokens[0]) is None and not _holds_class(tokens[0], classes)
     if odd and (any(map(is_number, odd)) or (len(odd) == len(tokens) and not dummy)):
         verb = "is" if len(tokens) == 1 else "are"
         raise UserError(
             f"{where} holds {', '.join(map(repr, tokens[:3]))}, which {verb} neither classes ({listed(classes)}) nor "
-            f"their numbers from 0{_nearest(odd[0], classes)}; {CHOOSE}"
+            f"their numbers from 0{nearest(odd[0], classes)}; {CHOOSE}"
         )
-    notes = (f"warning: {where} holds {odd[0]!r}, which is no class{_nearest(odd[0], classes)}",) if odd else ()
+    notes = (f"warning: {where} holds {odd[0]!r}, which is no class{nearest(odd[0], classes)}",) if odd else ()
     return _respelt([token for token in tokens if token not in odd], classes, where), notes
 
 
@@ -142,7 +154,13 @@ def _respelt(tokens: Sequence[str], classes: tuple[str, ...], where: str) -> tup
     )
 
 
-def _nearest(text: str, classes: Sequence[str]) -> str:
+def _holds_class(text: str, classes: Sequence[str]) -> bool:
+    """True of "[cat]" or "class_cat": some other spelling of a class, which has to be told."""
+    inner = text.casefold()
+    return any(len(name) > 2 and name.casefold() in inner for name in classes)
+
+
+def nearest(text: str, classes: Sequence[str]) -> str:
     near = difflib.get_close_matches(text.casefold(), [name.casefold() for name in classes], n=1)
     return f" (the nearest is {next(name for name in classes if name.casefold() == near[0])!r})" if near else ""
 

@@ -189,9 +189,11 @@ def _one_row_a_class(sample: SampleSubmission, ids: int, classes: Sequence[str])
             continue
         cells = [nfc(cell.strip()) for cell in sample.columns[place]]
         known = next((known for known in _class_names(classes) if all(known(cell) is not None for cell in cells)), None)
-        if known is None or len(sample.texts(place)) < 2:
+        if known is None:
             continue
         numbers = np.array([known(cell) for cell in cells], dtype=np.int64)
+        if not _all_there(numbers.tolist(), known, classes):
+            continue
         if len(set(zip(sample.columns[ids].tolist(), numbers.tolist(), strict=True))) == len(sample):
             return place, numbers
     return None
@@ -201,6 +203,12 @@ def _class_names(classes: Sequence[str]) -> list[Callable[[str], int | None]]:
     """Ways to read a class: by its name, or where names are no numbers by its place."""
     places = {str(number): number for number in range(len(classes))}
     return [reader(classes)] if any(map(is_number, classes)) else [reader(classes), places.get]
+
+
+def _all_there(numbers: Sequence[int], known: Callable[[str], int | None], classes: Sequence[str]) -> bool:
+    """False for a number in each row that does not count all classes: 1 and 2 may be ranks."""
+    several = len(set(numbers))
+    return several > 1 and (several == len(classes) or known(classes[0]) is not None)
 
 
 def _image_and_class(
@@ -213,7 +221,7 @@ def _image_and_class(
             for last in (True, False):
                 options = [_divided(cell, separator, last, known) for cell in cells]
                 asked = _joined(sample, column, options, images) if all(options) else None
-                if asked is not None:
+                if asked is not None and _all_there([number for own in options for _, number in own], known, classes):
                     return asked
     return None
 
@@ -230,7 +238,7 @@ def _joined(
         return None
     flat = [own[0] for own in pairs]
     ids = list(dict.fromkeys(image for image, _ in flat))
-    if len(set(flat)) < len(flat) or len({number for _, number in flat}) < 2:
+    if len(set(flat)) < len(flat):
         return None
     place = {text: number for number, text in enumerate(ids)}
     row_image = np.array([place[image] for image, _ in flat], dtype=np.int64)
