@@ -1,5 +1,6 @@
 """Logits with the ids of their rows: the one thing that training, prediction and blending hand to each other."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,8 @@ from safetensors.numpy import load
 
 from ensemble import sealed
 from ensemble.damage import damaged
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
+from ensemble.reading import parse_json
 from ensemble.tensors import Tensor, metadata_of, of_array, read_bytes, require_own, write_tensors
 
 
@@ -120,16 +122,29 @@ def load_logits(path: Path, mapped: bool = False) -> Logits:
             data = read_bytes(path)
             checksum = sealed.checksum(data, path)
             arrays, metadata = load(data), metadata_of(data)
-        header = {key: json.loads(metadata[key]) for key in ("views", "classes", "meta")}
-        ends, text, values = arrays["id_ends"], arrays["id_bytes"].tobytes(), arrays["values"]
-        ids = np.array([text[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)], dtype=np.str_)
-        logits = Logits(ids, tuple(header["views"]), tuple(header["classes"]), values, header["meta"])
+        views, classes = (tuple(parse_json(metadata[key], list[str], key)) for key in ("views", "classes"))
+        meta = parse_json(metadata["meta"], dict[str, str], "meta")
+        ids = _ids(arrays["id_ends"], arrays["id_bytes"])
+        logits = Logits(ids, views, classes, arrays["values"], meta)
         require_own(path, logits.meta, checksum)
         return logits
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, KeyError, ValueError, AttributeError) as error:
+    except Damaged:
+        raise
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, UserError) as error:
         raise damaged(path, f"not a whole logits file ({error})") from None
+
+
+def _ids(ends: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Ids str (N,) of the end of each, int64 (N,), in their UTF-8 bytes, uint8. Raises ValueError."""
+    if ends.dtype != np.int64 or ends.ndim != 1 or text.dtype != np.uint8 or text.ndim != 1:
+        raise ValueError(f"ids are {ends.dtype} {ends.shape} in {text.dtype} {text.shape}")
+    bounds = [0, *ends.tolist()]
+    if bounds != sorted(bounds) or bounds[-1] != len(text):
+        raise ValueError("ids don't end one after the other")
+    whole = text.tobytes()
+    return np.array([whole[a:b].decode() for a, b in itertools.pairwise(bounds)], dtype=np.str_)
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:

@@ -166,7 +166,9 @@ def _of_data(row: RunRow) -> RunRow:
     if row.done < row.folds:
         row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")
     facts = rundir.read_provenance(row.run)["facts"]
-    return replace(row, fingerprint=str(facts["data fingerprint"]))
+    if "data fingerprint" not in facts:
+        return _noted(row, f"{rundir.provenance_json(row.run)}: has no data fingerprint")
+    return replace(row, fingerprint=facts["data fingerprint"])
 
 
 def _of_config(row: RunRow) -> RunRow:

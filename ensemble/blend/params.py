@@ -15,7 +15,7 @@ NUMBERS = {  # plain ones that `apply` or the lines about a blend read, by metho
     "trees": ("beta", "stages"),
 }
 MOST = 1e30  # of any number: some are computed with in float32
-OF_TREES = ("left", "right", "feature", "threshold", "value")
+OF_TREES = ("left", "right", "feature", "threshold", "value", "gain")
 
 
 def check_params(method: str, params: dict[str, Any], members: int, classes: int) -> None:
@@ -92,7 +92,7 @@ def _trees(params: dict[str, Any], members: int) -> None:
     if not isinstance(stages, int) or not 0 <= stages <= 10_000:
         raise ValueError(f"stages is {_short(stages)}, want a whole number of trees")
     for key in OF_TREES:
-        _array(params, key, (stages, NODES), "f" if key in ("threshold", "value") else "i")
+        _array(params, key, (stages, NODES), "f" if key in ("threshold", "value", "gain") else "i")
     met = np.zeros((stages, NODES), dtype=np.bool_)  # by a walk from the root; what is past a tree's last node is not
     met[:, 0] = True
     for node in range(NODES):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ensemble import rundir
 from ensemble.data.pixels import read
+from ensemble.errors import UserError
+from ensemble.reading import read_json
 
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.
@@ -75,10 +77,6 @@ def _answer(path: Path, known: tuple[int, int, int, str] | None, started: int) -
 def _load(index: Path) -> dict[str, tuple[int, int, int, str]]:
     """The index; empty where it is missing or broken, since it only saves time."""
     try:
-        held = json.loads(index.read_text(encoding="utf-8"))
-        return {
-            name: (int(size), int(mtime), int(ctime), str(digest))
-            for name, (size, mtime, ctime, digest) in held.items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
+        return read_json(index, dict[str, tuple[int, int, int, str]])
+    except (OSError, UserError):
         return {}

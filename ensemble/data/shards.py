@@ -2,7 +2,6 @@
 lies. A shard without its json does not count."""
 
 import errno
-import json
 import mmap
 import os
 import time
@@ -18,9 +17,12 @@ from typing import BinaryIO
 import numpy as np
 import PIL
 from PIL import features
+from typing_extensions import TypedDict
 
 from ensemble import rundir
 from ensemble.data.pixels import MAX_ASPECT, Decoding
+from ensemble.errors import UserError
+from ensemble.reading import Count, read_json
 
 FORMAT = 3  # of the files, and of what `decode` does with a file: raise it when either changes
 # A shard is closed at this size or age, and a kill loses no more than that. Each one mapped holds a file descriptor,
@@ -31,6 +33,12 @@ SHARD_SECONDS = 60.0
 NAME = "[0-9a-f]" * 16  # of a shard's files, as a glob: nothing else in a folder is ours to read or to remove
 
 Place = tuple[int, int, int, int]  # start, height, width, crc32
+
+
+class Places(TypedDict):
+    """A shard's json."""
+
+    images: dict[str, tuple[Count, Count, Count, Count]]
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,10 @@ def open_shards(folder: Path, digests: Collection[str]) -> list[Shard]:
 def read_places(path: Path) -> dict[str, Place] | None:
     """What a shard's json names; None where it is not whole."""
     try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
         return {
-            str(digest): (int(at), int(high), int(wide), int(crc)) for digest, (at, high, wide, crc) in images.items()
+            digest: (at, high, wide, crc) for digest, (at, high, wide, crc) in read_json(path, Places)["images"].items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, UserError):
         return None
 
 

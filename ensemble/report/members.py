@@ -1,10 +1,11 @@
 """The members, how they differ, and what the blends make of them."""
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from ensemble import rundir
 from ensemble.blend.diversity import disagreement, error_correlation
@@ -18,6 +19,7 @@ from ensemble.report.run import MemberFacts, RunFacts
 from ensemble.shapes import SavedSearch
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
+FLOATS = ("F64", "F32", "F16", "BF16")
 STRIPS = 6  # share of a strip, in percent, that is left free at either end
 
 
@@ -78,13 +80,13 @@ def _numbers(run: Path, own: MemberFacts) -> int | None:
     path = rundir.model_file(rundir.fold_dir(run, own.name, own.row.done[0]))
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(
-        int(np.prod(one["shape"]))
-        for name, one in header.items()
-        if name != "__metadata__" and one["dtype"] in ("F64", "F32", "F16", "BF16")
-    )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            held = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            shapes: list[list[int]] = [own.get_shape() for own in held if own.get_dtype() in FLOATS]
+            return sum(map(math.prod, shapes))
+    except (OSError, SafetensorError):
+        return None
 
 
 def _pairs(facts: RunFacts) -> dict[str, Any] | None:

@@ -13,7 +13,9 @@ from ensemble.config import Train
 from ensemble.damage import damaged
 from ensemble.data.pixels import Preprocess
 from ensemble.device import side_by_side, to_device
+from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.reading import Finite, parse_json
 from ensemble.train.fit import Labelled, finish_fold, scores
 from ensemble.train.heads import Heads, fit_heads
 from ensemble.tta.forward import Forward, Inference, prepared
@@ -86,9 +88,16 @@ def probe_member(
 def load_heads(path: Path) -> Heads:
     """Read what `probe_member` wrote. Raises Damaged if it is not that, or another member's."""
     tensors, metadata = read_tensors(path)
+    try:
+        strengths = parse_json(metadata["strengths"], list[Finite], "strengths")
+        weights, biases = tensors["weights"], tensors["biases"]
+        if weights.ndim != 3 or biases.shape != weights.shape[:2] or len(strengths) != len(weights):
+            raise UserError(f"{tuple(weights.shape)}, {tuple(biases.shape)} and {len(strengths)} don't go together")
+    except (KeyError, UserError) as error:
+        raise damaged(path, f"holds no probes ({error})") from None
     if metadata.get("member", path.parent.name) != path.parent.name:
         raise damaged(path, f"holds the probes of {metadata['member']}: files were exchanged")
-    return Heads(tensors["weights"], tensors["biases"], tuple(json.loads(metadata["strengths"])))
+    return Heads(tensors["weights"], tensors["biases"], tuple(strengths))
 
 
 @torch.inference_mode()

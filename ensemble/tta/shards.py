@@ -25,7 +25,8 @@ from safetensors.numpy import load
 
 from ensemble import __version__, rundir, sealed
 from ensemble.data.shards import key
-from ensemble.errors import Damaged, UserError
+from ensemble.errors import UserError
+from ensemble.reading import parse_json
 from ensemble.tensors import of_array, read_bytes, write_tensors
 from ensemble.tta.member import Member
 
@@ -138,9 +139,11 @@ def unreadable_rows(shard: Shard, classes: int) -> dict[int, str] | None:
         with safe_open(shard.path, framework="numpy") as file:
             if file.get_slice("probabilities").get_shape() != [len(shard), classes]:
                 return None
-            reasons = json.loads(file.metadata()["unreadable"])
-        return {shard.start + int(row): str(reason) for row, reason in reasons.items()}
-    except (OSError, Damaged, SafetensorError, KeyError, TypeError, ValueError):
+            if file.get_slice("probabilities").get_dtype() != "F32":
+                return None
+            reasons = parse_json((file.metadata() or {})["unreadable"], dict[int, str], "unreadable")
+        return {shard.start + row: reason for row, reason in reasons.items() if 0 <= row < len(shard)}
+    except (OSError, UserError, SafetensorError, KeyError):
         return None
 
 
@@ -148,7 +151,7 @@ def read(shard: Shard) -> np.ndarray:
     """The probabilities of a shard that is done, float32 (n, C). Raises UserError if it was damaged since."""
     try:
         return np.asarray(load(read_bytes(shard.path))["probabilities"])
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None
 
 
