@@ -1,8 +1,7 @@
 """timm backbones: made, filled with weights, fitted with preprocessing. Nothing else imports timm."""
 
 import difflib
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 
+from ensemble.checkpoints import load_checkpoint
 from ensemble.data.pixels import Preprocess
 from ensemble.device import exactly
 from ensemble.errors import UserError
@@ -23,6 +23,11 @@ from ensemble.weights import read_state as read_state
 
 def check_name(name: str) -> None:
     """Raise UserError, offering the nearest names, unless timm knows the architecture (and its pretrained tag)."""
+    if "/" in name or ":" in name:
+        raise UserError(
+            f"timm model {name!r}: of the hub's repositories ens knows timm's own alone (timm/NAME, hf-hub:timm/NAME); "
+            "for another, or a folder, download its weights, give its architecture as timm and the file as weights"
+        )
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
@@ -39,10 +44,12 @@ def create(
     pretrained: bool = False,
     weights: Path | None = None,
     drop_path: float = 0.0,
+    say: Callable[[str], None] | None = None,
 ) -> torch.nn.Module:
     """A backbone with a fresh classifier of `classes` outputs.
 
-    weights: a safetensors state dict to start from; pretrained: timm's hub weights; neither: from scratch. A
+    weights: a file of weights to start from, as `load_checkpoint` reads it; say is told what was loaded of it, and what
+    not. pretrained: timm's hub weights; neither: from scratch. A
     classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features.
     drop_path: stochastic depth (Huang et al., Deep networks with stochastic depth, ECCV 2016): the last block's chance
     to be skipped for an image in training; the chance falls linearly to 0 at the first block. At 0 the architecture
@@ -72,7 +79,9 @@ def create(
     if drop_path and not _drops_paths(model, name, image_size):
         raise UserError(_NO_DROP_PATH.format(name, drop_path))
     if weights is not None:
-        _load_weights(model, weights, name)
+        line = load_checkpoint(model, weights, name, _classifiers(model))
+        if say is not None:
+            say(line)
     if pretrained or weights is not None:
         # A random classifier on trained features starts at a loss of 7 and spoils them before it is any use: on art
         # paintings (tf_mobilenetv3_large_minimal_100, 160 px, 4 epochs, one fold) 82.7% against 90.3% from zeros.
@@ -102,25 +111,6 @@ def _drops_paths(model: torch.nn.Module, name: str, image_size: int) -> bool:
         for hook in hooks:
             hook.remove()
     return bool(used)
-
-
-def _load_weights(model: torch.nn.Module, path: Path, name: str) -> None:
-    # timm's own conversion of files, where the architecture has one: it resizes position embeddings, for example
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    state = read_state(path)
-    state = convert(state, model) if convert else state
-    own = model.state_dict()
-    heads = tuple(f"{head}." for head in _classifiers(model))
-    missing = [key for key in own if not key.startswith(heads) and key not in state]
-    unknown = [key for key in state if not key.startswith(heads) and key not in own]
-    if missing or unknown:
-        key, problem = (missing[0], "lacks") if missing else (unknown[0], "has an unknown")
-        raise UserError(f"{path}: does not fit {name!r}: it {problem} {key!r} ({len(missing) + len(unknown)} such)")
-    for key, value in own.items():
-        if not key.startswith(heads) and state[key].shape != value.shape:
-            shapes = f"{tuple(state[key].shape)}, the model wants {tuple(value.shape)}"
-            raise UserError(f"{path}: does not fit {name!r}: {key!r} is {shapes}")
-    model.load_state_dict({key: value for key, value in state.items() if not key.startswith(heads)}, strict=False)
 
 
 def fill(model: torch.nn.Module, path: Path) -> None:

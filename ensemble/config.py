@@ -2,12 +2,13 @@
 
 import difflib
 import json
+import re
 import tomllib
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ensemble.errors import UserError
 
@@ -109,9 +110,15 @@ class Backbone(Table):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     timm: str
     pretrained: bool = True  # False trains from scratch
-    weights: Path | None = None  # a safetensors file or a member of another run, instead of timm's hub weights
+    weights: Path | None = None  # a safetensors or PyTorch file, or a member of another run, not timm's hub weights
     image_size: Annotated[int, Field(ge=8)] | None = None
     train: dict[str, Any] = {}
+
+    @field_validator("timm")
+    @classmethod
+    def _timms_own_repositories_are_its_names(cls, name: str) -> str:
+        """timm/resnet18.a1_in1k, by which the hub has it, is timm's resnet18.a1_in1k, weights and all."""
+        return re.sub(r"^(hf[-_]hub:)?timm/", "", name)
 
 
 class Config(Table):

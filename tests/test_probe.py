@@ -157,7 +157,8 @@ def test_done_markers_log_and_what_is_said(experiment):
     run, said = experiment()
     heads = load_heads(rundir.probe_file(run, "net"))
     assert heads.weights.shape[:2] == (3, 3) and heads.biases.shape == (3, 3) and len(heads.strengths) == 3
-    assert said[0] == "42 images, 3 classes; 3 jobs, 0 of them done; on cpu"
+    assert said[0].startswith("net: ") and said[0].endswith(" loaded, left aside: fc.bias, fc.weight, none missing")
+    assert said[1] == "42 images, 3 classes; 3 jobs, 0 of them done; on cpu"
     strengths = ", ".join(f"{strength:.2g}" for strength in heads.strengths)
     line = rf"net: features in \d+\.\d s, 3 probes in \d+\.\d s; L2 strengths chosen: {re.escape(strengths)}"
     assert [each for each in said if re.fullmatch(line, each)] == [said[-1]]

@@ -238,7 +238,6 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change
                 return record, thumbnail
             record["format"], record["mode"] = (file.format or "").encode(), file.mode.encode()
-            record["width"], record["height"] = file.size
             # the pictures within a phone's MPO are the same photo
             record["frames"] = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.draft(None, (WORKING, WORKING))

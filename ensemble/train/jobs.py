@@ -54,7 +54,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     for number, backbone in enumerate(config.backbone):
         show("trying the backbones", number, len(config.backbone))
         if unfinished(config, backbone, expected):
-            check_backbone(config, backbone, len(samples.classes))
+            check_backbone(config, backbone, len(samples.classes), say)
         tested_views(config, backbone)
     folds = open_run(config, samples, show, say)
     count = int(folds.max()) + 1

@@ -125,8 +125,9 @@ def check_contents(run: Path, ids: Sequence[str], digests: Sequence[str], say: S
         )
 
 
-def make_model(config: Config, backbone: Backbone, classes: int, fold: int) -> torch.nn.Module:
-    """A fold's network as it starts, its frozen part frozen. Raises UserError."""
+def make_model(config: Config, backbone: Backbone, classes: int, fold: int, say: Say | None = None) -> torch.nn.Module:
+    """A fold's network as it starts, its frozen part frozen. say: is told what was loaded of a file. Raises
+    UserError."""
     settings = train_settings(config, backbone)
     scratch = settings.strategy == "scratch"
     start = None
@@ -134,7 +135,7 @@ def make_model(config: Config, backbone: Backbone, classes: int, fold: int) -> t
         start = weights.member_weights(backbone.weights, fold, backbone.timm)
     model = backbones.create(
         backbone.timm, classes, image_size(config, backbone), backbone.pretrained and not scratch, start,
-        settings.drop_path,
+        settings.drop_path, say,
     )  # fmt: skip
     backbones.freeze(model, trainable(settings))
     return model
@@ -163,11 +164,12 @@ def probes(settings: Train) -> bool:
     return settings.strategy is not None and settings.strategy.startswith("probe")
 
 
-def check_backbone(config: Config, backbone: Backbone, classes: int) -> None:
-    """Make the backbone once, try it and drop it, now and not when its turn comes an hour later. Raises UserError."""
+def check_backbone(config: Config, backbone: Backbone, classes: int, say: Say) -> None:
+    """Make the backbone once, try it and drop it, now and not when its turn comes an hour later. say: is told what was
+    loaded of a file. Raises UserError."""
     sizes = {"image_size": image_size(config, backbone), "crop_size": crop_size(config, backbone)}
     try:
-        model = make_model(config, backbone, classes, 0).eval()
+        model = make_model(config, backbone, classes, 0, lambda line: say(f"{backbone.name}: {line}")).eval()
         for key, side in sizes.items():
             try:
                 with torch.inference_mode():
