@@ -82,10 +82,30 @@ def test_so_many_contradictions_are_no_slips():
     assert rare["near-copies-two-labels"].level == "warning"
 
 
-def test_edited_copies_may_well_differ_in_their_label():
-    kinds = kinds_of(["bare", "masked", "bare"], pairs((0, 1, "edited"), (0, 2, "edited")))
-    assert kinds["edited-two-labels"].level == "note" and kinds["edited-two-labels"].rows == ("0", "1")
-    assert kinds["near-copies"].rows == ("0", "2")
+def test_look_alikes_are_noted_and_accused_of_nothing():
+    found = pairs((0, 1, "look-alike"), (0, 2, "look-alike"), (3, 4, "look-alike"))
+    kinds = kinds_of(["bare", "masked", "bare", "bare", "bare"], found, folds=[0, 1, 2, 0, 1], run=Path("run"))
+    assert kinds.keys() == {"look-alikes", "look-alikes-two-labels"}  # not across folds
+    assert {one.level for one in kinds.values()} == {"note"}
+    assert kinds["look-alikes"].rows == ("0", "2", "3", "4") and kinds["look-alikes-two-labels"].rows == ("0", "1")
+    assert kinds["look-alikes"].advice == (
+        "perhaps one person, object or scene; ens train-folds keeps them in one fold"
+    )
+    assert not any("flatter" in one.advice or "copy" in one.what for one in kinds.values())
+    assert kinds_of(["a"] * 4, pairs((0, 1, "look-alike")), groups=["p", "p", "q", "q"]) == {}
+
+
+def test_test_images_that_look_like_training_images_are_noted():
+    train = Rows(Path("t"), np.array(["a", "b"]), (None, None), np.array(["x", "y"]))
+    test = Rows(Path("u"), np.array(["p", "q", "r"]), (None, None, None), None)
+    found = pairs((0, 2, "look-alike"), (0, 3, "look-alike"), (1, 3, "crop"), (1, 4, "look-alike"))
+    between = pairs_between(found, np.array([0, 1, -1, -1, -1]), np.array([-1, -1, 0, 1, 2]))
+    kinds = {one.kind: one for one in check_test_copies(train, test, between, pairs_within(pairs(), np.zeros(0, int)))}
+    assert kinds.keys() == {"test-near-train", "test-looks-like-train"}
+    assert kinds["test-near-train"].rows == ("q",) and kinds["test-near-train"].level == "warning"
+    assert kinds["test-looks-like-train"].rows == ("p", "r") and kinds["test-looks-like-train"].level == "note"
+    assert kinds["test-looks-like-train"].examples == ("a ~ p", "b ~ r")
+    assert kinds["test-looks-like-train"].advice == "perhaps one person, object or scene: look at them"
 
 
 def test_copies_across_folds():
@@ -118,7 +138,7 @@ def test_copies_across_groups():
 
 
 def test_near_copies_of_one_group_are_together_already():
-    found = pairs((0, 1, "hflip"), (0, 2, "edited"), (3, 4, "hflip"))
+    found = pairs((0, 1, "hflip"), (0, 2, "look-alike"), (3, 4, "hflip"))
     assert kinds_of(["a", "a", "b", "a", "b"], found, groups=["p", "p", "p", "q", "q"]).keys() == {
         "near-copies-two-labels"
     }
@@ -171,18 +191,18 @@ def test_near_copies_are_harmless_only_where_something_holds_them_in_one_fold():
 
 
 def test_other_findings_promise_no_fold_either():
-    found = pairs((0, 1, "edited"), (2, 3, "hflip"))
+    found = pairs((0, 1, "look-alike"), (2, 3, "hflip"))
     labels, groups = ["a", "b", "a", "a"], ["p", "q", "r", "s"]
     kinds = kinds_of(labels, found, groups, run=Path("run"))
-    assert kinds["edited-two-labels"].advice.endswith("ens train-folds keeps them in one fold")
+    assert kinds["look-alikes-two-labels"].advice.endswith("ens train-folds keeps them in one fold")
     assert kinds["near-across-groups"].advice == "ens joins such groups; see that they are right"
     kinds = kinds_of(labels, found, groups, run=Path("run"), near_copies=False)
-    assert kinds["edited-two-labels"].advice.endswith("folds.near_copies = false lets folds part them")
+    assert kinds["look-alikes-two-labels"].advice.endswith("folds.near_copies = false lets folds part them")
     assert kinds["near-across-groups"].advice == (
         "see that they are right; folds.near_copies = false lets folds part them"
     )
     kinds = kinds_of(labels, found, groups, [0, 1, 0, 1])
-    assert kinds["edited-two-labels"].advice.endswith("your own folds may part them")
+    assert kinds["look-alikes-two-labels"].advice.endswith("your own folds may part them")
 
 
 def test_more_look_alikes_than_copies_are_warned_of():
@@ -195,8 +215,8 @@ def test_more_look_alikes_than_copies_are_warned_of():
     assert "folds may part them" in kinds["near-copies-apart"].advice
     assert kinds_of(["a"] * 100, pairs(*crowd), groups=["p"] * 21 + ["q"] * 79) == {}  # the user holds them together
     assert kinds_of(["a"] * 100, pairs(*crowd[:19])).keys() == {"near-copies"}
-    kinds = kinds_of(["a"] * 20 + ["b"] * 80, pairs(*crowd[:19], (19, 20, "edited")))
-    assert kinds["edited-two-labels"].advice.endswith("folds may part those that are too many alike for copies")
+    kinds = kinds_of(["a"] * 20 + ["b"] * 80, pairs(*crowd[:19], (19, 20, "look-alike")))
+    assert kinds["look-alikes-two-labels"].advice.endswith("folds may part those that are too many to share one")
 
 
 def test_pairs_of_files_become_pairs_of_rows():

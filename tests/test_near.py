@@ -23,10 +23,17 @@ def silent(*_):
     pass
 
 
-def picture(seed, side=SIDE_PX):
-    """Blobs of colour, of which no two seeds' are alike."""
+def blobs(seed, side=SIDE_PX):
+    """Blobs of colour without fine details, of which no two seeds' are alike."""
     small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def picture(seed, side=SIDE_PX):
+    """Blobs with finer ones upon them, as sharp as a photo."""
+    fine = np.random.default_rng(seed + 10_000).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    fine = Image.fromarray(fine).resize((side, side), Image.Resampling.BICUBIC)
+    return Image.blend(blobs(seed, side), fine, 0.4)
 
 
 @pytest.fixture
@@ -110,13 +117,20 @@ def test_planted_copies_are_found_and_named(store, plant):
     assert (found.similarity > 0.6).all() and (found.similarity <= 1 + 1e-6).all()
 
 
-def test_pictures_drawn_over_are_edits(store):
+def test_pictures_drawn_over_are_look_alikes(store):
     pictures = [picture(seed) for seed in range(10)]
     found = near_copies(store([*pictures, *(drawn_over(image, at) for at, image in enumerate(pictures))]), silent)
     assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) <= {(row, 10 + row) for row in range(10)}
-    # with a little more of the picture left it counts as the same
-    assert len(found.kinds) >= 6 and "edited" in found.kinds and set(found.kinds) <= {"edited", "re-encoded"}
-    assert (found.similarity >= 0.45).all() and (found.similarity < 0.85).all()
+    assert len(found.kinds) >= 6 and set(found.kinds) == {"look-alike"} and not found.copies.any()
+    assert (found.similarity >= 0.75).all() and (found.similarity < 0.945).all()
+
+
+def test_soft_pictures_are_copies_only_if_nearly_the_same(store):
+    """Blurred or enlarged ones have few details: the same digit of two hands has them too."""
+    pictures = [blobs(seed) for seed in range(4)]
+    copies = [pictures[0].transpose(TURNS["hflip"]), pictures[1].resize((64, 64)), cropped(pictures[2], 0.09)]
+    found = near_copies(store([*pictures, *copies]), silent)
+    assert listed(found) == [(0, 4, "hflip"), (1, 5, "re-encoded"), (2, 6, "look-alike")]
 
 
 def test_jpegs_of_quality_50_are_found(store, tmp_path):
@@ -398,5 +412,6 @@ def test_the_copies_among_the_masks(tmp_path):
     found = near_copies(scan([paths[row] for row in rows], tmp_path / "memory", silent), silent)
     assert found.kinds.count("exact") == (counts * (counts - 1) // 2).sum() == 89
     kinds = {(names[rows[i]], names[rows[j]]): kind for i, j, kind in listed(found)}
-    assert kinds["7bb60f0c29c5e8f13bb0.jpg", "4eec57f454a1f6f29c42.jpg"] == "hflip"
+    # mirrored with so much noise that it is 0.90 alike: nothing that is certain
+    assert kinds["7bb60f0c29c5e8f13bb0.jpg", "4eec57f454a1f6f29c42.jpg"] == "look-alike"
     assert kinds["230028e0d2b775d3b8ab.jpg", "5bd8b41f79bc53e59062.jpg"] == "hflip"

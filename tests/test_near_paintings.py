@@ -17,4 +17,5 @@ def test_the_paintings_have_a_few_near_copies_and_no_exact_ones(tmp_path):
     found = near_copies(scanned, lambda *_: None)
     assert len(paths) == 2048 and scanned.errors == (None,) * 2048
     assert found.kinds.count("exact") == 0 and 10 <= len(found.kinds) <= 25
-    assert (found.similarity >= 0.45).all() and (found.first < found.second).all()
+    assert 3 <= found.copies.sum() <= 6  # the others are other photos of the same paintings
+    assert (found.similarity >= 0.75).all() and (found.first < found.second).all()

@@ -14,6 +14,7 @@ from ensemble import rundir
 from ensemble.blend import ForeignFiles, blend_run, members_table
 from ensemble.errors import UserError
 from ensemble.report import read_run, write_report
+from ensemble.report.classes import confused_pairs
 from ensemble.report.page import SECTIONS, render
 from ensemble.tables.layout import gain_cell, score_cell
 
@@ -393,6 +394,18 @@ def test_groups_are_said(tmp_path):
     assert "95 % intervals: bootstraps over groups, at 0 and 100 % Wilson’s of as many answers as groups;" in page.text(
         "classes"
     )
+
+
+def test_only_classes_that_are_confused_are_pairs():
+    """Not the mirrored, empty cell of a pair, nor classes that are never confused."""
+    matrix = np.array([[5, 2, 0], [1, 6, 0], [4, 0, 9]])
+    pairs = confused_pairs(matrix, ("a", "b", "c"))
+    assert [(own["names"], own["count"]) for own in pairs] == [(("c", "a"), 4), (("a", "b"), 3)]
+    assert [[(way["true"], way["taken"], way["count"], way["rows"]) for way in own["ways"]] for own in pairs] == [
+        [("c", "a", 4, 13)], [("a", "b", 2, 7), ("b", "a", 1, 7)],
+    ]  # fmt: skip
+    assert len(confused_pairs(matrix, ("a", "b", "c"), most=1)) == 1
+    assert confused_pairs(np.diag([3, 4]), ("a", "b")) == []
 
 
 def test_a_thousand_classes(tmp_path):

@@ -18,8 +18,8 @@ from ensemble.config import Train, load_config
 from ensemble.data.pixels import Files, Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.report import data, examples, images
+from ensemble.report.copies import run_copies
 from ensemble.report.page import environment
-from ensemble.report.relabel import copy_pairs
 from ensemble.report.run import read_run
 from ensemble.report.thumbnails import SIDE, image_files, thumbnails, upright_size
 
@@ -416,7 +416,7 @@ def test_the_data_section(facts):
     # shorter sides: 40 for the four even ones, min(60, 44 52 60 68) for the odd ones; 0.png of class 1 is a copy
     assert content["sizes"]["enlarged"] == [(32, 0), (48, 15)]
     assert "15 (62.5 %) have a shorter side below the 48 px of the networks’ input and are enlarged." in page
-    assert "1 pair of training images shows the same: 1 exact. 1 carries two labels" in page
+    assert "Copies: 2 images in 1 pair (1 byte for byte). Of the pairs of copies 1 carries two labels" in page
     assert f"ens check {facts.run / 'config.toml'}" in page
     assert len(pictures(page)) == 2
 
@@ -433,37 +433,62 @@ def test_uneven_classes(facts):
     assert [one["counts"] for one in content["folds"]] == [[2, 0, 1], [1, 1, 1]]
 
 
-def test_copies_of_the_audit(facts):
+def test_copies_of_the_audit_where_the_images_are_gone(facts):
     rows = facts.rows
     a, b, c = (str(rows.ids[row]) for row in (0, 1, 20))
     pair = {"first": a, "second": b, "sides": "train-train", "kind": "hflip", "similarity": 0.98, "labels": ["x", "y"]}
     pairs = [
         pair,
         pair | {"second": c, "kind": "exact"},
-        pair | {"kind": "edited"},  # what counts may differ
+        pair | {"first": b, "second": c, "kind": "look-alike"},
+        pair | {"first": b, "second": c, "kind": "edited"},  # an older ens's
         pair | {"sides": "train-test", "second": "t/1.png"},
         pair | {"second": "dropped.png"},
     ]
-    own = replace(facts, audit={"pairs": pairs})
-    found = data.found_copies(own, image_files(facts.config))
-    assert found["checked"]
-    assert found["pairs"] == 2
-    assert sorted(found["kinds"]) == [("exact", 1), ("hflip", 1)]
-    assert found["clash"] == sum(rows.labels[0] != rows.labels[row] for row in (1, 20))
-    assert found["split"] == sum(rows.folds[0] != rows.folds[row] for row in (1, 20))
-    assert "ens check" not in rendered("data", data.section(own), own)
-    none = replace(facts, audit={"pairs": []})
-    assert "None: no two training images show the same." in rendered("data", data.section(none), none)
+    own = replace(facts, audit={"pairs": pairs, "test": "t"})
+    found = run_copies(own, rows.ids, {})
+    assert found.copies == ((0, 1, "hflip"), (0, 20, "exact"))
+    assert found.look_alikes == ((1, 20, "look-alike"), (1, 20, "look-alike"))
+    shown = data.found_copies(own, {})
+    assert (shown["pairs"], [one["kind"] for one in shown["shown"]][-1]) == (2, "look-alike")
+    assert shown["clash"] == sum(rows.labels[0] != rows.labels[row] for row in (1, 20))
+    assert shown["split"] == sum(rows.folds[0] != rows.folds[row] for row in (1, 20))
+    assert run_copies(replace(facts, audit=None), rows.ids, {}) is None
+
+
+def test_copies_are_those_of_training_whatever_an_audit_says(facts):
+    """One search for both, of all images: near copies too."""
+    files = image_files(facts.config)
+    pair = {"first": str(facts.rows.ids[0]), "second": str(facts.rows.ids[1]), "sides": "train-train", "kind": "crop"}
+    own = replace(facts, audit={"pairs": [pair], "test": "t"})
+    found = run_copies(own, own.rows.ids, files)
+    assert found == run_copies(replace(facts, audit=None), own.rows.ids, files)
+    assert found.near and found.text == "copies: 2 images in 1 pair (1 byte for byte)"
+    assert [(str(facts.rows.ids[a]), str(facts.rows.ids[b]), kind) for a, b, kind in found.copies] == [
+        ("<b>dog<∕b>/0.png", "고양이/0.png", "exact")
+    ]
+    page = rendered("data", data.section(own), own)
+    assert "Copies: 2 images in 1 pair (1 byte for byte). Of the pairs of copies 1 carries two labels" in page
+    assert "ens check" not in page and "equal bytes" not in page
 
 
 def test_copies_without_a_cache_are_the_same(facts):
     config = facts.config.model_copy(update={"data": facts.config.data.model_copy(update={"cache": "off"})})
     files = image_files(config)
-    kept, off = (copy_pairs(own, own.rows.ids, files) for own in (facts, replace(facts, config=config)))
+    kept, off = (run_copies(own, own.rows.ids, files) for own in (facts, replace(facts, config=config)))
     assert kept == off
-    assert [(str(facts.rows.ids[a]), str(facts.rows.ids[b]), kind) for a, b, kind in kept] == [
-        ("<b>dog<∕b>/0.png", "고양이/0.png", "exact")
-    ]
+
+
+def test_near_copies_that_training_was_told_to_leave_apart_are_not_looked_for(facts):
+    folds = facts.config.folds.model_copy(update={"near_copies": False})
+    own = replace(facts, config=facts.config.model_copy(update={"folds": folds}))
+    assert not run_copies(own, own.rows.ids, image_files(own.config)).near
+    page = rendered("data", data.section(own), own)
+    assert "Near copies (resized, mirrored, saved anew) were not looked for, since folds.near_copies = false" in page
+    none = {"copies": data.found_copies(facts, {}) | {"looked_at": True, "near": True}}
+    assert "None: no two training images show the same or look alike." in rendered(
+        "data", data.section(facts) | none, facts
+    )
 
 
 def test_corrected_labels_are_admitted(facts):

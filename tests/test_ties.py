@@ -10,7 +10,7 @@ from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.near import Pairs
 from ensemble.data.table import read_samples
-from ensemble.data.ties import exact_groups, near_groups, near_ties
+from ensemble.data.ties import counted, exact_groups, near_groups, near_ties
 from ensemble.train.setup import open_run
 
 
@@ -46,8 +46,8 @@ def test_near_copies_are_joined_counted_and_said(images, tmp_path, cache):
     assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
     assert len(np.unique(groups)) == 10
     assert said == [
-        "4 images are near copies of another (2 pairs: re-encoded, resized, mirrored, turned, cut or edited), which "
-        "share a fold; to see them: ens check; to leave them apart: folds.near_copies = false",
+        "copies: 4 images in 2 pairs (2 re-encoded, resized, mirrored, turned or cut); they share a fold; to see them: "
+        "ens check; to leave them apart: folds.near_copies = false",
         "warning: 1 pairs of near copies carry two labels, the first are 'a/0.png' and 'b/x.jpg'",
     ]
     assert (tmp_path / "cache").exists() == (cache == "folder")
@@ -95,30 +95,64 @@ def test_a_crowd_that_the_user_holds_together_is_not_warned_of(images, tmp_path)
 
 
 def tied(rows, *pairs):
-    first, second, kinds = zip(*pairs, strict=True)
-    similarity = np.ones(len(pairs), dtype=np.float32)
-    tied, apart = near_ties(Pairs(np.array(first), np.array(second), kinds, similarity), rows)
-    assert tied.dtype == np.int64 and apart.dtype == bool
-    return tied.tolist(), np.flatnonzero(apart).tolist()
+    tied = near_ties(some(*pairs), rows)
+    assert tied.dtype == np.int64
+    return tied.tolist()
+
+
+def some(*pairs):
+    first, second, kinds = zip(*pairs, strict=True) if pairs else ((), (), ())
+    rows = np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
+    return Pairs(*rows, kinds, np.ones(len(pairs), dtype=np.float32))
 
 
 def test_which_near_pairs_tie_rows():
-    assert tied(5, (0, 2, "hflip"), (2, 4, "exact")) == ([0, 1, 0, 3, 0], [])
-    chain = [(row, row + 1, "crop") for row in range(20)]
-    assert tied(22, *chain[:19]) == ([0] * 20 + [20, 21], [])  # 20 are few enough
-    assert tied(22, *chain) == (list(range(22)), list(range(21)))
-    assert tied(210, *chain) == ([0] * 21 + list(range(21, 210)), [])  # and 21 of 210 are a small share
-    assert tied(209, *chain)[1] == list(range(21))
+    assert tied(5, (0, 2, "hflip"), (2, 4, "exact")) == [0, 1, 0, 3, 0]
+    for kind in ("crop", "look-alike"):
+        chain = [(row, row + 1, kind) for row in range(20)]
+        assert tied(22, *chain[:19]) == [0] * 20 + [20, 21]  # 20 are few enough
+        assert tied(22, *chain) == list(range(22))
+        assert tied(210, *chain) == [0] * 21 + list(range(21, 210))  # and 21 of 210 are a small share
+        assert tied(209, *chain) == list(range(209))
 
 
 def test_exact_copies_stay_tied_and_count_once():
     chain = [(row, row + 1, "crop") for row in range(19)]
     copies = [(0, row, "exact") for row in range(20, 40)]
-    assert tied(40, *chain, *copies) == ([0] * 40, [])  # 20 files
-    assert tied(42, *chain, *copies, (19, 40, "crop"), (1, 41, "exact")) == (
-        [*range(20)] + [0] * 20 + [40, 1],
-        list(range(42)),
+    assert tied(40, *chain, *copies) == [0] * 40  # 20 files
+    assert tied(42, *chain, *copies, (19, 40, "crop"), (1, 41, "exact")) == [*range(20)] + [0] * 20 + [40, 1]
+
+
+def test_copies_stay_tied_where_their_look_alikes_are_a_crowd():
+    crowd = [(row, row + 1, "look-alike") for row in range(20)]
+    assert tied(25, *crowd, (3, 21, "hflip"), (22, 23, "look-alike")) == [*range(21), 3, 22, 22, 24]
+
+
+def test_how_many_copies_and_look_alikes_there_are():
+    assert counted(some()) == ""
+    assert counted(some((0, 1, "exact"))) == "copies: 2 images in 1 pair (1 byte for byte)"
+    assert counted(some((0, 1, "exact"), (0, 2, "crop"), (1, 2, "crop"), (3, 4, "look-alike"))) == (
+        "copies: 3 images in 3 pairs (1 byte for byte, 2 re-encoded, resized, mirrored, turned or cut); look-alikes, "
+        "perhaps of one person, object or scene: 2 images in 1 pair"
     )
+    assert counted(some((5, 6, "look-alike"), (5, 7, "look-alike"))) == (
+        "look-alikes, perhaps of one person, object or scene: 3 images in 2 pairs"
+    )
+
+
+def test_look_alikes_share_a_fold_and_no_label_of_theirs_is_doubted(images, tmp_path):
+    (images / "b" / "x.jpg").unlink()
+    (images / "b" / "y.png").unlink()
+    masked = picture(2)
+    masked.paste(picture(77, 30), (30, 50))
+    masked.save(images / "b" / "z.png")
+    samples, said = read_samples(images), []
+    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    assert joined_names(samples, groups) == [["a/2.png", "b/z.png"]]
+    assert said == [
+        "look-alikes, perhaps of one person, object or scene: 2 images in 1 pair; they share a fold; to see them: "
+        "ens check; to leave them apart: folds.near_copies = false"
+    ]
 
 
 def experiment(tmp_path, images, folds):

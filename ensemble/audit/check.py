@@ -22,10 +22,11 @@ from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
 from ensemble.audit.submission import check_submission
+from ensemble.data.align import LOOK_ALIKE
 from ensemble.data.name_groups import label_key
-from ensemble.data.near import near_copies
+from ensemble.data.remembered import find_copies
 from ensemble.data.scan import Scan, scan
-from ensemble.data.ties import near_ties, scan_folder
+from ensemble.data.ties import counted, near_ties, scan_folder
 from ensemble.outputs import require_output
 from ensemble.progress import Show
 
@@ -63,10 +64,14 @@ def check(
     paths, at, test_at = _files(rows, tested)
     with scan_folder(given.cache) as folder:
         seen = scan(paths, folder, show)
-        pairs = near_copies(seen, show)
+        train_files = np.unique(at[at >= 0])
+        ours = find_copies(seen, train_files, folder, show)  # as training does: test images would change neighbours
+        pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, show)
     show("comparing", 0, 1)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
-    within = pairs_within(pairs, train_of)
+    within = pairs_within(ours, train_of[train_files])
+    if ours_counted := counted(ours):
+        say(ours_counted)
     facts = pair_facts(within, "train-train", rows, rows)
     labels = clean_labels(rows)
     counts = class_counts(labels)
@@ -86,7 +91,7 @@ def check(
         sizes["test"] = size_quantiles(test_at, seen)
     if sample_submission is not None:
         found += check_submission(sample_submission, tested, list(counts))
-    values, ties = features(seen), near_ties(pairs, len(paths))[0]
+    values, ties = features(seen), near_ties(pairs, len(paths))
     of_use = np.flatnonzero(has_image(at, seen))
     keys = np.array([label_key(name) for name in labels.tolist()], dtype=np.str_)
     scores: dict[str, Any] = {
@@ -122,7 +127,9 @@ def check(
         fingerprint=fingerprint(data, given),
     )
     save_audit(output, audit)
-    say(f"{output}: all rows concerned, and {len(facts):,} pairs of copies")
+    alike = sum(pair["kind"] == LOOK_ALIKE for pair in facts)
+    more = f", {alike:,} of look-alikes" if alike else ""
+    say(f"{output}: all rows concerned, and {len(facts) - alike:,} pairs of copies{more}")
     if fix is not None:
         if suggested is not None:
             given = replace(given, rows=replace(rows, groups=suggested.each(rows.ids.tolist())))

@@ -1,4 +1,4 @@
-"""Copies of images, exact and near: where they stand, and what that costs."""
+"""Copies of images, exact and near: where they stand, and what that costs; and look-alikes, which may cost nothing."""
 
 from collections.abc import Sequence
 
@@ -7,46 +7,68 @@ import numpy as np
 from ensemble.audit.findings import EXAMPLES, Finding, finding
 from ensemble.audit.read import UNKNOWN_FOLD, Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs, exact_sets, shown_pairs
+from ensemble.data.align import LOOK_ALIKE
 from ensemble.data.name_groups import label_key
 from ensemble.data.ties import near_ties
 
-# Near copies of two labels: so many pairs, and such a share of all near pairs, are no slips. Among photographs of faces
-# with masks drawn in they are a fifth; wrong labels are a few in a hundred (Northcutt et al. 2021: 0.2 to 10 %).
+# Near copies of two labels: so many pairs, and such a share of all near pairs, are no slips, where one class is the
+# other with a detail drawn in; wrong labels are a few in a hundred (Northcutt et al. 2021: 0.2 to 10 %).
 MANY, MANY_SHARE = 10, 0.15
 TOGETHER = "ens train-folds keeps them in one fold"
 
 
 def check_copies(given: Given, pairs: RowPairs) -> list[Finding]:
-    """Copies among the training rows. Near ones of one class and one group are left aside: folds hold them together."""
+    """Copies and look-alikes among the training rows. Near ones of one class and one group are left aside: folds hold
+    them together."""
     rows = given.rows
     labels = clean_labels(rows)
     keys = np.array([label_key(name) for name in labels.tolist()], dtype=np.str_)
-    exact = pairs.kinds == "exact"
-    same, near = exact_sets(pairs.where(exact), len(rows)), pairs.where(~exact)
+    tied = near_ties(as_pairs(pairs), len(rows))
+    exact, alike = pairs.kinds == "exact", pairs.kinds == LOOK_ALIKE
+    same, near = exact_sets(pairs.where(exact), len(rows)), pairs.where(~exact & ~alike)
     torn = (keys[near.first] != keys[near.second]) & (keys[near.first] != "") & (keys[near.second] != "")
-    edited = near.kinds == "edited"
-    loose = np.ones(len(near), dtype=bool)
-    if rows.groups is not None:
-        loose = (rows.groups[near.first] != rows.groups[near.second]) | (rows.groups[near.first] == "")
-    apart = near_ties(as_pairs(pairs), len(rows))[1][near.first] & loose
-    plain = near.where(~edited)
+    loose, apart = _loose(rows, near), tied[near.first] != tied[near.second]
     return [
         *_torn(
             rows, "copies-two-labels", "error", same, keys, labels,
             ("image whose exact copy has another label", "images whose exact copies have other labels"),
             "one label is wrong: correct it; --fix drops them all",
         ),
-        *_near_with_two_labels(rows, plain, torn[~edited], _held(given, apart[~edited & torn]), labels),
-        *_pairs(
-            rows, "edited-two-labels", "note", near.where(edited & torn & loose),
-            ("image that is in part the same as one of another class",
-             "images that are in part the same as one of another class"),
-            f"right where the classes differ in just that part; {_held(given, apart[edited & torn & loose])}", labels,
-        ),
+        *_near_with_two_labels(rows, near, torn, _held(given, (apart & loose)[torn]), labels),
         *_copies_of_class(rows, same, keys),
         *_near_of_class(given, near, ~torn & loose, apart),
         *_across_folds(given, same, near),
-        *_across_groups(given, same, near, apart),
+        *_across_groups(given, same, near, apart & loose),
+        *_look_alikes(given, pairs.where(alike), tied, keys, labels),
+    ]  # fmt: skip
+
+
+def _loose(rows: Rows, near: RowPairs) -> np.ndarray:
+    """Which pairs no group of the user's holds together, bool (P,)."""
+    if rows.groups is None:
+        return np.ones(len(near), dtype=bool)
+    return np.asarray((rows.groups[near.first] != rows.groups[near.second]) | (rows.groups[near.first] == ""))
+
+
+def _look_alikes(
+    given: Given, alike: RowPairs, tied: np.ndarray, keys: np.ndarray, labels: np.ndarray
+) -> list[Finding]:
+    """Notes only: most are no copies."""
+    rows = given.rows
+    alike = alike.where(_loose(rows, alike))
+    torn = (keys[alike.first] != keys[alike.second]) & (keys[alike.first] != "") & (keys[alike.second] != "")
+    held = _held(given, tied[alike.first] != tied[alike.second])
+    return [
+        *_pairs(
+            rows, "look-alikes", "note", alike.where(~torn),
+            ("image that looks like another", "images that look like others"),
+            f"perhaps one person, object or scene; {held}",
+        ),
+        *_pairs(
+            rows, "look-alikes-two-labels", "note", alike.where(torn),
+            ("image that looks like one of another class", "images that look like some of other classes"),
+            f"right if only the person, object or scene is the same; {held}", labels,
+        ),
     ]  # fmt: skip
 
 
@@ -54,7 +76,9 @@ def check_test_copies(train: Rows, test: Rows, between: RowPairs, within: RowPai
     """Copies of training images among the test images, and of test images among themselves."""
     exact = between.kinds == "exact"
     known = set(between.second[exact].tolist())
-    near = [row for row in dict.fromkeys(between.second[~exact].tolist()) if row not in known]
+    alike = between.kinds == LOOK_ALIKE
+    near = [row for row in dict.fromkeys(between.second[~exact & ~alike].tolist()) if row not in known]
+    like = [row for row in dict.fromkeys(between.second[alike].tolist()) if row not in known and row not in near]
     # a copy of a training image may be paired with that one only
     exact_within, both = within.where(within.kinds == "exact"), between.where(exact)
     links = RowPairs(
@@ -76,8 +100,12 @@ def check_test_copies(train: Rows, test: Rows, between: RowPairs, within: RowPai
             "test-near-train", "warning", test.ids[sorted(near)],
             ("test image that is a near copy of a training image",
              "test images that are near copies of training images"),
-            "a score on this test set flatters, as far as they are the same picture", "test",
-            shown(~exact & np.isin(between.second, near)),
+            "a score on this test set flatters", "test", shown(~exact & ~alike & np.isin(between.second, near)),
+        ),
+        *finding(
+            "test-looks-like-train", "note", test.ids[sorted(like)],
+            ("test image that looks like a training image", "test images that look like training images"),
+            "perhaps one person, object or scene: look at them", "test", shown(alike & np.isin(between.second, like)),
         ),
         *finding(
             "test-copies", "note", test.ids[later],
@@ -101,14 +129,14 @@ def _near_with_two_labels(
 
 
 def _held(given: Given, apart: np.ndarray) -> str:
-    """What holds near copies in one fold, or that nothing does. apart: which of their pairs nothing does for their
-    number, bool (P,)."""
+    """What holds near copies and look-alikes in one fold, or that nothing does. apart: which of their pairs nothing
+    does for their number, bool (P,)."""
     if given.own_folds and given.rows.folds is not None:
         return "your own folds may part them"
     if not given.near_copies:
         return "folds.near_copies = false lets folds part them"
     if apart.any():
-        return "folds may part those that are too many alike for copies"
+        return "folds may part those that are too many to share one"
     return TOGETHER
 
 
@@ -169,7 +197,7 @@ def _across_folds(given: Given, same: np.ndarray, near: RowPairs) -> list[Findin
         *_pairs(
             rows, "near-across-folds", "warning", split,
             (f"image that {whose} part from its near copy", f"images that {whose} part from their near copies"),
-            f"out-of-fold scores flatter a little; {mend}", names,
+            f"out-of-fold scores flatter; {mend}", names,
         ),
     ]  # fmt: skip
 

@@ -12,8 +12,9 @@
     worst              "error", "warning", "note", or null where nothing was found
     findings           the worst first; each: kind, level, side ("train", "test", "submission"), count, what, advice,
                        examples (a few, to be shown) and rows (the ids of all that are concerned)
-    pairs              copies: first, second (ids), sides ("train-train", "train-test", "test-test"), kind ("exact",
-                       "re-encoded", "hflip", ...), similarity (1: the same), labels ([first, second]; null for test);
+    pairs              copies and look-alikes: first, second (ids), sides ("train-train", "train-test", "test-test"),
+                       kind ("exact", "re-encoded", "hflip", ..., "look-alike"), similarity (1: the same), labels
+                       ([first, second]; null for test);
                        of more than 30 exact copies of one file each is paired with the first one only
     sizes              {"train": {"width": [...], "height": [...], "bytes": [...]}, "test": ...}: the quantiles named
                        by `quantiles` [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1], upright pixels

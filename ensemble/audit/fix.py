@@ -1,9 +1,9 @@
 """A table of the rows that are sound, and one of those that left, with the reason. Images are never touched.
 
 Rows leave whose file is missing or unreadable, that have no label, or whose image stands there twice: of exact copies
-with one label the first stays; with several, all leave, since nothing says which label is right. Near copies stay and
-share a group, so that folds keep them on one side, but for sets of so many look-alikes that `data.ties` leaves them
-apart. Spellings of one class become the commonest.
+with one label the first stays; with several, all leave, since nothing says which label is right. Near copies and
+look-alikes stay and share a group, so that folds keep them on one side, but for sets of so many that `data.ties` leaves
+them apart. Spellings of one class become the commonest.
 """
 
 import os
@@ -95,7 +95,7 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
         lines.append(f"{removed_file(output)}: {len(made.removed):,} leave ({each})")
     for count, text in (
         (made.renamed, "got a label in its common spelling, or an id of its own"),
-        (made.grouped, "share a group with a copy, which they did not before"),
+        (made.grouped, "share a group with a copy or look-alike, which they did not before"),
         (made.moved, "moved to the fold of their copy or group"),
     ):
         if count:
@@ -164,7 +164,7 @@ def _unique(ids: np.ndarray, stay: np.ndarray) -> np.ndarray:
 def _ties(rows: Rows, at: np.ndarray, pairs: RowPairs) -> np.ndarray:
     """A number for each row, the same for rows that belong together: copies, rows of one file, those of one group. As
     in training, near copies of a set too large for one are left apart."""
-    links = [(np.arange(len(rows)), near_ties(as_pairs(pairs), len(rows))[0])]
+    links = [(np.arange(len(rows)), near_ties(as_pairs(pairs), len(rows)))]
     for names in (at, rows.groups):
         if names is not None:
             of = np.unique(names, return_inverse=True, return_index=True)

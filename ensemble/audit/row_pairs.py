@@ -1,4 +1,4 @@
-"""Copies of files as pairs of rows: of one side, or of both."""
+"""Copies and look-alikes of files as pairs of rows: of one side, or of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from ensemble.data.near import Pairs, joined_rows
 
 @dataclass(frozen=True)
 class RowPairs:
-    """P pairs of rows whose files are copies: rows `first` of one side and `second` of the same or the other, int64
-    (P,). kinds: str (P,), "exact", "edited", or how the copy was made. similarity: float32 (P,), 1 where the same."""
+    """P pairs of rows whose files are copies or look alike: rows `first` of one side and `second` of the same or the
+    other, int64 (P,). kinds: str (P,), as in `near.Pairs`. similarity: float32 (P,), 1 where the same."""
 
     first: np.ndarray
     second: np.ndarray
@@ -91,7 +91,7 @@ def pair_facts(pairs: RowPairs, sides: str, one: Rows, other: Rows) -> list[dict
 
 
 def shown_pairs(pairs: RowPairs, one: Rows, other: Rows, beside: np.ndarray | None = None) -> Any:
-    """A function from a mask of the pairs to their first few as "a.jpg = b.jpg", or ~ where they are near copies."""
+    """A function from a mask of the pairs to their first few as "a.jpg = b.jpg", or ~ where they are alike."""
 
     def show(mask: np.ndarray) -> Sequence[str]:
         texts = []

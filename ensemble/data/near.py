@@ -1,4 +1,4 @@
-"""Copies among images: equal files, and the same picture flipped, turned, cropped, encoded anew or drawn upon.
+"""Copies among images (equal files, and the same picture flipped, turned, cropped or encoded anew), and look-alikes.
 
 Three steps, each of which leaves less to the next: the nearest neighbours by a descriptor that no flip or turn changes,
 a coarse correlation in all 8 orientations, and the details of the two thumbnails laid upon each other (align.py).
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.data.align import Match, compare, turned
+from ensemble.data.align import LOOK_ALIKE, Match, compare, turned
 from ensemble.data.scan import SIDE, Scan
 from ensemble.progress import Show
 
@@ -25,7 +25,7 @@ NEIGHBOURS = 20  # of each image and zoom; larger sets of copies hang together t
 # 99% of planted copies of a kind lie within 0.064, where brightness clips within 0.136; so do 2% of other paintings.
 RADIUS = 0.14
 COARSE = 16  # px
-LOOKS_ALIKE = 0.7  # coarse correlation: 99.5% of planted copies have more, 98.5% of other neighbours less than 0.62
+COARSELY_ALIKE = 0.7  # coarse correlation: 99.5% of planted copies have more, 98.5% of other neighbours less than 0.62
 SMALLEST = 32  # px of the shorter side: of 1,437 digits of 8 px, 1,416 hung together as copies
 FLAT = 2.0  # grey levels of standard deviation: emptier pictures have no copies but exact ones
 CHUNK = 4096  # rows, or pairs, at a time
@@ -39,8 +39,8 @@ class Pairs:
 
     first, second: int64 (P,). kinds: "exact" (equal bytes), "re-encoded" (the same picture), "hflip", "vflip", "rot90"
     (counterclockwise), "rot180", "rot270", "transpose", "transverse" (what makes the second of the first one), "crop"
-    (zoomed, shifted or a little turned), "edited" (large parts equal, others not). similarity: float32 (P,), 1 is the
-    same.
+    (zoomed, shifted or a little turned): these are copies; and "look-alike": perhaps one person, object or scene, or
+    the same picture with much drawn over. similarity: float32 (P,), 1 is the same.
     """
 
     first: np.ndarray
@@ -48,30 +48,60 @@ class Pairs:
     kinds: tuple[str, ...]
     similarity: np.ndarray
 
+    @property
+    def exact(self) -> np.ndarray:
+        """Which pairs are of equal bytes, bool (P,)."""
+        return np.array([kind == "exact" for kind in self.kinds], dtype=bool)
+
+    @property
+    def copies(self) -> np.ndarray:
+        """Which pairs are copies, exact or near, and no mere look-alikes, bool (P,)."""
+        return np.array([kind != LOOK_ALIKE for kind in self.kinds], dtype=bool)
+
+    def where(self, mask: np.ndarray) -> "Pairs":
+        kinds = tuple(kind for kind, kept in zip(self.kinds, mask.tolist(), strict=True) if kept)
+        return Pairs(self.first[mask], self.second[mask], kinds, self.similarity[mask])
+
+
+Found = tuple[str, str, Match]  # the digests of two files, and what the second is of the first
+
 
 def near_copies(scan: Scan, show: Show) -> Pairs:
-    """All pairs of copies. Images that can't be decoded, or are too small to tell a copy from a look-alike, only have
-    exact ones."""
+    """All pairs. Images that can't be decoded, or are too small to tell a copy from a look-alike, only have exact
+    copies."""
+    return spread(scan.digests, search(scan, np.arange(len(scan.digests)), show))
+
+
+def search(scan: Scan, rows: np.ndarray, show: Show) -> list[Found]:
+    """Near copies and look-alikes among the different files of these rows, whatever their order. rows: int64 (N,)."""
+    digests, first = np.unique(scan.digests[rows], return_index=True)
+    alone = rows[first[digests != ""]]
+    seen = np.minimum(scan.widths[alone], scan.heights[alone]) >= SMALLEST
+    seen &= np.array([scan.errors[row] is None for row in alone.tolist()], dtype=bool)
+    return [
+        (str(scan.digests[one]), str(scan.digests[other]), match)
+        for one, other, match in _search(scan.thumbnails, alone[seen], show)
+    ]
+
+
+def spread(digests: np.ndarray, near: Iterable[Found]) -> Pairs:
+    """All pairs of rows, exact copies too. digests: str (N,), of the rows, "" where a file can't be read."""
     sets: dict[str, list[int]] = defaultdict(list)
-    for row, digest in enumerate(scan.digests.tolist()):
+    for row, digest in enumerate(digests.tolist()):
         if digest:
             sets[digest].append(row)
     found: dict[tuple[int, int], Match] = {}
     for rows in sets.values():
         found.update(((i, j), Match("exact", 1.0)) for i, j in _within(rows))
-    seen = np.minimum(scan.widths, scan.heights) >= SMALLEST
-    seen &= np.array([error is None for error in scan.errors], dtype=bool)
-    alone = np.array([rows[0] for rows in sets.values() if seen[rows[0]]], dtype=np.int64)
-    copies = {rows[0]: rows[:SET] for rows in sets.values()}
-    for one, other, match in _search(scan.thumbnails, alone, show):
-        for i in copies[one]:
-            for j in copies[other]:
+    for one, other, match in near:
+        for i in sets[one][:SET]:
+            for j in sets[other][:SET]:
                 found[min(i, j), max(i, j)] = match if i < j else _seen_from_the_other(match)
     order = sorted(found)
-    rows_of = np.array(order, dtype=np.int64).reshape(-1, 2)
+    pairs = np.array(order, dtype=np.int64).reshape(-1, 2)
     return Pairs(
-        first=rows_of[:, 0].copy(),
-        second=rows_of[:, 1].copy(),
+        first=pairs[:, 0].copy(),
+        second=pairs[:, 1].copy(),
         kinds=tuple(found[pair].kind for pair in order),
         similarity=np.array([found[pair].similarity for pair in order], dtype=np.float32),
     )
@@ -100,7 +130,7 @@ def _seen_from_the_other(match: Match) -> Match:
 
 
 def _search(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> list[tuple[int, int, Match]]:
-    """Near copies among these rows of `thumbnails`, all of different files."""
+    """Near copies and look-alikes among these rows of `thumbnails`, all of different files."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     textured = [chunk[thumbnails[chunk].reshape(len(chunk), -1).std(axis=1) >= FLAT] for chunk in chunks]
     rows = np.concatenate(textured) if textured else rows
@@ -204,7 +234,7 @@ def _alike(thumbnails: np.ndarray, pairs: np.ndarray, zooms: np.ndarray) -> tupl
     flat = _normal(_shrunk(thumbnails[pairs[:, 1]], COARSE, 1.0))
     one = _normal(one).reshape(one.shape)
     likeness = np.stack([np.einsum("nd,nd->n", turned(one, turn).reshape(len(pairs), -1), flat) for turn in range(8)])
-    return likeness.max(axis=0) >= LOOKS_ALIKE, likeness.argmax(axis=0)
+    return likeness.max(axis=0) >= COARSELY_ALIKE, likeness.argmax(axis=0)
 
 
 def _normal(images: np.ndarray) -> np.ndarray:

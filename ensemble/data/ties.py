@@ -1,6 +1,6 @@
 """Which rows show one picture and so must stay on one side of every fold, besides the user's own groups.
 
-A near copy in training gives its held-out twin away as a byte-for-byte copy does.
+A near copy in training gives its held-out twin away as a byte-for-byte copy does; another photo of one person may.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,8 @@ import numpy as np
 
 from ensemble.data.cache import cache_folder
 from ensemble.data.folds import copies, joined
-from ensemble.data.near import Pairs, joined_rows, near_copies
+from ensemble.data.near import Pairs, joined_rows
+from ensemble.data.remembered import find_copies
 from ensemble.data.scan import scan
 from ensemble.data.table import Samples
 from ensemble.progress import Show
@@ -45,26 +46,51 @@ def scan_folder(cache: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def near_ties(pairs: Pairs, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest row that each row is tied to by copies, int64 (rows,): itself where there is none. And whether it is
-    left apart from its near copies, bool (rows,), for its set is too large for one; exact copies are tied all the same.
+def near_ties(pairs: Pairs, rows: int) -> np.ndarray:
+    """The smallest row that each row is tied to, int64 (rows,): itself where there is none.
+
+    Copies and look-alikes are tied, as long as their set is not too large for either: then its look-alikes are left
+    apart, and its near copies too where they alone are too many. Exact copies are tied all the same.
     """
-    exact = np.array([kind == "exact" for kind in pairs.kinds], dtype=bool)
-    same = joined_rows(Pairs(pairs.first[exact], pairs.second[exact], (), pairs.similarity[exact]), rows)
-    tied = joined_rows(pairs, rows)
-    _, files = np.unique(tied[same == np.arange(rows)], return_counts=True)  # the first of each set of exact copies
-    apart = files[np.unique(tied, return_inverse=True)[1]] > max(LARGE * rows, SMALL)
-    return np.where(apart, same, tied), apart
+    same = joined_rows(pairs.where(pairs.exact), rows)
+    tied = same
+    for wider in (joined_rows(pairs.where(pairs.copies), rows), joined_rows(pairs, rows)):
+        _, files = np.unique(wider[same == np.arange(rows)], return_counts=True)  # each set of exact copies once
+        crowded = files[np.unique(wider, return_inverse=True)[1]] > max(LARGE * rows, SMALL)
+        tied = np.where(crowded, tied, wider)
+    return tied
+
+
+def counted(pairs: Pairs) -> str:
+    """How many copies and look-alikes there are, as ens check, training and report all say it; "" where none is."""
+    exact, copied = pairs.exact, pairs.copies
+    parts = []
+    if copied.any():
+        near = (copied & ~exact).sum()
+        kinds = [f"{exact.sum():,} byte for byte"] if exact.any() else []
+        kinds += [f"{near:,} re-encoded, resized, mirrored, turned or cut"] if near else []
+        parts.append(f"copies: {_images(pairs.where(copied))} ({', '.join(kinds)})")
+    if not copied.all():
+        parts.append(f"look-alikes, perhaps of one person, object or scene: {_images(pairs.where(~copied))}")
+    return "; ".join(parts)
+
+
+def _images(pairs: Pairs) -> str:
+    images = len(np.unique(np.concatenate([pairs.first, pairs.second])))
+    return f"{images:,} images in {len(pairs.first):,} pair{'s' if len(pairs.first) > 1 else ''}"
 
 
 def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: Show, say: Say) -> np.ndarray | None:
-    """`groups` with those of near copies joined too: the same picture re-encoded, resized, mirrored, turned, cut or
-    edited. Says how many there are. cache: `data.cache`, where a scan of the images is remembered."""
+    """`groups` with those of near copies and look-alikes joined too. Look-alikes are many a time no copies, but one
+    person in training and in the held-out fold costs more than folds that are a little uneven.
+
+    Says how many there are. cache: `data.cache`, where the search is remembered.
+    """
     with scan_folder(cache) as folder:
-        pairs = near_copies(scan(samples.paths, folder, show), show)
-    near = np.array([kind != "exact" for kind in pairs.kinds], dtype=bool)
-    tied, apart = near_ties(pairs, len(samples))
-    loose = near & apart[pairs.first]
+        scanned = scan(samples.paths, folder, show)
+        pairs = find_copies(scanned, np.arange(len(samples)), folder, show)
+    tied = near_ties(pairs, len(samples))
+    loose = tied[pairs.first] != tied[pairs.second]
     if groups is not None:
         loose &= groups[pairs.first] != groups[pairs.second]
     if loose.any():
@@ -74,16 +100,11 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: S
             f"{str(samples.ids[alike[0]])!r} among them: more than copies would, so they are left apart; look at them "
             "with ens check, and give those that are one picture one data.group"
         )
-    near &= ~apart[pairs.first]
-    if not near.any():
+    if not (~pairs.exact & (tied[pairs.first] == tied[pairs.second])).any():
         return groups
-    first, second = pairs.first[near], pairs.second[near]
-    rows = len(np.unique(np.concatenate([first, second])))
-    say(
-        f"{rows} images are near copies of another ({len(first)} pairs: re-encoded, resized, mirrored, turned, cut or "
-        "edited), which share a fold; to see them: ens check; to leave them apart: folds.near_copies = false"
-    )
-    _say_clashes(samples, first, second, "pairs of near copies carry two labels", say)
+    say(f"{counted(pairs)}; they share a fold; to see them: ens check; to leave them apart: folds.near_copies = false")
+    near = pairs.copies & ~pairs.exact
+    _say_clashes(samples, pairs.first[near], pairs.second[near], "pairs of near copies carry two labels", say)
     return joined(groups, tied)
 
 

@@ -69,13 +69,14 @@ def confused_pairs(matrix: np.ndarray, classes: tuple[str, ...], most: int = PAI
     both = np.triu(wrong + wrong.T)
     out = []
     for a, b in zip(*np.unravel_index(np.argsort(-both, axis=None, kind="stable")[:most], both.shape), strict=True):
+        if not both[a, b]:  # the mirrored cell of a pair, or of none
+            break
         ways = [
             {"true": classes[i], "taken": classes[j], "count": int(wrong[i, j]), "rows": int(matrix[i].sum())}
             for i, j in sorted(((a, b), (b, a)), key=lambda way: -wrong[way])
             if wrong[i, j]
         ]
-        if ways:
-            out.append({"names": (ways[0]["true"], ways[0]["taken"]), "count": int(both[a, b]), "ways": ways})
+        out.append({"names": (ways[0]["true"], ways[0]["taken"]), "count": int(both[a, b]), "ways": ways})
     return out
 
 

@@ -1,7 +1,6 @@
 """The data: how many images each class and fold has, how large they are, and which are copies of each other."""
 
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 
 from ensemble.errors import UserError
 from ensemble.report import charts
+from ensemble.report.copies import run_copies
 from ensemble.report.provenance import experiment
-from ensemble.report.relabel import copy_pairs
 from ensemble.report.run import RunFacts
 from ensemble.report.thumbnails import image_files, thumbnails, upright_size
 
@@ -122,24 +121,28 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
 
 
 def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
-    """Pairs of copies by kind, how many carry two labels or stand in two folds, and a few to look at."""
-    checked = facts.audit is not None
-    pairs = copy_pairs(facts, facts.rows.ids, files)
+    """How many copies and look-alikes there are, how many copies carry two labels or stand in two folds, and a few to
+    look at."""
+    found = run_copies(facts, facts.rows.ids, files)
+    pairs = [] if found is None else [*found.copies, *found.look_alikes]
     labels, folds = facts.rows.labels, facts.rows.folds
     clash = [labels[a] != labels[b] for a, b, _ in pairs]
     split = [folds[a] != folds[b] for a, b, _ in pairs]
-    order = sorted(range(len(pairs)), key=lambda at: (not clash[at], not split[at], pairs[at][2] == "exact", at))
+    copied = len(pairs) if found is None else len(found.copies)
+    order = sorted(
+        range(len(pairs)), key=lambda at: (at >= copied, not clash[at], not split[at], pairs[at][2] == "exact", at)
+    )
     shown = [pairs[at] for at in order[:PAIRS]]
     names = [str(facts.rows.ids[row]) for pair in shown for row in pair[:2]]
     pictures = thumbnails([files.get(name) for name in names], SIDE)
     return {
-        "checked": checked,
-        "looked_at": checked or bool(files),
+        "looked_at": found is not None,
+        "near": found is not None and found.near,
         "file": experiment(facts),
-        "kinds": sorted(Counter(kind for *_, kind in pairs).items(), key=lambda own: -own[1]),
-        "pairs": len(pairs),
-        "clash": sum(clash),
-        "split": sum(split),
+        "text": "" if found is None else found.text,
+        "pairs": copied,
+        "clash": sum(clash[:copied]),
+        "split": sum(split[:copied]),
         "shown": [
             {
                 "kind": kind,

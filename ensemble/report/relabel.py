@@ -28,17 +28,14 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
-from ensemble.data.cache import cache_folder
 from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
 from ensemble.data.delimiter import delimiter_of
-from ensemble.data.digests import digests
-from ensemble.data.folds import copies
 from ensemble.errors import UserError
 from ensemble.outputs import require_output
 from ensemble.progress import Show
+from ensemble.report.copies import run_copies
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
-from ensemble.shapes import SavedAudit, SavedPair
 
 RATIO = 0.1  # of the given class's probability to the suggested one's, at most
 COLUMNS = ("id", "path", "label", "suggested", COLUMN, "p_label", "p_suggested", "votes", "why", "rank")
@@ -94,35 +91,9 @@ def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
     assert facts.oof is not None
     rows = facts.oof.rows
     predicted = np.stack([own.predicted for own in facts.single])
-    pairs = [(first, second) for first, second, _ in copy_pairs(facts, rows.ids, files)]
+    found = run_copies(facts, rows.ids, files)
+    pairs = [] if found is None else [(first, second) for first, second, _ in found.copies]
     return find_label_errors(rows.labels, facts.probabilities, predicted, pairs)
-
-
-def copy_pairs(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> list[tuple[int, int, str]]:
-    """Which of the rows, str (N,), show the same image, and how: as audit.json says; where there is none, files of the
-    same bytes, by the digests that training has made already."""
-    place = {name: row for row, name in enumerate(ids.tolist())}
-    if facts.audit is not None:
-        return [
-            (place[own["first"]], place[own["second"]], str(own["kind"]))
-            for own in audit_pairs(facts.audit)
-            if own["first"] in place and own["second"] in place
-        ]
-    there = [name for name in place if name in files]
-    paths = tuple(files[name] for name in there)
-    if facts.config is None or facts.config.data.cache == "off":
-        first = copies(paths).tolist()
-    else:
-        known: dict[str, int] = {}
-        index = cache_folder(facts.config.data.cache) / "digests"
-        first = [known.setdefault(own, row) for row, own in enumerate(digests(paths, index, lambda *_: None))]
-    return [(place[there[other]], place[there[row]], "exact") for row, other in enumerate(first) if other != row]
-
-
-def audit_pairs(audit: SavedAudit) -> list[SavedPair]:
-    """The pairs of training images that show the same, of an audit.json; "edited" ones may differ in what counts."""
-    pairs = audit.get("pairs") or []
-    return [own for own in pairs if own["sides"] == "train-train" and own["kind"] != "edited"]
 
 
 def write_relabel(

@@ -1,0 +1,65 @@
+"""Which images of a run show the same, or look alike: as ens check and training found, from the search they share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.data.align import LOOK_ALIKE
+from ensemble.data.near import Pairs, spread
+from ensemble.data.remembered import find_copies
+from ensemble.data.scan import scan
+from ensemble.data.ties import counted, scan_folder
+from ensemble.report.run import RunFacts
+
+Pair = tuple[int, int, str]  # two rows and how they are alike, as in `near.Pairs`
+
+
+@dataclass(frozen=True)
+class Copies:
+    """copies, look_alikes: pairs of the rows that were asked for. text: how many there are among all images of the run,
+    as ens check and training say it; "" where there are none. near: near copies were looked for, not exact ones only.
+    """
+
+    copies: tuple[Pair, ...]
+    look_alikes: tuple[Pair, ...]
+    text: str
+    near: bool
+
+
+def run_copies(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> Copies | None:
+    """Copies and look-alikes among the rows, str (N,), of a run; where its images are gone, as audit.json says, and
+    None without one. files: of all images of the run, by id; near copies are not looked for where
+    `folds.near_copies` is false."""
+    place = {name: row for row, name in enumerate(ids.tolist())}
+    if files and facts.config is not None:
+        names = list(files)
+        near = facts.config.folds.near_copies
+        with scan_folder(facts.config.data.cache) as folder:
+            scanned = scan(list(files.values()), folder, lambda *_: None)
+            if near:
+                pairs = find_copies(scanned, np.arange(len(names)), folder, lambda *_: None)
+            else:
+                pairs = spread(scanned.digests, [])
+    elif facts.audit is not None:
+        listed = [own for own in facts.audit.get("pairs") or [] if own["sides"] == "train-train"]
+        names, near = sorted({own[side] for own in listed for side in ("first", "second")}), True
+        at = {name: row for row, name in enumerate(names)}
+        first, second = (np.array([at[own[side]] for own in listed], dtype=np.int64) for side in ("first", "second"))
+        ones = np.ones(len(listed), dtype=np.float32)
+        # an older ens called it a copy where parts had been drawn over
+        kinds = tuple(LOOK_ALIKE if own["kind"] == "edited" else own["kind"] for own in listed)
+        pairs = Pairs(first, second, kinds, ones)
+    else:
+        return None
+    return Copies(*_of_rows(pairs, names, place), counted(pairs), near)
+
+
+def _of_rows(pairs: Pairs, names: Sequence[str], place: dict[str, int]) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Copies, and look-alikes, of which both images are among the rows."""
+    found: list[Pair] = []
+    for one, other, kind in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.kinds, strict=True):
+        if names[one] in place and names[other] in place:
+            found.append((place[names[one]], place[names[other]], kind))
+    return tuple(p for p in found if p[2] != LOOK_ALIKE), tuple(p for p in found if p[2] == LOOK_ALIKE)
