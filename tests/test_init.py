@@ -106,6 +106,25 @@ def test_train_folder_is_followed_and_test_folder_left(tmp_path: Path) -> None:
     assert config.run == Path("runs/art")
 
 
+def test_held_out_folders_are_proposed(tmp_path: Path) -> None:
+    folders(tmp_path / "d", train__a=5, train__b=5, val__a=2, val__b=2, test=3)
+    for place in list((tmp_path / "d").iterdir()):
+        part, _, name = place.name.partition("__")
+        if name:
+            (tmp_path / "d" / part).mkdir(exist_ok=True)
+            place.rename(tmp_path / "d" / part / name)
+    config, samples, said = written(tmp_path / "d", tmp_path / "e.toml")
+    data = tmp_path / "d"
+    assert config.data.train == data / "train" and len(samples) == 10
+    assert f"{data / 'test'} holds 3 images to predict; to have them compared" in said
+    assert f"--test {data / 'test'}" in said and "val (4 images) is held out: ens validates on folds" in said
+    assert f"to train on both: ens init {data} --classes 'train/*' --classes 'val/*'" in said
+    assert f"tta-predict runs/d {data / 'test'}" in (tmp_path / "e.toml").read_text().replace("\n#", "")
+    init(data, None, None, tmp_path / "both.toml", classes=("train/*", "val/*"))
+    both = load_config(tmp_path / "both.toml")
+    assert both.data.classes == ("train/*", "val/*") and len(read_labelled(both)) == 14
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     _, samples, _ = written(folders(tmp_path / "vehicles", bus=5, train=5), tmp_path / "e.toml")
     assert samples.classes == ("bus", "train")

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ensemble.data.listing import IMAGE_ENDINGS, list_folder
+from ensemble.data.formats import IMAGE_ENDINGS, decoders
+from ensemble.data.listing import list_folder
+from ensemble.data.pixels import Decoding, decode
 from ensemble.errors import UserError
-
-# What Pillow only recognises, hands to an interpreter, or decodes on Windows alone; and text that a camera wrote.
-NOT_READ = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 
 
 def names(paths: tuple[Path, ...], root: Path) -> list[str]:
@@ -24,9 +23,19 @@ def put(path: Path, kind: str = "PNG") -> Path:
 
 def test_every_ending_that_pillow_reads() -> None:
     Image.init()
-    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NOT_READ}
+    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind in decoders()}
     assert known <= set(IMAGE_ENDINGS)
     assert not set(IMAGE_ENDINGS) & {".eps", ".ps", ".pdf", ".wmf", ".svg", ".mpg"}
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_an_interpreter_never_runs_whatever_the_ending_says(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(tmp_path / name) as file:
+        assert file.format == "EPS"
+    with pytest.raises(UserError, match="cannot identify image file"):
+        decode(tmp_path / name, Decoding(32, "bilinear", None))
+    assert "EPS" not in decoders() and decoders()[:2] == ("JPEG", "PNG")
 
 
 def test_a_file_without_an_ending_goes_by_its_content(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`ens tta-predict RUN photo.jpg ...`: pictures that are named one by one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,39 @@ def test_an_address_is_never_fetched(run, test, tmp_path):
         result = CliRunner().invoke(ens, command)
         assert isinstance(result.exception, UserError) and "localhost:9" in str(result.exception), command
         assert "is an address, and ens fetches nothing" in str(result.exception), command
+
+
+def test_a_folder_s_files_that_are_left_out_are_named(run, test, tmp_path):
+    (tmp_path / "mixed" / "a").mkdir(parents=True)
+    for name in ("0.png", "a/1.jpe", "bare"):
+        Image.open(test / "0.png").save(tmp_path / "mixed" / name, "JPEG" if name.endswith("jpe") else "PNG")
+    for name in ("x.heic", "a/y.HEIC", "notes.txt", "Thumbs.db"):
+        (tmp_path / "mixed" / name).touch()
+    result = predict(tmp_path / "mixed", "-o", tmp_path / "s.csv")
+    assert result.exit_code == 0, result.output
+    said = result.output.splitlines()
+    assert (
+        "warning: 2 pictures are left out: ens can't read .heic; convert them to JPEG or PNG (a/y.HEIC, x.heic)" in said
+    )
+    assert "1 file that is no image by its ending is left out (notes.txt)" in said
+    rows = (tmp_path / "s.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["id", "0.png", "a/1.jpe", "bare"]
+
+
+def test_training_says_what_is_left_out(run, tmp_path):
+    from ensemble.config import load_config
+    from ensemble.train.setup import read_data
+
+    for name in ("train/a", "train/b", "valid"):
+        shutil.copytree(
+            run.parent / "train" / name[-1] if name != "valid" else run.parent / "test", tmp_path / "d" / name
+        )
+    (tmp_path / "d" / "train" / "a" / "x.heic").touch()
+    said: list[str] = []
+    config = load_config(run.parent / "e.toml", [f'data.train="{tmp_path / "d"}"', f'run="{tmp_path / "r"}"'])
+    samples = read_data(config, said.append)
+    assert len(samples) == 8 and samples.ids[0].startswith("a/")
+    assert said == [
+        f"train in {tmp_path / 'd'} holds the training images; not trained on: valid (4 images)",
+        "warning: 1 picture is left out: ens can't read .heic; convert it to JPEG or PNG (a/x.heic)",
+    ]

@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.forms import check_forms
 from ensemble.audit.read import Rows
-from ensemble.data.listing import IMAGE_ENDINGS, OTHER_PICTURES
+from ensemble.data.formats import IMAGE_ENDINGS, OTHER_PICTURES
 from ensemble.data.scan import Scan
 
 FORMATS = {

@@ -14,6 +14,7 @@ from ensemble.config import load_config
 from ensemble.data.column_names import ID_NAMES, plain
 from ensemble.data.find_files import locate
 from ensemble.data.folds import read_folds
+from ensemble.data.formats import IMAGE_ENDINGS
 from ensemble.data.inputs import refuse_address
 from ensemble.data.labelled import names_base, read_labelled
 from ensemble.data.layout import (
@@ -27,7 +28,7 @@ from ensemble.data.layout import (
     refuse_parts,
     tree,
 )  # fmt: skip
-from ensemble.data.listing import IMAGE_ENDINGS, Listing, list_folder
+from ensemble.data.listing import Listing, list_folder
 from ensemble.data.name_groups import FROM_NAMES, name_groups
 from ensemble.data.one_hot import one_hot_labels
 from ensemble.data.table import (

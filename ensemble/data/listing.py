@@ -1,8 +1,7 @@
 """Which files below a folder are images, and every one that is left out, by kind: nothing is passed over in silence.
 
 A file is an image by its ending, where Pillow has a decoder for it, and by its content where it has no ending. Linked
-folders are followed once. Formats that Pillow hands to an interpreter (EPS, PostScript), only recognises (MPEG, HDF5)
-or reads on one system alone (WMF) are none.
+folders are followed once.
 """
 
 import heapq
@@ -15,26 +14,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from ensemble.data.formats import IMAGE_ENDINGS, OTHER_PICTURES, USUAL, signed
 from ensemble.errors import UserError
 
 Image.MAX_IMAGE_PIXELS = None  # headers alone are read here; where pixels are, it is `too_many_pixels` that is asked
 
 # fmt: off
-IMAGE_ENDINGS = (
-    ".jpg", ".jpeg", ".png", ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit",
-    ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif",
-    ".jp2", ".jpc", ".jpe", ".jpf", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pfm", ".pgm", ".pnm", ".ppm",
-    ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm",
-    ".xpm",
-)
-USUAL = ".avif .bmp .gif .jpg .png .tif .webp"
-# Formats that begin with bytes of their own: enough to know a file without an ending.
-SIGNED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM", "PSD", "QOI")
-# Pictures for which there is no decoder here.
-OTHER_PICTURES = frozenset({
-    ".heic", ".heif", ".jxl", ".svg", ".svgz", ".dcm", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2",
-    ".exr", ".hdr", ".eps", ".ps", ".pdf", ".wmf", ".emf", ".jxr", ".nii", ".djvu",
-})
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})  # and whatever begins with a dot
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"})
 # fmt: on
@@ -155,7 +140,7 @@ def is_image(path: Path) -> bool:
 def has_picture(path: Path) -> bool:
     """True if a file begins as pictures do."""
     try:
-        with Image.open(path, formats=SIGNED):
+        with Image.open(path, formats=signed()):
             return True
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

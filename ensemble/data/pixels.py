@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.data.formats import decoders
 from ensemble.data.jpeg import Jpeg, check_whole, read_jpeg
 from ensemble.data.modes import rgb
 from ensemble.data.upright import SWAPPED, orientation, turned
@@ -234,7 +235,7 @@ def middle_square(image: np.ndarray) -> np.ndarray:
 @contextmanager
 def _opened(path: Path, source: BinaryIO, how: Decoding) -> Iterator[Image.Image]:
     """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
-    with _naming(path), Image.open(source) as file:
+    with _naming(path), Image.open(source, formats=decoders()) as file:
         if large := too_many_pixels(file.size):
             raise UserError(f"{path}: {large}")
         if how.crop is None and how.size is not None:

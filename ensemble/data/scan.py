@@ -23,6 +23,7 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.arrays import require_arrays
 from ensemble.data.digests import digests
+from ensemble.data.formats import decoders
 from ensemble.data.jpeg import check_whole, read_jpeg
 from ensemble.data.modes import rgb
 from ensemble.data.pixels import what_is_wrong
@@ -232,7 +233,7 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not data:
             raise ValueError("empty file")
         jpeg = read_jpeg(data)
-        with Image.open(io.BytesIO(jpeg.data if jpeg else data)) as file:
+        with Image.open(io.BytesIO(jpeg.data if jpeg else data), formats=decoders()) as file:
             record["width"], record["height"] = file.size
             if large := too_many_pixels(file.size):
                 record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ensemble.data.formats import decoders
 from ensemble.data.inputs import refuse_address
 from ensemble.data.layout import Folder, option, refuse_loose, tree, way
 from ensemble.data.layout import follow as follow_folders
@@ -141,7 +142,7 @@ def short_sides(paths: Sequence[Path]) -> np.ndarray:
     sides = []
     for path in (paths[row] for row in rows):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=decoders()) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             raise UserError(f"{path}: not a readable image; replace it or remove it") from None
