@@ -54,6 +54,7 @@ FOLLOWED = {
     "numbers": (["train2017/a", "train2017/b", "val2017/a"], "train2017"),
     "images": (["TrainImages/a", "TrainImages/b", "train-masks/a", "train-masks/b"], "TrainImages"),
     "petimages": (["PetImages/Cat", "PetImages/Dog"], "PetImages"),
+    "korean": (["훈련/개", "훈련/소", "시험/개", "검증/소"], "훈련"),
     "macosx": (["train/a", "train/b", "__MACOSX/train/a", ".ipynb_checkpoints"], "train"),
     "masks beside one": (["CUB/a", "CUB/b", "segmentations"], "CUB"),
 }  # fmt: skip
@@ -120,7 +121,13 @@ SEVERAL = {
     "held-out alone": (["test/a", "test/b", "val/a", "val/b"], ["name DATA/test instead", "name DATA/val instead"]),
     "a second copy": (
         ["chest/train/a", "chest/train/b", "train/a", "train/b", "test/a", "test/b"],
-        ["in train 2 classes (a 2, b 2): name DATA/train instead"],
+        ["in train 2 classes (a 2, b 2): name DATA/train instead",
+         "in chest 2 classes (a 2, b 2): name DATA/chest/train",
+         "together 2 classes (a 4, b 4): --classes 'train/*' --classes 'chest/train/*'"],
+    ),
+    "labels in the names": (
+        ["dogs_train", "cats_train", "dogs_test", "cats_test"],
+        ["(2) parts of a data set without class folders: name a CSV"],
     ),
     "held-out and plain": (["pets/a", "pets/b", "test"], ["in pets 2 classes (a 2, b 2): name DATA/pets instead"]),
 }  # fmt: skip
@@ -132,6 +139,15 @@ def test_several_readings_are_named(tmp_path: Path, folders: list[str], wanted: 
     assert "its folders can be read in" in text and "(2)" in text
     for part in wanted:
         assert part in text
+
+
+def test_held_out_images_alone_are_not_trained_on_unasked(tmp_path: Path) -> None:
+    unpacked(tmp_path, "val/a", "val/b")
+    (tmp_path / "train").mkdir()
+    assert refusal(tmp_path) == (
+        "DATA: val is the only folder with images in it, and named like held-out ones; to train on these, name DATA/val"
+    )
+    assert len(read_class_folders(tmp_path / "val")) == 4
 
 
 def test_patterns_choose_the_class_folders(tmp_path: Path) -> None:
@@ -189,7 +205,7 @@ def test_a_whole_data_set_is_no_test_set(tmp_path: Path) -> None:
         "trainset": ("training", ""), "x_train": ("training", ""), "seg_train": ("training", "seg"),
         "test1": ("test", ""), "testData": ("test", ""), "unlabeled_train": ("test", ""), "valid": ("validation", ""),
         "train_labels": ("beside", ""), "JPEGImages": ("images", ""), "train_station": ("training", "station"),
-        "trainee": (None, "trainee"), "contest": (None, "contest"), "시험": (None, "시험"),
+        "trainee": (None, "trainee"), "contest": (None, "contest"), "시험_자료": ("test", "자료"),
     }.items(),
 )  # fmt: skip
 def test_what_names_say(name: str, role: tuple[str | None, str]) -> None:

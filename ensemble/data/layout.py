@@ -10,6 +10,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -105,6 +106,11 @@ def next_folder(folder: Folder) -> tuple[Folder, str] | None:
     if len(inner) == 1 and not folder.own:
         (only,) = inner.values()
         named = role_of(only.path.name)
+        if named[0] in HELD_OUT and not named[1]:
+            raise UserError(
+                f"{folder.path}: {only.path.name} is the only folder with images in it, and named like held-out ones; "
+                f"to train on these, name {only.core.path}"
+            )
         if only.inner or (named[0] and not named[1]):
             words = "in {} holds the training images" if named[0] == TRAIN else "is the only folder with images in {}"
             return only, f"{only.path.name} {words.format(folder.path)}"
@@ -127,7 +133,7 @@ def next_folder(folder: Folder) -> tuple[Folder, str] | None:
     ):
         return train[0], _says(train[0], folder)
     if nested or (train and not plain and not pictures):
-        raise _several(folder, train, kinds)
+        raise _several(folder, [*train, *(other for other in plain if _is_split(other))], kinds)
     if not train and len(pictures) == 1 and not plain and (aside or held):
         return pictures[0], _says(pictures[0], folder)
     if not train and not pictures and len(plain) == 1 and aside and not held and plain[0].nests:
@@ -207,10 +213,11 @@ def labels_of(images: Sequence[Path], folders: dict[Path, str]) -> list[str]:
 
 
 def levels(folder: Folder) -> list[str]:
-    """A line on class folders that hold folders of their own, where all do."""
-    if len(folder.inner) < 2 or not all(inner.nests for inner in folder.inner.values()):
+    """A line on class folders that hold several folders of their own."""
+    nested = [inner for inner in folder.inner.values() if inner.nests]
+    if len(folder.inner) < 2 or not nested:
         return []
-    inside = ", ".join(list(next(iter(folder.inner.values())).core.inner)[:3])
+    inside = ", ".join(list(nested[0].core.inner)[:3])
     return [
         f"the folders in {folder.path} are taken for the classes, and those in them ({inside}, ...) for parts of "
         f"these; if they are the classes: {option(['*/*'])}"
@@ -272,6 +279,14 @@ def _matches(folder: Folder, wanted: list[str]) -> Iterable[Folder]:
     return [found for name, inner in folder.inner.items() if _fits(name, first) for found in _matches(inner, rest)]
 
 
+def _end_of(folder: Folder) -> Folder:
+    """The folder of class folders in it, or where the way to it parts."""
+    with suppress(UserError):
+        found = follow(folder).folder
+        return found if len(found.inner) > 1 else folder.core
+    return folder.core
+
+
 def _is_split(*folders: Folder) -> bool:
     """True if one of the folders holds a train folder of its own: a second copy of the data set."""
     names = [name for folder in folders for inner in (folder, *folder.inner.values()) for name in inner.inner]
@@ -308,22 +323,21 @@ def _several(folder: Folder, likely: Sequence[Folder], kinds: dict[str, str]) ->
     if held and len(kept) > 1 and TRAIN not in kinds.values():
         without = option(["*", *(f"!{glob.escape(name)}" for name in held)])
         readings.append(f"{_classes(kept)}, without {', '.join(held)}: {without}")
-    nested = [other for other in likely if other.nests]
-    for other in nested[:SHOWN]:
-        readings.append(f"in {other.path.name} {_classes(other.core.inner.values())}: name {other.core.path} instead")
-    if len(nested) > SHOWN:
-        readings.append(f"the same in each of {len(nested) - SHOWN} more folders")
-    if len(nested) > 1:
-        cores = [other.core.path.relative_to(folder.path).as_posix() for other in nested]
-        patterns = [f"{glob.escape(core)}/*" for core in cores]
-        if len(nested) == len(folder.inner) and all(other.core is other for other in nested):
+    ends = {other.path.name: _end_of(other) for other in likely if other.nests}
+    for name, end in list(ends.items())[:SHOWN]:
+        readings.append(f"in {name} {_classes(end.inner.values())}: name {end.path} instead")
+    if len(ends) > SHOWN:
+        readings.append(f"the same for the other {len(ends) - SHOWN} of these {len(ends)}")
+    if len(ends) > 1:
+        patterns = [f"{glob.escape(end.path.relative_to(folder.path).as_posix())}/*" for end in ends.values()]
+        if len(ends) == len(folder.inner) and all(end.path.parent == folder.path for end in ends.values()):
             patterns = ["*/*"]
         joined = Counter[str]()
-        for other in nested:
-            joined.update({name: inner.total for name, inner in other.core.inner.items()})
+        for end in ends.values():
+            joined.update({name: inner.total for name, inner in end.inner.items()})
         readings.append(f"in all of them together {_counted(joined)}: {option(patterns)}")
     if len(readings) == 1:
-        readings.append("held-out parts alone, whose training images lie elsewhere: name the folder of those")
+        readings.append("parts of a data set without class folders: name a CSV with the columns path and label instead")
     listed = "; ".join(f"({number}) {reading}" for number, reading in enumerate(readings, 1))
     return UserError(
         f"{folder.path}: its folders can be read in {len(readings)} ways; choose one: {listed}. In an experiment file, "

@@ -7,15 +7,17 @@ A name counts only beside others of its kind, and `layout.py` looks at what the 
 import re
 from collections.abc import Iterable
 
+from ensemble.data.names import nfc
+
 TRAIN, VALIDATION, TEST, SAMPLE, BESIDE, IMAGES = "training", "validation", "test", "sample", "beside", "images"
 HELD_OUT = (TEST, VALIDATION)
 
 # fmt: off
 WORDS = {
-    TRAIN: "train training trn trains trained learn learning",
-    VALIDATION: "val valid validation validate dev devel development eval evaluation",
+    TRAIN: "train training trn trains trained learn learning 훈련 학습",
+    VALIDATION: "val valid validation validate dev devel development eval evaluation 검증",
     TEST: "test testing tst tests pred predict prediction predictions unlabeled unlabelled unlabel holdout heldout "
-          "inference query unseen",
+          "inference query unseen 시험 테스트 평가",
     BESIDE: "mask masks segmentation segmentations annotation annotations anno annos annot label labels trimap trimaps "
             "gt groundtruth bbox bboxes boxes keypoints landmarks heatmaps saliency",
     SAMPLE: "sample samples example examples preview demo",
@@ -56,7 +58,7 @@ def roles(names: Iterable[str]) -> dict[str, str]:
 
 def _words(name: str) -> list[str]:
     """ "TrainingSet_2" is training, set; "trainset" too. Numbers go."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", nfc(name))
     words = []
     for word in re.findall(r"[^\W\d_]+", spaced):
         words += _parted(word.lower())
