@@ -92,6 +92,12 @@ def check(
     help="A table's column of class names, or with commas between them its columns of 0 and 1, one for each class. "
     "[default: found]",
 )
+@click.option(
+    "--for",
+    "machine",
+    type=click.Choice(["gpu", "cpu"]),
+    help="The machine to choose networks, image size and epochs for. [default: this one]",
+)
 @JSON
 def init(
     data: Path,
@@ -101,6 +107,7 @@ def init(
     output: Path,
     images: Path | None,
     label: str | None,
+    machine: str | None,
     as_json: bool,
 ) -> None:
     """Look at labelled images and write an experiment file for them.
@@ -114,7 +121,7 @@ def init(
     with session(as_json) as told:
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
-        for line in write_experiment(data, test, sample_submission, output, classes, images, chosen):
+        for line in write_experiment(data, test, sample_submission, output, classes, images, chosen, machine):
             told.say(line)
         told.answer({"experiment": str(output)})
 

@@ -12,9 +12,10 @@ from ensemble.data.name_groups import FROM_NAMES, suggested_groups
 from ensemble.data.table import Samples, image_names, read_class_folders, read_image_table, read_samples
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
-from ensemble.init.choose import choose_k, lone_class
+from ensemble.init.choose import choose_k, choose_recipe, lone_class
 from ensemble.init.columns import Columns, find_columns
 from ensemble.init.look import Source, follow, held_out, look_at_test, short_sides
+from ensemble.init.machine import look_at_machine
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
 from ensemble.outputs import require_output
@@ -31,13 +32,14 @@ def init(
     classes: tuple[str, ...] = (),
     images: Path | None = None,
     label: str | tuple[str, ...] | None = None,
+    machine: str | None = None,
 ) -> list[str]:
     """Look at `data` and write a commented experiment file to `output`, ready for `ens train-folds`.
 
     data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. classes: patterns of
     the class folders, where `data` can be read in several ways. images, label: of a table, the folder that its paths
-    start from and the label's column, or those of 0 and 1 for each class; None: found. Returns a line for each thing
-    found or assumed.
+    start from and the label's column, or those of 0 and 1 for each class; None: found. machine: "gpu" or "cpu";
+    None: this one. Returns a line for each thing found or assumed.
     Raises UserError, and writes nothing, if `output` exists or the data would not train.
     """
     if output.exists():
@@ -102,11 +104,15 @@ def init(
         test = found.test[0][0]
     if sample is not None:
         lines += look_at_submission(sample, test_ids, samples.classes)
+    seen = look_at_machine(machine)
+    other = "cpu" if seen.kind == "gpu" else "gpu"
+    recipe, others = (choose_recipe(kind, sides, len(samples)) for kind in (seen.kind, other))
+    lines.append(f"{seen.said}: {recipe.said()}; for a {other.upper()} (--for {other}): {others.said()}")
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
-    text += settings(source, run, columns or classes, samples, k, scored, sides, group)
+    text += settings(source, run, columns or classes, samples, k, scored, recipe, group)
     rundir.write_text(output, text)
     load_config(output)
     return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]

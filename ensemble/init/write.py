@@ -5,12 +5,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ensemble.config import Train, Tta, toml_value
 from ensemble.data.name_groups import FROM_NAMES
 from ensemble.data.table import Samples
-from ensemble.init.choose import TINY, Backbone, choose_backbones, choose_schedule, choose_size, light_backbones
+from ensemble.init.choose import Backbone, Recipe
 from ensemble.init.columns import Columns
 
 WIDTH = 112
@@ -40,15 +38,12 @@ def settings(
     samples: Samples,
     k: int,
     scored: str,
-    sides: np.ndarray,
+    recipe: Recipe,
     group: str | None,
 ) -> str:
     """The keys, each with its comment. columns: of a table, or the patterns of a folder's class folders. k, scored:
-    folds, and what each model is scored on. sides: short sides in px, sorted. group: a column, or that file names give
-    it."""
-    image_size, why_size = choose_size(sides, len(samples))
-    epochs, batch_size = choose_schedule(len(samples))
-    tiny = np.median(sides) < TINY
+    folds, and what each model is scored on. group: a column, or that file names
+    give it."""
     table = isinstance(columns, Columns)
     kind = "a table; the paths in it start from the table's own folder" if table else "a folder of class folders"
     usual, tta = Train(), Tta()
@@ -59,13 +54,15 @@ def settings(
         "",
         "[data]",
         _row("train", str(source), kind),
-        _row("image_size", image_size, f"side of the square that networks see, px; {why_size}"),
+        _row("image_size", recipe.image_size, f"side of the square that networks see, px; {recipe.why_size}"),
     ]
-    if tiny:
+    if recipe.tiny:
         rows += [
             "# Images this small can also be trained from scratch, where ImageNet's photographs are no help: set",
             "# image_size = 32 and epochs = 60, and pretrained = false and lr = 1e-3 in each convolutional backbone.",
         ]
+        if recipe.train:
+            rows.append('# Under [train] then: strategy = "scratch", and neither head_lr nor freeze_bn.')
     if not isinstance(columns, Columns):
         if columns:
             rows.append(_row("classes", list(columns), "which folders in it are the classes"))
@@ -98,9 +95,10 @@ def settings(
     rows += [
         "",
         "[train]",
-        _row("epochs", epochs, f"passes over the images; few images need more ({len(samples):,} here)"),
-        _row("batch_size", batch_size, "images per step; halve it if memory runs out"),
-        _row("lr", 1e-3, "highest learning rate; backbones below may set their own"),
+        _row("epochs", recipe.epochs, f"passes over the images; few images need more ({len(samples):,} here)"),
+        _row("batch_size", recipe.batch_size, "images per step; halve it if memory runs out"),
+        _row("lr", recipe.lr, "highest learning rate; backbones below may set their own"),
+        *(_row(key, value, comment) for key, value, comment in recipe.train),
         _row("hflip", usual.hflip, "mirror at random; false where left and right matter, as in digits and text"),
         "# The usual values of the other keys; take away the # to change one.",
         _row("crop_area", usual.crop_area, "least and largest share of the image that a random crop takes", off=True),
@@ -116,7 +114,13 @@ def settings(
             "warmup_epochs", usual.warmup_epochs, "while the learning rate rises; then it falls as a cosine", off=True
         ),
         _row("ema", usual.ema, "decay of the averaged weights that are kept; 0 keeps the last ones", off=True),
-        _row("strategy", "full", '"probe" or "partial" are faster, "probe-then-full" is often better', off=True),
+        *(
+            []
+            if recipe.train
+            else [
+                _row("strategy", "full", '"probe", "partial" are faster, "probe-then-full" is often better', off=True)
+            ]
+        ),
         "",
         "[tta]",
         _row("views", tta.views, 'averaged at prediction; only "identity" where hflip is false'),
@@ -127,26 +131,22 @@ def settings(
         "#   timm     architecture and ImageNet weights, as timm names them; fetched at the first use",
         '#   weights  = "FILE.safetensors" starts from a file instead; pretrained = false from scratch',
         "#   train    keys of the [train] table that are this member's own",
-        *_backbones(choose_backbones(image_size), off=False),
-        "",
-        "# Without a GPU the three above take hours. Delete them then, take the # away from the three below, and set",
-        f"# image_size = {min(image_size, 160)}.",
-        *_backbones(light_backbones(), off=True),
+        *_backbones(recipe.backbones),
     ]
     return "\n".join(rows) + "\n"
 
 
-def _backbones(backbones: tuple[Backbone, ...], off: bool) -> list[str]:
+def _backbones(backbones: tuple[Backbone, ...]) -> list[str]:
     rows = []
     for backbone in backbones:
         rows += [
             "",
-            f"{'# ' if off else ''}[[backbone]]  # {backbone.kind}",
-            f"{'# ' if off else ''}name = {toml_value(backbone.name)}",
-            f"{'# ' if off else ''}timm = {toml_value(backbone.timm)}",
+            f"[[backbone]]  # {backbone.kind}",
+            f"name = {toml_value(backbone.name)}",
+            f"timm = {toml_value(backbone.timm)}",
         ]
         if backbone.lr is not None:
-            rows.append(f"{'# ' if off else ''}train = {{ lr = {backbone.lr:.0e} }}".replace("e-0", "e-"))
+            rows.append(f"train = {{ lr = {backbone.lr:.0e} }}".replace("e-0", "e-"))
     return rows
 
 
