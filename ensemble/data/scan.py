@@ -140,12 +140,19 @@ def _access(path: Path) -> tuple[str | None, int]:
 
 
 def _blank(count: int, folder: Path) -> np.ndarray:
-    """uint8 (count, SIDE, SIDE) of zeros in a mapped file without a name, so that memory stays flat."""
+    """uint8 (count, SIDE, SIDE) of zeros in a mapped file without a name, so that memory stays flat; in memory where
+    the disk has no room for it. The room is taken at once: a mapped write that finds none is a bus error."""
     if not count:
         return np.zeros((0, SIDE, SIDE), dtype=np.uint8)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, count * SIDE * SIDE)
+            else:
+                for _ in range(count):
+                    file.write(bytes(SIDE * SIDE))
+                file.flush()
             return np.memmap(file, dtype=np.uint8, mode="w+", shape=(count, SIDE, SIDE))
     except OSError:
         return np.zeros((count, SIDE, SIDE), dtype=np.uint8)
