@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.data.layout import follow, tree
+from ensemble.data.class_folders import tree
+from ensemble.data.layout import follow
 from ensemble.data.listing import list_folder
 from ensemble.data.splits import role_of, roles
 from ensemble.data.table import read_class_folders, read_images

@@ -11,23 +11,14 @@ import numpy as np
 import pandas as pd
 
 from ensemble.config import load_config
+from ensemble.data.class_folders import bare_folders, class_folders, labels_of, outside, tree
 from ensemble.data.column_names import ID_NAMES, plain
 from ensemble.data.find_files import locate
 from ensemble.data.folds import read_folds
 from ensemble.data.formats import IMAGE_ENDINGS
 from ensemble.data.inputs import refuse_address
 from ensemble.data.labelled import names_base, read_labelled
-from ensemble.data.layout import (
-    bare_folders,
-    class_folders,
-    follow,
-    labels_of,
-    levels,
-    outside,
-    refuse_loose,
-    refuse_parts,
-    tree,
-)  # fmt: skip
+from ensemble.data.layout import follow, levels, refuse_loose, refuse_parts
 from ensemble.data.listing import Listing, list_folder
 from ensemble.data.name_groups import FROM_NAMES, name_groups
 from ensemble.data.one_hot import one_hot_labels

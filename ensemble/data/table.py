@@ -12,21 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ensemble.data.class_folders import bare_folders, class_folders, labels_of, outside, tree
 from ensemble.data.classes import in_order
 from ensemble.data.find_files import ImageColumn, find_image_column, locate
 from ensemble.data.inputs import refuse_address
-from ensemble.data.layout import (
-    Followed,
-    bare_folders,
-    class_folders,
-    follow,
-    labels_of,
-    levels,
-    outside,
-    refuse_loose,
-    refuse_parts,
-    tree,
-)  # fmt: skip
+from ensemble.data.layout import Followed, follow, levels, refuse_loose, refuse_parts
 from ensemble.data.listing import Listing, image_files, list_folder
 from ensemble.data.names import nfc as nfc
 from ensemble.data.one_hot import one_hot_labels

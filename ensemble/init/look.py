@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ensemble.data.class_folders import Folder, tree
 from ensemble.data.formats import decoders
 from ensemble.data.inputs import refuse_address
-from ensemble.data.layout import Folder, option, refuse_loose, tree, way
 from ensemble.data.layout import follow as follow_folders
+from ensemble.data.layout import option, refuse_loose, way
 from ensemble.data.listing import Listing, list_folder
 from ensemble.data.table import image_names, read_image_table, read_images
 from ensemble.errors import UserError
