@@ -1,16 +1,22 @@
-"""Near-copy search against imagededup: python benchmarks/audit.py PAINTINGS [--part found|speed|large]
+"""Near-copy search against imagededup: python benchmarks/audit.py PAINTINGS [--part found|tiers|natural|speed|large]
 
-PAINTINGS is the training folder of the art paintings. Needs imagededup (pip install -e ".[benchmarks]").
+PAINTINGS is the training folder of the art paintings. All but tiers and natural need imagededup (pip install -e
+".[benchmarks]").
 
-- found: six copies of each of 600 paintings (mirrored, turned by 90 degrees, 5 % of each side cut off, JPEG quality 50,
-  half the size, brighter or darker) are planted among all paintings, and each search is asked for the pairs. A pair is
-  right if both show one painting. Precision is given raw, with all pairs of different files counted as wrong, and less
-  those that show one painting to begin with (KNOWN: what either search found, judged by eye). Thresholds of ens were
-  set with copies of dogs, giraffes, horses and houses at other strengths, on the masks, and two of them on unlike
-  guitars (FULL, OUTLINED); what is copied here are elephants, guitars and persons. imagededup as its users call it, at
-  its own threshold of 10, and at others, with each of its hashes.
+- tiers: six copies of each of 600 paintings (mirrored, turned by 90 degrees, 5 % of each side cut off, JPEG quality 50,
+  half the size, brighter or darker) are planted among all paintings: how many are found as copies, and how many as
+  copies or look-alikes, and which share of the pairs found is right: shows one painting. What shows one painting to
+  begin with (KNOWN: what any search found, judged by eye) is left out.
+- natural: what is found where nothing is planted, of each tier: among the paintings (how many are KNOWN), in each of
+  the --images-of folders (to be judged by eye), among the digits enlarged to 64 px and among drawn look-alikes
+  (look_alikes.py), of which none is a copy of another.
+- found: the same copies, by ens (both tiers) and by imagededup as its users call it, at its own threshold of 10, and at
+  others, with each of its hashes.
 - speed: scan and search of 300 files with nothing remembered, and imagededup's encoding and search, alternating.
 - large: the search among 100,000 thumbnails that are mixtures of two paintings each, and its peak memory.
+
+Thresholds were set with the masks' training images, the digits and the CALIBRATION families of look-alikes, of another
+seed. The measure that they are thresholds of was chosen with paintings and EVALUATION families in view.
 """
 
 import argparse
@@ -31,7 +37,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from look_alikes import CALIBRATION, EVALUATION, write
 from PIL import Image, ImageEnhance, ImageOps
+from sklearn.datasets import load_digits
 
 from ensemble.data.near import near_copies
 from ensemble.data.scan import SIDE, Scan, scan
@@ -90,11 +98,23 @@ def painting(name: str) -> str:
     return min(next((known for known in KNOWN if own in known), {own}))
 
 
-def ours(folder: Path) -> set[Pair]:
-    files = sorted(folder.iterdir())
+def ours(files: list[Path]) -> tuple[set[Pair], set[Pair]]:
+    """Copies, and look-alikes, by the files' last two names."""
+    names = [f"{file.parent.name}/{file.name}" for file in files]
     with tempfile.TemporaryDirectory() as memory:
         pairs = near_copies(scan(files, Path(memory), quiet), quiet)
-        return {(files[i].name, files[j].name) for i, j in zip(pairs.first, pairs.second, strict=True)}
+    tiers: tuple[set[Pair], set[Pair]] = set(), set()
+    for i, j, copy in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.copies.tolist(), strict=True):
+        tiers[0 if copy else 1].add((names[i], names[j]))
+    return tiers
+
+
+def planted_tiers(folder: Path) -> tuple[set[Pair], set[Pair]]:
+    """As `ours`, by the names alone."""
+    copies, alike = (
+        {(one.split("/")[1], other.split("/")[1]) for one, other in tier} for tier in ours(sorted(folder.iterdir()))
+    )
+    return copies, alike
 
 
 def theirs(folder: Path, method: str, threshold: int, encodings: dict[str, str] | None = None) -> set[Pair]:
@@ -125,13 +145,11 @@ def score(found: set[Pair], names: list[str]) -> tuple[list[float], float, float
     return by_kind, statistics.fmean(hit.values()), right / len(true), raw, right / max(len(counted), 1)
 
 
-def show_found(paintings: Path, count: int, seed: int) -> None:
-    from imagededup import methods
-
+def show_found(paintings: Path, count: int, seed: int, peers: bool) -> None:
     print(
         "| search | " + " | ".join(KINDS) + " | recall of copies % | of all pairs % | raw precision % | precision % |"
     )
-    print("|---|" + "---|" * (len(KINDS) + 5))
+    print("|---|" + "---|" * (len(KINDS) + 4))
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         plant(paintings, folder, count, seed)
@@ -142,13 +160,48 @@ def show_found(paintings: Path, count: int, seed: int) -> None:
             cells = [*by_kind, *others]
             print(f"| {name} | " + " | ".join(f"{100 * cell:.2f}" for cell in cells) + " |", flush=True)
 
-        row("ens", ours(folder))
-        row("imagededup, PHash(), as it comes", theirs(folder, "PHash", 10))
-        for method in ("PHash", "DHash", "AHash", "WHash"):
-            encodings = getattr(methods, method)(verbose=False).encode_images(str(folder))
-            for threshold in THRESHOLDS:
-                row(f"{method}, threshold {threshold}", theirs(folder, method, threshold, encodings))
+        copies, alike = planted_tiers(folder)
+        row("ens, copies", copies)
+        row("ens, copies and look-alikes", copies | alike)
+        if peers:
+            from imagededup import methods
+
+            row("imagededup, PHash(), as it comes", theirs(folder, "PHash", 10))
+            for method in ("PHash", "DHash", "AHash", "WHash"):
+                encodings = getattr(methods, method)(verbose=False).encode_images(str(folder))
+                for threshold in THRESHOLDS:
+                    row(f"{method}, threshold {threshold}", theirs(folder, method, threshold, encodings))
         print(f"{len(names)} files, {sum('__' in name for name in names)} of them planted")
+
+
+def show_natural(paintings: Path, others: list[Path], count: int, seed: int) -> None:
+    print("| images | copies | right | look-alikes | right |")
+    print("|---|---|---|---|---|")
+
+    def row(name: str, files: list[Path], right: Callable[[set[Pair]], str]) -> None:
+        copies, alike = ours(files)
+        print(
+            f"| {name}: {len(files):,} | {len(copies)} | {right(copies)} | {len(alike)} | {right(alike)} |", flush=True
+        )
+
+    def known(tier: set[Pair]) -> str:
+        stems = [tuple(name.removesuffix(".jpg") for name in pair) for pair in tier]
+        return str(sum(any(set(pair) <= own for own in KNOWN) for pair in stems))
+
+    row("paintings", sorted(paintings.rglob("*.jpg")), known)
+    for folder in others:
+        row(folder.name, sorted(folder.rglob("*.jpg")), lambda _: "by eye")
+    with tempfile.TemporaryDirectory() as made:
+        digits = load_digits()
+        for at, image in enumerate(digits.images):
+            large = Image.fromarray(np.uint8(image * 15.9)).resize((64, 64), Image.Resampling.BICUBIC)
+            large.save(Path(made) / f"{at:04}.png")
+        row("digits, enlarged", sorted(Path(made).iterdir()), lambda _: "0")
+    for sort, families in (("calibration", CALIBRATION), ("evaluation", EVALUATION)):
+        with tempfile.TemporaryDirectory() as made:
+            write(families, Path(made), count, seed + 1)  # thresholds were set with seed 0
+            for name in families:
+                row(f"{name} ({sort})", sorted((Path(made) / name).iterdir()), lambda _: "0")
 
 
 def show_speed(paintings: Path, rounds: int, seed: int) -> None:
@@ -241,18 +294,22 @@ def quiet(text: str, done: float, total: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paintings", type=Path)
-    parser.add_argument("--part", choices=("found", "speed", "large"), default="found")
+    parser.add_argument("--part", choices=("found", "tiers", "natural", "speed", "large"), default="found")
+    parser.add_argument("--images-of", type=Path, nargs="*", default=[], help="more folders of the natural part")
+    parser.add_argument("--each", type=int, default=150, help="drawn look-alikes of each family")
     parser.add_argument("--originals", type=int, default=600)
     parser.add_argument("--images", type=int, default=100_000, help="of the large part")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     own = parser.parse_args()
     warnings.filterwarnings("ignore")
-    peer = "" if own.part == "large" else f", imagededup {version('imagededup')}"
+    peer = "" if own.part in ("large", "tiers", "natural") else f", imagededup {version('imagededup')}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, Python {platform.python_version()}, numpy {np.__version__}{peer}")
-    if own.part == "found":
-        show_found(own.paintings, own.originals, own.seed)
+    if own.part in ("found", "tiers"):
+        show_found(own.paintings, own.originals, own.seed, own.part == "found")
+    elif own.part == "natural":
+        show_natural(own.paintings, own.images_of, own.each, own.seed)
     elif own.part == "speed":
         show_speed(own.paintings, own.rounds, own.seed)
     else:

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.audit.check import check
 from ensemble.blend.oof import Oof, Rows
 from ensemble.config import Train, load_config
+from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Files, Preprocess, load_preprocess
+from ensemble.data.ties import near_groups
 from ensemble.errors import UserError
 from ensemble.report import data, examples, images
 from ensemble.report.copies import run_copies
@@ -470,6 +473,15 @@ def test_copies_are_those_of_training_whatever_an_audit_says(facts):
     page = rendered("data", data.section(own), own)
     assert "Copies: 2 images in 1 pair (1 byte for byte). Of the pairs of copies 1 carries two labels" in page
     assert "ens check" not in page and "equal bytes" not in page
+
+
+def test_check_training_and_report_count_alike(trained, facts, tmp_path):
+    """And search once: the run's cache holds one answer for all."""
+    text = run_copies(facts, facts.rows.ids, image_files(facts.config)).text
+    said = []
+    check(trained / "e.toml", None, None, None, tmp_path / "audit.json", lambda *_: None, said.append)
+    near_groups(read_labelled(facts.config), None, facts.config.data.cache, lambda *_: None, said.append)
+    assert [line.partition(";")[0] for line in said if line.startswith("copies")] == [text, text]
 
 
 def test_copies_without_a_cache_are_the_same(facts):

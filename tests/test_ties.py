@@ -155,6 +155,35 @@ def test_look_alikes_share_a_fold_and_no_label_of_theirs_is_doubted(images, tmp_
     ]
 
 
+def test_a_crowd_of_look_alikes_is_no_reason_to_warn(images, tmp_path):
+    for row in range(21):
+        one = picture(100)
+        one.paste(picture(200 + row, 30), (10 + row, 40))
+        one.save(images / "a" / f"like{row:02}.png")
+    samples, said = read_samples(images), []
+    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
+    assert said[0].startswith("21 of the 33 images hang together by likeness, 'a/like00.png' among them")
+    assert "the others share a fold" in said[1] and "look-alikes, perhaps of one person" in said[1]
+
+
+def test_look_alikes_in_two_of_the_users_folds_are_accused_of_nothing(images, tmp_path):
+    (images / "b" / "x.jpg").unlink()
+    (images / "b" / "y.png").unlink()
+    masked = picture(2)
+    masked.paste(picture(77, 30), (30, 50))
+    masked.save(images / "b" / "z.png")
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted(images.rglob("*.*"))]
+    table = images / "own.csv"
+    table.write_text("path,label,part\n" + "".join(f"{row},{at % 2}\n" for at, row in enumerate(rows)))
+    config = experiment(tmp_path, table, 'fold = "part"')
+    said = []
+    open_run(config, read_samples(table, fold="part"), lambda *_: None, said.append)
+    folds = read_folds(config.run).set_index("id")["fold"]
+    assert folds["a/2.png"] != folds["b/z.png"]
+    assert said == ["look-alikes, perhaps of one person, object or scene: 2 images in 1 pair; to see them: ens check"]
+
+
 def experiment(tmp_path, images, folds):
     (tmp_path / "e.toml").write_text(
         f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{images}"\ncache = "{tmp_path / "cache"}"\n[folds]\n{folds}\n'

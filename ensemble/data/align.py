@@ -18,12 +18,16 @@ LOCAL = 2.5  # px, sigma: the surroundings of a pixel
 FAINT = 1.0  # grey levels: contrasts well below are no content but noise
 ORIENTATIONS = ("same", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose", "transverse")
 LOOK_ALIKE = "look-alike"
+# Of 6,853 pairs of look-alikes drawn for it (persons before one wall, faces on black, one form filled in by others) the
+# likest is 0.943; of planted copies of masked faces 95 % and more are above, whatever was done to them.
 COPY = 0.945
+# Nearly all pairs of masked faces above show one photo, with and without its mask; most below 0.7 are two persons.
 ALIKE = 0.75
-# Blurred or enlarged pictures have few details to agree by: so do the same digits of two hands.
+# Blurred or enlarged pictures have few details to agree by: of 26,101 pairs of digits, enlarged to 64 px, the likest is
+# 0.972 (sharpness 0.15; paintings, photos and drawings have 0.31 and more).
 SOFT, SOFT_COPY = 0.25, 0.985
-CONTENT = 0.1
-STRETCH = 1.15
+CONTENT = 0.1  # share of the area: planted copies of things on white have half
+STRETCH = 1.15  # slanted letters are upright ones stretched by 1.22; 99 % of planted copies need less than 1.07
 SURE = 0.97  # no alignment could say more
 STEPS = 60
 # At half size, after 5 steps, 91% of unlike pairs have less than this, and end there at a fifth of the cost. Of planted

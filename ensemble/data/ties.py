@@ -81,14 +81,17 @@ def _images(pairs: Pairs) -> str:
 
 
 def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: Show, say: Say) -> np.ndarray | None:
-    """`groups` with those of near copies and look-alikes joined too. Look-alikes are many a time no copies, but one
-    person in training and in the held-out fold costs more than folds that are a little uneven.
+    """`groups` with those of near copies joined too, and of look-alikes where the folds are still to be made. Most
+    look-alikes are no copies, but one person on both sides of a fold costs more than folds that are a little uneven.
 
     Says how many there are. cache: `data.cache`, where the search is remembered.
     """
     with scan_folder(cache) as folder:
         scanned = scan(samples.paths, folder, show)
-        pairs = find_copies(scanned, np.arange(len(samples)), folder, show)
+        found = find_copies(scanned, np.arange(len(samples)), folder, show)
+    if not len(found.first):
+        return groups
+    pairs = found if samples.folds is None else found.where(found.copies)
     tied = near_ties(pairs, len(samples))
     loose = tied[pairs.first] != tied[pairs.second]
     if groups is not None:
@@ -96,13 +99,15 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: S
     if loose.any():
         alike = np.unique(np.concatenate([pairs.first[loose], pairs.second[loose]]))
         say(
-            f"warning: {len(alike)} of the {len(samples)} images hang together by likeness, "
-            f"{str(samples.ids[alike[0]])!r} among them: more than copies would, so they are left apart; look at them "
-            "with ens check, and give those that are one picture one data.group"
+            f"{'warning: ' if (loose & pairs.copies).any() else ''}{len(alike)} of the {len(samples)} images hang "
+            f"together by likeness, {str(samples.ids[alike[0]])!r} among them: more than copies would, so they are "
+            "left apart; look at them with ens check, and give those that are one picture one data.group"
         )
-    if not (~pairs.exact & (tied[pairs.first] == tied[pairs.second])).any():
-        return groups
-    say(f"{counted(pairs)}; they share a fold; to see them: ens check; to leave them apart: folds.near_copies = false")
+    fold = "the others share" if loose.any() else "they share"
+    to_see = "to see them: ens check"
+    if samples.folds is None:
+        to_see = f"{fold} a fold; {to_see}; to leave them apart: folds.near_copies = false"
+    say(f"{counted(found)}; {to_see}")
     near = pairs.copies & ~pairs.exact
     _say_clashes(samples, pairs.first[near], pairs.second[near], "pairs of near copies carry two labels", say)
     return joined(groups, tied)
