@@ -285,6 +285,22 @@ def test_images_that_are_nowhere(tmp_path: Path) -> None:
             init(data, None, None, tmp_path / "e.toml")
 
 
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("pic_00{}.png", "'pic_000.png' is not there; the nearest name is 'pics/000.png'; columns: "),
+        ("https://x.org/00{}.png", "'https://x.org/000.png' is an address, and ens fetches nothing: download it"),
+    ],
+)
+def test_names_of_no_image_are_told_the_nearest(tmp_path: Path, cell: str, why: str) -> None:
+    frame = table(tmp_path, 10, label=["a", "b"] * 5)
+    names = [cell.format(number) for number in range(10)]
+    pd.DataFrame({"image": names, "label": frame["label"]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError) as caught:
+        init(tmp_path / "t.csv", None, None, tmp_path / "e.toml")
+    assert f"no column holds images that are there, seen from {tmp_path}: {why}" in str(caught.value)
+
+
 def test_test_table_whose_images_lie_elsewhere(tmp_path: Path) -> None:
     data = folders(tmp_path / "train", a=5, b=5)
     (tmp_path / "info.csv").write_text("ImageID,ans\n1.png,0\n", encoding="utf-8")

@@ -8,8 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.data.column_names import FOLD_NAMES, GROUP_NAMES, ID_NAMES, LABEL_NAMES, SPLIT_NAMES, plain, rank
-from ensemble.data.find_files import find_image_column
+from ensemble.data.column_names import (
+    FOLD_NAMES,
+    GROUP_NAMES,
+    ID_NAMES,
+    LABEL_NAMES,
+    PATH_NAMES,
+    SPLIT_NAMES,
+    plain,
+    rank,
+)
+from ensemble.data.find_files import find_image_column, locate
 from ensemble.data.one_hot import class_columns, indicators, not_one_hot, one_hot_labels
 from ensemble.data.table import image_names
 from ensemble.data.tabular import row_numbers
@@ -51,7 +60,8 @@ def find_columns(
     column = find_image_column(source, table, image_names, images)
     if column is None:
         raise UserError(
-            f"{source}: no column holds images that are there, seen from {images or source.parent}; columns: "
+            f"{source}: no column holds images that are there, seen from {images or source.parent}: "
+            f"{_nearest(table, images or source.parent)}; columns: "
             + "; ".join(f"{name} ({table[name].iloc[0]!r}, ...)" for name in table.columns)
         )
     path = column.name
@@ -78,6 +88,13 @@ def find_columns(
                 "trained on; make a table of the training rows if the others are for testing"
             )
     return Columns(images or column.folder, path, label, id, group, fold, tuple(notes))
+
+
+def _nearest(table: pd.DataFrame, folder: Path) -> str:
+    """Why the first cell of the column that is named most like one of images names none."""
+    name = min(map(str, table.columns), key=lambda name: (rank(name, PATH_NAMES), rank(name, ID_NAMES)))
+    located = locate(folder, [str(table[name].iloc[0])], image_names)
+    return located.reason(0) if located.files[0] is None else f"{located.written[0]!r} is, but most others are not"
 
 
 def _one_hot(
