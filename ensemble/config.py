@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ensemble import sealed
 from ensemble.errors import UserError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -186,6 +187,14 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     except ValidationError as error:
         raise UserError(f"{path}: {_say(error, (), Config)}") from None
     return config
+
+
+def load_run_config(path: Path) -> Config:
+    """A run's config.toml: the experiment as it was last trained. Raises Damaged if it is not as it was written (edited
+    by hand, perhaps: `ens train-folds` takes that), UserError as `load_config` does."""
+    if path.is_file():
+        sealed.require_sound_file(path)
+    return load_config(path)
 
 
 def _set(values: dict[str, Any], change: str) -> None:

@@ -17,7 +17,7 @@ from typing_extensions import is_typeddict
 
 from ensemble import sealed
 from ensemble.damage import loss_of
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -45,7 +45,7 @@ def _decoded(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})") from None
+        raise Damaged(f"{path}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})") from None
 
 
 def read_json(path: Path, kind: type[T] = Any, advice: str = "") -> T:  # type: ignore[assignment]
@@ -67,9 +67,9 @@ def parse_json(text: str, kind: type[T], source: str, advice: str = "") -> T:
     try:
         value = json.loads(text, object_pairs_hook=_each_key_once)  # says where an error is, and what is there twice
     except RecursionError:
-        raise UserError(f"{source}: not valid JSON that ens reads (nested too deeply){end}") from None
+        raise Damaged(f"{source}: not valid JSON that ens reads (nested too deeply){end}") from None
     except ValueError as error:
-        raise UserError(f"{source}: not valid JSON ({error}){end}") from None
+        raise Damaged(f"{source}: not valid JSON ({error}){end}") from None
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         known = [field.name for field in dataclasses.fields(kind)]
         for key in value:
@@ -89,7 +89,7 @@ def _refuse(error: "ValidationError", source: str, end: str) -> NoReturn:
     fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "json_invalid":  # half of a Unicode pair, or deeper than 200: json takes these
-        raise UserError(f"{source}: not valid JSON ({fault['ctx']['error']}){end}") from None
+        raise Damaged(f"{source}: not valid JSON ({fault['ctx']['error']}){end}") from None
     if fault["type"] == "missing":
         raise UserError(f"{source}: has no key {key!r}{end}") from None
     shown = json.dumps(fault["input"], ensure_ascii=False, default=str)

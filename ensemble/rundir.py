@@ -258,6 +258,36 @@ def read_provenance(run: Path) -> Provenance:
     return read_json(provenance_json(run), Provenance)
 
 
+def is_vouched(run: Path) -> bool:
+    """False of a run that was begun before there were digests. A file that can't be read says so where it is used."""
+    path = provenance_json(run)
+    try:
+        return not path.is_file() or sealed.file_checksum(path) is not None
+    except (UserError, OSError):
+        return True
+
+
+def require_vouched(path: Path) -> None:
+    """Raise Damaged if a file (folds.csv, classes.json) is not the one that its run's provenance.json vouches for."""
+    if provenance_json(path.parent).is_file():
+        vouched = read_provenance(path.parent).get("files", {}).get(path.name)
+        if vouched is not None and sealed.digest(path) != vouched:
+            raise damaged(path)
+
+
+def read_classes(run: Path) -> list[str]:
+    """The names of the classes, in the order of the logits. Raises UserError that names the file."""
+    path = classes_json(run)
+    if path.is_file():
+        require_vouched(path)
+    return read_json(path, list[str])
+
+
+def write_config(run: Path, text: str) -> None:
+    """Write config.toml, with its checksum in a comment at the end."""
+    write_text(config_toml(run), sealed.sealed_text(f"{text}# {sealed.KEY} {sealed.BLANK}\n"))
+
+
 def read_audit(path: Path) -> SavedAudit:
     """What an audit.json says. Raises UserError that names the file."""
     return read_json(path, SavedAudit, "make it again with: ens check")
@@ -286,6 +316,15 @@ def read_log(fold: Path) -> list[Epoch]:
         raise damaged(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [parse_json(line, Epoch, f"{path}, line {number}") for number, line in lines]
+
+
+def finish(fold: Path, seconds: float) -> None:
+    """Write the done marker of a fold whose weights, logits and log are there. It does not vouch for inference.json,
+    which may be deleted: float32 is used then."""
+    path = settings_json(fold.parent.parent, fold.parent.name)
+    checksum = sealed.file_checksum(path) if path.is_file() else None
+    files = [path for path in (model_file(fold), oof_file(fold), log_file(fold)) if path.is_file()]
+    mark_done(fold, files, seconds=round(seconds, 1), **({} if checksum is None else {"settings": checksum}))
 
 
 def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:

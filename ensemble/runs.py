@@ -15,7 +15,7 @@ from ensemble.blend import check_sources, list_blends, members_table
 from ensemble.blend.described import Scores as SavedScores
 from ensemble.blend.described import read_described, read_scores
 from ensemble.blend.score import Score
-from ensemble.config import load_config
+from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
 
@@ -172,7 +172,7 @@ def _of_data(row: RunRow) -> RunRow:
 
 
 def _of_config(row: RunRow) -> RunRow:
-    values = load_config(rundir.config_toml(row.run)).model_dump(mode="json")
+    values = load_run_config(rundir.config_toml(row.run)).model_dump(mode="json")
     del values["run"]
     backbones = {backbone.pop("name"): backbone for backbone in values.pop("backbone")}
     settings = dict(_flat("", values))

@@ -21,6 +21,7 @@ class Done(TypedDict):
     """done.json. An older one has sizes alone."""
 
     files: dict[str, Vouched | Count]
+    settings: NotRequired[str]  # the checksum of the member's settings.json
     seconds: NotRequired[Finite]
 
 
@@ -39,7 +40,10 @@ class Settings(TypedDict):
 
 Corrected = TypedDict("Corrected", {"labels changed": NotRequired[Count], "rows dropped": NotRequired[Count]})
 
-Facts = TypedDict("Facts", {"data fingerprint": NotRequired[str], "relabel": NotRequired[Corrected | None]})
+Facts = TypedDict(
+    "Facts",
+    {"data fingerprint": NotRequired[str], "classes": NotRequired[list[str]], "relabel": NotRequired[Corrected | None]},
+)
 
 
 _Provenance = TypedDict("_Provenance", {"made with": NotRequired[dict[str, str | int]]})
@@ -49,6 +53,7 @@ class Provenance(_Provenance):
     """provenance.json."""
 
     facts: Facts
+    files: NotRequired[dict[str, str]]  # XXH3 of folds.csv and classes.json
 
 
 class SavedSize(TypedDict):

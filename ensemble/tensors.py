@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from safetensors import SafetensorError, safe_open
 
 from ensemble import sealed
 from ensemble.damage import damaged
@@ -107,3 +108,17 @@ def require_own(path: Path, metadata: Mapping[str, str], checksum: str | None = 
     vouched = digest_in_done(path)
     if vouched is not None and vouched != checksum:
         raise damaged(path, f"not the file that {done_json(path.parent).name} was written with")
+
+
+def require_sound_own(path: Path) -> bool:
+    """As `sealed.require_sound_file` and `require_own` together, with little memory: for all files of a run."""
+    sound = sealed.require_sound_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise damaged(path, f"not a whole safetensors file ({error})") from None
+    if "meta" in metadata:  # of logits
+        metadata |= json.loads(metadata["meta"])
+    require_own(path, metadata, sealed.file_checksum(path))
+    return sound

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from ensemble import rundir, sealed
 from ensemble.data.folds import read_folds
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
 from ensemble.tensors import Tensor, metadata_of, read_bytes, require_own, write_tensors
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
@@ -47,7 +47,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
     except (SafetensorError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{path}: not a whole safetensors file ({reason})") from None
+        raise Damaged(f"{path}: not a whole safetensors file ({reason})") from None
     require_own(path, metadata, sealed.checksum(data, path))
     return state, metadata
 

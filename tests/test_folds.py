@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble import rundir
-from ensemble.data.folds import check_classes, check_own_folds, copies, joined, make_folds, read_folds, write_folds
+from ensemble.data.folds import (
+    check_classes,
+    check_own_folds,
+    copies,
+    joined,
+    listing,
+    make_folds,
+    read_folds,
+    write_folds,
+)
 from ensemble.data.table import Samples
 from ensemble.errors import UserError
 
@@ -185,7 +194,7 @@ def test_own_folds_that_never_train_on_a_class():
 def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
     ids = np.array(["007", "NA", 'a, "b".png', "한글 1.png"])
     samples = Samples(ids, (), np.array([0, 1, 0, 2]), ("007", "NA", "가"))
-    write_folds(tmp_path, samples, np.array([0, 1, -1, 0], dtype=np.int8), np.array(["NA", "1.0", "p", "p"]))
+    write_folds(tmp_path, listing(samples, np.array([0, 1, -1, 0], dtype=np.int8), np.array(["NA", "1.0", "p", "p"])))
     table = read_folds(tmp_path)
     assert table.columns.tolist() == ["id", "label", "fold", "group"]
     assert table["id"].tolist() == ids.tolist()
@@ -197,7 +206,7 @@ def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
 
 def test_folds_csv_of_numbers_alone_stays_text(tmp_path):
     samples = Samples(np.array(["007", "1"]), (), np.array([0, 1]), ("01", "2"))
-    write_folds(tmp_path, samples, np.array([0, 1], dtype=np.int8), None)
+    write_folds(tmp_path, listing(samples, np.array([0, 1], dtype=np.int8), None))
     assert (tmp_path / "folds.csv").read_text() == "id,label,fold\n007,01,0\n1,2,1\n"
     table = read_folds(tmp_path)
     assert table["id"].tolist() == ["007", "1"] and table["label"].tolist() == ["01", "2"]

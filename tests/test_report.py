@@ -210,7 +210,8 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
         {"one": noisy_logits(labels, 3, 1, 9)},
     )  # fmt: skip
     for fold in range(3):
-        rundir.oof_file(rundir.fold_dir(other, "one", fold)).replace(rundir.oof_file(rundir.fold_dir(run, "one", fold)))
+        for file in (rundir.oof_file, rundir.done_json):  # as if the fold was trained again
+            file(rundir.fold_dir(other, "one", fold)).replace(file(rundir.fold_dir(run, "one", fold)))
     facts = read_run(run, lambda *_: None)
     assert not facts.saved and facts.blends[0].stale
     assert "Blends of other logits than the run holds: mean." in report(run).text("verdict")

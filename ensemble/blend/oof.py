@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
+from ensemble.damage import damaged
 from ensemble.errors import UserError
 from ensemble.logits import Logits, load_logits
+from ensemble.reading import read_text
 
 GIVEN = ("given",)  # the one view of a foreign member
 
@@ -59,20 +62,23 @@ def read_rows(run: Path) -> Rows:
     """
     rundir.require_run(run)
     path = rundir.folds_csv(run)
-    classes = tuple(rundir.read_json(rundir.classes_json(run), list[str]))
+    rundir.require_vouched(path)
+    classes = tuple(rundir.read_classes(run))
     number = {name: c for c, name in enumerate(classes)}
     ids: list[str] = []
     labels, folds, groups = [], [], []
-    with path.open(encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
+    table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
         lacking = [name for name in ("id", "label", "fold") if name not in (table.fieldnames or [])]
         if lacking:
             raise UserError(f"{path}: no column {lacking[0]!r}")
         grouped = "group" in (table.fieldnames or [])
         for row in table:
+            if None in row or None in row.values():
+                raise UserError(f"{path}, line {table.line_num}: has more or fewer cells than the header")
             try:
                 fold = int(row["fold"])
-            except (TypeError, ValueError):
+            except ValueError:
                 raise UserError(f"{path}, line {table.line_num}: fold {row['fold']!r} is not a number") from None
             if fold < 0:
                 continue
@@ -85,6 +91,8 @@ def read_rows(run: Path) -> Rows:
             labels.append(number[row["label"]])
             folds.append(fold)
             groups.append(row["group"] if grouped else "")
+    except csv.Error as error:
+        raise damaged(path, f"line {table.line_num} is not readable as CSV ({error})") from None
     if not ids:
         raise UserError(f"{path}: no row has a fold (0 or more), so there is nothing to blend on")
     names, counts = np.unique(np.array(ids), return_counts=True)

@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, look, overview, predict, report, train
+from ensemble.cli import blend, look, overview, predict, report, train, verify
 from ensemble.cli.session import ending, print_document
 from ensemble.shown import shown
 
@@ -31,6 +31,7 @@ def ens() -> None:
     ens relabel RUN                which labels may be wrong?
     ens compare RUN RUN            which recipe is really better?
     ens runs DIR                   all runs: scores, costs, what differs
+    ens verify RUN                 is every file as it was written?
     ens submissions RUN            what was submitted, and what the board said
     """
 
@@ -48,6 +49,7 @@ for command in (
     report.relabel,
     overview.runs,
     overview.submissions,
+    verify.verify,
     train.demo,
     look.cache,
 ):

@@ -75,6 +75,14 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
             logs[run](text)
         waiting.clear()
 
+    def note(run: Path) -> None:
+        if not rundir.is_vouched(run):
+            say(f"{run}: was begun before digests were kept, so that damage in it can't be told")
+
+    def enter(run: Path) -> None:
+        in_run(run)
+        note(run)
+
     def say(line: str) -> None:
         # Not click.echo: that writes past rich, into the middle of a live progress bar.
         print(shown(line), flush=True)
@@ -96,8 +104,10 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
         stack.enter_context(_logged_warnings(log))
         if as_json:
             stack.enter_context(redirect_stdout(sys.stderr))
+        if run is not None:
+            note(run)
         try:
-            yield Session(say, results.append, in_run)
+            yield Session(say, results.append, enter)
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             end(None, status)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from ensemble import sealed
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
-from ensemble.errors import RunFailure
+from ensemble.errors import Damaged, RunFailure
 
 
 @click.command()
@@ -28,6 +29,8 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     with session(as_json) as told:
         config = load_config(file, changes)
         told.in_run(config.run)
+        if _is_changed(file):
+            told.say(f"{file}: not as ens wrote it: read as you edited it; if you did not, put it back from a copy")
         from ensemble.progress import progress
         from ensemble.train import jobs
 
@@ -39,6 +42,15 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
         if failures:
             raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
         told.say(f"next: ens blend {config.run} --method stack")
+
+
+def _is_changed(file: Path) -> bool:
+    """True of a run's config.toml, or a copy of it, that was edited (or damaged: nobody can tell)."""
+    try:
+        sealed.require_sound_file(file)
+    except Damaged:
+        return True
+    return False
 
 
 @click.command()

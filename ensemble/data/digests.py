@@ -5,7 +5,6 @@ memory. Larger ones, or a disk that must read them, only add to the second: 300 
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +54,7 @@ def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
         gone = {name for name in known.keys() - now.keys() if not os.path.exists(root + name)}  # noqa: PTH110
         kept = {name: value for name, value in known.items() if name not in gone}
         with suppress(OSError):
-            rundir.write_text(index, json.dumps(kept | now))
+            rundir.write_json(index, kept | now, indent=None)
     return [digest for digest, _ in found]
 
 

@@ -1,16 +1,20 @@
 """Which fold each row is validated in. All backbones of a run share the one answer, kept in folds.csv."""
 
 import hashlib
+import io
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
-from ensemble import rundir
+from ensemble import rundir, sealed
+from ensemble.damage import damaged
 from ensemble.data.table import Samples
 from ensemble.errors import UserError
+from ensemble.reading import read_text
 
 
 def copies(paths: tuple[Path, ...]) -> np.ndarray:
@@ -115,18 +119,36 @@ def across(folds: np.ndarray, groups: np.ndarray) -> int:
     return len(np.unique(groups[order][1:][split]))
 
 
-def write_folds(run: Path, samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> None:
-    """Write folds.csv (id, label, fold and, where there are any, group) and classes.json."""
+def listing(samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> dict[str, str]:
+    """The texts of classes.json and folds.csv (id, label, fold and, where there are any, group), by name."""
     assert samples.labels is not None
     columns = {"id": samples.ids, "label": np.array(samples.classes)[samples.labels], "fold": folds}
     if groups is not None:
         columns["group"] = groups
-    rundir.write_json(rundir.classes_json(run), list(samples.classes))
-    rundir.write_text(rundir.folds_csv(run), pd.DataFrame(columns).to_csv(index=False))
+    return {
+        "classes.json": sealed.json_text(list(samples.classes)),
+        "folds.csv": pd.DataFrame(columns).to_csv(index=False),  # the last: a run without it is begun anew
+    }
+
+
+def write_folds(run: Path, listed: Mapping[str, str]) -> None:
+    """Write what `listing` gives."""
+    for name, text in listed.items():
+        rundir.write_text(run / name, text)
 
 
 def read_folds(run: Path) -> pd.DataFrame:
-    """folds.csv: id, label and group as text, fold as int8."""
+    """folds.csv: id, label and group as text, fold as int8. Raises Damaged if it is not as it was written, UserError if
+    it is no such table."""
     rundir.require_run(run)
-    table = pd.read_csv(rundir.folds_csv(run), dtype=str, keep_default_na=False)
-    return table.assign(fold=table["fold"].astype(np.int8))
+    path = rundir.folds_csv(run)
+    rundir.require_vouched(path)
+    try:
+        text = read_text(path)
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
+        lacking = [name for name in ("id", "label", "fold") if name not in table]
+        if lacking:
+            raise ValueError(f"it has no column {lacking[0]!r}")
+        return table.assign(fold=table["fold"].astype(np.int8))
+    except (ValueError, OverflowError) as error:  # pandas' own are ValueErrors
+        raise damaged(path, f"not a table of folds ({error})") from None

@@ -1,5 +1,7 @@
 """The labelled images of an experiment, as training, later views of them and the report see them."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def read_labelled(config: Config) -> Samples:
         samples = grouped_by_name(samples, names_base(config))
     samples = samples if data.relabel is None else corrected(samples, data.relabel)
     if rundir.is_begun(config.run):
-        samples = _in_order_of(samples, tuple(rundir.read_json(rundir.classes_json(config.run))))
+        samples = _in_order_of(samples, _stored_classes(config.run))
     return samples
 
 
@@ -39,6 +41,19 @@ def names_base(config: Config) -> Path:
     """The folder that the images' names are seen from."""
     train = config.data.train
     return train if train.is_dir() else config.data.images or train.parent
+
+
+def _stored_classes(run: Path) -> tuple[str, ...]:
+    """In the order of the run; of a file that is damaged or missing `open_run` says so, and writes it again."""
+    readers: tuple[Callable[[], list[str]], ...] = (
+        lambda: rundir.read_classes(run),
+        lambda: rundir.read_provenance(run)["facts"]["classes"],
+        lambda: rundir.read_json(rundir.classes_json(run), list[str]),  # where it is provenance.json that is damaged
+    )
+    for read in readers:
+        with suppress(UserError, KeyError):
+            return tuple(read())
+    return ()
 
 
 def _in_order_of(samples: Samples, stored: tuple[str, ...]) -> Samples:

@@ -76,8 +76,13 @@ def key(how: Decoding) -> str:
 def open_shards(folder: Path, digests: Collection[str]) -> list[Shard]:
     """The shards that hold any of the images of these digests, mapped. What is broken or just being removed by another
     process is left out."""
+    return open_shards_at(lists(folder), digests)
+
+
+def open_shards_at(paths: Iterable[Path], digests: Collection[str]) -> list[Shard]:
+    """As `open_shards`, of the shards with these jsons."""
     shards = []
-    for path in lists(folder):
+    for path in paths:
         places = {digest: place for digest, place in (read_places(path) or {}).items() if digest in digests}
         if not places:
             continue

@@ -16,7 +16,7 @@ from ensemble.blend.metrics import TARGETS
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.score import Gain, Outcome, bootstrap, gain, outcome, scores
-from ensemble.config import Config, load_config
+from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.reading import read_json
@@ -119,7 +119,7 @@ def read_run(run: Path, show: Show) -> RunFacts:
     rows = read_rows(run)
     problems: list[str] = []
     try:
-        config = load_config(rundir.config_toml(run))
+        config = load_run_config(rundir.config_toml(run))
     except UserError as error:
         config = None
         problems.append(str(error))

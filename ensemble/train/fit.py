@@ -18,7 +18,7 @@ from ensemble.backbones import classifier, moving_average, parameter_groups, tra
 from ensemble.config import Train
 from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess
 from ensemble.device import is_out_of_memory, to_device
-from ensemble.errors import RunFailure
+from ensemble.errors import Damaged, RunFailure
 from ensemble.logits import Logits
 from ensemble.train.augment import finish
 from ensemble.train.batches import batches, cutter, far_ahead
@@ -117,7 +117,11 @@ def fit(
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.head_lr)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=device.type != "mps")
     average = moving_average(model, settings.ema**EMA_STEPS) if settings.ema else None
-    best, log = load_state(rundir.state_file(directory), model, average, optimizer)
+    try:
+        best, log = load_state(rundir.state_file(directory), model, average, optimizer)
+    except Damaged as error:
+        say(f"warning: {error}")
+        best, log = {}, []
     if numerics.compile:
         model.compile()
     micro_batch = min(log[-1]["micro_batch"] if log else numerics.micro_batch, batch_size)
@@ -324,9 +328,7 @@ def finish_fold(
     write_state(rundir.model_file(directory), model.state_dict(), source)
     save_inference(rundir.inference_json(directory), how)
     Logits(ids, views, classes, values, source).save(rundir.oof_file(directory))
-    # inference.json is not vouched for: it may be deleted, and float32 is used then
-    files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
-    rundir.mark_done(directory, files, seconds=round(seconds, 1))
+    rundir.finish(directory, seconds)
     shutil.rmtree(rundir.state_file(directory).parent, ignore_errors=True)
 
 

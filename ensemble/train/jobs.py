@@ -23,6 +23,7 @@ from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
+from ensemble.train.mend import reopen_damaged
 from ensemble.train.numerics import load_numerics
 from ensemble.train.prepare import (
     Opened,
@@ -49,6 +50,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
     is trained if the data, a backbone or the run directory does not fit.
     """
     samples = read_data(config, say)
+    reopen_damaged(config.run, [backbone.name for backbone in config.backbone], show, say)
     expand(config.tta.views)  # a misspelt view is said first: it takes no network
     expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
     for number, backbone in enumerate(config.backbone):

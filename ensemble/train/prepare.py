@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ from ensemble.train.numerics import (
     load_numerics,
     save_numerics,
 )
-from ensemble.train.probe import probe_member
-from ensemble.train.setup import crop_size, image_size, make_model, probes
+from ensemble.train.probe import load_heads, probe_member
+from ensemble.train.setup import crop_size, image_size, make_model, probes, whole
 from ensemble.train.workers import Slot
 from ensemble.tta.forward import find_speeds, formats
 from ensemble.tta.predict import batch_rows, geometry
@@ -54,7 +55,7 @@ def prepare(
     path = rundir.numerics_json(config.run, backbone.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".lock"):  # another process may be at it: it is waited for
-        lacking = not rundir.probe_file(config.run, backbone.name).is_file()
+        lacking = not whole(rundir.probe_file(config.run, backbone.name), load_heads, say)
         if settings.strategy == "probe":  # its folds are written with it
             lacking = bool(unfinished(config, backbone, int(folds.max()) + 1))
         if probes(settings) and lacking:
@@ -74,17 +75,18 @@ def prepare(
             )
         if settings.strategy == "probe":
             return {}
-        if config.tta.dtype == "auto" and not rundir.speeds_json(config.run, backbone.name).is_file():
-            rundir.write_json(rundir.speeds_json(config.run, backbone.name), _speeds(config, backbone, device, show))
-        if not path.is_file():
-            numerics = _found(config, backbone, classes, device, places[0].threads, show)
+        speeds = rundir.speeds_json(config.run, backbone.name)
+        if config.tta.dtype == "auto" and not whole(speeds, _read_speeds, say):
+            rundir.write_json(speeds, _speeds(config, backbone, device, show, say))
+        if not whole(path, load_numerics, say):
+            numerics = _found(config, backbone, classes, device, places[0].threads, show, say)
             save_numerics(path, numerics)
             say(f"{backbone.name}: {describe(numerics)}")
     return {backbone.name: load_numerics(path).images_per_second}
 
 
 def _found(
-    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show
+    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show, say: Say
 ) -> Numerics:
     """The numeric settings for this backbone on this machine, timed unless they were before."""
     settings = train_settings(config, backbone)
@@ -98,7 +100,7 @@ def _found(
         plan=[str(candidate) for candidate in plan], threads=threads,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )  # fmt: skip
-    if known.is_file():
+    if whole(known, load_numerics, say):
         return load_numerics(known)
     show(f"{backbone.name}: finding the fastest numeric settings", 0, 1)
     usual = torch.get_num_threads()
@@ -113,7 +115,7 @@ def _found(
     return found
 
 
-def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show) -> dict[str, float]:
+def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show, say: Say) -> dict[str, float]:
     """Images per second of a forward pass in each number format, timed unless it was before on this machine."""
     size = image_size(config, backbone)
     batch = batch_rows(config.tta.batch_size, device)
@@ -122,18 +124,22 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
         timm=backbone.timm, size=size, batch=batch, formats=formats(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )  # fmt: skip
-    if not known.is_file():
+    if not whole(known, _read_speeds, say):
         show(f"{backbone.name}: finding the fastest number format", 0, 1)
         create = partial(backbones.create, backbone.timm, 2, size)
         work = partial(find_speeds, create, size, batch)
         rundir.write_json(known, side_by_side(work, [device], device)[0])
-    return rundir.read_json(known, dict[str, Finite], "delete it, and the speeds are measured again")
+    return _read_speeds(known)
+
+
+def _read_speeds(path: Path) -> dict[str, float]:
+    return rundir.read_json(path, dict[str, Finite], "delete it, and the speeds are measured again")
 
 
 def allowed_speeds(config: Config, member: str) -> dict[str, float]:
     """The formats that a member may be computed in, with their speeds."""
     only = config.tta.dtype == "float32"
-    return {"float32": 1.0} if only else rundir.read_json(rundir.speeds_json(config.run, member), dict[str, Finite])
+    return {"float32": 1.0} if only else _read_speeds(rundir.speeds_json(config.run, member))
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

@@ -5,26 +5,29 @@ import platform
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 
 import ensemble
-from ensemble import backbones, rundir, weights
+from ensemble import backbones, rundir, sealed, weights
 from ensemble.config import Backbone, Config, Folds, Train, to_toml, train_settings
+from ensemble.damage import damaged
 from ensemble.data.contents import Contents, contents_of
-from ensemble.data.folds import across, check_classes, check_own_folds, make_folds, read_folds, write_folds
+from ensemble.data.folds import across, check_classes, check_own_folds, listing, make_folds, read_folds, write_folds
 from ensemble.data.labelled import names_base, read_labelled
 from ensemble.data.name_groups import NAMED_GROUPS, suggested_groups
-from ensemble.data.pixels import Preprocess
+from ensemble.data.pixels import Preprocess, load_preprocess
 from ensemble.data.table import Samples
 from ensemble.data.ties import exact_groups, near_groups
 from ensemble.data.uneven import uneven
 from ensemble.device import choose_device
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
 from ensemble.progress import Show
 
 Say = Callable[[str], None]
@@ -67,22 +70,15 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
         "relabel": dict(zip(CORRECTED, corrections, strict=True)) if any(corrections) else None,
         "data fingerprint": samples.fingerprint(),
     }
+    harm = None
     if rundir.is_begun(run):
-        held = dict(rundir.read_provenance(run)["facts"])
-        of_folds = held.get("folds")
-        if isinstance(of_folds, dict):  # it may be older than one of the keys
-            held["folds"] = Folds().model_dump(mode="json") | of_folds
-        for key, value in facts.items():
-            if held.get(key) != value:
-                raise UserError(
-                    f"{run}: holds a run with another {key} ({_short(held.get(key))}; now {_short(value)}): "
-                    "set it back, or give this run a directory of its own (run = ...)"
-                )
-        rundir.write_text(rundir.config_toml(run), to_toml(config))  # as last used: a backbone may be new
-        table = read_folds(run).set_index("id")
-        return np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
+        try:
+            return _held_folds(config, samples.ids, facts)
+        except Damaged as error:
+            harm = error
+            say(f"warning: {error}")
     old = rundir.folds_csv(run)
-    if old.is_file() and not rundir.provenance_json(run).is_file():
+    if harm is None and old.is_file() and not rundir.provenance_json(run).is_file():
         raise UserError(f"{old}: is there already, and no run wrote it: choose another directory (run = ...)")
     groups = exact_groups(samples, say)
     if samples.folds is not None:
@@ -101,20 +97,61 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
         run.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"run = {str(run)!r}: a file is in the way; choose another directory") from None
-    rundir.write_text(rundir.config_toml(run), to_toml(config))
-    rundir.write_json(rundir.provenance_json(run), {"facts": facts, "made with": _versions()})
-    write_folds(run, samples, folds, groups)  # the last: a run without it is begun anew
+    listed = listing(samples, folds, groups)
+    files = {name: xxhash.xxh3_128(text.encode()).hexdigest() for name, text in listed.items()}
+    vouched = harm is not None and _is_same(run, files, harm)
+    rundir.write_config(run, to_toml(config))
+    if not vouched:
+        rundir.write_json(rundir.provenance_json(run), {"facts": facts, "files": files, "made with": _versions()})
+    write_folds(run, listed)
     return folds
+
+
+def _held_folds(config: Config, ids: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
+    """The folds of a run that is begun. Raises UserError if it is another one, Damaged if a file of it is."""
+    run = config.run
+    for path in (rundir.provenance_json(run), rundir.classes_json(run), rundir.folds_csv(run)):
+        if not path.is_file():
+            raise damaged(path, "missing")
+    held = dict(rundir.read_provenance(run)["facts"])
+    of_folds = held.get("folds")
+    if isinstance(of_folds, dict):  # it may be older than one of the keys
+        held["folds"] = Folds().model_dump(mode="json") | of_folds
+    for key, value in facts.items():
+        if held.get(key) != value:
+            raise UserError(
+                f"{run}: holds a run with another {key} ({_short(held.get(key))}; now {_short(value)}): "
+                "set it back, or give this run a directory of its own (run = ...)"
+            )
+    rundir.write_config(run, to_toml(config))  # as last used: a backbone may be new
+    rundir.read_classes(run)
+    table = read_folds(run).set_index("id")
+    return np.asarray(table.loc[ids, "fold"], dtype=np.int8)
+
+
+def _is_same(run: Path, files: dict[str, str], harm: Damaged) -> bool:
+    """True if the digests of folds.csv and classes.json, made anew, are those in provenance.json; False if that is
+    damaged itself, and they are those of the files on disk. Raises UserError where they are not."""
+    try:
+        vouched, whole = rundir.read_provenance(run).get("files", {}), True
+    except UserError:
+        vouched, whole = {name: sealed.digest(run / name) for name in files if (run / name).is_file()}, False
+    if files != vouched:
+        raise UserError(
+            f"{harm}, but here it comes out otherwise (other data, settings or libraries than then): put the file back "
+            "from a copy, or train in a directory of its own (run = ...)"
+        )
+    return whole
 
 
 def check_contents(run: Path, ids: Sequence[str], digests: Sequence[str], say: Say) -> None:
     """Warn if the images hold other pixels than when the run began (the fingerprint has only their sizes): its finished
     folds have seen the old ones. ids, digests: of the rows and of their files."""
     now, path = contents_of(ids, digests), rundir.contents_json(run)
-    if not path.is_file() or not rundir.is_begun(run):
+    if not rundir.is_begun(run) or not whole(path, partial(rundir.read_json, kind=Contents), say):
         rundir.write_json(path, now)
         return
-    held = rundir.read_json(path, Contents, "delete it, and it is written again")
+    held = rundir.read_json(path, Contents)
     if held["sha256"] == now["sha256"]:
         if "rows" not in held:  # an older ens kept none
             rundir.write_json(path, now)
@@ -123,6 +160,19 @@ def check_contents(run: Path, ids: Sequence[str], digests: Sequence[str], say: S
             f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "
             "all folds alike, put them back, or delete the run"
         )
+
+
+def whole(path: Path, read: Callable[[Path], object], say: Say) -> bool:
+    """True if a file is there and `read` takes it; of one that is damaged it is said, since what follows writes it
+    again."""
+    if not path.is_file():
+        return False
+    try:
+        read(path)
+        return True
+    except UserError as error:
+        say(f"warning: {error}")
+        return False
 
 
 def make_model(config: Config, backbone: Backbone, classes: int, fold: int, say: Say | None = None) -> torch.nn.Module:
@@ -206,7 +256,13 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
     }
     settings = json.loads(json.dumps(settings))
     path = rundir.settings_json(config.run, backbone.name)
+    stored = rundir.preprocess_json(config.run, backbone.name)
     if rundir.is_begun(config.run, backbone.name):
+        if not whole(path, rundir.read_json, say):
+            rundir.write_json(path, settings)
+            _require_trained_so(path)
+        if not whole(stored, load_preprocess, say):
+            preprocess.save(stored)
         held = dict(rundir.read_settings(config.run, backbone.name))
         for key in settings:
             if held.get(key) != settings[key]:
@@ -216,9 +272,24 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
                     f"or delete {path.parent} to train it again"
                 )
     else:
-        preprocess.save(rundir.preprocess_json(config.run, backbone.name))
+        preprocess.save(stored)
         rundir.write_json(path, settings)
     return preprocess
+
+
+def _require_trained_so(settings: Path) -> None:
+    """Raise UserError, and take the file away, if settings.json, made anew, is not that of a finished fold."""
+    run, member = settings.parent.parent, settings.parent.name
+    for fold in rundir.folds_of(run, member):
+        directory = rundir.fold_dir(run, member, fold)
+        if rundir.is_done(directory):
+            trained = rundir.read_done(directory).get("settings")
+            if trained not in (None, sealed.file_checksum(settings)):
+                settings.unlink()
+                raise UserError(
+                    f"{settings}: fold {fold} was trained with other settings than the config has now: set them back, "
+                    f"or delete {settings.parent} to train it again"
+                )
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ensemble import rundir
+from ensemble.damage import damaged
 from ensemble.weights import read_tensors, write_state
 
 Log = list[dict[str, Any]]  # a line for each epoch
@@ -34,11 +35,14 @@ def load_state(
     path: Path, model: torch.nn.Module, average: Any, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], Log]:
     """Fill model, average and optimizer from `path`; returns the best epoch's weights, if they are kept, and the log so
-    far, both empty where there is no file."""
+    far, both empty where there is no file. Raises Damaged, before anything is filled, if it is not what was written."""
     if not path.is_file():
         return {}, []
-    tensors, metadata = read_tensors(path)
-    log: Log = json.loads(metadata["log"])
+    try:
+        tensors, metadata = read_tensors(path)
+        log: Log = json.loads(metadata["log"])
+    except (KeyError, ValueError) as error:
+        raise damaged(path, f"not a whole training state ({error})") from None
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,12 +1,14 @@
 """A member of a run, ready to predict: its networks read from disk and brought to the device."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from ensemble import backbones, rundir
+from ensemble import backbones, rundir, sealed
+from ensemble.damage import damaged
 from ensemble.data.pixels import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.tta.forward import Forward, load_inference, prepared
@@ -31,6 +33,7 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
     """
     preprocess = load_preprocess(rundir.preprocess_json(run, name))
     settings = rundir.read_settings(run, name)
+    _require_settings_of(run, name, preprocess)
     directories = [rundir.fold_dir(run, name, fold) for fold in range(folds)]
     for directory in directories:
         if not rundir.is_done(directory):
@@ -46,6 +49,21 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
     if probes:
         forwards = [with_heads(forwards[0], [rundir.model_file(directory) for directory in directories])]
     return Member(name, preprocess, tuple(forwards))
+
+
+def _require_settings_of(run: Path, name: str, preprocess: Preprocess) -> None:
+    """Raise Damaged if settings.json or preprocess.json are not those that the member was trained with."""
+    path = rundir.settings_json(run, name)
+    held, checksum = dict(rundir.read_settings(run, name)), sealed.file_checksum(path)
+    for fold in rundir.folds_of(run, name):
+        directory = rundir.fold_dir(run, name, fold)
+        if rundir.done_json(directory).is_file():
+            trained = rundir.read_done(directory).get("settings")
+            if trained not in (None, checksum):
+                raise damaged(path, f"not the settings that fold {fold} was trained with")
+    own = json.loads(json.dumps(asdict(preprocess)))
+    if any(held.get(key, value) != value for key, value in own.items()):
+        raise damaged(rundir.preprocess_json(run, name), "not the preprocessing that settings.json names")
 
 
 def with_heads(forward: Forward, files: Sequence[Path]) -> Forward:

@@ -10,13 +10,13 @@ from filelock import FileLock
 
 from ensemble import rundir
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
-from ensemble.config import Config, load_config
+from ensemble.config import Config, load_run_config
 from ensemble.data.cache import cache_folder, open_pixels
 from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels import Decoding, Files, Pixels, load_preprocess
 from ensemble.data.table import Samples
 from ensemble.device import choose_device, keep_freed_memory
-from ensemble.errors import UserError
+from ensemble.errors import Damaged, UserError
 from ensemble.logits import Logits, load_logits
 from ensemble.progress import Show
 from ensemble.stop import safe_points
@@ -45,6 +45,7 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
     lacking: dict[tuple[str, int], tuple[str, ...]] = {}
     for name, preprocess in preprocesses.items():
         for fold in numbers:
+            _drop_damaged(rundir.added_file(rundir.fold_dir(run, name, fold)), say)
             there = fold_logits(rundir.fold_dir(run, name, fold)).views
             try:
                 # those that are there are told from new ones by what they show, not by their names
@@ -56,7 +57,7 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
     if not todo:
         say(f"{run}: all finished members have these views already")
         return members
-    config = load_config(rundir.config_toml(run))
+    config = load_run_config(rundir.config_toml(run))
     samples = run_samples(config, run)
     hows = {how for name in todo for fold in numbers for how in decodings(preprocesses[name], lacking[name, fold])}
     pixels = run_pixels(config, samples, sorted(hows, key=str), show, say)
@@ -95,6 +96,16 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
                 if asked():
                     raise KeyboardInterrupt
     return members
+
+
+def _drop_damaged(added: Path, say: Say) -> None:
+    """Remove added views that are not as they were written: they are computed again if they are asked for."""
+    try:
+        if added.is_file():
+            load_logits(added)
+    except Damaged as error:
+        say(f"warning: {error}")
+        added.unlink()
 
 
 def _positions(rows: Rows, ids: np.ndarray) -> np.ndarray:

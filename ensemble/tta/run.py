@@ -9,7 +9,7 @@ import torch
 
 from ensemble import rundir
 from ensemble.blend import GIVEN, Blend, check_sources, list_blends, load_blend
-from ensemble.config import load_config
+from ensemble.config import load_run_config
 from ensemble.data.folds import read_folds
 from ensemble.data.table import nfc, read_images
 from ensemble.device import choose_device, keep_freed_memory
@@ -142,6 +142,8 @@ def fill(
     missing = []
     for part in parts:
         found = shards.unreadable_rows(part, len(predictor.blend.classes))
+        if found is None and part.path.is_file():
+            say(f"{part.path}: damaged; its rows are predicted again")
         if found is None or (found and on_bad == "error"):  # left out by a call that was told to skip
             missing.append(part)
         else:
@@ -199,7 +201,7 @@ def load_predictor(run: Path, blend: Blend, show: Show = lambda text, done, tota
     for number, (member, _) in enumerate(own):
         show("loading the networks", number, len(own))
         members.append(load_member(run, member, len(blend.classes), folds, device))
-    batch_size = load_config(rundir.config_toml(run)).tta.batch_size
+    batch_size = load_run_config(rundir.config_toml(run)).tta.batch_size
     return Predictor(blend, tuple(members), tuple(used for _, used in own), folds, batch_size, device)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.blend.oof import Oof, common_views, read_oof
 from ensemble.blend.view_sets import ViewSearch, search_views
-from ensemble.config import load_config
+from ensemble.config import load_run_config
 from ensemble.data.pixels import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
@@ -51,7 +51,7 @@ def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
     passes of a member's K folds together (the first one's time for each network)."""
     device = choose_device()
     keep_freed_memory()
-    config = load_config(rundir.config_toml(run))
+    config = load_run_config(rundir.config_toml(run))
     batch = batch_rows(config.tta.batch_size, device)
     samples = run_samples(config, run)
     rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCHES * batch * streams(device)))

@@ -1,0 +1,36 @@
+"""`ens verify`: whether the files of a run are as they were written."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.session import session
+
+
+@click.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.option("--cache", type=FOLDER_OR_FILE, help="Folder of the decoded pixels, if it was moved.")
+@JSON
+def verify(run: Path, cache: Path | None, as_json: bool) -> None:
+    """Compare every file of a RUN, and its cached pixels, with the digests that were kept when they were written.
+
+    Says which files are damaged or missing, what is lost with them and which command makes them again; changes nothing.
+    It ends with status 1 if there are any. The run may have been copied to anywhere.
+
+    Example: ens verify runs/art
+    """
+    with session(as_json, run) as told:
+        from ensemble.cli.plain import plain
+        from ensemble.progress import progress
+        from ensemble.verify import lines
+        from ensemble.verify import verify as compare
+
+        with progress() as show:
+            found = compare(run, show, cache)
+        for line in lines(found):
+            told.say(line)
+        told.answer(plain(found))
+        if found.findings:
+            sys.exit(1)
