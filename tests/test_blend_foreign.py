@@ -347,8 +347,8 @@ def test_rows_that_do_not_sum_to_1(tmp_path):
 
 def test_softmaxes_that_end_just_above_1_are_probabilities(tmp_path):
     _, z, said = read(csv(tmp_path, "id,cat,dog,owl\na,1.0000001,-1e-9,0\n"))
-    assert z[0] == pytest.approx([0, -6.907755, -6.907755], abs=1e-6)
-    assert len(said) == 1 and "2 of its 3 probabilities are exactly 0 and were raised to 0.001" in said[0]
+    assert z[0] == pytest.approx([0, -4.60517, -4.60517], abs=1e-6)
+    assert len(said) == 1 and "2 of its 3 probabilities are exactly 0 and were raised to 0.01" in said[0]
 
 
 TENTHS = np.array([[62.5, 25, 12.5], [3.1, 0.4, 96.5], [33.3, 33.3, 33.3]])
@@ -365,6 +365,10 @@ TENTHS = np.array([[62.5, 25, 12.5], [3.1, 0.4, 96.5], [33.3, 33.3, 33.3]])
          TENTHS / TENTHS.sum(axis=1, keepdims=True)),
         ([[7, 2, 1], [0, 9, 1]], "0 to 9, rows sum to 10) were taken for shares of 10",
          [[0.7, 0.2, 0.1], [0, 0.9, 0.1]]),
+        ([[62, 25, 12], [3, 0, 95]], "0 to 95, rows sum to 98 to 99) were taken for percentages",
+         [[62 / 99, 25 / 99, 12 / 99], [3 / 98, 0, 95 / 98]]),
+        ([[500, 250, 249], [1, 0, 1000]], "0 to 1000, rows sum to 999 to 1001) were taken for shares of 1000", [
+            [500 / 999, 250 / 999, 249 / 999], [1 / 1001, 0, 1000 / 1001]]),
         (np.log(P[:2]), "were taken for log-probabilities", P[:2]),
         (np.round(np.log(P[:2]), 2), "were taken for log-probabilities", P[:2]),
         (np.log10(P[:2]), "were taken for log-probabilities to base 10", P[:2]),
@@ -443,6 +447,25 @@ def test_a_class_that_a_fold_lacked_has_its_share_there():
         "gives 'owl' a probability of exactly 0 in all 2 rows of fold 1, as a model does that was trained without the "
         "class; its share of the labels (28.57%) is taken there"
     ]
+
+
+def test_a_class_that_no_fold_knew_is_said_once():
+    with np.errstate(divide="ignore"):
+        z = np.log([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    said = []
+    without_unknown_classes(z, np.array([0, 0, 1, 1]), np.full(3, 1 / 3), CLASSES, said.append)
+    assert len(said) == 1 and said[0].startswith(
+        "gives 'owl' a probability of exactly 0 in all 4 rows, as a model does"
+    )
+
+
+def test_labels_in_place_of_probabilities_are_said(tmp_path):
+    said = read(csv(tmp_path, "id,cat,dog,owl\na,1,0,0\nb,0,0,1\n"))[2]
+    assert said[0] == "warning: xgb (oof.csv): it holds 0 and 1 alone, as labels do: how sure it is can't be told"
+
+
+def test_rounded_probabilities_need_no_warning_of_their_sums(tmp_path):
+    assert read(csv(tmp_path, "id,cat,dog,owl\na,.33,.33,.33\nb,.13,.24,.64\n"))[2] == []
 
 
 def test_a_fold_without_a_class_does_not_spoil_the_blend(tmp_path):

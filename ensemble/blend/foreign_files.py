@@ -13,7 +13,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 
 from ensemble.arrays import require_arrays
 from ensemble.blend.foreign_scale import SLACK
-from ensemble.data.classes import class_columns, listed
+from ensemble.data.classes import class_columns, listed, reader
 from ensemble.data.inputs import refuse_address
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
@@ -175,11 +175,11 @@ def array_predictions(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray,
             f"{len(names)} ids and the {len(classes)} classes"
         )
     if order is not None:
-        order = [nfc(label.strip()) for label in order]
-        if sorted(order) != sorted(classes):
+        known = reader(classes)
+        numbers = [known(label) for label in order]
+        if sorted(-1 if number is None else number for number in numbers) != list(range(len(classes))):
             raise UserError(f"{path}: its classes are {listed(order)}; want {listed(classes)}")
-        position = {label: c for c, label in enumerate(order)}
-        values = values[:, [position[label] for label in classes]]
+        values = values[:, [numbers.index(number) for number in range(len(classes))]]
     own = np.float32 if values.dtype.itemsize <= 4 else np.float64
     return checked_ids(names, path), values.astype(own, copy=False)
 

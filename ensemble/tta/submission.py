@@ -63,7 +63,10 @@ class Layout:
         if self.asked is not None and self.asked.row_image is not None:
             probabilities, row_class = probabilities[self.asked.row_image], self.asked.row_class
         known = ~np.isnan(probabilities).any(axis=1)
-        best = np.argsort(-np.where(known[:, None], probabilities, 0), axis=1, kind="stable")
+        # Of many classes most submissions want the likeliest alone, which needs no sorting.
+        deep = self.answer.count > 1 or any(column.number for column in self.columns if column.holds == "answer")
+        filled = np.where(known[:, None], probabilities, 0)
+        best = np.argsort(-filled, axis=1, kind="stable") if deep else filled.argmax(axis=1)[:, None]
         cells: dict[int, Sequence[object] | np.ndarray] = {}
         for place, column in enumerate(self.columns):
             if column.holds == "id" and row_class is None:
@@ -83,7 +86,7 @@ class Layout:
         return pd.DataFrame(cells)
 
     def _answers(self, best: np.ndarray, known: np.ndarray, rank: int) -> np.ndarray:
-        """Cells of class names or numbers, str objects (n,). best: int64 (n, C), the likeliest first."""
+        """Cells of class names or numbers, str objects (n,). best: int64 (n, C or 1), the likeliest first."""
         written = np.array([*self.answer.written, ""], dtype=object)
         columns = [written[np.where(known, best[:, rank + k], len(written) - 1)] for k in range(self.answer.count)]
         joined = columns[0]
