@@ -171,9 +171,11 @@ def find_ids(sample: SampleSubmission, images: Sequence[str]) -> int:
         places = sorted({0, places[-1], *(place for place in places if _is_id_header(sample.header[place]))})
     rows = np.unique(np.linspace(0, len(sample) - 1, PROBED).astype(int))
     found = []
-    for place in places:
+    for place in sorted(places, key=lambda place: place != sample.id_column):
         cells = list(dict.fromkeys(sample.columns[place][rows].tolist()))
         hits = match_names(cells, images).rows
+        if place == sample.id_column and len(cells) == len(rows) == len(np.unique(hits[hits >= 0])):
+            return place  # no other column can mean more
         found.append((len(np.unique(hits[hits >= 0])), place == sample.id_column, -place))
     most = max(found)
     if most[0] > 0:
