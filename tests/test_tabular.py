@@ -307,3 +307,18 @@ def test_several_labels_are_warned_of_when_a_table_is_read(tmp_path):
         "warning: 1 class looks like several labels in a cell: 'scab rust' (1 row). ens trains one label an image, "
         "and takes each combination for a class of its own",
     )
+
+
+def test_one_name_in_the_folders_of_two_classes_is_told_by_its_label(tmp_path):
+    touch(tmp_path, *(f"data/{label}/{number}.png" for label in ("Cat", "dog") for number in (1, 2)))
+    text = "file,label,n\n1.png,cat,a\n2.png,cat,b\n1.png,dog,c\n2.png,dog,d\n"
+    csv = saved(tmp_path, text)
+    assert "path '1.png' is there twice" in refusal(read_samples, csv, "file")
+    csv = saved(tmp_path, "file,label\n1.png,cat\n2.png,dog\n")
+    samples = read_samples(csv, "file")
+    assert samples.paths == (tmp_path / "data/Cat/1.png", tmp_path / "data/dog/2.png")
+    assert samples.notes[0].startswith(
+        "2 of 2 names are those of files in several folders, and are looked for in that of"
+    )
+    csv = saved(tmp_path, "file,label\n1.png,cat\n2.png,owl\n")
+    assert "image '2.png' could be " in refusal(read_samples, csv, "file")

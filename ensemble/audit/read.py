@@ -254,7 +254,7 @@ def _read_rows(source: Path, table: pd.DataFrame, columns: Columns, images: Path
         return None if column is None else [str(text) for text in table[column]]
 
     written = cells("path") or []
-    located = locate(images or source.parent, written, image_names)
+    located = locate(images or source.parent, written, image_names, cells("label"))
     ids = [nfc(text.strip()) or f"(row {row + 1})" for row, text in enumerate(cells("id") or written)]
     labels, groups, folds = cells("label"), cells("group"), cells("fold")
     lost = [row for row, file in enumerate(located.files) if file is None and written[row].strip()]

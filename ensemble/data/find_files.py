@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from ensemble.data.column_names import ID_NAMES, LABEL_NAMES, PATH_NAMES, plain, rank
+from ensemble.data.column_names import ID_NAMES, LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, plain, rank
 from ensemble.data.names import Matched, is_address, match_names, nfc, tidy, why_not
 from ensemble.data.tabular import row_numbers
 from ensemble.errors import UserError
@@ -50,11 +50,12 @@ class ImageColumn:
     notes: tuple[str, ...] = ()
 
 
-def locate(folder: Path, written: Sequence[str], listing: Listing) -> Located:
+def locate(folder: Path, written: Sequence[str], listing: Listing, labels: Sequence[str] | None = None) -> Located:
     """The files that N cells name, seen from `folder`.
 
     Cells that are paths as they stand cost a look each; only for others are the images below the folder listed, once.
-    listing: gives their names, relative to the folder that it is given.
+    listing: gives their names, relative to the folder that it is given. labels: the class of each cell: of several
+    files the one in a folder of that name is meant.
     """
     files = [_exact(folder, text) for text in written]
     missing = [row for row, file in enumerate(files) if file is None]
@@ -77,6 +78,19 @@ def locate(folder: Path, written: Sequence[str], listing: Listing) -> Located:
     for row in missing:
         if files[row] is None and matched.rows[row] >= 0:
             files[row] = folder / there[matched.rows[row]]
+    told = [] if labels is None else [row for row in missing if files[row] is None and row in matched.several]
+    for row in told:
+        assert labels is not None
+        label = nfc(labels[row].strip()).casefold()
+        own = [place for place in matched.several[row] if label in nfc(there[place]).casefold().split("/")[:-1]]
+        if len(own) == 1 and len(matched.several[row]) > 1:
+            files[row] = folder / there[own[0]]
+    told = [row for row in told if files[row] is not None]
+    if told:
+        said.append(
+            f"{len(told):,} of {len(written):,} names are those of files in several folders, and are looked for in "
+            f"that of their label: {written[told[0]]!r} is read as {str(files[told[0]])!r}"
+        )
     return Located(tuple(files), (*said, *matched.said), tuple(written), matched, there)
 
 
@@ -116,9 +130,19 @@ def find_image_column(
         fits = _fitting(cells[name], there, several) if several else []
         if len(fits) == 1:
             return ImageColumn(name, folder / fits[0])
+        if fits and labelled and _are_labels({fit.rpartition("/")[2] for fit in fits}, table, name):
+            return ImageColumn(name, None)
         if fits:
             return _one_of(source, folder, name, fits, labelled)
     return None
+
+
+def _are_labels(folders: set[str], table: pd.DataFrame, images: str) -> bool:
+    """True if all these folders are called like cells of one column, which may be the label."""
+    kept = [name for name in map(str, table.columns) if name != images and plain(name) not in SPLIT_NAMES]
+    return any(
+        {folder.casefold() for folder in folders} <= {text.strip().casefold() for text in table[name]} for name in kept
+    )
 
 
 def _fitting(cells: Sequence[str], there: Sequence[str], several: Sequence[str]) -> list[str]:

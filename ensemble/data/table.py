@@ -103,11 +103,11 @@ def read_samples(
     written = [nfc(text.strip()) for text in table[path]]
     _refuse_repeats(written, f"{source}: path")
     ids = [nfc(text.strip()) for text in table[id]] if id else written
-    files, said = _files(source, folder, table[path].tolist())
     if isinstance(label, str):
         names = [nfc(text.strip()) for text in table[label]]
     else:
         names = one_hot_labels(table, labels, source)
+    files, said = _files(source, folder, table[path].tolist(), names)
     several = several_labels(names)
     notes += [*said, *([] if several is None else [f"warning: {several}"])]
     samples = _samples(ids, files, names, source)
@@ -192,10 +192,12 @@ def image_names(folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in image_files(folder)]
 
 
-def _files(source: Path, folder: Path, written: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+def _files(
+    source: Path, folder: Path, written: Sequence[str], labels: Sequence[str] | None = None
+) -> tuple[list[Path], tuple[str, ...]]:
     """The file that each cell names, and lines on those that are written otherwise. Raises UserError that says why the
     first that names none doesn't, or which two name one."""
-    located = locate(folder, written, image_names)
+    located = locate(folder, written, image_names, labels)
     lost = [row for row, file in enumerate(located.files) if file is None]
     if lost:
         others = f"; {len(lost):,} of {len(written):,} rows have no file" if len(lost) > 1 else ""
