@@ -119,7 +119,7 @@ def list_folder(folder: Path) -> Listing:
         waiting += inner
         for link in links:
             heapq.heappush(linked, link)
-    images = sorted(found["images"])
+    images = sorted(found["images"], key=str)  # paths compare ten times as slowly
     holders = {place for folder in {image.parent for image in images} for place in (folder, *folder.parents)}
     empty = sorted(path for path in found["folders"] if path not in holders)
     others, hidden, lost, turned = (tuple(sorted(found[kind])) for kind in ("others", "hidden", "lost", "turned"))
