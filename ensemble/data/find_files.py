@@ -24,8 +24,9 @@ Listing = Callable[[Path], Sequence[str]]
 
 @dataclass(frozen=True)
 class Located:
-    """files: the N files, None where a cell names none or several. said: lines on names that are written otherwise than
-    the files'. why: {row: what is wrong with its name}, of those without a file, is asked for by `reason`."""
+    """files: the N files, None where a cell names none or several; `reason` says why. said: lines on names that are
+    written otherwise than the files'. written, matched, there: the cells, and what they mean among the names that are
+    there; None if each cell is a path as it stands."""
 
     files: tuple[Path | None, ...]
     said: tuple[str, ...]
