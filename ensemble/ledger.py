@@ -19,6 +19,7 @@ from ensemble.blend.described import read_scores
 from ensemble.blend.score import Score
 from ensemble.data.delimiter import delimiter_of
 from ensemble.errors import UserError
+from ensemble.limits import require_text_table
 from ensemble.runs import find_runs, saved_scores
 
 METRICS = ("accuracy", "log_loss", "macro_f1")
@@ -203,6 +204,7 @@ def scores_of(run: Path, blend: str) -> dict[str, Score]:
 
 def read_table(path: Path) -> Table:
     """Read a ledger, as ens or a spreadsheet wrote it. Raises UserError."""
+    require_text_table(path)
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:

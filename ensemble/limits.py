@@ -2,6 +2,7 @@
 set in the environment: a file of a few kB may say that it holds 22 TiB.
 """
 
+import io
 import os
 from pathlib import Path
 
@@ -59,17 +60,34 @@ def require_columns(path: Path, count: int) -> None:
         )
 
 
-def require_text_table(path: Path) -> None:
-    """Raise UserError if a CSV is too large or its first line has too many cells. A file that can't be read passes."""
+def require_text_table(path: Path, start: bytes | None = None) -> None:
+    """Raise UserError if a text table is too large or its first line has too many cells. start: what it begins with,
+    where the file is packed. A file that can't be read passes: reading says why."""
     try:
         require_bytes(path, path.stat().st_size)
-        count = 1
-        with path.open("rb") as file:
+        with path.open("rb") if start is None else io.BytesIO(start) as file:
+            count = 1
             while chunk := file.read(CHUNK):
                 head, end, _ = chunk.partition(b"\n")
-                count += max(head.count(mark) for mark in (b",", b";", b"\t"))
+                count += max(head.count(mark) for mark in (b",", b";", b"\t", b"|"))
                 if end:
                     break
     except OSError:
         return
     require_columns(path, count)
+
+
+def require_parquet(path: Path) -> None:
+    """Raise UserError if a Parquet file unpacks to too much, by its footer: a column of one value that recurs takes a
+    few bytes for a billion rows. A file that is none passes: reading says why."""
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with path.open("rb") as file:
+            held = ParquetFile(file).metadata
+            rows, columns = held.num_rows, held.num_columns
+            unpacked = sum(held.row_group(group).total_byte_size for group in range(held.num_row_groups))
+    except Exception:  # pyarrow raises whatever a broken file leads it to
+        return
+    require_columns(path, columns)
+    require_bytes(path, max(8 * rows * columns, unpacked))

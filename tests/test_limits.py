@@ -118,3 +118,42 @@ def test_a_remembered_scan_that_is_none_costs_only_time(tmp_path, paint):
         piece.write_bytes(content)
         again = scan([image], tmp_path / "cache", lambda *_: None)
         assert again.widths.tolist() == first.widths.tolist() == [32] and again.formats.tolist() == ["PNG"]
+
+
+def test_a_table_of_too_many_columns_or_bytes(tmp_path, monkeypatch):
+    from ensemble.data.corrections import read_edited
+    from ensemble.data.tabular import read_table
+    from ensemble.ledger import read_table as read_ledger
+
+    path = tmp_path / "wide.csv"
+    path.write_bytes(b"path" + b",a" * 2_000_000 + b"\n")
+    line = "has 2,000,001 columns, more than the 100,000 that ens reads; if it is sound, set ENS_MAX_COLUMNS=2000001"
+    for read in (read_table, read_edited, read_ledger):
+        with pytest.raises(UserError) as error:
+            read(path)
+        assert str(error.value) == f"{path}: {line}"
+    path.write_text("path,label\na,b\n" * 100)
+    monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "1000")
+    with pytest.raises(UserError, match=r"holds 1,500 bytes, more than the 1,000 that ens reads; if it is sound, set"):
+        read_table(path)
+
+
+def test_a_packed_table_that_unpacks_to_more_than_may_be_read(tmp_path, monkeypatch):
+    import gzip
+
+    import pandas as pd
+
+    from ensemble.blend.foreign_files import read_columns
+    from ensemble.data.tabular import read_table
+
+    monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "1e6")
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(b"path,label\n" + b"a,b\n" * 1_000_000))
+    with pytest.raises(UserError, match=r"a\.csv\.gz: unpacks to more than the 1,000,000 bytes that ens reads"):
+        read_table(packed)
+    rows = tmp_path / "a.parquet"
+    pd.DataFrame({"path": ["a"] * 1_000_000}).to_parquet(rows)
+    assert rows.stat().st_size < 100_000
+    for read in (read_table, read_columns):
+        with pytest.raises(UserError, match=r"a\.parquet: holds 8,000,000 bytes, more than the 1,000,000 that ens"):
+            read(rows)

@@ -17,6 +17,7 @@ from ensemble.data.classes import class_columns, listed, reader
 from ensemble.data.inputs import refuse_address
 from ensemble.data.table import nfc, read_table
 from ensemble.errors import UserError
+from ensemble.limits import require_parquet
 
 ARRAYS = ("values", "logits", "probs", "probabilities", "oof", "test", "predictions")  # preferred names in an npz
 NO_CLASS = ("label", "target", "y", "y_true", "fold", "group", "index", "unnamed: 0")  # never taken by their order
@@ -40,11 +41,12 @@ def read_columns(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    require_parquet(path)
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file or folder") from None
-    except (ValueError, OSError, NotImplementedError) as error:
+    except Exception as error:  # pyarrow raises whatever a broken file leads it to
         raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
     if table.empty:
         raise UserError(f"{path}: has no rows")

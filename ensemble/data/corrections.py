@@ -14,6 +14,7 @@ import pandas as pd
 from ensemble.data.delimiter import delimiter_of
 from ensemble.data.table import Samples, nfc, read_table
 from ensemble.errors import UserError
+from ensemble.limits import require_text_table
 
 KEEP, DROP = "keep", "drop"
 COLUMN = "new_label"
@@ -27,6 +28,7 @@ def read_edited(path: Path) -> pd.DataFrame:
     if path.suffix.lower() in (".parquet", ".pq"):
         table = read_table(path)
     else:
+        require_text_table(path)
         try:
             with path.open(encoding="utf-8-sig") as file:
                 delimiter = delimiter_of(file.readline())

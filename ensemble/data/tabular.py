@@ -15,6 +15,7 @@ from ensemble.data.csv_text import counts, decoded, parsed, shaped
 from ensemble.data.inputs import is_table
 from ensemble.data.names import ENDINGS, match_names
 from ensemble.errors import UserError
+from ensemble.limits import TABLE, limit, require_parquet, require_text_table
 
 PACKED: dict[str, type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]] = {
     ".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile
@@ -104,10 +105,17 @@ def table_bytes(source: Path) -> bytes:
     """What a file holds, unpacked. Raises UserError if it is known to be no table, and as reading does."""
     unpack = PACKED.get(source.suffix.lower())
     if unpack is None:
+        require_text_table(source)
         raw = source.read_bytes()
     else:
+        most = limit(TABLE)
         with unpack(source) as file:
-            raw = bytes(file.read())
+            raw = bytes(file.read(most + 1))
+        if len(raw) > most:
+            raise UserError(
+                f"{source}: unpacks to more than the {most:,} bytes that ens reads; to allow it set {TABLE[0]}"
+            )
+        require_text_table(source, raw)
     for start, kind in NOT_TABLES:
         if raw.startswith(start):
             raise UserError(f"{source}: is {kind}")
@@ -115,7 +123,13 @@ def table_bytes(source: Path) -> bytes:
 
 
 def _parquet(source: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(source)
+    require_parquet(source)
+    try:
+        frame = pd.read_parquet(source)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # pyarrow raises whatever a broken file leads it to
+        raise ValueError(str(error) or type(error).__name__) from None
     return frame.astype(object).where(frame.notna(), "").astype(str)
 
 
