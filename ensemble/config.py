@@ -51,7 +51,7 @@ class Folds(Table):
     k: Annotated[int, Field(ge=2, le=127)] = 5
     method: Literal["stratified", "grouped", "stratified-grouped"] | None = None  # None: by whether there are groups
     fold: str | None = None  # a column that holds the user's own folds; k and method are then unused
-    near_copies: bool = True  # near copies of a picture share a fold, as its byte-for-byte copies always do
+    near_copies: bool = True  # near copies and look-alikes share a fold, as byte-for-byte copies always do
 
 
 class Train(Table):
