@@ -14,8 +14,6 @@ from ensemble.tta.answers import Answer, read_answer
 from ensemble.tta.columns import Column, read_columns
 from ensemble.tta.sample import Asked, SampleSubmission, match, read_sample
 
-FORMS = ("label", "index", "probability")
-
 
 @dataclass(frozen=True)
 class Layout:
