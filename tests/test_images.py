@@ -197,6 +197,20 @@ def test_a_closed_image_is_named(loaded, files, tmp_path, ending):
     assert str(caught.value) == "images[1]: a PIL image that was closed; give it while it is open, or its path"
 
 
+def test_jpegs_that_pil_opened_are_whole_or_refused_as_files_are(loaded, files, tmp_path):
+    stored = Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    stored.save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "open.jpg").write_bytes(data[:-2])
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2] + data[-2:])
+    with Image.open(tmp_path / "whole.jpg") as whole, Image.open(tmp_path / "open.jpg") as without_end:
+        probabilities = ensemble.predict(loaded, [whole, without_end]).probabilities
+    assert np.array_equal(*probabilities)
+    line = r"^images\[1\]: not a readable image \(image file is truncated: the JPEG's data ends before its last block"
+    with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(UserError, match=line):
+        ensemble.predict(loaded, [files[0], image])
+
+
 def test_a_broken_exif_block_hinders_no_prediction(loaded, files, tmp_path):
     """A resolution of a wrong type, beside an orientation."""
     block = b"Exif\0\0II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\x1a\1\2\0\2\0\0\0002\0\0\0\0\0\0\0"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ensemble.data import scan as module
+from ensemble.data.pixels import Decoding, decode
 from ensemble.data.scan import SIDE, scan
 
 
@@ -164,6 +165,19 @@ def test_animations_and_pages_are_counted_and_the_first_is_measured(look_at, nam
     found = look_at(first, name, save_all=True, append_images=others)
     assert found.formats[0] == form and found.frames.tolist() == [3]
     assert found.means[0] == pytest.approx((1, 0, 0), abs=0.02)
+
+
+def test_what_is_broken_behind_the_first_page_is_not_read(tmp_path, memory):
+    """As in training and prediction."""
+    picture(0).save(tmp_path / "a.tif", save_all=True, append_images=[picture(1)])
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    start = struct.unpack_from("<I", data, 4)[0]
+    (count,) = struct.unpack_from("<H", data, start)
+    struct.pack_into("<I", data, start + 2 + 12 * count, 10)  # the next page's directory lies where there is none
+    (tmp_path / "a.tif").write_bytes(data)
+    decode(tmp_path / "a.tif", Decoding(None, "bicubic", None))
+    found = scan([tmp_path / "a.tif"], memory, silent)
+    assert found.errors == (None,) and found.frames.tolist() == [1] and found.means.all()
 
 
 def test_a_phone_photo_of_several_pictures_is_one(look_at):

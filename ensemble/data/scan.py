@@ -246,8 +246,6 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change
                 return record, thumbnail
             record["format"], record["mode"] = (file.format or "").encode(), file.mode.encode()
-            # the pictures within a phone's MPO are the same photo
-            record["frames"] = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.draft(None, (WORKING, WORKING))
             file.load()
             if jpeg is not None:
@@ -260,6 +258,9 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if turn is None:
                 rules += ("odd-exif",)
             record["rules"] = ",".join(rules).encode()
+            if file.format != "MPO":  # the pictures within a phone's MPO are the same photo
+                with suppress(Exception):  # what comes behind the first picture may be broken: nothing else is read
+                    record["frames"] = getattr(file, "n_frames", 1)
         size = (min(WORKING, image.width), min(WORKING, image.height))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)

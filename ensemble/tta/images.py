@@ -1,5 +1,6 @@
 """Prediction from Python: files, PIL images, arrays and tensors, all decoded as the command line decodes files."""
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ensemble.blend import check_sources
 from ensemble.data.inputs import refuse_address
+from ensemble.data.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels import what_is_wrong
 from ensemble.data.upright import orientation
 from ensemble.errors import UserError
@@ -156,10 +158,26 @@ def _source(image: OneImage, name: str) -> Source:
     if isinstance(image, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(image))
     try:
-        image.load()
+        image = _loaded(image)
         orientation(image)  # read once here: PIL's own lazy reading is not made for threads
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         if isinstance(error, AssertionError) or "closed" in str(error):  # Pillow before and since 12
             raise UserError(f"{name}: a PIL image that was closed; give it while it is open, or its path") from None
         raise UserError(f"{name}: not a readable image ({what_is_wrong(error)})") from None
+    return image
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """Its pixels read. A JPEG that PIL has opened and not read yet may lack its end and no more, as a file may."""
+    stream = getattr(image, "fp", None)
+    if stream is None or image.format not in ("JPEG", "MPO") or not getattr(image, "tile", None):
+        image.load()
+        return image
+    stream.seek(0)
+    jpeg = read_jpeg(stream.read())
+    if jpeg is not None and not jpeg.closed:
+        image = Image.open(io.BytesIO(jpeg.data))
+    image.load()
+    if jpeg is not None:
+        check_whole(jpeg, image)
     return image
