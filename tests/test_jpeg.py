@@ -143,6 +143,8 @@ def test_what_the_marks_say():
     assert (read_jpeg(data).end, read_jpeg(data).closed, read_jpeg(data).scans) == (len(data) - 2, True, 1)
     assert (read_jpeg(data[:-2]).data, read_jpeg(data[:-2]).closed) == (data, False)
     assert read_jpeg(data[:-1]).data == data and read_jpeg(jpeg(picture(8), progressive=True)).scans > 5
+    assert read_jpeg(data[:-2] + b"\xff\xff" + END).end == len(data) - 2
+    assert not refused(jpeg(picture(8), progressive=True)[:-2] + b"\xff\xff" + END)
     assert read_jpeg(b"\x89PNG\r\n") is None and read_jpeg(b"") is None
     for cut in range(3, 700):
         assert not read_jpeg(data[:cut]).closed

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 END = b"\xff\xd9"
-MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # not a stuffed byte nor one of the restarts within a scan
+# Not a stuffed byte nor one of the restarts within a scan. Not \xff+ before it: 620 us a photo of 26 kB, and this 60.
+MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 BITS = bytes(170 + 37 * place & 254 for place in range(64))  # the first is 1: libjpeg goes on with zeros by itself
 SCAN = 0xDA
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -46,7 +47,10 @@ def read_jpeg(data: bytes) -> Jpeg | None:
     while found := MARKER.search(data, place):
         kind, start = found[1][0], found.end()
         if kind == END[1]:
-            return Jpeg(data, found.start(), True, scans, _none(lacking))
+            end = found.start()
+            while data[end - 1] == END[0]:  # a marker may be filled up with these
+                end -= 1
+            return Jpeg(data, end, True, scans, _none(lacking))
         place = start + int.from_bytes(data[start : start + 2], "big")
         segment = data[start + 2 : place]
         if kind in FRAMES and len(segment) > 5:
