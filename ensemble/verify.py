@@ -81,6 +81,7 @@ def lines(found: Verified) -> list[str]:
     counts = {state: sum(finding.state == state for finding in found.findings) for state in ("damaged", "missing")}
     sound = found.files - sum(finding.path.suffix != ".u8" for finding in found.findings) - found.unvouched
     words = [f"{sound} of {found.files} files sound", *(f"{n} {state}" for state, n in counts.items() if n)]
+    words += [f"{found.unvouched} without a digest"] if found.unvouched else []
     return [*said, f"{found.run}: {', '.join(words)}; {found.images} cached images compared"]
 
 
