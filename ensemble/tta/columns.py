@@ -8,7 +8,7 @@ from ensemble.errors import UserError
 from ensemble.tta.answers import Answer, nearest, read_answer
 from ensemble.tta.sample import Asked, SampleSubmission
 
-CONFIDENCE = re.compile(r"conf|prob|score|certain|likelihood|^\s*p\s*$", re.IGNORECASE)
+CONFIDENCE = re.compile(r"conf|prob|score|certain|likelihood", re.IGNORECASE)
 RANKED = re.compile(r"top|label|rank|pred|choice|guess|answer", re.IGNORECASE)  # of label1, label2, ...
 WRITES = (
     "ens writes one column of class names or numbers (several in a cell if the sample shows them), the same beside a "
