@@ -48,6 +48,7 @@ from ensemble.data.pixels import Preprocess
 from ensemble.device import choose_device, exactly, in_layout, keep_freed_memory, side_by_side, streams, synchronize
 from ensemble.logits import write_logits
 from ensemble.tta import shards
+from ensemble.tta.apply import blend_chunk
 from ensemble.tta.decode import decoded_squares
 from ensemble.tta.forward import (
     DTYPES,
@@ -62,8 +63,8 @@ from ensemble.tta.forward import (
     prepared,
 )
 from ensemble.tta.member import Member
-from ensemble.tta.predict import Group, batch_rows, chunk_rows, decodings, forward_views, predict_stream, view_of
-from ensemble.tta.run import Predictor, blend_chunk, fill
+from ensemble.tta.predict import Group, batch_rows, decodings, forward_views, predict_stream, view_of
+from ensemble.tta.predictor import Predictor
 from ensemble.tta.submission import lay_out, write_submission
 from ensemble.tta.views import expand
 
@@ -187,9 +188,14 @@ def halved(
     return Forward(Inference(device.type, dtype, settle), fast.exact, fast.fast), said
 
 
+def chunk_rows(members: Sequence[Member], batch: int, device: torch.device) -> int:
+    networks = sum(len(member.forwards) for member in members)
+    return shards.chunk_rows([member.preprocess for member in members], networks, batch, device.type)
+
+
 def ens(members: Sequence[Member], paths: Sequence[Path], views: Sequence[str], device: torch.device) -> np.ndarray:
     """Mean logits float32 (N, C) over members, folds and views."""
-    rows = chunk_rows(members, BATCH)
+    rows = chunk_rows(members, BATCH, device)
     chunks = [paths[start : start + rows] for start in range(0, len(paths), rows)]
     stream = predict_stream(members, chunks, [views] * len(members), BATCH, device)
     return np.concatenate([np.mean([own.mean(axis=(0, 1)) for own in chunk.values], axis=0) for chunk in stream])
@@ -418,7 +424,7 @@ def steps_of(
         "copy": lambda: [pixels.to(device) for pixels in squares.values()],
         "cut": cut,
         "forward": forward,
-        "write": lambda: shards.write(part, blend_chunk(blend, chunk, [], len(part)), {}),
+        "write": lambda: shards.write(part, blend_chunk(blend, chunk.values, {}, [], len(part)), {}),
         "whole": lambda: predicted(Predictor(blend, (member,), (views,), 1, BATCH, device), ids, paths, folder / "all"),
     }
 
@@ -427,9 +433,12 @@ def predicted(predictor: Predictor, ids: Sequence[str], paths: Sequence[Path], f
     """All of tta-predict that comes after the reading of a run: shards, then both files."""
     shutil.rmtree(folder, ignore_errors=True)
     saved, classes = folder / "test-mean.safetensors", predictor.blend.classes
-    size = chunk_rows(predictor.members, predictor.batch_size)
+    size = chunk_rows(predictor.members, predictor.batch_size, predictor.device)
     parts = shards.divide(saved, "", ids, paths, size, lambda *_: [])
-    fill(parts, predictor, paths, lambda *_: [], "error", lambda *_: None, print)
+    chunks = [paths[part.start : part.stop] for part in parts]
+    stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device)
+    for part, chunk in zip(parts, stream, strict=True):
+        shards.write(part, blend_chunk(predictor.blend, chunk.values, {}, [], len(part)), {})
     logs = (np.log(np.maximum(shards.read(part), np.finfo(np.float32).tiny)) for part in parts)
     write_logits(saved, ids, ("blend",), classes, (1, len(ids), len(classes)), logs, {})
     layout = lay_out(classes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ensemble.tta.images import Prediction, load, predict
-    from ensemble.tta.run import Predictor
+    from ensemble.tta.predictor import Predictor
 
 __version__ = "0.1.0"
 

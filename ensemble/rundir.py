@@ -7,6 +7,7 @@
                      done.json (last)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
+      predictions/logits/<set>/<digest>.safetensors
       tta-search.json  audit.json  report.html  submissions.csv  ens.log
 
 Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.sealed`) or in
@@ -137,6 +138,11 @@ def shards_dir(predictions: Path) -> Path:
 def predictions_lock(predictions: Path) -> Path:
     """Beside the pieces' folder, not in it: a lock that is removed with its folder could be held twice."""
     return predictions.with_name(f".{predictions.stem}.lock")
+
+
+def logits_dir(run: Path, images: str) -> Path:
+    """The members' logits of a set of images, kept for the next blend of them."""
+    return run / "predictions" / "logits" / images
 
 
 def view_search_json(run: Path) -> Path:

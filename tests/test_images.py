@@ -109,9 +109,10 @@ def test_a_single_image_of_each_kind(run, loaded, files, want):
 
 
 def test_images_larger_than_a_chunk_are_predicted_in_chunks(loaded, files, want):
-    from ensemble.tta.predict import chunk_rows
+    from ensemble.tta.shards import chunk_rows
 
-    times = chunk_rows(loaded.members, loaded.batch_size) // 6 + 1
+    preprocesses = [member.preprocess for member in loaded.members]
+    times = chunk_rows(preprocesses, 4, loaded.batch_size, "cpu") // 6 + 1
     made = ensemble.predict(loaded, files * times)
     assert np.array_equal(np.log(made.probabilities), np.tile(want, (times, 1)))
 

@@ -17,10 +17,12 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.logits import load_logits
 from ensemble.train.jobs import train_folds
 from ensemble.tta import predict
+from ensemble.tta.apply import blend_folds
 from ensemble.tta.forward import logits_of
 from ensemble.tta.member import load_member
-from ensemble.tta.predict import chunk_rows, normalise, predict_stream
-from ensemble.tta.run import blend_folds, tta_predict
+from ensemble.tta.predict import normalise, predict_stream
+from ensemble.tta.run import tta_predict
+from ensemble.tta.shards import chunk_rows
 
 CPU = torch.device("cpu")
 QUIET = {"show": lambda text, done, total: None, "say": lambda text: None}
@@ -182,14 +184,13 @@ def test_any_number_of_threads_gives_the_same_bits(run):
 
 
 def test_chunks_are_bounded_by_their_bytes(run):
-    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
-    assert chunk_rows(members, 64) == 1024  # 20,000 bytes an image
-    large = dataclasses.replace(members[0].preprocess, image_size=896, decode_size=1024)
-    member = dataclasses.replace(members[0], preprocess=large)
-    assert chunk_rows([member], 64) == 64  # 3 MB an image
-    assert chunk_rows([member], 16) == 64 and chunk_rows([member], 100) == 100
-    many = dataclasses.replace(members[0], forwards=members[0].forwards * 18)
-    assert chunk_rows([many], 64) == 192  # 36 networks: 227 images
+    small = [load_preprocess(rundir.preprocess_json(run, name)) for name in ("resnet", "vit")]
+    assert chunk_rows(small, 4, 64, "cpu") == 1024  # 20,000 bytes an image
+    large = [dataclasses.replace(small[0], image_size=896, decode_size=1024)]
+    assert chunk_rows(large, 2, 64, "cpu") == 64  # 3 MB an image
+    assert chunk_rows(large, 2, 16, "cpu") == 64 and chunk_rows(large, 2, 100, "cpu") == 100
+    assert chunk_rows(small[:1], 36, 64, "cpu") == 192  # 36 networks: 227 images
+    assert chunk_rows(small[:1], 36, 64, "cuda") == 1024 and chunk_rows([], 0, 64, "cpu") == 1024
 
 
 def in_chunks(paths, size=10):

@@ -1,8 +1,10 @@
 """Prediction in shards: stopped anywhere, it goes on to the same bytes; what doesn't fit is done anew."""
 
+import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,23 +12,21 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ensemble import rundir
-from ensemble.blend import ForeignFiles, blend_run
+from ensemble.blend import ForeignFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.errors import UserError
 from ensemble.logits import Logits, load_logits, write_logits
 from ensemble.progress import paced
+from ensemble.tta import kept as kept_logits
 from ensemble.tta import shards
-from ensemble.tta.member import load_member
 from ensemble.tta.run import tta_predict
 
-CPU = torch.device("cpu")
 ROWS = 7  # of a shard: 60 images make 9
 
 # Imports once, which takes seconds, and forks for each command, which is then `ens` with small shards. A command is
@@ -132,6 +132,11 @@ def saved(run, images, blend="mean"):
     return rundir.predictions_file(run, images.name, blend)
 
 
+def forget(run):
+    """Remove the logits that the run keeps, so that networks are run."""
+    shutil.rmtree(run / "predictions" / "logits", ignore_errors=True)
+
+
 def kept(run, images, blend="mean"):
     """Shards on disk: name -> time of change."""
     return {path.name: path.stat().st_mtime_ns for path in rundir.shards_dir(saved(run, images, blend)).glob("*")}
@@ -151,10 +156,13 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
     moments = [{"at": int(at)} for at in random.integers(1, changes + 1, 3)]
     moments += [{"seconds": float(seconds)} for seconds in random.uniform(0.2, 0.6, 2)]
     moments += [{"at": changes - 12}]  # between the two final files: only that of the CSV and the shards' end follow
+    moments += [{"at": 20}]  # and where all logits are kept from before
     resumed = 0
     for moment in moments:
         output.unlink()
         saved(run, images).unlink()
+        if moment != moments[-1]:
+            forget(run)
         status, *_ = attempt(driver, *words, **moment)
         assert status == -signal.SIGKILL
         if moment == moments[0]:
@@ -188,6 +196,7 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
     assert output.read_bytes() == want[0] and saved(run, images).read_bytes() == want[1]  # the last ones stay
     before = kept(run, images)
     assert len(before) == 4
+    forget(run)
     (images / "30.png").write_bytes(whole)
     os.utime(images / "30.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     times, shown = [], []
@@ -271,32 +280,37 @@ def restore(path, before, stamp=None):
 
 
 def test_the_plan_counts_all_that_decides_the_numbers(run):
-    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    whole = load_blend(run, "mean")
+    first = dataclasses.replace(whole, members=("resnet",), views=whole.views[:1])
+    other = dataclasses.replace(whole, views=(whole.views[0], whole.views[1][:1]))
 
-    def plan(members=members, blend="mean", folds=2, batch=64, device=CPU):
-        return shards.plan_digest(run, blend, members, folds, batch, device)
+    def plan(blend=whole, folds=2, batch=64, device="cpu"):
+        return shards.plan_digest(run, "mean", kept_logits.columns(run, blend, folds, batch, device))
 
     usual = plan()
     assert plan() == usual
     fold = rundir.fold_dir(run, "vit", 1)
     model = rundir.model_file(fold)
     stamp = model.stat()
-    found = {usual, plan(members[:1]), plan(folds=1), plan(batch=32), plan(device=torch.device("meta"))}
+    found = {usual, plan(first), plan(other), plan(folds=1), plan(batch=32), plan(device="cuda")}
     os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert plan() == usual  # the done marker has a digest of the weights
+    before = change(rundir.done_json(fold), '{"files": {}}')  # of an older run, it hadn't
     found.add(plan())
     os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    restore(rundir.done_json(fold), before)
     for path in (rundir.blend_json(run, "mean"), rundir.blend_file(run, "mean"), rundir.done_json(fold),
                  rundir.settings_json(run, "vit"), rundir.inference_json(fold)):  # fmt: skip
-        before = change(path, "{}")
+        before = change(path, '{"files": {}}')
         found.add(plan())
         restore(path, before)
     file = rundir.preprocess_json(run, "vit")
     before, stored = file.read_bytes(), rundir.read_json(file)
     for key, value in (("std", [0.5, 0.5, 0.9]), ("crop", [20, 20]), ("interpolation", "nearest")):
         file.write_text(json.dumps(stored | {key: value}))
-        found.add(plan([members[0], load_member(run, "vit", 2, 2, CPU)]))
+        found.add(plan())
     restore(file, before)
-    assert len(found) == 14 and plan() == usual
+    assert len(found) == 15 and plan() == usual
 
 
 def test_a_shard_counts_its_own_rows_and_what_was_given_for_them(tmp_path):
@@ -383,6 +397,7 @@ def test_shards_with_skipped_images_go_on_by_skipping_alone(run, images, tmp_pat
     assert status == 0
     want = (tmp_path / "s.csv").read_bytes()
     assert b"\n03.png,\n" in want
+    forget(run)
     assert attempt(driver, *shard_files, at=changes // 2)[0] == -signal.SIGKILL
     there = len(kept(run, images))
     assert 1 < there < 9

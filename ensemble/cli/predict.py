@@ -30,6 +30,13 @@ from ensemble.cli.session import session
     type=FOLDER_OR_FILE,
     help="The CSV to write. [default: submission.csv; none for pictures that are named one by one]",
 )
+@click.option(
+    "--keep-gb",
+    type=click.FloatRange(min=0),
+    default=4.0,
+    show_default=True,
+    help="The most that the run keeps of its members' logits, for other blends of the same images; 0 keeps none.",
+)
 @JSON
 def tta_predict(
     run: Path,
@@ -39,6 +46,7 @@ def tta_predict(
     sample_submission: Path | None,
     form: str | None,
     on_bad: str,
+    keep_gb: float,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -46,7 +54,7 @@ def tta_predict(
 
     Pictures that are named one by one are printed with their classes and probabilities. Of a folder or a table,
     predictions are kept in shards as they are made: the same command goes on after a stop, and ends with the same
-    files.
+    files. The members' logits are kept too, so that another blend of the same images runs no network.
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
@@ -69,15 +77,26 @@ def tta_predict(
                 told.say(line)
             told.answer(plain(shown))
             return
-        from ensemble.tta import run as tta
+        from ensemble.tta.apply import choose_blend
+        from ensemble.tta.run import tta_predict as predict
 
         output = output or Path("submission.csv")
         book = rundir.submissions_csv(run)
         with progress() as show:
-            made = tta.tta_predict(
-                run, source, output, show, blend_name, names(views), sample_submission, form, told.say, on_bad
+            made = predict(
+                run,
+                source,
+                output,
+                show,
+                blend_name,
+                names(views),
+                sample_submission,
+                form,
+                told.say,
+                on_bad,
+                keep_bytes=int(keep_gb * 1e9),
             )
-        name = tta.choose_blend(run, blend_name)
+        name = choose_blend(run, blend_name)
         told.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
         told.say(f"wrote {made.submission} ({made.said}) and {made.predictions}")
         fitted = load_blend(run, name)

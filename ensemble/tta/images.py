@@ -16,9 +16,11 @@ from ensemble.data.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels import what_is_wrong
 from ensemble.data.upright import orientation
 from ensemble.errors import UserError
+from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.decode import Source
-from ensemble.tta.predict import chunk_rows, predict_stream
-from ensemble.tta.run import Predictor, blend_chunk, find_blend, load_predictor
+from ensemble.tta.predict import predict_stream
+from ensemble.tta.predictor import Predictor, load_predictor
+from ensemble.tta.shards import chunk_rows
 
 OneImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 Images = Union[OneImage, Sequence["Images"]]  # noqa: UP007 - it names itself
@@ -91,14 +93,16 @@ def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> t
 def _predicted(
     predictor: Predictor, sources: Sequence[tuple[str, OneImage]], on_bad: str
 ) -> tuple[np.ndarray, dict[int, str]]:
-    size = chunk_rows(predictor.members, predictor.batch_size)
+    networks = sum(len(member.forwards) for member in predictor.members)
+    preprocesses = [member.preprocess for member in predictor.members]
+    size = chunk_rows(preprocesses, networks, predictor.batch_size, predictor.device.type)
     starts = range(0, len(sources), size)
     parts = [sources[start : start + size] for start in starts]
     chunks = ([_source(image, name) for name, image in part] for part in parts)  # made when their turn comes
     stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad)
     blended, unreadable = [], dict[int, str]()
     for start, part, chunk in zip(starts, parts, stream, strict=True):
-        blended.append(blend_chunk(predictor.blend, chunk, [], len(part)))
+        blended.append(blend_chunk(predictor.blend, chunk.values, chunk.unreadable, [], len(part)))
         unreadable |= {start + row: why for row, why in chunk.unreadable.items()}
     return np.concatenate(blended), unreadable
 

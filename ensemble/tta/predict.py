@@ -22,8 +22,6 @@ Output = Callable[[Forward, Tensor], Tensor]  # of normalised images (B, 3, S, S
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
 SHARES = 4  # pieces of work for each stream, at least, so that none waits long for the last
-CHUNK_BYTES = 256 * 2**20  # of decoded squares
-CHUNK_PASSES = 8192  # of an image through a network, under all its views
 
 
 @dataclass(frozen=True)
@@ -154,19 +152,6 @@ def _settle(group: Group, values: Sequence[np.ndarray], squares: Squares, batch:
         logits[rows] = logits_of(own, images)[0, : len(rows)].cpu().numpy()
 
     side_by_side(work, items, device)
-
-
-def chunk_rows(members: Sequence[Member], batch_size: int) -> int:
-    """How many images to decode, compute and save at a time: so many that their squares fill CHUNK_BYTES, and at most
-    1,024. Members' own images are decoded at up to two sizes. On a CPU many networks take fewer, so that a kill costs a
-    minute or two (35 networks and two views: 192 images, about 90 s)."""
-    sides = {own for member in members for own in (member.preprocess.decoding, member.preprocess.cropping)}
-    rows = CHUNK_BYTES // sum(3 * (how.size or 0) ** 2 for how in sides) if sides else 1024
-    forwards = [own for member in members for own in member.forwards]
-    if all(_device_of(own).type == "cpu" for own in forwards):
-        rows = min(rows, CHUNK_PASSES // max(len(forwards), 1))
-    least = max(batch_size, 64)
-    return int(min(max(rows // least, 1) * least, 1024))
 
 
 def predict_stream(

@@ -4,7 +4,7 @@
     predictions/.test-stack.lock                   one process at a time
 
 A shard is named by a digest of all that decides its numbers: how everything is predicted (`plan_digest`) and its own
-rows. What doesn't fit any more therefore isn't found, and is done anew.
+rows. What doesn't fit any more therefore isn't found, and is done anew. Never imports torch.
 """
 
 import hashlib
@@ -12,25 +12,24 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
-from ensemble import __version__, rundir, sealed
-from ensemble.data.shards import key
+from ensemble import rundir, sealed
+from ensemble.data.pixels import Preprocess
 from ensemble.errors import UserError
 from ensemble.reading import parse_json
 from ensemble.tensors import of_array, read_bytes, write_tensors
-from ensemble.tta.member import Member
+from ensemble.tta.kept import Column, state
 
 FORMAT = 2  # of the files, and of what is in them: raise it when either changes
+CHUNK_BYTES = 256 * 2**20  # of decoded squares
+CHUNK_PASSES = 8192  # of an image through a network, under all its views
 
 
 @dataclass(frozen=True)
@@ -60,32 +59,26 @@ def only_one(predictions: Path) -> Iterator[None]:
         lock.release()
 
 
-def plan_digest(
-    run: Path, blend: str, members: Sequence[Member], folds: int, batch_size: int, device: torch.device
-) -> str:
-    """SHA-256 of all that decides the numbers of every row: blend, models, preprocessing, settings, libraries.
+def chunk_rows(preprocesses: Sequence[Preprocess], networks: int, batch_size: int, device: str) -> int:
+    """How many images to decode, compute and save at a time: so many that their squares fill CHUNK_BYTES, and at most
+    1,024. Members' own images are decoded at up to two sizes. On a CPU many networks take fewer, so that a kill costs a
+    minute or two (35 networks and two views: 192 images, about 90 s)."""
+    sides = {own for preprocess in preprocesses for own in (preprocess.decoding, preprocess.cropping)}
+    rows = CHUNK_BYTES // sum(3 * (how.size or 0) ** 2 for how in sides) if sides else 1024
+    if device == "cpu":
+        rows = min(rows, CHUNK_PASSES // max(networks, 1))
+    least = max(batch_size, 64)
+    return int(min(max(rows // least, 1) * least, 1024))
 
-    The blend's two files and the small ones of the members count with all their bytes. A model's weights count by size
-    and time of change: to read gigabytes of them at each start would cost minutes, and whatever trains a fold again
-    writes a new file. The number of threads and the make of a GPU do not count: they may move a last bit, and hours of
-    work are worth more.
-    """
+
+def plan_digest(run: Path, blend: str, columns: Sequence[Column]) -> str:
+    """SHA-256 of all that decides the numbers of every row: the blend's two files with all their bytes, and its
+    members' networks and views, see `kept.columns`."""
     files = [rundir.blend_json(run, blend), rundir.blend_file(run, blend)]
-    models = []
-    for member in members:
-        files.append(rundir.settings_json(run, member.name))
-        for fold in range(folds):
-            directory = rundir.fold_dir(run, member.name, fold)
-            files += [rundir.done_json(directory), rundir.inference_json(directory)]
-            models.append([str(rundir.model_file(directory).resolve()), *_state(rundir.model_file(directory))])
     facts = {
         "format": FORMAT,
-        "versions": [__version__, torch.__version__, version("timm"), PIL.__version__],
-        "device": device.type,
-        "batch_size": batch_size,
         "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
-        "models": models,
-        "members": [[member.name, asdict(member.preprocess), key(member.preprocess.decoding)] for member in members],
+        "columns": [column.digest for column in columns],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -107,7 +100,7 @@ def divide(
     shards = []
     for start in range(0, len(ids), size):
         stop = min(start + size, len(ids))
-        rows = [[ids[row], str(files[row].absolute()), *_state(files[row])] for row in range(start, stop)]
+        rows = [[ids[row], str(files[row].absolute()), *state(files[row])[:2]] for row in range(start, stop)]
         digest = hashlib.sha256(json.dumps([plan, rows]).encode())
         for values in given(start, stop):
             digest.update(np.ascontiguousarray(values).data)
@@ -158,15 +151,6 @@ def read(shard: Shard) -> np.ndarray:
 def remove(predictions: Path) -> None:
     """Remove all shards: what they held is in its place."""
     shutil.rmtree(rundir.shards_dir(predictions), ignore_errors=True)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change in nanoseconds; of a file that is gone, which reading it will say, -1."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
 
 
 def images_of(ids: Sequence[str], unreadable: dict[int, str], shown: int = 10) -> list[str]:

@@ -1,0 +1,62 @@
+"""The machine that the work runs on, as far as it can be known without torch, whose import takes 2 seconds."""
+
+import math
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+# What the drivers of NVIDIA, AMD, WSL and Jetson make. Without any of them torch finds no GPU on Linux.
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
+
+
+def cores() -> int:
+    """How many cores this process may use: those that it may be scheduled on, and no more than its container is given
+    time for (half a core counts as one)."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(there, _quota())))
+
+
+def threads_allowed() -> int | None:
+    """OMP_NUM_THREADS, of the outermost of nested loops ("4,2"); None where it is not set."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(allowed) if allowed.isdecimal() and int(allowed) > 0 else None
+
+
+def device_type() -> str:
+    """The type of what `device.choose_device` chooses: cpu, cuda or mps. Torch is asked only where a GPU may be."""
+    if sys.platform == "linux" and (version("torch").endswith("+cpu") or not any(map(os.path.exists, DRIVERS))):
+        return "cpu"
+    from ensemble.device import choose_device
+
+    return choose_device().type
+
+
+def _quota() -> float:
+    """Cores' worth of time that the control groups of this process allow it, the least of them; inf without a limit."""
+    quotas = [math.inf]
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers == "":  # version 2
+            folder = CGROUPS / own.lstrip("/")
+            for place in (folder, *folder.parents):
+                if place.is_relative_to(CGROUPS):
+                    quotas.append(_share(place / "cpu.max"))
+        elif "cpu" in controllers.split(","):
+            for place in (CGROUPS / "cpu" / own.lstrip("/"), CGROUPS / "cpu"):
+                quotas.append(_share(place / "cpu.cfs_quota_us", place / "cpu.cfs_period_us"))
+    return min(quotas)
+
+
+def _share(*files: Path) -> float:
+    """Quota by period: both in one file (version 2: "max 100000") or in two (version 1: -1 is no limit)."""
+    try:
+        quota, period = " ".join(file.read_text() for file in files).split()
+        return int(quota) / int(period) if quota not in ("max", "-1") else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
