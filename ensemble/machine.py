@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # What the drivers of NVIDIA, AMD, WSL and Jetson make. Without any of them torch finds no GPU on Linux.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
 
@@ -37,11 +37,11 @@ def _quota() -> float:
     """Cores' worth of time that the control groups of this process allow it, the least of them; inf without a limit."""
     quotas = [math.inf]
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:
         return math.inf
     for line in lines:
-        _, controllers, own = line.split(":", 2)
+        _, controllers, own = [*line.split(":", 2), "", ""][:3]
         if controllers == "":  # version 2
             folder = CGROUPS / own.lstrip("/")
             for place in (folder, *folder.parents):

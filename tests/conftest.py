@@ -5,8 +5,12 @@ import os
 import zlib
 
 # Before torch is imported, here and in the processes that tests start: networks this small gain nothing by two threads,
-# which wait for each other for seconds where the machine has other work.
+# which wait for each other for seconds where the machine has other work. Nor do they by two processes, whose imports
+# take seconds each: on one core there is one worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(os, "sched_setaffinity"):
+    there = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {there[os.getpid() % len(there)]})
 
 import numpy as np
 import pytest

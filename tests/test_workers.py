@@ -18,7 +18,7 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.logits import load_logits
 from ensemble.train import jobs
 from ensemble.train.jobs import run_job, train_folds
-from ensemble.train.workers import Slot, run_here, run_side_by_side, slots
+from ensemble.train.workers import Slot, describe_slots, run_here, run_side_by_side, slots
 
 CPU = torch.device("cpu")
 EXPERIMENT = """
@@ -90,10 +90,10 @@ def bits(run, fold):
         ("auto", 1, None, 15, (1, 1)),
         ("auto", 8, None, 1, (1, 8)),
         ("auto", 8, None, 0, (1, 8)),
-        ("auto", 8, "2", 15, (2, 1)),
-        ("auto", 8, "1", 15, (1, 1)),
+        ("auto", 8, "2", 15, (2, 2)),
+        ("auto", 8, "1", 15, (2, 1)),
         ("auto", 8, "99", 15, (2, 4)),
-        ("auto", 8, "4,2", 15, (2, 2)),
+        ("auto", 8, "3,2", 15, (2, 3)),
         ("auto", 8, "many", 15, (2, 4)),
         ("auto", 8, "", 15, (2, 4)),
         (1, 8, None, 15, (1, 8)),
@@ -109,6 +109,24 @@ def test_slots_on_a_cpu(monkeypatch, workers, cores, omp, jobs, expected):
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
     count, threads = expected
     assert slots(workers, CPU, jobs) == [Slot("cpu", threads)] * count
+
+
+@pytest.mark.parametrize(
+    ("count", "cores", "omp", "said"),
+    [
+        (2, 2, None, "2 at a time with 1 thread each (2 cores)"),
+        (2, 2, "1", "2 at a time with 1 thread each (2 cores)"),
+        (2, 8, "1", "2 at a time with 1 thread each (8 cores, OMP_NUM_THREADS=1)"),
+        (1, 8, "3", "1 at a time with 3 threads (8 cores, OMP_NUM_THREADS=3)"),
+        (1, 1, None, "1 at a time with 1 thread (1 core)"),
+    ],
+)
+def test_what_is_used_is_said(monkeypatch, count, cores, omp, said):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    assert describe_slots(slots(count, CPU, 9)) == said
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from ensemble.train.prepare import (
 )
 from ensemble.train.probe import load_heads
 from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
-from ensemble.train.workers import Job, Slot, Tell, run_here, run_side_by_side, slots
+from ensemble.train.workers import Job, Slot, Tell, describe_slots, run_here, run_side_by_side, slots
 from ensemble.tta.views import expand
 
 Say = Callable[[str], None]
@@ -100,7 +100,7 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         if not trained:
             return failures
         clock = Clock({job: _images(config, job, folds) for job in trained}, rates, len(places))
-        say(f"{len(trained)} jobs to train, {len(places)} at a time: about {duration(clock.remaining())}")
+        say(f"{len(trained)} jobs to train, {describe_slots(places)}: about {duration(clock.remaining())}")
         failures += _train(config, samples, folds, trained, places, opened, clock, running, asked, show, say)
         for backbone in todo:
             line = enough_epochs(config.run, backbone.name)

@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from ensemble.errors import RunFailure, UserError
+from ensemble.machine import cores, threads_allowed
 
 Job = tuple[str, int]  # member and fold
 Tell = Callable[..., None]  # tell(kind, ...): a message to the parent
@@ -40,21 +41,38 @@ Heard = Callable[..., None]  # heard(job, kind, ...)
 
 
 def slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
-    """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # "4,2": of the outermost of nested loops
-    cores = min(cores, int(allowed)) if allowed.isdecimal() else cores
+    """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand.
+    OMP_NUM_THREADS limits the threads of each, not how many there are."""
+    there = cores()
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    usual = gpus or (min(2, cores) if device.type == "cpu" else 1)
+    usual = gpus or (min(2, there) if device.type == "cpu" else 1)
     count = max(1, min(usual if workers == "auto" else int(workers), jobs))
     names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(count)]
-    return [Slot(name, max(1, cores // count)) for name in names]
+    threads = min(max(1, there // count), threads_allowed() or there)
+    return [Slot(name, threads) for name in names]
+
+
+def describe_slots(places: Sequence[Slot]) -> str:
+    """How many jobs there are at a time, with how many threads, and what limits those."""
+    threads, there = places[0].threads, cores()
+    limited = threads_allowed() == threads and threads < max(1, there // len(places))
+    each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(places) > 1)}"
+    return (
+        f"{len(places)} at a time with {each} ({there} core{'s' * (there > 1)}"
+        f"{f', OMP_NUM_THREADS={threads}' * limited})"
+    )
 
 
 def run_here(jobs: Sequence[Job], slot: Slot, work: Work, heard: Heard) -> None:
-    """Run `work(job, slot, tell)` for one job after the other, in this process."""
-    for job in jobs:
-        work(job, slot, partial(heard, job))
+    """Run `work(job, slot, tell)` for one job after the other, in this process, with no more threads than the slot has
+    (torch takes one for each core that it sees, also where a container may use two of 64)."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(min(usual, slot.threads))
+    try:
+        for job in jobs:
+            work(job, slot, partial(heard, job))
+    finally:
+        torch.set_num_threads(usual)
 
 
 def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, heard: Heard) -> None:
