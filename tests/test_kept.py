@@ -59,6 +59,7 @@ def predict(run, images, blend="mean", **more):
     output = run.parent / "s.csv"
     settings = {"blend_name": blend, "form": "probability", "shard_rows": 6, "say": said.append} | more
     made = tta_predict(run, images, output, lambda text, done, total: shown.append((text, done)), **settings)
+    said = said[next(row for row, line in enumerate(said) if " views in all" in line) :]
     done = [done for text, done in shown if text.startswith("predicting")]
     return (output.read_bytes(), made.predictions.read_bytes()), said, round(done[-1] - done[0], 6) if done else 0
 

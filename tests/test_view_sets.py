@@ -111,15 +111,35 @@ def brute_force(oof, metric="log_loss"):
                 out[k, test] = row_losses(rows.labels[inside[test]], probs(one, train, inside[test]))
         return out, chosen
 
+    def size_of(losses, inside):
+        """The simplest size without a view that hurts."""
+
+        def gained(own, other):
+            right, its = (z[list(each)][:, inside].mean(axis=0).argmax(axis=1) == rows.labels[inside]
+                          for each in (own, other))  # fmt: skip
+            each = np.array(
+                [(right - 1.0 * its)[rows.units[inside] == unit].sum() for unit in np.unique(rows.units[inside])]
+            )
+            return each.sum(), each.std() * len(each) ** 0.5
+
+        sizes = []
+        for size in range(1, count + 1):
+            own = best(size, inside)
+            without = [gained(own, [v for v in own if v != one]) for one in own if one != base] if size > 1 else []
+            if gained(own, [base])[0] >= 0 and all(more >= -error for more, error in without):
+                sizes.append(size)
+        return sizes[simplest(losses[[size - 1 for size in sizes]], rows.units[inside])]
+
     every = np.arange(len(folds))
     losses, chosen = held_out(every)
     whole = np.empty(len(folds))
     for fold in np.unique(folds):
         train, test = every[folds != fold], every[folds == fold]
-        size = 1 + simplest(held_out(train)[0], rows.units[train])
+        size = size_of(held_out(train)[0], train)
         whole[test] = row_losses(rows.labels[test], probs(best(size, train), train, test))
     names = [[tuple(oof.views[0][v] for v in own) for own in part] for part in chosen]
-    return np.vstack([losses, whole]), names, [best(size, every) for size in range(1, count + 1)]
+    found = best(size_of(losses, every), every)
+    return np.vstack([losses, whole]), names, [best(size, every) for size in range(1, count + 1)], found
 
 
 @pytest.mark.parametrize("folds", [3, 2, 1])
@@ -131,7 +151,7 @@ def test_every_score_and_choice_is_that_of_brute_force(folds):
     b = 3 * a + 2 * np.random.default_rng(2).normal(size=a.shape)  # counts three times as much as a
     units = np.arange(150) // 3
     oof = oof_of(a, b, labels=labels, folds=units % folds, units=units, views=views)
-    losses, by_fold, sets = brute_force(oof)
+    losses, by_fold, sets, taken = brute_force(oof)
     found = search(oof)
     assert found.base == "identity" and found.exhaustive and found.folds == len(by_fold)
     assert [size.scores["log_loss"].value for size in found.sizes] == pytest.approx(losses[:-1].mean(axis=1), abs=2e-5)
@@ -141,8 +161,7 @@ def test_every_score_and_choice_is_that_of_brute_force(folds):
     assert [size.views for size in found.sizes] == [tuple(views[v] for v in own) for own in sets]
     assert [list(part) for part in zip(*(size.by_fold for size in found.sizes), strict=True)] == by_fold
     assert [single.view for single in found.singles] == ["hflip", "vflip", "rot90"]
-    chosen = simplest(losses[:-1], units)
-    assert found.chosen == found.sizes[chosen].views
+    assert found.found == tuple(views[v] for v in taken)
 
 
 def test_scores_hold_the_metric_of_the_cross_fitted_probabilities():
@@ -233,6 +252,40 @@ def test_a_gain_within_one_standard_error_is_not_paid_for():
     assert found.singles[0].verdict == "no difference can be told"
 
 
+def test_a_lower_log_loss_does_not_pay_for_rows_that_turn_wrong():
+    """With vflip the 20 rows that identity has badly wrong are less so, which log loss rewards, but six more are wrong;
+    with hflip they are as many as before."""
+    labels, draw = np.arange(100) % 2, np.random.default_rng(0)
+    sure = (np.eye(2)[labels] - 0.5) * draw.uniform(0.9, 1.1, size=(100, 1))
+    order = draw.permutation(100)
+    bad, turned = order[:20], order[20:26]
+    identity, vflip = 2 * sure, 2 * sure
+    identity[bad] = -6 * sure[bad]
+    vflip[bad], vflip[turned] = 5 * sure[bad], -2.2 * sure[turned]
+    hflip = vflip.copy()
+    hflip[turned] = 2 * sure[turned]
+    found = search(oof_of(np.stack([identity, vflip]), labels=labels, views=("identity", "vflip")))
+    second = found.sizes[1]
+    assert second.gains["log_loss"].low > 0 and second.gains["accuracy"].value == pytest.approx(-0.06)
+    assert found.found == found.chosen == ("identity",) and found.honest_gains["log_loss"].value == 0
+    assert search(oof_of(np.stack([identity, hflip]), labels=labels)).chosen == ("identity", "hflip")
+
+
+def test_a_search_that_gains_nothing_on_rows_that_it_did_not_choose_on_recommends_the_base(monkeypatch, capsys):
+    labels, z = noisy(60, 3, noise=0.5, shared=1.5, seed=26)  # noise that looks like a gain
+    found = search(oof_of(z, labels=labels))
+    assert found.found == ("identity", "vflip") and found.chosen == ("identity",)
+    assert found.honest_gains["log_loss"].value < 0
+    first, second, *_, last = printed(found, monkeypatch, capsys, 200).splitlines()
+    assert re.fullmatch(
+        r"held out, the whole search gains over identity alone: log loss -0\.0029 \[-0\.\d+, \+0\.\d+\], perhaps by "
+        r"chance; accuracy -1\.67 \[-5\.00, \+0\.00\], perhaps by chance",
+        first,
+    )
+    assert second == "that is no gain: identity alone is recommended, not identity, vflip"
+    assert last == "choice: identity alone: what the search takes gains nothing on rows that it did not choose on"
+
+
 def pair():
     """vflip and rot90 carry one great error with opposite signs, which their mean doesn't have; hflip is fair."""
     draw = np.random.default_rng(5)
@@ -284,7 +337,7 @@ def test_the_metric_directs_the_choice():
     hflip[mended] = 0.41 * sure[mended]
     hflip[~mended] *= draw.uniform(0.5, 1.5, size=(int((~mended).sum()), 1))
     vflip[~wrong] = 8 * sure[~wrong]
-    oof = oof_of(np.stack([identity, hflip, vflip]), labels=labels)
+    oof = oof_of(np.stack([identity, hflip, vflip]), labels=labels, folds=np.arange(200) // 40)
     by_loss, by_accuracy = search(oof), search(oof, metric="accuracy")
     assert by_loss.sizes[1].views == ("identity", "vflip") and by_accuracy.sizes[1].views == ("identity", "hflip")
     assert by_loss.chosen == ("identity", "vflip") and by_accuracy.chosen == ("identity", "hflip")
@@ -295,7 +348,7 @@ def test_the_metric_directs_the_choice():
     assert by_loss.singles[1].verdict == "helps"
     for metric in ("macro_f1", "balanced_accuracy"):
         assert search(oof, metric=metric).chosen == ("identity", "hflip")
-    losses, by_fold, _ = brute_force(oof, "accuracy")
+    losses, by_fold, *_ = brute_force(oof, "accuracy")
     assert [size.scores["log_loss"].value for size in by_accuracy.sizes] == pytest.approx(
         losses[:-1].mean(axis=1), abs=1e-4
     )
@@ -453,8 +506,12 @@ def test_the_tables(monkeypatch, capsys):
     oof = oof_of(z, labels=labels, units=np.arange(1200) // 2, left_out={"x": "not finished: fold 1"})
     found = search(oof)
     out = printed(found, monkeypatch, capsys)
+    head, gains, out = out.split("\n", 2)
+    assert head == "left out: x (not finished: fold 1)"
+    assert (
+        gains.startswith("held out, the whole search gains over identity alone: log loss +0.") and "chance" not in gains
+    )
     assert out.startswith(
-        "left out: x (not finished: fold 1)\n"
         "sets of views, out of fold, 1200 rows in 600 groups, cross-fitted over 5 folds:\n"
         "score [95% interval], and below it what is gained over identity alone\n"
     )

@@ -4,9 +4,11 @@ A set is scored as the blend `mean` would be with it: softmax of the mean logits
 set, at one temperature. The mean over members commutes with the mean over views, so that all sets are made of one
 array, the members' mean (V, N, C). Every set holds the base view, the image as it is. Of each size the set of the best
 score is taken, and of the sizes the cheapest within one standard error of the best (`auto.choose`): the smallest, where
-views cost the same.
-Both choices and the temperature are cross-fitted, so that no row is scored by what was chosen on it. That a view may
-hurt, and which, depends on the data: Shanmugam et al., "Better Aggregation in Test-Time Augmentation" (ICCV 2021).
+views cost the same. A set with a view that hurts is not taken, however low its log loss (`_harmless`): the mean of many
+views may know better when it is wrong, and be wrong more often.
+Both choices and the temperature are cross-fitted, so that no row is scored by what was chosen on it. Where the whole
+search gains nothing on such rows, the base is what it recommends. That a view may hurt, and which, depends on the data:
+Shanmugam et al., "Better Aggregation in Test-Time Augmentation" (ICCV 2021).
 """
 
 from collections.abc import Callable, Sequence
@@ -66,13 +68,15 @@ class Single:
 
 @dataclass(frozen=True)
 class ViewSearch:
-    """sizes: of 1, 2, ..., V views. chosen: the set of the size that was chosen. honest, honest_gains: by metric, the
-    whole procedure's, the choice of the size included, nested in the cross-fitting. exhaustive: whether all sets were
-    tried. groups: how many, None where the rows have none. notes: lines to print."""
+    """sizes: of 1 to V views. found: the set of the size that was chosen. chosen: the set that is recommended, the
+    base where the whole procedure gains nothing. honest, honest_gains: by metric, the whole procedure's, the choice of
+    the size included, nested in the cross-fitting. exhaustive: whether all sets were tried. groups: how many, None
+    where the rows have none. notes: lines to print."""
 
     metric: str
     base: str
     chosen: tuple[str, ...]
+    found: tuple[str, ...]
     sizes: tuple[Size, ...]
     singles: tuple[Single, ...]
     honest: dict[str, Score]
@@ -141,10 +145,12 @@ def search_views(
         added = gains[pair][metric]
         verdict = VERDICTS[tells(added, differ) if abs(added.value) > EQUAL else 0]
         singles.append(Single(views[v], float(work.ms[v]), gains[pair], alone, verdict))
+    found = sizes[_choose_size(work, every) - 1].views
     return ViewSearch(
         metric=metric,
         base=views[base],
-        chosen=sizes[_choose_size(work, every) - 1].views,
+        chosen=found if _gains(gains[-1], metric) else (views[base],),
+        found=found,
         sizes=sizes,
         singles=tuple(singles),
         honest=table[-1],
@@ -193,17 +199,45 @@ def _whole(work: Work, train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 
 def _choose_size(work: Work, rows: np.ndarray) -> int:
-    """The cheapest size within one standard error of the best, by cross-fitting among the rows."""
+    """The cheapest size within one standard error of the best, by cross-fitting among the rows, of those whose best set
+    has no view that hurts."""
 
     def run(size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         return _of_size(work, size, rows[train], rows[test])
 
     sets = _best_sets(work, rows)  # a set of more views that are cheap may cost less than one of few
-    order = sorted(range(1, len(sets) + 1), key=lambda size: (set_ms(work, sets[size - 1]), size))
+    sizes = [size for size in range(1, len(sets) + 1) if _harmless(work, sets[size - 1], rows)]
+    order = sorted(sizes, key=lambda size: (set_ms(work, sets[size - 1]), size))
     runs = {str(size): partial(run, size) for size in order}
     own = work.labels[rows], work.folds[rows], work.units[rows]
     chosen, tried = auto.choose(runs, *own, work.z.shape[2], work.metric)
     return int(next((name for name, score in tried.items() if abs(score - tried[chosen]) < EQUAL), chosen))
+
+
+def _harmless(work: Work, chosen: Set, rows: np.ndarray) -> bool:
+    """Whether a set gets no fewer of the rows right than the base alone, and without any one of its views not more, by
+    over one standard error. Metrics that weigh the classes may cost accuracy: they are asked alone."""
+    if work.metric not in ("log_loss", "accuracy") or len(chosen) == 1:
+        return True
+    labels = work.labels[rows]
+    units = np.unique(work.units[rows], return_inverse=True)[1]
+
+    def gained(other: Set) -> tuple[float, float]:
+        """How many more rows the set gets right than another one, and the standard error of that."""
+        right, its = (set_mean(work, own, rows).argmax(axis=1) == labels for own in (chosen, other))
+        each = np.bincount(units, right.astype(float) - its)
+        return float(each.sum()), float(each.std() * np.sqrt(len(each)))
+
+    if gained((work.base,))[0] < 0:
+        return False
+    without = [gained(tuple(v for v in chosen if v != own)) for own in chosen if own != work.base]
+    return all(more >= -error for more, error in without)
+
+
+def _gains(honest: dict[str, Gain], metric: str) -> bool:
+    """Whether the whole search gains anything over the base on rows that it did not choose on; by log loss it may not
+    cost accuracy either."""
+    return honest[metric].value > EQUAL and (metric != "log_loss" or honest["accuracy"].value >= 0)
 
 
 def _probabilities(work: Work, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:

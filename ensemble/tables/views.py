@@ -14,6 +14,8 @@ def show_view_search(found: ViewSearch) -> None:
     units = f"{found.rows} rows" + (f" in {found.groups} groups" if found.groups else "")
     for note in found.notes:
         print_line(note)
+    for line in _held_out(found, shown):
+        print_line(line)
     table = new_table(
         f"sets of views, out of fold, {units}, cross-fitted over {found.folds} folds:\n"
         f"score [95% interval], and below it what is gained over {found.base} alone",
@@ -60,6 +62,19 @@ def show_view_search(found: ViewSearch) -> None:
     print_line(_view_choice(found))
 
 
+def _held_out(found: ViewSearch, shown: tuple[str, ...]) -> list[str]:
+    """What the search is worth, on rows that it did not choose on."""
+    told = []
+    for metric in shown:
+        gain, name = found.honest_gains[metric], ALL_HEADINGS[metric].removesuffix(" %")
+        sure = gain.low > 0 or gain.high < 0 or gain.low == gain.high
+        told.append(f"{name} {gain_cell(gain)}{'' if sure else ', perhaps by chance'}")
+    lines = [f"held out, the whole search gains over {found.base} alone: {'; '.join(told)}"]
+    if found.chosen != found.found:
+        lines.append(f"that is no gain: {found.base} alone is recommended, not {', '.join(found.found)}")
+    return lines
+
+
 def _view_choice(found: ViewSearch) -> str:
     """One sentence."""
     metric, name = found.metric, ALL_HEADINGS[found.metric].removesuffix(" %")
@@ -67,6 +82,8 @@ def _view_choice(found: ViewSearch) -> str:
     best = max(found.sizes, key=lambda size: sign * size.scores[metric].value)
     own = next(size for size in found.sizes if size.views == found.chosen)
     alone = f"{found.base} alone"
+    if found.chosen != found.found:
+        return f"choice: {alone}: what the search takes gains nothing on rows that it did not choose on"
     if own is best:
         why = f"no larger set is better by {name}" if len(own.views) == 1 else f"the best by {name}"
     else:
