@@ -161,12 +161,8 @@ def test_prediction_ends_after_a_shard_and_goes_on_to_the_same_bytes(run, tmp_pa
     made = run / "predictions" / "train-mean.safetensors"
     bits = made.read_bytes()
     predict(output=whole, shard_rows=4)
-    assert (
-        len(said) == 4
-        and "no network is run" in said[-1]
-        and whole.read_bytes() == output.read_bytes()
-        and made.read_bytes() == bits
-    )
+    assert said[-1].endswith("no network is run") and whole.read_bytes() == output.read_bytes()
+    assert made.read_bytes() == bits
 
 
 def test_added_views_end_after_a_fold_and_go_on_to_the_same_bytes(run, tmp_path):
