@@ -371,10 +371,10 @@ def test_skipped_images_have_empty_cells_and_shift_nothing(run, images, tmp_path
     for index in bad:
         (images / f"{index:02}.png").write_bytes(b"" if index == 8 else b"no image")
     made, said = predict(run, images, tmp_path / "s.csv", form=form, on_bad="skip")
-    assert said[2] == "12 of 60 images could not be read and have no prediction:"
-    assert said[3].startswith("  00.png: not a readable image (cannot identify image file ")
-    assert said[4] == "  08.png: not a readable image (empty file)"
-    assert len(said) == 14 and said[12].startswith("  27.png: ") and said[13] == "  and 2 more"
+    assert said[3] == "12 of 60 images could not be read and have no prediction:"
+    assert said[4].startswith("  00.png: not a readable image (cannot identify image file ")
+    assert said[5] == "  08.png: not a readable image (empty file)"
+    assert len(said) == 15 and said[13].startswith("  27.png: ") and said[14] == "  and 2 more"
     assert made.said.endswith("; 12 images have empty cells") and made.unreadable == 12
     before, after = ((tmp_path / name).read_text().splitlines() for name in ("good.csv", "s.csv"))
     commas = "," * before[0].count(",")
