@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+SCHEDULED = Path("/proc/thread-self/schedstat")
 # What the drivers of NVIDIA, AMD, WSL and Jetson make. Without any of them torch finds no GPU on Linux.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
 
@@ -31,6 +32,23 @@ def device_type() -> str:
     from ensemble.device import choose_device
 
     return choose_device().type
+
+
+def waited() -> tuple[float, float]:
+    """Seconds that the calling thread has computed, and that it was ready to and had to wait for a core. (0, 0) where
+    the system doesn't count them (it is Linux that does)."""
+    try:
+        computed, delayed, _ = SCHEDULED.read_text().split()
+        return int(computed) / 1e9, int(delayed) / 1e9
+    except (OSError, ValueError):
+        return 0.0, 0.0
+
+
+def was_busy(before: tuple[float, float]) -> bool:
+    """Whether other work took cores from the calling thread since it asked for `waited`: more than a tenth of the time.
+    On an idle machine it is a thousandth."""
+    computed, delayed = (now - then for now, then in zip(waited(), before, strict=True))
+    return delayed > 0.1 * (computed + delayed)
 
 
 def _quota() -> float:

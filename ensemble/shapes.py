@@ -81,6 +81,7 @@ class Epoch(TypedDict):
     lr: NotRequired[Finite]
     seconds: NotRequired[Finite]
     images_per_second: NotRequired[Finite]
+    step_images_per_second: NotRequired[Finite]
     held_out_log_loss: NotRequired[Finite]
     held_out_accuracy: NotRequired[Finite]
 

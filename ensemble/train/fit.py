@@ -151,6 +151,7 @@ def fit(
         order = order[: steps * batch_size].reshape(steps, batch_size)
         train_mode(model, settings.freeze_bn)
         total = torch.zeros((), device=device)
+        computed = 0.0  # seconds in steps, as the trial of numeric settings times them
         for step, (batch, draws, rows) in enumerate(
             batches(rng, data.shown, cut, order, size, settings, far_ahead(data.shown, device))
         ):
@@ -167,6 +168,7 @@ def fit(
             if settings.mixup or settings.cutmix:
                 first, weight = targets[0]
                 targets = [(first, weight * share), (first[partner], weight[partner] * (1 - share))]
+            begun = time.perf_counter()
             while True:
                 try:
                     total += gradients(model, laid_out(images, numerics), targets, loss_of, micro_batch, numerics)
@@ -188,6 +190,7 @@ def fit(
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            computed += time.perf_counter() - begun
             if average is not None and (step % EMA_STEPS == EMA_STEPS - 1 or step == steps - 1):
                 average.update(model, step=(epoch * steps + step) // EMA_STEPS)
             if step % 8 == 7 or step == steps - 1:  # reading the loss makes a GPU wait
@@ -204,6 +207,8 @@ def fit(
         seconds = time.monotonic() - started
         line = {"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": round(seconds, 2)}
         line |= {"images_per_second": round(steps * batch_size / seconds, 1), "micro_batch": micro_batch}
+        if device.type == "cpu":  # a GPU's steps end after they return
+            line["step_images_per_second"] = round(steps * batch_size / computed, 1)
         if epoch + 1 in looks:
             kept = model if average is None else average.module
             line |= score(kept)

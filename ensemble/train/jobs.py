@@ -28,6 +28,7 @@ from ensemble.train.numerics import load_numerics
 from ensemble.train.prepare import (
     Opened,
     allowed_speeds,
+    forget_short,
     labelled,
     named,
     open_cache,
@@ -103,9 +104,12 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         say(f"{len(trained)} jobs to train, {describe_slots(places)}: about {duration(clock.remaining())}")
         failures += _train(config, samples, folds, trained, places, opened, clock, running, asked, show, say)
         for backbone in todo:
-            line = enough_epochs(config.run, backbone.name)
-            if line is not None:
-                say(line)
+            for line in (
+                enough_epochs(config.run, backbone.name),
+                forget_short(config, backbone, device, places[0].threads),
+            ):
+                if line is not None:
+                    say(line)
         return failures
 
 

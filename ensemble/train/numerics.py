@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,13 @@ from ensemble import rundir
 from ensemble.backbones import parameter_groups, train_mode
 from ensemble.device import is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure
+from ensemble.machine import waited, was_busy
 
-WARMUP, STEPS, SECONDS = 1, 5, 2.0  # per candidate: untimed steps, timed ones at most, and when to stop
-MARGIN = 1.1  # a candidate has to be so many times faster than the plainest: less is noise, and would flip
+# Candidates take turns, so that a moment in which the machine is busy hits all alike. Per candidate and round: untimed
+# steps, timed ones at most, and when to stop.
+ROUNDS, WARMUP, STEPS, SECONDS = 3, 1, 2, 0.7
+MARGIN = 1.1  # in every round a candidate has to be so many times faster than the plainest: less would flip
+SHORT = 0.5  # of the trial's speed: with less in the steps of training the trial was wrong, or the machine is busy now
 
 
 @dataclass(frozen=True)
@@ -86,34 +91,51 @@ def find_numerics(
     batch_size: int,
     device: torch.device,
     plan: list[Numerics],
-) -> Numerics:
-    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. Compiling
-    takes a minute, so it is tried last, and with the best of the other settings alone, unless it is set by hand.
+) -> tuple[Numerics, str]:
+    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. They
+    take turns, and the plainest is taken but for one that is faster in every round. Compiling takes a minute, so it is tried last,
+    once, and with the best of the other settings alone, unless it is set by hand.
 
-    Raises RunFailure where not even two images fit.
+    Returns the choice, and why it is doubtful: "" if it isn't. Raises RunFailure where not even two images fit.
     """
-    best: Numerics | None = None
+    begun = waited()
+    rounds = ROUNDS if len(plan) > 1 else 1
+    timed: dict[Numerics, list[float]] = {}
     micro = batch_size
     by_hand = all(candidate.compile for candidate in plan)
     for candidate in plan:
-        if candidate.compile and not by_hand and best is not None and not _alike(candidate, best):
+        if candidate.compile and not by_hand:
             continue
         try:
             micro, speed = _largest(create, image_size, classes, micro, device, candidate)
         except RunFailure:
-            if best is None:
+            if not timed:
                 raise
             continue  # what needs more memory than a candidate that fits
         except Exception:
             if not candidate.compile:
                 raise
             continue  # a compiler that is missing or fails: the network runs uncompiled as well
-        found = replace(candidate, micro_batch=micro, images_per_second=float(f"{speed:.4g}"))
-        if best is None or speed > MARGIN * best.images_per_second:
-            best = found
-    if best is None:
+        timed[replace(candidate, micro_batch=micro)] = [speed]
+    if not timed:
         raise RunFailure("torch.compile failed; set compile = false")
-    return best
+    for _ in range(1, rounds if not by_hand else 1):
+        for own, speeds in timed.items():
+            speeds.append(_speed(create, image_size, classes, own.micro_batch, device, own))
+    best, agree = next(iter(timed)), True
+    for own, speeds in timed.items():
+        faster = [speed > MARGIN * other for speed, other in zip(speeds, timed[best], strict=True)]
+        agree &= all(faster) or not any(faster)
+        best = own if all(faster) else best
+    speed = max(timed[best])
+    for candidate in plan:
+        if candidate.compile and not by_hand and _alike(candidate, best):
+            with suppress(Exception):
+                micro, compiled = _largest(create, image_size, classes, best.micro_batch, device, candidate)
+                if compiled > MARGIN * speed:
+                    best, speed = replace(candidate, micro_batch=micro), compiled
+    doubt = "the machine was busy" if was_busy(begun) else "" if agree else "the trials did not agree"
+    return replace(best, images_per_second=float(f"{speed:.4g}")), doubt
 
 
 def _alike(one: Numerics, other: Numerics) -> bool:

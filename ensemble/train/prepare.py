@@ -19,6 +19,7 @@ from ensemble.progress import Show
 from ensemble.reading import Finite
 from ensemble.train.fit import Labelled
 from ensemble.train.numerics import (
+    SHORT,
     Numerics,
     candidates,
     describe,
@@ -85,33 +86,64 @@ def prepare(
     return {backbone.name: load_numerics(path).images_per_second}
 
 
-def _found(
-    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show, say: Say
-) -> Numerics:
-    """The numeric settings for this backbone on this machine, timed unless they were before."""
+def _trial(config: Config, backbone: Backbone, device: torch.device, threads: int) -> tuple[Path, int, list[Numerics]]:
+    """Where the machine's choice for this backbone is kept, the batch to try, and what is tried."""
     settings = train_settings(config, backbone)
-    size = crop_size(config, backbone)
     by_hand = settings.micro_batch != "auto"
     batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
     plan = candidates(device, settings.dtype, settings.memory_format, settings.compile)
     known = known_file(
         cache_folder("auto" if config.data.cache == "off" else config.data.cache) / "numerics",
-        timm=backbone.timm, size=size, batch=batch, strategy=settings.strategy, stages=settings.stages,
-        plan=[str(candidate) for candidate in plan], threads=threads,
+        timm=backbone.timm, size=crop_size(config, backbone), batch=batch, strategy=settings.strategy,
+        stages=settings.stages, plan=[str(candidate) for candidate in plan], threads=threads,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )  # fmt: skip
+    return known, batch, plan
+
+
+def forget_short(config: Config, backbone: Backbone, device: torch.device, threads: int) -> str | None:
+    """A line, where the steps of training were far slower than in the trial that chose the member's numeric settings:
+    the machine forgets the choice, and the next run times again. This run keeps it: its folds would else end in other
+    bits when they are stopped and go on."""
+    path = rundir.numerics_json(config.run, backbone.name)
+    if device.type != "cpu" or not path.is_file():  # a GPU's steps end after they return
+        return None
+    folds = [rundir.fold_dir(config.run, backbone.name, fold) for fold in rundir.folds_of(config.run, backbone.name)]
+    lines = [line for fold in folds if rundir.log_file(fold).is_file() for line in rundir.read_log(fold)]
+    rates = [line["step_images_per_second"] for line in lines if "step_images_per_second" in line]
+    numerics, known = load_numerics(path), _trial(config, backbone, device, threads)[0]
+    if not rates or max(rates) >= SHORT * numerics.images_per_second:
+        return None
+    known.unlink(missing_ok=True)
+    return (
+        f"{backbone.name}: its steps reached {max(rates):.0f} images/s, where the trial had "
+        f"{numerics.images_per_second:.0f}: the numeric settings ({numerics.dtype}, {numerics.memory_format}) may be "
+        "wrong; this run keeps them, the next one times again"
+    )
+
+
+def _found(
+    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, show: Show, say: Say
+) -> Numerics:
+    """The numeric settings for this backbone on this machine, timed unless they were before."""
+    size = crop_size(config, backbone)
+    known, batch, plan = _trial(config, backbone, device, threads)
     if whole(known, load_numerics, say):
         return load_numerics(known)
     show(f"{backbone.name}: finding the fastest numeric settings", 0, 1)
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = find_numerics(partial(make_model, config, backbone, classes, 0), size, classes, batch, device, plan)
+        create = partial(make_model, config, backbone, classes, 0)
+        found, doubt = find_numerics(create, size, classes, batch, device, plan)
     finally:
         torch.set_num_threads(usual)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # it would be lacking to the workers
-    save_numerics(known, found)
+    if doubt:
+        say(f"{backbone.name}: {doubt} while the numeric settings were timed: the next run times again")
+    else:
+        save_numerics(known, found)
     return found
 
 
@@ -128,7 +160,11 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
         show(f"{backbone.name}: finding the fastest number format", 0, 1)
         create = partial(backbones.create, backbone.timm, 2, size)
         work = partial(find_speeds, create, size, batch)
-        rundir.write_json(known, side_by_side(work, [device], device)[0])
+        speeds, busy = side_by_side(work, [device], device)[0]
+        if busy:
+            say(f"{backbone.name}: the machine was busy while the number formats were timed: the next run times again")
+            return speeds
+        rundir.write_json(known, speeds)
     return _read_speeds(known)
 
 

@@ -22,12 +22,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ensemble import backbones, rundir
 from ensemble.device import exactly, in_layout, is_out_of_memory, synchronize, to_device
+from ensemble.machine import waited, was_busy
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHANGED, LOSS = 0.001, 0.0005  # the most that a faster format may change: share of the classes, log loss
 LEAST_ROWS = 300  # of fewer held-out rows, none of which changes its class, nothing follows for 1 in 100 others
 REACH = 4.0  # standard deviations of a margin's error: 4 left no class changed in seven networks, 3 one in 1,700
 MARGIN = 1.1  # a faster format has to be so many times faster, with what it computes again
+
+ROUNDS = 3  # in which formats are timed in turn
 
 Speeds = Mapping[str, float]  # images per second of the formats that this device can compute in
 
@@ -230,20 +233,26 @@ def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def find_speeds(
     create: Callable[[], torch.nn.Module], image_size: int, batch_size: int, device: torch.device
-) -> dict[str, float]:
-    """Images per second of a forward pass in each format that the device has units for, fastest first."""
+) -> tuple[dict[str, float], bool]:
+    """Images per second of a forward pass in each format that the device has units for, fastest first; and whether the
+    machine was busy meanwhile. Formats take turns, and each is as much faster than float32 as in its worst round."""
+    begun = waited()
     exact = prepared(create(), Inference(device.type), image_size, device).exact
     noise = torch.randn(batch_size, 3, image_size, image_size, device=device)
-    speeds = {}
-    for dtype in formats(device):
-        try:
-            model = exact if dtype == "float32" else lowered(exact, dtype)
-            speeds[dtype] = float(f"{_speed(model, in_layout(noise.to(DTYPES[dtype]))):.4g}")
-        except RuntimeError as error:
-            if dtype == "float32" or is_out_of_memory(error):
-                raise
-            # an operation that this format lacks: the network is left in float32
-    return dict(sorted(speeds.items(), key=lambda item: -item[1]))
+    models = {dtype: exact if dtype == "float32" else lowered(exact, dtype) for dtype in formats(device)}
+    timed: dict[str, list[float]] = {dtype: [] for dtype in models}
+    for _ in range(ROUNDS):
+        for dtype in list(timed):
+            try:
+                timed[dtype].append(_speed(models[dtype], in_layout(noise.to(DTYPES[dtype]))))
+            except RuntimeError as error:
+                if dtype == "float32" or is_out_of_memory(error):
+                    raise
+                del timed[dtype]  # an operation that this format lacks: the network is left in float32
+    plain = timed["float32"]
+    worst = {dtype: min(a / b for a, b in zip(own, plain, strict=True)) for dtype, own in timed.items()}
+    speeds = {dtype: float(f"{max(plain) * ratio:.4g}") for dtype, ratio in worst.items()}
+    return dict(sorted(speeds.items(), key=lambda item: -item[1])), was_busy(begun)
 
 
 def formats(device: torch.device) -> list[str]:
@@ -259,7 +268,7 @@ def formats(device: torch.device) -> list[str]:
 
 
 @torch.inference_mode()
-def _speed(model: torch.nn.Module, images: torch.Tensor, passes: int = 5, seconds: float = 2.0) -> float:
+def _speed(model: torch.nn.Module, images: torch.Tensor, passes: int = 2, seconds: float = 0.7) -> float:
     times: list[float] = []
     with exactly(images.device):
         model(images)
