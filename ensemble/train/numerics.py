@@ -92,9 +92,9 @@ def find_numerics(
     device: torch.device,
     plan: list[Numerics],
 ) -> tuple[Numerics, str]:
-    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. They
-    take turns, and the plainest is taken but for one that is faster in every round. Compiling takes a minute, so it is tried last,
-    once, and with the best of the other settings alone, unless it is set by hand.
+    """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. They take
+    turns, and the plainest is taken but for one that is faster in every round. Compiling takes a minute, so it is tried
+    last, once, and with the best of the other settings alone, unless it is set by hand.
 
     Returns the choice, and why it is doubtful: "" if it isn't. Raises RunFailure where not even two images fit.
     """

@@ -149,7 +149,7 @@ def find(folder: Path, files: Sequence[Path], columns: tuple[Column, ...], shape
     used: list[Path] = []
     damaged = 0
     for path in sorted(folder.glob("[!.]*.safetensors")):
-        tensors = _whole(path)
+        tensors = _whole(path, shape)
         if tensors is None:
             damaged += 1
             with suppress(OSError):
@@ -236,11 +236,16 @@ def _places(keys: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return near[rows], rows
 
 
-def _whole(path: Path) -> dict[str, np.ndarray] | None:
-    """A file's arrays, where its bytes are those that were written."""
+def _whole(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """A file's arrays, where its bytes are those that were written and its arrays those that `keep` writes."""
     try:
-        return _mapped(path) if sealed.require_sound_file(path) else None
-    except (OSError, Damaged):
+        tensors = _mapped(path) if sealed.require_sound_file(path) else {}
+        logits = (shape[0], len(tensors["images"]), shape[1])
+        for name, own in tensors.items():
+            if own.shape != ((len(own), 16) if name in ("images", "failed") else logits):
+                return None
+        return tensors if "failed" in tensors else None
+    except (OSError, Damaged, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
