@@ -109,7 +109,10 @@ def forget_short(config: Config, backbone: Backbone, device: torch.device, threa
     if device.type != "cpu" or not path.is_file():  # a GPU's steps end after they return
         return None
     folds = [rundir.fold_dir(config.run, backbone.name, fold) for fold in rundir.folds_of(config.run, backbone.name)]
-    lines = [line for fold in folds if rundir.log_file(fold).is_file() for line in rundir.read_log(fold)]
+    try:
+        lines = [line for fold in folds if rundir.log_file(fold).is_file() for line in rundir.read_log(fold)]
+    except UserError:  # a damaged log costs this line alone
+        return None
     rates = [line["step_images_per_second"] for line in lines if "step_images_per_second" in line]
     numerics, known = load_numerics(path), _trial(config, backbone, device, threads)[0]
     if not rates or max(rates) >= SHORT * numerics.images_per_second:
