@@ -82,6 +82,7 @@ class Epoch(TypedDict):
     seconds: NotRequired[Finite]
     images_per_second: NotRequired[Finite]
     step_images_per_second: NotRequired[Finite]
+    micro_batch: NotRequired[Count]
     held_out_log_loss: NotRequired[Finite]
     held_out_accuracy: NotRequired[Finite]
 

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from ensemble import sealed
 from ensemble.damage import damaged
+from ensemble.errors import UserError
+from ensemble.reading import parse_json
 from ensemble.rundir import digest_in_done, done_json, of_fold, replacing
 
 _SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -119,6 +121,9 @@ def require_sound_own(path: Path) -> bool:
     except SafetensorError as error:
         raise damaged(path, f"not a whole safetensors file ({error})") from None
     if "meta" in metadata:  # of logits
-        metadata |= json.loads(metadata["meta"])
+        try:
+            metadata |= parse_json(metadata["meta"], dict[str, str], "meta")
+        except UserError as error:
+            raise damaged(path, f"not a whole logits file ({error})") from None
     require_own(path, metadata, sealed.file_checksum(path))
     return sound

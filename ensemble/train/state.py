@@ -8,6 +8,9 @@ import torch
 
 from ensemble import rundir
 from ensemble.damage import damaged
+from ensemble.errors import Damaged, UserError
+from ensemble.reading import parse_json
+from ensemble.shapes import Epoch
 from ensemble.weights import read_tensors, write_state
 
 Log = list[dict[str, Any]]  # a line for each epoch
@@ -38,10 +41,16 @@ def load_state(
     far, both empty where there is no file. Raises Damaged, before anything is filled, if it is not what was written."""
     if not path.is_file():
         return {}, []
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         tensors, metadata = read_tensors(path)
-        log: Log = json.loads(metadata["log"])
-    except (KeyError, ValueError) as error:
+        log: Log = [dict(line) for line in parse_json(metadata["log"], list[Epoch], "log")]
+        if not all({"epoch", "seconds", "micro_batch"} <= line.keys() for line in log):
+            raise ValueError("a line of its log lacks the epoch, the seconds or the micro_batch")
+        _check(tensors, model, average is not None, parameters)
+    except Damaged:
+        raise
+    except (KeyError, ValueError, UserError) as error:
         raise damaged(path, f"not a whole training state ({error})") from None
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -50,7 +59,6 @@ def load_state(
     model.load_state_dict(part("model."))
     if average is not None:
         average.module.load_state_dict(part("average."))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in part("optimizer.").items():
         index, key = name.split(".", 1)
@@ -59,3 +67,26 @@ def load_state(
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return part("best."), log
+
+
+def _check(
+    tensors: dict[str, torch.Tensor], model: torch.nn.Module, averaged: bool, parameters: list[torch.nn.Parameter]
+) -> None:
+    """Raise ValueError, before anything is filled, if the tensors are not those of such a model and its optimizer."""
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    kept = any(name.startswith("best.") for name in tensors)
+    parts = ["model.", *["average."] * averaged, *["best."] * kept]
+    want = {prefix + name: shape for prefix in parts for name, shape in own.items()}
+    found = {name: value.shape for name, value in tensors.items() if not name.startswith("optimizer.")}
+    for name in sorted(want.keys() ^ found.keys()):
+        raise ValueError(f"{name} is {'missing' if name in want else 'none of its tensors'}")
+    for name, shape in want.items():
+        if found[name] != shape:
+            raise ValueError(f"{name} is {tuple(found[name])}, want {tuple(shape)}")
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            index, _, key = name.removeprefix("optimizer.").partition(".")
+            if not (index.isdecimal() and int(index) < len(parameters) and key):
+                raise ValueError(f"{name} is of no parameter")
+            if value.ndim and value.shape != parameters[int(index)].shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, want {tuple(parameters[int(index)].shape)}")
