@@ -46,7 +46,7 @@ def main() -> None:
         pixels = run_pixels(config, samples, hows, lambda *_: None, print)
         timm_name = rundir.read_json(rundir.settings_json(run, name))["timm"]
         create = partial(backbones.create, timm_name, len(rows.classes), size)
-        speeds = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
+        speeds, _ = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
         half = next(dtype for dtype in speeds if dtype != "float32")
         found = {"exact": [], "raw": [], "chosen": []}
         taken, again, labels = 0, [], []

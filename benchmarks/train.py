@@ -157,7 +157,7 @@ def loader(source: Path, models: list[str], images: int, rounds: int, folder: Pa
     for name in models:
         settings = Train(epochs=2, batch_size=batch)
         plan = candidates(device, "auto", "auto", "auto")
-        how = find_numerics(lambda name=name: timm.create_model(name, num_classes=7), size, 7, batch, device, plan)
+        how, _ = find_numerics(lambda name=name: timm.create_model(name, num_classes=7), size, 7, batch, device, plan)
         for kind, (root, files) in sets.items():
             seen: dict[str, list[float]] = {key: [] for key in ("limit", "ens", "timm", "like", "cold", "first")}
             for turn in range(rounds):
