@@ -1,6 +1,7 @@
 """Prediction: the same pixels as in training, the blend per fold set, a batch at a time."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -69,12 +70,11 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
 
 def test_prediction_follows_the_stored_preprocessing(run):
     paths = sorted((run.parent / "images").rglob("*.png"))[:3]
-    file = rundir.preprocess_json(run, "resnet")
-    stored = load_preprocess(file)
+    stored = load_member(run, "resnet", 2, 2, CPU)
+    assert stored.preprocess == load_preprocess(rundir.preprocess_json(run, "resnet"))
     outputs = []
     for change in ({}, {"std": (0.5, 0.5, 0.9)}, {"crop": (20, 20)}, {}):
-        dataclasses.replace(stored, **change).save(file)
-        member = load_member(run, "resnet", 2, 2, CPU)
+        member = dataclasses.replace(stored, preprocess=dataclasses.replace(stored.preprocess, **change))
         outputs.append(next(predict_stream([member], [paths], [("identity",)], 7, CPU)).values[0])
     assert np.array_equal(outputs[0], outputs[3])
     assert not np.allclose(outputs[0], outputs[1]) and not np.allclose(outputs[0], outputs[2])
@@ -251,14 +251,17 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
 
 
 def test_a_member_trained_again_makes_its_blend_stale(run, tmp_path):
-    file = rundir.oof_file(rundir.fold_dir(run, "vit", 1))
+    fold = rundir.fold_dir(run, "vit", 1)
+    file, marker = rundir.oof_file(fold), rundir.done_json(fold).read_bytes()
     kept = load_logits(file)
     dataclasses.replace(kept, values=kept.values + 1).save(file)
+    rundir.mark_done(fold, [rundir.model_file(fold), file, rundir.log_file(fold)])
     try:
         with pytest.raises(UserError, match=r"blend 'mean' was fitted on another 'vit' than .*; fit it again"):
             tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
     finally:
         kept.save(file)
+        rundir.done_json(fold).write_bytes(marker)
 
 
 def test_a_form_that_the_sample_cannot_hold_is_refused_before_any_image_is_read(run, tmp_path):
@@ -303,6 +306,7 @@ def test_a_cut_model_file_is_named(run, tmp_path):
     file = rundir.model_file(rundir.fold_dir(run, "vit", 1))
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
+    shutil.rmtree(run / "predictions" / "logits")  # with which the network is not needed
     try:
         with pytest.raises(UserError, match=r"vit/fold1: is not finished, or its files are cut short"):
             tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
