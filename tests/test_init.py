@@ -528,3 +528,14 @@ def test_art_paintings(tmp_path: Path) -> None:
     assert len(samples) == 1698 and config.data.image_size in (192, 224)
     assert config.run == Path("runs/art-painting")
     assert "'id' holds each image's file name: 350 of 350" in said and "will write class names as in the" in said
+
+
+@pytest.mark.parametrize("odd", ["inf", "nan", "1e999"])
+def test_a_fold_column_that_holds_no_numbers_is_said(tmp_path, paint, odd):
+    from ensemble.data.tabular import read_table
+    from ensemble.init.columns import find_columns
+
+    rows = [f"{paint(tmp_path / f'{n}.png').name},{'ab'[n % 2]},{odd if n else 0}" for n in range(6)]
+    (tmp_path / "train.csv").write_text("path,label,fold\n" + "\n".join(rows))
+    found = find_columns(tmp_path / "train.csv", read_table(tmp_path / "train.csv"))
+    assert found.fold is None and any("is named like your own folds but holds" in note for note in found.notes)

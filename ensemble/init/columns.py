@@ -138,7 +138,7 @@ def _fold(table: pd.DataFrame, names: Sequence[str], notes: list[str]) -> str | 
         values = sorted(set(table[name]) - {"", "-1", "-1.0"})
         try:
             numbers = sorted({int(float(value)) for value in values})
-        except ValueError:
+        except (ValueError, OverflowError):  # "nan" and "inf" are numbers to float
             numbers = []
         if len(numbers) >= 2 and numbers == list(range(len(numbers))):
             return name
