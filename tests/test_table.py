@@ -421,3 +421,10 @@ def test_unlabelled_folder_without_images(tmp_path):
     with pytest.raises(UserError) as caught:
         read_images(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: no images in it or below it (endings known: .avif .bmp .gif")
+
+
+def test_a_fold_of_more_digits_than_a_number_has(tmp_path, paint):
+    rows = [f"{paint(tmp_path / f'{n}.png').name},{'ab'[n % 2]},{'9' * 20 if n else 0}" for n in range(4)]
+    (tmp_path / "t.csv").write_text("path,label,fold\n" + "\n".join(rows))
+    with pytest.raises(UserError, match="fold column 'fold' must hold whole numbers"):
+        read_samples(tmp_path / "t.csv", "path", "label", fold="fold")

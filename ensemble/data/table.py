@@ -239,7 +239,7 @@ def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], so
 def _own_folds(column: pd.Series, source: Path) -> np.ndarray:
     try:
         folds = np.array([int(text.removesuffix(".0")) if text else -1 for text in column], dtype=np.int64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{source}: fold column {column.name!r} must hold whole numbers ({error})") from None
     present = sorted(set(folds[folds >= 0].tolist()))
     if present != list(range(len(present))) or not 2 <= len(present) <= 127 or folds.min() < -1:
