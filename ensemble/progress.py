@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 QUIET_SECONDS = 60.0
 DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
@@ -39,7 +39,7 @@ def progress() -> Iterator[Show]:
                     timers.append(threading.Timer(DELAY_SECONDS, lambda: bar.update(task, visible=True)))
                     timers[0].daemon = True
                     timers[0].start()
-                bar.update(task, description=escape(shown(text)), completed=done, total=total)
+                bar.update(task, description=escape(escaped(text)), completed=done, total=total)
 
             try:
                 yield timed(draw)
@@ -54,7 +54,7 @@ def progress() -> Iterator[Show]:
             if time.monotonic() - last >= QUIET_SECONDS:
                 last = time.monotonic()
                 with suppress(OSError):  # whoever read it is gone: the work goes on
-                    print(f"{100 * done / max(total, 1):3.0f}% {shown(text)}", file=sys.stderr, flush=True)
+                    print(f"{100 * done / max(total, 1):3.0f}% {escaped(text)}", file=sys.stderr, flush=True)
 
         yield timed(write)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ensemble import rundir
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 Log = Callable[[str], bool]  # a text of one or more lines; says whether it is in the file
 
@@ -23,7 +23,7 @@ def open_log(run: Path) -> Log:
 
     def log(text: str) -> bool:
         stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {os.getpid()} "
-        waiting.append(stamp + shown(text.rstrip("\n"), lines=True).replace("\n", "\n    ") + "\n")
+        waiting.append(stamp + escaped(text.rstrip("\n"), lines=True).replace("\n", "\n    ") + "\n")
         if not rundir.folds_csv(run).is_file():
             return False
         lines = "".join(waiting).encode(errors="replace")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 BOUNCE_SECONDS = 0.3  # what sends a signal to a process and then to its group (timeout does) means it once
 
@@ -68,7 +68,7 @@ def listening(command: str, note: Callable[[str], object]) -> Iterator[None]:
         # Not print: the signal may have come in the middle of one. On a terminal it follows "^C", or a live bar.
         with suppress(OSError):
             os.write(
-                2, (("\r\033[2K" if sys.stderr.isatty() else "") + f"ens: {shown(line)}\n").encode(errors="replace")
+                2, (("\r\033[2K" if sys.stderr.isatty() else "") + f"ens: {escaped(line)}\n").encode(errors="replace")
             )
         note(line)
 

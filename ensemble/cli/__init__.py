@@ -11,7 +11,7 @@ import click
 from ensemble import __version__
 from ensemble.cli import blend, look, overview, predict, report, train, verify
 from ensemble.cli.session import ending, print_document
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,7 +64,7 @@ def main() -> None:
     except click.UsageError as error:  # no command has begun
         text = io.StringIO()
         error.show(text)
-        click.echo(shown(text.getvalue(), lines=True), err=True, nl=False)
+        click.echo(escaped(text.getvalue(), lines=True), err=True, nl=False)
         if "--json" in sys.argv:
             document = {"command": error.ctx.info_name if error.ctx else None, "ens": __version__, "result": None}
             print_document({**document, "said": []}, error.format_message(), sys.stdout)
@@ -74,10 +74,10 @@ def main() -> None:
         if known is None:
             sys.excepthook = _show_traceback
             raise
-        click.echo(f"ens: {shown(known[0])}", err=True)
+        click.echo(f"ens: {escaped(known[0])}", err=True)
         sys.exit(known[1])
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """As Python does, but the error may have names in it that others gave."""
-    click.echo(shown("".join(traceback.format_exception(kind, error, trace)), lines=True), err=True, nl=False)
+    click.echo(escaped("".join(traceback.format_exception(kind, error, trace)), lines=True), err=True, nl=False)

@@ -41,7 +41,7 @@ import click
 
 from ensemble import __version__, rundir, runlog, stop
 from ensemble.errors import RunFailure, UserError
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
 
     def say(line: str) -> None:
         # Not click.echo: that writes past rich, into the middle of a live progress bar.
-        print(shown(line), flush=True)
+        print(escaped(line), flush=True)
         said.append(line)
         log(line)
 
@@ -157,7 +157,7 @@ def _logged_warnings(log: runlog.Log) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         log(f"warning: {category.__name__}: {message}")
-        before(shown(str(message)), category, *where, **more)
+        before(escaped(str(message)), category, *where, **more)
 
     warnings.showwarning = show
     try:

@@ -18,10 +18,10 @@ from markupsafe import Markup
 
 from ensemble import __version__, rundir
 from ensemble.blend.score import Gain, Score
+from ensemble.escape import escaped
 from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
-from ensemble.shown import shown
 from ensemble.tables.layout import gain_cell, score_cell
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.
@@ -68,7 +68,7 @@ def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
             body = Markup(pages.get_template(f"{name}.html").render(facts=facts, **content))
         sections.append({"name": name, "title": title, "body": body})
     text = pages.get_template("page.html").render(facts=facts, sections=sections, version=__version__)
-    return shown(text, lines=True)
+    return escaped(text, lines=True)
 
 
 def environment() -> Environment:

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ensemble.audit.findings import Audit
-from ensemble.shown import shown
+from ensemble.escape import escaped
 from ensemble.tables.layout import print_line, print_table
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -21,10 +21,10 @@ def show_audit(found: Audit) -> None:
         table.add_column(heading, overflow="fold", ratio=ratio)
     for own in found.findings:
         side = "" if own.side == "train" else f"{own.side}: "
-        some = ", ".join(map(shown, own.examples)) + (", ..." if len(own.rows) > len(own.examples) else "")
+        some = ", ".join(map(escaped, own.examples)) + (", ..." if len(own.rows) > len(own.examples) else "")
         table.add_row(
             f"[{STYLES[own.level]}]{own.level}[/]",
-            escape(f"{side}{own.count:,} {shown(own.what)}\n{some}"),
-            escape(shown(own.advice)),
+            escape(f"{side}{own.count:,} {escaped(own.what)}\n{some}"),
+            escape(escaped(own.advice)),
         )
     print_table(table)

@@ -5,7 +5,7 @@ from rich.markup import escape
 from ensemble.blend import BlendResult
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.prune import Pruned
-from ensemble.shown import shown
+from ensemble.escape import escaped
 from ensemble.tables.layout import (
     ALL_HEADINGS,
     HEADINGS,
@@ -38,14 +38,14 @@ def show_blend(result: BlendResult) -> None:
     for member, scores in result.members.items():
         read = "\n".join(f"{value:.3f}" for value in result.weights[member].values())
         mark = STAR * (member in result.optimistic)
-        table.add_row(escape(shown(member)) + mark, *(score_cell(metric, scores[metric]) for metric in metrics), read)
+        table.add_row(escape(escaped(member)) + mark, *(score_cell(metric, scores[metric]) for metric in metrics), read)
     print_table(table)
     if result.optimistic:
         print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
     title = f"what {result.name!r} gains, [95% interval of the paired difference]; positive is better"
     gains = new_table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):
-        over = "the plain mean" if gain.against == "mean" else f"the best single, {escape(shown(gain.against))}"
+        over = "the plain mean" if gain.against == "mean" else f"the best single, {escape(escaped(gain.against))}"
         gains.add_row(over, ALL_HEADINGS[gain.metric], gain_cell(gain), f"{gain.p_better:.3f}")
     print_table(gains)
     for note in result.notes:
@@ -97,13 +97,13 @@ def _show_diversity(result: BlendResult) -> None:
         for a, member in enumerate(members):
             above = [f"{100 * own.disagreement[a][b]:.1f}" for b in range(a + 1, count)]
             below = [f"{own.error_correlation[a][b]:.2f}" for b in range(a)]
-            table.add_row(escape(shown(f"{a + 1} {member}")), *below, "", *above)
+            table.add_row(escape(escaped(f"{a + 1} {member}")), *below, "", *above)
         print_table(table)
     if own.costs:
         metric = next(iter(own.costs.values())).metric
         table = new_table(f"what leaving a member out costs, {ALL_HEADINGS[metric]} [95% interval]", "", "cost")
         for member, cost in own.costs.items():
-            table.add_row(escape(shown(member)), gain_cell(cost))
+            table.add_row(escape(escaped(member)), gain_cell(cost))
         print_table(table)
 
 

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from ensemble.blend import Comparison
 from ensemble.blend.compare import FEWEST, Block, Item, tells
-from ensemble.shown import shown
+from ensemble.escape import escaped
 from ensemble.tables.layout import gain_cell, metric_headings, new_table, print_line, print_table, score_cell
 
 SIGNS = {"better": 1, "worse": -1}
@@ -26,7 +26,7 @@ def show_comparison(result: Comparison) -> None:
         for item, own, tempered in zip(block.items, block.scores, block.tempered, strict=True):
             f1 = score_cell("macro_f1", own["macro_f1"]).splitlines()[0]
             cells = [score_cell("accuracy", own["accuracy"]), f1, score_cell("log_loss", own["log_loss"])]
-            table.add_row(escape(shown(item.label)), *cells, score_cell("log_loss", tempered))
+            table.add_row(escape(escaped(item.label)), *cells, score_cell("log_loss", tempered))
         print_table(table)
         _show_gained(block)
         for line in verdict(block):
@@ -74,7 +74,7 @@ def _show_gained(block: Block) -> None:
     for s, (item, *gains) in enumerate(zip(block.items, block.accuracy, block.log_loss, strict=True)):
         told = [gain_cell(own).replace(" [", f", P {own.p_better:.3f}\n[") if s else "baseline" for own in gains]
         epochs = "-" if item.epochs is None else str(item.epochs)
-        table.add_row(escape(shown(item.label)), *told, _clock(item.seconds), epochs)
+        table.add_row(escape(escaped(item.label)), *told, _clock(item.seconds), epochs)
     print_table(table)
 
 
@@ -95,7 +95,7 @@ def _show_classes(block: Block, result: Comparison) -> None:
                 gained, (low, high) = 100 * block.recall_gain[s, c], 100 * block.recall_interval[:, s, c]
                 star = "* " if block.marked[s, c] else ""
                 cells.append(f"{star}{100 * block.recall[s, c]:.1f} {gained:+.1f}\n[{low:+.1f}, {high:+.1f}]")
-            table.add_row(escape(shown(f"{result.classes[c]} ({rows[c]})")), *cells)
+            table.add_row(escape(escaped(f"{result.classes[c]} ({rows[c]})")), *cells)
         if kept:
             print_table(table)
     unit = "groups" if result.grouped else "rows"
@@ -108,7 +108,7 @@ def _show_classes(block: Block, result: Comparison) -> None:
 
 def _heading(item: Item) -> str:
     """A label in lines no wider than the column's numbers, broken after _ or / where it can be."""
-    lines = textwrap.wrap(shown(item.label).replace("_", "_ ").replace("/", "/ "), 13)
+    lines = textwrap.wrap(escaped(item.label).replace("_", "_ ").replace("/", "/ "), 13)
     return escape("\n".join(line.replace("_ ", "_").replace("/ ", "/") for line in lines))
 
 

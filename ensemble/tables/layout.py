@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.blend.score import Gain, Score
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 STAR = " *"
 HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}
@@ -39,18 +39,18 @@ def gain_cell(gain: Gain) -> str:
 
 
 def print_line(text: str = "") -> None:
-    print(shown(text, lines=True))
+    print(escaped(text, lines=True))
 
 
 def print_table(table: Table) -> None:
-    """Cells may have several lines: a name with a line break in it is for `shown` to mend before."""
+    """Cells may have several lines: a name with a line break in it is for `escaped` to mend before."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
     title, table.title = table.title, None  # rich would wrap it at the table's width
     if title:
-        console.print(shown(str(title), lines=True), highlight=False, markup=False)
+        console.print(escaped(str(title), lines=True), highlight=False, markup=False)
     for column in table.columns:
-        column.header = shown(str(column.header), lines=True)
-        column._cells = [shown(cell, lines=True) if isinstance(cell, str) else cell for cell in column._cells]
+        column.header = escaped(str(column.header), lines=True)
+        column._cells = [escaped(cell, lines=True) if isinstance(cell, str) else cell for cell in column._cells]
     console.print(table)

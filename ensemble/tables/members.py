@@ -4,7 +4,7 @@ from rich.markup import escape
 
 from ensemble.blend import MemberRow
 from ensemble.blend.compare import OPTIMISTIC
-from ensemble.shown import shown
+from ensemble.escape import escaped
 from ensemble.tables.layout import HEADINGS, STAR, metric_headings, new_table, print_line, print_table, score_cell
 
 
@@ -15,7 +15,7 @@ def show_members(rows: list[MemberRow]) -> None:
     )
     for row in rows:
         cells = [score_cell(metric, row.scores[metric]) if row.scores else "-" for metric in HEADINGS]
-        table.add_row(escape(shown(row.member)) + STAR * row.optimistic, f"{len(row.done)}/{row.folds}", *cells)
+        table.add_row(escape(escaped(row.member)) + STAR * row.optimistic, f"{len(row.done)}/{row.folds}", *cells)
     print_table(table)
     if any(row.optimistic for row in rows):
         print_line(f"{STAR.strip()} {OPTIMISTIC}")
@@ -26,5 +26,5 @@ def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -
     table = new_table(f"{rows} held-out images; * has the least out-of-fold log loss", "blend", *metric_headings())
     for name, values in scores.items():
         cells = [f"{values['log_loss']:.4f}" if m == "log_loss" else f"{100 * values[m]:.2f}" for m in HEADINGS]
-        table.add_row(f"{escape(shown(name))}{' *' if name == chosen else ''}", *cells)
+        table.add_row(f"{escape(escaped(name))}{' *' if name == chosen else ''}", *cells)
     print_table(table)

@@ -7,10 +7,10 @@ from rich.markup import escape
 
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.score import Score
+from ensemble.escape import escaped
 from ensemble.ledger import Entry, Trust
 from ensemble.progress import duration
 from ensemble.runs import RunList, RunRow
-from ensemble.shown import shown
 from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_line, print_table
 
 NOT_COMPARABLE = "scores of different data are not comparable"
@@ -51,14 +51,14 @@ def _lines(row: RunRow) -> list[list[str]]:
     cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
     date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
     among = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
-    lines = [[escape(shown(str(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
+    lines = [[escape(escaped(str(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
     for name, scores in (
         (f"  blend {row.blend}, of {row.blends}{STAR * row.blend_optimistic}", row.blend_scores),
         (f"  best single {row.single}, {among}{STAR * row.single_optimistic}", row.single_scores),
     ):
         if scores:
             cells = [_cell(metric, scores[metric]) for metric in ("accuracy", "log_loss")]
-            lines.append([escape(shown(name)), "", *cells, "", ""])
+            lines.append([escape(escaped(name)), "", *cells, "", ""])
     return lines
 
 
@@ -79,10 +79,10 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...]) -> None:
     )
     for entry in entries:
         own = entry.values
-        name = shown(_near(own.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
+        name = escaped(_near(own.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
         about = " ".join(text for text in (own.get("run", ""), own.get("blend", "")) if text)
-        name += f"\n{shown(about)}" if about else ""
-        name += f"\n{shown(own['note'])}" if own.get("note") else ""
+        name += f"\n{escaped(about)}" if about else ""
+        name += f"\n{escaped(own['note'])}" if own.get("note") else ""
         cells = [_saved(metric, own.get(metric, "")) for metric in SHOWN]
         table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
     print_table(table)

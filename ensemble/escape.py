@@ -16,7 +16,7 @@ IN_LINES = re.compile(f"[{HIDDEN}]")
 IN_A_LINE = re.compile(f"[{HIDDEN}\t\n]")
 
 
-def shown(text: str, lines: bool = False) -> str:
+def escaped(text: str, lines: bool = False) -> str:
     """`text` on one line, with what can't be seen in it as Python writes it: \\x1b, \\u202e.
 
     lines: line breaks and tabs stay.

@@ -10,7 +10,7 @@ from report_runs import noisy_logits, write_run
 
 from ensemble import rundir
 from ensemble.cli import ens
-from ensemble.shown import shown
+from ensemble.escape import escaped
 
 EVIL = "cat\x1b]0;gone\x07\x1b[2J\u202egnp.\x9b31m"
 SEEN = "cat\\x1b]0;gone\\x07\\x1b[2J\\u202egnp.\\x9b31m"
@@ -26,8 +26,8 @@ SEEN = "cat\\x1b]0;gone\\x07\\x1b[2J\\u202egnp.\\x9b31m"
     ],
 )
 def test_what_can_not_be_seen_is_written_out(text, seen):
-    assert shown(text) == seen
-    assert shown("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"
+    assert escaped(text) == seen
+    assert escaped("a\n\tb\r\x1b", lines=True) == "a\n\tb\\r\\x1b"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def told(*words):
 
 
 def hidden(text):
-    return [character for character in text if shown(character, lines=True) != character]
+    return [character for character in text if escaped(character, lines=True) != character]
 
 
 @pytest.mark.parametrize(
