@@ -166,6 +166,8 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         raise UserError(f"{path}: no such file; write one with: ens init DATA -o {path}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; write an experiment file with: ens init {path}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid TOML that ens reads (nested too deeply)") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     for change in changes:

@@ -117,3 +117,26 @@ def test_params_of_a_blend_are_held_to_members_and_classes():
     ]:
         with pytest.raises(ValueError, match=fault):
             check_params(method, arrays(**{key: value})[method], 3, 2)
+
+
+def test_an_experiment_that_is_nested_deeply(tmp_path):
+    from ensemble.config import load_config
+
+    (tmp_path / "e.toml").write_text("run = " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(UserError, match=r"e\.toml: not valid TOML that ens reads \(nested too deeply\)"):
+        load_config(tmp_path / "e.toml")
+
+
+@pytest.mark.parametrize("member", ["../../x", "a/b", "..", "", "é" * 300, "a\0b"])
+def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
+    from ensemble.blend.described import read_described
+
+    described = {
+        "format": 2, "method": "mean", "metric": "log_loss", "members": [member], "views": [["identity"]],
+        "view_weights": [[1.0]], "foreign": [], "classes": ["a", "b"], "params": {}, "arrays": {}, "sha256": "",
+    }  # fmt: skip
+    rundir.write_json(rundir.blend_json(tmp_path, "x"), described)
+    with pytest.raises(UserError, match="a member's name can't be that of a folder"):
+        read_described(tmp_path, "x")
+    rundir.write_json(rundir.blend_json(tmp_path, "x"), {**described, "members": ["고양이"]})
+    assert read_described(tmp_path, "x")["members"] == ["고양이"]

@@ -97,10 +97,16 @@ def read_described(run: Path, name: str) -> Described:
         raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
     if any(not own or len(set(own)) < len(own) for own in views) or not {*found["foreign"]} <= {*members}:
         raise UserError(f"{path}: a member has no view or one twice, or a foreign one is no member; {again}")
+    if any(not _is_name(member) for member in members):
+        raise UserError(f"{path}: a member's name can't be that of a folder; {again}")
     if len(set(classes)) < len(classes) or len(classes) < 2:
         raise UserError(f"{path}: its classes are fewer than two, or one is there twice; {again}")
     methods.require_method(found["method"])
     return found
+
+
+def _is_name(member: str) -> bool:
+    return member not in ("", ".", "..") and not set(member) & {"/", "\\", "\0"} and len(member.encode()) <= 200
 
 
 def read_scores(run: Path, name: str) -> Scores | None:
