@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from ensemble import rundir, sealed
 from ensemble.damage import damaged
@@ -64,6 +63,9 @@ def make_folds(
     method: "stratified", "grouped", "stratified-grouped", or None for the right one by whether there are groups.
     Raises UserError if a class has fewer rows than k, or stands in one group only (then some fold never trains on it).
     """
+    # here, since reading folds needs no scikit-learn: half of the time that a second blend takes is imports
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
+
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < k:
         name, count = classes[counts.argmin()], counts.min()
