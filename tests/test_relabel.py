@@ -188,7 +188,7 @@ def test_a_file_in_the_way_is_left_alone(flipped, tmp_path):
 def test_paths_stay_empty_where_the_images_are_gone(flipped, tmp_path):
     config = rundir.config_toml(flipped / "run")
     text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace('train"', 'moved"'), encoding="utf-8")
+    rundir.write_config(flipped / "run", text.partition("# checksum")[0].replace('train"', 'moved"'))
     said = []
     try:
         path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
@@ -198,6 +198,20 @@ def test_paths_stay_empty_where_the_images_are_gone(flipped, tmp_path):
     assert said[0].startswith(
         f"warning: the column path stays empty ({flipped / 'moved'}: no such file or folder; paths"
     )
+
+
+def test_a_configuration_that_was_edited_is_said(flipped, tmp_path):
+    config = rundir.config_toml(flipped / "run")
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('train"', 'moved"'), encoding="utf-8")
+    said = []
+    try:
+        path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+    finally:
+        config.write_text(text, encoding="utf-8")
+    assert {line["path"] for line in lines_of(path)} == {""}
+    assert said[0].startswith(f"warning: {config}: damaged: its bytes are not those that ens wrote; lost: the experiment")
+    assert "with this one if it was you who edited it" in said[0]
 
 
 def test_training_takes_the_edited_file(flipped, tmp_path):

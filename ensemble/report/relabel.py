@@ -111,6 +111,8 @@ def write_relabel(
     held = _held(path)
     delimiter = _delimiter(path)
     facts = read_run(run, show)
+    for problem in facts.problems:
+        say(f"warning: {problem}")
     if facts.oof is None:
         raise UserError(f"{run}: no fold is done, so no label can be doubted; train on with: ens train-folds FILE")
     try:
