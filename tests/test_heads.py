@@ -302,7 +302,7 @@ def test_small_and_large_features_count_the_same():
 
 
 def quadratics(seed=0, size=8, condition=100.0):
-    """Three functions x A x / 2 - b x in float64 (in float32 processors end up to 6e-4 beside it), and their optimum."""
+    """Three functions x A x / 2 - b x in float64 (float32 may end 6e-4 beside it), and their optimum."""
     generator = torch.Generator().manual_seed(seed)
     turns = torch.linalg.qr(torch.randn(3, size, size, generator=generator).double())[0]
     bends = torch.logspace(0, np.log10(condition), size, dtype=torch.float64).expand(3, size)

@@ -210,7 +210,7 @@ def test_a_configuration_that_was_edited_is_said(flipped, tmp_path):
     finally:
         config.write_text(text, encoding="utf-8")
     assert {line["path"] for line in lines_of(path)} == {""}
-    assert said[0].startswith(f"warning: {config}: damaged: its bytes are not those that ens wrote; lost: the experiment")
+    assert said[0].startswith(f"warning: {config}: damaged: its bytes are not those that ens wrote; lost: the exp")
     assert "with this one if it was you who edited it" in said[0]
 
 
