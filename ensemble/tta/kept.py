@@ -12,7 +12,7 @@ itself what is in it, and vouches for all its bytes (ensemble/sealed.py), before
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -202,8 +202,7 @@ def keep(
     for number, own in zip(numbers, values, strict=True):
         tensors[kept.columns[number].digest] = np.ascontiguousarray(own[:, good])
     names = {kept.columns[q].digest: f"{kept.columns[q].member} {kept.columns[q].view}" for q in numbers}
-    name = hashlib.sha256("".join(names).encode() + images.tobytes()).hexdigest()[:32]
-    path = kept.folder / f"{name}.safetensors"
+    path = kept.folder / f"{_name(tensors)}.safetensors"
     write_tensors(path, {key: of_array(array) for key, array in tensors.items()}, names)
 
 
@@ -244,9 +243,15 @@ def _whole(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
         for name, own in tensors.items():
             if own.shape != ((len(own), 16) if name in ("images", "failed") else logits):
                 return None
-        return tensors if "failed" in tensors else None
+        return tensors if path.stem == _name(tensors) else None
     except (OSError, Damaged, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _name(tensors: Mapping[str, np.ndarray]) -> str:
+    """Of the file that holds them, by what it is about: a file that is written over another one is the same one."""
+    about = "".join(sorted(tensors)).encode() + tensors["images"].tobytes() + b" " + tensors["failed"].tobytes()
+    return hashlib.sha256(about).hexdigest()[:32]
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:
