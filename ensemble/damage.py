@@ -63,9 +63,9 @@ def loss_of(path: Path) -> tuple[str, str]:
     elif path.parent.name == "blends":
         lost, again = f"the blend {path.stem}", "fit it again with: ens blend {run}"
         run, member = path.parent.parent, ""
-    elif "predictions" in (path.parent.name, path.parent.parent.name):
+    elif "predictions" in (above := [folder.name for folder in list(path.parents)[:3]]):  # predictions/logits/<set>
         lost, again = "predictions", "ens tta-predict {run} with the same images makes them again"
-        run, member = path.parent.parent if path.parent.name == "predictions" else path.parent.parent.parent, ""
+        run, member = path.parents[above.index("predictions") + 1], ""
     elif path.name in _OF_RUN:
         lost, again = _OF_RUN[path.name]
         run, member = path.parent, ""

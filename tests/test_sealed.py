@@ -1,6 +1,7 @@
 """Files that vouch for themselves: every byte that changes is noticed, in JSON and in safetensors files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ensemble import rundir, sealed
+from ensemble.damage import loss_of
 from ensemble.errors import UserError
 from ensemble.tensors import Tensor, of_array, write_tensors
 from ensemble.weights import read_tensors, write_state
@@ -204,3 +206,9 @@ def test_damaged_marker(folds):
     assert refused(rundir.is_done, path.parent).endswith(
         f"lost: the mark that swin, fold 0 is whole; ens train-folds {folds.parent}/config.toml writes it again"
     )
+
+
+@pytest.mark.parametrize("place", ["test-stack.safetensors", ".test-stack/a.safetensors", "logits/test/a.safetensors"])
+def test_predictions_are_made_again_of_their_run(place):
+    lost, again = loss_of(Path("runs/art/predictions") / place)
+    assert (lost, again) == ("predictions", "ens tta-predict runs/art with the same images makes them again")
