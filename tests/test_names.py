@@ -2,6 +2,7 @@
 
 import pytest
 
+from ensemble.data import names
 from ensemble.data.names import is_address, match_names, why_not
 
 THERE = [
@@ -113,6 +114,16 @@ def test_what_is_written_otherwise_is_said_once_a_way():
         "1 of 5 names are written without their folders and in another case: '004.PNG' is read as 'b/004.png'",
     )
     assert match_names(["b/001.png"], ["b/001.png"]).said == ()
+
+
+def test_a_name_with_its_folder_is_not_compared_with_those_of_other_folders(monkeypatch):
+    """1,000 classes of 50 images, named without their endings, took minutes."""
+    common, compared = names._common, []
+    monkeypatch.setattr(names, "_common", lambda one, other: compared.append(1) or common(one, other))
+    there = [f"class{folder}/{number:03d}.jpg" for folder in range(40) for number in range(5)]
+    matched = match_names([name.removesuffix(".jpg") for name in there], there)
+    assert matched.rows.tolist() == list(range(200))
+    assert len(compared) == 200
 
 
 def test_addresses():

@@ -149,12 +149,18 @@ def _are_labels(folders: set[str], table: pd.DataFrame, images: str) -> bool:
 def _fitting(cells: Sequence[str], there: Sequence[str], several: Sequence[str]) -> list[str]:
     """Folders in each of which most cells mean one image, none of them within another."""
     above = {str(parent) for name in several for parent in PurePosixPath(name).parents if str(parent) != "."}
+    inside: dict[str, list[str]] = {folder: [] for folder in above}
+    for name in there:
+        at = name.find("/")
+        while at >= 0:
+            if name[:at] in inside:
+                inside[name[:at]].append(name[at + 1 :])
+            at = name.find("/", at + 1)
     fits: list[str] = []
     for folder in sorted(above, key=lambda name: (name.count("/"), name)):
         if any(folder.startswith(f"{other}/") for other in fits):
             continue
-        inside = [name.removeprefix(f"{folder}/") for name in there if name.startswith(f"{folder}/")]
-        if (match_names(cells, inside).rows >= 0).mean() > MOST:
+        if (match_names(cells, inside[folder]).rows >= 0).mean() > MOST:
             fits.append(folder)
     return fits
 

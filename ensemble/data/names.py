@@ -118,6 +118,7 @@ def parse(name: str) -> Name:
     return Name(folders, stem if ending else last, ending)
 
 
+ANY = "/"  # in the place of a folder: no folder is called so
 Key = Callable[[Name], str | None]
 
 
@@ -147,10 +148,13 @@ def _by(
     """Settle the rows whose names fit files in this form; the others are returned. found: rows, several and taken of
     `match_names`, which are added to."""
     rows, several, taken = found
-    places: dict[str, list[int]] = defaultdict(list)
+    # By the last folder too: where 1,000 classes have a 001.jpg each, cat/001 is not compared with all of them.
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, file in enumerate(files):
         if (text := key(file)) is not None and (key is not _zeros or file.stem != text):
-            places[text].append(place)
+            places[text, _last(file)].append(place)
+            if file.folders:
+                places[text, ANY].append(place)
     left, claimed = [], set()
     for row in open_rows:
         name = names[row]
@@ -158,7 +162,9 @@ def _by(
         if text is None or (key is _zeros and name.stem.removesuffix(".0") != text):
             left.append(row)
             continue
-        fits = [(_common(name.folders, files[place].folders), place) for place in places.get(text, ())]
+        ends = (_last(name), "") if name.folders else ("", ANY)
+        near = sorted(place for end in ends for place in places.get((text, end), ()))
+        fits = [(_common(name.folders, files[place].folders), place) for place in near]
         longest = max((length for length, _ in fits), default=-1)
         best = [place for length, place in fits if length == longest and length >= 0]
         free = [place for place in best if place not in taken]
@@ -171,6 +177,11 @@ def _by(
             left.append(row)
     taken |= claimed
     return left
+
+
+def _last(name: Name) -> str:
+    """The folder that a name lies in, in one case; "" where it names none."""
+    return name.folders[-1].casefold() if name.folders else ""
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
