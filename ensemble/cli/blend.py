@@ -11,7 +11,6 @@ from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.errors import UserError
-from ensemble.outputs import require_output
 
 if TYPE_CHECKING:
     from ensemble.blend import BlendResult, ForeignFiles
@@ -117,6 +116,8 @@ def blend_command(
                     f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved"
                 )
         if output is not None:
+            from ensemble.outputs import require_output
+
             read = [labels, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
             require_output(output, [*read, rundir.submissions_csv(output.parent)])
         if sample_submission is not None and output is None:
