@@ -1,8 +1,9 @@
 """What there is to train on: a GPU, or a CPU with how many cores."""
 
-import os
 import platform
 from dataclasses import dataclass
+
+from ensemble.machine import cores, device_type
 
 
 @dataclass(frozen=True)
@@ -17,16 +18,14 @@ def look_at_machine(asked: str | None = None) -> Machine:
     """This machine, or the kind that is asked for: "gpu" or "cpu"."""
     if asked is not None:
         return Machine(asked, f"chosen for a {asked.upper()}, as --for says")
-    import torch  # seconds, that only a look at this machine needs
+    kind = device_type()
+    if kind == "cuda":
+        import torch
 
-    from ensemble.device import choose_device
-
-    device = choose_device()
-    if device.type == "cuda":
         count = torch.cuda.device_count()
         more = f" ({count} of them)" if count > 1 else ""
-        return Machine("gpu", f"chosen for this machine's GPU, {torch.cuda.get_device_name(device)}{more}")
-    if device.type == "mps":
+        return Machine("gpu", f"chosen for this machine's GPU, {torch.cuda.get_device_name()}{more}")
+    if kind == "mps":
         return Machine("gpu", f"chosen for this machine's GPU, {platform.processor() or 'Apple'} (MPS)")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine("cpu", f"chosen for this machine: no GPU, and {cores} CPU core{'' if cores == 1 else 's'}")
+    count = cores()
+    return Machine("cpu", f"chosen for this machine: no GPU, and {count} CPU core{'' if count == 1 else 's'}")
