@@ -93,7 +93,10 @@ def test_an_id_that_means_two_images_is_refused(tmp_path):
             "id 'a' is there twice; several rows an image need a column that names the class of each",
         ),
         ("id,label\n", "has no rows"),
-        ("id,label\na,cat\nb,cat,3\n", "row 2 has 3 cells and the header 2"),
+        (
+            "id,label\na,cat\nb,cat,3\n",
+            "row 2 has 3 cells where the header has 2: put quotes around a cell that holds the delimiter",
+        ),
     ],
 )
 def test_a_sample_that_cannot_be_followed_is_refused(tmp_path, text, error):

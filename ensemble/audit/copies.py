@@ -77,8 +77,8 @@ def check_test_copies(train: Rows, test: Rows, between: RowPairs, within: RowPai
     exact = between.kinds == "exact"
     known = set(between.second[exact].tolist())
     alike = between.kinds == LOOK_ALIKE
-    near = [row for row in dict.fromkeys(between.second[~exact & ~alike].tolist()) if row not in known]
-    like = [row for row in dict.fromkeys(between.second[alike].tolist()) if row not in known and row not in near]
+    near = set(between.second[~exact & ~alike].tolist()) - known
+    like = set(between.second[alike].tolist()) - known - near
     # a copy of a training image may be paired with that one only
     exact_within, both = within.where(within.kinds == "exact"), between.where(exact)
     links = RowPairs(
@@ -100,12 +100,13 @@ def check_test_copies(train: Rows, test: Rows, between: RowPairs, within: RowPai
             "test-near-train", "warning", test.ids[sorted(near)],
             ("test image that is a near copy of a training image",
              "test images that are near copies of training images"),
-            "a score on this test set flatters", "test", shown(~exact & ~alike & np.isin(between.second, near)),
+            "a score on this test set flatters", "test", shown(~exact & ~alike & np.isin(between.second, sorted(near))),
         ),
         *finding(
             "test-looks-like-train", "note", test.ids[sorted(like)],
             ("test image that looks like a training image", "test images that look like training images"),
-            "perhaps one person, object or scene: look at them", "test", shown(alike & np.isin(between.second, like)),
+            "perhaps one person, object or scene: look at them", "test",
+            shown(alike & np.isin(between.second, sorted(like))),
         ),
         *finding(
             "test-copies", "note", test.ids[later],

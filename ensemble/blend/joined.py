@@ -23,7 +23,7 @@ def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray
         if lacking or more:
             which = f"lacks the class {lacking[0]!r} of {base}" if lacking else f"has the class {more[0]!r}, {base} not"
             raise UserError(f"{run}: {which}; the classes must be the same")
-    names = {base: first.ids} | {run: _renamed(run, rows.ids, base, first.ids, notes) for run, rows in others}
+    names = {base: first.ids} | {run: _renamed(run, rows.ids, base, notes) for run, rows in others}
     ids = first.ids[np.all([np.isin(first.ids, own) for own in names.values()], axis=0)]
     if not len(ids):
         raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
@@ -47,7 +47,7 @@ def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray
     return where
 
 
-def _renamed(run: Path, ids: np.ndarray, base: Path, base_ids: np.ndarray, notes: list[str]) -> np.ndarray:
+def _renamed(run: Path, ids: np.ndarray, base: Path, notes: list[str]) -> np.ndarray:
     """A run's ids, those of rows whose file is one of `base` under another id replaced by that. Ids change when a table
     gets a column of ids, or a folder another name. A file that is there twice is known by its id alone."""
     of_id, of_base = row_digests(run), row_digests(base)

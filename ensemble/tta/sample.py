@@ -157,7 +157,10 @@ def _read_text(path: Path) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], str
     width = len(rows[0])
     for number, row in enumerate(rows[1:], start=1):
         if "".join(row[width:]).strip() or len(row) < 2 <= width:
-            raise UserError(f"{path}: row {number} has {len(row)} cells and the header {width}")
+            raise UserError(
+                f"{path}: row {number} has {len(row)} cells where the header has {width}: put quotes around a cell "
+                "that holds the delimiter"
+            )
         row[:] = [*row[:width], *[""] * (width - len(row))]
     columns = tuple(np.array(cells, dtype=object) for cells in zip(*rows[1:], strict=True))
     marked = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
@@ -221,9 +224,11 @@ def _image_and_class(
     for known in _class_names(classes):
         for separator in SEPARATORS:
             for last in (True, False):
-                options = [_divided(cell, separator, last, known) for cell in cells]
-                asked = _joined(sample, column, options, images) if all(options) else None
-                if asked is not None and _all_there([number for own in options for _, number in own], known, classes):
+                options = _all_divided(cells, separator, last, known)
+                asked = None if options is None else _joined(sample, column, options, images)
+                if options is None or asked is None:
+                    continue
+                if _all_there([number for pairs in options for _, number in pairs], known, classes):
                     return asked
     return None
 
@@ -247,6 +252,18 @@ def _joined(
     row_class = np.array([number for _, number in flat], dtype=np.int64)
     found = np.array([rows[image] for image in ids], dtype=np.int64)
     return Asked(sample, ids, found, (column,), row_image, row_class)
+
+
+def _all_divided(
+    cells: Sequence[str], separator: str, last: bool, known: Callable[[str], int | None]
+) -> list[list[tuple[str, int]]] | None:
+    """Of each cell what `_divided` gives; None as soon as one can't be read so: there may be a million."""
+    options = []
+    for cell in cells:
+        if not (divided := _divided(cell, separator, last, known)):
+            return None
+        options.append(divided)
+    return options
 
 
 def _divided(text: str, separator: str, last: bool, known: Callable[[str], int | None]) -> list[tuple[str, int]]:
