@@ -311,7 +311,7 @@ def test_test_table_whose_images_lie_elsewhere(tmp_path: Path) -> None:
         init(data, tmp_path / "info.csv", None, tmp_path / "e.toml")
 
 
-@pytest.mark.parametrize(("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("True", "False")])
+@pytest.mark.parametrize(("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("True", "False"), ("1", "-1"), ("yes", "no")])
 def test_one_column_for_each_class(tmp_path: Path, one: str, zero: str) -> None:
     classes = ["healthy", "rust", "scab"]
     columns = {name: [one if row % 3 == place else zero for row in range(12)] for place, name in enumerate(classes)}
@@ -330,6 +330,28 @@ def test_one_column_for_each_class(tmp_path: Path, one: str, zero: str) -> None:
     samples = read_labelled(config)
     assert samples.classes == ("healthy", "rust", "scab") and samples.labels is not None
     assert np.bincount(samples.labels).tolist() == [4, 4, 4] and samples.labels[:3].tolist() == [0, 1, 2]
+
+
+def test_questions_of_which_none_is_the_label(tmp_path: Path) -> None:
+    """Attributes of -1 and 1, findings of -1 (unsure), 0 and 1: the first column alone is not the label."""
+    csv = tmp_path / "t.csv"
+    table(tmp_path, 12, bald=[1, -1, -1] * 4, smiling=[-1, 1, 1, 1] * 3).to_csv(csv, index=False)
+    with pytest.raises(UserError) as caught:
+        init(csv, None, None, tmp_path / "e.toml")
+    assert str(caught.value).startswith(
+        f"{csv}: the columns 'bald', 'smiling' hold -1 and 1, but 3 rows have several 1s (row 4: bald, smiling) and "
+    )
+    assert str(caught.value).endswith("or one is the question (--label bald: the classes -1 and 1)")
+    table(tmp_path, 12, edema=[1, -1, 0] * 4, fracture=[-1, 0, 0, 1] * 3).to_csv(csv, index=False)
+    with pytest.raises(UserError) as caught:
+        init(csv, None, None, tmp_path / "e.toml")
+    assert str(caught.value) == (
+        f"{csv}: each of the columns 'edema', 'fracture' holds '-1', '0', '1', and nothing tells which of them is the "
+        "label: say which one (--label edema). An image of several labels ens can't train yet; to train on which "
+        "column applies, write 1 into that one and 0 into the others"
+    )
+    init(csv, None, None, tmp_path / "e.toml", label="edema")
+    assert read_labelled(load_config(tmp_path / "e.toml")).classes == ("-1", "0", "1")
 
 
 def test_columns_of_0_and_1_that_are_several_labels(tmp_path: Path) -> None:

@@ -236,7 +236,9 @@ def test_a_test_table_whose_images_lie_below_and_whose_rows_are_numbered(tmp_pat
 # ---- a column for each class, several labels in a cell -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("True", "False"), ("1,0", "0,0")])
+@pytest.mark.parametrize(
+    ("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("True", "False"), ("1,0", "0,0"), ("1", "-1"), ("Yes", "no")]
+)
 def test_a_column_of_0_and_1_for_each_class(tmp_path, one, zero):
     touch(tmp_path, "a.png", "b.png", "c.png")
     rows = [("a.png", one, zero, zero), ("b.png", zero, zero, one), ("c.png", zero, one, zero)]

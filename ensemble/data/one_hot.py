@@ -10,16 +10,17 @@ from ensemble.data.names import nfc
 from ensemble.data.tabular import number
 from ensemble.errors import UserError
 
-TRUTH = {"true": 1, "false": 0}
+TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
 WINDOWS = 100  # of more columns only all together are looked at
 
 
 def indicators(column: "pd.Series[str]") -> np.ndarray | None:
-    """int8 (N,) of 0 and 1, written as 0 and 1, 0.0 and 1.0, or True and False; None if the column holds others."""
+    """int8 (N,) of 0 and 1, written as 0 and 1, 0.0 and 1.0, -1 and 1, True and False, or yes and no; None if the
+    column holds others."""
     code = {text: TRUTH.get(text.strip().lower(), number(text)) for text in set(column)}
-    if not set(code.values()) <= {0, 1}:
+    if not (set(code.values()) <= {0, 1} or set(code.values()) <= {-1, 1}):
         return None
-    return np.array([code[text] for text in column], dtype=np.int8)
+    return np.array([code[text] == 1 for text in column], dtype=np.int8)
 
 
 def class_columns(columns: dict[str, np.ndarray]) -> list[str]:

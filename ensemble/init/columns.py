@@ -126,10 +126,11 @@ def _one_hot(
     if wrong is None:  # several sets of columns would do
         wrong = "several sets of them hold exactly one 1 in each row"
     first = next(iter(values))
+    answers = " and ".join(sorted(set(table[first])))  # 0 and 1, -1 and 1, no and yes
     raise UserError(
-        f"{source}: the columns {_some(list(values))} hold 0 and 1, but {wrong}. Either an image has several labels, "
+        f"{source}: the columns {_some(list(values))} hold {answers}, but {wrong}. Either an image has several labels, "
         "which ens can't train yet; or only some of these are the classes (--label A,B,C: one 1 in each row); "
-        f"or one is the question (--label {first}: the classes 0 and 1)"
+        f"or one is the question (--label {first}: the classes {answers})"
     )
 
 
@@ -173,6 +174,13 @@ def _label(
             + "; ".join(f"{name} ({table[name].nunique()} different values)" for name in table.columns)
         )
     label = found[0]
+    alike = [name for name in found if set(table[name]) == set(table[label])]
+    if len(alike) > 1 and not named and not asked:
+        raise UserError(
+            f"{source}: each of the columns {_some(alike)} holds {_some(sorted(set(table[label])))}, and nothing tells "
+            f"which of them is the label: say which one (--label {label}). An image of several labels ens can't train "
+            "yet; to train on which column applies, write 1 into that one and 0 into the others"
+        )
     if len(found) > 1:
         others = ", ".join(f"{name!r} ({distinct[name]} values)" for name in found[1:4])
         notes.append(f"column {label!r} is taken for the label rather than {others} (to change: data.label)")
