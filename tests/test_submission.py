@@ -352,6 +352,21 @@ def test_one_row_an_image_and_class(tmp_path):
     assert lines == ["id,p", *(f"{id},{value}" for id, value in zip(numbered, values, strict=True))]
 
 
+def test_an_image_and_class_in_one_beside_answers_that_are_named_like_an_image(tmp_path):
+    """Zeros for answers mean the image 0.png too."""
+    lines, _ = written(tmp_path, "id_class,p\n0_cat,0\n0_dog,0\n1_cat,0\n1_dog,0\n", images=("0.png", "1.png"))
+    assert lines == ["id_class,p", "0_cat,0.75", "0_dog,0.25", "1_cat,0.125", "1_dog,0.875"]
+
+
+def test_row_numbers_beside_the_ids(tmp_path):
+    """They are not the ids, even where images are named by numbers, in another order."""
+    text = "row_id,image,label\n0,1.png,cat\n1,0.png,cat\n"
+    lines, _ = written(tmp_path, text, images=("0.png", "1.png"))
+    assert lines == ["row_id,image,label", "0,1.png,dog", "1,0.png,cat"]
+    lines, _ = written(tmp_path, "row_id,label\n0,cat\n1,cat\n", images=("0.png", "1.png"))
+    assert lines == ["row_id,label", "0,cat", "1,dog"]
+
+
 def test_ranks_are_no_classes(tmp_path):
     text = "id,rank,label\na,1,cat\na,2,cat\nb,1,cat\nb,2,cat\n"
     assert "id 'a' is there twice" in refusal(tmp_path, text)

@@ -52,10 +52,11 @@ class SampleSubmission:
 
     @cached_property
     def id_column(self) -> int:
-        """The column of ids as far as headers tell: the first that is named like one, else the first."""
+        """The column of ids as far as headers tell: the first that is named like one and does not merely count the
+        rows, else the first that is named so, else the first."""
         named = [place for place, name in enumerate(self.header) if _is_id_header(name)]
         unnamed = [place for place in range(len(self.header)) if not self.is_counter(place)]
-        return (named or unnamed or [0])[0]
+        return ([place for place in named if not self.is_counter(place)] or named or unnamed or [0])[0]
 
     def is_counter(self, column: int) -> bool:
         """True of 0, 1, 2, ... under no name or one like "index", and of cells with nothing in them."""
@@ -129,6 +130,10 @@ def match(sample: SampleSubmission, images: Sequence[str] | None, classes: Seque
     if len(different) < len(cells):
         long = _one_row_a_class(sample, column, classes)
         if long is None:
+            # Answers of 0 mean an image 0.png: "7_cat" beside them may be the ids.
+            joined = _image_and_class(sample, sample.id_column, images, classes)
+            if joined is not None:
+                return joined
             _refuse_repeats(sample, column)
         assert long is not None
         _refuse_unmatched(sample, different, matched, images)

@@ -110,7 +110,10 @@ def follow(
     if asked is None:
         return layout, list(images), np.arange(len(images))
     if len(asked.ids) < len(images):
-        say(f"{len(images) - len(asked.ids)} images are not in {sample_submission} and are left out")
+        rows = set(asked.images.tolist())
+        rest = [name for row, name in enumerate(images) if row not in rows]
+        names = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
+        say(f"{len(rest)} images are not in {sample_submission} and are left out ({names})")
     return layout, asked.ids, asked.images
 
 
