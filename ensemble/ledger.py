@@ -17,7 +17,7 @@ from filelock import FileLock
 from ensemble import rundir
 from ensemble.blend.described import read_scores
 from ensemble.blend.score import Score
-from ensemble.data.delimiter import delimiter_of
+from ensemble.data.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
 from ensemble.limits import require_text_table
 from ensemble.runs import find_runs, saved_scores
@@ -213,6 +213,7 @@ def read_table(path: Path) -> Table:
     text = text.removeprefix(mark)
     head = text.partition("\n")[0]
     delimiter = delimiter_of(head)
+    delimiter = "," if delimiter == NO_DELIMITER else delimiter
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         cells = list(reader)

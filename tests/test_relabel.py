@@ -149,6 +149,12 @@ def test_what_a_spreadsheet_parts_by_another_character_is_read_and_kept(flipped,
     assert path.read_bytes() == written
 
 
+def test_what_a_korean_spreadsheet_saved_is_read(tmp_path):
+    path = tmp_path / "relabel.csv"
+    path.write_bytes("id;new_label\r\n사진1;고양이\r\n사진2;drop\r\n".encode("cp949"))
+    assert read_new_labels(path) == {"사진1": "고양이", "사진2": "drop"}
+
+
 def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch):
     monkeypatch.setattr("ensemble.report.relabel.RATIO", 0.0)  # no label is so improbable
     said = []

@@ -11,32 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.data.delimiter import delimiter_of
 from ensemble.data.table import Samples, nfc, read_table
 from ensemble.errors import UserError
-from ensemble.limits import require_text_table
 
 KEEP, DROP = "keep", "drop"
 COLUMN = "new_label"
 
 
 def read_edited(path: Path) -> pd.DataFrame:
-    """The file as a spreadsheet saved it: with commas, semicolons or tabs; every cell as text. It may have no rows.
+    """The file as a spreadsheet saved it, in whatever form; every cell as text. It may have no rows.
 
     Raises UserError that names the file, and the column that it lacks.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
-        table = read_table(path)
-    else:
-        require_text_table(path)
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                delimiter = delimiter_of(file.readline())
-            table = pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file or folder") from None
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
+    table = read_table(path, may_be_empty=True)
     for column in ("id", COLUMN):
         if column not in table.columns:
             names = ", ".join(map(str, table.columns))

@@ -35,13 +35,16 @@ LOOKED_AT = 50  # rows whose files are looked for
 Listing = Callable[[Path], Sequence[str]]  # names of the images below a folder
 
 
-def read_table(source: Path) -> pd.DataFrame:
-    """A CSV or Parquet file with every cell as text: "007" stays "007" and a class may be called "NA"."""
-    return read_noted(source)[0]
+def read_table(source: Path, may_be_empty: bool = False) -> pd.DataFrame:
+    """A CSV or Parquet file with every cell as text: "007" stays "007" and a class may be called "NA".
+
+    may_be_empty: take one of no rows too. Raises UserError that names the file.
+    """
+    return read_noted(source, may_be_empty=may_be_empty)[0]
 
 
 def read_noted(
-    source: Path, is_data: Callable[[list[list[str]]], bool] = lambda rows: False
+    source: Path, is_data: Callable[[list[list[str]]], bool] = lambda rows: False, may_be_empty: bool = False
 ) -> tuple[pd.DataFrame, list[str]]:
     """A table as `read_table` reads it, and lines on what was assumed. is_data: whether the first of these rows is no
     header; one with the name of an image file never is.
@@ -52,10 +55,10 @@ def read_noted(
         raise UserError(f"{source}: a picture; want a table (CSV, Parquet), or a folder of pictures")
     try:
         if source.suffix.lower() in (".parquet", ".pq"):
-            return _filled(_parquet(source), source), []
+            return _filled(_parquet(source), source, may_be_empty), []
         raw = table_bytes(source)
         if raw.startswith(b"PAR1"):
-            return _filled(_parquet(source), source), []
+            return _filled(_parquet(source), source, may_be_empty), []
         text, encoding = decoded(raw)
         notes = [] if encoding is None else [f"{source.name} is not UTF-8 and is read as {ENCODINGS[encoding]}"]
         rows = parsed(text)
@@ -71,7 +74,7 @@ def read_noted(
         raise UserError(f"{source}: no such file or folder") from None
     except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{source}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
-    return _filled(pd.DataFrame(body, columns=names, dtype=str), source), notes
+    return _filled(pd.DataFrame(body, columns=names, dtype=str), source, may_be_empty), notes
 
 
 def read_image_table(source: Path, folder: Path, listing: Listing) -> tuple[pd.DataFrame, list[str]]:
@@ -133,8 +136,8 @@ def _parquet(source: Path) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), "").astype(str)
 
 
-def _filled(table: pd.DataFrame, source: Path) -> pd.DataFrame:
-    if table.empty:
+def _filled(table: pd.DataFrame, source: Path, may_be_empty: bool) -> pd.DataFrame:
+    if table.empty and not may_be_empty:
         raise UserError(f"{source}: has no rows")
     return table.rename(columns=str)
 

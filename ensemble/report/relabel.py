@@ -29,7 +29,8 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
-from ensemble.data.delimiter import delimiter_of
+from ensemble.data.csv_text import decoded, delimiter_of
+from ensemble.data.tabular import table_bytes
 from ensemble.errors import UserError
 from ensemble.outputs import require_output
 from ensemble.progress import Show
@@ -195,7 +196,4 @@ def _held(path: Path) -> dict[str, dict[str, str]]:
 
 def _delimiter(path: Path) -> str:
     """That of the file which is there already and was read, so that the user's spreadsheet opens it again."""
-    if not path.is_file():
-        return ","
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return delimiter_of(file.readline())
+    return delimiter_of(decoded(table_bytes(path))[0]) if path.is_file() else ","
