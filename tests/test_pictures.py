@@ -78,10 +78,10 @@ def test_a_picture_that_cannot_be_read(test, tmp_path):
 
 
 def test_at_most_five_classes_are_shown():
-    from ensemble.tta.pictures import Shown
+    from ensemble.tta.pictures import PredictedPictures
 
     chances = np.array([[0.3, 0.05, 0.05, 0.05, 0.05, 0.5]], dtype=np.float32)
-    (line,) = Shown(("x.png",), tuple("abcdef"), chances, {}, None).lines()
+    (line,) = PredictedPictures(("x.png",), tuple("abcdef"), chances, {}, None).lines()
     assert line == "x.png: f 50.0 %, a 30.0 %, b 5.0 %, c 5.0 %, d 5.0 %, ..."
 
 

@@ -16,7 +16,7 @@ SHOWN = 5  # classes of a picture
 
 
 @dataclass(frozen=True)
-class Shown:
+class PredictedPictures:
     """N pictures. probabilities: float32 (N, C), NaN in the rows that could not be read. unreadable: why, by row.
     submission: the CSV that was written, or None. notes: a line on it, and on the sample that it follows."""
 
@@ -49,7 +49,7 @@ def predict_pictures(
     sample_submission: Path | None = None,
     form: str | None = None,
     on_bad: str = "error",
-) -> Shown:
+) -> PredictedPictures:
     """Predict image files by the run's blend, to the bit as `tta_predict` does; nothing is kept in the run.
 
     output: a CSV to write, None for none. on_bad: "error" raises UserError that names an image which can't be read;
@@ -67,4 +67,6 @@ def predict_pictures(
         raise UserError(next(iter(unreadable.values())))
     if output is not None:
         notes.append(f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})")
-    return Shown(tuple(ids), classes, probabilities, unreadable, output, () if output is None else tuple(notes))
+    return PredictedPictures(
+        tuple(ids), classes, probabilities, unreadable, output, () if output is None else tuple(notes)
+    )
