@@ -1,4 +1,4 @@
-"""Every file name of a run directory, atomic writes, and the done markers.
+"""Every file name of a run directory, what its small files say, and the done markers.
 
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json  contents.json
@@ -12,23 +12,20 @@
 
 Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.sealed`) or in
 another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
-submissions.csv, and what no number comes from, ens.log and the report, have none. A file is written to a temporary name
-in its own folder, flushed to the disk, then renamed, so that a reader sees the old file or the new one, never half of
-one.
+submissions.csv, and what no number comes from, ens.log and the report, have none. Files are written by
+`ensemble.atomic`.
 """
 
-import errno
-import glob
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from ensemble import sealed
+from ensemble.atomic import clear_temporaries as clear_temporaries
+from ensemble.atomic import clear_temporaries_of as clear_temporaries_of
+from ensemble.atomic import replacing as replacing
+from ensemble.atomic import require_writable as require_writable
+from ensemble.atomic import write_text as write_text
 from ensemble.damage import damaged
 from ensemble.errors import UserError
 from ensemble.reading import parse_json, read_text
@@ -203,47 +200,6 @@ def is_begun(run: Path, member: str = "*") -> bool:
     return any(run.glob(f"{member}/fold*/log.jsonl"))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is flushed and renamed to `path`, else removed.
-
-    A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
-        text = f"could not be written ({reason}); what was there before is whole"
-        raise OSError(number or errno.EIO, text, str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def require_writable(path: Path) -> None:
-    """Raise UserError unless a file can be written at `path`: to be asked before hours of work, not after them."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file in it")
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        temporary.unlink()
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror}); free its place or name another") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
-
-
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write JSON atomically, readable by a person (indented, Unicode as it is); an object with its checksum."""
     write_text(path, sealed.json_text(value, indent))
@@ -324,6 +280,17 @@ def read_log(fold: Path) -> list[Epoch]:
     return [parse_json(line, Epoch, f"{path}, line {number}") for number, line in lines]
 
 
+def fold_of_other_settings(run: Path, member: str) -> int | None:
+    """The first finished fold of a member whose marker names other settings than settings.json holds; None if all are
+    alike. Raises UserError that names a file which can't be read."""
+    checksum = sealed.file_checksum(settings_json(run, member))
+    for fold in folds_of(run, member):
+        directory = fold_dir(run, member, fold)
+        if done_json(directory).is_file() and read_done(directory).get("settings") not in (None, checksum):
+            return fold
+    return None
+
+
 def finish(fold: Path, seconds: float) -> None:
     """Write the done marker of a fold whose weights, logits and log are there. It does not vouch for inference.json,
     which may be deleted: float32 is used then."""
@@ -346,18 +313,6 @@ def digest_in_done(path: Path) -> str | None:
     return entry["xxh3"] if isinstance(entry, dict) else None  # an older one has sizes alone
 
 
-def clear_temporaries_of(path: Path) -> None:
-    """Remove what writers of this one file that were killed left behind; only while nobody else writes it."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
-def clear_temporaries(fold: Path) -> None:
-    """Remove what writers that were killed left behind in this fold."""
-    for temporary in fold.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
 def is_done(fold: Path) -> bool:
     """True if `done.json` is there and every file that it names has the size that it names. Raises Damaged if the
     marker is damaged; whether the files are is found when they are read."""
@@ -366,7 +321,3 @@ def is_done(fold: Path) -> bool:
     files = read_done(fold)["files"]
     sizes = {name: own["bytes"] if isinstance(own, dict) else own for name, own in files.items()}
     return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

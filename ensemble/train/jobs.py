@@ -23,6 +23,7 @@ from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
+from ensemble.train.members import check_backbone, make_model, open_member, probes
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.numerics import load_numerics
 from ensemble.train.prepare import (
@@ -37,7 +38,7 @@ from ensemble.train.prepare import (
     unfinished,
 )
 from ensemble.train.probe import load_heads
-from ensemble.train.setup import check_backbone, check_contents, make_model, open_member, open_run, probes, read_data
+from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.workers import Job, Slot, Tell, describe_slots, run_here, run_side_by_side, slots
 from ensemble.tta.views import expand
 

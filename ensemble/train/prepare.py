@@ -18,6 +18,7 @@ from ensemble.errors import UserError
 from ensemble.progress import Show
 from ensemble.reading import Finite
 from ensemble.train.fit import Labelled
+from ensemble.train.members import crop_size, image_size, make_model, probes
 from ensemble.train.numerics import (
     SHORT,
     Numerics,
@@ -29,7 +30,7 @@ from ensemble.train.numerics import (
     save_numerics,
 )
 from ensemble.train.probe import load_heads, probe_member
-from ensemble.train.setup import crop_size, image_size, make_model, probes, whole
+from ensemble.train.setup import whole
 from ensemble.train.workers import Slot
 from ensemble.tta.forward import find_speeds, formats
 from ensemble.tta.predict import batch_rows, geometry

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ensemble import backbones, rundir, sealed
+from ensemble import backbones, rundir
 from ensemble.damage import damaged
 from ensemble.data.pixels import Preprocess, load_preprocess
 from ensemble.errors import UserError
@@ -54,13 +54,9 @@ def load_member(run: Path, name: str, classes: int, folds: int, device: torch.de
 def _require_settings_of(run: Path, name: str, preprocess: Preprocess) -> None:
     """Raise Damaged if settings.json or preprocess.json are not those that the member was trained with."""
     path = rundir.settings_json(run, name)
-    held, checksum = dict(rundir.read_settings(run, name)), sealed.file_checksum(path)
-    for fold in rundir.folds_of(run, name):
-        directory = rundir.fold_dir(run, name, fold)
-        if rundir.done_json(directory).is_file():
-            trained = rundir.read_done(directory).get("settings")
-            if trained not in (None, checksum):
-                raise damaged(path, f"not the settings that fold {fold} was trained with")
+    held, fold = dict(rundir.read_settings(run, name)), rundir.fold_of_other_settings(run, name)
+    if fold is not None:
+        raise damaged(path, f"not the settings that fold {fold} was trained with")
     own = json.loads(json.dumps(asdict(preprocess)))
     if any(held.get(key, value) != value for key, value in own.items()):
         raise damaged(rundir.preprocess_json(run, name), "not the preprocessing that settings.json names")

@@ -1,0 +1,70 @@
+"""Files that are whole or not there: written to a temporary name in their own folder, flushed to the disk and renamed,
+so that a reader sees the old file or the new one, never half of one."""
+
+import errno
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ensemble.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is flushed and renamed to `path`, else removed.
+
+    A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+        text = f"could not be written ({reason}); what was there before is whole"
+        raise OSError(number or errno.EIO, text, str(path)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """Raise UserError unless a file can be written at `path`: to be asked before hours of work, not after them."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); free its place or name another") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def clear_temporaries_of(path: Path) -> None:
+    """Remove what writers of this one file that were killed left behind; only while nobody else writes it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def clear_temporaries(fold: Path) -> None:
+    """Remove what writers that were killed left behind in this fold."""
+    for temporary in fold.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
