@@ -181,3 +181,15 @@ def test_folder_that_is_no_run(tmp_path):
     assert refusal(rundir.require_run, tmp_path) == line
     rundir.folds_csv(tmp_path).touch()
     rundir.require_run(tmp_path)
+
+
+def test_the_fold_that_was_trained_with_other_settings_is_found(tmp_path):
+    path = rundir.settings_json(tmp_path, "net")
+    for fold, epochs in ((0, 3), (1, 3), (10, 5)):
+        rundir.write_json(path, {"epochs": epochs})
+        rundir.finish(rundir.fold_dir(tmp_path, "net", fold), 1.0)
+    assert rundir.fold_of_other_settings(tmp_path, "net") == 0
+    rundir.write_json(path, {"epochs": 3})
+    assert rundir.fold_of_other_settings(tmp_path, "net") == 10
+    rundir.done_json(rundir.fold_dir(tmp_path, "net", 10)).unlink()
+    assert rundir.fold_of_other_settings(tmp_path, "net") is None
