@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.forms import check_forms
 from ensemble.audit.read import Rows
-from ensemble.data.formats import IMAGE_ENDINGS, OTHER_PICTURES
+from ensemble.data.formats import IMAGE_ENDINGS
 from ensemble.data.scan import Scan
 
 FORMATS = {
@@ -101,13 +101,10 @@ def _others(rows: Rows, side: str) -> list[Finding]:
         return [path.relative_to(rows.source).as_posix() for path in paths]
 
     folders = [path for path in listing.empty if path.suffix.lower() in IMAGE_ENDINGS and path not in rows.bare]
-    pictures = [file for file in listing.others if file.suffix.lower() in OTHER_PICTURES]
-    rest = [file for file in listing.others if file.suffix.lower() not in OTHER_PICTURES]
-    endings = Counter(file.suffix.lower() or "no ending" for file in rest).most_common(3)
-    seen_as_images = [file for file in listing.hidden if file.suffix.lower() in IMAGE_ENDINGS]
+    endings = Counter(file.suffix.lower() or "no ending" for file in listing.no_pictures).most_common(3)
     return [
         *finding(
-            "left-out-picture", "warning", names(pictures),
+            "left-out-picture", "warning", names(listing.other_pictures),
             ("picture that is left out for its ending", "pictures that are left out for their endings"),
             "convert them to JPEG or PNG", side,
         ),
@@ -122,12 +119,12 @@ def _others(rows: Rows, side: str) -> list[Finding]:
             "each leads back up, or to a folder that is read already; remove the links", side,
         ),
         *finding(
-            "left-out-file", "note", names(rest),
+            "left-out-file", "note", names(listing.no_pictures),
             ("file that is no image", "files that are no images"),
             "none needed: left out", side, [f"{count} x {ending}" for ending, count in endings],
         ),
         *finding(
-            "hidden", "note", names(seen_as_images), ("hidden image", "hidden images"),
+            "hidden", "note", names(listing.hidden_images), ("hidden image", "hidden images"),
             "left out; macOS's ._ files can be deleted, rename others without the dot", side,
         ),
     ]  # fmt: skip

@@ -53,19 +53,30 @@ class Listing:
         start = f"{folder}{os.sep}"
         return Listing(folder, *(tuple(path for path in part if str(path).startswith(start)) for part in parts))
 
+    @property
+    def other_pictures(self) -> list[Path]:
+        """Pictures that ens has no decoder for."""
+        return [path for path in self.others if path.suffix.lower() in OTHER_PICTURES]
+
+    @property
+    def no_pictures(self) -> list[Path]:
+        """The other files that are not read, no pictures by their endings."""
+        return [path for path in self.others if path.suffix.lower() not in OTHER_PICTURES]
+
+    @property
+    def hidden_images(self) -> list[Path]:
+        return [path for path in self.hidden if path.suffix.lower() in IMAGE_ENDINGS]
+
     def left_out(self) -> list[str]:
         """A line on each kind of file that is not read, with the number and examples; empty if all are."""
-        pictures = [path for path in self.others if path.suffix.lower() in OTHER_PICTURES]
-        rest = [path for path in self.others if path.suffix.lower() not in OTHER_PICTURES]
-        seen_as_images = [path for path in self.hidden if path.suffix.lower() in IMAGE_ENDINGS]
         kinds = (
             (
-                pictures,
+                self.other_pictures,
                 "warning: {} left out: ens can't read {}; convert {} to JPEG or PNG",
                 ("picture is", "pictures are"),
             ),
             (
-                rest,
+                self.no_pictures,
                 "{} left out",
                 ("file that is no image by its ending is", "files that are no images by their endings are"),
             ),
@@ -75,7 +86,7 @@ class Listing:
                 "warning: {} not followed, back to a folder above or to one that is read already",
                 ("linked folder is", "linked folders are"),
             ),
-            (seen_as_images, "{} left out", ("hidden image is", "hidden images are")),
+            (self.hidden_images, "{} left out", ("hidden image is", "hidden images are")),
         )
         lines = []
         for paths, text, words in kinds:
