@@ -249,10 +249,10 @@ def _block(
         tempered=tuple(own["log_loss"] for own in table[len(items) :]),
         accuracy=tuple(gain("accuracy", table, drawn, s, 0, items[0].name) for s in first),
         log_loss=tuple(gain("log_loss", table, drawn, s, len(items), items[0].name) for s in second),
-        differ=_differ(right, right[0], units),
+        differ=differing_units(right, right[0], units),
         best=best,
         behind=tuple(gain("accuracy", table, drawn, s, best, items[best].name) for s in first),
-        behind_differ=_differ(right, right[best], units),
+        behind_differ=differing_units(right, right[best], units),
         **_recalls(labels, raw, units, n),
     )
 
@@ -261,7 +261,7 @@ def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: 
     return softmax(z[test] * inverse_temperature(z[train], labels[train]))
 
 
-def _differ(right: np.ndarray, other: np.ndarray, units: np.ndarray) -> np.ndarray:
+def differing_units(right: np.ndarray, other: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Units on which each of bool (S, N) is not right as often as bool (N,), int64 (S,)."""
     where = np.unique(units, return_inverse=True)[1]
     return np.array([np.count_nonzero(np.bincount(where, own.astype(float) - other)) for own in right])
@@ -281,5 +281,5 @@ def _recalls(labels: np.ndarray, outcomes: list[Outcome], units: np.ndarray, cla
         drawn = bootstrap(np.zeros_like(own), parts, units[own], 2)["accuracy"]
         ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
         apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)
-        marked[:, c] = apart & (_differ(right, right[0], units[own]) >= FEWEST)
+        marked[:, c] = apart & (differing_units(right, right[0], units[own]) >= FEWEST)
     return {"recall": recall, "recall_gain": recall - recall[0], "recall_interval": ends, "marked": marked}

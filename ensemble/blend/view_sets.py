@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 
 from ensemble.blend import auto
-from ensemble.blend.compare import tells
+from ensemble.blend.compare import differing_units, tells
 from ensemble.blend.metrics import TARGETS, require_target
 from ensemble.blend.oof import Oof
 from ensemble.blend.pool import centred, inverse_temperature
@@ -281,5 +281,5 @@ def _with(chosen: Set, view: int) -> Set:
 
 def _differ(one: Outcome, other: Outcome, work: Work) -> int:
     """Units on which one is not right as often as the other."""
-    right, its = (own.predicted == work.labels for own in (one, other))
-    return int(np.count_nonzero(np.bincount(np.unique(work.units, return_inverse=True)[1], right.astype(float) - its)))
+    right, its = (each.predicted == work.labels for each in (one, other))
+    return int(differing_units(right[None], its, work.units)[0])
