@@ -15,7 +15,7 @@ from ensemble import sealed
 from ensemble.damage import damaged
 from ensemble.errors import Damaged, UserError
 from ensemble.reading import parse_json
-from ensemble.tensors import Tensor, metadata_of, of_array, read_bytes, require_own, write_tensors
+from ensemble.tensors import Tensor, metadata_of, of_array, read_bytes, require_in_fold, write_tensors
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def load_logits(path: Path, mapped: bool = False) -> Logits:
         meta = parse_json(metadata["meta"], dict[str, str], "meta")
         ids = _ids(arrays["id_ends"], arrays["id_bytes"])
         logits = Logits(ids, views, classes, arrays["values"], meta)
-        require_own(path, logits.meta, checksum)
+        require_in_fold(path, logits.meta, checksum)
         return logits
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

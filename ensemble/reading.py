@@ -92,13 +92,13 @@ def _refuse(error: "ValidationError", source: str, end: str) -> NoReturn:
         raise Damaged(f"{source}: not valid JSON ({fault['ctx']['error']}){end}") from None
     if fault["type"] == "missing":
         raise UserError(f"{source}: has no key {key!r}{end}") from None
-    shown = json.dumps(fault["input"], ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    value = json.dumps(fault["input"], ensure_ascii=False, default=str)
+    value = value if len(value) <= 60 else f"{value[:57]}..."
     should = fault["msg"].removeprefix("Input ").replace("dictionary", "object")
     if isinstance(fault["input"], float) and not math.isfinite(fault["input"]):
         should = "should be a finite number"
     where = f"key {key!r} " if key else ""
-    raise UserError(f"{source}: {where}{should[:1].lower()}{should[1:]}, but is {shown}{end}") from None
+    raise UserError(f"{source}: {where}{should[:1].lower()}{should[1:]}, but is {value}{end}") from None
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -319,5 +319,5 @@ def is_done(fold: Path) -> bool:
     if not done_json(fold).is_file():
         return False
     files = read_done(fold)["files"]
-    sizes = {name: own["bytes"] if isinstance(own, dict) else own for name, own in files.items()}
+    sizes = {name: entry["bytes"] if isinstance(entry, dict) else entry for name, entry in files.items()}
     return all((fold / name).is_file() and (fold / name).stat().st_size == size for name, size in sizes.items())

@@ -55,13 +55,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     )  # each begins at a multiple of its size
     end = 0
     for name in order:
-        own = tensors[name]
+        tensor = tensors[name]
         header[name] = {
-            "dtype": own.dtype,
-            "shape": list(own.shape),
-            "data_offsets": [end, end + own.nbytes],
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
         }
-        end += own.nbytes
+        end += tensor.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
@@ -98,22 +98,22 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return found
 
 
-def require_own(path: Path, metadata: Mapping[str, str], checksum: str | None = None) -> None:
+def require_in_fold(path: Path, metadata: Mapping[str, str], checksum: str | None = None) -> None:
     """Raise Damaged if a file in a fold's directory says in its metadata that it is another member's or fold's, or if
     the fold's done marker vouches for a file of another checksum. What neither of them says is not compared."""
-    own = of_fold(path)
-    if not own:  # it was copied to somewhere else
+    place = of_fold(path)
+    if not place:  # it was copied to somewhere else
         return
-    found = {key: metadata.get(key, value) for key, value in own.items()}
-    if found != own:
+    found = {key: metadata.get(key, value) for key, value in place.items()}
+    if found != place:
         raise damaged(path, f"holds {found['member']}, fold {found['fold']}: files were exchanged")
     vouched = digest_in_done(path)
     if vouched is not None and vouched != (checksum or sealed.digest(path)):  # an older file holds no checksum
         raise damaged(path, f"not the file that {done_json(path.parent).name} was written with")
 
 
-def require_sound_own(path: Path) -> bool:
-    """As `sealed.require_sound_file` and `require_own` together, with little memory: for all files of a run."""
+def require_sound_in_fold(path: Path) -> bool:
+    """As `sealed.require_sound_file` and `require_in_fold` together, with little memory: for all files of a run."""
     sound = sealed.require_sound_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
@@ -125,5 +125,5 @@ def require_sound_own(path: Path) -> bool:
             metadata |= parse_json(metadata["meta"], dict[str, str], "meta")
         except UserError as error:
             raise damaged(path, f"not a whole logits file ({error})") from None
-    require_own(path, metadata, sealed.file_checksum(path))
+    require_in_fold(path, metadata, sealed.file_checksum(path))
     return sound

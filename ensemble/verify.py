@@ -18,7 +18,7 @@ from ensemble.errors import UserError
 from ensemble.logits import load_logits
 from ensemble.progress import Show
 from ensemble.reading import read_json
-from ensemble.tensors import require_sound_own
+from ensemble.tensors import require_sound_in_fold
 
 Check = Callable[[], object]  # raises UserError where a file is not sound; False: nothing vouches for it
 
@@ -167,7 +167,7 @@ def _vouched(path: Path, read: Callable[[], object]) -> Check:
 
 
 def _tensors(path: Path) -> Check:
-    return lambda: require_sound_own(path)
+    return lambda: require_sound_in_fold(path)
 
 
 def _log(fold: Path) -> bool:

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from ensemble import rundir, sealed
 from ensemble.data.folds import read_folds
 from ensemble.errors import Damaged, UserError
-from ensemble.tensors import Tensor, metadata_of, read_bytes, require_own, write_tensors
+from ensemble.tensors import Tensor, metadata_of, read_bytes, require_in_fold, write_tensors
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
 _DTYPES |= {torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Damaged(f"{path}: not a whole safetensors file ({reason})") from None
-    require_own(path, metadata, sealed.checksum(data, path))
+    require_in_fold(path, metadata, sealed.checksum(data, path))
     return state, metadata
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 from ensemble import rundir
 from ensemble.errors import Damaged, UserError
 from ensemble.progress import Show
-from ensemble.tensors import require_sound_own
+from ensemble.tensors import require_sound_in_fold
 
 Say = Callable[[str], None]
 
@@ -54,7 +54,7 @@ def _mend(fold: Path, say: Say) -> None:
 
 def _is_whole(path: Path, say: Say) -> bool:
     try:
-        require_sound_own(path)
+        require_sound_in_fold(path)
         return True
     except Damaged as error:
         say(f"warning: {error}")
