@@ -255,7 +255,7 @@ def test_links_are_followed_but_no_run_is_told_twice(copied, tmp_path):
 
 
 def test_a_name_with_a_line_break_stays_on_its_line():
-    assert tables.layout.shown("a\nb\x1b[1m\u2028é 한 \udc80[b]") == "a\\nb\\x1b[1m\\u2028é 한 \\udc80[b]"
+    assert tables.layout.escaped("a\nb\x1b[1m\u2028é 한 \udc80[b]") == "a\\nb\\x1b[1m\\u2028é 한 \\udc80[b]"
 
 
 def test_names_with_line_breaks_tear_no_table(made, capsys):
