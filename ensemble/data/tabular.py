@@ -4,7 +4,8 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def read_noted(
     """
     if not is_table(source):
         raise UserError(f"{source}: a picture; want a table (CSV, Parquet), or a folder of pictures")
-    try:
+    with naming(source):
         if source.suffix.lower() in (".parquet", ".pq"):
             return _filled(_parquet(source), source, may_be_empty), []
         raw = table_bytes(source)
@@ -70,10 +71,6 @@ def read_noted(
             )
             rows = [_header(rows), *rows]
         names, body = shaped(rows)
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file or folder") from None
-    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{source}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
     return _filled(pd.DataFrame(body, columns=names, dtype=str), source, may_be_empty), notes
 
 
@@ -102,6 +99,17 @@ def number(text: str) -> float:
         return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
         return float("nan")
+
+
+@contextmanager
+def naming(source: Path) -> Iterator[None]:
+    """Raise whatever reading a table raises as one UserError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file or folder") from None
+    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{source}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def table_bytes(source: Path) -> bytes:

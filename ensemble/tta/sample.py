@@ -1,8 +1,6 @@
 """A sample submission: its cells as they are written, which column holds the ids, and which images these mean."""
 
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +14,7 @@ from ensemble.data.csv_text import decoded, delimiter_of, parsed
 from ensemble.data.inputs import refuse_address
 from ensemble.data.names import Matched, match_names, why_not
 from ensemble.data.table import nfc, read_table
-from ensemble.data.tabular import table_bytes
+from ensemble.data.tabular import naming, table_bytes
 from ensemble.errors import UserError
 
 # Headers in lower case, letters and digits only.
@@ -149,14 +147,10 @@ def match(sample: SampleSubmission, images: Sequence[str] | None, classes: Seque
 
 
 def _read_text(path: Path) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], str, str]:
-    try:
+    with naming(path):
         raw = table_bytes(path)
         text, encoding = decoded(raw)
         rows = parsed(text)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file or folder") from None
-    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path}: not a readable CSV or Parquet file ({str(error).splitlines()[0]})") from None
     if len(rows) < 2:
         raise UserError(f"{path}: has no rows")
     width = len(rows[0])
