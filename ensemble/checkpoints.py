@@ -42,8 +42,8 @@ def load_checkpoint(model: torch.nn.Module, path: Path, name: str, classifiers: 
     """Load a file into a network of timm's architecture `name`, all but the modules named as its classifiers. Returns
     what was loaded and what was not, in one line.
 
-    Raises UserError as `read_checkpoint` does, and unless the file holds all the rest in the network's shapes and
-    nothing that the network lacks.
+    Raises UserError as `read_checkpoint` does, and unless the file holds all the rest in the network's shapes, in
+    finite numbers, and nothing that the network lacks.
     """
     own = model.state_dict()
     checkpoint = read_checkpoint(path, own)
@@ -60,6 +60,11 @@ def load_checkpoint(model: torch.nn.Module, path: Path, name: str, classifiers: 
         if value.shape != body[key].shape:
             shapes = f"{tuple(value.shape)}, the model wants {tuple(body[key].shape)}"
             raise UserError(f"{path}: does not fit {name!r}: {key!r} is {shapes}")
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"{path}: {key!r} holds NaN or infinite numbers, as after a training that failed: take an earlier "
+                "checkpoint"
+            )
     model.load_state_dict(loaded, strict=False)
     left = [key for key in (*state, *checkpoint.outside) if key not in loaded]
     resized = sum(key in loaded and loaded[key].shape != value.shape for key, value in checkpoint.state.items())

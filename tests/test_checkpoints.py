@@ -132,6 +132,14 @@ def test_without_a_classifier(load, resnet):
     assert same and line.endswith("no classifier in it, none missing")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(load, resnet, value):
+    state = {key: tensor.clone() for key, tensor in resnet.state_dict().items()}
+    state["bn1.weight"][0] = value
+    with pytest.raises(UserError, match=r"own.pth: 'bn1.weight' holds NaN or infinite numbers, .*: take an earlier"):
+        load(state)
+
+
 def test_files_from_before_batches_were_counted(load, resnet):
     same, _ = load({key: value for key, value in resnet.state_dict().items() if "num_batches" not in key})
     assert same
