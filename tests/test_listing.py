@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ensemble.data import listing
 from ensemble.data.formats import IMAGE_ENDINGS, decoders
 from ensemble.data.listing import list_folder
 from ensemble.data.pixels import Decoding, decode
@@ -113,3 +114,8 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none: no such folder"):
         list_folder(tmp_path / "none")
+
+
+def test_a_folder_that_goes_away_while_others_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone: the folder can't be read \(No such file or directory\)"):
+        listing._identity(tmp_path / "gone")

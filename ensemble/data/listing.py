@@ -191,7 +191,10 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError as error:  # it went away after its name was read
+        raise UserError(f"{path}: the folder can't be read ({error.strerror})") from None
     return state.st_dev, state.st_ino
 
 
