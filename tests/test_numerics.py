@@ -406,7 +406,7 @@ def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_t
     experiment, tmp_path, idle, monkeypatch
 ):
     monkeypatch.setattr(numerics, "_speed", lambda *words: 1e6)
-    run, _, said = experiment("one")
+    run, _, said = experiment("one", "train.batch_size=2")
     (line,) = [line for line in said if "where the trial had" in line]
     assert re.fullmatch(
         r"net: its steps reached \d+ images/s, where the trial had 1000000: the numeric settings \(float32, "
@@ -416,7 +416,7 @@ def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_t
     assert load_numerics(rundir.numerics_json(run, "net")).images_per_second == 1e6
     assert not list((tmp_path / "cache" / "numerics").glob("*"))
     monkeypatch.setattr(numerics, "_speed", lambda *words: 0.5)
-    _, shown, said = experiment("two")
+    _, shown, said = experiment("two", "train.batch_size=2")
     assert "net: finding the fastest numeric settings" in shown
     assert not any("where the trial had" in line for line in said)
     assert len(list((tmp_path / "cache" / "numerics").glob("*"))) == 1
@@ -432,3 +432,10 @@ def test_other_settings_are_timed_anew(experiment, tmp_path, agreed):
     assert (found.dtype, found.memory_format, found.compile, found.micro_batch) == ("float32", "contiguous", False, 2)
     log = [json.loads(line) for line in rundir.log_file(rundir.fold_dir(two, "net", 0)).read_text().splitlines()]
     assert [line["micro_batch"] for line in log] == [2, 2]
+
+
+def test_an_epoch_of_one_step_belies_nothing(experiment, idle, monkeypatch):
+    """The first step of a network also allocates."""
+    monkeypatch.setattr(numerics, "_speed", lambda *words: 1e6)
+    said = experiment("one")[2]
+    assert not any("where the trial had" in line for line in said)

@@ -190,7 +190,8 @@ def fit(
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            computed += time.perf_counter() - begun
+            if step:  # the first one also allocates, which no trial counts
+                computed += time.perf_counter() - begun
             if average is not None and (step % EMA_STEPS == EMA_STEPS - 1 or step == steps - 1):
                 average.update(model, step=(epoch * steps + step) // EMA_STEPS)
             if step % 8 == 7 or step == steps - 1:  # reading the loss makes a GPU wait
@@ -207,8 +208,8 @@ def fit(
         seconds = time.monotonic() - started
         line = {"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": round(seconds, 2)}
         line |= {"images_per_second": round(steps * batch_size / seconds, 1), "micro_batch": micro_batch}
-        if device.type == "cpu":  # a GPU's steps end after they return
-            line["step_images_per_second"] = round(steps * batch_size / computed, 1)
+        if device.type == "cpu" and steps > 1:  # a GPU's steps end after they return
+            line["step_images_per_second"] = round((steps - 1) * batch_size / computed, 1)
         if epoch + 1 in looks:
             kept = model if average is None else average.module
             line |= score(kept)
