@@ -428,3 +428,22 @@ def test_a_fold_of_more_digits_than_a_number_has(tmp_path, paint):
     (tmp_path / "t.csv").write_text("path,label,fold\n" + "\n".join(rows))
     with pytest.raises(UserError, match="fold column 'fold' must hold whole numbers"):
         read_samples(tmp_path / "t.csv", "path", "label", fold="fold")
+
+
+def test_a_cell_that_points_to_the_root_lists_no_disk(tmp_path, paint):
+    """Of a folder outside, the files in it alone are looked at: never what is below it."""
+    from ensemble.data.find_files import locate
+
+    data = tmp_path / "data"
+    paint(data / "a.png")
+    paint(tmp_path / "outside" / "c.PNG")
+    paint(tmp_path / "outside" / "far" / "b.png")
+    listed = []
+
+    def listing(folder):
+        listed.append(folder)
+        return ["a.png"]
+
+    cells = ["a.png", "../outside/c.png", "../outside/b.png", "/ud800.png", "\\ud800"]
+    assert locate(data, cells, listing).files == (data / "a.png", data / "../outside/c.PNG", None, None, None)
+    assert listed == [data]

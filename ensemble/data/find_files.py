@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble.data.column_names import ID_NAMES, LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, plain, rank
+from ensemble.data.listing import is_image
 from ensemble.data.names import Matched, is_address, match_names, nfc, tidy, why_not
 from ensemble.data.tabular import row_numbers
 from ensemble.errors import UserError
@@ -69,7 +70,7 @@ def locate(folder: Path, written: Sequence[str], listing: Listing, labels: Seque
             outside[(folder / text).parent].append(row)
     said: list[str] = []
     for parent, rows in outside.items():
-        names = [name for name in listing(parent) if "/" not in name]
+        names = _images_in(parent)  # not those below it: a cell "/a.png" would have the whole disk listed
         found = match_names([PurePosixPath(tidy(written[row])).name for row in rows], names)
         for row, place in zip(rows, found.rows.tolist(), strict=True):
             files[row] = None if place < 0 else parent / names[place]
@@ -196,6 +197,13 @@ def _exact(folder: Path, text: str) -> Path | None:
         except (OSError, ValueError):  # a cell of prose is longer than any file name; or it holds a zero byte
             return None
     return None
+
+
+def _images_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if is_image(path) and path.is_file())
+    except OSError as error:
+        raise UserError(f"{folder}: the folder can't be read ({error.strerror})") from None
 
 
 def _is_folder(path: Path) -> bool:
