@@ -113,9 +113,9 @@ def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
     return Scan(
         digests=names,
         errors=errors,
-        formats=facts["format"].astype("U"),
-        modes=facts["mode"].astype("U"),
-        rules=facts["rules"].astype("U"),
+        formats=np.char.decode(facts["format"], "ascii", "replace"),
+        modes=np.char.decode(facts["mode"], "ascii", "replace"),
+        rules=np.char.decode(facts["rules"], "ascii", "replace"),
         widths=facts["width"].copy(),
         heights=facts["height"].copy(),
         orientations=facts["orientation"].copy(),
