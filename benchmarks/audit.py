@@ -41,7 +41,7 @@ from look_alikes import CALIBRATION, EVALUATION, write
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits
 
-from ensemble.data.near import near_copies
+from ensemble.data.copies.near import near_copies
 from ensemble.data.scan import SIDE, Scan, scan
 
 CLASSES = ("elephant", "guitar", "person")

@@ -18,9 +18,9 @@ import torch
 from torchvision.transforms import v2
 
 from ensemble.device import keep_freed_memory
-from ensemble.train.augment import draw, finish
-from ensemble.train.crops import crops, gather
-from ensemble.train.mix import mix
+from ensemble.train.augment.crops import crops, gather
+from ensemble.train.augment.mix import mix
+from ensemble.train.augment.policy import draw, finish
 
 SIZE = int(sys.argv[1]) if len(sys.argv) > 1 else 128
 BATCH, ROUNDS = 32, 9

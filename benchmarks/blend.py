@@ -27,7 +27,7 @@ from blend_peers import Data, System, probabilities, systems
 from synthetic import digits, synthetic
 
 from ensemble.blend.methods import METHODS
-from ensemble.blend.metrics import macro_f1_of, row_losses
+from ensemble.scoring.metrics import macro_f1_of, row_losses
 
 CASES = {"large": (30, 50_000, 100), "mid": (12, 20_000, 18), "binary": (8, 20_000, 2)}  # members, rows, classes
 DIRECTED = ("vote:macro_f1", "greedy:macro_f1", "stack:macro_f1")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.blend import greedy, methods, vote
+from ensemble.blend import methods
+from ensemble.blend.methods import greedy, vote
 
 ROUNDS = 25  # AutoGluon's own number
 AUTOGLUON = "autogluon.core.models.greedy_ensemble.ensemble_selection"

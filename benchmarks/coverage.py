@@ -20,10 +20,10 @@ from synthetic import synthetic
 
 from ensemble.blend import methods
 from ensemble.blend.crossfit import fit_rows, held_out
-from ensemble.blend.metrics import METRICS
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean, softmax
-from ensemble.blend.score import bootstrap, gain, outcome, scores, value
+from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.score import bootstrap, gain, outcome, scores, value
 
 SHOWN = ("log_loss", "accuracy", "macro_f1")
 

@@ -16,8 +16,8 @@ import timm
 import torch
 from safetensors.torch import load, load_file
 
-from ensemble import sealed
-from ensemble.weights import read_state, write_state
+from ensemble.backbones.weights import read_state, write_state
+from ensemble.files import sealed
 
 
 def milliseconds(work):

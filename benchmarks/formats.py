@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble import backbones, rundir
-from ensemble.blend.metrics import row_losses
+from ensemble import rundir
+from ensemble.backbones import timm_model
 from ensemble.blend.oof import finished, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
-from ensemble.tta.forward import Forward, Inference, choose_inference, find_speeds, lowered
-from ensemble.tta.member import fold_forwards, load_member
+from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
+from ensemble.inference.member import fold_forwards, load_member
+from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
+from ensemble.scoring.metrics import row_losses
 from ensemble.tta.oof import run_pixels, run_samples
-from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
 
 VIEWS = ("identity", "hflip")
 
@@ -45,7 +46,7 @@ def main() -> None:
         hows = decodings(member.preprocess, VIEWS)
         pixels = run_pixels(config, samples, hows, lambda *_: None, print)
         timm_name = rundir.read_json(rundir.settings_json(run, name))["timm"]
-        create = partial(backbones.create, timm_name, len(rows.classes), size)
+        create = partial(timm_model.create, timm_name, len(rows.classes), size)
         speeds, _ = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
         half = next(dtype for dtype in speeds if dtype != "float32")
         found = {"exact": [], "raw": [], "chosen": []}

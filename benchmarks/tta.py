@@ -42,15 +42,14 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from train import spread
 
-from ensemble import backbones
+from ensemble.backbones import timm_model
 from ensemble.blend import Blend
-from ensemble.data.pixels import Preprocess
+from ensemble.data.logits import write_logits
+from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.submission.write import lay_out, write_submission
 from ensemble.device import choose_device, exactly, in_layout, keep_freed_memory, side_by_side, streams, synchronize
-from ensemble.logits import write_logits
-from ensemble.tta import shards
-from ensemble.tta.apply import blend_chunk
-from ensemble.tta.decode import decoded_squares
-from ensemble.tta.forward import (
+from ensemble.inference.decode import decoded_squares
+from ensemble.inference.eval_model import (
     DTYPES,
     REACH,
     Forward,
@@ -62,11 +61,12 @@ from ensemble.tta.forward import (
     margins,
     prepared,
 )
-from ensemble.tta.member import Member
-from ensemble.tta.predict import Group, batch_rows, decodings, forward_views, predict_stream, view_of
+from ensemble.inference.member import Member
+from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, predict_stream, view_of
+from ensemble.inference.views import expand
+from ensemble.tta import shards
+from ensemble.tta.apply import blend_chunk
 from ensemble.tta.predictor import Predictor
-from ensemble.tta.submission import lay_out, write_submission
-from ensemble.tta.views import expand
 
 CPU = ("mobilenetv3_small_100", "resnet18")
 CPU_MEMBERS = (*CPU, "mobilenetv2_050")
@@ -91,7 +91,7 @@ Clock = tuple[float, float]  # seconds on the wall, seconds of processors
 
 
 def preprocess(name: str, size: int) -> Preprocess:
-    return backbones.preprocess_for(name.partition("=")[0], size, None)
+    return timm_model.preprocess_for(name.partition("=")[0], size, None)
 
 
 def network(name: str, size: int, paths: Sequence[Path], seed: int = 0) -> torch.nn.Module:
@@ -101,9 +101,9 @@ def network(name: str, size: int, paths: Sequence[Path], seed: int = 0) -> torch
     format could tell the images apart."""
     torch.manual_seed(seed)
     name, _, weights = name.partition("=")
-    model = backbones.create(name, len(CLASSES), size)
+    model = timm_model.create(name, len(CLASSES), size)
     if weights:
-        backbones.fill(model, Path(weights))
+        timm_model.fill(model, Path(weights))
         return model.eval()
     pre, cpu = preprocess(name, size), torch.device("cpu")
     squares = decoded_squares(paths[:16], [pre.decoding], cpu)[0]
@@ -117,7 +117,7 @@ def network(name: str, size: int, paths: Sequence[Path], seed: int = 0) -> torch
         model.train(bool(norms))(images)
         logits = model.eval()(images)
         scale = 2 / logits.std(dim=0).clamp(min=1e-6)
-        for layer in backbones.classifiers(model):
+        for layer in timm_model.classifiers(model):
             layer.weight.mul_(scale[:, None])
             layer.bias.sub_(logits.mean(dim=0)).mul_(scale)
     return model
@@ -489,7 +489,7 @@ def stacking(
 
     @torch.inference_mode()
     def sequence(index: int) -> Tensor:
-        return torch.stack([backbones.logits(net, batches[index % READY]) for net in nets])
+        return torch.stack([timm_model.logits(net, batches[index % READY]) for net in nets])
 
     @torch.inference_mode()
     def stacked(index: int) -> Tensor:
@@ -529,7 +529,7 @@ def child(paths: Sequence[Path], name: str, size: int, folder: Path) -> None:
     views = ("identity", "hflip")
     ids = [f"{row:07}" for row in range(len(paths))]
     # not `network`, whose pass in training would leave behind memory that the C library keeps
-    model = backbones.create(name, len(CLASSES), size)
+    model = timm_model.create(name, len(CLASSES), size)
     member = Member(name, preprocess(name, size), (prepared(model, Inference(device.type), size, device),))
     predictor = Predictor(mean_blend([name], views), (member,), (views,), 1, BATCH, device)
     # the peak so far is of the libraries' start; where the kernel does not let it be forgotten, it counts

@@ -10,10 +10,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ensemble import blend, rundir, tables
-from ensemble.blend.metrics import accuracy, log_loss, macro_f1
 from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
 from ensemble.progress import progress
+from ensemble.scoring.metrics import accuracy, log_loss, macro_f1
 from ensemble.train.jobs import train_folds
 from ensemble.tta.run import tta_predict
 

@@ -10,26 +10,26 @@
       predictions/logits/<set>/<digest>.safetensors
       tta-search.json  audit.json  report.html  submissions.csv  ens.log
 
-Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.sealed`) or in
-another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
+Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.files.sealed`)
+or in another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
 submissions.csv, and what no number comes from, ens.log and the report, have none. Files are written by
-`ensemble.atomic`.
+`ensemble.files.atomic`.
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
-from ensemble import sealed
-from ensemble.atomic import clear_temporaries as clear_temporaries
-from ensemble.atomic import clear_temporaries_of as clear_temporaries_of
-from ensemble.atomic import replacing as replacing
-from ensemble.atomic import require_writable as require_writable
-from ensemble.atomic import write_text as write_text
-from ensemble.damage import damaged
 from ensemble.errors import UserError
-from ensemble.reading import parse_json, read_text
-from ensemble.reading import read_json as read_json
+from ensemble.files import sealed
+from ensemble.files.atomic import clear_temporaries as clear_temporaries
+from ensemble.files.atomic import clear_temporaries_of as clear_temporaries_of
+from ensemble.files.atomic import replacing as replacing
+from ensemble.files.atomic import require_writable as require_writable
+from ensemble.files.atomic import write_text as write_text
+from ensemble.files.damage import damaged
+from ensemble.files.reading import parse_json, read_text
+from ensemble.files.reading import read_json as read_json
 from ensemble.shapes import Done, Epoch, Provenance, SavedAudit, SavedSearch, Settings
 
 

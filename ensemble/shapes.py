@@ -7,7 +7,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from ensemble.reading import Count, Finite
+from ensemble.files.reading import Count, Finite
 
 
 class Vouched(TypedDict):

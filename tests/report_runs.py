@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ensemble import rundir
-from ensemble.logits import Logits
+from ensemble.data.logits import Logits
 
 
 def write_run(run, classes, labels, folds, members, groups=None, settings=None, logs=None, done=None, config=None):

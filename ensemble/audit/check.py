@@ -22,11 +22,11 @@ from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
 from ensemble.audit.submission import check_submission
-from ensemble.data.align import LOOK_ALIKE
+from ensemble.data.copies.align import LOOK_ALIKE
+from ensemble.data.copies.remembered import find_copies
+from ensemble.data.copies.ties import counted, near_ties, scan_folder
 from ensemble.data.name_groups import label_key
-from ensemble.data.remembered import find_copies
 from ensemble.data.scan import Scan, scan
-from ensemble.data.ties import counted, near_ties, scan_folder
 from ensemble.outputs import require_output
 from ensemble.progress import Show
 

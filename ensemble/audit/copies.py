@@ -7,9 +7,9 @@ import numpy as np
 from ensemble.audit.findings import EXAMPLES, Finding, finding
 from ensemble.audit.read import UNKNOWN_FOLD, Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs, exact_sets, shown_pairs
-from ensemble.data.align import LOOK_ALIKE
+from ensemble.data.copies.align import LOOK_ALIKE
+from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
-from ensemble.data.ties import near_ties
 
 # Near copies of two labels: so many pairs, and such a share of all near pairs, are no slips, where one class is the
 # other with a detail drawn in; wrong labels are a few in a hundred (Northcutt et al. 2021: 0.2 to 10 %).

@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.forms import check_forms
 from ensemble.audit.read import Rows
-from ensemble.data.formats import IMAGE_ENDINGS
+from ensemble.data.pixels.formats import IMAGE_ENDINGS
 from ensemble.data.scan import Scan
 
 FORMATS = {

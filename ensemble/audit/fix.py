@@ -20,9 +20,9 @@ from ensemble import rundir
 from ensemble.audit.files import has_image
 from ensemble.audit.read import Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs
+from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan
-from ensemble.data.ties import near_ties
 from ensemble.errors import UserError
 
 OWN = ("id", "path", "label", "group", "fold")

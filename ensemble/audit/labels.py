@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.read import Given, Rows, clean_labels
 from ensemble.data.name_groups import label_key as label_key
-from ensemble.data.several import combined_labels
+from ensemble.data.table.several import combined_labels
 
 PLACEHOLDERS = frozenset(
     {"nan", "null", "na", "n/a", "?", "unlabeled", "unlabelled", "tbd"}

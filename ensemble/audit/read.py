@@ -11,31 +11,31 @@ import numpy as np
 import pandas as pd
 
 from ensemble.config import load_config
-from ensemble.data.class_folders import bare_folders, class_folders, labels_of, outside, tree
-from ensemble.data.column_names import ID_NAMES, plain
-from ensemble.data.find_files import locate
+from ensemble.data.folders.class_folders import bare_folders, class_folders, labels_of, outside, tree
+from ensemble.data.folders.layout import follow, levels, refuse_loose, refuse_parts
+from ensemble.data.folders.listing import Listing, list_folder
 from ensemble.data.folds import read_folds
-from ensemble.data.formats import IMAGE_ENDINGS
 from ensemble.data.inputs import refuse_address
 from ensemble.data.labelled import names_base, read_labelled
-from ensemble.data.layout import follow, levels, refuse_loose, refuse_parts
-from ensemble.data.listing import Listing, list_folder
 from ensemble.data.name_groups import FROM_NAMES, name_groups
-from ensemble.data.one_hot import one_hot_labels
-from ensemble.data.table import (
+from ensemble.data.pixels.formats import IMAGE_ENDINGS
+from ensemble.data.samples import (  # fmt: skip
     image_column,
     image_names,
     nfc,
     read_class_folders,
     read_image_table,
     read_samples,
-)  # fmt: skip
+)
+from ensemble.data.source import Source
+from ensemble.data.source import follow as follow_data
+from ensemble.data.submission.sample import read_sample
+from ensemble.data.table.column_names import ID_NAMES, plain
+from ensemble.data.table.columns import find_columns
+from ensemble.data.table.find_files import locate
+from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.errors import UserError
-from ensemble.init.columns import find_columns
-from ensemble.init.look import Source
-from ensemble.init.look import follow as follow_data
 from ensemble.rundir import folds_csv
-from ensemble.tta.sample import read_sample
 
 UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
 K = 5  # folds.k where no experiment file says another

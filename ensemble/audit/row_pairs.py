@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.audit.findings import EXAMPLES
 from ensemble.audit.read import Rows, clean_labels
-from ensemble.data.near import Pairs, joined_rows
+from ensemble.data.copies.near import Pairs, joined_rows
 
 
 @dataclass(frozen=True)

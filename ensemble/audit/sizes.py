@@ -6,7 +6,7 @@ from ensemble.audit.features import upright
 from ensemble.audit.files import has_image
 from ensemble.audit.findings import Finding, finding, quantiles
 from ensemble.audit.read import Given, Rows
-from ensemble.data.pixels import MAX_ASPECT
+from ensemble.data.pixels.decode import MAX_ASPECT
 from ensemble.data.scan import Scan
 
 LEAST = 4  # px: shorter sides below hold no picture

@@ -1,8 +1,8 @@
 """`ens blend`: combine the members' out-of-fold logits, score the combination honestly. Never imports torch."""
 
 from ensemble.blend.compare import Comparison, compare
+from ensemble.blend.external.members import ForeignFiles
 from ensemble.blend.fit import BlendResult, MemberRow, apply_files, blend_files, blend_run, members_table
-from ensemble.blend.foreign import ForeignFiles
 from ensemble.blend.oof import GIVEN
 from ensemble.blend.saved import Blend, check_sources, list_blends, load_blend
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend.joined import join_rows
+from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
-from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
-from ensemble.blend.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
-from ensemble.blend.units import joined_units
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.scoring.clusters import joined_units
+from ensemble.scoring.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
 
 OPTIMISTIC = "optimistic: its best epoch was chosen on these rows"
 FEWEST = 6  # units that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import methods, views
+from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import Oof
 from ensemble.blend.saved import Blend
-from ensemble.blend.score import Outcome, cross_fit, outcome
 from ensemble.progress import Show
+from ensemble.scoring.score import Outcome, cross_fit, outcome
 
 
 def plain_average(oof: Oof) -> np.ndarray:
     """z float32 (M, N, C): the members' logits, the plain averages of their views."""
-    return views.apply(views.even(oof.values), oof.values, slice(None))
+    return view_weights.apply(view_weights.even(oof.values), oof.values, slice(None))
 
 
 def fit_rows(
@@ -23,8 +23,8 @@ def fit_rows(
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """The view weights and params of a fit on some rows. plain: z float32 (M, N, C), the plain averages of views."""
     every = oof.rows
-    even = views.even(oof.values)
-    of_views = even if method == "mean" else views.fit(oof.values, every.labels, every.folds, every.units, rows)
+    even = view_weights.even(oof.values)
+    of_views = even if method == "mean" else view_weights.fit(oof.values, every.labels, every.folds, every.units, rows)
     z = member_logits(oof, plain, of_views, rows)
     return of_views, methods.fit(method, metric, z, every.labels[rows], every.folds[rows], every.units[rows], priors)
 
@@ -54,7 +54,7 @@ def held_out(
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """z float32 (M, n, C) of some rows; `plain` itself where those are all rows and no view weights were learned."""
     if any(np.ptp(own) > 0 for own in of_views):
-        return views.apply(of_views, oof.values, rows)
+        return view_weights.apply(of_views, oof.values, rows)
     return plain if len(rows) == plain.shape[1] else plain[:, rows]
 
 

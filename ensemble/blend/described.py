@@ -7,9 +7,9 @@ from typing_extensions import TypedDict
 
 from ensemble import rundir
 from ensemble.blend import methods
-from ensemble.blend.metrics import TARGETS
 from ensemble.errors import UserError
-from ensemble.reading import Count, Finite, read_json
+from ensemble.files.reading import Count, Finite, read_json
+from ensemble.scoring.metrics import TARGETS
 
 FORMAT = 2
 NEEDED = TARGETS[:3]  # the fourth came later

@@ -12,7 +12,7 @@ import numpy as np
 from ensemble.blend import methods
 from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.oof import Oof
-from ensemble.blend.score import Gain, Outcome, bootstrap, gain, scores
+from ensemble.scoring.score import Gain, Outcome, bootstrap, gain, scores
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,17 @@ from ensemble.blend import methods
 from ensemble.blend.crossfit import counted, fit_rows, held_out, plain_average, without_useless
 from ensemble.blend.described import read_described
 from ensemble.blend.diversity import Diversity, diversity, leave_out_costs
-from ensemble.blend.foreign import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
-from ensemble.blend.metrics import METRICS, TARGETS, Bin, reliability, require_target
+from ensemble.blend.external.members import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
 from ensemble.blend.priors import read_priors
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.prune import Pruned, pruned
 from ensemble.blend.saved import Blend, require_name
-from ensemble.blend.score import (
+from ensemble.data.logits import Logits
+from ensemble.errors import UserError
+from ensemble.progress import Show
+from ensemble.scoring.metrics import METRICS, TARGETS, Bin, reliability, require_target
+from ensemble.scoring.score import (
     Calibration,
     Gain,
     Outcome,
@@ -30,9 +33,6 @@ from ensemble.blend.score import (
     scores,
     usable_folds,
 )
-from ensemble.errors import UserError
-from ensemble.logits import Logits
-from ensemble.progress import Show
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble import rundir
-from ensemble.damage import damaged
+from ensemble.data.logits import Logits, load_logits
 from ensemble.errors import UserError
-from ensemble.logits import Logits, load_logits
-from ensemble.reading import read_text
+from ensemble.files.damage import damaged
+from ensemble.files.reading import read_text
 
 GIVEN = ("given",)  # the one view of a foreign member
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend.auto import CANDIDATES
-from ensemble.blend.trees import NODES
+from ensemble.blend.methods.auto import CANDIDATES
+from ensemble.blend.methods.trees import NODES
 
 NUMBERS = {  # plain ones that `apply` or the lines about a blend read, by method
     "vote": ("certificate",),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.data.table import read_table
+from ensemble.data.samples import read_table
 from ensemble.errors import UserError
 
 

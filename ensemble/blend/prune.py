@@ -8,9 +8,9 @@ import numpy as np
 from ensemble.blend import methods
 from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
-from ensemble.blend.metrics import METRICS
 from ensemble.blend.oof import GIVEN, Oof
-from ensemble.blend.score import Gain, Outcome, bootstrap, value
+from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.score import Gain, Outcome, bootstrap, value
 
 RESAMPLES = 500
 

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from ensemble import rundir
-from ensemble.blend import methods, views
+from ensemble.blend import methods, view_weights
 from ensemble.blend.described import FORMAT, read_described
 from ensemble.blend.oof import GIVEN, fold_logits
 from ensemble.blend.params import check_params
+from ensemble.data.logits import Logits
 from ensemble.errors import RunFailure, UserError
-from ensemble.logits import Logits
-from ensemble.tensors import of_array, read_bytes, write_tensors
+from ensemble.files.tensors import of_array, read_bytes, write_tensors
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Blend:
             if not np.isfinite(own).all():
                 row = int(np.flatnonzero(~np.isfinite(own).all(axis=(0, 2)))[0])
                 raise RunFailure(f"{member}: NaN or infinite logits in row {row} of those to predict")
-        z = views.apply([np.array(own) for own in self.view_weights], values, slice(None))
+        z = view_weights.apply([np.array(own) for own in self.view_weights], values, slice(None))
         return methods.apply(self.method, self.params, z)
 
     def save(

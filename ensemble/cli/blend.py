@@ -14,7 +14,7 @@ from ensemble.errors import UserError
 
 if TYPE_CHECKING:
     from ensemble.blend import BlendResult, ForeignFiles
-    from ensemble.tta.submission import Layout
+    from ensemble.data.submission.write import Layout
 
 
 OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losses", "Block.folds"}
@@ -130,7 +130,7 @@ def blend_command(
         planned: list[tuple[Layout, list[str], list[str]]] = []
 
         def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
-            from ensemble.tta.submission import follow
+            from ensemble.data.submission.write import follow
 
             layout, ids, rows = follow(sample_submission, images, classes, form, told.say)
             planned.append((layout, ids, [images[row] for row in rows]))
@@ -144,7 +144,7 @@ def blend_command(
         tables.show_blend(result)
         told.answer(_plain(result))
         if output is not None:
-            from ensemble.tta.submission import write_submission
+            from ensemble.data.submission.write import write_submission
 
             layout, ids, images = planned[0]
             probabilities = blend.apply_files(result, images)[1]
@@ -191,7 +191,7 @@ def _plain(result: "BlendResult") -> dict[str, Any]:
 
 def _foreign(added: Sequence[str], kinds: Sequence[str]) -> list["ForeignFiles"]:
     from ensemble.blend import ForeignFiles
-    from ensemble.blend.foreign_scale import KINDS
+    from ensemble.blend.external.scale import KINDS
 
     found: dict[str, str] = {}
     for text in kinds:

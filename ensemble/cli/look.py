@@ -138,8 +138,8 @@ def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
     import time
 
     from ensemble.cli.plain import plain
-    from ensemble.data import cache as pixels
-    from ensemble.data.shards import size
+    from ensemble.data.cache import store as pixels
+    from ensemble.data.cache.shards import size
 
     with session(as_json) as told:
         folder = folder or pixels.cache_folder("auto")

@@ -11,7 +11,7 @@ from ensemble.cli.session import session
 from ensemble.errors import UserError
 
 if TYPE_CHECKING:
-    from ensemble.blend.score import Score
+    from ensemble.scoring.score import Score
 
 
 @click.command()
@@ -35,8 +35,8 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
     with session(as_json) as told:
         from ensemble import tables
         from ensemble.cli.plain import plain
+        from ensemble.overview.runs import list_runs
         from ensemble.progress import progress
-        from ensemble.runs import list_runs
 
         with progress() as show:
             found = list_runs(folder, sort, show)
@@ -66,8 +66,9 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
     Example: ens submissions runs/art --board submission.csv=0.8286
     """
     with session(as_json) as told:
-        from ensemble import ledger, tables
+        from ensemble import tables
         from ensemble.cli.plain import plain
+        from ensemble.overview import ledger
 
         for option, column, given in (("--board", "board", boards), ("--note", "note", notes)):
             for text in given:
@@ -94,7 +95,7 @@ def recorded(
     ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], say: Callable[[str], None]
 ) -> None:
     """Enter a submission that was just written. It is there: where its ledger can't be written, that is only said."""
-    from ensemble import ledger as book
+    from ensemble.overview import ledger as book
 
     try:
         book.record(ledger, submission, facts, scores)

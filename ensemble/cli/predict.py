@@ -59,10 +59,10 @@ def tta_predict(
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
     with session(as_json, run) as told:
-        from ensemble import ledger
         from ensemble.blend import load_blend
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
+        from ensemble.overview import ledger
         from ensemble.progress import progress
 
         rundir.require_run(run)

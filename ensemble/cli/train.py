@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from ensemble import sealed
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import Damaged, RunFailure
+from ensemble.files import sealed
 
 
 @click.command()

@@ -23,9 +23,9 @@ def verify(run: Path, cache: Path | None, as_json: bool) -> None:
     """
     with session(as_json, run) as told:
         from ensemble.cli.plain import plain
+        from ensemble.overview.verify import lines
+        from ensemble.overview.verify import verify as compare
         from ensemble.progress import progress
-        from ensemble.verify import lines
-        from ensemble.verify import verify as compare
 
         with progress() as show:
             found = compare(run, show, cache)

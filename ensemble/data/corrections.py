@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.data.table import Samples, nfc, read_table
+from ensemble.data.samples import Samples, nfc, read_table
 from ensemble.errors import UserError
 
 KEEP, DROP = "keep", "drop"

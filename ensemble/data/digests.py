@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ensemble import rundir
-from ensemble.data.pixels import read
+from ensemble.data.pixels.decode import read
 from ensemble.errors import UserError
-from ensemble.reading import read_json
+from ensemble.files.reading import read_json
 
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.

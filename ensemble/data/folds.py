@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble import rundir, sealed
-from ensemble.damage import damaged
-from ensemble.data.table import Samples
+from ensemble import rundir
+from ensemble.data.samples import Samples
 from ensemble.errors import UserError
-from ensemble.reading import read_text
+from ensemble.files import sealed
+from ensemble.files.damage import damaged
+from ensemble.files.reading import read_text
 
 
 def copies(paths: tuple[Path, ...]) -> np.ndarray:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble.data.csv_text import is_text
-from ensemble.data.listing import has_picture, is_image, list_folder
+from ensemble.data.folders.listing import has_picture, is_image, list_folder
 from ensemble.data.names import is_address
+from ensemble.data.table.csv_text import is_text
 from ensemble.errors import UserError
 
 # Of a table that is packed, or a workbook, which the reading of tables refuses with what to do.

@@ -11,7 +11,7 @@ from ensemble import rundir
 from ensemble.config import Config
 from ensemble.data.corrections import corrected
 from ensemble.data.name_groups import FROM_NAMES, grouped_by_name
-from ensemble.data.table import Samples, read_class_folders, read_samples, refuse_columns
+from ensemble.data.samples import Samples, read_class_folders, read_samples, refuse_columns
 from ensemble.errors import UserError
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from ensemble.data.names import nfc
-from ensemble.data.table import Samples
+from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 
 FROM_NAMES = "from file names"  # of data.group

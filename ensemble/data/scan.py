@@ -21,14 +21,14 @@ import PIL
 from PIL import Image
 
 from ensemble import rundir
-from ensemble.arrays import require_arrays
 from ensemble.data.digests import digests
-from ensemble.data.formats import decoders
-from ensemble.data.jpeg import check_whole, read_jpeg
-from ensemble.data.modes import rgb
-from ensemble.data.pixels import what_is_wrong
-from ensemble.data.upright import orientation, turned
-from ensemble.limits import too_many_pixels
+from ensemble.data.pixels.decode import what_is_wrong
+from ensemble.data.pixels.formats import decoders
+from ensemble.data.pixels.jpeg import check_whole, read_jpeg
+from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.upright import orientation, turned
+from ensemble.files.arrays import require_arrays
+from ensemble.files.limits import too_many_pixels
 from ensemble.progress import Show
 
 FORMAT = 2  # of the files and of what is measured: raise it when either changes
@@ -61,7 +61,7 @@ class Scan:
 
     digests: str (N,), SHA-256 of the bytes in hex; "" where a file can't be read. errors: why an image can't be decoded
     whole, else None. formats, modes: str (N,), Pillow's names; "" where unknown. rules: str (N,), commas between those
-    of `ensemble.data.modes` by which the pixels were read, "no-end-marker" for a JPEG that lacks it alone, and
+    of `ensemble.data.pixels.modes` by which the pixels were read, "no-end-marker" for a JPEG that lacks it alone, and
     "odd-exif" where EXIF states no orientation that there is. widths, heights: int64 (N,), pixels as stored, before
     EXIF rotation (a TIFF's after it, as Pillow has them); 0 where unknown. orientations: int64 (N,), EXIF's 1..8.
     frames: int64 (N,), above 1 for animations and pages. bytes: int64 (N,), of the file. means, stds: float32 (N, 3),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.data.table import Samples
+from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 
 K = 5

@@ -9,17 +9,17 @@ from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
 from ensemble.data.name_groups import FROM_NAMES, suggested_groups
-from ensemble.data.table import Samples, image_names, read_class_folders, read_image_table, read_samples
+from ensemble.data.samples import Samples, image_names, read_class_folders, read_image_table, read_samples
+from ensemble.data.source import Source, follow, held_out, look_at_test, short_sides
+from ensemble.data.submission.sample import read_sample
+from ensemble.data.table.columns import Columns, find_columns
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
 from ensemble.init.choose import choose_k, choose_recipe, lone_class
-from ensemble.init.columns import Columns, find_columns
-from ensemble.init.look import Source, follow, held_out, look_at_test, short_sides
 from ensemble.init.machine import look_at_machine
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
 from ensemble.outputs import require_output
-from ensemble.tta.sample import read_sample
 
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
 

@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ensemble.data.names import match_names
-from ensemble.data.table import nfc
+from ensemble.data.samples import nfc
+from ensemble.data.submission.sample import SampleSubmission, find_ids, match
+from ensemble.data.submission.write import lay_out
 from ensemble.errors import UserError
-from ensemble.tta.sample import SampleSubmission, find_ids, match
-from ensemble.tta.submission import lay_out
 
 Made = TypeVar("Made")
 

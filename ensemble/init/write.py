@@ -7,9 +7,9 @@ from typing import Any
 
 from ensemble.config import Train, Tta, toml_value
 from ensemble.data.name_groups import FROM_NAMES
-from ensemble.data.table import Samples
+from ensemble.data.samples import Samples
+from ensemble.data.table.columns import Columns
 from ensemble.init.choose import Backbone, Recipe
-from ensemble.init.columns import Columns
 
 WIDTH = 112
 

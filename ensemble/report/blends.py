@@ -11,10 +11,10 @@ from ensemble import rundir
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods
 from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
 from ensemble.blend.described import read_described, read_scores
-from ensemble.blend.metrics import Bin
 from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
-from ensemble.blend.score import Calibration, Gain, Score, cross_fit
 from ensemble.errors import UserError
+from ensemble.scoring.metrics import Bin
+from ensemble.scoring.score import Calibration, Gain, Score, cross_fit
 
 Scores = dict[str, Score]  # by metric
 

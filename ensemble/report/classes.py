@@ -7,11 +7,11 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from scipy.stats import norm
 
-from ensemble.blend.metrics import class_counts, ece_of, reliability
-from ensemble.blend.score import MOST_UNITS, RESAMPLES
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
 from ensemble.report.members import strip
 from ensemble.report.run import RunFacts
+from ensemble.scoring.metrics import class_counts, ece_of, reliability
+from ensemble.scoring.score import MOST_UNITS, RESAMPLES
 
 MOST_MATRIX = 50  # classes: of more, only the most confused pairs are shown
 MOST_TABLE = 300  # classes: of more, those of the least F1

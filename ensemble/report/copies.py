@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.data.align import LOOK_ALIKE
-from ensemble.data.near import Pairs, spread
-from ensemble.data.remembered import find_copies
+from ensemble.data.copies.align import LOOK_ALIKE
+from ensemble.data.copies.near import Pairs, spread
+from ensemble.data.copies.remembered import find_copies
+from ensemble.data.copies.ties import counted, scan_folder
 from ensemble.data.scan import scan
-from ensemble.data.ties import counted, scan_folder
 from ensemble.report.run import RunFacts
 
 Pair = tuple[int, int, str]  # two rows and how they are alike, as in `near.Pairs`

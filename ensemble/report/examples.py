@@ -14,16 +14,16 @@ import torch
 
 from ensemble import rundir
 from ensemble.config import Train
-from ensemble.data.pixels import MAX_ASPECT, Decoding, Files, Preprocess, load_preprocess
+from ensemble.data.pixels.decode import MAX_ASPECT, Decoding, Files, Preprocess, load_preprocess
 from ensemble.errors import UserError
+from ensemble.inference.predict import decodings, view_of
+from ensemble.inference.views import expand
 from ensemble.report.run import MemberFacts, RunFacts
 from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size
-from ensemble.train.augment import finish
+from ensemble.train.augment.crops import crops
+from ensemble.train.augment.mix import mix
+from ensemble.train.augment.policy import finish
 from ensemble.train.batches import batches
-from ensemble.train.crops import crops
-from ensemble.train.mix import mix
-from ensemble.tta.predict import decodings, view_of
-from ensemble.tta.views import expand
 
 SIDE = 128  # px of a picture's longer side
 DRAWS = 5  # of each image
@@ -123,7 +123,7 @@ def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[s
 
 def seen_boxes(width: int, height: int, preprocess: Preprocess) -> dict[str, tuple[float, float, float, float]]:
     """What of an upright file of this size training crops are drawn from, and what evaluation sees: left, top, width,
-    height in pixels of the file. (ensemble.data.pixels cuts the same, on whole pixels.)"""
+    height in pixels of the file. (ensemble.data.pixels.decode cuts the same, on whole pixels.)"""
     down, across = preprocess.crop or (height, width)
     across, down = min(across, width), min(down, height)
     short = min(across, down)

@@ -9,13 +9,13 @@ from safetensors import SafetensorError, safe_open
 
 from ensemble import rundir
 from ensemble.blend.diversity import disagreement, error_correlation
-from ensemble.blend.metrics import METRICS
 from ensemble.blend.oof import GIVEN
-from ensemble.blend.score import Gain, calibration
 from ensemble.config import Config
 from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.score import Gain, calibration
 from ensemble.shapes import SavedSearch
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best

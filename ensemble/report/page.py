@@ -17,11 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ensemble import __version__, rundir
-from ensemble.blend.score import Gain, Score
 from ensemble.escape import escaped
 from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
+from ensemble.scoring.score import Gain, Score
 from ensemble.tables.layout import gain_cell, score_cell
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.

@@ -29,8 +29,8 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
-from ensemble.data.csv_text import decoded, delimiter_of
-from ensemble.data.tabular import table_bytes
+from ensemble.data.table.csv_text import decoded, delimiter_of
+from ensemble.data.table.read import table_bytes
 from ensemble.errors import UserError
 from ensemble.outputs import require_output
 from ensemble.progress import Show

@@ -12,16 +12,16 @@ from ensemble import rundir
 from ensemble.blend import MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
-from ensemble.blend.metrics import TARGETS
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
-from ensemble.blend.score import Gain, Outcome, bootstrap, gain, outcome, scores
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 from ensemble.progress import Show
-from ensemble.reading import read_json
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
+from ensemble.scoring.metrics import TARGETS
+from ensemble.scoring.score import Gain, Outcome, bootstrap, gain, outcome, scores
 from ensemble.shapes import Provenance, SavedAudit, SavedSearch
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import chi2_contingency
 
+from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
-from ensemble.logits import load_logits
 from ensemble.report.checked import audited, named_groups
 from ensemble.report.curves import by_epoch
 from ensemble.report.provenance import experiment, train_again

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.blend.crossfit import plain_average
+from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import GIVEN, Oof, read_oof
-from ensemble.blend.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
-from ensemble.blend.score import Gain, bootstrap, cross_fit, gain, outcome, scores
 from ensemble.report.blends import Standing
+from ensemble.scoring.score import Gain, bootstrap, cross_fit, gain, outcome, scores
 
 
 def over_tempered(run: Path, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:

@@ -18,14 +18,14 @@ import numpy as np
 from PIL import Image
 
 from ensemble.config import Config
-from ensemble.data.formats import decoders
-from ensemble.data.jpeg import read_jpeg
 from ensemble.data.labelled import read_labelled
-from ensemble.data.modes import rgb
-from ensemble.data.pixels import read
-from ensemble.data.upright import SWAPPED, orientation, turned
+from ensemble.data.pixels.decode import read
+from ensemble.data.pixels.formats import decoders
+from ensemble.data.pixels.jpeg import read_jpeg
+from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
-from ensemble.limits import too_many_pixels
+from ensemble.files.limits import too_many_pixels
 
 SIDE = 176  # px of the longer side
 QUALITY = 80

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend.score import Gain, Score
 from ensemble.report import suspicions
 from ensemble.report.blends import Scores, Standing, comparable
 from ensemble.report.checked import not_looked_at
 from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
 from ensemble.report.run import RunFacts
+from ensemble.scoring.score import Gain, Score
 from ensemble.tables.layout import gain_cell
 
 

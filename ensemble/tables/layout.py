@@ -4,8 +4,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ensemble.blend.score import Gain, Score
 from ensemble.escape import escaped
+from ensemble.scoring.score import Gain, Score
 
 STAR = " *"
 HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}

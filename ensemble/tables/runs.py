@@ -6,11 +6,11 @@ from pathlib import Path
 from rich.markup import escape
 
 from ensemble.blend.compare import OPTIMISTIC
-from ensemble.blend.score import Score
 from ensemble.escape import escaped
-from ensemble.ledger import Entry, Trust
+from ensemble.overview.ledger import Entry, Trust
+from ensemble.overview.runs import RunList, RunRow
 from ensemble.progress import duration
-from ensemble.runs import RunList, RunRow
+from ensemble.scoring.score import Score
 from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_line, print_table
 
 NOT_COMPARABLE = "scores of different data are not comparable"

@@ -2,9 +2,9 @@
 
 from rich.markup import escape
 
-from ensemble.blend.score import Gain, Score
-from ensemble.blend.view_sets import ViewSearch
+from ensemble.scoring.score import Gain, Score
 from ensemble.tables.layout import ALL_HEADINGS, STAR, gain_cell, new_table, print_line, print_table, score_cell
+from ensemble.tta.view_sets import ViewSearch
 
 
 def show_view_search(found: ViewSearch) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from ensemble.config import Train
-from ensemble.data.pixels import Files, Pixels
-from ensemble.train.augment import Draws, draw
-from ensemble.train.crops import crops, gather
+from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.train.augment.crops import crops, gather
+from ensemble.train.augment.policy import Draws, draw
 
 SHARE = 0.5  # of a GPU's free memory that the decoded pixels may take: the rest is the network's
 AHEAD = 2  # batches, where a GPU or the reading of files has to be waited for

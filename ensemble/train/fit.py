@@ -14,22 +14,30 @@ import numpy as np
 import torch
 
 from ensemble import rundir
-from ensemble.backbones import classifier, moving_average, parameter_groups, train_mode
+from ensemble.backbones.timm_model import classifier, moving_average, parameter_groups, train_mode
+from ensemble.backbones.weights import write_state
 from ensemble.config import Train
-from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess
+from ensemble.data.logits import Logits
+from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess
 from ensemble.device import is_out_of_memory, to_device
 from ensemble.errors import Damaged, RunFailure
-from ensemble.logits import Logits
-from ensemble.train.augment import finish
+from ensemble.inference.eval_model import (
+    Forward,
+    Inference,
+    Speeds,
+    choose_inference,
+    lowered,
+    prepared,
+    save_inference,
+)
+from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
+from ensemble.train.augment.mix import mix
+from ensemble.train.augment.policy import finish
 from ensemble.train.batches import batches, cutter, far_ahead
 from ensemble.train.losses import RowLosses, class_counts, make_loss, row_weights
-from ensemble.train.mix import mix
 from ensemble.train.numerics import Numerics, autocast_as, laid_out
 from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import load_state, save_state
-from ensemble.tta.forward import Forward, Inference, Speeds, choose_inference, lowered, prepared, save_inference
-from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
-from ensemble.weights import write_state
 
 # Averaging the weights takes 1 to 3 % of a step of mobilenetv3_small_100 at 128 px; every fourth step is as good.
 EMA_STEPS = 4

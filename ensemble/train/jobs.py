@@ -10,12 +10,13 @@ from filelock import FileLock, Timeout
 
 from ensemble import rundir
 from ensemble.config import Config, train_settings
-from ensemble.data.cache import cache_folder
+from ensemble.data.cache.store import cache_folder
 from ensemble.data.digests import digests
-from ensemble.data.pixels import load_preprocess
-from ensemble.data.table import Samples
+from ensemble.data.pixels.decode import load_preprocess
+from ensemble.data.samples import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
+from ensemble.inference.views import expand
 from ensemble.progress import Show, duration
 from ensemble.stop import safe_points
 from ensemble.train.clock import Clock
@@ -40,7 +41,6 @@ from ensemble.train.prepare import (
 from ensemble.train.probe import load_heads
 from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.workers import Job, Slot, Tell, describe_slots, run_here, run_side_by_side, slots
-from ensemble.tta.views import expand
 
 Say = Callable[[str], None]
 

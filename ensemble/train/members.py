@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensemble import backbones, rundir, weights
+from ensemble import rundir
+from ensemble.backbones import timm_model, weights
 from ensemble.config import Backbone, Config, Train, train_settings
-from ensemble.data.pixels import Preprocess, load_preprocess
+from ensemble.data.pixels.decode import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.train.setup import Say, short, whole
 
@@ -23,11 +24,11 @@ def make_model(config: Config, backbone: Backbone, classes: int, fold: int, say:
     start = None
     if backbone.weights is not None and not scratch:
         start = weights.member_weights(backbone.weights, fold, backbone.timm)
-    model = backbones.create(
+    model = timm_model.create(
         backbone.timm, classes, image_size(config, backbone), backbone.pretrained and not scratch, start,
         settings.drop_path, say,
     )  # fmt: skip
-    backbones.freeze(model, trainable(settings))
+    timm_model.freeze(model, trainable(settings))
     return model
 
 
@@ -43,7 +44,7 @@ def crop_size(config: Config, backbone: Backbone) -> int:
 
 
 def trainable(settings: Train) -> str | int:
-    """What `backbones.freeze` leaves open: "head", "all" or a number of stages."""
+    """What `timm_model.freeze` leaves open: "head", "all" or a number of stages."""
     if settings.strategy == "probe":
         return "head"
     return settings.stages if settings.strategy in ("partial", "probe-then-partial") else "all"
@@ -67,7 +68,7 @@ def check_backbone(config: Config, backbone: Backbone, classes: int, say: Say) -
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise UserError(f"does not work at {key} = {side}: {str(error).splitlines()[0]}") from None
         if probes(train_settings(config, backbone)):
-            backbones.check_embedding(model, sizes["image_size"])
+            timm_model.check_embedding(model, sizes["image_size"])
     except UserError as error:
         raise UserError(f"backbone {backbone.name!r}: {error}") from None
 
@@ -75,7 +76,7 @@ def check_backbone(config: Config, backbone: Backbone, classes: int, say: Say) -
 def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, say: Say) -> Preprocess:
     """Make the member's directory. Raises UserError if the run holds the member with other settings: its folds would
     not be of one kind."""
-    preprocess = backbones.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
+    preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
     start: Any = "hub" if backbone.pretrained else "scratch"
     if backbone.weights:
         start = weights.source_of(backbone.weights)

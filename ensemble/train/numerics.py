@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from ensemble import rundir
-from ensemble.backbones import parameter_groups, train_mode
+from ensemble.backbones.timm_model import parameter_groups, train_mode
 from ensemble.device import is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure
 from ensemble.machine import waited, was_busy

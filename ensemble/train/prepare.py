@@ -8,15 +8,19 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from ensemble import backbones, rundir
+from ensemble import rundir
+from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
-from ensemble.data.cache import cache_folder, open_pixels
-from ensemble.data.pixels import Decoding, Files, Pixels, Preprocess, load_preprocess
-from ensemble.data.table import Samples
+from ensemble.data.cache.store import cache_folder, open_pixels
+from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess, load_preprocess
+from ensemble.data.samples import Samples
 from ensemble.device import side_by_side
 from ensemble.errors import UserError
+from ensemble.files.reading import Finite
+from ensemble.inference.eval_model import find_speeds, formats
+from ensemble.inference.predict import batch_rows, geometry
+from ensemble.inference.views import check_views
 from ensemble.progress import Show
-from ensemble.reading import Finite
 from ensemble.train.fit import Labelled
 from ensemble.train.members import crop_size, image_size, make_model, probes
 from ensemble.train.numerics import (
@@ -32,9 +36,6 @@ from ensemble.train.numerics import (
 from ensemble.train.probe import load_heads, probe_member
 from ensemble.train.setup import whole
 from ensemble.train.workers import Slot
-from ensemble.tta.forward import find_speeds, formats
-from ensemble.tta.predict import batch_rows, geometry
-from ensemble.tta.views import check_views
 
 Say = Callable[[str], None]
 Opened = dict[Decoding, Pixels | Files]  # the pixels that this process has open
@@ -162,7 +163,7 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
     )  # fmt: skip
     if not whole(known, _read_speeds, say):
         show(f"{backbone.name}: finding the fastest number format", 0, 1)
-        create = partial(backbones.create, backbone.timm, 2, size)
+        create = partial(timm_model.create, backbone.timm, 2, size)
         work = partial(find_speeds, create, size, batch)
         speeds, busy = side_by_side(work, [device], device)[0]
         if busy:
@@ -184,7 +185,7 @@ def allowed_speeds(config: Config, member: str) -> dict[str, float]:
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:
     """The views of the config, sets written out. Raises UserError for those that can't be had of this backbone."""
-    preprocess = backbones.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
+    preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
     try:
         return check_views(config.tta.views, geometry(preprocess))
     except UserError as error:

@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble import backbones, rundir
+from ensemble import rundir
+from ensemble.backbones import timm_model
+from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.config import Train
-from ensemble.damage import damaged
-from ensemble.data.pixels import Preprocess
+from ensemble.data.pixels.decode import Preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.errors import UserError
+from ensemble.files.damage import damaged
+from ensemble.files.reading import Finite, parse_json
+from ensemble.inference.eval_model import Forward, Inference, prepared
+from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.progress import Show
-from ensemble.reading import Finite, parse_json
 from ensemble.train.fit import Labelled, finish_fold, scores
 from ensemble.train.heads import Heads, fit_heads
-from ensemble.tta.forward import Forward, Inference, prepared
-from ensemble.tta.predict import Group, batch_rows, forward_views
-from ensemble.weights import read_tensors, write_state
 
 CHUNK = 32  # batches whose pixels are in memory at once
 
@@ -48,7 +49,7 @@ def member_features(
 
 
 def _embedded(forward: Forward, images: torch.Tensor) -> torch.Tensor:
-    return backbones.embed(forward.exact, images)[None]
+    return timm_model.embed(forward.exact, images)[None]
 
 
 def probe_member(
@@ -113,7 +114,7 @@ def _write_folds(
     device: torch.device,
     seconds: float,
 ) -> None:
-    layer = backbones.classifier(model)
+    layer = timm_model.classifier(model)
     size = batch_rows(batch_size, device)  # the same bits as prediction's
     for fold, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
         directory = rundir.fold_dir(run, member, fold)

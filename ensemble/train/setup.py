@@ -14,18 +14,19 @@ import torch
 import xxhash
 
 import ensemble
-from ensemble import rundir, sealed
+from ensemble import rundir
 from ensemble.config import Config, Folds, to_toml
-from ensemble.damage import damaged
 from ensemble.data.contents import Contents, contents_of
+from ensemble.data.copies.ties import exact_groups, near_groups
 from ensemble.data.folds import across, check_classes, check_own_folds, listing, make_folds, read_folds, write_folds
 from ensemble.data.labelled import names_base, read_labelled
 from ensemble.data.name_groups import NAMED_GROUPS, suggested_groups
-from ensemble.data.table import Samples
-from ensemble.data.ties import exact_groups, near_groups
+from ensemble.data.samples import Samples
 from ensemble.data.uneven import uneven
 from ensemble.device import choose_device
 from ensemble.errors import Damaged, UserError
+from ensemble.files import sealed
+from ensemble.files.damage import damaged
 from ensemble.progress import Show
 
 Say = Callable[[str], None]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from ensemble import rundir
-from ensemble.damage import damaged
+from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.errors import Damaged, UserError
-from ensemble.reading import parse_json
+from ensemble.files.damage import damaged
+from ensemble.files.reading import parse_json
 from ensemble.shapes import Epoch
-from ensemble.weights import read_tensors, write_state
 
 Log = list[dict[str, Any]]  # a line for each epoch
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend import Blend, list_blends, load_blend
-from ensemble.data.table import nfc
+from ensemble.data.logits import load_logits
+from ensemble.data.samples import nfc
 from ensemble.errors import UserError
-from ensemble.logits import load_logits
 
 Given = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop: float32 (1, n, C) of each foreign member
 
@@ -21,7 +21,7 @@ def find_blend(run: Path, name: str | None, views: Sequence[str] | None) -> tupl
     blend = load_blend(run, name)
     if views is None or set(views) == set(blend.all_views):
         return name, blend
-    from ensemble.tta.views import expand
+    from ensemble.inference.views import expand
 
     if set(expand(views)) != set(blend.all_views):
         raise UserError(

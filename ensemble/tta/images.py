@@ -12,13 +12,13 @@ from PIL import Image
 
 from ensemble.blend import check_sources
 from ensemble.data.inputs import refuse_address
-from ensemble.data.jpeg import check_whole, read_jpeg
-from ensemble.data.pixels import what_is_wrong
-from ensemble.data.upright import orientation
+from ensemble.data.pixels.decode import what_is_wrong
+from ensemble.data.pixels.jpeg import check_whole, read_jpeg
+from ensemble.data.pixels.upright import orientation
 from ensemble.errors import UserError
+from ensemble.inference.decode import Source
+from ensemble.inference.predict import predict_stream
 from ensemble.tta.apply import blend_chunk, find_blend
-from ensemble.tta.decode import Source
-from ensemble.tta.predict import predict_stream
 from ensemble.tta.predictor import Predictor, load_predictor
 from ensemble.tta.shards import chunk_rows
 

@@ -6,7 +6,7 @@
 Logits are found by what decides them, not by the blend that asked for them: a column (a member under a view) by a
 digest of its networks, its preprocessing and all else that may move a bit, an image by its place, size and times. So
 another blend, fewer images or another order of them find all they need, and what is new costs only itself. A file says
-itself what is in it, and vouches for all its bytes (ensemble/sealed.py), before any of them is used.
+itself what is in it, and vouches for all its bytes (ensemble/files/sealed.py), before any of them is used.
 """
 
 import hashlib
@@ -22,12 +22,13 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ensemble import __version__, rundir, sealed
+from ensemble import __version__, rundir
 from ensemble.blend import GIVEN, Blend
-from ensemble.data.pixels import load_preprocess
-from ensemble.data.shards import key
+from ensemble.data.cache.shards import key
+from ensemble.data.pixels.decode import load_preprocess
 from ensemble.errors import Damaged, UserError
-from ensemble.tensors import of_array, write_tensors
+from ensemble.files import sealed
+from ensemble.files.tensors import of_array, write_tensors
 
 FORMAT = 1  # of the files, and of what is in them: raise it when either changes
 LIMIT = 4_000_000_000  # bytes, of a run: 100,000 images of 7 classes take 200 MB (seven members, five folds, two views)

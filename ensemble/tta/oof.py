@@ -11,18 +11,18 @@ from filelock import FileLock
 from ensemble import rundir
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
 from ensemble.config import Config, load_run_config
-from ensemble.data.cache import cache_folder, open_pixels
+from ensemble.data.cache.store import cache_folder, open_pixels
 from ensemble.data.labelled import read_labelled
-from ensemble.data.pixels import Decoding, Files, Pixels, load_preprocess
-from ensemble.data.table import Samples
+from ensemble.data.logits import Logits, load_logits
+from ensemble.data.pixels.decode import Decoding, Files, Pixels, load_preprocess
+from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
-from ensemble.logits import Logits, load_logits
+from ensemble.inference.member import fold_forwards, load_member
+from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, geometry
+from ensemble.inference.views import check_views, expand
 from ensemble.progress import Show
 from ensemble.stop import safe_points
-from ensemble.tta.member import fold_forwards, load_member
-from ensemble.tta.predict import Group, batch_rows, decodings, forward_views, geometry
-from ensemble.tta.views import check_views, expand
 
 Say = Callable[[str], None]
 BATCHES = 32  # whose pixels are in memory at once

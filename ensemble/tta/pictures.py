@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.data.names import nfc
+from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
 from ensemble.outputs import inputs_of, require_output
 from ensemble.tta.images import load, predict_files
-from ensemble.tta.submission import follow, write_submission
 
 SHOWN = 5  # classes of a picture
 

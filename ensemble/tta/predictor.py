@@ -13,10 +13,10 @@ from ensemble.blend import GIVEN, Blend
 from ensemble.config import load_run_config
 from ensemble.data.folds import read_folds
 from ensemble.device import choose_device
+from ensemble.inference.member import Member, load_member
+from ensemble.inference.predict import predict_stream
 from ensemble.progress import Show
 from ensemble.tta.kept import Column
-from ensemble.tta.member import Member, load_member
-from ensemble.tta.predict import predict_stream
 
 
 @dataclass(frozen=True)

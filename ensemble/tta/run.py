@@ -11,12 +11,13 @@ import numpy as np
 from ensemble import rundir
 from ensemble.blend import GIVEN, Blend, check_sources
 from ensemble.config import load_run_config
+from ensemble.data.cache.shards import size
 from ensemble.data.folds import read_folds
-from ensemble.data.pixels import Preprocess, decode, load_preprocess
-from ensemble.data.shards import size
-from ensemble.data.table import read_images
+from ensemble.data.logits import load_logits, write_logits
+from ensemble.data.pixels.decode import Preprocess, decode, load_preprocess
+from ensemble.data.samples import read_images
+from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
-from ensemble.logits import load_logits, write_logits
 from ensemble.machine import cores, device_type, threads_allowed
 from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, paced
@@ -26,7 +27,6 @@ from ensemble.tta import shards
 from ensemble.tta.apply import Given, blend_chunk, find_blend, foreign_predictions
 from ensemble.tta.kept import Kept
 from ensemble.tta.shards import Shard
-from ensemble.tta.submission import follow, write_submission
 
 Say = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""`ens tta-search`: which views are worth what they cost. The choice is ensemble/blend/view_sets.py's; the costs are
+"""`ens tta-search`: which views are worth what they cost. The choice is ensemble/tta/view_sets.py's; the costs are
 measured here."""
 
 import statistics
@@ -11,16 +11,16 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend.oof import Oof, common_views, read_oof
-from ensemble.blend.view_sets import ViewSearch, search_views
 from ensemble.config import load_run_config
-from ensemble.data.pixels import Decoding
+from ensemble.data.pixels.decode import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
+from ensemble.inference.decode import decoded_squares
+from ensemble.inference.member import load_member
+from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
 from ensemble.progress import Show
-from ensemble.tta.decode import decoded_squares
-from ensemble.tta.member import load_member
 from ensemble.tta.oof import add_views, run_samples
-from ensemble.tta.predict import Group, batch_rows, decodings, forward_views
+from ensemble.tta.view_sets import ViewSearch, search_views
 
 Say = Callable[[str], None]
 BATCHES, ROUNDS = 2, 3  # of a timed pass, for each thread of a CPU; how often it is timed

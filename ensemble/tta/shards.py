@@ -20,11 +20,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
-from ensemble import rundir, sealed
-from ensemble.data.pixels import Preprocess
+from ensemble import rundir
+from ensemble.data.pixels.decode import Preprocess
 from ensemble.errors import UserError
-from ensemble.reading import parse_json
-from ensemble.tensors import of_array, read_bytes, write_tensors
+from ensemble.files import sealed
+from ensemble.files.reading import parse_json
+from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.tta.kept import Column, state
 
 FORMAT = 2  # of the files, and of what is in them: raise it when either changes

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ensemble import backbones, rundir
+from ensemble import rundir
+from ensemble.backbones import timm_model
+from ensemble.backbones.weights import write_state
 from ensemble.blend import blend_run
 from ensemble.config import load_config
 from ensemble.train import fit
 from ensemble.train.jobs import train_folds
 from ensemble.tta import run as predicting
 from ensemble.tta.oof import add_views
-from ensemble.weights import write_state
 
 EXPERIMENT = """run = "{folder}/run"
 [data]
@@ -58,7 +59,7 @@ def begin(folder):
     for index in range(6):
         paint(folder / "test" / f"t{index}.png")
     torch.manual_seed(0)
-    write_state(folder / "weights.safetensors", backbones.create("test_resnet", 3, 32).state_dict(), {})
+    write_state(folder / "weights.safetensors", timm_model.create("test_resnet", 3, 32).state_dict(), {})
     (folder / "e.toml").write_text(EXPERIMENT.format(folder=folder))
     return folder / "e.toml"
 

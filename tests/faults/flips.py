@@ -21,22 +21,22 @@ import numpy as np
 import torch
 
 from ensemble import rundir
+from ensemble.backbones.weights import read_tensors
 from ensemble.blend import load_blend
 from ensemble.blend.described import read_scores
 from ensemble.blend.oof import read_rows
 from ensemble.config import load_config, load_run_config
-from ensemble.data.cache import open_pixels
+from ensemble.data.cache.store import open_pixels
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled
-from ensemble.data.pixels import load_preprocess
+from ensemble.data.logits import load_logits
+from ensemble.data.pixels.decode import load_preprocess
 from ensemble.errors import UserError
-from ensemble.logits import load_logits
-from ensemble.tensors import read_bytes
+from ensemble.files.tensors import read_bytes
+from ensemble.inference.eval_model import load_inference
+from ensemble.overview.verify import verify
 from ensemble.train.numerics import load_numerics
 from ensemble.train.probe import load_heads
-from ensemble.tta.forward import load_inference
-from ensemble.verify import verify
-from ensemble.weights import read_tensors
 
 Read = Callable[[Path], object]
 

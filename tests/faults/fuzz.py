@@ -81,10 +81,10 @@ def make(folder):
 def make_run(run):
     from ensemble.blend import blend_run, methods
     from ensemble.blend.fit import read_oof
-    from ensemble.blend.view_sets import search_views
-    from ensemble.data.pixels import Preprocess
+    from ensemble.data.pixels.decode import Preprocess
+    from ensemble.inference.eval_model import Inference, save_inference
     from ensemble.train.numerics import Numerics, save_numerics
-    from ensemble.tta.forward import Inference, save_inference
+    from ensemble.tta.view_sets import search_views
 
     labels = np.arange(60) % 3
     members = {
@@ -119,15 +119,15 @@ def make_run(run):
 
 
 def of_the_run(run):
-    from ensemble import ledger
     from ensemble.blend import compare, members_table
     from ensemble.blend.oof import read_rows
     from ensemble.config import load_config
     from ensemble.data.folds import read_folds
-    from ensemble.data.pixels import load_preprocess
+    from ensemble.data.pixels.decode import load_preprocess
     from ensemble.outputs import inputs_of
+    from ensemble.overview import ledger
+    from ensemble.overview.runs import read_run
     from ensemble.report.run import read_run as read_all
-    from ensemble.runs import read_run
     from ensemble.train.enough import enough_epochs
     from ensemble.train.numerics import load_numerics
     from ensemble.train.prepare import allowed_speeds
@@ -164,7 +164,7 @@ def of_the_run(run):
 def _inference(fold):
     import torch
 
-    from ensemble.tta.forward import load_inference
+    from ensemble.inference.eval_model import load_inference
 
     return load_inference(rundir.inference_json(fold), torch.device("cpu"))
 
@@ -224,8 +224,8 @@ def of_tensors(run, folder):
     import timm
     import torch
 
-    from ensemble import weights
-    from ensemble.logits import Logits, load_logits
+    from ensemble.backbones import weights
+    from ensemble.data.logits import Logits, load_logits
     from ensemble.report.members import _numbers
     from ensemble.train.heads import Heads
     from ensemble.train.probe import load_heads
@@ -251,7 +251,7 @@ def of_tensors(run, folder):
 
     save_file(small, head)
     probe = folder / "probe.safetensors"
-    from ensemble.weights import write_state
+    from ensemble.backbones.weights import write_state
 
     heads = Heads(torch.zeros(3, 3, 4), torch.zeros(3, 3), (1.0, 1.0, 1.0))
     facts = {"strengths": json.dumps(heads.strengths)}
@@ -277,9 +277,9 @@ def of_tensors(run, folder):
 
 
 def of_the_cache(folder):
-    from ensemble.data import cache, shards
+    from ensemble.data.cache import shards, store
     from ensemble.data.digests import RACY_SECONDS, digests
-    from ensemble.data.pixels import Decoding
+    from ensemble.data.pixels.decode import Decoding
     from ensemble.data.scan import scan
 
     paths = [paint(folder / "images" / f"{number}.png", number) for number in range(4)]
@@ -287,9 +287,9 @@ def of_the_cache(folder):
     kept = folder / "kept"
 
     def pixels():
-        found = cache.open_pixels(paths, [how], kept, 10**9, silent, say=silent)
+        found = store.open_pixels(paths, [how], kept, 10**9, silent, say=silent)
         assert all(min(found[how].image(row).shape[:2]) == 16 for row in range(4))
-        cache.summary(kept)
+        store.summary(kept)
 
     pixels()
     time.sleep(RACY_SECONDS + 0.1)  # or nothing is remembered of files that young
@@ -320,7 +320,7 @@ def of_the_cache(folder):
 
 
 def _held(places):
-    from ensemble.data.shards import read_places
+    from ensemble.data.cache.shards import read_places
 
     return read_places(places) or {}
 
@@ -328,9 +328,9 @@ def _held(places):
 def of_tables(folder):
     from ensemble.audit.read import read_given
     from ensemble.data.corrections import read_new_labels
-    from ensemble.data.table import read_images, read_samples, read_table
-    from ensemble.init.columns import find_columns
-    from ensemble.tta.submission import follow
+    from ensemble.data.samples import read_images, read_samples, read_table
+    from ensemble.data.submission.write import follow
+    from ensemble.data.table.columns import find_columns
 
     names = [paint(folder / "images" / f"{number}.png", number).name for number in range(12)]
     table = pd.DataFrame({
@@ -367,7 +367,7 @@ def of_tables(folder):
 
 
 def of_foreign(folder):
-    from ensemble.blend.foreign import read_labels, read_predictions
+    from ensemble.blend.external.members import read_labels, read_predictions
 
     folder.mkdir(parents=True)
     values = np.random.default_rng(0).dirichlet(np.ones(3), 20)
@@ -397,7 +397,7 @@ def of_foreign(folder):
 
 
 def of_images(folder):
-    from ensemble.data.pixels import Decoding, decode, shape
+    from ensemble.data.pixels.decode import Decoding, decode, shape
     from ensemble.data.scan import look
     from ensemble.report.thumbnails import thumbnails, upright_size
 

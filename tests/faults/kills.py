@@ -22,9 +22,9 @@ import built
 from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.config import load_config
+from ensemble.overview.verify import verify
 from ensemble.train.jobs import train_folds
 from ensemble.tta.oof import add_views
-from ensemble.verify import verify
 
 OPERATIONS = ("fsync", "replace", "unlink")
 SETTLED = ("train.dtype=float32", "train.memory_format=contiguous", "tta.dtype=float32")  # what is timed may differ

@@ -12,10 +12,10 @@ from ensemble import rundir
 from ensemble.blend import load_blend
 from ensemble.cli import ens
 from ensemble.config import load_config
+from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
-from ensemble.logits import load_logits
+from ensemble.overview.verify import lines, verify
 from ensemble.train.jobs import train_folds
-from ensemble.verify import lines, verify
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,160 @@
+"""Weights to start from: a safetensors file, or another run's member, whose fold models the new folds take in turn."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from ensemble import rundir
+from ensemble.data.folds import read_folds
+from ensemble.errors import Damaged, UserError
+from ensemble.files import sealed
+from ensemble.files.tensors import Tensor, metadata_of, read_bytes, require_in_fold, write_tensors
+
+_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
+_DTYPES |= {torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
+_DTYPES |= {torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+def write_state(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Write tensors as `ensemble.tensors.write_tensors` does; one at a time is copied to the CPU."""
+    return write_tensors(path, {name: _tensor(value) for name, value in state.items()}, metadata)
+
+
+def _tensor(value: torch.Tensor) -> Tensor:
+    def pieces() -> Iterator[memoryview]:
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+    return Tensor(_DTYPES[value.dtype], tuple(value.shape), pieces())
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors state dict. Raises UserError that names the file if it is missing or cut short, Damaged if it is
+    one of ens and its bytes are not those that were written, or if it lies in another fold than its own."""
+    return read_tensors(path)[0]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The same, and the metadata."""
+    try:
+        data = read_bytes(path)
+        state, metadata = dict(sorted(load(data).items())), metadata_of(data)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
+    except (SafetensorError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise Damaged(f"{path}: not a whole safetensors file ({reason})") from None
+    require_in_fold(path, metadata, sealed.checksum(data, path))
+    return state, metadata
+
+
+def member_weights(path: Path, fold: int, name: str) -> Path:
+    """The weights file that fold `fold` of a backbone `name` starts from.
+
+    path: any file (then that one, for every fold) or a member's directory of another run of K folds, such as
+    runs/food42/resnet18 (then the model of its fold `fold` mod K). Where the K folds of both runs are the same split,
+    no model starts from one that saw its held-out rows (`shared_rows`). The number of classes and the image size may
+    differ. Raises UserError if the source is another architecture, or if not all of its folds are finished.
+    """
+    source = _source(path)
+    if source is None:
+        return path
+    held = rundir.timm_of(source.run, source.member)
+    if held.partition(".")[0] != name.partition(".")[0]:
+        raise UserError(f"{path}: holds a {held!r}, but the backbone is a {name!r}: the architectures must be the same")
+    if source.fold is not None:
+        return path
+    files = _finished(path, source)
+    return files[fold % len(files)]
+
+
+def source_of(path: Path) -> str | list[str]:
+    """What names the weights for good, wherever they lie: a file's SHA-256, or those of a member's K files in the order
+    of the folds. Raises UserError like `member_weights`, and if there is no such file."""
+    source = _source(path)
+    if source is None or source.fold is not None:
+        return digest(path)
+    return [digest(file) for file in _finished(path, source)]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a weights file; of a member's directory, that of its files' SHA-256s, a line each."""
+    if path.is_dir():
+        return hashlib.sha256("".join(f"{each}\n" for each in source_of(path)).encode()).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file (without a weights line, timm fetches its own)") from None
+
+
+def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) -> int:
+    """How many rows are held out by a model that starts from one that was trained on them: their OOF logits would
+    flatter. 0 for a file that is no run's, of which nothing is known.
+
+    ids: str (N,). folds: int8 (N,), this run's; without it, all rows count that stand in the source run, as if no two
+    folds agreed. Rows are the same if their ids are, so that two data sets that number their files count as one; what
+    the source's own start saw is not followed up.
+    """
+    source = _source(path)
+    if source is None:
+        return 0
+    table = read_folds(source.run)
+    theirs = dict(zip(table["id"], table["fold"].tolist(), strict=True))
+    k = int(table["fold"].max()) + 1
+    if folds is None:
+        return sum(name in theirs for name in ids.tolist())
+    return sum(
+        fold >= 0 and theirs.get(name, start) != start
+        for name, fold in zip(ids.tolist(), folds.tolist(), strict=True)
+        for start in [fold % k if source.fold is None else source.fold]
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    run: Path
+    member: str
+    fold: int | None  # None: the member's directory was given, and every fold is meant
+
+
+def _source(path: Path) -> _Source | None:
+    """The run's member that `path` is, or whose weights file it is; None for any other file. Raises UserError for a
+    directory that is no member."""
+    real = path.resolve()  # a link's parent is not the run
+    if not real.is_dir():
+        number = real.parent.name.removeprefix("fold")
+        member = real.parent.parent
+        inside = real == rundir.model_file(real.parent) and number.isdecimal()
+        known = inside and rundir.settings_json(member.parent, member.name).is_file()
+        return _Source(member.parent, member.name, int(number)) if known else None
+    if rundir.settings_json(real.parent, real.name).is_file():
+        return _Source(real.parent, real.name, None)
+    if rundir.folds_csv(real).is_file():
+        known_members = ", ".join(rundir.members(real)) or "it has none yet"
+        raise UserError(f"{path}: is a run; name one of its members, as {path}/NAME ({known_members})")
+    if rundir.settings_json(real.parent.parent, real.parent.name).is_file():
+        raise UserError(f"{path}: is one fold; name its file {rundir.model_file(path)}, or its member {path.parent}")
+    raise UserError(
+        f"{path}: is no member of a run (it has no settings.json); want a safetensors file, or a directory such as "
+        "runs/art/convnext"
+    )
+
+
+def _finished(path: Path, source: _Source) -> list[Path]:
+    """The weights files of all the source's folds, in order. Raises UserError that names the folds that lack one."""
+    directories = [
+        rundir.fold_dir(source.run, source.member, fold)
+        for fold in range(int(read_folds(source.run)["fold"].max()) + 1)
+    ]
+    lacking = [directory for directory in directories if not rundir.is_done(directory)]
+    if lacking:
+        states = [f"{each.name} is {'unfinished' if each.is_dir() else 'missing'}" for each in lacking]
+        command = f"ens train-folds {rundir.config_toml(source.run)}"
+        raise UserError(f"{path}: {', '.join(states)}; train it to its end first: {command}")
+    return [rundir.model_file(directory) for directory in directories]

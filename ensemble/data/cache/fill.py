@@ -1,0 +1,181 @@
+"""What a request lacks of the cache, room for it, and decoding it into new shards."""
+
+import errno
+import hashlib
+import math
+import os
+import shutil
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ensemble.data.cache import shards
+from ensemble.data.cache.shards import Shard, size
+from ensemble.data.pixels.decode import MAX_ASPECT, Decoding, decode_each, read, shape
+from ensemble.errors import UserError
+
+Show = Callable[[str, float, float], None]
+Say = Callable[[str], None]
+Held = dict[Decoding, dict[str, Shard]]  # the shard that holds an image, by the digest of its file
+Image = tuple[Path, str]  # a shard's json, and the digest of an image in it
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CHUNK = 64  # images compared a task; one a task took 35 us of each image's time, this 12
+AHEAD = 8  # images decoded ahead of the writing, a core
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call wants. files: a file for each digest, in the order of the rows. hows: all with a size."""
+
+    folder: Path
+    hows: tuple[Decoding, ...]
+    files: dict[str, Path]
+
+    def of(self, how: Decoding) -> Path:
+        return self.folder / "pixels" / shards.key(how)
+
+    def missing(self, held: Held) -> dict[str, list[Decoding]]:
+        """The decodings that are not held, by digest; those that lack none are left out."""
+        lacking = {digest: [how for how in self.hows if digest not in held[how]] for digest in self.files}
+        return {digest: hows for digest, hows in lacking.items() if hows}
+
+
+def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple[Held, set[Image]]:
+    """What is there and sound, and what is there and damaged.
+
+    sound: images known to be so; those that are compared now are added.
+    """
+    held: Held = {}
+    damaged: set[Image] = set()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for how in request.hows:
+            found: dict[str, Shard] = {}
+            for shard in shards.open_shards(request.of(how), request.files.keys()):
+                new = sorted(shard.places.keys() - found.keys(), key=lambda digest: shard.places[digest][0])
+                unknown = [digest for digest in new if (shard.path, digest) not in sound]
+                chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
+                bad = set[str]().union(*pool.map(partial(shard.damaged, verify=verify), chunks))
+                damaged |= {(shard.path, digest) for digest in bad}
+                found |= {digest: shard for digest in new if digest not in bad}
+                if verify:
+                    sound |= {(shard.path, digest) for digest in unknown if digest not in bad}
+                show("checking the cached pixels", len(found), len(request.files))
+            held[how] = found
+    return held, damaged
+
+
+def forget(damaged: set[Image], say: Say) -> None:
+    """Take damaged images out of their shards."""
+    if damaged:
+        count = len({digest for _, digest in damaged})
+        say(f"cache: {count} image{'s were' if count > 1 else ' was'} damaged on disk, to be decoded again")
+    for path in {path for path, _ in damaged}:
+        shards.drop(path, {digest for own, digest in damaged if own == path})
+
+
+def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
+    """Remove shards, the least recently used ones first, until what is missing fits. Returns what is held after that:
+    shards that hold images of other calls too may have had to go.
+
+    Raises UserError if the request does not fit alone, OSError if the disk has no room.
+    """
+    there = {path: shards.nbytes(path) for own in shards.decodings(request.folder) for path in shards.lists(own)}
+    used: Counter[Path] = Counter()  # bytes of this request in each shard
+    for found in held.values():
+        for digest, shard in found.items():
+            used[shard.path] += shard.nbytes(digest)
+    missing = request.missing(held)
+    need = sum(3 * (how.size or 0) ** 2 for hows in missing.values() for how in hows)  # if all of them are square
+    if sum(there.values()) + MAX_ASPECT * need > limit:
+        at_least = "at least "
+        if used.total() + need <= limit:
+            at_least = ""
+            need = _measured(request, missing, show)
+        if used.total() + need > limit:
+            raise UserError(
+                f"the decoded pixels of this run need {at_least}{size(used.total() + need)}, and the cache in "
+                f'{request.folder} may hold {size(limit)}: raise data.cache_limit_gb, or set data.cache = "off"'
+            )
+        if sum(there[path] for path in used) + need > limit:
+            mixed = {path for path in used if there[path] > used[path]}
+            need += sum(used.pop(path) for path in mixed)
+            held = {
+                how: {digest: shard for digest, shard in found.items() if shard.path not in mixed}
+                for how, found in held.items()
+            }
+        for path in sorted(there.keys() - used.keys(), key=shards.used):
+            if sum(there.values()) + need > limit:
+                shards.remove(path)
+                del there[path]
+    free = shutil.disk_usage(request.folder).free
+    if need > free:
+        text = f"the decoded pixels of this run need {size(need)} more, and its disk has {size(free)} free"
+        raise OSError(errno.ENOSPC, text, str(request.folder))
+    return held
+
+
+def _measured(request: Request, missing: dict[str, list[Decoding]], show: Show) -> int:
+    """Bytes of what is missing, from the files' headers."""
+
+    def measure(item: tuple[str, list[Decoding]]) -> int:
+        path = request.files[item[0]]
+        # turning an image leaves its area as it is, unless a crop comes after
+        return sum(3 * math.prod(shape(path, how, upright=how.crop is not None)) for how in item[1])
+
+    total = 0
+    for done, count in enumerate(_ahead(measure, missing.items()), 1):
+        total += count
+        show("measuring the images", done, len(missing))
+    return total
+
+
+def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> list[Image]:
+    """Decode what is missing into new shards. Returns what they hold."""
+
+    def decode(item: tuple[str, list[Decoding]]) -> tuple[str, list[tuple[Decoding, np.ndarray, int]]]:
+        digest, hows = item
+        path = request.files[digest]
+        data = read(path)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise UserError(f"{path}: changed while it was read; start again when nothing writes to it")
+        images = decode_each(path, data, hows)
+        return digest, [(how, image, zlib.crc32(image.data)) for how, image in zip(hows, images, strict=True)]
+
+    text = f"decoding to {' and '.join(str(how.size) for how in request.hows)} px"
+    writers = {how: shards.Writer(request.of(how)) for how in request.hows}
+    with ExitStack() as stack:  # whatever ends it, what is decoded is kept
+        for writer in writers.values():
+            stack.enter_context(closing(writer))
+        for done, (digest, images) in enumerate(_ahead(decode, missing.items()), 1):
+            for how, image, crc in images:
+                writers[how].add(digest, image, crc)
+            show(text, done, len(missing))
+    return [image for writer in writers.values() for image in writer.whole]
+
+
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in order, worked out on all cores (PIL lets go of the interpreter lock), a few ahead of the reader."""
+    from ensemble.device import one_thread_each  # loads torch, which listing and clearing the cache do without
+
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[Result]] = deque()
+    with one_thread_each(cores) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= AHEAD * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

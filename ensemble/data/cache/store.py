@@ -1,0 +1,162 @@
+"""Decoded pixels on disk, made once and shared by all folds, backbones, epochs, runs and processes.
+
+    ~/.cache/ens/
+      .lock                          held by the one process that fills or clears
+      digests/<root>.json            what each image file held when it was last read
+      pixels/<decoding>/<name>.u8    shards of decoded images
+      pixels/<decoding>/<name>.json  what each holds; its time is when it was last used
+
+An image is found by what its file holds and by its decoding: a file that moves is not decoded again, one that changes
+is, and copies share their pixels.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ensemble.data.cache import fill, shards
+from ensemble.data.cache.shards import Shard
+from ensemble.data.digests import digests as digests_of
+from ensemble.data.pixels.decode import Decoding, Pixels
+from ensemble.errors import UserError
+
+Show = Callable[[str, float, float], None]
+Say = Callable[[str], None]
+
+WAIT_SECONDS = 1.0
+WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a cache holds of one decoding. used: seconds since the epoch."""
+
+    decoding: str
+    images: int
+    bytes: int
+    used: float
+
+
+def cache_folder(setting: str) -> Path:
+    """The folder that `data.cache` names: "auto" is $ENS_CACHE, else $XDG_CACHE_HOME/ens, else ~/.cache/ens."""
+    if setting != "auto":
+        return Path(setting).expanduser()
+    if os.environ.get("ENS_CACHE"):
+        return Path(os.environ["ENS_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ens"
+
+
+def open_pixels(
+    paths: Sequence[Path],
+    hows: Sequence[Decoding],
+    folder: Path,
+    limit: int,
+    show: Show,
+    verify: bool = True,
+    say: Say = print,
+) -> dict[Decoding, Pixels]:
+    """The decoded pixels of N files, mapped: a `Pixels` of N rows for each decoding. What is missing is decoded first,
+    on all cores; each file is read once for all its decodings.
+
+    hows: decodings with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
+    never those of this call. verify: compare every image with its checksum. say: is told of damage.
+    Raises UserError that names an unreadable image, or the folder if it can't be written, or both sizes if the pixels
+    need more than the limit (before any is decoded); OSError that names the cache's file on a full disk. What was
+    decoded until then is kept.
+    """
+    digests = digests_of(paths, folder / "digests", show)
+    request = fill.Request(folder, tuple(dict.fromkeys(hows)), dict(zip(digests, paths, strict=True)))
+    sound: set[fill.Image] = set()  # so that no image is read and compared twice
+    held, _ = fill.look(request, sound, verify, show)
+    if request.missing(held):
+        with _filling(folder, show):
+            for own in shards.decodings(folder):
+                shards.tidy(own)
+            # again: another process may have filled it while we waited
+            held, damaged = fill.look(request, sound, verify, show)
+            fill.forget(damaged, say)
+            held = fill.make_room(request, held, limit, show)
+            sound.update(fill.fill(request, request.missing(held), show))
+            held, _ = fill.look(request, sound, verify, show)
+    for path in {shard.path for found in held.values() for shard in found.values()}:
+        shards.touch(path)
+    return {how: _pixels(digests, held[how]) for how in request.hows}
+
+
+def summary(folder: Path) -> list[Usage]:
+    """What the cache holds, a line for each decoding, the last used one first."""
+    rows = []
+    for own in shards.decodings(folder):
+        paths = [path for path in shards.lists(own) if shards.nbytes(path)]
+        if paths:
+            images = set[str]().union(*(shards.read_places(path) or {} for path in paths))
+            size = sum(map(shards.nbytes, paths))
+            rows.append(Usage(own.name, len(images), size, max(map(shards.used, paths))))
+    return sorted(rows, key=lambda row: -row.used)
+
+
+def clear(folder: Path) -> int:
+    """Remove all that the cache holds, and nothing else that may be in `folder`. Returns the bytes of pixels removed.
+    Processes that have them mapped keep them until they end. Raises UserError while another process fills it."""
+    for path in (folder / "scans").glob("v*/*.npy"):
+        path.unlink(missing_ok=True)
+    if not (folder / "pixels").is_dir():
+        return 0
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            freed = sum(row.bytes for row in summary(folder))
+            for own in shards.decodings(folder):
+                for path in shards.lists(own):
+                    shards.remove(path)
+                shards.tidy(own)
+                with suppress(OSError):
+                    own.rmdir()
+            for pattern in (f"{shards.NAME}.json", f".{shards.NAME}.json.*.tmp"):
+                for path in (folder / "digests").glob(pattern):
+                    path.unlink(missing_ok=True)
+            return freed
+    except Timeout:
+        raise UserError(f"{folder}: another process is filling it; clear it when that is done") from None
+
+
+@contextmanager
+def _filling(folder: Path, show: Show) -> Iterator[None]:
+    """Hold the cache's lock, which ends with the process. Raises UserError if the folder can't be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS)
+            except Timeout:
+                show("waiting for another process, which fills the cache", 0, 1)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in WRONG_PLACE:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"{folder}: decoded pixels can't be kept there ({reason}); set data.cache to a folder that can be written, "
+            'or to "off"'
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _pixels(digests: Sequence[str], found: dict[str, Shard]) -> Pixels:
+    parts = {shard.path: shard for shard in found.values()}
+    index = {path: position for position, path in enumerate(parts)}
+    places = [found[digest].places[digest] for digest in digests]
+    return Pixels(
+        tuple(shard.data for shard in parts.values()),
+        np.array([index[found[digest].path] for digest in digests], dtype=np.int32),
+        np.array([start for start, *_ in places], dtype=np.int64),
+        np.array([shape for _, *shape, _ in places], dtype=np.int64).reshape(-1, 2),
+    )

@@ -1,0 +1,129 @@
+"""Safetensors files that vouch for themselves (`ensemble.files.sealed`), written and read. Never imports torch."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from safetensors import SafetensorError, safe_open
+
+from ensemble.errors import UserError
+from ensemble.files import sealed
+from ensemble.files.damage import damaged
+from ensemble.files.reading import parse_json
+from ensemble.rundir import digest_in_done, done_json, of_fold, replacing
+
+_SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+_OF_NUMPY = {"float64": "F64", "float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "bool": "BOOL"}
+_OF_NUMPY |= {f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (16, 32, 64)}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One to be written. dtype: safetensors' name of it. pieces: buffers whose bytes, one after the other, are its
+    numbers in C order, little-endian: they are asked for once, and held one at a time."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Iterable[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return _SIZES.get(self.dtype, 1) * math.prod(self.shape)
+
+
+def of_array(array: np.ndarray) -> Tensor:
+    """A numpy array as a `Tensor`."""
+    kind = _OF_NUMPY[array.dtype.name]
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return Tensor(kind, array.shape, [little.reshape(-1).view(np.uint8).data])
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file with its checksum, atomically; returns the checksum as hex digits.
+
+    Equal contents give equal bytes, which safetensors' own writer doesn't promise: it shuffles its metadata. Raises
+    ValueError if the pieces of a tensor are not as many bytes as its shape says, OSError that names the file.
+    """
+    header: dict[str, object] = {"__metadata__": {sealed.KEY: sealed.BLANK, **metadata}}
+    order = sorted(
+        tensors, key=lambda name: -_SIZES.get(tensors[name].dtype, 1)
+    )  # each begins at a multiple of its size
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    state = xxhash.xxh3_128(head)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        for name in order:
+            left = tensors[name].nbytes
+            for piece in tensors[name].pieces:
+                left -= len(piece)
+                if left < 0:
+                    break
+                state.update(piece)
+                file.write(piece)
+            if left:
+                raise ValueError(f"{name}: its pieces are {abs(left)} bytes too {'few' if left > 0 else 'many'}")
+        file.seek(head.index(sealed.BLANK.encode()) + len("xxh3:"))
+        file.write(state.hexdigest().encode())
+    return state.hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file, sound if it holds a checksum. Raises Damaged, FileNotFoundError, OSError."""
+    data = path.read_bytes()
+    sealed.require_sound(data, path)
+    return data
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file that safetensors has found whole, of which these bytes are the beginning."""
+    size = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+    found.pop(sealed.KEY, None)
+    return found
+
+
+def require_in_fold(path: Path, metadata: Mapping[str, str], checksum: str | None = None) -> None:
+    """Raise Damaged if a file in a fold's directory says in its metadata that it is another member's or fold's, or if
+    the fold's done marker vouches for a file of another checksum. What neither of them says is not compared."""
+    place = of_fold(path)
+    if not place:  # it was copied to somewhere else
+        return
+    found = {key: metadata.get(key, value) for key, value in place.items()}
+    if found != place:
+        raise damaged(path, f"holds {found['member']}, fold {found['fold']}: files were exchanged")
+    vouched = digest_in_done(path)
+    if vouched is not None and vouched != (checksum or sealed.digest(path)):  # an older file holds no checksum
+        raise damaged(path, f"not the file that {done_json(path.parent).name} was written with")
+
+
+def require_sound_in_fold(path: Path) -> bool:
+    """As `sealed.require_sound_file` and `require_in_fold` together, with little memory: for all files of a run."""
+    sound = sealed.require_sound_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise damaged(path, f"not a whole safetensors file ({error})") from None
+    if "meta" in metadata:  # of logits
+        try:
+            metadata |= parse_json(metadata["meta"], dict[str, str], "meta")
+        except UserError as error:
+            raise damaged(path, f"not a whole logits file ({error})") from None
+    require_in_fold(path, metadata, sealed.file_checksum(path))
+    return sound

@@ -1,0 +1,279 @@
+"""`ens submissions`: a ledger of what was submitted, with its out-of-fold score and, once the user enters it, the
+board's. It is a CSV in the run, submissions.csv, which the user may edit: columns of their own and the order stay."""
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ensemble import rundir
+from ensemble.blend.described import read_scores
+from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
+from ensemble.errors import UserError
+from ensemble.files.limits import require_text_table
+from ensemble.overview.runs import find_runs, saved_scores
+from ensemble.scoring.score import Score
+
+METRICS = ("accuracy", "log_loss", "macro_f1")
+COLUMNS = (
+    *("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows"),
+    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    *("board", "note"),
+)
+FEWEST = 3  # scores on the board: of fewer no order can be told
+NONE = "no submission is recorded; ens tta-predict records those that it writes"
+LEAST_DIGITS = 7  # of a digest that stands for a file
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV as it is on disk. lines: of text, each of as many cells as there are columns, or fewer."""
+
+    columns: tuple[str, ...]
+    lines: tuple[dict[str, str], ...]
+    delimiter: str = ","
+    newline: str = "\n"
+    mark: str = ""  # the byte order mark that Excel writes, and needs to read UTF-8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One submission. ledger, line: where it stands. values: its cells by column. state: "changed" or "gone" where the
+    file is not what was written. fingerprint: of the data of the ledger's run, "" where that is not known."""
+
+    ledger: Path
+    line: int
+    values: Mapping[str, str]
+    state: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether out-of-fold scores foretell the board's, by `metric`, of n submissions on the same data. fingerprint: of
+    these data, "" where it is not known. tau: Kendall's rank correlation, NaN where all are equal; gap: the board's
+    score minus the one out of fold, mean. lines: the same in words."""
+
+    fingerprint: str
+    metric: str
+    n: int
+    tau: float
+    gap: float
+    lines: tuple[str, ...]
+
+
+def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+    """Append a submission that was written. ledger: the CSV, which is made where there is none. facts: some of COLUMNS.
+
+    Two processes may append at once. Raises OSError if it can't be written, UserError if it can't be read.
+    """
+    row = {key: str(value) for key, value in facts.items()}
+    row["written"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}"
+    row["file"], row["sha256"] = str(submission.resolve()), digest(submission)
+    for metric in METRICS:
+        if metric in scores:
+            own = scores[metric]
+            numbers = {"": own.value, "_low": own.low, "_high": own.high}
+            row |= {metric + end: f"{number:.6g}" for end, number in numbers.items()}
+    with _lock(ledger):
+        table = read_table(ledger) if ledger.is_file() else Table(COLUMNS, ())
+        columns = (*table.columns, *(name for name in COLUMNS if name not in table.columns))
+        _write(ledger, Table(columns, (*table.lines, row), table.delimiter, table.newline, table.mark))
+
+
+def entries(place: Path) -> list[Entry]:
+    """The submissions of a run, or of all runs below a folder and of the folder itself, the newest last. What stands in
+    the ledgers of two, a copied run, is told once: as in that where its board's score was entered, else the first.
+
+    Raises UserError if `place` is no folder, or a ledger can't be read.
+    """
+    if not place.is_dir():
+        raise UserError(f"{place}: no such folder; name a run, or a folder of runs")
+    ledgers = dict.fromkeys(rundir.submissions_csv(folder) for folder in [place, *find_runs(place)])
+    found: list[Entry] = []
+    for ledger in filter(Path.is_file, ledgers):
+        data = _fingerprint(ledger.parent)
+        lines = enumerate(read_table(ledger).lines)
+        found += [Entry(ledger, line, values, _state(values), data) for line, values in lines]
+    first: dict[tuple[str, ...], Path] = {}
+    for entry in sorted(found, key=lambda entry: not entry.values.get("board")):
+        first.setdefault(_written(entry), entry.ledger)
+    found = [entry for entry in found if first[_written(entry)] == entry.ledger]
+    return sorted(found, key=lambda entry: entry.values.get("written", ""))
+
+
+def enter(place: Path, file: str, column: str, text: str) -> Entry:
+    """Write `text` into the column ("board" or "note") of the submission `file` means, the newest one of it; returns
+    that one, as it was. Raises UserError as `find` and `entries` do, and for a score that is no number."""
+    if column == "board" and not _is_number(text):
+        raise UserError(f"--board {file}={text}: the score must be a number")
+    entry = find(entries(place), file)
+    with _lock(entry.ledger):
+        table = read_table(entry.ledger)
+        same = [n for n, line in enumerate(table.lines) if line == entry.values]
+        if not same:
+            raise UserError(f"{entry.ledger}: was changed meanwhile; try again")
+        columns = table.columns if column in table.columns else (*table.columns, column)
+        lines = [line | ({column: text} if n == same[-1] else {}) for n, line in enumerate(table.lines)]
+        _write(entry.ledger, Table(columns, tuple(lines), table.delimiter, table.newline, table.mark))
+    return entry
+
+
+def find(found: Sequence[Entry], file: str) -> Entry:
+    """The newest entry that `file` means: a path, a name, or the first digits of a digest.
+
+    A file that holds something else than its newest entry says, being written over meanwhile, is looked for by its
+    digest. Raises UserError if there is none, or if files of several folders have that name.
+    """
+    path = Path(file)
+    own = [entry for entry in found if entry.values.get("file") == str(path.resolve())]
+    if not own:
+        own = [entry for entry in found if Path(entry.values.get("file", "").replace("\\", "/")).name == file]
+        folders = sorted({entry.values.get("file", "") for entry in own})
+        if len(folders) > 1:
+            raise UserError(f"{file}: {len(folders)} files have that name ({', '.join(folders)}); write the whole path")
+    if not own and len(file) >= LEAST_DIGITS:
+        own = [entry for entry in found if entry.values.get("sha256", "").startswith(file.lower())]
+        if len({entry.values["sha256"] for entry in own}) > 1:
+            raise UserError(f"{file}: digests of several submissions begin so; write more of it")
+    there = Path(own[-1].values.get("file", "")) if own else path
+    if there.is_file() and (not own or own[-1].state == "changed"):
+        now = digest(there)
+        own = [entry for entry in found if entry.values.get("sha256") == now] or own
+    if not found:
+        raise UserError(f"{file}: {NONE}")
+    if not own:
+        names = ", ".join(dict.fromkeys(Path(entry.values.get("file", "")).name for entry in reversed(found)))
+        raise UserError(f"{file}: no such submission; there are: {names}")
+    return own[-1]
+
+
+def trust(found: Sequence[Entry], metric: str = "accuracy") -> tuple[Trust, ...]:
+    """How the board's scores, which are of `metric`, go with those out of fold: of each data set with FEWEST or more.
+    Where the data are not known, ledgers stand for them.
+
+    A board that counts to 100 is read as percent. Kendall's tau-b (1945); of so few scores it is rough.
+    """
+    data: dict[str | Path, list[Entry]] = {}
+    for entry in found:
+        data.setdefault(entry.fingerprint or entry.ledger, []).append(entry)
+    several = len(data) > 1
+    told = []
+    for own, some in data.items():
+        which = f"data {own[:12]}: " if isinstance(own, str) else f"{own}: "
+        told.append(_trust(some, metric, which if several else ""))
+    return tuple(one for one in told if one is not None)
+
+
+def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
+    """Of one data set; None of fewer than FEWEST. which: what the lines begin with."""
+    from scipy.stats import kendalltau
+
+    pairs = [(entry.values.get(metric, ""), entry.values.get("board", "")) for entry in found]
+    known = [(float(out), float(board)) for out, board in pairs if _is_number(out) and _is_number(board)]
+    if len(known) < FEWEST:
+        return None
+    outs, boards = zip(*known, strict=True)
+    if metric != "log_loss" and max(boards) > 1:
+        boards = tuple(score / 100 for score in boards)
+    varied = len(set(outs)) > 1 and len(set(boards)) > 1
+    tau = float(kendalltau(outs, boards).statistic) if varied else math.nan
+    gap = sum(board - out for out, board in zip(outs, boards, strict=True)) / len(known)
+    shown = f"{gap:+.4f}" if metric == "log_loss" else f"{100 * gap:+.2f} points"
+    name = metric.replace("_", " ").replace("f1", "F1")
+    order = f"rank correlation (Kendall's tau) of {name} out of fold and on the board: {tau:.2f}"
+    if not varied:
+        order = f"no order of {name} out of fold and on the board can be told: scores are all equal"
+    lines = (f"{which}{order}; n = {len(known)}: rough", f"{which}board minus out of fold, mean: {shown}")
+    return Trust(found[0].fingerprint, metric, len(known), tau, gap, lines)
+
+
+def scores_of(run: Path, blend: str) -> dict[str, Score]:
+    """The cross-fitted scores of a run's blend; none where it was saved without."""
+    held = read_scores(run, blend)
+    return {} if held is None else saved_scores(held["blend"])
+
+
+def read_table(path: Path) -> Table:
+    """Read a ledger, as ens or a spreadsheet wrote it. Raises UserError."""
+    require_text_table(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; in the spreadsheet, save it as CSV UTF-8") from None
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    text = text.removeprefix(mark)
+    head = text.partition("\n")[0]
+    delimiter = delimiter_of(head)
+    delimiter = "," if delimiter == NO_DELIMITER else delimiter
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        cells = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is not readable as CSV ({error}); mend it") from None
+    columns = cells[0] if cells else []
+    if "file" not in columns or len(set(columns)) < len(columns):
+        raise UserError(f"{path}: no ledger of submissions (a column named file, no name twice); move it away")
+    lines = []
+    for number, row in enumerate(cells[1:], start=2):
+        if len(row) > len(columns):
+            raise UserError(f"{path}: line {number} has {len(row)} cells, the header {len(columns)}; mend it")
+        if any(row):
+            lines.append(dict(zip(columns, row, strict=False)))
+    return Table(tuple(columns), tuple(lines), delimiter, "\r\n" if head.endswith("\r") else "\n", mark)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, table: Table) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=table.delimiter, lineterminator=table.newline)
+    writer.writerow(table.columns)
+    writer.writerows([line.get(name, "") for name in table.columns] for line in table.lines)
+    rundir.write_text(path, table.mark + text.getvalue())
+
+
+def _lock(ledger: Path) -> FileLock:
+    return FileLock(ledger.with_name(f".{ledger.name}.lock"))
+
+
+def _fingerprint(run: Path) -> str:
+    """Of the run's data; "" where it says none, or is no run."""
+    try:
+        return str(rundir.read_provenance(run)["facts"]["data fingerprint"])
+    except (UserError, OSError, KeyError, TypeError):
+        return ""
+
+
+def _written(entry: Entry) -> tuple[str, ...]:
+    """What is the same in copies of one line, whatever the user wrote beside it."""
+    own = entry.values
+    named = tuple(own.get(column, "") for column in ("sha256", "written", "file"))
+    return named if all(named) else (str(entry.ledger), str(entry.line))
+
+
+def _state(values: Mapping[str, str]) -> str:
+    path = Path(values.get("file", ""))
+    with suppress(OSError):
+        if not path.is_file():
+            return "gone"
+        return "" if digest(path) == values.get("sha256", "") else "changed"
+    return "gone"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

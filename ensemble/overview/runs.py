@@ -1,0 +1,263 @@
+"""`ens runs`: what the runs below a directory reached, what they cost, and in which settings they differ. Never imports
+torch."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import rundir
+from ensemble.blend import check_sources, list_blends, members_table
+from ensemble.blend.described import Scores as SavedScores
+from ensemble.blend.described import read_described, read_scores
+from ensemble.config import load_run_config
+from ensemble.errors import UserError
+from ensemble.progress import Show
+from ensemble.scoring.score import Score
+
+DEPTH = 3  # folders below the one that is named
+SORTS = ("score", "date", "name")
+ABSENT = "-"
+
+Scores = Mapping[str, Score]  # by metric: log_loss, accuracy, macro_f1, balanced_accuracy
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. done, folds: finished folds and all, of its members together. fingerprint: of its data. blend: the one
+    of the least cross-fitted log loss, with its scores; single: the best by the same of the blend's members (of the
+    finished ones where there is no blend), likewise; singles: how many those are. blends: how many there are.
+    blend_optimistic, single_optimistic: whether the best epoch of one of the blend's members, or of the single one, was
+    chosen on the very rows of the scores. seconds: of training, as far as it is done. ms: an image's time at prediction
+    with the blend's views, where ens tta-search measured it. date: when its last fold was finished, or when it was
+    begun. settings: dotted keys of its config, as text. notes: what is wrong with it, if anything; nothing else may be
+    known then."""
+
+    run: Path
+    members: tuple[str, ...] = ()
+    done: int = 0
+    folds: int = 0
+    fingerprint: str = ""
+    blend: str = ""
+    blends: int = 0
+    blend_scores: Scores | None = None
+    blend_optimistic: bool = False
+    single: str = ""
+    singles: int = 0
+    single_scores: Scores | None = None
+    single_optimistic: bool = False
+    seconds: float = 0.0
+    ms: float | None = None
+    date: datetime | None = None
+    settings: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs in order, those of the same data together. groups: the rows' numbers by data, first those of the first one.
+    differs: run -> what stands in its config and not in all, as text, of the runs whose config can be read."""
+
+    rows: tuple[RunRow, ...]
+    groups: tuple[tuple[int, ...], ...]
+    differs: Mapping[Path, Mapping[str, str]]
+
+
+def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done, total: None) -> RunList:
+    """Every run in `folder` and up to DEPTH folders below it. A run that can't be read is listed with the reason.
+
+    sort: "score" (least log loss of the best blend, or of the best member where there is no blend; of a blend of one
+    member, its or the member's own, whichever is less: of more, the best is flattered by being chosen), "date" (latest
+    first) or "name". Raises UserError if `folder` is none, or holds no run.
+    """
+    found = list(find_runs(folder))
+    if not found:
+        what = "holds no run of ens" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder}: {what}; make one with: ens train-folds FILE")
+    rows = []
+    for number, run in enumerate(found):
+        show("reading the runs", number, len(found))
+        rows.append(read_run(run))
+    keys: dict[str, Callable[[RunRow], Any]] = {
+        "score": lambda row: (_loss(row), str(row.run)),
+        "date": lambda row: (-row.date.timestamp() if row.date else 0.0, str(row.run)),
+        "name": lambda row: str(row.run),
+    }
+    rows.sort(key=keys[sort])
+    order = sorted(dict.fromkeys(row.fingerprint for row in rows), key=lambda own: own == "")  # unknown data last
+    rows.sort(key=lambda row: order.index(row.fingerprint))
+    groups = [tuple(r for r, row in enumerate(rows) if row.fingerprint == own) for own in order]
+    return RunList(tuple(rows), tuple(groups), differences(rows))
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The run directories in `folder` and below it, in order of name; there are none inside of a run.
+
+    Links are followed, as runs often lie on another disk; of several ways to one run that without a link is told.
+    """
+    found: dict[Path, Path] = {}
+    for path, folders, files in os.walk(folder, followlinks=True):  # a link to above ends at DEPTH
+        here = Path(path)
+        if "folds.csv" in files or ("config.toml" in files and rundir.is_begun(here)):
+            own = here.resolve()
+            if own not in found or own == folder.resolve() / here.relative_to(folder):
+                found[own] = here
+            folders.clear()
+        elif len(here.relative_to(folder).parts) == DEPTH:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    yield from sorted(found.values())
+
+
+def read_run(run: Path) -> RunRow:
+    """What a run says of itself. Never raises for what stands in it."""
+    row = RunRow(run)
+    for part in (_of_folds, _of_data, _of_config, _of_scores):
+        try:
+            row = part(row)
+        except UserError as error:
+            row = _noted(row, str(error))
+        except Exception as error:  # made by another version of ens, or by hand: any file may hold anything
+            row = _noted(row, f"can't be read ({type(error).__name__}: {error})")
+    return row
+
+
+def differences(rows: Sequence[RunRow]) -> dict[Path, dict[str, str]]:
+    """run -> the dotted keys whose values are not the same in all, with its own. Of a backbone that some runs lack, its
+    keys are compared among the others."""
+    known = {row.run: row.settings for row in rows if row.settings is not None}
+    out: dict[Path, dict[str, str]] = {run: {} for run in known}
+    for key in dict.fromkeys(key for settings in known.values() for key in settings):
+        parts = key.split(".")
+        where = list(known)
+        if parts[0] == "backbone" and len(parts) > 2:
+            where = [run for run in where if ".".join(parts[:2]) in known[run]]
+        values = {run: known[run].get(key, ABSENT) for run in where}
+        if len(set(values.values())) > 1:
+            for run, value in values.items():
+                out[run][key] = value
+    return out
+
+
+def _of_folds(row: RunRow) -> RunRow:
+    run, members = row.run, rundir.members(row.run)
+    finished = [
+        fold
+        for member in members
+        for number in rundir.folds_of(run, member)
+        if rundir.is_done(fold := rundir.fold_dir(run, member, number))
+    ]
+    dated = [rundir.done_json(fold) for fold in finished] or [rundir.folds_csv(run)]
+    date = max((path.stat().st_mtime for path in dated if path.is_file()), default=None)
+    seconds = sum(rundir.read_done(fold).get("seconds", 0.0) for fold in finished)
+    row = replace(row, members=tuple(members), done=len(finished), seconds=seconds)
+    return replace(row, date=None if date is None else datetime.fromtimestamp(date).astimezone())
+
+
+def _of_data(row: RunRow) -> RunRow:
+    from ensemble.data.folds import read_folds
+
+    numbers = read_folds(row.run)["fold"].to_numpy()
+    row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
+    if row.done < row.folds:
+        row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")
+    facts = rundir.read_provenance(row.run)["facts"]
+    if "data fingerprint" not in facts:
+        return _noted(row, f"{rundir.provenance_json(row.run)}: has no data fingerprint")
+    return replace(row, fingerprint=facts["data fingerprint"])
+
+
+def _of_config(row: RunRow) -> RunRow:
+    values = load_run_config(rundir.config_toml(row.run)).model_dump(mode="json")
+    del values["run"]
+    backbones = {backbone.pop("name"): backbone for backbone in values.pop("backbone")}
+    settings = dict(_flat("", values))
+    for name, backbone in backbones.items():
+        settings[f"backbone.{name}"] = "yes"
+        settings |= dict(_flat(f"backbone.{name}.", backbone))
+    return replace(row, settings=settings)
+
+
+def _of_scores(row: RunRow) -> RunRow:
+    best: SavedScores | None = None
+    best_views: list[list[str]] = []
+    names = list_blends(row.run)
+    for name in names:
+        try:
+            held, scores = read_described(row.run, name), read_scores(row.run, name)
+            check_sources(row.run, name)
+        except UserError as error:
+            row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
+            continue
+        except Exception as error:  # as in `read_run`
+            row = _noted(row, f"blend {name!r} can't be read ({type(error).__name__}: {error})")
+            continue
+        if scores is None or "prior_bias" in held["arrays"]:  # of other shares of the classes
+            continue
+        if best is None or _loss_of(scores) < _loss_of(best):
+            best, best_views, row = scores, held["views"], replace(row, blend=name)
+    row = replace(row, blends=len(names))
+    if best is None:
+        members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
+        if members:
+            own = min(members, key=lambda own: own.scores["log_loss"].value)
+            row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)
+            row = replace(row, single_optimistic=own.optimistic)
+        return row
+    single = best["best"]["log_loss"]
+    views = {view for own in best_views for view in own}
+    optimistic = {member for member in best["members"] if rundir.is_optimistic(row.run, member)}
+    return replace(
+        row,
+        blend_scores=saved_scores(best["blend"]),
+        blend_optimistic=bool(optimistic),
+        single=single,
+        singles=len(best["members"]),
+        single_scores=saved_scores(best["members"][single]),
+        single_optimistic=single in optimistic,
+        ms=_ms(row.run, views),
+    )
+
+
+def saved_scores(held: Mapping[str, Any]) -> dict[str, Score]:
+    """metric -> Score, from what a blend's JSON file holds."""
+    return {m: Score(own["value"], own["low"], own["high"], tuple(own["folds"])) for m, own in held.items()}
+
+
+def _ms(run: Path, views: set[str]) -> float | None:
+    path = rundir.view_search_json(run)
+    if not path.is_file():
+        return None
+    sizes = rundir.read_view_search(run)["sizes"]
+    return next((size["ms"] for size in sizes if set(size["views"]) == views), None)
+
+
+def _loss_of(scores: SavedScores) -> float:
+    return scores["blend"]["log_loss"]["value"]
+
+
+def _loss(row: RunRow) -> float:
+    known = [scores["log_loss"].value for scores in (row.blend_scores, row.single_scores) if scores]
+    return min(known[: 2 if row.singles == 1 else 1], default=float("inf"))
+
+
+def _noted(row: RunRow, note: str) -> RunRow:
+    return replace(row, notes=tuple(dict.fromkeys([*row.notes, note.removeprefix(f"{row.run}: ")])))
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield prefix + key, ABSENT if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,364 @@
+"""From a run directory to a saved blend, and what is said of input that can't be blended."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ensemble import rundir
+from ensemble.blend import blend_run, list_blends, load_blend, members_table
+from ensemble.blend.probabilities import geometric_mean
+from ensemble.data.logits import Logits
+from ensemble.errors import RunFailure, UserError
+from ensemble.scoring import score
+
+CLASSES = ("cat", "dog", "NA")
+VIEWS = ("identity", "hflip")
+
+
+def make_run(path, rows=90, k=3, members=("a", "b"), groups=False, seed=0, unvalidated=2):
+    """A run directory as `ens train-folds` leaves it; returns z float32 (M, V, N, C) of its validated rows."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(rows) % len(CLASSES)
+    folds = np.arange(rows) // 2 % k
+    ids = [f"bild ü{i:03}.png" for i in range(rows)]
+    lines = ["id,label,fold" + (",group" if groups else "")]
+    for i in range(rows):
+        lines.append(f"{ids[i]},{CLASSES[labels[i]]},{folds[i]}" + (f",p{i // 2}" if groups else ""))
+    lines += [f"train only {i},cat,-1" + (",px" if groups else "") for i in range(unvalidated)]
+    path.mkdir(parents=True)
+    rundir.write_text(rundir.folds_csv(path), "\n".join(lines) + "\n")
+    rundir.write_json(rundir.classes_json(path), list(CLASSES))
+    z = draw.normal(size=(len(members), len(VIEWS), rows, len(CLASSES))).astype(np.float32)
+    z += 1.5 * np.eye(len(CLASSES), dtype=np.float32)[labels]
+    for m, member in enumerate(members):
+        rundir.write_json(rundir.settings_json(path, member), {})
+        for fold in range(k):
+            where = draw.permutation(np.flatnonzero(folds == fold))  # any order: rows are joined by id
+            write_fold(path, member, fold, [ids[i] for i in where], z[m][:, where])
+    return z
+
+
+def write_fold(run, member, fold, ids, values, views=VIEWS, classes=CLASSES):
+    folder = rundir.fold_dir(run, member, fold)
+    Logits(np.array(ids), views, classes, values).save(rundir.oof_file(folder))
+    rundir.mark_done(folder, [rundir.oof_file(folder)])
+
+
+def rewrite(run, member, fold, change):
+    """Save one fold's OOF logits again after `change` (a function of ids and values that returns both)."""
+    from ensemble.data.logits import load_logits
+
+    old = load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold)))
+    ids, values = change(list(old.ids), old.values.copy())
+    write_fold(run, member, fold, ids, values)
+
+
+@pytest.fixture
+def run(tmp_path):
+    make_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("method", ["mean", "vote", "pool", "greedy", "stack", "trees", "auto"])
+@pytest.mark.parametrize("metric", ["log_loss", "balanced_accuracy"])
+def test_a_blend_is_scored_saved_loaded_and_applied(tmp_path, method, metric):
+    run = tmp_path / "run"
+    z = make_run(run)
+    result = blend_run(run, method, metric)
+    assert result.name == (method if metric == "log_loss" else f"{method}-{metric}")
+    assert (result.rows, result.folds, result.groups) == (90, 3, None)
+    assert list(result.members) == ["a", "b"]
+    for table in (result.blend, result.mean, *result.members.values()):
+        for target in ("log_loss", "accuracy", "macro_f1"):
+            assert table[target].low <= table[target].value <= table[target].high
+            assert len(table[target].folds) == 3
+    assert [(g.metric, g.against) for g in result.gains][:2] == [
+        ("log_loss", "mean"),
+        ("log_loss", result.best["log_loss"]),
+    ]
+    assert set(result.weights) == {"a", "b"}
+    assert all(isinstance(line, str) for line in result.notes)
+
+    loaded = load_blend(run, result.name)
+    assert (loaded.method, loaded.metric, loaded.members, loaded.views) == (method, metric, ("a", "b"), (VIEWS, VIEWS))
+    assert loaded.classes == CLASSES
+    probs = loaded.apply(z)
+    assert probs.shape == (90, 3)
+    assert probs.sum(axis=1) == pytest.approx(1)
+    assert np.array_equal(probs, result.fitted.apply(list(z)))
+    assert (probs.argmax(axis=1) == np.arange(90) % 3).mean() > 0.8
+    written = json.loads(result.path.read_text(encoding="utf-8"))
+    assert written["scores"]["blend"]["accuracy"]["value"] == result.blend["accuracy"].value
+    assert list_blends(run) == [result.name]
+
+
+def test_scores_are_those_of_the_rows_by_id(tmp_path):
+    z = make_run(tmp_path / "run").mean(axis=1)
+    labels = np.arange(90) % 3
+    result = blend_run(tmp_path / "run", "mean")
+    assert result.mean["accuracy"].value == pytest.approx((geometric_mean(z).argmax(axis=1) == labels).mean())
+    assert result.members["b"]["accuracy"].value == pytest.approx((z[1].argmax(axis=1) == labels).mean())
+    # The method "mean" is the plain mean at its best temperature: the same labels, other probabilities.
+    for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+        assert result.blend[metric] == result.mean[metric]
+    assert [g.p_better for g in result.gains if g.against == "mean" and g.metric != "log_loss"] == [0.5] * 3
+    assert result.calibration["blend before its temperature"] == result.calibration["plain mean"]
+    assert result.blend["log_loss"].value < result.mean["log_loss"].value
+
+
+def test_the_best_single_member_is_the_best_by_each_metric(run):
+    for fold in range(3):
+        rewrite(
+            run, "b", fold, lambda ids, v: (ids, v + 2 * np.random.default_rng(1).normal(size=v.shape).astype("f4"))
+        )
+    result = blend_run(run, "mean")
+    over = {gain.metric: gain for gain in result.gains if gain.against != "mean"}
+    for metric, sign in (("log_loss", -1), ("accuracy", 1), ("macro_f1", 1), ("balanced_accuracy", 1)):
+        a, b = (result.members[member][metric].value for member in "ab")
+        assert sign * a > sign * b
+        assert result.best[metric] == over[metric].against == "a"
+        assert over[metric].value == pytest.approx(sign * (result.blend[metric].value - a))
+
+
+def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
+    """Pure noise with a wild number of weights: an in-sample score would shine, the cross-fitted one is chance."""
+    run = tmp_path / "run"
+    make_run(run, members=tuple("abcdef"))
+    for member in "abcdef":
+        for fold in range(3):
+            rewrite(run, member, fold, lambda ids, v: (ids, np.random.default_rng(v.size).permuted(v, axis=2)))
+    result = blend_run(run, "stack", "accuracy")
+    assert result.blend["accuracy"].value < 0.5
+    assert result.blend["log_loss"].value > np.log(3) - 0.05
+
+
+def test_groups_are_resampled_whole(tmp_path):
+    z = make_run(tmp_path / "run", groups=True).mean(axis=1)
+    result = blend_run(tmp_path / "run", "vote")
+    assert result.groups == 45
+    labels = np.arange(90) % 3
+    groups = np.unique([f"p{i // 2}" for i in range(90)], return_inverse=True)[1]
+    drawn = score.bootstrap(labels, [score.outcome(labels, geometric_mean(z))], groups, 3)
+    found = result.mean["log_loss"]
+    assert (found.low, found.high) == pytest.approx(score.interval(drawn["log_loss"][:, 0]))
+
+
+def test_one_held_out_part_can_be_blended(tmp_path):
+    make_run(tmp_path / "run", k=1)
+    result = blend_run(tmp_path / "run", "vote")
+    assert result.folds == 1
+    assert result.blend["log_loss"].value > 0
+
+
+def test_a_class_absent_from_a_fold(tmp_path):
+    run = tmp_path / "run"
+    make_run(run)
+    text = rundir.folds_csv(run).read_text(encoding="utf-8").splitlines()
+    moved = [line.replace(",NA,0", ",cat,0") for line in text]
+    rundir.write_text(rundir.folds_csv(run), "\n".join(moved) + "\n")
+    for method in ("vote", "greedy", "stack"):
+        assert 0 < blend_run(run, method, "macro_f1").blend["macro_f1"].folds[0] <= 1
+
+
+def test_one_member(tmp_path):
+    make_run(tmp_path / "run", members=("only",))
+    result = blend_run(tmp_path / "run", "vote")
+    assert result.weights["only"]["weight"] == 1
+    assert result.best["accuracy"] == "only"
+
+
+def test_members_not_finished_are_left_out_and_named(run):
+    rundir.done_json(rundir.fold_dir(run, "b", 1)).unlink()
+    result = blend_run(run, "mean")
+    assert list(result.members) == ["a"]
+    assert result.left_out == {"b": "not finished: fold 1"}
+    with pytest.raises(UserError, match="member 'b' is not finished: fold 1; train on with: ens train-folds"):
+        blend_run(run, "mean", members=["a", "b"])
+    for fold in range(3):
+        rundir.done_json(rundir.fold_dir(run, "a", fold)).unlink()
+    with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
+        blend_run(run, "mean")
+
+
+def test_chosen_members_views_and_name(run, tmp_path):
+    result = blend_run(run, "vote", name="flips", views=["hflip"], members=["b"])
+    assert result.path == run / "blends" / "flips.json"
+    assert load_blend(run, "flips").views == (("hflip",),)
+    assert result.left_out == {"a": "not asked for"}
+    with pytest.raises(UserError, match="no member 'c'; nearest: "):
+        blend_run(run, "vote", members=["c"])
+    with pytest.raises(UserError, match="a has the views identity, hflip, not rot90; choose with --views"):
+        blend_run(run, "vote", views=["rot90"])
+    with pytest.raises(UserError, match="name at least one, each once"):
+        blend_run(run, "vote", views=["hflip", "hflip"])
+    with pytest.raises(UserError, match=r"blend name '\.\./x'"):
+        blend_run(run, "vote", name="../x")
+
+
+@pytest.mark.parametrize("part", [{"members": ["a"]}, {"views": ["hflip"]}])
+def test_a_blend_of_a_part_does_not_replace_that_of_all(run, part, monkeypatch):
+    blend_run(run, "vote")
+    before = rundir.blend_json(run, "vote").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble.blend.fit.fit_oof", lambda *_: pytest.fail("fitted what can't be saved"))
+        with pytest.raises(UserError) as caught:
+            blend_run(run, "vote", **part)
+    assert str(caught.value) == (
+        f"{run}: there is a blend 'vote' already, of other members or views; give this one its own --name"
+    )
+    assert rundir.blend_json(run, "vote").read_bytes() == before
+    assert blend_run(run, "vote", name="part", **part).name == "part"
+    assert blend_run(run, "vote", name="vote", **part).name == "vote"  # as asked for
+    assert blend_run(run, "vote", **part).name == "vote"  # of the same members and views
+    assert blend_run(run, "vote").views == {"a": VIEWS, "b": VIEWS}  # all of them are what the name stands for
+    assert blend_run(run, "vote", members=["b", "a"], views=VIEWS).name == "vote"
+
+
+def test_a_part_with_a_member_that_has_no_weight_is_still_that_part(tmp_path):
+    run = tmp_path / "run"
+    make_run(run, rows=300, members=("a", "noise"))
+    for fold in range(3):
+        rewrite(run, "noise", fold, lambda ids, v: (ids, np.random.default_rng(1).normal(size=v.shape).astype("f4")))
+    assert blend_run(run, "vote", views=["hflip"]).fitted.members == ("a",)
+    blend_run(run, "vote", views=["hflip"])
+    with pytest.raises(UserError, match="there is a blend 'vote' already, of other members or views"):
+        blend_run(run, "vote", members=["a"], views=["hflip"])
+
+
+def test_members_with_different_views(run):
+    for fold in range(3):
+        old = rundir.oof_file(rundir.fold_dir(run, "b", fold))
+        from ensemble.data.logits import load_logits
+
+        logits = load_logits(old)
+        write_fold(run, "b", fold, logits.ids, logits.values[:1], views=("identity",))
+    with pytest.raises(UserError, match="b has the views identity, not hflip; choose with --views"):
+        blend_run(run, "mean")
+    assert blend_run(run, "mean", views=["identity"]).fitted.views == (("identity",),) * 2
+
+
+def test_members_with_different_ids(run):
+    rewrite(run, "b", 1, lambda ids, v: (ids[1:], v[:, 1:]))
+    with pytest.raises(
+        UserError, match=r"b, fold 1: the out-of-fold file has no row for id 'bild ü\d+\.png'.*1 missing"
+    ):
+        blend_run(run, "mean")
+
+
+def test_a_row_too_many(run):
+    rewrite(run, "a", 2, lambda ids, v: ([*ids, "stranger.png"], np.concatenate([v, v[:, :1]], axis=1)))
+    with pytest.raises(UserError, match=r"a, fold 2: the out-of-fold file has a row for id 'stranger\.png'"):
+        blend_run(run, "mean")
+
+
+@pytest.mark.parametrize("bad", [(0.0, np.nan), (0.0, np.inf), (-np.inf, np.inf)])
+def test_logits_that_are_not_finite(run, bad):
+    def spoil(ids, values):
+        values[:, 4, 0] = bad
+        spoil.name = ids[4]
+        return ids, values
+
+    rewrite(run, "b", 0, spoil)
+    with pytest.raises(UserError, match=f"b, fold 0: NaN or infinite logits for id '{spoil.name}'"):
+        blend_run(run, "mean")
+
+
+def test_classes_that_differ(run):
+    rundir.write_json(rundir.classes_json(run), ["cat", "dog", "NA", "newt"])
+    with pytest.raises(UserError, match=r"its classes are not those of classes\.json"):
+        blend_run(run, "mean")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("id,label,fold", "id,label,part", r"folds\.csv: no column 'fold'"),
+        (",dog,0", ",wolf,0", r"folds\.csv, line 3: label 'wolf' is not one of the 3 classes in classes\.json"),
+        (",dog,0", ",dog,x", r"folds\.csv, line 3: fold 'x' is not a number"),
+        ("bild ü001.png", "bild ü000.png", r"folds\.csv: id 'bild ü000\.png' is there twice"),
+    ],
+)
+def test_folds_csv_with_a_fault(run, old, new, message):
+    text = rundir.folds_csv(run).read_text(encoding="utf-8")
+    rundir.write_text(rundir.folds_csv(run), text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        blend_run(run, "mean")
+
+
+def test_a_folder_that_is_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="not a run directory"):
+        blend_run(tmp_path, "mean")
+
+
+def test_members_table(run):
+    rundir.done_json(rundir.fold_dir(run, "b", 1)).unlink()
+    for fold in range(3):
+        (run / "c" / f"fold{fold}").mkdir(parents=True)
+    rundir.write_json(rundir.settings_json(run, "c"), {})
+    a, b, c = members_table(run)
+    assert (a.member, a.done, a.folds, a.rows) == ("a", (0, 1, 2), 3, 90)
+    assert (b.member, b.done, b.rows, c.done, c.scores) == ("b", (0, 2), 60, (), {})
+    rundir.mark_done(rundir.fold_dir(run, "b", 1), [rundir.oof_file(rundir.fold_dir(run, "b", 1))])
+    whole = blend_run(run, "mean").members["a"]
+    for metric in ("log_loss", "accuracy", "macro_f1"):
+        assert a.scores[metric].folds == pytest.approx(whole[metric].folds)
+        for end in ("value", "low", "high"):
+            assert getattr(a.scores[metric], end) == pytest.approx(getattr(whole[metric], end))
+
+
+# ---- saved blends --------------------------------------------------------------------------------------------------
+
+
+def test_apply_checks_shapes_and_numbers(run):
+    blend = blend_run(run, "stack").fitted
+    z = np.zeros((2, 2, 5, 3), dtype=np.float32)
+    assert blend.apply(z).shape == (5, 3)
+    assert blend.apply(z[:, :, :0]).shape == (0, 3)
+    for wrong in (z[:1], z[:, :1], z[..., :2], [z[0], z[1, :, :4]], z[:, 0]):
+        with pytest.raises(ValueError, match=r"want \[\("):
+            blend.apply(wrong)
+    z[1, 0, 3, 2] = np.nan
+    with pytest.raises(RunFailure, match="b: NaN or infinite logits in row 3"):
+        blend.apply(z)
+
+
+def test_a_blend_that_is_not_there(run):
+    with pytest.raises(UserError, match="no blend 'stack'; make one with: ens blend"):
+        load_blend(run, "stack")
+    blend_run(run, "mean")
+    with pytest.raises(UserError, match="no blend 'stack'; there are: mean"):
+        load_blend(run, "stack")
+
+
+def test_half_written_blends(run):
+    """A kill between the two files of a second fit leaves a pair that doesn't belong together."""
+    blend_run(run, "vote")
+    first = rundir.blend_json(run, "vote").read_bytes()
+    blend_run(run, "vote", name="vote", views=["hflip"])
+    second = json.dumps(rundir.read_json(rundir.blend_json(run, "vote")))
+    rundir.blend_json(run, "vote").write_bytes(first)
+    with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):
+        load_blend(run, "vote")
+    rundir.blend_file(run, "vote").unlink()
+    with pytest.raises(UserError, match=r"vote\.safetensors: no such file; fit it again"):
+        load_blend(run, "vote")
+    for text, message in (
+        (second.replace('"format": 2', '"format": 1'), "not a blend of format 2"),
+        (second[: len(second) // 2], "not valid JSON"),
+    ):
+        rundir.blend_json(run, "vote").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            load_blend(run, "vote")
+
+
+def test_blending_loads_no_torch(run):
+    code = (
+        "import sys, pathlib; from ensemble.blend import blend_run; "
+        "[blend_run(pathlib.Path(sys.argv[1]), m, 'macro_f1') for m in ('greedy', 'stack')]; "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

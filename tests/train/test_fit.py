@@ -1,0 +1,366 @@
+"""One job: micro-batches that add up, memory that runs out, the epoch that is kept, stops that leave no trace."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ensemble import rundir
+from ensemble.backbones import timm_model
+from ensemble.config import Train
+from ensemble.data.logits import load_logits
+from ensemble.data.pixels.decode import Pixels, Preprocess
+from ensemble.errors import RunFailure
+from ensemble.inference.eval_model import Inference, prepared
+from ensemble.inference.predict import Group, forward_views
+from ensemble.train.fit import Labelled, fit, gradients, looked_at
+from ensemble.train.losses import make_loss
+from ensemble.train.numerics import Numerics
+
+CPU = torch.device("cpu")
+EXACT = {"float32": 1.0}
+PREPROCESS = Preprocess(32, 36, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+PLAIN = Numerics("float32", "channels_last", compile=False, micro_batch=8, images_per_second=0.0)
+EVERYTHING = {
+    "mixup": 0.4, "cutmix": 1.0, "trivial_augment": True, "erase": 0.5, "rotate": 30.0, "vflip": True,
+    "sampler": "balanced", "layer_decay": 0.75, "loss": "focal", "keep": "best",
+}  # fmt: skip
+NET = {
+    "resnet": lambda: timm_model.create("test_resnet", 3, 32),
+    "vit": lambda: timm_model.create("test_vit", 3, 32),
+    "vit that drops": lambda: timm_model.create("test_vit", 3, 32, drop_path=0.3),
+}
+
+
+class Stopped(Exception):
+    """As a kill: nothing in `fit` sees to it."""
+
+
+def labelled(**changes):
+    """48 noisy images, 6, 16 and 26 of 3 classes, in two folds of 24."""
+    rng = np.random.default_rng(0)
+    shapes = rng.permuted(np.stack([np.full(48, 36), rng.integers(36, 44, 48)], axis=1), axis=1)
+    sizes = shapes.prod(1) * 3
+    flat = rng.integers(0, 256, sizes.sum(), dtype=np.uint8)
+    pixels = Pixels((flat,), np.zeros(48, np.int32), np.cumsum(sizes) - sizes, shapes)
+    ids = np.array([f"{row:02}.png" for row in range(48)])
+    labels = np.repeat([0, 1, 2], [6, 16, 26])[rng.permutation(48)]
+    data = Labelled(
+        ids, labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"), None, pixels, {PREPROCESS.decoding: pixels}
+    )
+    return dataclasses.replace(data, **changes)
+
+
+def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=None, speeds=EXACT, **changes):
+    """Train fold 0; returns what is said. hook: called before every forward pass in training, with the images.
+    stop_at: the number of the forward pass, from 1, at which the job is killed."""
+    said, passes = [], []
+
+    def create():
+        model = NET[net]()
+
+        def before(model, inputs):
+            if model.training:
+                passes.append(inputs[0].shape)
+                if len(passes) == stop_at:
+                    raise Stopped
+                if hook:
+                    hook(inputs[0])
+
+        model.register_forward_pre_hook(before)
+        return model
+
+    settings = Train(**{"strategy": "scratch", "epochs": 3, "batch_size": 8, "lr": 0.01, **changes})
+    fit(
+        directory, "net", 0, create, PREPROCESS, data or labelled(), settings, numerics, None, ("hflip", "identity"),
+        speeds, 16, 0, CPU, lambda *_: None, said.append,
+    )  # fmt: skip
+    return said, passes
+
+
+def bits(directory):
+    """The logits' and the weights' bytes of a finished job."""
+    return load_logits(rundir.oof_file(directory)).values.tobytes(), rundir.model_file(directory).read_bytes()
+
+
+def log(directory):
+    return [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
+
+
+def timeless(lines):
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def out_of_memory(above):
+    def hook(images):
+        if len(images) > above:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return hook
+
+
+# ---- micro-batches -------------------------------------------------------------------------------------------------
+
+
+def grads_of(model, *args):
+    model.zero_grad()
+    loss = gradients(model, *args)
+    return loss, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_micro_batches_add_up_to_the_gradients_of_the_whole_batch():
+    torch.manual_seed(0)
+    model = NET["vit"]()
+    images = torch.randn(8, 3, 32, 32)
+    first, second = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([2, 2, 1, 1, 0, 0, 2, 1])
+    share, weight = torch.rand(8), torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 0.1, 1.9, 1.0])
+    targets = [(first, weight * share), (second, weight.flip(0) * (1 - share))]
+    loss_of = make_loss("class_balanced", np.array([3.0, 8.0, 13.0]), CPU, smoothing=0.1)
+    whole, expected = grads_of(model, images, targets, loss_of, 8, PLAIN)
+    logits = model(images)
+    by_hand = (loss_of(logits, first) * weight * share + loss_of(logits, second) * weight.flip(0) * (1 - share)).mean()
+    assert whole.item() == pytest.approx(by_hand.item(), abs=1e-6)
+    for micro in (3, 5, 1, 100):
+        loss, found = grads_of(model, images, targets, loss_of, micro, PLAIN)
+        assert loss.item() == pytest.approx(whole.item(), abs=1e-6) and not loss.requires_grad
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_gradients_of_a_batch_by_hand():
+    """A linear net without bias, one pixel: logits w x; softmax (1/2, 1/2) at w = 0; gradient (p - y) x / B."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2, bias=False))
+    torch.nn.init.zeros_(model[1].weight)
+    images = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0, 0, 4.0]]).view(3, 3, 1, 1)
+    loss_of = make_loss("cross_entropy", np.ones(2), CPU)
+    targets = [(torch.tensor([0, 1, 1]), torch.tensor([1.0, 1.0, 3.0]))]
+    loss = gradients(model, images, targets, loss_of, 2, PLAIN)
+    expected = np.array([[-0.5, 0.5 * 2, 0.5 * 4 * 3], [0.5, -0.5 * 2, -0.5 * 4 * 3]]) / 3
+    np.testing.assert_allclose(model[1].weight.grad.numpy(), expected, rtol=1e-6)
+    assert loss.item() == pytest.approx(5 * np.log(2) / 3)
+
+
+def test_no_micro_batch_is_a_single_image(tmp_path):
+    """8 as 3, 3, 2 is fine, 7 as 3, 3, 1 is not: a batch norm over one image of 1 x 1 pixels has no variance."""
+    for batch_size, parts in ((7, [3, 2, 2]), (8, [3, 3, 2]), (4, [2, 2]), (5, [3, 2])):
+        numerics = dataclasses.replace(PLAIN, micro_batch=3)
+        _, passes = run(tmp_path / str(batch_size), batch_size=batch_size, numerics=numerics, epochs=1)
+        assert [shape[0] for shape in passes] == (24 // batch_size) * parts
+
+
+def test_less_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path):
+    hook = out_of_memory(above=3)
+    said, _ = run(tmp_path / "a", "vit", hook=hook)
+    assert said == [
+        "net fold 0: out of memory; goes on with 4 images at a time, whose gradients add up to batches of 8 as before",
+        "net fold 0: out of memory; goes on with 2 images at a time, whose gradients add up to batches of 8 as before",
+    ]
+    assert [line["micro_batch"] for line in log(tmp_path / "a")] == [2, 2, 2]
+    said, _ = run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
+    assert said == [] and bits(tmp_path / "a") == bits(tmp_path / "b")
+
+
+def test_gradients_of_an_attempt_that_ran_out_of_memory_are_dropped(tmp_path):
+    failed = []
+
+    def hook(images):
+        if len(failed) == 1 and len(images) == 4:
+            failed.append("the second part")
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: can't allocate memory")
+        if not failed:
+            failed.append("")
+
+    said, passes = run(tmp_path / "a", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=4), hook=hook)
+    assert len(said) == 1 and [shape[0] for shape in passes[:7]] == [4, 4, 2, 2, 2, 2, 2]
+    run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
+    assert bits(tmp_path / "a") == bits(tmp_path / "b")
+
+
+def test_a_resumed_fold_keeps_the_smaller_micro_batch(tmp_path):
+    with pytest.raises(Stopped):
+        run(tmp_path / "a", "vit", hook=out_of_memory(above=4), stop_at=8)
+    assert [line["micro_batch"] for line in log(tmp_path / "a")] == [4]
+    said, passes = run(tmp_path / "a", "vit", hook=out_of_memory(above=4))
+    assert said == [] and {shape[0] for shape in passes} == {4}
+    run(tmp_path / "b", "vit", hook=out_of_memory(above=4))
+    assert bits(tmp_path / "a") == bits(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("batch_size", "left"), [(8, 2), (3, 3), (24, 3)])
+def test_two_images_that_do_not_fit_end_the_job(tmp_path, batch_size, left):
+    with pytest.raises(RunFailure) as failure:
+        numerics = dataclasses.replace(PLAIN, micro_batch=64)
+        run(tmp_path, hook=out_of_memory(above=1), batch_size=batch_size, numerics=numerics)
+    assert str(failure.value) == f"net fold 0: out of memory at {left} images; lower image_size"
+    assert not rundir.log_file(tmp_path).exists()  # nothing is trained yet: its settings may still change
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
+    def hook(_):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        run(tmp_path, hook=hook)
+
+
+# ---- the epoch that is kept ----------------------------------------------------------------------------------------
+
+
+def test_epochs_looked_at():
+    assert [looked_at(epochs, "last") for epochs in (1, 2, 3, 4, 7)] == [set(), {1}, {1}, {2}, {3}]
+    assert looked_at(8, "last") == {2, 4, 6} and looked_at(12, "last") == {3, 6, 9}
+    assert looked_at(9, "last") == {2, 4, 6} and looked_at(100, "last") == {25, 50, 75}
+    assert looked_at(1, "best") == {1} and looked_at(5, "best") == {1, 2, 3, 4, 5}
+
+
+def held_out_loss(directory, data):
+    logits = load_logits(rundir.oof_file(directory))
+    values = torch.from_numpy(logits.values[logits.views.index("identity")]).double()
+    return F.cross_entropy(values, torch.from_numpy(data.labels[data.folds == 0])).item()
+
+
+@pytest.mark.parametrize(("ema", "lr", "warmup", "best"), [(0.0, 0.01, 4, 1), (0.5, 0.01, 4, 1), (0.0, 0.02, 1, 0)])
+def test_the_best_epoch_is_kept_and_the_last_one_else(tmp_path, ema, lr, warmup, best):
+    """Labels of noise: every epoch that learns them makes the held-out rows worse."""
+    data = labelled()
+    settings = {"epochs": 6, "lr": lr, "warmup_epochs": warmup, "label_smoothing": 0.0, "ema": ema, "data": data}
+    run(tmp_path / "best", keep="best", **settings)
+    run(tmp_path / "last", keep="last", **settings)
+    losses = [line["held_out_log_loss"] for line in log(tmp_path / "best")]
+    assert len(losses) == 6 and min(losses) < losses[-1] - 0.01 and losses.index(min(losses)) == best
+    assert held_out_loss(tmp_path / "best", data) == pytest.approx(min(losses), abs=6e-6)
+    assert held_out_loss(tmp_path / "last", data) == pytest.approx(losses[-1], abs=6e-6)
+    last = log(tmp_path / "last")
+    assert [line["epoch"] for line in last if "held_out_log_loss" in line] == [3, 6]
+    assert [line["held_out_log_loss"] for line in last[2::3]] == [losses[2], losses[5]]
+    assert last[5]["held_out_accuracy"] == log(tmp_path / "best")[5]["held_out_accuracy"]
+    assert [line["loss"] for line in last] == [line["loss"] for line in log(tmp_path / "best")]  # looking has no effect
+
+
+def test_the_prior_is_given_back_to_logit_adjusted_logits_in_the_log(tmp_path):
+    data = labelled()
+    run(tmp_path, data=data, loss="logit_adjusted", epochs=1)
+    logits = load_logits(rundir.oof_file(tmp_path))
+    train = data.labels[data.folds != 0]
+    prior = np.log(np.bincount(train, minlength=3) / len(train))
+    values = torch.from_numpy(logits.values[logits.views.index("identity")] + prior)
+    loss = F.cross_entropy(values, torch.from_numpy(data.labels[data.folds == 0])).item()
+    assert log(tmp_path)[0]["held_out_log_loss"] == pytest.approx(loss, abs=6e-6)
+    assert abs(loss - held_out_loss(tmp_path, data)) > 1e-3
+
+
+# ---- stopped and started again -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("net", "stops", "changes"),
+    [
+        ("resnet", [2, 5], {}),
+        ("resnet", [4], {"ema": 0.0}),
+        ("resnet", [8, 5], {"keep": "best", "lr": 0.02, "epochs": 4}),
+        ("vit that drops", [5, 5], EVERYTHING),
+        ("resnet", [4, 6], {**EVERYTHING, "ema": 0.0, "loss": "logit_adjusted", "sampler": "shuffle", "crop_size": 40}),
+    ],
+    ids=["average", "no average", "best", "everything", "everything, no average"],
+)
+def test_stopped_and_started_again_it_gives_the_same_bits(tmp_path, net, stops, changes):
+    settings = {"epochs": 3, **changes}
+    for stop in stops:
+        with pytest.raises(Stopped):
+            run(tmp_path / "a", net, stop_at=stop, **settings)
+    _, rest = run(tmp_path / "a", net, **settings)
+    _, whole = run(tmp_path / "b", net, **settings)
+    assert 0 < len(rest) < len(whole)
+    assert bits(tmp_path / "a") == bits(tmp_path / "b")
+    assert timeless(log(tmp_path / "a")) == timeless(log(tmp_path / "b"))
+
+
+def test_every_chance_counts(tmp_path):
+    """Each of what is on in EVERYTHING has a part in the bits: else the test above would say nothing of it."""
+    run(tmp_path / "all", "vit that drops", **EVERYTHING, epochs=1)
+    found = {bits(tmp_path / "all")}
+    off = {"sampler": "shuffle", "layer_decay": 1.0, "loss": "cross_entropy"}
+    for key in EVERYTHING.keys() - {"keep"}:
+        run(tmp_path / key, "vit that drops", **{**EVERYTHING, key: off.get(key, 0)}, epochs=1)
+        found.add(bits(tmp_path / key))
+    run(tmp_path / "drop", "vit", **EVERYTHING, epochs=1)
+    assert len(found | {bits(tmp_path / "drop")}) == len(EVERYTHING) + 1
+
+
+# ---- sample weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "class_balanced", "mixup": 0.4}, {"loss": "logit_adjusted"}])
+def test_the_label_of_a_row_without_weight_changes_nothing(tmp_path, changes):
+    """Row 1 is one that fold 0 trains on."""
+    data = labelled()
+    weights = np.linspace(0.5, 2, 48)
+    weights[1] = 0
+    other = data.labels.copy()
+    other[1] = (other[1] + 1) % 3
+    run(tmp_path / "a", data=dataclasses.replace(data, weights=weights), epochs=2, **changes)
+    run(tmp_path / "b", data=dataclasses.replace(data, weights=weights, labels=other), epochs=2, **changes)
+    assert bits(tmp_path / "a") == bits(tmp_path / "b")
+    run(tmp_path / "c", data=dataclasses.replace(data, labels=other), epochs=2, **changes)
+    run(tmp_path / "d", data=data, epochs=2, **changes)
+    assert bits(tmp_path / "c") != bits(tmp_path / "d") and bits(tmp_path / "d") != bits(tmp_path / "a")
+
+
+def test_the_unit_of_the_weights_is_nothing(tmp_path):
+    """4 x is exact in binary."""
+    weights = np.linspace(0.5, 2, 48)
+    for name, own in (("a", weights), ("b", 4 * weights)):
+        run(tmp_path / name, data=labelled(weights=own), epochs=1)
+    assert bits(tmp_path / "a") == bits(tmp_path / "b")
+
+
+# ---- numbers and sizes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "numerics",
+    [dataclasses.replace(PLAIN, dtype="bfloat16", memory_format="contiguous"), PLAIN],
+    ids=["bfloat16 contiguous", "float32 channels_last"],
+)
+def test_out_of_fold_logits_are_those_of_the_weights_that_are_saved(tmp_path, numerics):
+    seen = set()
+
+    def hook(images):
+        seen.add((images.is_contiguous(), images.is_contiguous(memory_format=torch.channels_last)))
+
+    data = labelled()
+    run(tmp_path, numerics=numerics, hook=hook, keep="best", data=data)
+    plain = numerics.memory_format == "contiguous"
+    assert seen == {(plain, not plain)}
+    model = NET["resnet"]()
+    timm_model.fill(model, rundir.model_file(tmp_path))
+    assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+    held_out = np.flatnonzero(data.folds == 0)
+    saved = load_logits(rundir.oof_file(tmp_path))
+    assert saved.ids.tolist() == data.ids[held_out].tolist()
+    views = ("hflip", "identity")
+    group = Group(PREPROCESS, views, (prepared(model, Inference("cpu"), PREPROCESS.image_size, CPU),))
+    values = forward_views(group, data.squares(PREPROCESS, views, held_out), 16, CPU)[0][0]
+    assert np.array_equal(saved.values, values)
+
+
+def test_numbers_have_a_part_in_the_bits(tmp_path):
+    run(tmp_path / "a", epochs=1)
+    run(tmp_path / "b", epochs=1, numerics=dataclasses.replace(PLAIN, dtype="bfloat16"))
+    assert bits(tmp_path / "a") != bits(tmp_path / "b")
+
+
+@pytest.mark.parametrize("size", [24, 40])
+def test_training_crops_of_another_size(tmp_path, size):
+    _, passes = run(tmp_path, crop_size=size, epochs=1)
+    assert {tuple(shape) for shape in passes} == {(8, 3, size, size)}
+    assert load_logits(rundir.oof_file(tmp_path)).values.shape == (2, 24, 3)
+
+
+def test_a_batch_of_more_than_all_rows_is_all_rows(tmp_path):
+    _, passes = run(tmp_path, batch_size=64, epochs=2, numerics=dataclasses.replace(PLAIN, micro_batch=64))
+    assert [shape[0] for shape in passes] == [24, 24]
+    assert [line["micro_batch"] for line in log(tmp_path)] == [24, 24]

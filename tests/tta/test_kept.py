@@ -1,0 +1,226 @@
+"""Test logits that a run keeps: another blend of the same images runs no network, and ends with the same bits."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from ensemble import rundir
+from ensemble.blend import blend_run, load_blend
+from ensemble.data.logits import load_logits
+from ensemble.tta import kept as kept_logits
+from ensemble.tta.run import tta_predict
+
+NONE = "all their logits are kept from before: no network is run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, blended_run):
+    """A finished run of two members, two folds and two views each, and several blends of them."""
+    folder = tmp_path_factory.mktemp("kept")
+    noise = np.random.default_rng(0)
+    for index in range(16):
+        paint(folder / "train" / "ab"[index % 2] / f"{index}.png", noise)
+    run = blended_run(folder)
+    blend_run(run, "stack")
+    blend_run(run, "mean", name="alone", members=["vit"])
+    blend_run(run, "mean", name="plain", members=["vit"], views=["identity"])
+    return run
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(run):
+    shutil.rmtree(run / "predictions", ignore_errors=True)
+
+
+def paint(path, noise):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """20 images, 00.png to 19.png."""
+    noise = np.random.default_rng(1)
+    for index in range(20):
+        paint(tmp_path / "test" / f"{index:02}.png", noise)
+    return tmp_path / "test"
+
+
+def predict(run, images, blend="mean", **more):
+    """The bytes of both files, what was said, and how many images' worth of networks were run."""
+    said, shown = [], []
+    output = run.parent / "s.csv"
+    settings = {"blend_name": blend, "form": "probability", "shard_rows": 6, "say": said.append} | more
+    made = tta_predict(run, images, output, lambda text, done, total: shown.append((text, done)), **settings)
+    said = said[next(row for row, line in enumerate(said) if " views in all" in line) :]
+    done = [done for text, done in shown if text.startswith("predicting")]
+    return (output.read_bytes(), made.predictions.read_bytes()), said, round(done[-1] - done[0], 6) if done else 0
+
+
+def kept_files(run):
+    return sorted((run / "predictions" / "logits").glob("*/[!.]*"))
+
+
+def test_another_blend_of_the_same_images_runs_no_network(run, images):
+    fresh = predict(run, images, "stack")[0]
+    shutil.rmtree(run / "predictions")
+    _, said, ran = predict(run, images)
+    assert ran == 20 and said[0].startswith("20 images, 2 members x 2 folds, 4 views in all; on cpu")
+    folder = rundir.logits_dir(run, "test")
+    # 20 images x 2 folds x 4 views x 2 classes x 4 bytes
+    assert said[1] == (
+        f"their logits (1.28 kB) are kept in {folder}, so that another blend of these images runs no network; delete "
+        "that folder to free the space"
+    )
+    assert len(kept_files(run)) == 4  # a shard each
+    again, said, ran = predict(run, images, "stack")
+    assert ran == 0 and said == [f"20 images, 2 members x 2 folds, 4 views in all; {NONE}"] and again == fresh
+    assert predict(run, images, "alone")[1:] == ([f"20 images, 1 members x 2 folds, 2 views in all; {NONE}"], 0)
+    assert predict(run, images, "plain")[1:] == ([f"20 images, 1 members x 2 folds, 1 views in all; {NONE}"], 0)
+
+
+def test_torch_is_not_even_imported_then(run, images, tmp_path):
+    words = ["tta-predict", run, images, "-o", tmp_path / "s.csv", "--blend"]
+    code = (
+        "import sys; from ensemble import cli; sys.argv = ['ens', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+
+    def loads_torch(blend):
+        made = subprocess.run([sys.executable, "-c", code, *words, blend], capture_output=True, text=True, check=True)
+        return made.stdout.splitlines()[-1]
+
+    assert [loads_torch(blend) for blend in ("mean", "stack")] == ["True", "False"]
+
+
+def test_only_what_is_missing_is_computed(run, images):
+    fresh = predict(run, images)[0]
+    shutil.rmtree(run / "predictions")
+    predict(run, images, "plain")  # one of the four columns
+    assert "; 25% of their logits are kept from before" in (found := predict(run, images))[1][0]
+    assert found[0] == fresh and found[2] == 20
+    paint(images / "05.png", np.random.default_rng(9))
+    paint(images / "new.png", np.random.default_rng(10))
+    changed, said, ran = predict(run, images)
+    assert ran == 2 and "90% of their logits are kept from before" in said[0]
+    shutil.rmtree(run / "predictions")
+    assert predict(run, images)[0] == changed != fresh
+
+
+def test_other_samples_find_their_rows(run, images, tmp_path):
+    predict(run, images)
+    sample = tmp_path / "sample.csv"
+    sample.write_text("\n".join(["id,a,b", *(f"{index:02}.png,0,0" for index in (19, 3, 7, 0, 11, 12, 4, 15))]))
+    found, said, ran = predict(run, images, "stack", sample_submission=sample, form=None)
+    assert ran == 0 and NONE in said[-1]
+    shutil.rmtree(run / "predictions")
+    assert predict(run, images, "stack", sample_submission=sample, form=None)[0] == found
+
+
+def test_a_file_of_the_same_size_and_time_of_change_is_another_one(run, images):
+    predict(run, images)
+    old = (images / "00.png").stat()
+    (images / "00.png").write_bytes((images / "01.png").read_bytes()[: old.st_size])
+    os.utime(images / "00.png", ns=(old.st_atime_ns, old.st_mtime_ns))  # but its entry in the folder changed
+    assert predict(run, images, "stack")[2] == 1
+
+
+def test_a_fold_that_was_trained_again_is_computed_again(run, images):
+    predict(run, images)
+    marker = rundir.done_json(rundir.fold_dir(run, "vit", 1))
+    whole = marker.read_text()
+    try:
+        rundir.write_json(marker, {**rundir.read_json(marker), "seconds": 99.0})
+        assert "50% of their logits are kept from before" in predict(run, images)[1][0]
+        assert predict(run, images)[2] == 0
+    finally:
+        marker.write_text(whole)
+    assert predict(run, images)[2] == 0  # both are kept
+
+
+@pytest.mark.parametrize("place", ["header", "values", "cut", "swapped"])
+def test_damaged_files_are_noticed_and_cost_only_their_rows(run, images, place):
+    fresh = predict(run, images)[0]
+    first, second, *_ = kept_files(run)
+    content = bytearray(first.read_bytes())
+    if place == "swapped":
+        first.write_bytes(second.read_bytes())
+    elif place == "cut":
+        first.write_bytes(content[:-1])
+    else:
+        content[60 if place == "header" else len(content) // 2] ^= 1
+        first.write_bytes(content)
+    again, said, ran = predict(run, images)
+    assert again == fresh and ran in (2, 6)  # a shard's images: three of 6 and one of 2
+    folder = rundir.logits_dir(run, "test")
+    assert said[1] == f"{folder}: 1 damaged files of kept logits are removed; they are computed again"
+    assert len(kept_files(run)) == 4 and predict(run, images)[2] == 0
+
+
+def test_the_space_is_bounded_and_what_was_not_used_for_longest_goes_first(run, images, tmp_path):
+    _, said, _ = predict(run, images, keep_bytes=1279)
+    assert not kept_files(run) and said[1] == (
+        "their logits are not kept for other blends: they would take 1.28 kB, and the run may keep 1.28 kB in all "
+        "(--keep-gb sets that)"
+    )
+    assert "their logits are not kept" in predict(run, images, keep_bytes=0)[1][1] and not kept_files(run)
+    for name in ("one", "two"):
+        shutil.copytree(images, tmp_path / name)
+        predict(run, tmp_path / name)
+    one, two = ([path for path in kept_files(run) if path.parent.name == name] for name in ("one", "two"))
+    for path in kept_files(run):
+        os.utime(path, (1, 1 if path in one[:2] else 2))
+    total = sum(path.stat().st_size for path in kept_files(run))
+    (one[0].parent / ".left.safetensors.1.tmp").write_text("by a kill")
+    predict(run, images, keep_bytes=total + 1280 - 1)
+    left = kept_files(run)
+    assert set(two) <= set(left) and len(set(one) & set(left)) == 3 and len(left) == 4 + 3 + 4
+    assert not list(one[0].parent.glob(".*"))
+    assert predict(run, images, keep_bytes=1)[2] == 0  # what is there is used
+
+
+def test_images_that_can_not_be_read_need_no_network_either(run, images):
+    for index in (3, 4):
+        (images / f"0{index}.png").write_bytes(b"no image")
+    _, said, ran = predict(run, images, on_bad="skip")
+    assert ran == 20 and said[2] == "2 of 20 images could not be read and have no prediction:"
+    fresh = predict(run, images, "stack", on_bad="skip")
+    assert fresh[2] == 0 and fresh[1][-2:] == said[-2:] and said[-1].startswith("  04.png: not a readable image (cann")
+    good = (images / "00.png").read_bytes()
+    (images / "03.png").write_bytes(good)
+    ran = predict(run, images, on_bad="skip")[2]
+    values = load_logits(rundir.predictions_file(run, "test", "mean")).values[0]
+    assert ran == 1 and np.array_equal(values[3], values[0]) and np.isnan(values[4]).all()
+
+
+def test_a_process_that_may_not_add_says_so(run, images):
+    folder = run / "predictions" / "logits"
+    folder.mkdir(parents=True)
+    code = "import sys, filelock; a = filelock.FileLock(sys.argv[1]); a.acquire(); print(1, flush=True); input()"
+    words = [sys.executable, "-c", code, folder / ".lock"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        _, said, ran = predict(run, images)
+        other.communicate(b"\n")
+    assert ran == 20 and said[1].endswith("another ens tta-predict of this run is keeping its own")
+    assert not kept_files(run)
+    with FileLock(folder / ".lock", timeout=0):
+        pass
+
+
+def test_a_column_counts_its_own_member_and_view(run):
+    blend = load_blend(run, "mean")
+    whole = kept_logits.columns(run, blend, 2, 64, "cpu")
+    assert [(own.member, own.view) for own in whole] == [
+        (member, view) for member in ("resnet", "vit") for view in ("identity", "hflip")
+    ]
+    assert len({own.digest for own in whole}) == 4
+    small = dataclasses.replace(blend, members=("vit",), views=(("hflip",),))
+    assert kept_logits.columns(run, small, 2, 64, "cpu") == (whole[3],)

@@ -1,0 +1,213 @@
+"""Views added to a run that is trained: the rows' own networks, beside what training wrote."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble import rundir
+from ensemble.blend import blend_run, members_table
+from ensemble.blend.oof import common_views, fold_logits, read_member, read_oof, read_rows
+from ensemble.blend.saved import check_sources
+from ensemble.config import load_config
+from ensemble.data.logits import load_logits
+from ensemble.errors import UserError
+from ensemble.inference.member import load_member
+from ensemble.inference.predict import predict_stream
+from ensemble.train.jobs import train_folds
+from ensemble.tta.oof import add_views
+from ensemble.tta.search import tta_search
+
+CPU = torch.device("cpu")
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """experiment(strategy, cache): a finished run of one or two members with the views identity and hflip."""
+    folder = tmp_path_factory.mktemp("oof")
+    noise = np.random.default_rng(0)
+    for index in range(24):
+        path = folder / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+
+    def train(name, members=("resnet", "vit"), cache="auto"):
+        run, file = folder / name, folder / f"{name}.toml"
+        file.write_text(
+            f'run = "{run}"\nworkers = 1\n[data]\ntrain = "{folder / "images"}"\ncache = "{cache}"\n[folds]\nk = 2\n'
+            '[train]\nepochs = 1\nbatch_size = 8\n[tta]\ndtype = "float32"\n'
+            + "".join(
+                f'[[backbone]]\nname = "{each}"\ntimm = "test_{each}"\npretrained = false\nimage_size = {size}\n'
+                for each, size in zip(members, (32, 48), strict=False)
+            )
+        )
+        train_folds(load_config(file), quiet, quiet)
+        return run
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def run(experiment):
+    return experiment("run")
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_added_views_are_what_prediction_makes_of_the_rows_by_their_own_network(experiment, cache):
+    run = experiment(f"cache-{cache}", cache=cache)
+    trained = {path: path.read_bytes() for path in run.glob("*/fold*/*")}
+    assert add_views(run, ["vflip", "flips", "top-left", "scale1.2*hflip"], quiet, quiet) == ["resnet", "vit"]
+    assert {path: path.read_bytes() for path in trained} == trained  # nothing of training's was touched
+    new = ("vflip", "rot180", "top-left", "scale1.2*hflip")
+    for name in ("resnet", "vit"):
+        member = load_member(run, name, 2, 2, CPU)
+        for fold in (0, 1):
+            directory = rundir.fold_dir(run, name, fold)
+            assert rundir.is_done(directory)
+            kept = fold_logits(directory)
+            assert kept.views == ("identity", "hflip", *new)
+            assert load_logits(rundir.added_file(directory)).views == new
+            paths = [run.parent / "images" / each for each in kept.ids]
+            (chunk,) = predict_stream([member], [paths], [kept.views], 64, CPU)
+            assert np.array_equal(chunk.values[0][fold], kept.values)
+            assert not np.array_equal(chunk.values[0][1 - fold], kept.values)
+
+
+def test_views_that_are_there_are_not_made_again(run):
+    add_views(run, ["vflip"], quiet, quiet)
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/views.safetensors")}
+    said = []
+    add_views(run, ["vflip", "identity"], quiet, said.append)
+    assert said == [f"{run}: all finished members have these views already"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    lost = rundir.added_file(rundir.fold_dir(run, "vit", 1))
+    lost.unlink()
+    add_views(run, ["vflip"], quiet, quiet)  # goes on where it was stopped
+    assert lost.is_file() and before[rundir.added_file(rundir.fold_dir(run, "vit", 0))] == (
+        rundir.added_file(rundir.fold_dir(run, "vit", 0)).stat().st_mtime_ns
+    )
+    add_views(run, ["rot180"], quiet, quiet)
+    assert fold_logits(lost.parent).views == ("identity", "hflip", "vflip", "rot180")
+
+
+def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(experiment):
+    run = experiment("blended", members=("resnet",))
+    blend_run(run, "mean", say=quiet)
+    add_views(run, ["vflip"], quiet, quiet)
+    check_sources(run, "mean")
+    assert blend_run(run, "mean", name="trained", say=quiet).views == {"resnet": ("identity", "hflip")}
+    views = ("identity", "vflip")
+    assert blend_run(run, "mean", name="more", views=views, say=quiet).views == {"resnet": views}
+    directory = rundir.fold_dir(run, "resnet", 0)
+    added = load_logits(rundir.added_file(directory))
+    dataclasses.replace(added, values=added.values + 1).save(rundir.added_file(directory))
+    check_sources(run, "mean")  # does not use the view that changed
+    with pytest.raises(UserError, match="blend 'more' was fitted on another 'resnet' than"):
+        check_sources(run, "more")
+
+
+def test_training_a_fold_again_drops_what_was_added(experiment):
+    run = experiment("again", members=("resnet",))
+    add_views(run, ["vflip"], quiet, quiet)
+    directory = rundir.fold_dir(run, "resnet", 1)
+    rundir.done_json(directory).unlink()
+    train_folds(load_config(rundir.config_toml(run)), quiet, quiet)
+    assert not rundir.added_file(directory).is_file()
+    assert common_views(run) == ("identity", "hflip") and read_oof(run).views == (("identity", "hflip"),)
+    members_table(run)  # the scores of the run are those of the views that it was trained with
+    lacking = r"not vflip; choose with --views among .*, or add it: ens tta-oof .*again --views vflip"
+    with pytest.raises(UserError, match=lacking):
+        read_oof(run, ["vflip"])
+    add_views(run, ["vflip"], quiet, quiet)
+    assert common_views(run) == ("identity", "hflip", "vflip")
+
+
+def test_views_added_in_another_order_are_the_same_views(experiment):
+    """As after a stop: one fold got b after a, the other a after b."""
+    run = experiment("order", members=("resnet",))
+    one, other = (rundir.added_file(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
+    add_views(run, ["vflip"], quiet, quiet)
+    other.unlink()
+    add_views(run, ["rot180", "vflip"], quiet, quiet)
+    assert load_logits(one).views == ("vflip", "rot180") and load_logits(other).views == ("rot180", "vflip")
+    assert common_views(run) == ("identity", "hflip", "vflip", "rot180")
+    rows = read_rows(run)
+    values, names = read_member(run, "resnet", rows, ("rot180",))
+    for fold, path in ((0, one), (1, other)):
+        added = load_logits(path)
+        want = added.values[[added.views.index("rot180")]]
+        assert names == ("rot180",) and np.array_equal(values[:, rows.folds == fold], want)
+
+
+def test_added_views_of_other_rows_are_refused(experiment):
+    run = experiment("other rows", members=("resnet",))
+    add_views(run, ["vflip"], quiet, quiet)
+    path = rundir.added_file(rundir.fold_dir(run, "resnet", 0))
+    added = load_logits(path)
+    dataclasses.replace(added, ids=added.ids[::-1]).save(path)
+    with pytest.raises(UserError, match=r"views\.safetensors: not of the rows and classes of oof.*; delete it"):
+        read_oof(run, ["vflip"])
+
+
+@pytest.mark.parametrize(
+    ("views", "error"),
+    [
+        (["vflp"], r"unknown view 'vflp'; did you mean 'vflip'\?"),
+        (["hflip*vflip", "rot180"], "member 'resnet': view 'rot180' shows the same pixels as 'hflip.vflip' at 32 px"),
+        (["hflip*hflip"], "member 'resnet': view 'hflip.hflip' shows the same pixels as 'identity' at 32 px out of"),
+        (["scale0.5"], "member 'resnet': "),
+    ],
+)
+def test_views_that_cannot_be_had_are_named_before_anything_is_computed(experiment, views, error):
+    run = experiment("refused")
+    with pytest.raises(UserError, match=error):
+        add_views(run, views, quiet, quiet)
+    assert not list(run.glob("*/fold*/views.safetensors"))
+
+
+def test_images_that_are_not_the_run_s_are_refused(experiment):
+    run = experiment("changed", members=("resnet",))
+    extra = run.parent / "images" / "a" / "extra.png"
+    Image.new("RGB", (40, 40)).save(extra)
+    try:
+        with pytest.raises(UserError, match=r"images: not the images that .*changed was trained on"):
+            add_views(run, ["vflip"], quiet, quiet)
+    finally:
+        extra.unlink()
+
+
+def test_a_search_adds_views_scores_them_and_is_saved(experiment):
+    run = experiment("search")
+    shown = []
+    found, path = tta_search(run, ["vflip"], "log_loss", lambda text, done, total: shown.append(text), quiet)
+    assert path == run / "tta-search.json" and rundir.read_json(path)["chosen"] == list(found.chosen)
+    assert found.base == "identity" and len(found.sizes) == 3
+    assert [size.ms for size in found.sizes] == sorted(size.ms for size in found.sizes) and found.sizes[0].ms > 0
+    assert {"out-of-fold logits of new views", "timing the views"} <= set(shown)
+
+
+def test_a_search_among_one_view_says_what_to_do(experiment):
+    run = experiment("one", members=("resnet",))
+    for fold in (0, 1):
+        path = rundir.oof_file(rundir.fold_dir(run, "resnet", fold))
+        logits = load_logits(path)
+        dataclasses.replace(logits, views=("identity",), values=logits.values[:1]).save(path)
+        done = rundir.done_json(path.parent)
+        facts = rundir.read_json(done)
+        facts["files"][path.name] = path.stat().st_size
+        rundir.write_json(done, facts)
+    with pytest.raises(UserError, match="has only the view identity; name others with --views, as in --views d4"):
+        tta_search(run, None, "log_loss", quiet, quiet)
+
+
+def test_a_run_without_a_finished_member_is_refused(experiment):
+    run = experiment("unfinished", members=("resnet",))
+    rundir.done_json(rundir.fold_dir(run, "resnet", 1)).unlink()
+    with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
+        add_views(run, ["vflip"], quiet, quiet)
