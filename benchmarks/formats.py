@@ -19,6 +19,7 @@ from ensemble.blend.oof import finished, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
+from ensemble.files.reading import read_json
 from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
@@ -45,7 +46,7 @@ def main() -> None:
         size = member.preprocess.image_size
         hows = decodings(member.preprocess, VIEWS)
         pixels = run_pixels(config, samples, hows, lambda *_: None, print)
-        timm_name = rundir.read_json(rundir.settings_json(run, name))["timm"]
+        timm_name = read_json(rundir.settings_json(run, name))["timm"]
         create = partial(timm_model.create, timm_name, len(rows.classes), size)
         speeds, _ = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
         half = next(dtype for dtype in speeds if dtype != "float32")

@@ -9,9 +9,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ensemble import blend, rundir, tables
+from ensemble import blend, tables
 from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
+from ensemble.files.atomic import write_text
 from ensemble.progress import progress
 from ensemble.scoring.metrics import accuracy, log_loss, macro_f1
 from ensemble.train.jobs import train_folds
@@ -70,7 +71,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     if folder.exists() and not is_demo and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already and is no demo; name another folder: ens demo DIR")
     # The experiment first: it marks the folder as a demo, which a demo that was stopped may go on with.
-    rundir.write_text(experiment, text)
+    write_text(experiment, text)
     answers = write_digits(data)
     say(f"1. ens train-folds {experiment}")
     with progress() as show:
@@ -119,7 +120,7 @@ def write_digits(folder: Path) -> dict[str, int]:
         _save(images[row], folder / "test" / f"{row:04}.png")
     answers = {f"{row:04}": int(digits.target[row]) for row in np.sort(test)}
     for name, labels in {"sample_submission.csv": ["0"] * len(answers), "answers.csv": list(answers.values())}.items():
-        rundir.write_text(folder / name, pd.DataFrame({"id": list(answers), "label": labels}).to_csv(index=False))
+        write_text(folder / name, pd.DataFrame({"id": list(answers), "label": labels}).to_csv(index=False))
     return answers
 
 

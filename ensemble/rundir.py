@@ -22,15 +22,11 @@ from typing import Any
 
 from ensemble.errors import UserError
 from ensemble.files import sealed
-from ensemble.files.atomic import clear_temporaries as clear_temporaries
-from ensemble.files.atomic import clear_temporaries_of as clear_temporaries_of
-from ensemble.files.atomic import replacing as replacing
-from ensemble.files.atomic import require_writable as require_writable
-from ensemble.files.atomic import write_text as write_text
+from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
-from ensemble.files.reading import parse_json, read_text
-from ensemble.files.reading import read_json as read_json
-from ensemble.shapes import Done, Epoch, Provenance, SavedAudit, SavedSearch, Settings
+from ensemble.files.reading import parse_json, read_json, read_text
+from ensemble.run.shapes import Done, Epoch, Provenance, SavedAudit, SavedSearch, Settings
+from ensemble.run.vouched import digest_in_done, require_vouched
 
 
 def config_toml(run: Path) -> Path:
@@ -164,13 +160,6 @@ def ens_log(run: Path) -> Path:
     return run / "ens.log"
 
 
-def of_fold(path: Path) -> dict[str, str]:
-    """The member and the fold whose directory a file lies in, for its metadata; nothing where that is no fold's."""
-    fold = path.parent.parent if path.parent.name == "state" else path.parent
-    number = re.fullmatch(r"fold(\d+)", fold.name)
-    return {"member": fold.parent.name, "fold": number[1]} if number else {}
-
-
 def require_run(run: Path) -> None:
     """Raise UserError unless `run` is a directory that `ens train-folds` has made."""
     if not folds_csv(run).is_file():
@@ -200,11 +189,6 @@ def is_begun(run: Path, member: str = "*") -> bool:
     return any(run.glob(f"{member}/fold*/log.jsonl"))
 
 
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write JSON atomically, readable by a person (indented, Unicode as it is); an object with its checksum."""
-    write_text(path, sealed.json_text(value, indent))
-
-
 def read_done(fold: Path) -> Done:
     """What done.json says. Raises UserError that names the file."""
     return read_json(done_json(fold), Done, f"delete {fold} to train the fold again")
@@ -227,14 +211,6 @@ def is_vouched(run: Path) -> bool:
         return not path.is_file() or sealed.file_checksum(path) is not None
     except (UserError, OSError):
         return True
-
-
-def require_vouched(path: Path) -> None:
-    """Raise Damaged if a file (folds.csv, classes.json) is not the one that its run's provenance.json vouches for."""
-    if provenance_json(path.parent).is_file():
-        vouched = read_provenance(path.parent).get("files", {}).get(path.name)
-        if vouched is not None and sealed.digest(path) != vouched:
-            raise damaged(path)
 
 
 def read_classes(run: Path) -> list[str]:
@@ -303,14 +279,7 @@ def finish(fold: Path, seconds: float) -> None:
 def mark_done(fold: Path, files: list[Path], **facts: Any) -> None:
     """Write `done.json`, last: it vouches for `files` by their sizes and digests."""
     vouched = {path.name: {"bytes": path.stat().st_size, "xxh3": sealed.digest(path)} for path in files}
-    write_json(done_json(fold), {"files": vouched, **facts})
-
-
-def digest_in_done(path: Path) -> str | None:
-    """The digest that its fold's done marker has of a file; None where there is no marker, or one that has none."""
-    marker = done_json(path.parent)
-    entry = read_done(path.parent)["files"].get(path.name) if marker.is_file() else None
-    return entry["xxh3"] if isinstance(entry, dict) else None  # an older one has sizes alone
+    sealed.write_json(done_json(fold), {"files": vouched, **facts})
 
 
 def is_done(fold: Path) -> bool:

@@ -8,6 +8,8 @@ from safetensors.numpy import save_file
 
 from ensemble import rundir
 from ensemble.data.logits import Logits
+from ensemble.files.atomic import write_text
+from ensemble.files.sealed import write_json
 
 
 def write_run(run, classes, labels, folds, members, groups=None, settings=None, logs=None, done=None, config=None):
@@ -18,7 +20,7 @@ def write_run(run, classes, labels, folds, members, groups=None, settings=None, 
     labels, folds = np.asarray(labels), np.asarray(folds)
     ids = np.array([f"r{row}" for row in range(len(labels))])
     run.mkdir(parents=True)
-    rundir.write_json(rundir.classes_json(run), list(classes))
+    write_json(rundir.classes_json(run), list(classes))
     with rundir.folds_csv(run).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "label", "fold"] + ["group"] * (groups is not None))
@@ -26,13 +28,13 @@ def write_run(run, classes, labels, folds, members, groups=None, settings=None, 
             table.writerow([name, classes[labels[row]], folds[row]] + ([groups[row]] if groups is not None else []))
     backbones = "".join(f'[[backbone]]\nname = "{name}"\ntimm = "test_resnet"\n' for name in members)
     text = config or f'run = {json.dumps(str(run))}\n[data]\ntrain = "images"\n{backbones}'
-    rundir.write_text(rundir.config_toml(run), text)
-    rundir.write_json(rundir.provenance_json(run), {"facts": {"seed": 0}, "made with": {"ens": "0.1.0", "git": "abc"}})
+    write_text(rundir.config_toml(run), text)
+    write_json(rundir.provenance_json(run), {"facts": {"seed": 0}, "made with": {"ens": "0.1.0", "git": "abc"}})
     for name, values in members.items():
         values = np.asarray(values, dtype=np.float32)
         values = values[None] if values.ndim == 2 else values
         own = {"timm": "test_resnet", "loss": "cross_entropy", "label_smoothing": 0.0, "image_size": 32}
-        rundir.write_json(rundir.settings_json(run, name), own | (settings or {}).get(name, {}))
+        write_json(rundir.settings_json(run, name), own | (settings or {}).get(name, {}))
         views = ("identity", "hflip")[: len(values)]
         numbers = sorted(set(folds[folds >= 0].tolist()))
         for fold in numbers:

@@ -27,8 +27,8 @@ from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, near_ties, scan_folder
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan, scan
-from ensemble.outputs import require_output
 from ensemble.progress import Show
+from ensemble.run.outputs import require_output
 
 
 def check(

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble import rundir
+from ensemble.files.sealed import write_json
 
 LEVELS = ("error", "warning", "note")  # the worst first
 EXAMPLES = 3
@@ -119,7 +119,7 @@ def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def save_audit(path: Path, audit: Audit) -> None:
-    rundir.write_json(path, audit.to_json())
+    write_json(path, audit.to_json())
 
 
 def quantiles(values: np.ndarray) -> list[float]:

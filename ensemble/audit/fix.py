@@ -16,7 +16,6 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ensemble import rundir
 from ensemble.audit.files import has_image
 from ensemble.audit.read import Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs
@@ -24,6 +23,7 @@ from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan
 from ensemble.errors import UserError
+from ensemble.files.atomic import require_writable, write_text
 
 OWN = ("id", "path", "label", "group", "fold")
 
@@ -49,7 +49,7 @@ def require_new(output: Path) -> None:
     for path in (output, removed_file(output)):
         if path.exists():
             raise UserError(f"{path}: exists already; choose another name with --fix, or delete it")
-        rundir.require_writable(path)
+        require_writable(path)
 
 
 def fixed(given: Given, at: np.ndarray, scan: Scan, pairs: RowPairs, output: Path) -> Fixed:
@@ -85,8 +85,8 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
     """Write both tables; lines on what left, what changed and how to train on it."""
     if not len(made.table):
         raise UserError(f"{output}: not written: no row is left")
-    rundir.write_text(output, made.table.to_csv(index=False))
-    rundir.write_text(removed_file(output), made.removed.to_csv(index=False))
+    write_text(output, made.table.to_csv(index=False))
+    write_text(removed_file(output), made.removed.to_csv(index=False))
     total = len(made.table) + len(made.removed)
     lines = [f"{output}: {len(made.table):,} of {total:,} rows stay"]
     if len(made.removed):

@@ -14,7 +14,8 @@ from ensemble import rundir
 from ensemble.data.folds import read_folds
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
-from ensemble.files.tensors import Tensor, metadata_of, read_bytes, require_in_fold, write_tensors
+from ensemble.files.tensors import Tensor, metadata_of, read_bytes, write_tensors
+from ensemble.run.vouched import require_in_fold
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
 _DTYPES |= {torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}

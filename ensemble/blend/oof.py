@@ -14,6 +14,7 @@ from ensemble.data.logits import Logits, load_logits
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
+from ensemble.run.vouched import require_vouched
 
 GIVEN = ("given",)  # the one view of a foreign member
 
@@ -62,7 +63,7 @@ def read_rows(run: Path) -> Rows:
     """
     rundir.require_run(run)
     path = rundir.folds_csv(run)
-    rundir.require_vouched(path)
+    require_vouched(path)
     classes = tuple(rundir.read_classes(run))
     number = {name: c for c, name in enumerate(classes)}
     ids: list[str] = []

@@ -18,6 +18,7 @@ from ensemble.blend.oof import GIVEN, fold_logits
 from ensemble.blend.params import check_params
 from ensemble.data.logits import Logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 
 
@@ -96,7 +97,7 @@ class Blend:
             "fitted_on": oof_digests(run, _own(self.members, self.views)),
             "scores": scores or {},
         }
-        rundir.write_json(rundir.blend_json(run, name), description)
+        write_json(rundir.blend_json(run, name), description)
 
 
 def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]:

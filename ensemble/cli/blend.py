@@ -116,7 +116,7 @@ def blend_command(
                     f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved"
                 )
         if output is not None:
-            from ensemble.outputs import require_output
+            from ensemble.run.outputs import require_output
 
             read = [labels, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
             require_output(output, [*read, rundir.submissions_csv(output.parent)])

@@ -39,9 +39,11 @@ from typing import Any, TextIO
 
 import click
 
-from ensemble import __version__, rundir, runlog, stop
+from ensemble import __version__, rundir, stop
 from ensemble.errors import RunFailure, UserError
 from ensemble.escape import escaped
+from ensemble.run import Run
+from ensemble.run.log import Log, open_log
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
     command = click.get_current_context().info_name or ""
     said: list[str] = []
     results: list[Any] = []
-    logs: dict[Path, runlog.Log] = {}  # one, as soon as the run is known
+    logs: dict[Path, Log] = {}  # one, as soon as the run is known
     waiting: list[str] = []
     begun = time.monotonic()
 
@@ -70,7 +72,7 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
         return any(own(text) for own in logs.values())
 
     def in_run(run: Path) -> None:
-        logs[run] = runlog.open_log(run)
+        logs[run] = open_log(Run(run))
         for text in waiting:
             logs[run](text)
         waiting.clear()
@@ -152,7 +154,7 @@ def print_document(document: dict[str, Any], error: str | None, stdout: TextIO) 
 
 
 @contextmanager
-def _logged_warnings(log: runlog.Log) -> Iterator[None]:
+def _logged_warnings(log: Log) -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

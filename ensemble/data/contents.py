@@ -8,6 +8,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from ensemble import rundir
+from ensemble.files.reading import read_json
 
 
 class Contents(TypedDict):
@@ -26,4 +27,4 @@ def contents_of(ids: Sequence[str], digests: Sequence[str]) -> Contents:
 def row_digests(run: Path) -> dict[str, str]:
     """Each row's digest by its id; none where the run keeps none. Raises UserError if the file is damaged."""
     path = rundir.contents_json(run)
-    return rundir.read_json(path, Contents).get("rows", {}) if path.is_file() else {}
+    return read_json(path, Contents).get("rows", {}) if path.is_file() else {}

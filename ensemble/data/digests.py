@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from ensemble import rundir
 from ensemble.data.pixels.decode import read
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.
@@ -54,7 +54,7 @@ def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
         gone = {name for name in known.keys() - now.keys() if not os.path.exists(root + name)}  # noqa: PTH110
         kept = {name: value for name, value in known.items() if name not in gone}
         with suppress(OSError):
-            rundir.write_json(index, kept | now, indent=None)
+            write_json(index, kept | now, indent=None)
     return [digest for digest, _ in found]
 
 

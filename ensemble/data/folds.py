@@ -13,8 +13,10 @@ from ensemble import rundir
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 from ensemble.files import sealed
+from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
+from ensemble.run.vouched import require_vouched
 
 
 def copies(paths: tuple[Path, ...]) -> np.ndarray:
@@ -137,7 +139,7 @@ def listing(samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> d
 def write_folds(run: Path, listed: Mapping[str, str]) -> None:
     """Write what `listing` gives."""
     for name, text in listed.items():
-        rundir.write_text(run / name, text)
+        write_text(run / name, text)
 
 
 def read_folds(run: Path) -> pd.DataFrame:
@@ -145,7 +147,7 @@ def read_folds(run: Path) -> pd.DataFrame:
     it is no such table."""
     rundir.require_run(run)
     path = rundir.folds_csv(run)
-    rundir.require_vouched(path)
+    require_vouched(path)
     try:
         text = read_text(path)
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)

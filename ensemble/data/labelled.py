@@ -13,6 +13,7 @@ from ensemble.data.corrections import corrected
 from ensemble.data.name_groups import FROM_NAMES, grouped_by_name
 from ensemble.data.samples import Samples, read_class_folders, read_samples, refuse_columns
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 
 
 def read_labelled(config: Config) -> Samples:
@@ -48,7 +49,7 @@ def _stored_classes(run: Path) -> tuple[str, ...]:
     readers: tuple[Callable[[], list[str]], ...] = (
         lambda: rundir.read_classes(run),
         lambda: rundir.read_provenance(run)["facts"]["classes"],
-        lambda: rundir.read_json(rundir.classes_json(run), list[str]),  # where it is provenance.json that is damaged
+        lambda: read_json(rundir.classes_json(run), list[str]),  # where it is provenance.json that is damaged
     )
     for read in readers:
         with suppress(UserError, KeyError):

@@ -15,7 +15,8 @@ from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.damage import damaged
 from ensemble.files.reading import parse_json
-from ensemble.files.tensors import Tensor, metadata_of, of_array, read_bytes, require_in_fold, write_tensors
+from ensemble.files.tensors import Tensor, metadata_of, of_array, read_bytes, write_tensors
+from ensemble.run.vouched import require_in_fold
 
 
 @dataclass(frozen=True)

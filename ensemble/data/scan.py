@@ -20,7 +20,6 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from ensemble import rundir
 from ensemble.data.digests import digests
 from ensemble.data.pixels.decode import what_is_wrong
 from ensemble.data.pixels.formats import decoders
@@ -28,6 +27,7 @@ from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.upright import orientation, turned
 from ensemble.files.arrays import require_arrays
+from ensemble.files.atomic import replacing
 from ensemble.files.limits import too_many_pixels
 from ensemble.progress import Show
 
@@ -225,7 +225,7 @@ def _remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
     path = place / f"{uuid.uuid4().hex[:16]}.npy"
     with suppress(OSError):
         for target, values in ((path.with_suffix(".u8.npy"), small), (path, records)):
-            with rundir.replacing(target) as temporary, temporary.open("wb") as file:
+            with replacing(target) as temporary, temporary.open("wb") as file:
                 np.save(file, values)
 
 

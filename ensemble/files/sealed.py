@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import xxhash
 
+from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
 
 BLANK = "xxh3:" + "0" * 32
@@ -38,6 +39,11 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     if not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
     return sealed_text(json.dumps({**value, KEY: BLANK}, ensure_ascii=False, indent=indent) + "\n")
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write JSON atomically, readable by a person (indented, Unicode as it is); an object with its checksum."""
+    write_text(path, json_text(value, indent))
 
 
 def without_checksum(text: str) -> str:

@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from safetensors import SafetensorError, safe_open
 
-from ensemble.errors import UserError
 from ensemble.files import sealed
-from ensemble.files.damage import damaged
-from ensemble.files.reading import parse_json
-from ensemble.rundir import digest_in_done, done_json, of_fold, replacing
+from ensemble.files.atomic import replacing
 
 _SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _OF_NUMPY = {"float64": "F64", "float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "bool": "BOOL"}
@@ -96,34 +92,3 @@ def metadata_of(data: bytes) -> dict[str, str]:
     found: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
     found.pop(sealed.KEY, None)
     return found
-
-
-def require_in_fold(path: Path, metadata: Mapping[str, str], checksum: str | None = None) -> None:
-    """Raise Damaged if a file in a fold's directory says in its metadata that it is another member's or fold's, or if
-    the fold's done marker vouches for a file of another checksum. What neither of them says is not compared."""
-    place = of_fold(path)
-    if not place:  # it was copied to somewhere else
-        return
-    found = {key: metadata.get(key, value) for key, value in place.items()}
-    if found != place:
-        raise damaged(path, f"holds {found['member']}, fold {found['fold']}: files were exchanged")
-    vouched = digest_in_done(path)
-    if vouched is not None and vouched != (checksum or sealed.digest(path)):  # an older file holds no checksum
-        raise damaged(path, f"not the file that {done_json(path.parent).name} was written with")
-
-
-def require_sound_in_fold(path: Path) -> bool:
-    """As `sealed.require_sound_file` and `require_in_fold` together, with little memory: for all files of a run."""
-    sound = sealed.require_sound_file(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise damaged(path, f"not a whole safetensors file ({error})") from None
-    if "meta" in metadata:  # of logits
-        try:
-            metadata |= parse_json(metadata["meta"], dict[str, str], "meta")
-        except UserError as error:
-            raise damaged(path, f"not a whole logits file ({error})") from None
-    require_in_fold(path, metadata, sealed.file_checksum(path))
-    return sound

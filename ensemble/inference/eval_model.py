@@ -20,9 +20,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.device import exactly, in_layout, is_out_of_memory, synchronize, to_device
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.machine import waited, was_busy
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -83,13 +84,13 @@ def load_inference(path: Path, device: torch.device) -> Inference:
     """What was found for a fold on this kind of device; exact float32 where nothing was. Raises UserError."""
     if not path.is_file():
         return Inference(device.type)
-    found = rundir.read_json(path, Inference, "delete it: float32 is used then")
+    found = read_json(path, Inference, "delete it: float32 is used then")
     fits = found.device == device.type and found.dtype in formats(device)
     return found if fits else Inference(device.type)
 
 
 def save_inference(path: Path, how: Inference) -> None:
-    rundir.write_json(path, asdict(how))
+    write_json(path, asdict(how))
 
 
 def prepared(model: torch.nn.Module, how: Inference, image_size: int, device: torch.device) -> Forward:

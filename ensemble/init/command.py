@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.folds import check_own_folds, copies, joined
 from ensemble.data.name_groups import FROM_NAMES, suggested_groups
@@ -15,11 +14,12 @@ from ensemble.data.submission.sample import read_sample
 from ensemble.data.table.columns import Columns, find_columns
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
 from ensemble.init.choose import choose_k, choose_recipe, lone_class
 from ensemble.init.machine import look_at_machine
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
-from ensemble.outputs import require_output
+from ensemble.run.outputs import require_output
 
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
 
@@ -113,7 +113,7 @@ def init(
         lines.append(f"{usual} is there already, so this run is named {run}")
     text = header(run, test, sample_submission, output, lines)
     text += settings(source, run, columns or classes, samples, k, scored, recipe, group)
-    rundir.write_text(output, text)
+    write_text(output, text)
     load_config(output)
     return [*lines, f"wrote {output}: read it, then run  ens train-folds {shell(output)}"]
 

@@ -18,6 +18,7 @@ from ensemble import rundir
 from ensemble.blend.described import read_scores
 from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
 from ensemble.files.limits import require_text_table
 from ensemble.overview.runs import find_runs, saved_scores
 from ensemble.scoring.score import Score
@@ -241,7 +242,7 @@ def _write(path: Path, table: Table) -> None:
     writer = csv.writer(text, delimiter=table.delimiter, lineterminator=table.newline)
     writer.writerow(table.columns)
     writer.writerows([line.get(name, "") for name in table.columns] for line in table.lines)
-    rundir.write_text(path, table.mark + text.getvalue())
+    write_text(path, table.mark + text.getvalue())
 
 
 def _lock(ledger: Path) -> FileLock:

@@ -18,8 +18,8 @@ from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.damage import loss_of
 from ensemble.files.reading import read_json
-from ensemble.files.tensors import require_sound_in_fold
 from ensemble.progress import Show
+from ensemble.run.vouched import digest_in_done, require_sound_in_fold
 
 Check = Callable[[], object]  # raises UserError where a file is not sound; False: nothing vouches for it
 
@@ -173,7 +173,7 @@ def _tensors(path: Path) -> Check:
 
 def _log(fold: Path) -> bool:
     rundir.read_log(fold)
-    return rundir.digest_in_done(rundir.log_file(fold)) is not None
+    return digest_in_done(rundir.log_file(fold)) is not None
 
 
 def _folds(run: Path) -> list[Path]:

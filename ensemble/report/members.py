@@ -14,9 +14,9 @@ from ensemble.config import Config
 from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.run.shapes import SavedSearch
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.score import Gain, calibration
-from ensemble.shapes import SavedSearch
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
 FLOATS = ("F64", "F32", "F16", "BF16")

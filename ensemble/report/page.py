@@ -18,9 +18,11 @@ from markupsafe import Markup
 
 from ensemble import __version__, rundir
 from ensemble.escape import escaped
-from ensemble.outputs import inputs_of, require_output
+from ensemble.files.atomic import write_text
 from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
+from ensemble.run import Run
+from ensemble.run.outputs import inputs_of, require_output
 from ensemble.scoring.score import Gain, Score
 from ensemble.tables.layout import gain_cell, score_cell
 
@@ -46,9 +48,9 @@ def write_report(
     """
     rundir.require_run(run)
     path = output or rundir.report_html(run)
-    require_output(path, inputs_of(run), own=rundir.report_html(run), begins="<!doctype html>")
+    require_output(path, inputs_of(Run(run)), own=rundir.report_html(run), begins="<!doctype html>")
     text = render(read_run(run, show), show)
-    rundir.write_text(path, text)
+    write_text(path, text)
     say(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
     return path
 

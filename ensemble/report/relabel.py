@@ -27,16 +27,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
 from ensemble.data.table.csv_text import decoded, delimiter_of
 from ensemble.data.table.read import table_bytes
 from ensemble.errors import UserError
-from ensemble.outputs import require_output
+from ensemble.files.atomic import require_writable, write_text
 from ensemble.progress import Show
 from ensemble.report.copies import run_copies
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
+from ensemble.run.outputs import require_output
 
 RATIO = 0.1  # of the given class's probability to the suggested one's, at most
 COLUMNS = ("id", "path", "label", "suggested", COLUMN, "p_label", "p_suggested", "votes", "why", "rank")
@@ -132,8 +132,8 @@ def write_relabel(
     table = csv.DictWriter(text, [*COLUMNS, *extra], restval="", delimiter=delimiter)
     table.writeheader()
     table.writerows(lines)
-    rundir.require_writable(path)
-    rundir.write_text(path, "\ufeff" + text.getvalue())
+    require_writable(path)
+    write_text(path, "\ufeff" + text.getvalue())
     kept = f"; {entries} entries in {COLUMN} kept as they were" if held else ""
     total = len(facts.oof.rows.ids)
     if not len(found):

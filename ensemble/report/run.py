@@ -20,9 +20,9 @@ from ensemble.files.reading import read_json
 from ensemble.progress import Show
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
+from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
 from ensemble.scoring.metrics import TARGETS
 from ensemble.scoring.score import Gain, Outcome, bootstrap, gain, outcome, scores
-from ensemble.shapes import Provenance, SavedAudit, SavedSearch
 
 T = TypeVar("T")
 

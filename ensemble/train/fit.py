@@ -21,6 +21,7 @@ from ensemble.data.logits import Logits
 from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess
 from ensemble.device import is_out_of_memory, to_device
 from ensemble.errors import Damaged, RunFailure
+from ensemble.files.atomic import write_text
 from ensemble.inference.eval_model import (
     Forward,
     Inference,
@@ -134,7 +135,7 @@ def fit(
         model.compile()
     micro_batch = min(log[-1]["micro_batch"] if log else numerics.micro_batch, batch_size)
     if not log:
-        rundir.write_text(rundir.log_file(directory), "")  # from here on the run's settings are settled (`is_begun`)
+        write_text(rundir.log_file(directory), "")  # from here on the run's settings are settled (`is_begun`)
     weights = np.zeros(len(data.ids), dtype=np.float32)
     weights[train_rows] = row_weights(data.weights, train_rows)
     counts = class_counts(data.labels, train_rows, weights[train_rows], len(data.classes))
@@ -347,4 +348,4 @@ def finish_fold(
 
 
 def _write_log(directory: Path, log: list[dict[str, float]]) -> None:
-    rundir.write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in log))
+    write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in log))

@@ -16,6 +16,7 @@ from ensemble.data.pixels.decode import load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
+from ensemble.files.atomic import clear_temporaries
 from ensemble.inference.views import expand
 from ensemble.progress import Show, duration
 from ensemble.stop import safe_points
@@ -203,7 +204,7 @@ def run_job(
             if rundir.is_done(directory):  # by another process, since the list of jobs was made
                 tell("held")
                 return
-            rundir.clear_temporaries(directory)
+            clear_temporaries(directory)
             preprocess = load_preprocess(rundir.preprocess_json(config.run, member))
             head = None
             if probes(settings):

@@ -13,6 +13,8 @@ from ensemble.backbones import timm_model, weights
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.pixels.decode import Preprocess, load_preprocess
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.train.setup import Say, short, whole
 
 
@@ -99,8 +101,8 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
     path = rundir.settings_json(config.run, backbone.name)
     stored = rundir.preprocess_json(config.run, backbone.name)
     if rundir.is_begun(config.run, backbone.name):
-        if not whole(path, rundir.read_json, say):
-            rundir.write_json(path, settings)
+        if not whole(path, read_json, say):
+            write_json(path, settings)
             _require_trained_so(path)
         if not whole(stored, load_preprocess, say):
             preprocess.save(stored)
@@ -114,7 +116,7 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
                 )
     else:
         preprocess.save(stored)
-        rundir.write_json(path, settings)
+        write_json(path, settings)
     return preprocess
 
 

@@ -7,8 +7,8 @@ from filelock import FileLock, Timeout
 
 from ensemble import rundir
 from ensemble.errors import Damaged, UserError
-from ensemble.files.tensors import require_sound_in_fold
 from ensemble.progress import Show
+from ensemble.run.vouched import require_sound_in_fold
 
 Say = Callable[[str], None]
 

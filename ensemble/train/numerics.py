@@ -19,10 +19,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ensemble import rundir
 from ensemble.backbones.timm_model import parameter_groups, train_mode
 from ensemble.device import is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.machine import waited, was_busy
 
 # Candidates take turns, so that a moment in which the machine is busy hits all alike. Per candidate and round: untimed
@@ -45,11 +46,11 @@ class Numerics:
 
 def load_numerics(path: Path) -> Numerics:
     """Read what `save_numerics` wrote. Raises UserError that names the file."""
-    return rundir.read_json(path, Numerics, "delete it, and the numeric settings are found again")
+    return read_json(path, Numerics, "delete it, and the numeric settings are found again")
 
 
 def save_numerics(path: Path, numerics: Numerics) -> None:
-    rundir.write_json(path, asdict(numerics))
+    write_json(path, asdict(numerics))
 
 
 def describe(numerics: Numerics) -> str:

@@ -16,7 +16,8 @@ from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess, loa
 from ensemble.data.samples import Samples
 from ensemble.device import side_by_side
 from ensemble.errors import UserError
-from ensemble.files.reading import Finite
+from ensemble.files.reading import Finite, read_json
+from ensemble.files.sealed import write_json
 from ensemble.inference.eval_model import find_speeds, formats
 from ensemble.inference.predict import batch_rows, geometry
 from ensemble.inference.views import check_views
@@ -80,7 +81,7 @@ def prepare(
             return {}
         speeds = rundir.speeds_json(config.run, backbone.name)
         if config.tta.dtype == "auto" and not whole(speeds, _read_speeds, say):
-            rundir.write_json(speeds, _speeds(config, backbone, device, show, say))
+            write_json(speeds, _speeds(config, backbone, device, show, say))
         if not whole(path, load_numerics, say):
             numerics = _found(config, backbone, classes, device, places[0].threads, show, say)
             save_numerics(path, numerics)
@@ -169,12 +170,12 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, show: Show
         if busy:
             say(f"{backbone.name}: the machine was busy while the number formats were timed: the next run times again")
             return speeds
-        rundir.write_json(known, speeds)
+        write_json(known, speeds)
     return _read_speeds(known)
 
 
 def _read_speeds(path: Path) -> dict[str, float]:
-    return rundir.read_json(path, dict[str, Finite], "delete it, and the speeds are measured again")
+    return read_json(path, dict[str, Finite], "delete it, and the speeds are measured again")
 
 
 def allowed_speeds(config: Config, member: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from ensemble.config import Train
 from ensemble.data.pixels.decode import Preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
 from ensemble.files.reading import Finite, parse_json
 from ensemble.inference.eval_model import Forward, Inference, prepared
@@ -124,7 +125,7 @@ def _write_folds(
         values = _head_logits(layer, features[:, rows], size, device)
         line = {"strategy": "probe", "strength": heads.strengths[fold]}
         line |= scores(values.mean(0), data.labels[rows])
-        rundir.write_text(rundir.log_file(directory), json.dumps(line) + "\n")
+        write_text(rundir.log_file(directory), json.dumps(line) + "\n")
         own = seconds / len(heads.biases)
         finish_fold(
             directory, member, fold, model, Inference(device.type), data.ids[rows], data.classes, views, values, own

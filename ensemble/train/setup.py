@@ -27,6 +27,8 @@ from ensemble.device import choose_device
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.damage import damaged
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.progress import Show
 
 Say = Callable[[str], None]
@@ -101,7 +103,7 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
     vouched = harm is not None and _is_same(run, files, harm)
     rundir.write_config(run, to_toml(config))
     if not vouched:
-        rundir.write_json(rundir.provenance_json(run), {"facts": facts, "files": files, "made with": _versions()})
+        write_json(rundir.provenance_json(run), {"facts": facts, "files": files, "made with": _versions()})
     write_folds(run, listed)
     return folds
 
@@ -147,13 +149,13 @@ def check_contents(run: Path, ids: Sequence[str], digests: Sequence[str], say: S
     """Warn if the images hold other pixels than when the run began (the fingerprint has only their sizes): its finished
     folds have seen the old ones. ids, digests: of the rows and of their files."""
     now, path = contents_of(ids, digests), rundir.contents_json(run)
-    if not rundir.is_begun(run) or not whole(path, partial(rundir.read_json, kind=Contents), say):
-        rundir.write_json(path, now)
+    if not rundir.is_begun(run) or not whole(path, partial(read_json, kind=Contents), say):
+        write_json(path, now)
         return
-    held = rundir.read_json(path, Contents)
+    held = read_json(path, Contents)
     if held["sha256"] == now["sha256"]:
         if "rows" not in held:  # an older ens kept none
-            rundir.write_json(path, now)
+            write_json(path, now)
     else:
         say(
             f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "

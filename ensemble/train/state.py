@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from ensemble import rundir
 from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.errors import Damaged, UserError
 from ensemble.files.damage import damaged
 from ensemble.files.reading import parse_json
-from ensemble.shapes import Epoch
+from ensemble.run.shapes import Epoch
+from ensemble.run.vouched import fold_metadata
 
 Log = list[dict[str, Any]]  # a line for each epoch
 
@@ -31,7 +31,7 @@ def save_state(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    write_state(path, tensors, {**rundir.of_fold(path), "log": json.dumps(log)})
+    write_state(path, tensors, {**fold_metadata(path), "log": json.dumps(log)})
 
 
 def load_state(

@@ -29,6 +29,7 @@ from ensemble.data.pixels.decode import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import of_array, write_tensors
+from ensemble.run.vouched import digest_in_done
 
 FORMAT = 1  # of the files, and of what is in them: raise it when either changes
 LIMIT = 4_000_000_000  # bytes, of a run: 100,000 images of 7 classes take 200 MB (seven members, five folds, two views)
@@ -110,7 +111,7 @@ def columns(run: Path, blend: Blend, folds: int, batch_size: int, device: str) -
             directory = rundir.fold_dir(run, member, fold)
             files += [rundir.done_json(directory), rundir.inference_json(directory)]
             model = rundir.model_file(directory)
-            models.append(rundir.digest_in_done(model) or state(model)[:2])
+            models.append(digest_in_done(model) or state(model)[:2])
         facts = {
             "format": FORMAT,
             "versions": [__version__, *map(version, ("torch", "timm")), PIL.__version__],

@@ -9,7 +9,8 @@ import numpy as np
 from ensemble.data.names import nfc
 from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
-from ensemble.outputs import inputs_of, require_output
+from ensemble.run import Run
+from ensemble.run.outputs import inputs_of, require_output
 from ensemble.tta.images import load, predict_files
 
 SHOWN = 5  # classes of a picture
@@ -61,7 +62,7 @@ def predict_pictures(
     layout, ids, rows = follow(sample_submission, named, classes, form, notes.append)
     wanted = [files[row] for row in rows]
     if output is not None:
-        require_output(output, [*files, sample_submission, *inputs_of(run)])
+        require_output(output, [*files, sample_submission, *inputs_of(Run(run))])
     probabilities, unreadable = predict_files(predictor, wanted, on_bad)
     if len(unreadable) == len(wanted):
         raise UserError(next(iter(unreadable.values())))

@@ -19,8 +19,9 @@ from ensemble.data.samples import read_images
 from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
 from ensemble.machine import cores, device_type, threads_allowed
-from ensemble.outputs import inputs_of, require_output
 from ensemble.progress import Show, paced
+from ensemble.run import Run
+from ensemble.run.outputs import inputs_of, require_output
 from ensemble.stop import safe_points
 from ensemble.tta import kept as kept_logits
 from ensemble.tta import shards
@@ -102,7 +103,7 @@ def tta_predict(
     files = [files[row] for row in rows]
     check_sources(run, name)
     given = foreign_predictions(run, name, blend, ids)
-    require_output(output, [images, sample_submission, *inputs_of(run)])
+    require_output(output, [images, sample_submission, *inputs_of(Run(run))])
     images_name = images.stem if images.is_file() else images.resolve().name
     saved = rundir.predictions_file(run, images_name, name)
     own = {member: used for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN}

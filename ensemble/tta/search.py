@@ -15,6 +15,7 @@ from ensemble.config import load_run_config
 from ensemble.data.pixels.decode import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
+from ensemble.files.sealed import write_json
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
@@ -42,7 +43,7 @@ def tta_search(
     once, passes = costs(run, oof, show)
     found = search_views(oof, passes, once, metric, show)
     path = rundir.view_search_json(run)
-    rundir.write_json(path, asdict(found))
+    write_json(path, asdict(found))
     return found, path
 
 

@@ -24,6 +24,7 @@ from ensemble import rundir
 from ensemble.data.pixels.decode import Preprocess
 from ensemble.errors import UserError
 from ensemble.files import sealed
+from ensemble.files.atomic import clear_temporaries_of, require_writable
 from ensemble.files.reading import parse_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.tta.kept import Column, state
@@ -48,7 +49,7 @@ class Shard:
 @contextmanager
 def only_one(predictions: Path) -> Iterator[None]:
     """Hold the lock of a predictions file. Raises UserError if another process has it."""
-    rundir.require_writable(predictions)
+    require_writable(predictions)
     lock = FileLock(rundir.predictions_lock(predictions), timeout=0)
     try:
         lock.acquire()
@@ -112,7 +113,7 @@ def divide(
 def keep_only(predictions: Path, shards: Sequence[Shard]) -> int:
     """Remove what lies beside these shards and what writers that were killed left; only while the lock is held. Returns
     how many shards of other images or settings were removed."""
-    rundir.clear_temporaries_of(predictions)
+    clear_temporaries_of(predictions)
     wanted = {shard.path for shard in shards}
     others = [path for path in rundir.shards_dir(predictions).glob("*") if path not in wanted]
     for path in others:

@@ -16,6 +16,8 @@ from ensemble.backbones import timm_model
 from ensemble.backbones.weights import digest, member_weights, shared_rows, source_of
 from ensemble.data.pixels.decode import Preprocess
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
+from ensemble.files.sealed import write_json
 
 HALF = (0.5, 0.5, 0.5)
 WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "weights"
@@ -152,10 +154,10 @@ def source(resnet, tmp_path):
 
     def write(finished=(0, 1, 2), begun=()):
         run = tmp_path / "food"
-        rundir.write_json(rundir.settings_json(run, "small"), {"timm": "test_resnet.r160_in1k", "image_size": 96})
+        write_json(rundir.settings_json(run, "small"), {"timm": "test_resnet.r160_in1k", "image_size": 96})
         rows = [("a", 0), ("b", 1), ("c", 2), ("d", 2), ("e", -1)]
         lines = "".join(f"{name},x,{fold}\n" for name, fold in rows)
-        rundir.write_text(rundir.folds_csv(run), f"id,label,fold\n{lines}")
+        write_text(rundir.folds_csv(run), f"id,label,fold\n{lines}")
         for fold in {*finished, *begun}:
             directory = rundir.fold_dir(run, "small", fold)
             directory.mkdir()

@@ -13,6 +13,7 @@ from ensemble.blend.priors import read_priors
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
 from ensemble.scoring import score
 from ensemble.scoring.metrics import brier, ece, from_counts, reliability
 
@@ -90,7 +91,7 @@ def test_priors_by_hand():
 def test_with_uniform_priors_accuracy_is_balanced_accuracy(run):
     text = rundir.folds_csv(run).read_text(encoding="utf-8").splitlines()
     kept = [line for i, line in enumerate(text) if ",dog," not in line or i % 2]
-    rundir.write_text(rundir.folds_csv(run), "\n".join(kept) + "\n")
+    write_text(rundir.folds_csv(run), "\n".join(kept) + "\n")
     for member in "ab":
         for fold in range(3):
             there = {line.split(",")[0] for line in kept}

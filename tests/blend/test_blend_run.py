@@ -12,6 +12,9 @@ from ensemble.blend import blend_run, list_blends, load_blend, members_table
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.data.logits import Logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.files.atomic import write_text
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.scoring import score
 
 CLASSES = ("cat", "dog", "NA")
@@ -29,12 +32,12 @@ def make_run(path, rows=90, k=3, members=("a", "b"), groups=False, seed=0, unval
         lines.append(f"{ids[i]},{CLASSES[labels[i]]},{folds[i]}" + (f",p{i // 2}" if groups else ""))
     lines += [f"train only {i},cat,-1" + (",px" if groups else "") for i in range(unvalidated)]
     path.mkdir(parents=True)
-    rundir.write_text(rundir.folds_csv(path), "\n".join(lines) + "\n")
-    rundir.write_json(rundir.classes_json(path), list(CLASSES))
+    write_text(rundir.folds_csv(path), "\n".join(lines) + "\n")
+    write_json(rundir.classes_json(path), list(CLASSES))
     z = draw.normal(size=(len(members), len(VIEWS), rows, len(CLASSES))).astype(np.float32)
     z += 1.5 * np.eye(len(CLASSES), dtype=np.float32)[labels]
     for m, member in enumerate(members):
-        rundir.write_json(rundir.settings_json(path, member), {})
+        write_json(rundir.settings_json(path, member), {})
         for fold in range(k):
             where = draw.permutation(np.flatnonzero(folds == fold))  # any order: rows are joined by id
             write_fold(path, member, fold, [ids[i] for i in where], z[m][:, where])
@@ -158,7 +161,7 @@ def test_a_class_absent_from_a_fold(tmp_path):
     make_run(run)
     text = rundir.folds_csv(run).read_text(encoding="utf-8").splitlines()
     moved = [line.replace(",NA,0", ",cat,0") for line in text]
-    rundir.write_text(rundir.folds_csv(run), "\n".join(moved) + "\n")
+    write_text(rundir.folds_csv(run), "\n".join(moved) + "\n")
     for method in ("vote", "greedy", "stack"):
         assert 0 < blend_run(run, method, "macro_f1").blend["macro_f1"].folds[0] <= 1
 
@@ -267,7 +270,7 @@ def test_logits_that_are_not_finite(run, bad):
 
 
 def test_classes_that_differ(run):
-    rundir.write_json(rundir.classes_json(run), ["cat", "dog", "NA", "newt"])
+    write_json(rundir.classes_json(run), ["cat", "dog", "NA", "newt"])
     with pytest.raises(UserError, match=r"its classes are not those of classes\.json"):
         blend_run(run, "mean")
 
@@ -283,7 +286,7 @@ def test_classes_that_differ(run):
 )
 def test_folds_csv_with_a_fault(run, old, new, message):
     text = rundir.folds_csv(run).read_text(encoding="utf-8")
-    rundir.write_text(rundir.folds_csv(run), text.replace(old, new, 1))
+    write_text(rundir.folds_csv(run), text.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         blend_run(run, "mean")
 
@@ -297,7 +300,7 @@ def test_members_table(run):
     rundir.done_json(rundir.fold_dir(run, "b", 1)).unlink()
     for fold in range(3):
         (run / "c" / f"fold{fold}").mkdir(parents=True)
-    rundir.write_json(rundir.settings_json(run, "c"), {})
+    write_json(rundir.settings_json(run, "c"), {})
     a, b, c = members_table(run)
     assert (a.member, a.done, a.folds, a.rows) == ("a", (0, 1, 2), 3, 90)
     assert (b.member, b.done, b.rows, c.done, c.scores) == ("b", (0, 2), 60, (), {})
@@ -338,7 +341,7 @@ def test_half_written_blends(run):
     blend_run(run, "vote")
     first = rundir.blend_json(run, "vote").read_bytes()
     blend_run(run, "vote", name="vote", views=["hflip"])
-    second = json.dumps(rundir.read_json(rundir.blend_json(run, "vote")))
+    second = json.dumps(read_json(rundir.blend_json(run, "vote")))
     rundir.blend_json(run, "vote").write_bytes(first)
     with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):
         load_blend(run, "vote")

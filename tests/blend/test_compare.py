@@ -16,6 +16,8 @@ from ensemble.blend.compare import OPTIMISTIC, tells
 from ensemble.data.contents import contents_of
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
+from ensemble.files.sealed import write_json
 from ensemble.scoring.score import Gain
 
 CLASSES = ("cat", "dog")
@@ -35,11 +37,11 @@ def make_run(path, labels, members, k=2, folds=None, groups=None, ids=None, clas
     lines = ["id,label,fold" + (",group" if groups is not None else "")]
     for i, label in enumerate(labels):
         lines.append(f"{ids[i]},{classes[label]},{folds[i]}" + (f",{groups[i]}" if groups is not None else ""))
-    rundir.write_text(rundir.folds_csv(path), "\n".join([*lines, "only trained on,cat,-1,"[: None if groups else -1]]))
-    rundir.write_json(rundir.classes_json(path), list(classes))
+    write_text(rundir.folds_csv(path), "\n".join([*lines, "only trained on,cat,-1,"[: None if groups else -1]]))
+    write_json(rundir.classes_json(path), list(classes))
     for name, z in members.items():
         z = z if z.ndim == 3 else z[None]
-        rundir.write_json(rundir.settings_json(path, name), settings)
+        write_json(rundir.settings_json(path, name), settings)
         for fold in np.unique(folds).tolist():
             where = np.flatnonzero(folds == fold)[::-1]
             folder = rundir.fold_dir(path, name, fold)
@@ -271,9 +273,9 @@ def test_what_training_took(tmp_path):
     result = compare([a, b])
     assert [(item.seconds, item.epochs) for item in result.blocks[0].items] == [(3723.0, 4), (None, None)]
     assert [(item.seconds, item.epochs) for item in result.blocks[2].items] == [(7446.0, 4), (None, None)]
-    rundir.write_json(rundir.settings_json(a, "y"), {"epochs": 5})
+    write_json(rundir.settings_json(a, "y"), {"epochs": 5})
     assert compare([a, b]).blocks[2].items[0].epochs is None
-    rundir.write_json(rundir.settings_json(a, "y"), {"epochs": 12, "strategy": "probe"})  # which has none
+    write_json(rundir.settings_json(a, "y"), {"epochs": 12, "strategy": "probe"})  # which has none
     assert compare([a / "y", b / "y"]).blocks[0].items[0].epochs is None
 
 
@@ -331,7 +333,7 @@ def test_the_members_of_a_run_stand_in_the_order_of_its_file(tmp_path):
 
 
 def keep_digests(run, ids, digests):
-    rundir.write_json(rundir.contents_json(run), contents_of(ids, digests))
+    write_json(rundir.contents_json(run), contents_of(ids, digests))
 
 
 def test_rows_with_other_ids_are_joined_by_what_their_files_hold(tmp_path):

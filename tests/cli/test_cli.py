@@ -14,8 +14,10 @@ import click
 import pytest
 
 import ensemble
-from ensemble import cli, rundir
+from ensemble import cli
 from ensemble.config import load_config, to_toml
+from ensemble.files.reading import read_json
+from ensemble.run import Run
 
 ROOT = Path(__file__).parents[2]
 TINY = '[[backbone]]\nname = "resnet"\ntimm = "test_resnet"\npretrained = false\n'
@@ -283,7 +285,7 @@ def test_the_whole_way_in_json(monkeypatch, capfd, tmp_path, images):
     assert f"next: ens blend {run} --method stack" in said
 
     result, said, _ = call("blend", run, "--method", "mean", "--prune")
-    held = rundir.read_json(run / "blends" / "mean.json")["scores"]
+    held = read_json(run / "blends" / "mean.json")["scores"]
     for name in ("blend", "mean"):
         for metric, score in held[name].items():
             assert {key: result[name][metric][key] for key in score} == score
@@ -486,9 +488,9 @@ def test_a_mistake_of_ens_keeps_its_traceback_and_names_the_log(monkeypatch, cap
 
 
 def write_log(folder, number):
-    from ensemble.runlog import open_log
+    from ensemble.run.log import open_log
 
-    log = open_log(folder)
+    log = open_log(Run(folder))
     for turn in range(200):
         log(f"{number} {turn}\nmore of {number} {turn}")
 

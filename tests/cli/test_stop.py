@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ensemble import rundir
+from ensemble.files.atomic import write_text
 from ensemble.stop import Stopped, safe_points
 from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.tta.oof import add_views
@@ -213,11 +214,11 @@ def test_what_training_keeps_is_said(tmp_path):
     running = Running()
     for job, saved, left in ((jobs[1], 1, 300), (jobs[2], 2, 110)):
         running.epochs[job], running.images[job], running.batches[job], running.left[job] = 4, 100, 10, left
-        rundir.write_text(rundir.log_file(rundir.fold_dir(tmp_path, *job)), "{}\n" * saved)
+        write_text(rundir.log_file(rundir.fold_dir(tmp_path, *job)), "{}\n" * saved)
     later = ("net", 3), ("net", 4)  # not begun again yet: one has an epoch, one none
     for job in (*later, jobs[0]):
         running.epochs[job], running.images[job], running.batches[job] = 4, 100, 10
-    rundir.write_text(rundir.log_file(rundir.fold_dir(tmp_path, *later[0])), "{}\n")
+    write_text(rundir.log_file(rundir.fold_dir(tmp_path, *later[0])), "{}\n")
     done = rundir.fold_dir(tmp_path, "net", 0)
     done.mkdir()
     rundir.mark_done(done, [])

@@ -13,13 +13,15 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from ensemble import cli, rundir
+from ensemble import cli
 from ensemble.data import digests
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import cache_folder, clear, open_pixels, summary
 from ensemble.data.pixels.decode import Decoding, decode
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 
 SMALL, LARGE = Decoding(32, "bicubic", None), Decoding(48, "bilinear", None)
 LIMIT = 10**9
@@ -187,10 +189,10 @@ def test_the_index_of_contents_knows_files_that_did_not_change(tmp_path, paths, 
     ask = lambda: digests.digests(paths, folder, lambda *call: None)  # noqa: E731
     first = ask()
     (index,) = folder.glob("*.json")
-    held = rundir.read_json(index)
+    held = read_json(index)
     assert held.keys() == {f"/{path.name}" for path in paths}
     held["/0.png"][3] = "remembered"
-    rundir.write_json(index, held)
+    write_json(index, held)
     assert ask() == ["remembered", *first[1:]]
     times = (paths[0].stat().st_atime_ns, paths[0].stat().st_mtime_ns)
     paths[0].write_bytes(paths[0].read_bytes())
@@ -199,7 +201,7 @@ def test_the_index_of_contents_knows_files_that_did_not_change(tmp_path, paths, 
     paths[4].unlink()
     paths[3].write_bytes(paths[3].read_bytes() + b"x")
     del paths[4]
-    assert ask()[:3] == first[:3] and rundir.read_json(index).keys() == {f"/{path.name}" for path in paths}
+    assert ask()[:3] == first[:3] and read_json(index).keys() == {f"/{path.name}" for path in paths}
     for broken in ("", "[]", "{", '{"a": 3}'):
         index.write_text(broken)
         assert ask()[:3] == first[:3]
@@ -261,9 +263,9 @@ def test_a_file_that_changes_while_it_is_read_is_named(paths, folder, monkeypatc
     monkeypatch.setattr(digests, "RACY_SECONDS", -60.0)
     digests.digests(paths, folder / "digests", lambda *call: None)
     (index,) = (folder / "digests").glob("*.json")
-    held = rundir.read_json(index)
+    held = read_json(index)
     held["/2.png"][3] = "of another time"
-    rundir.write_json(index, held)
+    write_json(index, held)
     with pytest.raises(UserError, match=r"2\.png: changed while it was read; start again"):
         fetch(paths, folder)
 

@@ -18,6 +18,7 @@ from ensemble.data.folds import (
 )
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 
 
 def refusal(call, *arguments):
@@ -201,7 +202,7 @@ def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
     assert table["label"].tolist() == ["007", "NA", "007", "가"]
     assert table["fold"].dtype == np.int8 and table["fold"].tolist() == [0, 1, -1, 0]
     assert table["group"].tolist() == ["NA", "1.0", "p", "p"]
-    assert rundir.read_json(rundir.classes_json(tmp_path)) == ["007", "NA", "가"]
+    assert read_json(rundir.classes_json(tmp_path)) == ["007", "NA", "가"]
 
 
 def test_folds_csv_of_numbers_alone_stays_text(tmp_path):

@@ -32,6 +32,7 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import load_preprocess
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 from ensemble.files.tensors import read_bytes
 from ensemble.inference.eval_model import load_inference
 from ensemble.overview.verify import verify
@@ -67,11 +68,11 @@ READERS: dict[str, Read] = {
     "folds.csv": of_rows,
     "classes.json": of_rows,
     "config.toml": lambda path: load_run_config(path).model_dump(mode="json"),
-    "contents.json": rundir.read_json,
+    "contents.json": read_json,
     "settings.json": lambda path: rundir.read_settings(path.parent.parent, path.parent.name),
     "preprocess.json": load_preprocess,
     "numerics.json": load_numerics,
-    "speeds.json": rundir.read_json,
+    "speeds.json": read_json,
     "inference.json": lambda path: load_inference(path, torch.device("cpu")),
     "probe.safetensors": load_heads,
     "model.safetensors": read_tensors,

@@ -35,6 +35,8 @@ from report_runs import noisy_logits, write_run  # noqa: E402
 
 from ensemble import rundir  # noqa: E402
 from ensemble.errors import RunFailure, UserError  # noqa: E402
+from ensemble.files.sealed import write_json  # noqa: E402
+from ensemble.run import Run  # noqa: E402
 
 CLASSES = ("cat", "dog", "고양이")
 SECONDS = 20  # of one reading
@@ -98,7 +100,7 @@ def make_run(run):
     for name in members:
         Preprocess(32, 36, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).save(rundir.preprocess_json(run, name))
         save_numerics(rundir.numerics_json(run, name), Numerics("float32", "contiguous", False, 8, 100.0))
-        rundir.write_json(rundir.speeds_json(run, name), {"float32": 10.0, "bfloat16": 20.0})
+        write_json(rundir.speeds_json(run, name), {"float32": 10.0, "bfloat16": 20.0})
         save_inference(rundir.inference_json(rundir.fold_dir(run, name, 0)), Inference("cpu", "float32"))
     for method in methods.METHODS:
         blend_run(run, method, say=silent)
@@ -107,11 +109,11 @@ def make_run(run):
     found = search_views(oof, np.ones((2, 2)), 1.0)
     from dataclasses import asdict
 
-    rundir.write_json(rundir.view_search_json(run), asdict(found))
+    write_json(rundir.view_search_json(run), asdict(found))
     finding = {"kind": "shift", "level": "warning", "count": 2, "what": "odd", "advice": "look", "side": "train"}
     pair = {"first": "r0", "second": "r1", "kind": "exact", "sides": "train-train"}
     audit = {"fingerprint": None, "test": None, "findings": [finding], "pairs": [pair], "classes": {"cat": 20}}
-    rundir.write_json(rundir.audit_json(run), audit)
+    write_json(rundir.audit_json(run), audit)
     rundir.submissions_csv(run).write_text(
         "written,file,sha256,run,blend,accuracy,board\n" + "2026-01-02T03:04:05+00:00,s.csv,ab,run,mean,0.9,0.8\n" * 4
     )
@@ -124,10 +126,10 @@ def of_the_run(run):
     from ensemble.config import load_config
     from ensemble.data.folds import read_folds
     from ensemble.data.pixels.decode import load_preprocess
-    from ensemble.outputs import inputs_of
     from ensemble.overview import ledger
     from ensemble.overview.runs import read_run
     from ensemble.report.run import read_run as read_all
+    from ensemble.run.outputs import inputs_of
     from ensemble.train.enough import enough_epochs
     from ensemble.train.numerics import load_numerics
     from ensemble.train.prepare import allowed_speeds
@@ -150,7 +152,7 @@ def of_the_run(run):
         ("classes.json", rundir.classes_json(run), "json", lambda: read_rows(run)),
         ("folds.csv", rundir.folds_csv(run), "csv", lambda: (read_rows(run), read_folds(run))),
         ("config.toml", rundir.config_toml(run), "toml",
-         lambda: (load_config(rundir.config_toml(run)), inputs_of(run))),
+         lambda: (load_config(rundir.config_toml(run)), inputs_of(Run(run)))),
         ("submissions.csv", rundir.submissions_csv(run), "csv", lambda: ledger.trust(ledger.entries(run))),
     ]  # fmt: skip
     targets = [Target(name, path, kind, read, 12) for name, path, kind, read in small]
@@ -217,7 +219,7 @@ def _vouch(run, name):
         held["arrays"] = {key: list(value.shape) for key, value in load(content).items()}
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
         return
-    rundir.write_json(path, held)
+    write_json(path, held)
 
 
 def of_tensors(run, folder):

@@ -12,6 +12,7 @@ from ensemble.blend.methods.trees import UNSPLIT
 from ensemble.blend.params import check_params
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
+from ensemble.files.sealed import write_json
 
 
 class Facts(TypedDict):
@@ -135,8 +136,8 @@ def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
         "format": 2, "method": "mean", "metric": "log_loss", "members": [member], "views": [["identity"]],
         "view_weights": [[1.0]], "foreign": [], "classes": ["a", "b"], "params": {}, "arrays": {}, "sha256": "",
     }  # fmt: skip
-    rundir.write_json(rundir.blend_json(tmp_path, "x"), described)
+    write_json(rundir.blend_json(tmp_path, "x"), described)
     with pytest.raises(UserError, match="a member's name can't be that of a folder"):
         read_described(tmp_path, "x")
-    rundir.write_json(rundir.blend_json(tmp_path, "x"), {**described, "members": ["고양이"]})
+    write_json(rundir.blend_json(tmp_path, "x"), {**described, "members": ["고양이"]})
     assert read_described(tmp_path, "x")["members"] == ["고양이"]

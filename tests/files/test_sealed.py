@@ -14,8 +14,12 @@ from ensemble import rundir
 from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.errors import UserError
 from ensemble.files import sealed
+from ensemble.files.atomic import write_text
 from ensemble.files.damage import loss_of
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.files.tensors import Tensor, of_array, write_tensors
+from ensemble.run.vouched import fold_metadata
 
 
 def refused(call, path):
@@ -26,7 +30,7 @@ def refused(call, path):
 
 @pytest.fixture
 def described(tmp_path):
-    rundir.write_json(tmp_path / "a.json", {"classes": ["고양이", "NA"], "lr": 3e-4})
+    write_json(tmp_path / "a.json", {"classes": ["고양이", "NA"], "lr": 3e-4})
     return tmp_path / "a.json"
 
 
@@ -47,7 +51,7 @@ def test_checksum_is_of_the_file_with_zeros_in_its_place(described):
 
 
 def test_value_comes_back_without_its_checksum(described):
-    assert rundir.read_json(described) == {"classes": ["고양이", "NA"], "lr": 3e-4}
+    assert read_json(described) == {"classes": ["고양이", "NA"], "lr": 3e-4}
 
 
 @pytest.mark.parametrize("change", [lambda byte: byte ^ 1, lambda byte: byte ^ 0x20, lambda byte: 0])
@@ -55,7 +59,7 @@ def test_value_comes_back_without_its_checksum(described):
 def test_every_byte_that_changes_is_noticed(request, kind, change):
     path = request.getfixturevalue(kind)
     whole = path.read_bytes()
-    read = rundir.read_json if kind == "described" else lambda path: read_tensors(path)
+    read = read_json if kind == "described" else lambda path: read_tensors(path)
     for place, byte in enumerate(whole):
         if change(byte) == byte:
             continue
@@ -75,7 +79,7 @@ def test_every_byte_that_changes_is_noticed(request, kind, change):
 def test_file_that_was_cut_short(request, kind, length):
     path = request.getfixturevalue(kind)
     path.write_bytes(path.read_bytes()[:length])
-    assert refused(rundir.read_json if kind == "described" else read_tensors, path).startswith(f"{path}: ")
+    assert refused(read_json if kind == "described" else read_tensors, path).startswith(f"{path}: ")
 
 
 def test_files_from_before_there_were_checksums(tmp_path):
@@ -83,21 +87,21 @@ def test_files_from_before_there_were_checksums(tmp_path):
     (tmp_path / "old.json").write_text('{"sha256": "abc"}\n')
     assert not sealed.require_sound_file(tmp_path / "old.safetensors")
     assert not sealed.require_sound_file(tmp_path / "old.json")
-    assert rundir.read_json(tmp_path / "old.json") == {"sha256": "abc"}
+    assert read_json(tmp_path / "old.json") == {"sha256": "abc"}
     state, metadata = read_tensors(tmp_path / "old.safetensors")
     assert state["w"].tolist() == [1, 1, 1] and metadata == {"log": "[]"}
 
 
 def test_list_has_no_checksum_of_its_own(tmp_path):
-    rundir.write_json(tmp_path / "classes.json", ["a", "b"])
+    write_json(tmp_path / "classes.json", ["a", "b"])
     assert (tmp_path / "classes.json").read_text() == '[\n  "a",\n  "b"\n]\n'
-    assert rundir.read_json(tmp_path / "classes.json") == ["a", "b"]
+    assert read_json(tmp_path / "classes.json") == ["a", "b"]
 
 
 def test_class_that_looks_like_a_checksum(tmp_path):
     value = {"classes": [sealed.BLANK, "xxh3:" + "a" * 32], "checksum": "of something else"}
-    rundir.write_json(tmp_path / "a.json", {"classes": value["classes"]})
-    assert rundir.read_json(tmp_path / "a.json") == {"classes": value["classes"]}
+    write_json(tmp_path / "a.json", {"classes": value["classes"]})
+    assert read_json(tmp_path / "a.json") == {"classes": value["classes"]}
 
 
 def test_digest_counts_the_checksum_as_zeros(tmp_path, described, tensors):
@@ -162,14 +166,14 @@ def folds(tmp_path):
     """Two finished folds of one member."""
     for number in (0, 1):
         fold = rundir.fold_dir(tmp_path, "swin", number)
-        write_state(rundir.model_file(fold), {"w": torch.full((3,), float(number))}, rundir.of_fold(fold / "x"))
-        rundir.write_text(rundir.log_file(fold), '{"epoch": 1}\n')
+        write_state(rundir.model_file(fold), {"w": torch.full((3,), float(number))}, fold_metadata(fold / "x"))
+        write_text(rundir.log_file(fold), '{"epoch": 1}\n')
         rundir.mark_done(fold, [rundir.model_file(fold), rundir.log_file(fold)])
     return tmp_path / "swin"
 
 
 def test_marker_holds_sizes_and_digests(folds):
-    files = rundir.read_json(folds / "fold0" / "done.json")["files"]
+    files = read_json(folds / "fold0" / "done.json")["files"]
     model = folds / "fold0" / "model.safetensors"
     assert files["model.safetensors"] == {"bytes": model.stat().st_size, "xxh3": sealed.file_checksum(model)}
     assert files["log.jsonl"] == {"bytes": 13, "xxh3": xxhash.xxh3_128(b'{"epoch": 1}\n').hexdigest()}

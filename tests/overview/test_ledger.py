@@ -10,6 +10,7 @@ import pytest
 
 from ensemble import rundir
 from ensemble.errors import UserError
+from ensemble.files.sealed import write_json
 from ensemble.overview import ledger
 from ensemble.scoring.score import Score
 
@@ -230,7 +231,7 @@ def contest(folder, data, boards, start=0):
     """A run on `data` with submissions of 0.90, 0.91, ... out of fold and these scores on the board."""
     folder.mkdir()
     (folder / "folds.csv").write_text("")
-    rundir.write_json(rundir.provenance_json(folder), {"facts": {"data fingerprint": data * 64}})
+    write_json(rundir.provenance_json(folder), {"facts": {"data fingerprint": data * 64}})
     for number, board in enumerate(boards, start):
         submit(folder, f"{folder.name}-{number}.csv", f"{folder} {number}", 0.90 + 0.01 * number)
         if board:

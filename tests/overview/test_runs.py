@@ -13,6 +13,8 @@ from ensemble.audit.findings import finding
 from ensemble.blend import blend_run, compare, members_table
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.overview.runs import differences, find_runs, list_runs, read_run
 
 
@@ -55,7 +57,7 @@ def printed(capsys, found):
 def test_a_run_says_what_it_reached(made):
     row = read_run(made)
     assert row.members == ("resnet", "vit") and (row.done, row.folds) == (4, 4) and row.notes == ()
-    held = rundir.read_json(rundir.blend_json(made, "mean"))["scores"]
+    held = read_json(rundir.blend_json(made, "mean"))["scores"]
     assert row.blend == "mean" and row.blends == 1
     for metric in ("accuracy", "log_loss"):
         for key in ("value", "low", "high"):
@@ -63,7 +65,7 @@ def test_a_run_says_what_it_reached(made):
     single = min(members_table(made), key=lambda own: own.scores["log_loss"].value)
     assert row.single == single.member
     assert row.single_scores["log_loss"].value == pytest.approx(single.scores["log_loss"].value)
-    done = [rundir.read_json(path) for path in made.glob("*/fold*/done.json")]
+    done = [read_json(path) for path in made.glob("*/fold*/done.json")]
     assert row.seconds == pytest.approx(sum(own["seconds"] for own in done)) and row.ms is None
     latest = max(path.stat().st_mtime for path in made.glob("*/fold*/done.json"))
     assert row.date == datetime.fromtimestamp(latest).astimezone()
@@ -77,9 +79,9 @@ def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(co
         blend_run(run, "mean", name=name, priors="uniform" if name == "shifted" else None)
     for name, value in (("better", 0.1), ("shifted", 0.01)):  # for other shares of the classes it means nothing here
         path = rundir.blend_json(run, name)
-        held = rundir.read_json(path)
+        held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = value
-        rundir.write_json(path, held)
+        write_json(path, held)
     row = read_run(run)
     assert (row.blend, row.blends, row.blend_scores["log_loss"].value) == ("better", 3, 0.1)
 
@@ -93,7 +95,7 @@ def test_what_an_image_takes_is_known_where_the_views_were_searched(copied):
         "chosen": ["identity"],
         "sizes": [{**own, "scores": {}} for own in sizes],
     }
-    rundir.write_json(rundir.view_search_json(run), held)
+    write_json(rundir.view_search_json(run), held)
     assert read_run(run).ms == 7.25  # whatever their order
 
 
@@ -131,9 +133,9 @@ def test_only_what_differs_is_told_and_backbones_by_name(copied, tmp_path, capsy
 def test_in_order(copied, tmp_path, sort, order):
     for name, day, value in (("a", 1, 0.5), ("b", 3, 0.6), ("c", 2, 0.4)):
         run = copied(name)
-        held = rundir.read_json(rundir.blend_json(run, "mean"))
+        held = read_json(rundir.blend_json(run, "mean"))
         held["scores"]["blend"]["log_loss"]["value"] = value
-        rundir.write_json(rundir.blend_json(run, "mean"), held)
+        write_json(rundir.blend_json(run, "mean"), held)
         for path in run.glob("*/fold*/done.json"):
             os.utime(path, (86400 * day, 86400 * day))
     assert "".join(row.run.name for row in list_runs(tmp_path, sort).rows) == order
@@ -142,9 +144,9 @@ def test_in_order(copied, tmp_path, sort, order):
 def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
     for name, own in (("a", "x"), ("b", "y"), ("c", "x")):
         path = rundir.provenance_json(copied(name))
-        held = rundir.read_json(path)
+        held = read_json(path)
         held["facts"]["data fingerprint"] = own * 64
-        rundir.write_json(path, held)
+        write_json(path, held)
     found = list_runs(tmp_path, "name")
     assert [row.run.name for row in found.rows] == ["a", "c", "b"] and found.groups == ((0, 1), (2,))
     out = printed(capsys, found)
@@ -204,14 +206,14 @@ def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tm
     assert note not in printed(capsys, list_runs(tmp_path))
     other = next(member for member in row.members if member != row.single)
     path = rundir.settings_json(run, other)
-    rundir.write_json(path, rundir.read_json(path) | {"keep": "best"})
+    write_json(path, read_json(path) | {"keep": "best"})
     row = read_run(run)
     assert row.blend_optimistic and not row.single_optimistic  # the blend has both members
     out = printed(capsys, list_runs(tmp_path))
     assert note in out and "blend mean, of 1 *" in out and f"best single {row.single}, of the blend's 2 *" not in out
     shutil.rmtree(run / "blends")
     path = rundir.settings_json(run, row.single)
-    rundir.write_json(path, rundir.read_json(path) | {"keep": "best"})
+    write_json(path, read_json(path) | {"keep": "best"})
     row = read_run(run)
     assert row.single_optimistic and not row.blend_optimistic
     assert f"best single {row.single}, of 2 finished *" in printed(capsys, list_runs(tmp_path))
@@ -233,11 +235,11 @@ def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(c
             shutil.rmtree(run / "blends")
             blend_run(run, "mean", members=["vit"])
         path = rundir.blend_json(run, "mean")
-        held = rundir.read_json(path)
+        held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = blend
         for own in held["scores"]["members"].values():
             own["log_loss"]["value"] = single
-        rundir.write_json(path, held)
+        write_json(path, held)
     # of the many, the best member is chosen on these rows: the blend counts
     assert [row.run.name for row in list_runs(tmp_path).rows] == ["alone", "many", "fair"]
 

@@ -13,6 +13,8 @@ from ensemble.config import load_config
 from ensemble.data.corrections import corrected, read_new_labels
 from ensemble.data.samples import Samples, read_samples
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.report.relabel import COLUMNS, find_label_errors, write_relabel
 from ensemble.train.jobs import train_folds
 from ensemble.train.setup import read_data
@@ -252,7 +254,7 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
     assert "<b>/말-02.png" not in labels
     assert labels["말/a, b-00.png"] == "a, b"
     assert labels["a, b/말-01.png"] == "a, b"
-    facts = rundir.read_json(rundir.provenance_json(run))["facts"]
+    facts = read_json(rundir.provenance_json(run))["facts"]
     assert facts["relabel"] == {"labels changed": 1, "rows dropped": 1}
     assert load_config(rundir.config_toml(run)).data.relabel == path
     # With the new run, the entries stay although the dropped row is not in it.
@@ -266,9 +268,9 @@ def test_a_run_from_before_goes_on_without_relabel(flipped):
     """provenance.json of older runs has no word of it."""
     path = rundir.provenance_json(flipped / "run")
     text = path.read_text(encoding="utf-8")
-    held = rundir.read_json(path)
+    held = read_json(path)
     assert held["facts"].pop("relabel") is None
-    rundir.write_json(path, held)
+    write_json(path, held)
     try:
         assert train_folds(load_config(flipped / "e.toml"), lambda *_: None, lambda _: None) == []
     finally:

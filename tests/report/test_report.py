@@ -13,6 +13,7 @@ from report_runs import noisy_logits, write_run
 from ensemble import rundir
 from ensemble.blend import ForeignFiles, blend_run, members_table
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 from ensemble.report import read_run, write_report
 from ensemble.report.classes import confused_pairs
 from ensemble.report.page import SECTIONS, render
@@ -250,7 +251,7 @@ def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
     foreign = [ForeignFiles("xgb", tmp_path / "x.npz", None)]
     blend_run(run, "greedy", foreign=foreign, say=lambda _: None)
-    assert rundir.read_json(rundir.blend_json(run, "greedy"))["foreign"] == []
+    assert read_json(rundir.blend_json(run, "greedy"))["foreign"] == []
     facts = read_run(run, lambda *_: None)
     assert facts.best.foreign == ("xgb",) and facts.problems == () and facts.tempered == {}
     page = report(run)

@@ -8,6 +8,7 @@ from report_runs import noisy_logits, write_run
 from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.data.logits import Logits
+from ensemble.files.sealed import write_json
 from ensemble.report import read_run
 from ensemble.report.checked import not_looked_at
 from ensemble.report.signs import fold_test, near_chance, smoothing_floor, some, tails
@@ -258,7 +259,7 @@ def test_what_the_audit_found(tmp_path):
         {"kind": "tiny", "level": "warning", "count": 1234, "what": "tiny images", "advice": "drop them"},
         {"kind": "grey", "level": "note", "count": 2, "what": "grey images", "advice": "nothing"},
     ]
-    rundir.write_json(run / "audit.json", {"format": 1, "test": "t", "findings": findings})
+    write_json(run / "audit.json", {"format": 1, "test": "t", "findings": findings})
     assert [(own.level, own.what, own.why) for own in found(run)] == [
         ("suspicious", "From ens check: 1 unreadable image.", "Remove it."),
         ("suspicious", "From ens check: test: 5 images differ.", "Look."),
@@ -270,7 +271,7 @@ def test_what_the_audit_found(tmp_path):
 
 def test_an_audit_without_test_images_looked_at_no_leaks(tmp_path):
     run = made(tmp_path)
-    rundir.write_json(run / "audit.json", {"format": 1, "test": None, "findings": []})
+    write_json(run / "audit.json", {"format": 1, "test": None, "findings": []})
     assert not_looked_at(read_run(run, lambda *_: None))[0] == (
         "leaks to the test images and shift: ens check was not given them "
         f"(look with: ens check {run / 'config.toml'} --test TEST)"
@@ -281,11 +282,11 @@ def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch)
     run, elsewhere = made(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    rundir.write_json(rundir.provenance_json(run), {"facts": {"data fingerprint": "f"}, "made with": {}})
+    write_json(rundir.provenance_json(run), {"facts": {"data fingerprint": "f"}, "made with": {}})
 
     def read(own, earlier):
         for folder, value in ((run, own), (elsewhere, earlier)):
-            rundir.write_json(folder / "audit.json", {"test": folder.name, "findings": [], "fingerprint": value})
+            write_json(folder / "audit.json", {"test": folder.name, "findings": [], "fingerprint": value})
         facts = read_run(run, lambda *_: None)
         return facts.audit and facts.audit["test"], facts.problems
 
@@ -299,7 +300,7 @@ def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch)
 def test_labels_that_were_corrected(tmp_path):
     run = made(tmp_path)
     facts = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}
-    rundir.write_json(rundir.provenance_json(run), facts)
+    write_json(rundir.provenance_json(run), facts)
     own = found(run)[0]
     assert own.what == "Labels were corrected by a file (labels changed: 12, rows dropped: 3)."
     assert "flatter the scores" in own.why

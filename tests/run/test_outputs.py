@@ -13,7 +13,7 @@ from report_runs import noisy_logits, write_run
 from ensemble import rundir
 from ensemble.cli import ens
 from ensemble.errors import UserError
-from ensemble.outputs import require_output
+from ensemble.run.outputs import require_output
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ import pytest
 
 from ensemble import rundir
 from ensemble.errors import UserError
+from ensemble.files.atomic import replacing, write_text
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 
 
 def refusal(call, *arguments):
@@ -22,7 +25,8 @@ def names(folder):
 
 
 def child(code, path):
-    code = f"from pathlib import Path\nfrom ensemble import rundir\npath = Path({str(path)!r})\n{code}"
+    names = "from pathlib import Path\nfrom ensemble.files.atomic import replacing, write_text\n"
+    code = f"{names}path = Path({str(path)!r})\n{code}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -31,8 +35,8 @@ def child(code, path):
 
 def test_write_makes_the_folder_and_leaves_only_the_file(tmp_path):
     path = tmp_path / "a" / "b" / "file.txt"
-    rundir.write_text(path, "한\r\nline\n")
-    rundir.write_text(path, "new\r\n")
+    write_text(path, "한\r\nline\n")
+    write_text(path, "new\r\n")
     assert path.read_bytes() == b"new\r\n"
     assert names(path.parent) == ["file.txt"]
 
@@ -40,7 +44,7 @@ def test_write_makes_the_folder_and_leaves_only_the_file(tmp_path):
 def test_nobody_sees_the_file_before_it_is_whole(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with rundir.replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("half")
         assert path.read_text() == "old" and temporary.parent == tmp_path
     assert path.read_text() == "half"
@@ -50,7 +54,7 @@ def test_nobody_sees_the_file_before_it_is_whole(tmp_path):
 def test_old_file_is_whole_when_the_writer_raises(tmp_path, error):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(error), rundir.replacing(path) as temporary:
+    with pytest.raises(error), replacing(path) as temporary:
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old"
@@ -58,7 +62,7 @@ def test_old_file_is_whole_when_the_writer_raises(tmp_path, error):
 
 
 def test_writer_that_raises_before_it_writes(tmp_path):
-    with pytest.raises(ValueError), rundir.replacing(tmp_path / "file.txt"):
+    with pytest.raises(ValueError), replacing(tmp_path / "file.txt"):
         raise ValueError
     assert names(tmp_path) == []
 
@@ -68,14 +72,14 @@ def test_old_file_is_whole_when_the_writer_is_killed(tmp_path):
     path.write_text("old")
     code = """
 import os, signal
-with rundir.replacing(path) as temporary:
+with replacing(path) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert child(code, path).returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert len(names(tmp_path)) == 2  # the half file lies beside it under its temporary name
-    rundir.write_text(path, "new")
+    write_text(path, "new")
     assert path.read_text() == "new"
 
 
@@ -87,7 +91,7 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    rundir.write_text(path, "x" * 100_000)
+    write_text(path, "x" * 100_000)
 except OSError as error:
     print(error.errno)
 """
@@ -102,18 +106,18 @@ except OSError as error:
 
 def test_json_is_readable_and_comes_back(tmp_path):
     value = {"classes": ["고양이", "NA"], "seed": 0, "lr": 3e-4}
-    rundir.write_json(tmp_path / "a.json", value)
+    write_json(tmp_path / "a.json", value)
     assert "고양이" in (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert rundir.read_json(tmp_path / "a.json") == value
+    assert read_json(tmp_path / "a.json") == value
 
 
 def test_json_that_is_missing_or_broken(tmp_path):
     path = tmp_path / "a.json"
-    assert refusal(rundir.read_json, path) == f"{path}: no such file"
+    assert refusal(read_json, path) == f"{path}: no such file"
     path.write_text('{"a": ')
-    assert refusal(rundir.read_json, path) == f"{path}: not valid JSON (Expecting value: line 1 column 7 (char 6))"
+    assert refusal(read_json, path) == f"{path}: not valid JSON (Expecting value: line 1 column 7 (char 6))"
     path.write_bytes(b"\xff\xfe")
-    assert refusal(rundir.read_json, path) == f"{path}: not UTF-8 text (byte 0 is 0xff)"
+    assert refusal(read_json, path) == f"{path}: not UTF-8 text (byte 0 is 0xff)"
 
 
 # ---- done markers --------------------------------------------------------------------------------------------------
@@ -123,21 +127,21 @@ def test_json_that_is_missing_or_broken(tmp_path):
 def fold(tmp_path):
     """A finished fold of two files."""
     fold = rundir.fold_dir(tmp_path, "swin", 0)
-    rundir.write_text(rundir.model_file(fold), "weights")
-    rundir.write_text(rundir.oof_file(fold), "logits")
+    write_text(rundir.model_file(fold), "weights")
+    write_text(rundir.oof_file(fold), "logits")
     rundir.mark_done(fold, [rundir.model_file(fold), rundir.oof_file(fold)], seconds=3)
     return fold
 
 
 def test_done_fold(fold):
     assert rundir.is_done(fold)
-    found = rundir.read_json(fold / "done.json")
+    found = read_json(fold / "done.json")
     assert {name: own["bytes"] for name, own in found["files"].items()} == {
         "model.safetensors": 7,
         "oof.safetensors": 6,
     }
     assert found["seconds"] == 3
-    rundir.write_json(fold / "done.json", {"files": {"model.safetensors": 7, "oof.safetensors": 6}, "seconds": 3})
+    write_json(fold / "done.json", {"files": {"model.safetensors": 7, "oof.safetensors": 6}, "seconds": 3})
     assert rundir.is_done(fold)  # as markers were before there were digests
 
 
@@ -171,8 +175,8 @@ def test_folds_in_the_order_of_their_numbers(tmp_path):
 
 def test_members_are_the_folders_with_settings(tmp_path):
     for member in ("swin", "convnext"):
-        rundir.write_json(rundir.settings_json(tmp_path, member), {})
-    rundir.write_json(rundir.blend_json(tmp_path, "stack"), {})
+        write_json(rundir.settings_json(tmp_path, member), {})
+    write_json(rundir.blend_json(tmp_path, "stack"), {})
     assert rundir.members(tmp_path) == ["convnext", "swin"]
 
 
@@ -186,10 +190,10 @@ def test_folder_that_is_no_run(tmp_path):
 def test_the_fold_that_was_trained_with_other_settings_is_found(tmp_path):
     path = rundir.settings_json(tmp_path, "net")
     for fold, epochs in ((0, 3), (1, 3), (10, 5)):
-        rundir.write_json(path, {"epochs": epochs})
+        write_json(path, {"epochs": epochs})
         rundir.finish(rundir.fold_dir(tmp_path, "net", fold), 1.0)
     assert rundir.fold_of_other_settings(tmp_path, "net") == 0
-    rundir.write_json(path, {"epochs": 3})
+    write_json(path, {"epochs": 3})
     assert rundir.fold_of_other_settings(tmp_path, "net") == 10
     rundir.done_json(rundir.fold_dir(tmp_path, "net", 10)).unlink()
     assert rundir.fold_of_other_settings(tmp_path, "net") is None

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ensemble import rundir
+from ensemble.files.atomic import write_text
 from ensemble.train.clock import Clock
 from ensemble.train.enough import enough_epochs
 
@@ -21,7 +22,7 @@ def finished(tmp_path):
                 {"epoch": epoch, "loss": 1.0} | ({} if loss is None else {"held_out_log_loss": loss})
                 for epoch, loss in log.items()
             ]
-            rundir.write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in lines))
+            write_text(rundir.log_file(directory), "".join(json.dumps(line) + "\n" for line in lines))
             if done or fold:
                 rundir.mark_done(directory, [rundir.log_file(directory)])
         return tmp_path
@@ -104,7 +105,7 @@ def test_nothing_is_said_before_all_folds_are_done(finished):
 def test_probes_have_no_epochs(tmp_path):
     for fold in (0, 1):
         directory = rundir.fold_dir(tmp_path, "net", fold)
-        rundir.write_text(rundir.log_file(directory), '{"strategy": "probe", "held_out_log_loss": 0.5}\n')
+        write_text(rundir.log_file(directory), '{"strategy": "probe", "held_out_log_loss": 0.5}\n')
         rundir.mark_done(directory, [rundir.log_file(directory)])
     assert enough_epochs(tmp_path, "net") is None
 

@@ -16,6 +16,7 @@ from ensemble.config import Train, load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import Files, load_preprocess
+from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream
 from ensemble.train import probe
@@ -168,7 +169,7 @@ def test_done_markers_log_and_what_is_said(experiment):
         directory = rundir.fold_dir(run, "net", fold)
         assert rundir.is_done(directory)
         names = {"model.safetensors", "oof.safetensors", "log.jsonl"}
-        done = rundir.read_json(rundir.done_json(directory))
+        done = read_json(rundir.done_json(directory))
         assert set(done["files"]) == names and {path.name for path in directory.iterdir()} == names | {
             "done.json",
             "inference.json",

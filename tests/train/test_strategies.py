@@ -17,6 +17,7 @@ from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.device import choose_device
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import predict_stream
 from ensemble.train.jobs import train_folds
@@ -117,7 +118,7 @@ def test_what_a_strategy_trains(experiment, start, tmp_path, settings, parts):
     probed = settings.get("strategy", "").startswith("probe")
     assert rundir.probe_file(tmp_path / "run", "net").is_file() == probed
     assert any(line.startswith("net: features in ") for line in said) == probed
-    held = rundir.read_json(rundir.settings_json(tmp_path / "run", "net"))
+    held = read_json(rundir.settings_json(tmp_path / "run", "net"))
     assert held["strategy"] == settings.get("strategy", "full")
 
 
@@ -127,8 +128,8 @@ def test_from_scratch_nothing_is_left_of_pretrained_weights(experiment, tmp_path
     train(experiment("none", "pretrained = false"))
     assert not any("features" in line for line in said)
     assert not changed(fold(tmp_path / "scratch"), fold(tmp_path / "none"))
-    assert rundir.read_json(rundir.settings_json(tmp_path / "scratch", "net"))["start"] == "scratch"
-    assert rundir.read_json(rundir.settings_json(tmp_path / "none", "net"))["strategy"] == "scratch"
+    assert read_json(rundir.settings_json(tmp_path / "scratch", "net"))["start"] == "scratch"
+    assert read_json(rundir.settings_json(tmp_path / "none", "net"))["strategy"] == "scratch"
 
 
 @pytest.mark.parametrize("strategy", ["probe-then-partial", "probe-then-full"])
@@ -152,7 +153,7 @@ def test_a_probes_bits_are_predictions(experiment, start, tmp_path):
 def test_numbers_set_by_hand_and_the_bits_are_predictions(experiment, tmp_path, numbers):
     lines = ", ".join(f"{key} = {json.dumps(value)}" for key, value in numbers.items())
     said = train(experiment("run", "pretrained = false", f"train = {{ {lines} }}"))
-    found = rundir.read_json(rundir.numerics_json(tmp_path / "run", "net"))
+    found = read_json(rundir.numerics_json(tmp_path / "run", "net"))
     assert {key: found[key] for key in numbers} == numbers and found["compile"] is False
     way = "bfloat16, contiguous, 4" if "dtype" in numbers else "float32, channels_last, 3"
     assert any(line.startswith(f"net: {way} images at a time: ") for line in said)
@@ -224,7 +225,7 @@ def test_crops_of_a_size_that_the_network_does_not_take_are_named_before_trainin
 def test_crops_of_another_size_are_only_for_training(experiment, tmp_path, size):
     train(experiment("run", "pretrained = false", f"train = {{ crop_size = {size} }}"))
     train(experiment("plain", "pretrained = false"))
-    assert rundir.read_json(rundir.preprocess_json(tmp_path / "run", "net"))["image_size"] == 32
+    assert read_json(rundir.preprocess_json(tmp_path / "run", "net"))["image_size"] == 32
     assert changed(fold(tmp_path / "run"), fold(tmp_path / "plain"))
     same_as_prediction(tmp_path / "run", tmp_path / "images")
 
@@ -264,7 +265,7 @@ def test_fold_i_starts_from_the_sources_fold_i_mod_its_k(experiment, source, tmp
         f"warning: net starts from weights that were trained on {seen} of the rows it is scored on: its out-of-fold "
         "score will be too good"
     ) in said
-    held = rundir.read_json(rundir.settings_json(tmp_path / "four", "net"))["start"]
+    held = read_json(rundir.settings_json(tmp_path / "four", "net"))["start"]
     assert isinstance(held, list) and len(held) == 3
 
 

@@ -23,6 +23,9 @@ from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.device import is_out_of_memory
 from ensemble.errors import UserError
+from ensemble.files.atomic import write_text
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.train.clock import Clock
 from ensemble.train.fit import job_seed, learning_rate
 from ensemble.train.jobs import train_folds
@@ -239,9 +242,9 @@ def test_a_run_keeps_the_digests_of_its_rows_and_an_older_one_is_given_them(tmp_
     run, said = tmp_path / "run", []
     check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
     assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64}
-    rundir.write_text(rundir.log_file(rundir.fold_dir(run, "resnet", 0)), "{}\n")
-    older = {"sha256": rundir.read_json(rundir.contents_json(run))["sha256"]}
-    rundir.write_json(rundir.contents_json(run), older)
+    write_text(rundir.log_file(rundir.fold_dir(run, "resnet", 0)), "{}\n")
+    older = {"sha256": read_json(rundir.contents_json(run))["sha256"]}
+    write_json(rundir.contents_json(run), older)
     assert row_digests(run) == {}
     check_contents(run, ["a", "b"], ["0" * 64, "2" * 64], said.append)
     assert row_digests(run) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
@@ -283,7 +286,7 @@ def test_an_allocation_that_failed_is_told_from_other_errors():
 def test_provenance_needs_no_git(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert train(experiment())[0] == []
-    assert rundir.read_json(rundir.provenance_json(tmp_path / "run"))["made with"]["git"] in (
+    assert read_json(rundir.provenance_json(tmp_path / "run"))["made with"]["git"] in (
         "unknown",
         "not a checkout",
     )

@@ -14,6 +14,8 @@ from ensemble.blend import ForeignFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.tta.run import tta_predict
 
 ARRAY = "want uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
@@ -253,9 +255,9 @@ def test_a_blend_with_a_foreign_member_can_not_show_an_image(run, files, tmp_pat
 def test_a_stale_blend_is_refused(run, files):
     path = rundir.blend_json(run, "mean")
     before = path.read_text()
-    stale = rundir.read_json(path)
+    stale = read_json(path)
     stale["fitted_on"]["vit"] = "0" * 64
-    rundir.write_json(path, stale)
+    write_json(path, stale)
     try:
         with pytest.raises(UserError, match="blend 'mean' was fitted on another 'vit' than"):
             ensemble.load(run)

@@ -14,6 +14,8 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.blend import blend_run, load_blend
 from ensemble.data.logits import load_logits
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.tta import kept as kept_logits
 from ensemble.tta.run import tta_predict
 
@@ -137,7 +139,7 @@ def test_a_fold_that_was_trained_again_is_computed_again(run, images):
     marker = rundir.done_json(rundir.fold_dir(run, "vit", 1))
     whole = marker.read_text()
     try:
-        rundir.write_json(marker, {**rundir.read_json(marker), "seconds": 99.0})
+        write_json(marker, {**read_json(marker), "seconds": 99.0})
         assert "50% of their logits are kept from before" in predict(run, images)[1][0]
         assert predict(run, images)[2] == 0
     finally:

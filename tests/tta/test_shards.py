@@ -22,6 +22,7 @@ from ensemble.blend import ForeignFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
 from ensemble.progress import paced
 from ensemble.tta import kept as kept_logits
 from ensemble.tta import shards
@@ -305,7 +306,7 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
         found.add(plan())
         restore(path, before)
     file = rundir.preprocess_json(run, "vit")
-    before, stored = file.read_bytes(), rundir.read_json(file)
+    before, stored = file.read_bytes(), read_json(file)
     for key, value in (("std", [0.5, 0.5, 0.9]), ("crop", [20, 20]), ("interpolation", "nearest")):
         file.write_text(json.dumps(stored | {key: value}))
         found.add(plan())

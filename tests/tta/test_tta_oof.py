@@ -14,6 +14,8 @@ from ensemble.blend.saved import check_sources
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import predict_stream
 from ensemble.train.jobs import train_folds
@@ -186,7 +188,7 @@ def test_a_search_adds_views_scores_them_and_is_saved(experiment):
     run = experiment("search")
     shown = []
     found, path = tta_search(run, ["vflip"], "log_loss", lambda text, done, total: shown.append(text), quiet)
-    assert path == run / "tta-search.json" and rundir.read_json(path)["chosen"] == list(found.chosen)
+    assert path == run / "tta-search.json" and read_json(path)["chosen"] == list(found.chosen)
     assert found.base == "identity" and len(found.sizes) == 3
     assert [size.ms for size in found.sizes] == sorted(size.ms for size in found.sizes) and found.sizes[0].ms > 0
     assert {"out-of-fold logits of new views", "timing the views"} <= set(shown)
@@ -199,9 +201,9 @@ def test_a_search_among_one_view_says_what_to_do(experiment):
         logits = load_logits(path)
         dataclasses.replace(logits, views=("identity",), values=logits.values[:1]).save(path)
         done = rundir.done_json(path.parent)
-        facts = rundir.read_json(done)
+        facts = read_json(done)
         facts["files"][path.name] = path.stat().st_size
-        rundir.write_json(done, facts)
+        write_json(done, facts)
     with pytest.raises(UserError, match="has only the view identity; name others with --views, as in --views d4"):
         tta_search(run, None, "log_loss", quiet, quiet)
 

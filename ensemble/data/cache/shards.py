@@ -19,10 +19,10 @@ import PIL
 from PIL import features
 from typing_extensions import TypedDict
 
-from ensemble import rundir
 from ensemble.data.pixels.decode import MAX_ASPECT, Decoding
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, read_json
+from ensemble.files.sealed import write_json
 
 FORMAT = 3  # of the files, and of what `decode` does with a file: raise it when either changes
 # A shard is closed at this size or age, and a kill loses no more than that. Each one mapped holds a file descriptor,
@@ -160,7 +160,7 @@ def drop(path: Path, damaged: Iterable[str]) -> None:
     gone = set(damaged)
     places = {digest: place for digest, place in (read_places(path) or {}).items() if digest not in gone}
     if places:
-        rundir.write_json(path, {"images": places})
+        write_json(path, {"images": places})
     else:
         remove(path)
 
@@ -216,7 +216,7 @@ class Writer:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
-            rundir.write_json(self.path, {"images": self.places})
+            write_json(self.path, {"images": self.places})
         self.file = None
         self.whole += [(self.path, digest) for digest in self.places]
 

@@ -12,12 +12,12 @@ import numpy as np
 import PIL
 from typing_extensions import TypedDict
 
-from ensemble import rundir
 from ensemble.data.copies.align import LOOK_ALIKE, ORIENTATIONS, Match
 from ensemble.data.copies.near import Found, Pairs, search, spread
 from ensemble.data.scan import FORMAT, SIDE, Scan
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
+from ensemble.files.sealed import write_json
 from ensemble.progress import Show
 
 VERSION = 2  # of near.py and align.py: raise it when they find other pairs
@@ -59,4 +59,4 @@ def _remember(path: Path, known: list[str], near: list[Found]) -> None:
     place = {digest: at for at, digest in enumerate(known)}
     pairs = [(place[one], place[other], match.kind, match.similarity) for one, other, match in near]
     with suppress(OSError):
-        rundir.write_json(path, {"pairs": pairs}, indent=None)
+        write_json(path, {"pairs": pairs}, indent=None)

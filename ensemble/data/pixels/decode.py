@@ -21,13 +21,14 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ensemble import rundir
 from ensemble.data.pixels.formats import decoders
 from ensemble.data.pixels.jpeg import Jpeg, check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
 
 INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
@@ -67,12 +68,12 @@ class Preprocess:
         return Decoding(max(self.decode_size, self.image_size * 8 // 7), self.interpolation, self.crop)
 
     def save(self, path: Path) -> None:
-        rundir.write_json(path, asdict(self))
+        write_json(path, asdict(self))
 
 
 def load_preprocess(path: Path) -> Preprocess:
     """Read what `Preprocess.save` wrote. Raises UserError that names the file."""
-    return rundir.read_json(path, Preprocess, f"delete {path.parent} to train the member again")
+    return read_json(path, Preprocess, f"delete {path.parent} to train the member again")
 
 
 @dataclass(frozen=True)

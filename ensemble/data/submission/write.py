@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble import rundir
 from ensemble.data.submission.answers import Answer, read_answer
 from ensemble.data.submission.columns import Column, read_columns
 from ensemble.data.submission.sample import Asked, SampleSubmission, match, read_sample
+from ensemble.files.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Ite
     comma = sample is not None and delimiter != "," and _has_decimal_commas(layout, sample)
     shown: list[str] = []
     rows = 0
-    with rundir.replacing(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
         if sample is None or sample.headed:
             csv.writer(file, delimiter=delimiter, lineterminator="\n").writerow(layout.header)
         for table in layout.tables(ids, blocks):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.errors import UserError
+from ensemble.files.atomic import require_writable
+from ensemble.run.run import Run
 
 HEAD = 4096  # bytes of a file that is there: what ens writes for people is text
 
@@ -22,10 +23,10 @@ def require_output(output: Path, inputs: Iterable[Path | None] = (), own: Path |
     for path in inputs:
         if path is not None and not path.is_dir() and _same(real, path):
             raise UserError(f"{output}: is what the command reads, {path}; name another file to write")
-    run = next((folder for folder in real.parents if _is_run(folder)), None)
+    run = next((Run(folder) for folder in real.parents if _is_run(folder)), None)
     if run is not None and (own is None or not _same(real, own)) and _owns(run, real):
         raise UserError(f"{output}: is a file of the run {run}, or would be; name a file outside of the run")
-    rundir.require_writable(output)
+    require_writable(output)
     head = _head(real)
     if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is text too
         raise UserError(f"{output}: is there already and holds no text, so ens did not write it; name another file")
@@ -33,10 +34,10 @@ def require_output(output: Path, inputs: Iterable[Path | None] = (), own: Path |
         raise UserError(f"{output}: is there already and is nothing that this command writes; name another file")
 
 
-def inputs_of(run: Path) -> list[Path]:
+def inputs_of(run: Run) -> list[Path]:
     """The files that the run's experiment names; none of a config that can't be read."""
     try:
-        config = load_config(rundir.config_toml(run))
+        config = load_config(run.config_toml)
     except UserError:
         return []
     named = [config.data.train, config.data.relabel, *(backbone.weights for backbone in config.backbone)]
@@ -44,22 +45,23 @@ def inputs_of(run: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return rundir.folds_csv(folder).is_file() and rundir.classes_json(folder).is_file()
+    run = Run(folder)
+    return run.folds_csv.is_file() and run.classes_json.is_file()
 
 
-def _owns(run: Path, path: Path) -> bool:
-    """True for the files that `rundir` names, there or not yet: those of a run's folders all are."""
-    first, *below = path.relative_to(run).parts
+def _owns(run: Run, path: Path) -> bool:
+    """True for the files of a run that `Run` names, there or not yet: those of its folders all are."""
+    first, *below = path.relative_to(run.path).parts
     if below:
-        inside = run / first
-        folders = (rundir.blend_json(run, "x").parent.name, rundir.predictions_file(run, "x", "x").parent.name)
-        is_member = rundir.settings_json(run, first).is_file() or any(inside.glob("fold[0-9]*"))
+        member = run.member(first)
+        folders = (run.blend_json("x").parent.name, run.predictions_file("x", "x").parent.name)
+        is_member = member.settings_json.is_file() or any(member.path.glob("fold[0-9]*"))
         return first.casefold() in folders or first.startswith(".") or is_member
-    names = (
-        rundir.config_toml, rundir.folds_csv, rundir.classes_json, rundir.provenance_json, rundir.contents_json,
-        rundir.view_search_json, rundir.audit_json, rundir.report_html, rundir.submissions_csv, rundir.ens_log,
+    files = (
+        run.config_toml, run.folds_csv, run.classes_json, run.provenance_json, run.contents_json, run.view_search_json,
+        run.audit_json, run.report_html, run.submissions_csv, run.ens_log,
     )  # fmt: skip
-    return first.casefold() in [name(run).name for name in names] or first.startswith(".")
+    return first.casefold() in [file.name for file in files] or first.startswith(".")
 
 
 def _same(real: Path, path: Path) -> bool:

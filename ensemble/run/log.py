@@ -7,13 +7,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ensemble import rundir
 from ensemble.escape import escaped
+from ensemble.run.run import Run
 
 Log = Callable[[str], bool]  # a text of one or more lines; says whether it is in the file
 
 
-def open_log(run: Path) -> Log:
+def open_log(run: Run) -> Log:
     """`log(text)`, which appends to the run's log, with the time (UTC) and the number of the process.
 
     What is logged before the run's directory is made is kept until it is; where there will never be a run, nothing is
@@ -24,12 +24,12 @@ def open_log(run: Path) -> Log:
     def log(text: str) -> bool:
         stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {os.getpid()} "
         waiting.append(stamp + escaped(text.rstrip("\n"), lines=True).replace("\n", "\n    ") + "\n")
-        if not rundir.folds_csv(run).is_file():
+        if not run.folds_csv.is_file():
             return False
         lines = "".join(waiting).encode(errors="replace")
         waiting.clear()
         with suppress(OSError):
-            _append(rundir.ens_log(run), lines)
+            _append(run.ens_log, lines)
             return True
         return False
 

@@ -1,0 +1,83 @@
+"""One member of a run: a backbone, its settings and its folds."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensemble.errors import UserError
+from ensemble.files import sealed
+from ensemble.files.reading import read_json
+from ensemble.run.fold import Fold
+from ensemble.run.shapes import Settings
+
+if TYPE_CHECKING:
+    from ensemble.run.run import Run
+
+
+@dataclass(frozen=True)
+class Member:
+    """The directory of one backbone."""
+
+    run: "Run"
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.run.path / self.name
+
+    @property
+    def settings_json(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def numerics_json(self) -> Path:
+        return self.path / "numerics.json"
+
+    @property
+    def speeds_json(self) -> Path:
+        return self.path / "speeds.json"
+
+    @property
+    def probe_file(self) -> Path:
+        return self.path / "probe.safetensors"
+
+    @property
+    def preprocess_json(self) -> Path:
+        return self.path / "preprocess.json"
+
+    def fold(self, number: int) -> Fold:
+        return Fold(self, number)
+
+    def folds(self) -> list[Fold]:
+        """The folds that have a directory, in numeric order (fold10 after fold9)."""
+        names = (re.fullmatch(r"fold(\d+)", path.name) for path in self.path.glob("fold*"))
+        return [self.fold(number) for number in sorted(int(name[1]) for name in names if name)]
+
+    def is_begun(self) -> bool:
+        """True if a fold has begun to train: the settings are then a fact. (The log is there before the first step.)"""
+        return any(self.path.glob("fold*/log.jsonl"))
+
+    def is_optimistic(self) -> bool:
+        """True if each fold kept the epoch that was best on its held-out rows."""
+        return self.settings_json.is_file() and self.read_settings().get("keep") == "best"
+
+    def read_settings(self) -> Settings:
+        """What settings.json says. Raises UserError that names the file."""
+        return read_json(self.settings_json, Settings, f"delete {self.path} to train the member again")
+
+    def timm_name(self) -> str:
+        """The timm architecture. Raises UserError that names the file."""
+        name = self.read_settings().get("timm")
+        if name is None:
+            raise UserError(f"{self.settings_json}: has no key 'timm'; delete {self.path} to train it again")
+        return name
+
+    def fold_of_other_settings(self) -> Fold | None:
+        """The first finished fold whose marker names other settings than settings.json holds; None if all are alike.
+        Raises UserError that names a file which can't be read."""
+        checksum = sealed.file_checksum(self.settings_json)
+        for fold in self.folds():
+            if fold.done_json.is_file() and fold.read_done().get("settings") not in (None, checksum):
+                return fold
+        return None

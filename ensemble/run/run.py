@@ -1,0 +1,149 @@
+"""A run directory: every file name of it, and what its small files say.
+
+    runs/art/
+      config.toml  folds.csv  classes.json  provenance.json  contents.json
+      convnext/settings.json  preprocess.json  numerics.json  speeds.json  probe.safetensors
+      convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
+                     done.json (last)
+      blends/stack.json  stack.safetensors
+      predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
+      predictions/logits/<set>/<digest>.safetensors
+      tta-search.json  audit.json  report.html  submissions.csv  ens.log
+
+Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.files.sealed`)
+or in another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
+submissions.csv, and what no number comes from, ens.log and the report, have none. Files are written by
+`ensemble.files.atomic`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.errors import UserError
+from ensemble.files import sealed
+from ensemble.files.atomic import write_text
+from ensemble.files.reading import read_json
+from ensemble.run.member import Member
+from ensemble.run.shapes import Provenance, SavedSearch
+from ensemble.run.vouched import require_vouched
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, which need not be there yet."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def config_toml(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def folds_csv(self) -> Path:
+        return self.path / "folds.csv"
+
+    @property
+    def classes_json(self) -> Path:
+        return self.path / "classes.json"
+
+    @property
+    def provenance_json(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def contents_json(self) -> Path:
+        return self.path / "contents.json"
+
+    @property
+    def view_search_json(self) -> Path:
+        return self.path / "tta-search.json"
+
+    @property
+    def audit_json(self) -> Path:
+        """What `ens check` found."""
+        return self.path / "audit.json"
+
+    @property
+    def report_html(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def submissions_csv(self) -> Path:
+        """The ledger of what was predicted."""
+        return self.path / "submissions.csv"
+
+    @property
+    def ens_log(self) -> Path:
+        return self.path / "ens.log"
+
+    def blend_json(self, name: str) -> Path:
+        return self.path / "blends" / f"{name}.json"
+
+    def blend_file(self, name: str) -> Path:
+        return self.path / "blends" / f"{name}.safetensors"
+
+    def external_file(self, name: str, member: str) -> Path:
+        """The test predictions of a blend's external member."""
+        return self.path / "blends" / f"{name}-{member}.safetensors"
+
+    def predictions_file(self, images: str, blend: str) -> Path:
+        return self.path / "predictions" / f"{images}-{blend}.safetensors"
+
+    def logits_dir(self, images: str) -> Path:
+        """The members' logits of a set of images, kept for the next blend of them."""
+        return self.path / "predictions" / "logits" / images
+
+    def member(self, name: str) -> Member:
+        return Member(self, name)
+
+    def member_names(self) -> list[str]:
+        """Names of the backbones that the run holds, finished or not, in sorted order."""
+        return sorted(path.parent.name for path in self.path.glob("*/settings.json"))
+
+    def require(self) -> None:
+        """Raise UserError unless this is a directory that `ens train-folds` has made."""
+        if not self.folds_csv.is_file():
+            raise UserError(f"{self}: not a run directory (it has no folds.csv); make one with: ens train-folds FILE")
+
+    def is_begun(self) -> bool:
+        """True if a fold has begun to train: the run's settings are then a fact."""
+        return any(self.path.glob("*/fold*/log.jsonl"))
+
+    def is_vouched(self) -> bool:
+        """False of a run that was begun before there were digests. A file that can't be read says so where it is
+        used."""
+        try:
+            return not self.provenance_json.is_file() or sealed.file_checksum(self.provenance_json) is not None
+        except (UserError, OSError):
+            return True
+
+    def read_provenance(self) -> Provenance:
+        """What provenance.json says. Raises UserError that names the file."""
+        return read_json(self.provenance_json, Provenance)
+
+    def read_classes(self) -> list[str]:
+        """The names of the classes, in the order of the logits. Raises UserError that names the file."""
+        if self.classes_json.is_file():
+            require_vouched(self.classes_json)
+        return read_json(self.classes_json, list[str])
+
+    def read_view_search(self) -> SavedSearch:
+        """What tta-search.json says. Raises UserError that names the file."""
+        return read_json(self.view_search_json, SavedSearch, f"search again with: ens tta-search {self}")
+
+    def write_config(self, text: str) -> None:
+        """Write config.toml, with its checksum in a comment at the end."""
+        write_text(self.config_toml, sealed.sealed_text(f"{text}# {sealed.KEY} {sealed.BLANK}\n"))
+
+
+def shards_dir(predictions: Path) -> Path:
+    """The finished pieces of predictions that are not whole yet."""
+    return predictions.with_name(f".{predictions.stem}")
+
+
+def predictions_lock(predictions: Path) -> Path:
+    """Beside the pieces' folder, not in it: a lock that is removed with its folder could be held twice."""
+    return predictions.with_name(f".{predictions.stem}.lock")
