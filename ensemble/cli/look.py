@@ -128,10 +128,14 @@ def init(
 
 @click.command()
 @click.option("--folder", type=FOLDER_OR_FILE, help='Folder of the cache. [default: that of data.cache = "auto"]')
-@click.option("--clear", is_flag=True, help="Remove all decoded pixels; they are made anew when they are needed.")
+@click.option(
+    "--clear",
+    is_flag=True,
+    help="Remove all that is kept: pixels, scans, searches, timings. They are made anew when needed.",
+)
 @JSON
 def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
-    """List the decoded pixels that are kept on disk, or remove them.
+    """List the decoded pixels that are kept on disk, or remove all that is kept.
 
     Example: ens cache
     """

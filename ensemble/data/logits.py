@@ -15,7 +15,7 @@ from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.damage import damaged
 from ensemble.files.reading import parse_json
-from ensemble.files.tensors import Tensor, metadata_of, of_array, read_bytes, write_tensors
+from ensemble.files.tensors import Tensor, map_tensors, metadata_of, of_array, read_bytes, write_tensors
 from ensemble.run.vouched import require_in_fold
 
 
@@ -117,8 +117,7 @@ def load_logits(path: Path, mapped: bool = False) -> Logits:
             checksum = sealed.file_checksum(path)
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in ("id_ends", "id_bytes")}
-            arrays["values"] = _mapped(path, "values")
+            arrays = map_tensors(path)
         else:
             data = read_bytes(path)
             checksum = sealed.checksum(data, path)
@@ -146,14 +145,3 @@ def _ids(ends: np.ndarray, text: np.ndarray) -> np.ndarray:
         raise ValueError("ids don't end one after the other")
     whole = text.tobytes()
     return np.array([whole[a:b].decode() for a, b in itertools.pairwise(bounds)], dtype=np.str_)
-
-
-def _mapped(path: Path, name: str) -> np.ndarray:
-    """A float32 array of a safetensors file that has been found whole, where it lies."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        found = json.loads(file.read(size))[name]
-    if found["dtype"] != "F32":
-        raise ValueError(f"{name} are {found['dtype']}, want F32")
-    shape = tuple(found["shape"])
-    return np.memmap(path, dtype="<f4", mode="r", offset=8 + size + found["data_offsets"][0], shape=shape)

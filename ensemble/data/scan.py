@@ -1,8 +1,8 @@
 """One pass over image files: header facts, cheap statistics of the pixels, and a small grey thumbnail.
 
-What a file gave is remembered by the digest of its bytes, in pieces of two files, as decoded pixels are:
-`scans/<version>/<name>.npy` holds a record for each image and is written last, `<name>.u8.npy` the thumbnails. A file
-that moves is not decoded again, one that changes is.
+What a file gave is remembered by the digest of its bytes, in pieces: `scans/<version>/<name>.safetensors` holds the
+records and thumbnails of up to `PIECE` images, and the checksum of its own bytes. An image that moves is not decoded
+again, one that changes is, and so are those of a piece that was damaged.
 """
 
 import hashlib
@@ -26,12 +26,13 @@ from ensemble.data.pixels.formats import decoders
 from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.upright import orientation, turned
-from ensemble.files.arrays import require_arrays
-from ensemble.files.atomic import replacing
+from ensemble.errors import Damaged
+from ensemble.files import sealed
 from ensemble.files.limits import too_many_pixels
+from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.progress import Show
 
-FORMAT = 2  # of the files and of what is measured: raise it when either changes
+FORMAT = 3  # of the files and of what is measured: raise it when either changes
 SIDE = 64  # of a thumbnail: 4 kB an image, and a mask drawn on a face is still tens of pixels
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
@@ -113,9 +114,9 @@ def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
     return Scan(
         digests=names,
         errors=errors,
-        formats=np.char.decode(facts["format"], "ascii", "replace"),
-        modes=np.char.decode(facts["mode"], "ascii", "replace"),
-        rules=np.char.decode(facts["rules"], "ascii", "replace"),
+        formats=np.char.decode(facts["format"], "ascii"),
+        modes=np.char.decode(facts["mode"], "ascii"),
+        rules=np.char.decode(facts["rules"], "ascii"),
         widths=facts["width"].copy(),
         heights=facts["height"].copy(),
         orientations=facts["orientation"].copy(),
@@ -161,31 +162,30 @@ def _blank(count: int, folder: Path) -> np.ndarray:
 def _recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnails: np.ndarray) -> set[str]:
     """Fill the rows of what is remembered. Returns their digests."""
     found: set[str] = set()
-    for path in sorted(place.glob("[0-9a-f]*.npy")):
-        if path.name.endswith(".u8.npy"):
+    for path in sorted(place.glob("[0-9a-f]*.safetensors")):
+        piece = _sound_piece(path)
+        if piece is None:
             continue
-        with suppress(Exception):  # NumPy raises whatever a broken file leads it to; it only saves time
-            with path.open("rb") as file:
-                require_arrays(path, file)
-                held = np.load(file)
-            small = np.load(path.with_suffix(".u8.npy"), mmap_mode="r")
-            if small.shape != (len(held), SIDE, SIDE) or small.dtype != np.uint8 or not _plausible(held):
-                continue
-            for at, digest in enumerate(held["digest"].astype("U").tolist()):
-                if digest in rows and digest not in found:
-                    facts[rows[digest]] = held[at]
-                    thumbnails[rows[digest]] = small[at]
-                    found.add(digest)
+        records, small = piece
+        for at, digest in enumerate(records["digest"].astype("U").tolist()):
+            if digest in rows and digest not in found:
+                facts[rows[digest]] = records[at]
+                thumbnails[rows[digest]] = small[at]
+                found.add(digest)
     return found
 
 
-def _plausible(held: np.ndarray) -> bool:
-    if held.dtype != FACTS or held.ndim != 1:
-        return False
-    sides = (held["width"] >= 0) & (held["height"] >= 0) & (held["frames"] >= 1)
-    numbers = all(np.isfinite(held[key]).all() for key in ("mean", "std", "sharpness"))
-    texts = all(held[key].astype("U").size == len(held) for key in ("format", "mode"))  # raises for what is not ASCII
-    return bool(sides.all() and numbers and texts)
+def _sound_piece(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The records, FACTS (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it is not as it was
+    written: what it held is then measured again."""
+    try:
+        if not sealed.require_sound_file(path):
+            return None
+        arrays = map_tensors(path)
+        records, small = arrays["facts"].reshape(-1).view(FACTS), arrays["thumbnails"]
+    except (OSError, Damaged, KeyError, ValueError):
+        return None
+    return (records, small) if small.shape == (len(records), SIDE, SIDE) else None
 
 
 def _measure(
@@ -221,12 +221,15 @@ def _measure(
 
 
 def _remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
-    """Write a piece, its facts last; a disk that can't be written costs only the next scan's time."""
-    path = place / f"{uuid.uuid4().hex[:16]}.npy"
+    """Write a piece; a disk that can't be written costs only the next scan's time."""
+    bytes_of_facts = records.view(np.uint8).reshape(len(records), FACTS.itemsize)
+    arrays = {"facts": bytes_of_facts, "thumbnails": small}
     with suppress(OSError):
-        for target, values in ((path.with_suffix(".u8.npy"), small), (path, records)):
-            with replacing(target) as temporary, temporary.open("wb") as file:
-                np.save(file, values)
+        write_tensors(
+            place / f"{uuid.uuid4().hex[:16]}.safetensors",
+            {name: of_array(array) for name, array in arrays.items()},
+            {},
+        )
 
 
 def look(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from ensemble.files.atomic import replacing
 _SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _OF_NUMPY = {"float64": "F64", "float32": "F32", "float16": "F16", "uint8": "U8", "int8": "I8", "bool": "BOOL"}
 _OF_NUMPY |= {f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (16, 32, 64)}
+_TO_NUMPY = {kind: np.dtype(name).newbyteorder("<") for name, kind in _OF_NUMPY.items()}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,23 @@ def read_bytes(path: Path) -> bytes:
     data = path.read_bytes()
     sealed.require_sound(data, path)
     return data
+
+
+def map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name, read-only and left in the file until they are used.
+
+    Nothing is checked but what mapping takes: `sealed.require_sound_file` comes first. Raises OSError; ValueError or
+    KeyError for a file that is not whole, or of a type that numpy lacks.
+    """
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, about in header.items():
+        first, last = about["data_offsets"]
+        arrays[name] = data[start + first : start + last].view(_TO_NUMPY[about["dtype"]]).reshape(about["shape"])
+    return arrays
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

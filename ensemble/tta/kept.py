@@ -28,7 +28,7 @@ from ensemble.data.cache.shards import key
 from ensemble.data.pixels.decode import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
-from ensemble.files.tensors import of_array, write_tensors
+from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.run.vouched import digest_in_done
 
 FORMAT = 1  # of the files, and of what is in them: raise it when either changes
@@ -84,7 +84,7 @@ class Kept:
         values = [np.full((folds, len(images), classes), np.nan, dtype=np.float32) for _ in self.columns]
         for number in np.unique(file[file >= 0]).tolist():
             try:
-                tensors = _mapped(self.files[number])
+                tensors = map_tensors(self.files[number])
             except OSError:
                 raise UserError(f"{self.files[number]}: was removed; start the same command again") from None
             for q, column in enumerate(self.columns):
@@ -240,7 +240,7 @@ def _places(keys: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _whole(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
     """A file's arrays, where its bytes are those that were written and its arrays those that `keep` writes."""
     try:
-        tensors = _mapped(path) if sealed.require_sound_file(path) else {}
+        tensors = map_tensors(path) if sealed.require_sound_file(path) else {}
         logits = (shape[0], len(tensors["images"]), shape[1])
         for name, own in tensors.items():
             if own.shape != ((len(own), 16) if name in ("images", "failed") else logits):
@@ -254,17 +254,3 @@ def _name(tensors: Mapping[str, np.ndarray]) -> str:
     """Of the file that holds them, by what it is about: a file that is written over another one is the same one."""
     about = "".join(sorted(tensors)).encode() + tensors["images"].tobytes() + b" " + tensors["failed"].tobytes()
     return hashlib.sha256(about).hexdigest()[:32]
-
-
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file that is whole, where they lie."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8:start].tobytes())
-    kinds = {"F32": "<f4", "U8": "u1"}
-    arrays = {}
-    for name, about in header.items():
-        if name != "__metadata__":
-            first, last = about["data_offsets"]
-            arrays[name] = data[start + first : start + last].view(kinds[about["dtype"]]).reshape(about["shape"])
-    return arrays

@@ -17,6 +17,7 @@ from ensemble import cli
 from ensemble.data import digests
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import cache_folder, clear, open_pixels, summary
+from ensemble.data.copies.remembered import find_copies
 from ensemble.data.pixels.decode import Decoding, decode
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
@@ -519,11 +520,12 @@ def test_the_command_lists_and_clears(monkeypatch, capfd, tmp_path, paths, folde
     assert not folder.exists()
     fetch(paths, folder, SMALL)
     fetch(paths[:2], folder, LARGE)
-    scan(paths, folder, lambda *_: None)
+    scanned = scan(paths, folder, lambda *_: None)
+    find_copies(scanned, np.arange(len(paths)), folder, lambda *_: None)
     age(folder, 3600, LARGE)
     assert [(row.images, row.decoding) for row in summary(folder)] == [(5, shards.key(SMALL)), (2, shards.key(LARGE))]
     mine = [folder / "pixels" / "notes.json", folder / "pixels" / shards.key(LARGE) / "notes.json"]
-    mine += [folder / "pixels" / "other" / "a.json", folder / "digests" / "a.json"]
+    mine += [folder / "pixels" / "other" / "a.json", folder / "digests" / "a.json", folder / "copies" / "notes.json"]
     for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
@@ -532,7 +534,17 @@ def test_the_command_lists_and_clears(monkeypatch, capfd, tmp_path, paths, folde
     today = time.strftime("%Y-%m-%d")
     assert lines[0] == f"{folder}: 44 kB of decoded pixels" and len(lines) == 4
     assert lines[2] == f"       5    25 kB  {today}  {shards.key(SMALL)}"
-    assert ens(monkeypatch, capfd, "cache", "--clear", "--folder", folder)[:2] == (0, f"{folder}: removed 44 kB\n")
+    for name, digits in {"digests": 16, "numerics": 24, "speeds": 24}.items():
+        write_json(folder / name / f"{'0' * digits}.json", {})
+    kept = {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"} - set(mine)
+    assert {path.relative_to(folder).parts[0] for path in kept} == {
+        "copies", "digests", "numerics", "pixels", "scans", "speeds"
+    }  # fmt: skip
+    removed = sum(path.stat().st_size for path in kept if path.parent.parent.name != "pixels" or path.suffix == ".u8")
+    assert ens(monkeypatch, capfd, "cache", "--clear", "--folder", folder)[:2] == (
+        0,
+        f"{folder}: removed {shards.size(removed)}\n",
+    )
     assert {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"} == set(mine)
     assert fetch(paths, folder)[2] == 5
 

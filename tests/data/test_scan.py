@@ -9,10 +9,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from ensemble.data import scan as module
 from ensemble.data.pixels.decode import Decoding, decode
-from ensemble.data.scan import SIDE, scan
+from ensemble.data.scan import FACTS, SIDE, scan
+from ensemble.files.tensors import map_tensors, of_array, write_tensors
 
 
 def silent(*_):
@@ -333,16 +335,26 @@ def test_no_files_at_all(memory):
 
 
 def pieces(memory):
-    """Files of facts, each with that of its thumbnails."""
-    return sorted(path for path in memory.glob("scans/*/*.npy") if not path.name.endswith(".u8.npy"))
+    """Files of facts and thumbnails."""
+    return sorted(memory.glob("scans/*/*.safetensors"))
+
+
+def held(path):
+    """What a piece remembers: its records and thumbnails."""
+    arrays = map_tensors(path)
+    return arrays["facts"].copy().reshape(-1).view(FACTS), arrays["thumbnails"].copy()
+
+
+def write_piece(path, facts, thumbnails):
+    arrays = {"facts": facts.view(np.uint8).reshape(len(facts), -1), "thumbnails": thumbnails}
+    write_tensors(path, {name: of_array(array) for name, array in arrays.items()}, {})
 
 
 def mark(path, value):
     """Replace what a piece remembers by something no image has."""
-    facts, small = np.load(path), np.load(path.with_suffix(".u8.npy"))
-    facts["sharpness"], small[:] = value, value
-    np.save(path, facts)
-    np.save(path.with_suffix(".u8.npy"), small)
+    facts, thumbnails = held(path)
+    facts["sharpness"], thumbnails[:] = value, value
+    write_piece(path, facts, thumbnails)
 
 
 def marked(found, value):
@@ -398,8 +410,9 @@ def test_copies_are_decoded_once(tmp_path, memory, paint):
     paths = [one, two, copy, one]
     found = scan(paths, memory, silent)
     (piece,) = pieces(memory)
-    assert np.load(piece)["digest"].astype("U").tolist() == [found.digests[0], found.digests[1]]
-    assert np.load(piece.with_suffix(".u8.npy")).shape == (2, SIDE, SIDE)
+    facts, thumbnails = held(piece)
+    assert facts["digest"].astype("U").tolist() == [found.digests[0], found.digests[1]]
+    assert thumbnails.shape == (2, SIDE, SIDE)
     for values in (
         found.digests,
         found.sharpness,
@@ -426,7 +439,7 @@ def test_pieces_are_written_as_they_are_full(tmp_path, memory, monkeypatch, pain
     monkeypatch.setattr(module, "CHUNK", 2)
     paths = [paint(tmp_path / f"{row}.png") for row in range(8)]
     whole = scan(paths, memory, silent)
-    assert sorted(len(np.load(path)) for path in pieces(memory)) == [2, 3, 3]
+    assert sorted(len(held(path)[0]) for path in pieces(memory)) == [2, 3, 3]
     same(whole, scan(paths, memory, silent))
     monkeypatch.undo()
     same(whole, scan(paths, tmp_path / "other", silent))
@@ -457,41 +470,41 @@ def test_progress_counts_every_readable_file_once(tmp_path, memory, monkeypatch,
     assert shown[-2:] == [("looking at the images", 4, 6), ("looking at the images", 6, 6)]
 
 
-@pytest.mark.parametrize("harm", ["facts", "thumbnails", "no thumbnails", "other facts", "fewer thumbnails", "text"])
-def test_a_broken_memory_is_done_without_and_mended(tmp_path, memory, paint, harm):
+@pytest.mark.parametrize("harm", ["other facts", "fewer thumbnails", "no checksum", "text", "empty"])
+def test_a_piece_of_another_form_is_done_without_and_mended(tmp_path, memory, paint, harm):
     paths = [paint(tmp_path / f"{row}.png") for row in range(4)]
     whole = scan(paths, memory, silent)
     (piece,) = pieces(memory)
-    small = piece.with_suffix(".u8.npy")
     mark(piece, 77)
-    if harm == "facts":
-        piece.write_bytes(piece.read_bytes()[:-40])
-    elif harm == "thumbnails":
-        small.write_bytes(small.read_bytes()[:-40])
-    elif harm == "no thumbnails":
-        small.unlink()
-    elif harm == "other facts":
-        np.save(piece, np.load(piece)[["digest", "sharpness"]])
+    facts, thumbnails = held(piece)
+    if harm == "other facts":
+        write_piece(piece, np.ascontiguousarray(facts["digest"]), thumbnails)
     elif harm == "fewer thumbnails":
-        np.save(small, np.load(small)[:3])
+        write_piece(piece, facts, thumbnails[:3])
+    elif harm == "no checksum":
+        save_file(map_tensors(piece), piece)
     else:
-        piece.write_text("no numbers")
+        piece.write_text("no numbers" if harm == "text" else "")
     same(whole, scan(paths, memory, silent))
     new = next(path for path in pieces(memory) if path != piece)
     mark(new, 88)
     assert marked(scan(paths, memory, silent), 88) == [True] * 4
 
 
-def test_facts_cut_anywhere_are_done_without(tmp_path, memory, paint):
-    """As a full disk leaves a file."""
+def test_a_piece_with_any_byte_changed_or_cut_anywhere_gives_what_a_fresh_scan_gives(tmp_path, memory, paint):
+    """As a bad disk and a full one leave a file."""
     path = paint(tmp_path / "a.png")
     whole = scan([path], memory, silent)
     (piece,) = pieces(memory)
+    mark(piece, 77)
     data = piece.read_bytes()
-    for length in range(0, len(data), 61):
+    assert marked(scan([path], memory, silent), 77) == [True]
+    flipped = (bytes((*data[:at], data[at] ^ 0x80, *data[at + 1 :])) for at in range(0, len(data), 37))
+    cut = (data[:length] for length in range(0, len(data), 61))
+    for content in (*flipped, *cut):
         for other in pieces(memory):
             other.unlink()
-        piece.write_bytes(data[:length])
+        piece.write_bytes(content)
         same(whole, scan([path], memory, silent))
 
 
@@ -511,9 +524,7 @@ def test_without_a_place_to_remember_the_scan_is_the_same(tmp_path, memory, pain
 def test_nothing_is_left_beside_the_pieces(tmp_path, memory, paint):
     scan([paint(tmp_path / "a.png")], memory, silent)
     (piece,) = pieces(memory)
-    assert sorted(
-        path for path in memory.rglob("*") if path.is_file() and path.parent.parent.name == "scans"
-    ) == sorted([piece, piece.with_suffix(".u8.npy")])
+    assert [path for path in (memory / "scans").rglob("*") if path.is_file()] == [piece]
     assert {path.name for path in memory.iterdir()} <= {"scans", "digests"}
 
 

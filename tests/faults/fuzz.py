@@ -308,16 +308,14 @@ def of_the_cache(folder):
         pixels()
 
     (index,) = list((kept / "digests").glob("*.json"))[:1]
-    (facts,) = [path for path in (kept / "scans").rglob("*.npy") if not path.name.endswith(".u8.npy")]
-    small = facts.with_suffix(".u8.npy")
+    (piece,) = (kept / "scans").rglob("*.safetensors")
     return [
         Target("cache: places", places, "json",
                lambda: [own.damaged(own.places, True) for own in shards.open_shards(places.parent, _held(places))], 2),
         Target("cache: pixels' places", places, "json", alone, 0.05, (pixels_file,)),
         Target("cache: pixels", pixels_file, "bytes", alone, 0.05, (places,)),
         Target("cache: digests", index, "json", lambda: digests(paths, kept / "digests", silent), 0.5),
-        Target("cache: scan", facts, "npy", lambda: scan(paths, kept, silent), 0.3),
-        Target("cache: thumbnails", small, "npy", lambda: scan(paths, kept, silent), 0.3),
+        Target("cache: scan", piece, "safetensors", lambda: scan(paths, kept, silent), 0.3),
     ]  # fmt: skip
 
 

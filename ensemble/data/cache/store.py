@@ -3,6 +3,9 @@
     ~/.cache/ens/
       .lock                          held by the one process that fills or clears
       digests/<root>.json            what each image file held when it was last read
+      scans/<version>/<name>.safetensors   facts and thumbnails of the images (ensemble/data/scan.py)
+      copies/<key>.json              which images are near copies (ensemble/data/copies/remembered.py)
+      numerics/<key>.json  speeds/<key>.json   what was the fastest on this machine (ensemble/train/prepare.py)
       pixels/<decoding>/<name>.u8    shards of decoded images
       pixels/<decoding>/<name>.json  what each holds; its time is when it was last used
 
@@ -29,6 +32,15 @@ from ensemble.errors import UserError
 Show = Callable[[str, float, float], None]
 Say = Callable[[str], None]
 
+_HEX = "[0-9a-f]"
+REMEMBERED = (  # folders of a cache and names in them, as globs: what a person puts beside them is not ours to remove
+    ("digests", f"{_HEX * 16}.json"),
+    ("scans/v*", f"{_HEX * 16}.safetensors"),
+    ("scans/v*", f"{_HEX * 16}*.npy"),  # of an older ens
+    ("copies", f"{_HEX * 64}.json"),
+    ("numerics", f"{_HEX * 24}.json"),
+    ("speeds", f"{_HEX * 24}.json"),
+)
 WAIT_SECONDS = 1.0
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -102,27 +114,39 @@ def summary(folder: Path) -> list[Usage]:
 
 
 def clear(folder: Path) -> int:
-    """Remove all that the cache holds, and nothing else that may be in `folder`. Returns the bytes of pixels removed.
-    Processes that have them mapped keep them until they end. Raises UserError while another process fills it."""
-    for path in (folder / "scans").glob("v*/*.npy"):
-        path.unlink(missing_ok=True)
-    if not (folder / "pixels").is_dir():
+    """Remove all that ens keeps in a cache, and nothing else that may be in `folder`. Returns the bytes removed.
+    Processes that have some mapped keep it until they end. Raises UserError while another process fills it."""
+    if not (folder / "pixels").is_dir() and not _remembered(folder):
         return 0
     try:
         with FileLock(folder / ".lock", timeout=0):
             freed = sum(row.bytes for row in summary(folder))
-            for own in shards.decodings(folder):
-                for path in shards.lists(own):
+            for place in shards.decodings(folder):
+                for path in shards.lists(place):
                     shards.remove(path)
-                shards.tidy(own)
+                shards.tidy(place)
+                _remove_if_empty(place)
+            for path in _remembered(folder):
                 with suppress(OSError):
-                    own.rmdir()
-            for pattern in (f"{shards.NAME}.json", f".{shards.NAME}.json.*.tmp"):
-                for path in (folder / "digests").glob(pattern):
-                    path.unlink(missing_ok=True)
+                    freed += path.stat().st_size
+                    path.unlink()
+                _remove_if_empty(path.parent)
             return freed
     except Timeout:
         raise UserError(f"{folder}: another process is filling it; clear it when that is done") from None
+
+
+def _remembered(folder: Path) -> list[Path]:
+    """The files of a cache beside its pixels, with what killed writers left of them."""
+    patterns = []
+    for place, name in REMEMBERED:
+        patterns += [f"{place}/{name}", f"{place}/.{name}.*.tmp"]
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager
