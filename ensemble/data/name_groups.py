@@ -17,8 +17,10 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from ensemble.data.names import nfc
+from ensemble.data.pixels.open_image import open_image
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
+from ensemble.files.limits import too_many_pixels
 
 FROM_NAMES = "from file names"  # of data.group
 # 500 groups of 5 sketches of a thing, parted by folds, flattered a linear probe by 0.99 points [0.13, 1.78].
@@ -187,7 +189,9 @@ def _cells(file: Path | None) -> np.ndarray:
     """8 x 8 mean greys, their mean taken off and scaled to length 1, float64 (64,); NaN if the file can't be read."""
     try:
         assert file is not None
-        with Image.open(file) as image:
+        with open_image(file) as image:
+            if too_many_pixels(image.size):
+                return np.full(64, np.nan)
             image.draft("L", (64, 64))
             flat = np.asarray(image.convert("L").resize((8, 8), Image.Resampling.BOX), dtype=np.float64).ravel()
     except Exception:  # whatever a decoder raises; `ens check` names the file

@@ -22,9 +22,9 @@ from PIL import Image
 
 from ensemble.data.digests import digests
 from ensemble.data.pixels.decode import what_is_wrong
-from ensemble.data.pixels.formats import decoders
 from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import orientation, turned
 from ensemble.errors import Damaged
 from ensemble.files import sealed
@@ -243,7 +243,7 @@ def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not data:
             raise ValueError("empty file")
         jpeg = read_jpeg(data)
-        with Image.open(io.BytesIO(jpeg.data if jpeg else data), formats=decoders()) as file:
+        with open_image(io.BytesIO(jpeg.data if jpeg else data)) as file:
             record["width"], record["height"] = file.size
             if large := too_many_pixels(file.size):
                 record["error"], record["digest"] = large.encode()[:160], b""  # not remembered: the limit may change

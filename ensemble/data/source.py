@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ensemble.data.folders.class_folders import Folder, tree
 from ensemble.data.folders.layout import follow as follow_folders
 from ensemble.data.folders.layout import option, refuse_loose, way
 from ensemble.data.folders.listing import Listing, list_folder
 from ensemble.data.inputs import refuse_address
-from ensemble.data.pixels.formats import decoders
+from ensemble.data.pixels.open_image import open_image
 from ensemble.data.samples import image_names, read_image_table, read_images
 from ensemble.data.table.columns import find_columns
 from ensemble.errors import UserError
@@ -143,7 +142,7 @@ def short_sides(paths: Sequence[Path]) -> np.ndarray:
     sides = []
     for path in (paths[row] for row in rows):
         try:
-            with Image.open(path, formats=decoders()) as image:
+            with open_image(path) as image:
                 sides.append(min(image.size))
         except Exception:  # Pillow's plugins raise whatever a broken file leads them to
             raise UserError(f"{path}: not a readable image; replace it or remove it") from None

@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from ensemble.errors import UserError
-from ensemble.files.limits import require_bytes
+from ensemble.files.limits import TABLE, require_at_most
 
 MAGIC = b"\x93NUMPY"
 
@@ -30,7 +30,7 @@ def require_arrays(path: Path, file: BinaryIO) -> None:
                     with archive.open(item) as member:
                         shape, itemsize, held = _array(member, item.file_size)
                     total += _require(path, f"{item.filename.removesuffix('.npy')!r}", shape, itemsize, held)
-        require_bytes(path, total)
+        require_at_most(TABLE, path, total)
     file.seek(0)
 
 
@@ -46,7 +46,7 @@ def _array(file: IO[bytes], size: int) -> tuple[tuple[int, ...], int, int]:
 
 def _require(path: Path, name: str, shape: tuple[int, ...], itemsize: int, held: int) -> int:
     count = math.prod(shape) * itemsize
-    require_bytes(path, count)
+    require_at_most(TABLE, path, count)
     if itemsize and (count > held or min(shape, default=0) < 0):
         text = f"{count:,} bytes by its header, but {held:,} follow it; save it again"
         raise UserError(f"{path}: {name} is {shape}, {text}")

@@ -4,59 +4,62 @@ set in the environment: a file of a few kB may say that it holds 22 TiB.
 
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import UserError
 
-PIXELS = "ENS_MAX_PIXELS", 120_000_000  # of an image: 360 MB decoded. The largest cameras of phones take 108 million
-TABLE = "ENS_MAX_TABLE_BYTES", 4 * 2**30  # of a table or an array, as it lies in memory
-COLUMNS = "ENS_MAX_COLUMNS", 100_000  # of a table: pandas takes a second and 5 MB for each 1,000
 
-CHUNK = 2**20
+@dataclass(frozen=True)
+class Limit:
+    """variable: of the environment, which sets it. default: how many there may be else. unit: what is counted."""
+
+    variable: str
+    default: int
+    unit: str
 
 
-def limit(which: tuple[str, int]) -> int:
-    """The limit as the environment sets it, else its default. Raises UserError for what is no number above 0."""
-    name, default = which
-    text = os.environ.get(name, "")
+# Of an image: 360 MB decoded. The largest cameras of phones take 108 million.
+PIXELS = Limit("ENS_MAX_PIXELS", 120_000_000, "pixels")
+# Of a table or an array, as it lies in memory.
+TABLE = Limit("ENS_MAX_TABLE_BYTES", 4 * 2**30, "bytes")
+# Of a table: pandas takes a second and 5 MB for each 1,000.
+COLUMNS = Limit("ENS_MAX_COLUMNS", 100_000, "columns")
+
+CHUNK = 2**20  # bytes of a table's first line that are read at a time
+
+
+def allowed(limit: Limit) -> int:
+    """How many the environment allows, else the default. Raises UserError for what is no number above 0."""
+    text = os.environ.get(limit.variable, "")
     try:
-        value = int(float(text.replace("_", ""))) if text else default
+        value = int(float(text.replace("_", ""))) if text else limit.default
     except (ValueError, OverflowError):
         value = 0
     if value <= 0:
-        raise UserError(f"{name}={text}: want a number above 0, as in {name}={default}")
+        raise UserError(f"{limit.variable}={text}: want a number above 0, as in {limit.variable}={limit.default}")
     return value
 
 
 def too_many_pixels(size: tuple[int, int]) -> str | None:
     """What is wrong with an image of this width and height, in words; None if it may be decoded."""
     width, height = size
-    most = limit(PIXELS)
+    most = allowed(PIXELS)
     if width * height <= most:
         return None
     return (
         f"{width:,} x {height:,} pixels, more than the {most:,} that ens decodes; if it is sound, set "
-        f"{PIXELS[0]}={width * height}"
+        f"{PIXELS.variable}={width * height}"
     )
 
 
-def require_bytes(path: Path, count: int) -> None:
-    """Raise UserError if a table or array of so many bytes is too large."""
-    most = limit(TABLE)
+def require_at_most(limit: Limit, path: Path, count: int) -> None:
+    """Raise UserError if a file holds more of what is counted than may be read."""
+    most = allowed(limit)
     if count > most:
         raise UserError(
-            f"{path}: holds {count:,} bytes, more than the {most:,} that ens reads; if it is sound, set "
-            f"{TABLE[0]}={count}"
-        )
-
-
-def require_columns(path: Path, count: int) -> None:
-    """Raise UserError if a table has too many columns."""
-    most = limit(COLUMNS)
-    if count > most:
-        raise UserError(
-            f"{path}: has {count:,} columns, more than the {most:,} that ens reads; if it is sound, set "
-            f"{COLUMNS[0]}={count}"
+            f"{path}: holds {count:,} {limit.unit}, more than the {most:,} that ens reads; if it is sound, set "
+            f"{limit.variable}={count}"
         )
 
 
@@ -64,7 +67,7 @@ def require_text_table(path: Path, start: bytes | None = None) -> None:
     """Raise UserError if a text table is too large or its first line has too many cells. start: what it begins with,
     where the file is packed. A file that can't be read passes: reading says why."""
     try:
-        require_bytes(path, path.stat().st_size)
+        require_at_most(TABLE, path, path.stat().st_size)
         with path.open("rb") if start is None else io.BytesIO(start) as file:
             count = 1
             while chunk := file.read(CHUNK):
@@ -74,7 +77,7 @@ def require_text_table(path: Path, start: bytes | None = None) -> None:
                     break
     except OSError:
         return
-    require_columns(path, count)
+    require_at_most(COLUMNS, path, count)
 
 
 def require_parquet(path: Path) -> None:
@@ -89,5 +92,5 @@ def require_parquet(path: Path) -> None:
             unpacked = sum(held.row_group(group).total_byte_size for group in range(held.num_row_groups))
     except Exception:  # pyarrow raises whatever a broken file leads it to
         return
-    require_columns(path, columns)
-    require_bytes(path, max(8 * rows * columns, unpacked))
+    require_at_most(COLUMNS, path, columns)
+    require_at_most(TABLE, path, max(8 * rows * columns, unpacked))

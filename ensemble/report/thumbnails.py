@@ -20,9 +20,9 @@ from PIL import Image
 from ensemble.config import Config
 from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels.decode import read
-from ensemble.data.pixels.formats import decoders
 from ensemble.data.pixels.jpeg import read_jpeg
 from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
@@ -67,7 +67,7 @@ def from_pixels(pixels: np.ndarray, side: int = SIDE) -> Thumbnail:
 def upright_size(file: Path) -> tuple[int, int]:
     """Width and height of the whole picture, upright, from its header. Raises UserError that names the file."""
     try:
-        with Image.open(file, formats=decoders()) as image:
+        with open_image(file) as image:
             width, height = image.size
             swapped = image.format != "TIFF" and orientation(image) in SWAPPED
     except Exception:  # Pillow's plugins raise whatever a broken file leads them to
@@ -81,7 +81,7 @@ def _thumbnail(file: Path | None, side: int) -> Thumbnail:
     try:
         data = read(file)
         jpeg = read_jpeg(data)
-        with Image.open(io.BytesIO(jpeg.data if jpeg else data), formats=decoders()) as image:
+        with open_image(io.BytesIO(jpeg.data if jpeg else data)) as image:
             if large := too_many_pixels(image.size):
                 raise UserError(f"{file}: {large}")
             image.draft(None, (2 * side, 2 * side))

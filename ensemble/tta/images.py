@@ -14,6 +14,7 @@ from ensemble.blend import check_sources
 from ensemble.data.inputs import refuse_address
 from ensemble.data.pixels.decode import what_is_wrong
 from ensemble.data.pixels.jpeg import check_whole, read_jpeg
+from ensemble.data.pixels.open_image import without_pillow_limit
 from ensemble.data.pixels.upright import orientation
 from ensemble.errors import UserError
 from ensemble.inference.decode import Source
@@ -180,7 +181,8 @@ def _loaded(image: Image.Image) -> Image.Image:
     stream.seek(0)
     jpeg = read_jpeg(stream.read())
     if jpeg is not None and not jpeg.closed:
-        image = Image.open(io.BytesIO(jpeg.data))
+        with without_pillow_limit():
+            image = Image.open(io.BytesIO(jpeg.data))
     image.load()
     if jpeg is not None:
         check_whole(jpeg, image)

@@ -11,7 +11,7 @@ import pytest
 from ensemble.data.pixels.decode import Decoding, decode, shape
 from ensemble.data.scan import look
 from ensemble.errors import UserError
-from ensemble.files.limits import PIXELS, limit
+from ensemble.files.limits import PIXELS, allowed
 from ensemble.report.thumbnails import thumbnails
 
 
@@ -53,7 +53,7 @@ def test_an_image_of_too_many_pixels(tmp_path, monkeypatch):
 def test_a_limit_that_is_no_number(monkeypatch, text):
     monkeypatch.setenv("ENS_MAX_PIXELS", text)
     with pytest.raises(UserError, match=f"ENS_MAX_PIXELS={text}: want a number above 0"):
-        limit(PIXELS)
+        allowed(PIXELS)
 
 
 def npy_header(shape, descr="'<f8'"):
@@ -120,7 +120,7 @@ def test_a_table_of_too_many_columns_or_bytes(tmp_path, monkeypatch):
 
     path = tmp_path / "wide.csv"
     path.write_bytes(b"path" + b",a" * 2_000_000 + b"\n")
-    line = "has 2,000,001 columns, more than the 100,000 that ens reads; if it is sound, set ENS_MAX_COLUMNS=2000001"
+    line = "holds 2,000,001 columns, more than the 100,000 that ens reads; if it is sound, set ENS_MAX_COLUMNS=2000001"
     for read in (read_table, read_edited, read_ledger):
         with pytest.raises(UserError) as error:
             read(path)

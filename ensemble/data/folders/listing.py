@@ -12,12 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ensemble.data.pixels.formats import IMAGE_ENDINGS, OTHER_PICTURES, USUAL, signed
+from ensemble.data.pixels.open_image import open_image
 from ensemble.errors import UserError
-
-Image.MAX_IMAGE_PIXELS = None  # headers alone are read here; where pixels are, it is `too_many_pixels` that is asked
 
 # fmt: off
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})  # and whatever begins with a dot
@@ -151,7 +148,7 @@ def is_image(path: Path) -> bool:
 def has_picture(path: Path) -> bool:
     """True if a file begins as pictures do."""
     try:
-        with Image.open(path, formats=signed()):
+        with open_image(path, signed()):
             return True
     except Exception:  # Pillow's plugins raise whatever a broken file leads them to
         return False

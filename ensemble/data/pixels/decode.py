@@ -21,9 +21,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ensemble.data.pixels.formats import decoders
 from ensemble.data.pixels.jpeg import Jpeg, check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.open_image import open_image, without_pillow_limit
 from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
@@ -36,7 +36,6 @@ INTERPOLATION = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-Image.MAX_IMAGE_PIXELS = None  # `too_many_pixels` in its place: Pillow's warning names no file, and stops nothing
 MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut rather than stored
 
 
@@ -186,7 +185,7 @@ def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.nd
 def decode_image(image: Image.Image, how: Decoding) -> np.ndarray:
     """An image that is in memory as `decode` gives it for a file: the same bytes for any format but JPEG, which a file
     may have decoded at a lower scale. Raises UserError for pixels that have no known scale."""
-    with _naming(Path(getattr(image, "filename", "") or "image in memory")):
+    with _naming(Path(getattr(image, "filename", "") or "image in memory")), without_pillow_limit():
         return _cut_and_scaled(_upright(image), how)
 
 
@@ -236,7 +235,7 @@ def middle_square(image: np.ndarray) -> np.ndarray:
 @contextmanager
 def _opened(path: Path, source: BinaryIO, how: Decoding) -> Iterator[Image.Image]:
     """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
-    with _naming(path), Image.open(source, formats=decoders()) as file:
+    with _naming(path), open_image(source) as file:
         if large := too_many_pixels(file.size):
             raise UserError(f"{path}: {large}")
         if how.crop is None and how.size is not None:

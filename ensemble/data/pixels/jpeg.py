@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ensemble.data.pixels.open_image import open_image
+
 END = b"\xff\xd9"
 # Not a stuffed byte nor one of the restarts within a scan. Not \xff+ before it: 620 us a photo of 26 kB, and this 60.
 MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -96,5 +98,5 @@ def _ends_in_grey(image: Image.Image) -> bool:
 
 
 def _pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    with open_image(io.BytesIO(data), ("JPEG",)) as image:
         return np.asarray(image)

@@ -16,7 +16,7 @@ from ensemble.data.names import ENDINGS, match_names
 from ensemble.data.table.column_names import KNOWN_NAMES, plain
 from ensemble.data.table.csv_text import counts, decoded, parsed, shaped
 from ensemble.errors import UserError
-from ensemble.files.limits import TABLE, limit, require_parquet, require_text_table
+from ensemble.files.limits import TABLE, allowed, require_parquet, require_text_table
 
 PACKED: dict[str, type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]] = {
     ".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile
@@ -119,12 +119,12 @@ def table_bytes(source: Path) -> bytes:
         require_text_table(source)
         raw = source.read_bytes()
     else:
-        most = limit(TABLE)
+        most = allowed(TABLE)
         with unpack(source) as file:
             raw = bytes(file.read(most + 1))
         if len(raw) > most:
             raise UserError(
-                f"{source}: unpacks to more than the {most:,} bytes that ens reads; to allow it set {TABLE[0]}"
+                f"{source}: unpacks to more than the {most:,} bytes that ens reads; to allow it set {TABLE.variable}"
             )
         require_text_table(source, raw)
     for start, kind in NOT_TABLES:
