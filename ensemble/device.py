@@ -1,7 +1,6 @@
 """Where the work runs, and with which numbers."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,11 +60,11 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: 
 
 
 @contextmanager
-def one_thread_each(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads each work alone (None: one for each core): torch would start a team of threads for each."""
+def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads that each work alone: torch would start a team of threads for each."""
     usual = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(usual)  # threads that are started later would take over the pool's number

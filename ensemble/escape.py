@@ -16,6 +16,11 @@ IN_LINES = re.compile(f"[{HIDDEN}]")
 IN_A_LINE = re.compile(f"[{HIDDEN}\t\n]")
 
 
+def shortened(text: str, length: int = 60) -> str:
+    """`text`, cut to at most so many characters for a line of a message."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def escaped(text: str, lines: bool = False) -> str:
     """`text` on one line, with what can't be seen in it as Python writes it: \\x1b, \\u202e.
 

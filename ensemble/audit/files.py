@@ -11,6 +11,7 @@ from ensemble.audit.forms import check_forms
 from ensemble.audit.read import Rows
 from ensemble.data.pixels.formats import IMAGE_ENDINGS
 from ensemble.data.scan import Scan
+from ensemble.escape import shortened
 
 FORMATS = {
     ".avif": {"AVIF"}, ".bmp": {"BMP", "DIB"}, ".gif": {"GIF"}, ".jfif": {"JPEG", "MPO"}, ".jpeg": {"JPEG", "MPO"},
@@ -65,7 +66,10 @@ def _broken(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
         else:
             other.append(row)
     advice = "fetch them again, or drop them (--fix)" if side == "train" else "fetch them again, or --on-bad skip"
-    reasons = [f"{rows.ids[row]} ({_what_it_is(rows.files[row]) or _short(scan.errors[at[row]])})" for row in other[:3]]
+    reasons = [
+        f"{rows.ids[row]} ({_what_it_is(rows.files[row]) or shortened(scan.errors[at[row]] or '')})"
+        for row in other[:3]
+    ]
     return [
         *finding("empty-file", "error", rows.ids[empty], ("empty file", "empty files"), advice, side),
         *finding("truncated", "error", rows.ids[short], ("image cut short", "images cut short"), advice, side),
@@ -139,8 +143,3 @@ def _what_it_is(file: Path | None) -> str | None:
     except OSError:
         return None
     return next((name for magic, name in NOT_AN_IMAGE if start.startswith(magic)), None)
-
-
-def _short(error: str | None) -> str:
-    text = (error or "").split("\n")[0]
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -16,6 +16,7 @@ from ensemble.data.pixels.decode import read
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.machine import cores
 
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.
@@ -44,7 +45,7 @@ def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
         return [_answer(paths[row], known.get(names[row]), started) for row in rows]
 
     found: list[tuple[str, Stamp | None]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         chunks = [range(start, min(start + CHUNK, len(paths))) for start in range(0, len(paths), CHUNK)]
         for part in pool.map(answer, chunks):
             found += part

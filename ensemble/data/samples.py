@@ -19,6 +19,7 @@ from ensemble.data.folders.listing import Listing, image_files, list_folder
 from ensemble.data.inputs import refuse_address
 from ensemble.data.names import nfc as nfc
 from ensemble.data.table.find_files import ImageColumn, find_image_column, locate
+from ensemble.data.table.fold_column import own_folds
 from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.data.table.read import read_image_table as read_image_table
 from ensemble.data.table.read import read_table as read_table
@@ -113,7 +114,7 @@ def read_samples(
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
     groups = np.array([nfc(text.strip()) for text in table[group]], dtype=np.str_)[order] if group else None
-    folds = _own_folds(table[fold], source)[order] if fold else None
+    folds = own_folds(table[fold], source)[order] if fold else None
     weights = _weights(table[weight], ids, source)[order] if weight else None
     return replace(samples, groups=groups, folds=folds, weights=weights, notes=tuple(notes))
 
@@ -234,20 +235,6 @@ def _samples(ids: Sequence[str], files: Sequence[Path], names: Sequence[str], so
     order = np.argsort(array)
     labels = np.array([index[name] for name in names], dtype=np.int64)
     return Samples(array[order], tuple(files[row] for row in order), labels[order], classes)
-
-
-def _own_folds(column: pd.Series, source: Path) -> np.ndarray:
-    try:
-        folds = np.array([int(text.removesuffix(".0")) if text else -1 for text in column], dtype=np.int64)
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"{source}: fold column {column.name!r} must hold whole numbers ({error})") from None
-    present = sorted(set(folds[folds >= 0].tolist()))
-    if present != list(range(len(present))) or not 2 <= len(present) <= 127 or folds.min() < -1:
-        raise UserError(
-            f"{source}: fold column {column.name!r} holds {sorted(set(folds.tolist()))}; "
-            "want 0, 1, ... without gaps, 2 to 127 of them, and -1 or nothing for rows never validated"
-        )
-    return folds
 
 
 def _weights(column: pd.Series, ids: Sequence[str], source: Path) -> np.ndarray:

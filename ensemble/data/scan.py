@@ -30,6 +30,7 @@ from ensemble.errors import Damaged
 from ensemble.files import sealed
 from ensemble.files.limits import too_many_pixels
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
+from ensemble.machine import cores
 from ensemble.progress import Show
 
 FORMAT = 3  # of the files and of what is measured: raise it when either changes
@@ -92,7 +93,7 @@ def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
 
     Never raises for an image: `errors` says what is wrong with it.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         looked = list(pool.map(_access, paths))
     readable = [row for row, (error, _) in enumerate(looked) if error is None]
     names = np.zeros(len(paths), dtype="U64")
@@ -204,7 +205,7 @@ def _measure(
     def task(chunk: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [look(paths[rows[digest][0]]) for digest in chunk]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(wanted), PIECE):
             piece = wanted[start : start + PIECE]
             records, small = np.zeros(len(piece), dtype=FACTS), np.zeros((len(piece), SIDE, SIDE), dtype=np.uint8)

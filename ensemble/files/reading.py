@@ -16,6 +16,7 @@ from annotated_types import Ge, Lt
 from typing_extensions import is_typeddict
 
 from ensemble.errors import Damaged, UserError
+from ensemble.escape import shortened
 from ensemble.files import sealed
 from ensemble.files.damage import loss_of
 
@@ -92,8 +93,7 @@ def _refuse(error: "ValidationError", source: str, end: str) -> NoReturn:
         raise Damaged(f"{source}: not valid JSON ({fault['ctx']['error']}){end}") from None
     if fault["type"] == "missing":
         raise UserError(f"{source}: has no key {key!r}{end}") from None
-    value = json.dumps(fault["input"], ensure_ascii=False, default=str)
-    value = value if len(value) <= 60 else f"{value[:57]}..."
+    value = shortened(json.dumps(fault["input"], ensure_ascii=False, default=str))
     should = fault["msg"].removeprefix("Input ").replace("dictionary", "object")
     if isinstance(fault["input"], float) and not math.isfinite(fault["input"]):
         should = "should be a finite number"

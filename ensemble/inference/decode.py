@@ -12,6 +12,7 @@ from torch import Tensor
 from ensemble.data.pixels.decode import Decoding, decode_each, decode_image, middle_square, read
 from ensemble.device import one_thread_each, side_by_side
 from ensemble.errors import UserError
+from ensemble.machine import cores
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -49,7 +50,7 @@ def decoded_squares(
     if device.type == "cpu":
         side_by_side(work, range(len(sources)), device)
     else:
-        with one_thread_each() as pool:
+        with one_thread_each(cores()) as pool:
             list(pool.map(work, range(len(sources))))
     return out, dict(sorted(unreadable.items()))
 

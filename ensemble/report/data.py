@@ -1,6 +1,5 @@
 """The data: how many images each class and fold has, how large they are, and which are copies of each other."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.errors import UserError
+from ensemble.machine import cores
 from ensemble.report import charts
 from ensemble.report.copies import run_copies
 from ensemble.report.provenance import experiment
@@ -92,7 +92,7 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
         except UserError:
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = np.array([own for own in pool.map(size, names) if own is not None], dtype=np.int64)
     if not len(found):
         return None

@@ -14,7 +14,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     return {
         "commands": commands(facts),
         "made": {str(key): str(value) for key, value in made.items()},
-        "facts_of_run": {key: _short(value) for key, value in known.items()},
+        "facts_of_run": {key: _in_words(value) for key, value in known.items()},
         "seconds": sum(sum(own.seconds.values()) for own in facts.members),
         "files": files(facts),
     }
@@ -74,9 +74,9 @@ def files(facts: RunFacts) -> list[dict[str, Any]]:
     return out
 
 
-def _short(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(own)}" for key, own in value.items() if own is not None)
+        return ", ".join(f"{key} {_in_words(own)}" for key, own in value.items() if own is not None)
     if isinstance(value, list):
         text = ", ".join(str(own) for own in value[:20])
         return text + (f" and {len(value) - 20:,} more" if len(value) > 20 else "")

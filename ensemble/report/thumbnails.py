@@ -8,7 +8,6 @@ about 20 from one of 12 megapixels, of which JPEG decodes an eighth of each side
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
+from ensemble.machine import cores
 
 SIDE = 176  # px of the longer side
 QUALITY = 80
@@ -55,7 +55,7 @@ def image_files(config: Config | None) -> dict[str, Path]:
 def thumbnails(files: Sequence[Path | None], side: int = SIDE) -> list[Thumbnail]:
     """The whole picture of each file, upright, its longer side at most `side`. A file that can't be shown gives the
     reason instead."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(lambda file: _thumbnail(file, side), files))
 
 

@@ -25,6 +25,7 @@ from ensemble.data.samples import Samples
 from ensemble.data.uneven import uneven
 from ensemble.device import choose_device
 from ensemble.errors import Damaged, UserError
+from ensemble.escape import shortened
 from ensemble.files import sealed
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_json
@@ -178,8 +179,7 @@ def whole(path: Path, read: Callable[[Path], object], say: Say) -> bool:
 
 def short(value: Any) -> str:
     """JSON of a value, cut to 60 characters, for a line."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(json.dumps(value, ensure_ascii=False))
 
 
 def _versions() -> dict[str, str | int]:

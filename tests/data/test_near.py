@@ -1,7 +1,6 @@
 """Copies among images: planted ones of every kind are found and named, and pictures that only look alike are not."""
 
 import hashlib
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -340,7 +339,7 @@ def test_any_number_of_threads_gives_the_same(store, tmp_path, monkeypatch):
     scanned = store(gallery(tmp_path))
     found = []
     for count in (1, 7):
-        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        monkeypatch.setattr(module, "cores", lambda count=count: count)
         found.append(near_copies(scanned, silent))
     same(*found)
 

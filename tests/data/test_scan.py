@@ -533,7 +533,7 @@ def test_any_number_of_threads_gives_the_same(tmp_path, monkeypatch, paint):
     paths.append(tmp_path / "gone.png")
     found = []
     for count in (1, 7):
-        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        monkeypatch.setattr(module, "cores", lambda count=count: count)
         found.append(scan(paths, tmp_path / f"memory{count}", silent))
     same(*found)
 

@@ -552,8 +552,8 @@ def test_art_paintings(tmp_path: Path) -> None:
     assert "'id' holds each image's file name: 350 of 350" in said and "will write class names as in the" in said
 
 
-@pytest.mark.parametrize("odd", ["inf", "nan", "1e999"])
-def test_a_fold_column_that_holds_no_numbers_is_said(tmp_path, paint, odd):
+@pytest.mark.parametrize("odd", ["inf", "nan", "1e999", "0.7", "1.5"])
+def test_a_fold_column_that_holds_no_whole_numbers_is_said(tmp_path, paint, odd):
     from ensemble.data.table.columns import find_columns
     from ensemble.data.table.read import read_table
 

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import math
-import os
 import shutil
 import zlib
 from collections import Counter, deque
@@ -21,6 +20,7 @@ from ensemble.data.cache import shards
 from ensemble.data.cache.shards import Shard, size
 from ensemble.data.pixels.decode import MAX_ASPECT, Decoding, decode_each, read, shape
 from ensemble.errors import UserError
+from ensemble.machine import cores
 
 Show = Callable[[str, float, float], None]
 Say = Callable[[str], None]
@@ -57,7 +57,7 @@ def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple
     """
     held: Held = {}
     damaged: set[Image] = set()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for how in request.hows:
             found: dict[str, Shard] = {}
             for shard in shards.open_shards(request.of(how), request.files.keys()):
@@ -167,13 +167,13 @@ def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
     """Results in order, worked out on all cores (PIL lets go of the interpreter lock), a few ahead of the reader."""
     from ensemble.device import one_thread_each  # loads torch, which listing and clearing the cache do without
 
-    cores = os.cpu_count() or 1
+    threads = cores()
     waiting: deque[Future[Result]] = deque()
-    with one_thread_each(cores) as pool:
+    with one_thread_each(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= AHEAD * cores:
+                if len(waiting) >= AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -5,7 +5,6 @@ a coarse correlation in all 8 orientations, and the details of the two thumbnail
 Nothing has the size of all pairs.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from ensemble.data.copies.align import LOOK_ALIKE, Match, compare, turned
 from ensemble.data.scan import SIDE, Scan
+from ensemble.machine import cores
 from ensemble.progress import Show
 
 FREQUENCIES = 6  # at most, per image side
@@ -138,7 +138,7 @@ def _search(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> list[tuple[
         return []
     pairs, zooms = _neighbours(thumbnails, rows, show)
     found: list[tuple[int, int, Match]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pairs), CHUNK):
             own, at = rows[pairs[start : start + CHUNK]], zooms[start : start + CHUNK]
             alike, orientations = _alike(thumbnails, own, at)

@@ -9,7 +9,6 @@ for. Both have `shapes`, `image` and `squares`.
 """
 
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.machine import cores
 
 INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
@@ -141,7 +141,7 @@ class Files:
         """Read all headers, in parallel. Raises UserError that names an unreadable image."""
         self.paths = tuple(paths)
         self.how = how
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             shapes = list(pool.map(lambda path: shape(path, how), self.paths))
         self.shapes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
 
@@ -219,7 +219,7 @@ def decoded(paths: Sequence[Path], how: Decoding, chunk: int = 256) -> Iterator[
     """Decode in order on all cores (PIL lets go of the interpreter lock), at most `chunk` images ahead."""
     from ensemble.device import one_thread_each
 
-    with one_thread_each() as pool:
+    with one_thread_each(cores()) as pool:
         for start in range(0, len(paths), chunk):
             yield from pool.map(lambda path: decode(path, how), paths[start : start + chunk])
 

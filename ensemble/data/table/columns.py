@@ -20,6 +20,7 @@ from ensemble.data.table.column_names import (
     rank,
 )
 from ensemble.data.table.find_files import find_image_column, locate
+from ensemble.data.table.fold_column import are_folds, fold_numbers
 from ensemble.data.table.one_hot import class_columns, indicators, not_one_hot, one_hot_labels
 from ensemble.data.table.read import row_numbers
 from ensemble.errors import UserError
@@ -136,13 +137,12 @@ def _one_hot(
 
 def _fold(table: pd.DataFrame, names: Sequence[str], notes: list[str]) -> str | None:
     for name in sorted((name for name in names if plain(name) in FOLD_NAMES), key=lambda n: rank(n, FOLD_NAMES)):
-        values = sorted(set(table[name]) - {"", "-1", "-1.0"})
         try:
-            numbers = sorted({int(float(value)) for value in values})
-        except (ValueError, OverflowError):  # "nan" and "inf" are numbers to float
-            numbers = []
-        if len(numbers) >= 2 and numbers == list(range(len(numbers))):
-            return name
+            if are_folds(fold_numbers(table[name])):
+                return name
+        except ValueError:  # the note shows what it holds
+            pass
+        values = sorted(set(table[name]) - {"", "-1", "-1.0"})
         notes.append(
             f"column {name!r} is named like your own folds but holds {_some(values)}: folds are made anew "
             "(to use it, number it 0, 1, 2, ... and set folds.fold)"

@@ -67,7 +67,7 @@ def read_noted(
             raise ValueError("it is empty")
         if _holds_image(rows[0]) or is_data(rows):
             notes.append(
-                f"{source.name} has no header: its first row, {_short(rows[0])}, is read as data like the others"
+                f"{source.name} has no header: its first row, {_first_cells(rows[0])}, is read as data like the others"
             )
             rows = [_header(rows), *rows]
         names, body = shaped(rows)
@@ -190,6 +190,6 @@ def _header(rows: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
-def _short(row: Sequence[str]) -> str:
+def _first_cells(row: Sequence[str]) -> str:
     text = ", ".join(map(repr, row[:3]))
     return text if len(row) <= 3 else f"{text}, ..."
