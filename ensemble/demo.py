@@ -1,6 +1,5 @@
 """`ens demo`: the whole way on scikit-learn's digits, which come with it, so nothing is downloaded."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from sklearn.model_selection import train_test_split
 from ensemble import blend, tables
 from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
+from ensemble.events import Events
 from ensemble.files.atomic import write_text
-from ensemble.progress import progress
 from ensemble.scoring.metrics import accuracy, log_loss, macro_f1
 from ensemble.train.jobs import train_folds
 from ensemble.tta.run import tta_predict
@@ -58,7 +57,7 @@ pretrained = false
 METHODS = ("mean", "vote", "greedy", "stack")
 
 
-def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     """Write the digits, train, blend by every method, predict the held-out part, and print what came of it.
 
     Returns method -> metric -> value on the held-out images. Going on after a stop is part of it: run it again.
@@ -73,27 +72,26 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     # The experiment first: it marks the folder as a demo, which a demo that was stopped may go on with.
     write_text(experiment, text)
     answers = write_digits(data)
-    say(f"1. ens train-folds {experiment}")
-    with progress() as show:
-        failures = train_folds(load_config(experiment), show, say)
+    events.message(f"1. ens train-folds {experiment}")
+    failures = train_folds(load_config(experiment), events.progress, events.message)
     tables.show_members(blend.members_table(run))
 
     held_out: dict[str, dict[str, float]] = {}
     best = ""
     least = np.inf
     for method in METHODS:
-        say(f"2. ens blend {run} --method {method}")
-        with progress() as show:
-            result = blend.blend_run(run, method, show=show)
+        events.message(f"2. ens blend {run} --method {method}")
+        result = blend.blend_run(run, method, show=events.progress)
         tables.show_blend(result)
         if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
             best, least = method, result.blend["log_loss"].value
     for method in METHODS:
         output = folder / f"submission-{method}.csv"
         sample = data / "sample_submission.csv"
-        say(f"3. ens tta-predict {run} {data / 'test'} --blend {method} --sample-submission {sample} -o {output}")
-        with progress() as show:
-            made = tta_predict(run, data / "test", output, show, method, None, sample, None, say)
+        events.message(
+            f"3. ens tta-predict {run} {data / 'test'} --blend {method} --sample-submission {sample} -o {output}"
+        )
+        made = tta_predict(run, data / "test", output, events.progress, method, None, sample, None, events.message)
         labels = np.array([answers[name] for name in made.ids])
         held_out[method] = {
             "accuracy": accuracy(labels, made.probabilities),
@@ -103,7 +101,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, fl
     tables.show_held_out(held_out, len(answers), best)
     if failures:
         raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
-    say(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")
+    events.message(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")
     return held_out
 
 

@@ -1,81 +1,10 @@
-"""One line that says how far the work is and how long the rest takes: live on a terminal, else a line a minute."""
+"""How fast the work is and how long the rest takes, in words."""
 
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
-
-from ensemble.escape import escaped
-
-QUIET_SECONDS = 60.0
-DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
-
-Show = Callable[[str, float, float], None]
-
-
-@contextmanager
-def progress() -> Iterator[Show]:
-    """Yield `show(text, done, total)`, to be called as often as one likes, from any thread. Writes to stderr.
-
-    The time left is added where `text` does not end in "left" already, since a caller may know better. A step is over
-    when `done` falls or `total` changes. Nothing is shown of steps that take less than DELAY_SECONDS.
-    """
-    console = Console(stderr=True)
-    if console.is_terminal:
-        # rich would take what is printed to stdout to the terminal of stderr, also if stdout is a file
-        to_terminal = sys.stdout.isatty()
-        columns = BarColumn(24), TextColumn("{task.percentage:3.0f}% {task.description}")
-        with Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal) as bar:
-            task = bar.add_task("", visible=False)
-            timers: list[threading.Timer] = []
-
-            def draw(text: str, done: float, total: float) -> None:
-                if not timers:
-                    timers.append(threading.Timer(DELAY_SECONDS, lambda: bar.update(task, visible=True)))
-                    timers[0].daemon = True
-                    timers[0].start()
-                bar.update(task, description=escape(escaped(text)), completed=done, total=total)
-
-            try:
-                yield timed(draw)
-            finally:
-                for timer in timers:
-                    timer.cancel()
-    else:
-        last = time.monotonic()
-
-        def write(text: str, done: float, total: float) -> None:
-            nonlocal last
-            if time.monotonic() - last >= QUIET_SECONDS:
-                last = time.monotonic()
-                with suppress(OSError):  # whoever read it is gone: the work goes on
-                    print(f"{100 * done / max(total, 1):3.0f}% {escaped(text)}", file=sys.stderr, flush=True)
-
-        yield timed(write)
-
-
-def timed(show: Show, now: Callable[[], float] = time.monotonic) -> Show:
-    """`show`, with the time left added to its text from the pace since the step began. now: a clock in seconds."""
-    lock = threading.Lock()
-    begun, first, before, whole = now(), 0.0, 0.0, -1.0
-
-    def show_timed(text: str, done: float, total: float) -> None:
-        nonlocal begun, first, before, whole
-        with lock:
-            if done < before or total != whole:  # another step
-                begun, first, whole = now(), done, total
-            before = done
-            seconds = now() - begun
-            if seconds >= DELAY_SECONDS and first < done < total and not text.endswith("left"):
-                text = f"{text}: {duration((total - done) * seconds / (done - first))} left"
-            show(text, done, total)
-
-    return show_timed
+Show = Callable[[str, float, float], None]  # `Events.progress`
 
 
 def paced(

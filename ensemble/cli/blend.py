@@ -87,9 +87,8 @@ def blend_command(
 
     Example: ens blend runs/digits --method vote
     """
-    with session(as_json, run) as told:
+    with session(as_json, run) as events:
         from ensemble import blend, tables
-        from ensemble.progress import progress
 
         foreign = _foreign(added, kinds)
         if (run is None) == (labels is None):
@@ -100,14 +99,23 @@ def blend_command(
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
                     )
-            with progress() as show:
-                result = blend.blend_run(
-                    run, method, metric, name, names(views), names(members), foreign, priors, prune, told.say, show
-                )
+            result = blend.blend_run(
+                run,
+                method,
+                metric,
+                name,
+                names(views),
+                names(members),
+                foreign,
+                priors,
+                prune,
+                events.message,
+                events.progress,
+            )
             tables.show_details(result)
             tables.show_blend(result)
-            told.answer(_plain(result))
-            told.say(f"saved {result.path}")
+            events.answer(_plain(result))
+            events.message(f"saved {result.path}")
             return
         assert labels is not None
         for option, text in (("--name", name), ("--members", members), ("--views", views)):
@@ -132,27 +140,34 @@ def blend_command(
         def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
             from ensemble.data.submission.write import follow
 
-            layout, ids, rows = follow(sample_submission, images, classes, form, told.say)
+            layout, ids, rows = follow(sample_submission, images, classes, form, events.message)
             planned.append((layout, ids, [images[row] for row in rows]))
             return planned[0][2]
 
-        with progress() as show:
-            result = blend.blend_files(
-                labels, foreign, method, metric, priors, prune, told.say, wanted if output is not None else None, show
-            )
+        result = blend.blend_files(
+            labels,
+            foreign,
+            method,
+            metric,
+            priors,
+            prune,
+            events.message,
+            wanted if output is not None else None,
+            events.progress,
+        )
         tables.show_details(result)
         tables.show_blend(result)
-        told.answer(_plain(result))
+        events.answer(_plain(result))
         if output is not None:
             from ensemble.data.submission.write import write_submission
 
             layout, ids, images = planned[0]
             probabilities = blend.apply_files(result, images)[1]
             said = write_submission(output, layout, ids, [probabilities])
-            told.answer({**_plain(result), "submission": str(output), "said": said})
-            told.say(f"wrote {output} ({said})")
+            events.answer({**_plain(result), "submission": str(output), "said": said})
+            events.message(f"wrote {output} ({said})")
             facts = {"blend": method, "members": ",".join(result.fitted.members), "rows": len(ids)}
-            recorded(rundir.submissions_csv(output.parent), output, facts, result.blend, told.say)
+            recorded(rundir.submissions_csv(output.parent), output, facts, result.blend, events.message)
 
 
 @click.command()
@@ -167,18 +182,16 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
 
     Example: ens compare runs/a runs/b
     """
-    with session(as_json) as told:
+    with session(as_json) as events:
         from ensemble import blend, tables
         from ensemble.cli.plain import plain
-        from ensemble.progress import progress
 
-        with progress() as show:
-            result = blend.compare(runs, show)
+        result = blend.compare(runs, events.progress)
         tables.show_comparison(result)
         verdicts = [{"verdict": tables.verdict(block)} for block in result.blocks]
         answer = plain(result, OF_EVERY_ROW)
         answer["blocks"] = [own | lines for own, lines in zip(answer["blocks"], verdicts, strict=True)]
-        told.answer(answer | {"rows": len(result.labels)})
+        events.answer(answer | {"rows": len(result.labels)})
 
 
 def _plain(result: "BlendResult") -> dict[str, Any]:

@@ -61,19 +61,17 @@ def check(
 
     Example: ens check data/art/train --test data/art/test
     """
-    with session(as_json) as told:
+    with session(as_json) as events:
         from ensemble import tables
         from ensemble.audit.check import check as audit
         from ensemble.cli.plain import plain
         from ensemble.config import load_config
-        from ensemble.progress import progress
 
         if data.suffix.lower() == ".toml" and data.is_file():
-            told.in_run(load_config(data).run)
-        with progress() as show:
-            found = audit(data, test, sample_submission, fix, output, show, told.say, classes)
+            events.in_run(load_config(data).run)
+        found = audit(data, test, sample_submission, fix, output, events.progress, events.message, classes)
         tables.show_audit(found)
-        told.answer(plain(found.findings))
+        events.answer(plain(found.findings))
         if found.fails(fail_on):
             sys.exit(1)
 
@@ -118,12 +116,12 @@ def init(
     """
     from ensemble.init import init as write_experiment
 
-    with session(as_json) as told:
+    with session(as_json) as events:
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
         for line in write_experiment(data, test, sample_submission, output, classes, images, chosen, machine):
-            told.say(line)
-        told.answer({"experiment": str(output)})
+            events.message(line)
+        events.answer({"experiment": str(output)})
 
 
 @click.command()
@@ -145,19 +143,19 @@ def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
     from ensemble.data.cache import store as pixels
     from ensemble.data.cache.shards import size
 
-    with session(as_json) as told:
+    with session(as_json) as events:
         folder = folder or pixels.cache_folder("auto")
         if clear:
             removed = pixels.clear(folder)
-            told.say(f"{folder}: removed {size(removed)}")
-            told.answer({"folder": str(folder), "removed_bytes": removed})
+            events.message(f"{folder}: removed {size(removed)}")
+            events.answer({"folder": str(folder), "removed_bytes": removed})
             return
         rows = pixels.summary(folder)
         total = sum(row.bytes for row in rows)
-        told.answer({"folder": str(folder), "bytes": total, "kept": plain(rows)})
-        told.say(f"{folder}: {size(total)} of decoded pixels")
+        events.answer({"folder": str(folder), "bytes": total, "kept": plain(rows)})
+        events.message(f"{folder}: {size(total)} of decoded pixels")
         if rows:
-            told.say("  images     size   last used  decoding")
+            events.message("  images     size   last used  decoding")
         for row in rows:
             day = time.strftime("%Y-%m-%d", time.localtime(row.used))
-            told.say(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")
+            events.message(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")

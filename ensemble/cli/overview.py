@@ -32,16 +32,14 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
 
     Example: ens runs runs
     """
-    with session(as_json) as told:
+    with session(as_json) as events:
         from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview.runs import list_runs
-        from ensemble.progress import progress
 
-        with progress() as show:
-            found = list_runs(folder, sort, show)
+        found = list_runs(folder, sort, events.progress)
         tables.show_runs(found)
-        told.answer(plain(found))
+        events.answer(plain(found))
 
 
 @click.command()
@@ -65,7 +63,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
 
     Example: ens submissions runs/art --board submission.csv=0.8286
     """
-    with session(as_json) as told:
+    with session(as_json) as events:
         from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview import ledger
@@ -77,7 +75,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
                     raise UserError(f"{option} {text}: want FILE={'SCORE' if column == 'board' else 'TEXT'}")
                 entry = ledger.enter(place, file, column, value.strip())
                 own = entry.values
-                told.say(
+                events.message(
                     f"entered in {entry.ledger}: {column} {value.strip()} for {own.get('file')} (blend "
                     f"{own.get('blend')}, written {own.get('written')})"
                     + (f"; that file is {entry.state} meanwhile" if entry.state else "")
@@ -87,8 +85,8 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
         if found:
             tables.show_submissions(found, trust)
         else:
-            told.say(f"{place}: {ledger.NONE}")
-        told.answer({"submissions": plain(found), "trust": plain(trust)})
+            events.message(f"{place}: {ledger.NONE}")
+        events.answer({"submissions": plain(found), "trust": plain(trust)})
 
 
 def recorded(

@@ -58,12 +58,11 @@ def tta_predict(
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
-    with session(as_json, run) as told:
+    with session(as_json, run) as events:
         from ensemble.blend import load_blend
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
         from ensemble.overview import ledger
-        from ensemble.progress import progress
 
         rundir.require_run(run)
         source = pictures_or_source(images)
@@ -74,35 +73,34 @@ def tta_predict(
                 output = output or Path("submission.csv")
             shown = predict_pictures(run, source, output, blend_name, names(views), sample_submission, form, on_bad)
             for line in shown.lines():
-                told.say(line)
-            told.answer(plain(shown))
+                events.message(line)
+            events.answer(plain(shown))
             return
         from ensemble.tta.apply import choose_blend
         from ensemble.tta.run import tta_predict as predict
 
         output = output or Path("submission.csv")
         book = rundir.submissions_csv(run)
-        with progress() as show:
-            made = predict(
-                run,
-                source,
-                output,
-                show,
-                blend_name,
-                names(views),
-                sample_submission,
-                form,
-                told.say,
-                on_bad,
-                keep_bytes=int(keep_gb * 1e9),
-            )
+        made = predict(
+            run,
+            source,
+            output,
+            events.progress,
+            blend_name,
+            names(views),
+            sample_submission,
+            form,
+            events.message,
+            on_bad,
+            keep_bytes=int(keep_gb * 1e9),
+        )
         name = choose_blend(run, blend_name)
-        told.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
-        told.say(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+        events.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
+        events.message(f"wrote {made.submission} ({made.said}) and {made.predictions}")
         fitted = load_blend(run, name)
         facts = {"run": run, "blend": name, "views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}
-        recorded(book, made.submission, facts, ledger.scores_of(run, name), told.say)
+        recorded(book, made.submission, facts, ledger.scores_of(run, name), events.message)
 
 
 @click.command()
@@ -116,14 +114,12 @@ def tta_oof(run: Path, views: str, as_json: bool) -> None:
 
     Example: ens tta-oof runs/art --views d4,scale1.15
     """
-    with session(as_json, run) as told:
-        from ensemble.progress import progress
+    with session(as_json, run) as events:
         from ensemble.tta import oof
 
-        with progress() as show:
-            members = oof.add_views(run, names(views) or [], show, told.say)
-        told.answer({"members": members})
-        told.say(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
+        members = oof.add_views(run, names(views) or [], events.progress, events.message)
+        events.answer({"members": members})
+        events.message(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
 
 
 @click.command()
@@ -138,14 +134,12 @@ def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None
 
     Example: ens tta-search runs/art --views d4
     """
-    with session(as_json, run) as told:
+    with session(as_json, run) as events:
         from ensemble import tables
         from ensemble.cli.plain import plain
-        from ensemble.progress import progress
         from ensemble.tta import search
 
-        with progress() as show:
-            found, path = search.tta_search(run, names(views), metric, show, told.say)
+        found, path = search.tta_search(run, names(views), metric, events.progress, events.message)
         tables.show_view_search(found)
-        told.answer({**plain(found), "path": str(path)})
-        told.say(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")
+        events.answer({**plain(found), "path": str(path)})
+        events.message(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")

@@ -19,13 +19,11 @@ def report(run: Path, output: Path | None, as_json: bool) -> None:
 
     Example: ens report runs/art
     """
-    with session(as_json, run) as told:
-        from ensemble.progress import progress
+    with session(as_json, run) as events:
         from ensemble.report import write_report
 
-        with progress() as show:
-            path = write_report(run, output, show, told.say)
-        told.answer({"report": str(path)})
+        path = write_report(run, output, events.progress, events.message)
+        events.answer({"report": str(path)})
 
 
 @click.command()
@@ -46,10 +44,8 @@ def relabel(run: Path, output: Path, as_json: bool) -> None:
 
     Example: ens relabel runs/art -o relabel.csv
     """
-    with session(as_json, run) as told:
-        from ensemble.progress import progress
+    with session(as_json, run) as events:
         from ensemble.report.relabel import write_relabel
 
-        with progress() as show:
-            path = write_relabel(run, output, show, told.say)
-        told.answer({"relabel": str(path)})
+        path = write_relabel(run, output, events.progress, events.message)
+        events.answer({"relabel": str(path)})

@@ -1,4 +1,4 @@
-"""What all commands share: `--json`, the log of the run, and how they end.
+"""What all commands share: `--json`, the log of the run, progress, and how they end.
 
 A command is written so:
 
@@ -6,16 +6,16 @@ A command is written so:
     @click.argument("run", type=FOLDER_OR_FILE)
     @JSON
     def prune(run: Path, as_json: bool) -> None:
-        with session(as_json, run) as told:
-            with progress() as show:
-                result = work(run, show, told.say)
+        with session(as_json, run) as events:
+            result = work(run, events)
             tables.show_result(result)           # on stderr with --json, like all that is printed
-            told.answer(plain(result))
-            told.say(f"saved {result.path}")
+            events.answer(plain(result))
+            events.message(f"saved {result.path}")
 
-`say` prints a line and logs it; `answer` takes the result that --json prints, before or after the tables, and also
-where the command fails later. All that can fail stands inside. A command that learns only later which run it works on
-calls `told.in_run(run)`. To end with a status of its own: sys.exit(1), after the `with` or in it.
+A message is printed and logged, progress goes to the live bar; `answer` takes the result that --json prints, before or
+after the tables, and also where the command fails later. All that can fail stands inside. A command that learns only
+later which run it works on calls `events.in_run(run)`. To end with a status of its own: sys.exit(1), after the `with`
+or in it.
 
 With --json stdout holds one document and nothing else:
 
@@ -33,83 +33,102 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from ensemble import __version__, rundir, stop
+from ensemble import __version__
+from ensemble.cli.signals import listening
 from ensemble.errors import RunFailure, UserError
 from ensemble.escape import escaped
+from ensemble.progress import Show
 from ensemble.run import Run
 from ensemble.run.log import Log, open_log
+from ensemble.run.shapes import Epoch
+from ensemble.stop import Stopped
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """say: print a line at once, and log it. answer: take the result, as `plain` gives it. in_run: name the run whose
-    log it goes to."""
+    """A command that runs: the `Events` of its work.
 
-    say: Callable[[str], None]
-    answer: Callable[[Any], None]
-    in_run: Callable[[Path], None]
+    progress: the live bar, as `Events.progress`
+    messages: what was said so far
+    result: what --json prints
+    """
+
+    progress: Show
+    messages: list[str] = field(default_factory=list)
+    result: Any = None
+    _run: Run | None = None
+    _log: Log | None = None
+    _unlogged: list[str] = field(default_factory=list)  # until the run is known
+
+    def message(self, line: str) -> None:
+        """Print a line at once, and log it."""
+        # Not click.echo: that writes past rich, into the middle of a live bar.
+        print(escaped(line), flush=True)
+        self.messages.append(line)
+        self.log(line)
+
+    def epoch_finished(self, member: str, fold: int, epoch: Epoch) -> None:
+        pass
+
+    def job_finished(self, member: str, fold: int, seconds: float, error: str | None) -> None:
+        pass
+
+    def answer(self, result: Any) -> None:
+        """Take the result, as `plain` gives it."""
+        self.result = result
+
+    def in_run(self, path: Path) -> None:
+        """Name the run whose log it goes to."""
+        self._run = Run(path)
+        self._log = open_log(self._run)
+        for text in self._unlogged:
+            self._log(text)
+        self._unlogged.clear()
+        if not self._run.is_vouched():
+            self.message(f"{path}: was begun before digests were kept, so damage in it cannot be detected")
+
+    def log(self, text: str) -> Path | None:
+        """Append to the run's log. Returns the log if the text is in it."""
+        if self._run is None or self._log is None:
+            self._unlogged.append(text)
+            return None
+        return self._run.ens_log if self._log(text) else None
 
 
 @contextmanager
 def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
     """A command from its beginning to its end; see above."""
+    from ensemble.cli.bar import progress_bar
+
     command = click.get_current_context().info_name or ""
-    said: list[str] = []
-    results: list[Any] = []
-    logs: dict[Path, Log] = {}  # one, as soon as the run is known
-    waiting: list[str] = []
     begun = time.monotonic()
-
-    def log(text: str) -> bool:
-        if not logs:
-            waiting.append(text)
-        return any(own(text) for own in logs.values())
-
-    def in_run(run: Path) -> None:
-        logs[run] = open_log(Run(run))
-        for text in waiting:
-            logs[run](text)
-        waiting.clear()
-
-    def note(run: Path) -> None:
-        if not rundir.is_vouched(run):
-            say(f"{run}: was begun before digests were kept, so that damage in it can't be told")
-
-    def enter(run: Path) -> None:
-        in_run(run)
-        note(run)
-
-    def say(line: str) -> None:
-        # Not click.echo: that writes past rich, into the middle of a live progress bar.
-        print(escaped(line), flush=True)
-        said.append(line)
-        log(line)
-
-    def end(error: str | None, status: int) -> None:
-        log(f"ends with status {status} after {time.monotonic() - begun:.1f} s")
-        if as_json:
-            result = results[-1] if results else None
-            print_document({"command": command, "ens": __version__, "result": result, "said": said}, error, stdout)
-
-    if run is not None:
-        in_run(run)
     stdout = sys.stdout
-    log(f"begins: ens {__version__}: {command_line()}")
     with ExitStack() as stack:
-        stack.enter_context(stop.listening(command_line(), log))
-        stack.enter_context(_logged_warnings(log))
         if as_json:
             stack.enter_context(redirect_stdout(sys.stderr))
-        if run is not None:
-            note(run)
+        bar = stack.enter_context(ExitStack())
+        events = Session(bar.enter_context(progress_bar()))
+        events.log(f"begins: ens {__version__}: {command_line()}")
+        stack.enter_context(listening(command_line(), events.log))
+        stack.enter_context(_logged_warnings(events.log))
+
+        def end(error: str | None, status: int) -> None:
+            bar.close()  # before anything is printed past it
+            events.log(f"ends with status {status} after {time.monotonic() - begun:.1f} s")
+            if as_json:
+                document = {"command": command, "ens": __version__, "result": events.result, "said": events.messages}
+                print_document(document, error, stdout)
+
         try:
-            yield Session(say, results.append, enter)
+            if run is not None:
+                events.in_run(run)
+            yield events
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             end(None, status)
@@ -117,9 +136,9 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
         except (Exception, KeyboardInterrupt) as error:
             known = ending(error)
             line, status = known or (f"{type(error).__name__}: {error}", 1)
-            there = log(f"error: {line}" if known else "".join(traceback.format_exception(error)))
-            if known is None and there:
-                error.add_note(f"ens: this should not happen; what led to it is in {rundir.ens_log(next(iter(logs)))}")
+            file = events.log(f"error: {line}" if known else "".join(traceback.format_exception(error)))
+            if known is None and file:
+                error.add_note(f"ens: this should not happen; what led to it is in {file}")
             end(line, status)
             if isinstance(error, KeyboardInterrupt):  # click would print an empty line
                 raise click.Abort from error
@@ -137,7 +156,7 @@ def ending(error: BaseException) -> tuple[str, int] | None:
         return (f"{error.filename}: {error.strerror}" if error.filename else str(error)), 1
     if isinstance(error, click.Abort | KeyboardInterrupt):
         cause = error.__cause__ if isinstance(error, click.Abort) else error
-        kept = f"kept: {cause}; " if isinstance(cause, stop.Stopped) else ""
+        kept = f"kept: {cause}; " if isinstance(cause, Stopped) else ""
         return f"stopped; {kept}go on with: {command_line()}", 130
     return None
 
@@ -154,7 +173,7 @@ def print_document(document: dict[str, Any], error: str | None, stdout: TextIO) 
 
 
 @contextmanager
-def _logged_warnings(log: Log) -> Iterator[None]:
+def _logged_warnings(log: Callable[[str], object]) -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

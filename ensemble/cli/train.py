@@ -26,22 +26,22 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     from ensemble.cli.plain import plain
     from ensemble.config import load_config
 
-    with session(as_json) as told:
+    with session(as_json) as events:
         config = load_config(file, changes)
-        told.in_run(config.run)
+        events.in_run(config.run)
         if _is_changed(file):
-            told.say(f"{file}: not as ens wrote it: read as you edited it; if you did not, put it back from a copy")
-        from ensemble.progress import progress
+            events.message(
+                f"{file}: not as ens wrote it: read as you edited it; if you did not, put it back from a copy"
+            )
         from ensemble.train import jobs
 
-        with progress() as show:
-            failures = jobs.train_folds(config, show, told.say)
+        failures = jobs.train_folds(config, events.progress, events.message)
         rows = blend.members_table(config.run)
         tables.show_members(rows)
-        told.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
+        events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
         if failures:
             raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
-        told.say(f"next: ens blend {config.run} --method stack")
+        events.message(f"next: ens blend {config.run} --method stack")
 
 
 def _is_changed(file: Path) -> bool:
@@ -61,8 +61,8 @@ def demo(folder: Path, as_json: bool) -> None:
 
     Example: ens demo
     """
-    with session(as_json) as told:
+    with session(as_json) as events:
         from ensemble import demo as digits
 
-        told.in_run(folder / "run")
-        told.answer({"run": str(folder / "run"), "held_out": digits.run_demo(folder, told.say)})
+        events.in_run(folder / "run")
+        events.answer({"run": str(folder / "run"), "held_out": digits.run_demo(folder, events)})

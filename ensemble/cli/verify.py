@@ -21,16 +21,14 @@ def verify(run: Path, cache: Path | None, as_json: bool) -> None:
 
     Example: ens verify runs/art
     """
-    with session(as_json, run) as told:
+    with session(as_json, run) as events:
         from ensemble.cli.plain import plain
         from ensemble.overview.verify import lines
         from ensemble.overview.verify import verify as compare
-        from ensemble.progress import progress
 
-        with progress() as show:
-            found = compare(run, show, cache)
+        found = compare(run, events.progress, cache)
         for line in lines(found):
-            told.say(line)
-        told.answer(plain(found))
+            events.message(line)
+        events.answer(plain(found))
         if found.findings:
             sys.exit(1)

@@ -48,9 +48,11 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own
     title, table.title = table.title, None  # rich would wrap it at the table's width
-    if title:
-        console.print(escaped(str(title), lines=True), highlight=False, markup=False)
     for column in table.columns:
         column.header = escaped(str(column.header), lines=True)
         column._cells = [escaped(cell, lines=True) if isinstance(cell, str) else cell for cell in column._cells]
-    console.print(table)
+    with console.capture() as text:  # rich would print past the live bar of another console
+        if title:
+            console.print(escaped(str(title), lines=True), highlight=False, markup=False)
+        console.print(table)
+    print(text.get(), end="", flush=True)

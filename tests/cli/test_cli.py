@@ -349,12 +349,12 @@ def test_every_command_takes_json():
 def test_the_demo_prints_json_too(monkeypatch, capfd, tmp_path):
     from ensemble import demo
 
-    def short(folder, say):
-        say("1. ens train-folds")
+    def short(folder, events):
+        events.message("1. ens train-folds")
         print("a table")
         (folder / "run").mkdir(parents=True)
         (folder / "run" / "folds.csv").write_text("")
-        say("images and answers")
+        events.message("images and answers")
         return {"mean": {"accuracy": 0.5}}
 
     monkeypatch.setattr(demo, "run_demo", short)

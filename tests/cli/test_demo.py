@@ -2,17 +2,22 @@
 
 import pandas as pd
 import pytest
+from recorder import Recorder
 
 from ensemble import demo
 from ensemble.errors import UserError
+from ensemble.events import Silent
 
 
 def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, monkeypatch, capfd):
     short = demo.EXPERIMENT.replace("k = 5", "k = 2").replace("epochs = 6", "epochs = 1")
     monkeypatch.setattr(demo, "EXPERIMENT", short)
-    said = []
-    held_out = demo.run_demo(tmp_path / "demo", said.append)
-    assert list(held_out) == list(demo.METHODS) and "1437 images, 10 classes; 6 jobs, 0 of them done; on cpu" in said
+    events = Recorder()
+    held_out = demo.run_demo(tmp_path / "demo", events)
+    assert (
+        list(held_out) == list(demo.METHODS)
+        and "1437 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
+    )
     answers = pd.read_csv(tmp_path / "demo" / "digits" / "answers.csv", dtype=str)
     for method in demo.METHODS:
         made = pd.read_csv(tmp_path / "demo" / f"submission-{method}.csv", dtype=str)
@@ -20,13 +25,13 @@ def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, mon
         assert held_out[method]["accuracy"] == pytest.approx((made["label"] == answers["label"]).mean())
     printed = capfd.readouterr().out
     assert "members, out of fold" in printed and "360 held-out images" in printed
-    again = []
-    assert demo.run_demo(tmp_path / "demo", again.append) == held_out
-    assert "1437 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again
+    again = Recorder()
+    assert demo.run_demo(tmp_path / "demo", again) == held_out
+    assert "1437 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again.messages
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError) as error:
-        demo.run_demo(tmp_path, print)
+        demo.run_demo(tmp_path, Silent())
     assert str(error.value) == f"{tmp_path}: is there already and is no demo; name another folder: ens demo DIR"

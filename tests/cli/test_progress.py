@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from ensemble import progress
-from ensemble.progress import duration, paced, timed
+from ensemble.cli import bar
+from ensemble.cli.bar import timed
+from ensemble.progress import duration, paced
 
 
 def clocked(*seconds):
@@ -67,27 +68,29 @@ def test_durations(seconds, text):
 
 @pytest.mark.parametrize(("quiet", "lines"), [(60.0, ""), (0.0, "  0% work\n 50% work\n")])
 def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch, capfd, quiet, lines):
-    monkeypatch.setattr(progress, "QUIET_SECONDS", quiet)
-    with progress.progress() as show:
-        show("work", 0, 2)
-        show("work", 1, 2)
+    monkeypatch.setattr(bar, "QUIET_SECONDS", quiet)
+    with bar.progress_bar() as progress:
+        progress("work", 0, 2)
+        progress("work", 1, 2)
     out, err = capfd.readouterr()
     assert (out, err) == ("", lines)
 
 
-def on_a_terminal(delay, seconds):
-    """What a process prints to a pipe, and what its terminal is sent, if it works for so many seconds."""
+def on_a_terminal(delay, to_pipe=True):
+    """What a process prints to a pipe, and what its terminal is sent, if it works for a second."""
     code = (
-        f"import time\nfrom ensemble import progress\nprogress.DELAY_SECONDS = {delay}\n"
-        "with progress.progress() as show:\n"
-        f"    show('[a] step', 1, 4)\n    time.sleep({seconds})\n    print('said', flush=True)\n"
-        "print('a table')\n"
+        "import time\nfrom ensemble.cli import bar\nfrom ensemble.tables.layout import new_table, print_table\n"
+        f"bar.DELAY_SECONDS = {delay}\ntable = new_table('a table', 'the column')\n"
+        "with bar.progress_bar() as progress:\n"
+        "    progress('[a] step', 1, 4)\n    time.sleep(1)\n    print('said', flush=True)\n    print_table(table)\n"
+        "print('the end')\n"
     )
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    stdout = subprocess.PIPE if to_pipe else theirs
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=stdout, stderr=theirs, env=environment)
     os.close(theirs)
-    printed, seen = process.communicate(timeout=60)[0].decode(), b""
+    printed, seen = (process.communicate(timeout=60)[0] or b"").decode(), b""
     while True:
         try:
             part = os.read(ours, 65536)
@@ -102,7 +105,14 @@ def on_a_terminal(delay, seconds):
 
 
 def test_a_terminal_shows_a_bar_of_long_work_only_and_a_pipe_never():
-    printed, seen = on_a_terminal(delay=0.1, seconds=1.0)
-    assert printed == "said\na table\n" and " 25% [a] step" in seen and "said" not in seen
-    printed, seen = on_a_terminal(delay=30, seconds=0.5)
-    assert printed == "said\na table\n" and "step" not in seen and "%" not in seen
+    printed, seen = on_a_terminal(delay=0.1)
+    assert printed.startswith("said\na table\n") and " 25% [a] step" in seen and "said" not in seen
+    printed, seen = on_a_terminal(delay=30)
+    assert printed.startswith("said\na table\n") and "step" not in seen and "%" not in seen
+
+
+def test_what_is_printed_while_there_is_a_bar_stands_above_it():
+    _, seen = on_a_terminal(delay=0.1, to_pipe=False)
+    erased = "\r\x1b[2K"  # the bar's line; it is drawn again below what is printed
+    assert f"{erased}said\r\n" in seen and f"{erased}a table\r\n" in seen and "the column" in seen
+    assert seen.endswith("\x1b[2Kthe end\r\n")

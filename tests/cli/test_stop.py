@@ -20,8 +20,9 @@ from ensemble.tta.run import tta_predict
 SCRIPT = """
 import sys, time
 from ensemble import stop
+from ensemble.cli.signals import listening
 noted = []
-with stop.listening("ens x 'a b'", noted.append):
+with listening("ens x 'a b'", noted.append):
     try:
         with stop.safe_points(lambda: "all of it", lambda: "nothing"):
             with stop.safe_points(lambda: {step!r}, lambda: "2 of 3 shards") as asked:

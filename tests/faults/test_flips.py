@@ -123,7 +123,7 @@ def test_run_of_before_there_were_digests(runs, tmp_path):
             held.pop("files" if path.name == "provenance.json" else "", None)
             path.write_text(json.dumps(held))
     done = CliRunner().invoke(ens, ["blend", str(run), "--method", "mean", "--name", "new"])
-    note = f"{run}: was begun before digests were kept, so that damage in it can't be told"
+    note = f"{run}: was begun before digests were kept, so damage in it cannot be detected"
     assert done.exit_code == 0 and done.output.splitlines().count(note) == 1
     status, said = verified(run)
     assert status == 0 and "files were made before digests were kept: damage in them can't be told" in said

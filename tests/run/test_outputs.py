@@ -147,9 +147,10 @@ def test_a_run_does_not_begin_over_a_table_of_that_name(tmp_path, paint):
 
 def test_a_folder_with_another_digits_toml_is_no_demo(tmp_path):
     from ensemble.demo import run_demo
+    from ensemble.events import Silent
 
     (tmp_path / "digits.toml").write_text("mine")
     with pytest.raises(UserError, match="is there already and is no demo"):
-        run_demo(tmp_path, lambda _: None)
+        run_demo(tmp_path, Silent())
     assert (tmp_path / "digits.toml").read_text() == "mine"
     shutil.rmtree(tmp_path)

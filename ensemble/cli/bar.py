@@ -1,0 +1,99 @@
+"""One line that says how far the work is and how long the rest takes: live on a terminal, else a line a minute."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from ensemble.escape import escaped
+from ensemble.progress import Show, duration
+
+QUIET_SECONDS = 60.0
+DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
+
+
+@contextmanager
+def progress_bar() -> Iterator[Show]:
+    """Yield `progress(text, done, total)`, to be called as often as one likes, from any thread. Writes to stderr.
+
+    The time left is added where `text` does not end in "left" already, since a caller may know better. A step is over
+    when `done` falls or `total` changes. The bar is there from DELAY_SECONDS after the first call until the end of the
+    `with`; what is printed meanwhile stands above it.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _live(console) as draw:
+            yield timed(draw)
+    else:
+        yield timed(_line_a_minute())
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[Show]:
+    # rich would take what is printed to stdout to the terminal of stderr, also if stdout is a file
+    to_terminal = sys.stdout.isatty()
+    columns = BarColumn(24), TextColumn("{task.percentage:3.0f}% {task.description}")
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal)
+    task = bar.add_task("")
+    lock = threading.Lock()
+    is_over = False
+
+    def start() -> None:
+        with lock:
+            if not is_over:
+                bar.start()
+
+    timer = threading.Timer(DELAY_SECONDS, start)
+    timer.daemon = True
+
+    def draw(text: str, done: float, total: float) -> None:
+        with lock:
+            if not timer.ident:
+                timer.start()
+        bar.update(task, description=escape(escaped(text)), completed=done, total=total)
+
+    try:
+        yield draw
+    finally:
+        timer.cancel()
+        with lock:
+            is_over = True
+            if bar.live.is_started:
+                bar.stop()
+
+
+def _line_a_minute() -> Show:
+    last = time.monotonic()
+
+    def write(text: str, done: float, total: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= QUIET_SECONDS:
+            last = time.monotonic()
+            with suppress(OSError):  # whoever read it is gone: the work goes on
+                print(f"{100 * done / max(total, 1):3.0f}% {escaped(text)}", file=sys.stderr, flush=True)
+
+    return write
+
+
+def timed(progress: Show, now: Callable[[], float] = time.monotonic) -> Show:
+    """`progress`, with the time left added to its text from the pace since the step began. now: a clock in seconds."""
+    lock = threading.Lock()
+    begun, first, before, whole = now(), 0.0, 0.0, -1.0
+
+    def timed_progress(text: str, done: float, total: float) -> None:
+        nonlocal begun, first, before, whole
+        with lock:
+            if done < before or total != whole:  # another step
+                begun, first, whole = now(), done, total
+            before = done
+            seconds = now() - begun
+            if seconds >= DELAY_SECONDS and first < done < total and not text.endswith("left"):
+                text = f"{text}: {duration((total - done) * seconds / (done - first))} left"
+            progress(text, done, total)
+
+    return timed_progress
