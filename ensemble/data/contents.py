@@ -2,13 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NotRequired
 
 from typing_extensions import TypedDict
 
 from ensemble import rundir
+from ensemble.data.copies.ties import scan_folder
+from ensemble.data.digests import digests
+from ensemble.data.samples import Samples
 from ensemble.files.reading import read_json
+from ensemble.progress import Show
 
 
 class Contents(TypedDict):
@@ -18,10 +23,19 @@ class Contents(TypedDict):
     rows: NotRequired[dict[str, str]]
 
 
-def contents_of(ids: Sequence[str], digests: Sequence[str]) -> Contents:
+def with_digests(samples: Samples, cache: str, show: Show) -> Samples:
+    """The samples with the digests of their files, worked out once for all that a command needs them for. cache:
+    `data.cache`. Raises UserError that names a file which can't be read."""
+    if samples.digests is not None:
+        return samples
+    with scan_folder(cache) as folder:
+        return replace(samples, digests=tuple(digests(samples.paths, folder / "digests", show)))
+
+
+def contents_of(ids: Sequence[str], file_digests: Sequence[str]) -> Contents:
     """Of N rows, their files' digests in the same order."""
-    together = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return {"sha256": together, "rows": {str(id): digest for id, digest in zip(ids, digests, strict=True)}}
+    together = hashlib.sha256("\n".join(file_digests).encode()).hexdigest()
+    return {"sha256": together, "rows": {str(id): digest for id, digest in zip(ids, file_digests, strict=True)}}
 
 
 def row_digests(run: Path) -> dict[str, str]:

@@ -59,6 +59,11 @@ def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
     return [digest for digest, _ in found]
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex. Raises UserError that names a file which can't be read."""
+    return hashlib.sha256(read(path)).hexdigest()
+
+
 def _answer(path: Path, known: tuple[int, int, int, str] | None, started: int) -> tuple[str, Stamp | None]:
     """The digest, and the stamp to remember it by; None where it is too young for that. A stamp from before the
     reading: a file that changes meanwhile then has another one."""
@@ -71,7 +76,7 @@ def _answer(path: Path, known: tuple[int, int, int, str] | None, started: int) -
     if known is not None and known[:3] == stamp:
         return known[3], stamp
     old = max(stamp[1:]) < started - RACY_SECONDS * 1e9
-    return hashlib.sha256(read(path)).hexdigest(), stamp if old else None
+    return digest_of(path), stamp if old else None
 
 
 def _load(index: Path) -> dict[str, tuple[int, int, int, str]]:

@@ -1,15 +1,15 @@
 """Which fold each row is validated in. All backbones of a run share the one answer, kept in folds.csv."""
 
-import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ensemble import rundir
+from ensemble.data.digests import digest_of
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 from ensemble.files import sealed
@@ -31,10 +31,16 @@ def copies(paths: tuple[Path, ...]) -> np.ndarray:
     for rows in by_size.values():
         if len(rows) == 1:
             continue
-        seen: dict[bytes, int] = {}
+        seen: dict[str, int] = {}
         for row in rows:
-            first[row] = seen.setdefault(hashlib.sha256(paths[row].read_bytes()).digest(), row)
+            first[row] = seen.setdefault(digest_of(paths[row]), row)
     return first
+
+
+def first_of_each(values: Sequence[str]) -> np.ndarray:
+    """For each row the first row of the same value, int64 (N,)."""
+    _, first, number = np.unique(np.array(values, dtype=np.str_), return_index=True, return_inverse=True)
+    return np.asarray(first[number], dtype=np.int64)
 
 
 def joined(groups: np.ndarray | None, first_copy: np.ndarray) -> np.ndarray | None:

@@ -37,6 +37,8 @@ class Samples:
     weights: float64 (N,) or None, finite and 0 or more: how much a row counts in the training loss.
     corrections: how many labels `corrections.corrected` changed and how many rows it dropped, or None.
     notes: a line on each thing that was left out, or taken for what it seems to be.
+    digests: SHA-256 of each file's bytes in hex, (N,), or None while nothing has asked for them
+    (`contents.with_digests`).
     """
 
     ids: np.ndarray
@@ -48,6 +50,7 @@ class Samples:
     weights: np.ndarray | None = None
     corrections: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    digests: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -88,8 +88,9 @@ class Scan:
     thumbnails: np.ndarray
 
 
-def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
-    """Look at each file once. folder: of ens's cache; what can't be written there is done without.
+def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] | None = None) -> Scan:
+    """Look at each file once. folder: of ens's cache; what can't be written there is done without. known: the files'
+    digests, where they were worked out before.
 
     Never raises for an image: `errors` says what is wrong with it.
     """
@@ -98,7 +99,8 @@ def scan(paths: Sequence[Path], folder: Path, show: Show) -> Scan:
     readable = [row for row, (error, _) in enumerate(looked) if error is None]
     names = np.zeros(len(paths), dtype="U64")
     if readable:
-        names[readable] = digests([paths[row] for row in readable], folder / "digests", show)
+        found = [known[row] for row in readable] if known is not None else None
+        names[readable] = found or digests([paths[row] for row in readable], folder / "digests", show)
     facts = np.zeros(len(paths), dtype=FACTS)
     facts["orientation"] = facts["frames"] = 1
     thumbnails = _blank(len(paths), folder)

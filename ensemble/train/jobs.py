@@ -10,8 +10,7 @@ from filelock import FileLock, Timeout
 
 from ensemble import rundir
 from ensemble.config import Config, train_settings
-from ensemble.data.cache.store import cache_folder
-from ensemble.data.digests import digests
+from ensemble.data.contents import with_digests
 from ensemble.data.pixels.decode import load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
@@ -61,6 +60,8 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
         if unfinished(config, backbone, expected):
             check_backbone(config, backbone, len(samples.classes), say)
         tested_views(config, backbone)
+    if config.data.cache != "off" or (config.folds.near_copies and not rundir.is_begun(config.run)):
+        samples = with_digests(samples, config.data.cache, show)
     folds = open_run(config, samples, show, say)
     count = int(folds.max()) + 1
     for backbone in config.backbone:
@@ -84,8 +85,8 @@ def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
             preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
             hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
             opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
-            held = digests(samples.paths, cache_folder(config.data.cache) / "digests", show)
-            check_contents(config.run, samples.ids.tolist(), held, say)
+            assert samples.digests is not None
+            check_contents(config.run, samples.ids.tolist(), samples.digests, say)
         trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
         places = slots(config.workers, device, len(trained))
         failures: list[str] = []

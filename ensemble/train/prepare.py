@@ -217,7 +217,7 @@ def open_cache(
 ) -> dict[Decoding, Pixels]:
     """The decoded pixels of all samples, as the config says where and how many may be kept."""
     folder, limit = cache_folder(config.data.cache), int(config.data.cache_limit_gb * 1e9)
-    return open_pixels(samples.paths, hows, folder, limit, show, verify, say)
+    return open_pixels(samples.paths, hows, folder, limit, show, verify, say, samples.digests)
 
 
 def named(config: Config, member: str) -> Backbone:

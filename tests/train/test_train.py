@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.cli import main
 from ensemble.config import load_config
+from ensemble.data import digests
+from ensemble.data import folds as data_folds
 from ensemble.data.contents import row_digests
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
@@ -250,6 +253,22 @@ def test_a_run_keeps_the_digests_of_its_rows_and_an_older_one_is_given_them(tmp_
     assert row_digests(run) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
     check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
     assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64} and said == []
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_training_works_out_the_digest_of_each_image_once(experiment, tmp_path, monkeypatch, cache):
+    """For exact copies, near ones, the cache of pixels and contents.json: they travel with the samples."""
+    counts = Counter()
+
+    def counted(path, digest_of=digests.digest_of):
+        counts[path] += 1
+        return digest_of(path)
+
+    monkeypatch.setattr(digests, "digest_of", counted)
+    monkeypatch.setattr(data_folds, "digest_of", counted)
+    assert train(experiment(), f"data.cache={tmp_path / 'cache' if cache == 'on' else 'off'}")[0] == []
+    assert set(counts) == set((tmp_path / "images").rglob("*.png")) and set(counts.values()) == {1}
+    assert len(row_digests(tmp_path / "run")) == (24 if cache == "on" else 0)
 
 
 def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment, tmp_path):

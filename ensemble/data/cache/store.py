@@ -72,17 +72,19 @@ def open_pixels(
     show: Show,
     verify: bool = True,
     say: Say = print,
+    known: Sequence[str] | None = None,
 ) -> dict[Decoding, Pixels]:
     """The decoded pixels of N files, mapped: a `Pixels` of N rows for each decoding. What is missing is decoded first,
     on all cores; each file is read once for all its decodings.
 
     hows: decodings with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
     never those of this call. verify: compare every image with its checksum. say: is told of damage.
+    known: the files' digests, where they were worked out before.
     Raises UserError that names an unreadable image, or the folder if it can't be written, or both sizes if the pixels
     need more than the limit (before any is decoded); OSError that names the cache's file on a full disk. What was
     decoded until then is kept.
     """
-    digests = digests_of(paths, folder / "digests", show)
+    digests = digests_of(paths, folder / "digests", show) if known is None else known
     request = fill.Request(folder, tuple(dict.fromkeys(hows)), dict(zip(digests, paths, strict=True)))
     sound: set[fill.Image] = set()  # so that no image is read and compared twice
     held, _ = fill.look(request, sound, verify, show)

@@ -13,7 +13,7 @@ import numpy as np
 from ensemble.data.cache.store import cache_folder
 from ensemble.data.copies.near import Pairs, joined_rows
 from ensemble.data.copies.remembered import find_copies
-from ensemble.data.folds import copies, joined
+from ensemble.data.folds import copies, first_of_each, joined
 from ensemble.data.samples import Samples
 from ensemble.data.scan import scan
 from ensemble.progress import Show
@@ -28,7 +28,7 @@ SMALL, LARGE = 20, 0.1
 def exact_groups(samples: Samples, say: Say) -> np.ndarray | None:
     """The groups, with those of byte-for-byte copies joined, str (N,), or None where nothing ties rows together. Says
     what it joined, and which copies have two labels."""
-    first = copies(samples.paths)
+    first = copies(samples.paths) if samples.digests is None else first_of_each(samples.digests)
     copied = np.flatnonzero(first != np.arange(len(first)))
     if len(copied):
         say(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
@@ -87,7 +87,7 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: S
     Says how many there are. cache: `data.cache`, where the search is remembered.
     """
     with scan_folder(cache) as folder:
-        scanned = scan(samples.paths, folder, show)
+        scanned = scan(samples.paths, folder, show, samples.digests)
         found = find_copies(scanned, np.arange(len(samples)), folder, show)
     if not len(found.first):
         return groups
