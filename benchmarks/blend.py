@@ -27,7 +27,8 @@ from blend_peers import Data, System, probabilities, systems
 from synthetic import digits, synthetic
 
 from ensemble.blend.methods import METHODS
-from ensemble.scoring.metrics import macro_f1_of, row_losses
+from ensemble.scoring.counts import class_counts, macro_f1
+from ensemble.scoring.row_values import row_losses
 
 CASES = {"large": (30, 50_000, 100), "mid": (12, 20_000, 18), "binary": (8, 20_000, 2)}  # members, rows, classes
 DIRECTED = ("vote:macro_f1", "greedy:macro_f1", "stack:macro_f1")
@@ -68,6 +69,10 @@ class Result:
         """Median, least, greatest."""
         values = [what(run) for run in self.runs]
         return statistics.median(values), min(values), max(values)
+
+
+def f1_of(labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
+    return float(macro_f1(class_counts(labels, predicted, classes, weights)))
 
 
 def case_data(case: str, quick: bool) -> Data:
@@ -135,7 +140,7 @@ def cross_fit(system: System, data: Data) -> tuple[float, float]:
         part = Data(data.z[:, train], data.p[:, train], data.labels[train], data.folds[train], held, own)
         probs = system.fit(part).predict(held)
         losses[test], predicted[test] = row_losses(own, probs), probs.argmax(axis=1)
-    return float(losses.mean()), macro_f1_of(data.labels, predicted, classes)
+    return float(losses.mean()), f1_of(data.labels, predicted, classes)
 
 
 def compare(chosen: list[System], data: Data, repeat: int, say: Callable[[str], None]) -> list[Result]:
@@ -209,7 +214,7 @@ def results_table(results: list[Result], data: Data) -> list[str]:
     ]
     for result in results:
         run, (middle, least, most) = result.runs[0], result.spread(seconds)
-        f1 = macro_f1_of(data.fresh_labels, run.predicted, classes)
+        f1 = f1_of(data.fresh_labels, run.predicted, classes)
         right = (run.predicted == data.fresh_labels).mean()
         cells = [
             f"`{result.system.name}`: {result.system.what}",
@@ -254,7 +259,7 @@ def differences(peer: Run, own: Run, data: Data) -> tuple[str, str]:
     draw = np.random.default_rng(0)
 
     def f1_gain(weights: np.ndarray | None) -> float:
-        ours, theirs = (macro_f1_of(labels, run.predicted, classes, weights) for run in (own, peer))
+        ours, theirs = (f1_of(labels, run.predicted, classes, weights) for run in (own, peer))
         return 100 * (ours - theirs)
 
     losses = peer.losses - own.losses

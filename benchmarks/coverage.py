@@ -22,8 +22,9 @@ from ensemble.blend import methods
 from ensemble.blend.crossfit import fit_rows, held_out
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean, softmax
+from ensemble.scoring.bootstrap import bootstrap, gain, scores
 from ensemble.scoring.metrics import METRICS
-from ensemble.scoring.score import bootstrap, gain, outcome, scores, value
+from ensemble.scoring.outcomes import outcome, value
 
 SHOWN = ("log_loss", "accuracy", "macro_f1")
 
@@ -46,7 +47,7 @@ def repetition(
 
     found = {}
     for target in SHOWN:
-        sign = 1 if METRICS[target][1] else -1
+        sign = METRICS[target].sign
         true = [sign * value(target, fresh, own, classes) for own in truth]
         own = table[0][target]
         low, high = sorted((sign * own.low, sign * own.high))

@@ -23,7 +23,7 @@ from ensemble.files.reading import read_json
 from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
-from ensemble.scoring.metrics import row_losses
+from ensemble.scoring.row_values import row_losses
 from ensemble.tta.oof import run_pixels, run_samples
 
 VIEWS = ("identity", "hflip")

@@ -13,7 +13,8 @@ from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
-from ensemble.scoring.metrics import accuracy, log_loss, macro_f1
+from ensemble.scoring.metrics import columns
+from ensemble.scoring.outcomes import evaluate
 from ensemble.train.jobs import train_folds
 from ensemble.tta.run import tta_predict
 
@@ -93,11 +94,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
         )
         made = tta_predict(run, data / "test", output, events.progress, method, None, sample, None, events.message)
         labels = np.array([answers[name] for name in made.ids])
-        held_out[method] = {
-            "accuracy": accuracy(labels, made.probabilities),
-            "macro_f1": macro_f1(labels, made.probabilities),
-            "log_loss": log_loss(labels, made.probabilities),
-        }
+        held_out[method] = {metric: evaluate(metric, labels, made.probabilities) for metric in columns()}
     tables.show_held_out(held_out, len(answers), best)
     if failures:
         raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))

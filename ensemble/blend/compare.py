@@ -6,7 +6,7 @@ temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone mo
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.progress import Show
-from ensemble.scoring.clusters import joined_units
-from ensemble.scoring.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, interval, outcome, scores
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, interval, scores
+from ensemble.scoring.clusters import joined_clusters
+from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.outcomes import Outcome, on_rows, outcome
 
 OPTIMISTIC = "optimistic: its best epoch was chosen on these rows"
 FEWEST = 6  # units that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)
@@ -132,7 +134,7 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     where = join_rows({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
     labels = first.labels[where[used[0]]]
-    units = joined_units([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
+    units = joined_clusters([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
     if len(np.unique(units)) < 2:
         raise UserError("the runs have only one row (or group) in common: no interval can be drawn from it")
     columns = {run: [rows[run].classes.index(name) for name in first.classes] for run in used}
@@ -276,8 +278,10 @@ def _recalls(labels: np.ndarray, outcomes: list[Outcome], units: np.ndarray, cla
         right = np.stack([o.predicted[own] == c for o in outcomes])
         recall[:, c] = right.mean(axis=1)
         # The accuracy on the class's rows alone, which are of class 0 and predicted 0 where they are right.
-        pairs = zip(outcomes, right, strict=True)
-        parts = [Outcome(o.losses[own], np.where(hit, 0, 1), o.confidence[own], o.briers[own]) for o, hit in pairs]
+        parts = [
+            replace(on_rows(o, own), predicted=np.where(hit, 0, 1), metrics=("accuracy",))
+            for o, hit in zip(outcomes, right, strict=True)
+        ]
         drawn = bootstrap(np.zeros_like(own), parts, units[own], 2)["accuracy"]
         ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
         apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)

@@ -10,7 +10,8 @@ from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import Oof
 from ensemble.blend.saved import Blend
 from ensemble.progress import Show
-from ensemble.scoring.score import Outcome, cross_fit, outcome
+from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.outcomes import Outcome, outcome
 
 
 def plain_average(oof: Oof) -> np.ndarray:
@@ -48,7 +49,7 @@ def held_out(
         return np.stack(both, axis=1)
 
     both = cross_fit(fit_apply, oof.rows.folds, oof.rows.units)
-    return outcome(oof.rows.labels, both[:, 0]), outcome(oof.rows.labels, both[:, 1])
+    return outcome(oof.rows.labels, both[:, 0], (metric,)), outcome(oof.rows.labels, both[:, 1])
 
 
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:

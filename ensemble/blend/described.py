@@ -9,10 +9,9 @@ from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
-from ensemble.scoring.metrics import TARGETS
+from ensemble.scoring.metrics import columns
 
 FORMAT = 2
-NEEDED = TARGETS[:3]  # the fourth came later
 
 
 class Described(TypedDict):
@@ -117,9 +116,9 @@ def read_scores(run: Path, name: str) -> Scores | None:
         return None
     found = read_json(path, _Scored, again)["scores"]
     for where, own in (("blend", found["blend"]), ("mean", found["mean"]), *found["members"].items()):
-        lacking = [metric for metric in NEEDED if metric not in own]
+        lacking = [metric for metric in columns() if metric not in own]
         if lacking:
             raise UserError(f"{path}: its scores of {where} have no {lacking[0]}; {again}")
-    if any(found["best"].get(metric) not in found["members"] for metric in NEEDED):
+    if any(found["best"].get(metric) not in found["members"] for metric in columns()):
         raise UserError(f"{path}: its best single members are not among its members; {again}")
     return found

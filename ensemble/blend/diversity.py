@@ -12,7 +12,8 @@ import numpy as np
 from ensemble.blend import methods
 from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.oof import Oof
-from ensemble.scoring.score import Gain, Outcome, bootstrap, gain, scores
+from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
+from ensemble.scoring.outcomes import Outcome
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,11 @@ from ensemble.blend.saved import Blend, require_name
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.progress import Show
-from ensemble.scoring.metrics import METRICS, TARGETS, Bin, reliability, require_target
-from ensemble.scoring.score import (
-    Calibration,
-    Gain,
-    Outcome,
-    Score,
-    bootstrap,
-    calibration,
-    gain,
-    outcome,
-    scores,
-    usable_folds,
-)
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
+from ensemble.scoring.calibration import Bin, Calibration, calibration, reliability
+from ensemble.scoring.cross_fit import usable_folds
+from ensemble.scoring.metrics import METRICS, require_metric
+from ensemble.scoring.outcomes import Outcome, outcome
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
@@ -41,12 +33,12 @@ MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member 
 class BlendResult:
     """A fitted blend with its cross-fitted scores and what they are compared with.
 
-    Scores are metric -> Score for log_loss, accuracy, macro_f1 and balanced_accuracy; `blend` on rows that its weights
-    were not fitted on, `mean` and `members` (which have nothing fitted) on the same rows, views averaged. best: metric
-    -> the best single member by that metric on these rows, which favours it a little. gains: against "mean" and
-    against best[metric], per metric. calibration: "plain mean", "blend" and, where it has a temperature of its own,
-    "blend before its temperature". reliability: the bins of the same. diversity: how the members differ. weights:
-    member -> weight and, where there is one, temperature, of the blend fitted on all rows, which is `fitted`;
+    Scores are metric -> Score, of the metrics that are computed always and of the one asked for; `blend` on rows that
+    its weights were not fitted on, `mean` and `members` (which have nothing fitted) on the same rows, views averaged.
+    best: metric -> the best single member by that metric on these rows, which favours it a little. gains: against
+    "mean" and against best[metric], per metric. calibration: "plain mean", "blend" and, where it has a temperature of
+    its own, "blend before its temperature". reliability: the bins of the same. diversity: how the members differ.
+    weights: member -> weight and, where there is one, temperature, of the blend fitted on all rows, which is `fitted`;
     views: member -> the views that it was fitted on; view_weights: member -> view -> weight, for members of several
     views. unused: members, and (member, view) pairs, that have no part in it. pruned: what can be left out without
     loss, if that was asked for. left_out: member -> why. notes: lines to print. path: where it is saved, if it is.
@@ -112,7 +104,7 @@ def blend_run(
     members or views were asked for and no name, if a blend of others would be written over.
     """
     methods.require_method(method)
-    require_target(metric)
+    require_metric(metric)
     partial = not name and (views is not None or members is not None)
     name = name or (method if metric == "log_loss" else f"{method}-{metric}")
     require_name(name)
@@ -150,7 +142,7 @@ def blend_files(
     classes; it gives the ids that all test predictions must have.
     """
     methods.require_method(method)
-    require_target(metric)
+    require_metric(metric)
     oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), foreign, say)
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
@@ -190,7 +182,7 @@ def fit_oof(
     rows, labels, classes = oof.rows, oof.rows.labels, oof.classes
     weights = None if priors is None else methods.row_weights(labels, priors)
     plain = plain_average(oof)
-    mean, single = outcome(labels, geometric_mean(plain)), member_outcomes(plain, labels)
+    mean, single = outcome(labels, geometric_mean(plain), (metric,)), member_outcomes(plain, labels, (metric,))
     costly = len(oof.members) > 1 and method != "trees" and plain.size * len(oof.members) <= MOST_WORK
     fitted = counted(show, oof, costly)
     honest, before = held_out(oof, plain, method, metric, priors, fitted)
@@ -198,8 +190,8 @@ def fit_oof(
     drawn = bootstrap(labels, outcomes, rows.units, classes, weights)
     table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
     gains, best = [], {}
-    for target in TARGETS:
-        sign = 1 if METRICS[target][1] else -1
+    for target in honest.metrics:
+        sign = METRICS[target].sign
         first = max(range(len(oof.members)), key=lambda m: sign * table[2 + m][target].value)
         best[target] = oof.members[first]
         gains += [gain(target, table, drawn, 0, 1, "mean"), gain(target, table, drawn, 0, 2 + first, best[target])]
@@ -270,9 +262,9 @@ def members_table(run: Path) -> list[MemberRow]:
     return out
 
 
-def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
-    """The outcome of each member by itself, from z float32 (M, N, C)."""
-    return [outcome(labels, softmax(member)) for member in z]
+def member_outcomes(z: np.ndarray, labels: np.ndarray, asked: Sequence[str] = ()) -> list[Outcome]:
+    """The outcome of each member by itself, from z float32 (M, N, C). asked: as `outcome` takes."""
+    return [outcome(labels, softmax(member), asked) for member in z]
 
 
 def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:

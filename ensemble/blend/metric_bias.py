@@ -7,7 +7,8 @@ is taken only where it gains, on held-out folds, more than the standard error of
 
 import numpy as np
 
-from ensemble.scoring.metrics import class_counts, from_counts
+from ensemble.scoring.counts import ClassCounts, class_counts
+from ensemble.scoring.metrics import METRICS
 
 POWERS = (-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 STEPS = np.array([-1.6, -0.8, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6])
@@ -18,7 +19,7 @@ MOST_WORK = 200_000_000  # numbers read in one pass over the classes; beyond it 
 def fit(
     log_probs: np.ndarray, labels: np.ndarray, folds: np.ndarray, metric: str, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, str]:
-    """Bias float64 (C,) for `metric` (accuracy, macro_f1 or balanced_accuracy), and its family: "none", "frequency" or
+    """Bias float64 (C,) for `metric`, one of counts of the predicted classes, and its family: "none", "frequency" or
     "class".
 
     log_probs: float64 (N, C). folds: int64 (N,), at least two numbers, else the answer is no bias. weights: float (N,),
@@ -54,8 +55,8 @@ def apply(bias: np.ndarray, probs: np.ndarray) -> np.ndarray:
 def score(
     metric: str, labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray | None = None
 ) -> float:
-    """accuracy, macro_f1 or balanced_accuracy of predicted classes int64 (N,)."""
-    return float(from_counts(metric, *class_counts(labels, predicted, classes, weights)))
+    """The metric of predicted classes int64 (N,)."""
+    return float(METRICS[metric].score(class_counts(labels, predicted, classes, weights)))
 
 
 def _bias(family: str, log_probs: np.ndarray, labels: np.ndarray, metric: str, weights: np.ndarray) -> np.ndarray:
@@ -106,7 +107,8 @@ def _ascend(
             right = np.bincount(other[other == labels], weights[other == labels], minlength=classes) - hit
             left[:, c], right[:, c] = gone.sum(axis=1), hit[:, c]
             right[:, c] = _taken_right(height - scores[c], labels == c, weights)
-            trials = np.round(from_counts(metric, right, left, true), 12)
+            squares = _squares(height - scores[c], other, c, labels, weights)
+            trials = np.round(METRICS[metric].score(ClassCounts(right, left, true, squares)), 12)
             step = max(range(len(STEPS)), key=lambda i: (trials[i], -abs(STEPS[i])))
             if trials[step] > best + 1e-12:
                 best = float(trials[step])
@@ -140,3 +142,11 @@ def _taken_right(lead: np.ndarray, mine: np.ndarray, weights: np.ndarray) -> np.
     """For each step, the weight of the class's own rows (bool `mine`) that are predicted as it, (S,)."""
     at = np.searchsorted(STEPS, lead[mine], side="right")
     return np.bincount(at, weights[mine], minlength=len(STEPS) + 1)[:-1].cumsum()
+
+
+def _squares(lead: np.ndarray, other: np.ndarray, c: int, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """For each step, the weighted sum of squared distances between true and predicted class numbers, (S,)."""
+    at = np.searchsorted(STEPS, lead, side="right")
+    before, after = weights * (labels - other) ** 2, weights * (labels - c) ** 2
+    changed = np.bincount(at, after - before, minlength=len(STEPS) + 1)[:-1].cumsum()
+    return np.asarray(before.sum() + changed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ensemble.scoring.metrics import FLOOR
+from ensemble.scoring.row_values import FLOOR
 
 CHUNK = 1 << 17  # numbers in a chunk of rows: small enough for the processor's cache, large enough for numpy
 

@@ -9,8 +9,9 @@ from ensemble.blend import methods
 from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
 from ensemble.blend.oof import GIVEN, Oof
+from ensemble.scoring.bootstrap import Gain, bootstrap
 from ensemble.scoring.metrics import METRICS
-from ensemble.scoring.score import Gain, Outcome, bootstrap, value
+from ensemble.scoring.outcomes import Outcome, value
 
 RESAMPLES = 500
 
@@ -46,7 +47,7 @@ def pruned(
     """
     rows = oof.rows
     weights = None if priors is None else methods.row_weights(rows.labels, priors)
-    sign = 1 if METRICS[metric][1] else -1
+    sign = METRICS[metric].sign
 
     def loss(trial: Oof) -> tuple[float, float]:
         other = held_out(trial, plain_average(trial), method, metric, priors, fitted)[0]

@@ -15,8 +15,8 @@ import numpy as np
 
 from ensemble.blend.methods.pool import apply as pooled
 from ensemble.blend.methods.pool import pool_weights
-from ensemble.scoring.metrics import row_losses
-from ensemble.scoring.score import simplest, usable_folds
+from ensemble.scoring.cross_fit import simplest, usable_folds
+from ensemble.scoring.row_values import row_losses
 
 
 def fit(

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from ensemble.scoring.metrics import METRICS
+
 FOLDER_OR_FILE = click.Path(path_type=Path)
 METRIC = click.option(
     "--metric",
-    type=click.Choice(["log_loss", "accuracy", "macro_f1", "balanced_accuracy"]),
+    type=click.Choice(list(METRICS)),
     default="log_loss",
     show_default=True,
     help="What it is directed at.",

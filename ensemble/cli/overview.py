@@ -9,9 +9,10 @@ import click
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import UserError
+from ensemble.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
-    from ensemble.scoring.score import Score
+    from ensemble.scoring.bootstrap import Score
 
 
 @click.command()
@@ -48,7 +49,7 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
 @click.option("--note", "notes", multiple=True, metavar="FILE=TEXT", help="Enter a note on a submission.")
 @click.option(
     "--metric",
-    type=click.Choice(["accuracy", "macro_f1", "log_loss"]),
+    type=click.Choice(list(METRICS)),
     default="accuracy",
     show_default=True,
     help="What the board's scores are.",
@@ -83,7 +84,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
         found = ledger.entries(place)
         trust = ledger.trust(found, metric)
         if found:
-            tables.show_submissions(found, trust)
+            tables.show_submissions(found, trust, metric)
         else:
             events.message(f"{place}: {ledger.NONE}")
         events.answer({"submissions": plain(found), "trust": plain(trust)})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.scoring.score import Score
+from ensemble.scoring.bootstrap import Score
 
 
 def plain(value: Any, without: Collection[str] = ()) -> Any:

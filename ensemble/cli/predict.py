@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from ensemble import rundir
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, names
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
+from ensemble.scoring.metrics import searchable
 
 
 @click.command()
@@ -125,7 +126,13 @@ def tta_oof(run: Path, views: str, as_json: bool) -> None:
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--views", help="Views or named sets to try beside those that are there; added first.")
-@METRIC
+@click.option(
+    "--metric",
+    type=click.Choice(list(searchable())),
+    default="log_loss",
+    show_default=True,
+    help="What sets of views are compared by.",
+)
 @JSON
 def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None:
     """Find the smallest set of views that is worth its cost, and name those that hurt.

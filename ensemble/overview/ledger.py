@@ -21,14 +21,10 @@ from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.limits import require_text_table
 from ensemble.overview.runs import find_runs, saved_scores
-from ensemble.scoring.score import Score
+from ensemble.scoring.bootstrap import Score
+from ensemble.scoring.metrics import METRICS, computed
 
-METRICS = ("accuracy", "log_loss", "macro_f1")
-COLUMNS = (
-    *("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows"),
-    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
-    *("board", "note"),
-)
+FACTS = ("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows")
 FEWEST = 3  # scores on the board: of fewer no order can be told
 NONE = "no submission is recorded; ens tta-predict records those that it writes"
 LEAST_DIGITS = 7  # of a digest that stands for a file
@@ -72,22 +68,27 @@ class Trust:
 
 
 def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
-    """Append a submission that was written. ledger: the CSV, which is made where there is none. facts: some of COLUMNS.
+    """Append a submission that was written. ledger: the CSV, which is made where there is none. facts: some of FACTS.
+    scores: by metric; each has columns, and the metrics that are computed always have them where they are empty.
 
     Two processes may append at once. Raises OSError if it can't be written, UserError if it can't be read.
     """
     row = {key: str(value) for key, value in facts.items()}
     row["written"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}"
     row["file"], row["sha256"] = str(submission.resolve()), digest(submission)
-    for metric in METRICS:
-        if metric in scores:
-            own = scores[metric]
-            numbers = {"": own.value, "_low": own.low, "_high": own.high}
-            row |= {metric + end: f"{number:.6g}" for end, number in numbers.items()}
+    for metric, own in scores.items():
+        numbers = {"": own.value, "_low": own.low, "_high": own.high}
+        row |= {metric + end: f"{number:.6g}" for end, number in numbers.items()}
+    wanted = columns_of(computed(*scores))
     with _lock(ledger):
-        table = read_table(ledger) if ledger.is_file() else Table(COLUMNS, ())
-        columns = (*table.columns, *(name for name in COLUMNS if name not in table.columns))
+        table = read_table(ledger) if ledger.is_file() else Table(wanted, ())
+        columns = (*table.columns, *(name for name in wanted if name not in table.columns))
         _write(ledger, Table(columns, (*table.lines, row), table.delimiter, table.newline, table.mark))
+
+
+def columns_of(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those of a ledger with scores by these metrics."""
+    return (*FACTS, *(metric + end for metric in metrics for end in ("", "_low", "_high")), "board", "note")
 
 
 def entries(place: Path) -> list[Entry]:
@@ -183,13 +184,13 @@ def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
     if len(known) < FEWEST:
         return None
     outs, boards = zip(*known, strict=True)
-    if metric != "log_loss" and max(boards) > 1:
+    if METRICS[metric].factor == 100 and max(boards) > 1:
         boards = tuple(score / 100 for score in boards)
     varied = len(set(outs)) > 1 and len(set(boards)) > 1
     tau = float(kendalltau(outs, boards).statistic) if varied else math.nan
     gap = sum(board - out for out, board in zip(outs, boards, strict=True)) / len(known)
-    shown = f"{gap:+.4f}" if metric == "log_loss" else f"{100 * gap:+.2f} points"
-    name = metric.replace("_", " ").replace("f1", "F1")
+    shown = METRICS[metric].number(gap, "+") + " points" * (METRICS[metric].factor == 100)
+    name = METRICS[metric].title
     order = f"rank correlation (Kendall's tau) of {name} out of fold and on the board: {tau:.2f}"
     if not varied:
         order = f"no order of {name} out of fold and on the board can be told: scores are all equal"

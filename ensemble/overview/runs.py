@@ -17,13 +17,13 @@ from ensemble.blend.described import read_described, read_scores
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
-from ensemble.scoring.score import Score
+from ensemble.scoring.bootstrap import Score
 
 DEPTH = 3  # folders below the one that is named
 SORTS = ("score", "date", "name")
 ABSENT = "-"
 
-Scores = Mapping[str, Score]  # by metric: log_loss, accuracy, macro_f1, balanced_accuracy
+Scores = Mapping[str, Score]  # by metric
 
 
 @dataclass(frozen=True)

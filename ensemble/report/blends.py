@@ -13,8 +13,9 @@ from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
 from ensemble.blend.described import read_described, read_scores
 from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
 from ensemble.errors import UserError
-from ensemble.scoring.metrics import Bin
-from ensemble.scoring.score import Calibration, Gain, Score, cross_fit
+from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.calibration import Bin, Calibration
+from ensemble.scoring.cross_fit import cross_fit
 
 Scores = dict[str, Score]  # by metric
 

@@ -10,8 +10,9 @@ from scipy.stats import norm
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
 from ensemble.report.members import strip
 from ensemble.report.run import RunFacts
-from ensemble.scoring.metrics import class_counts, ece_of, reliability
-from ensemble.scoring.score import MOST_UNITS, RESAMPLES
+from ensemble.scoring.bootstrap import MOST_CLUSTERS, RESAMPLES
+from ensemble.scoring.calibration import ece, reliability
+from ensemble.scoring.counts import class_counts
 
 MOST_MATRIX = 50  # classes: of more, only the most confused pairs are shown
 MOST_TABLE = 300  # classes: of more, those of the least F1
@@ -44,7 +45,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "rows": len(right),
         "accuracy": float(right.mean()),
         "grouped": rows.grouped,
-        "ece": ece_of(right, confidence),
+        "ece": ece(right, confidence),
         "mean_confidence": float(confidence.mean()),
         "bins": reliability(right, confidence),
         "reliability": _reliability(right, confidence),
@@ -91,7 +92,8 @@ def by_class(
     then have Wilson's interval of as many answers as there are groups, and F1 none, NaN. NaN too where there is nothing
     to divide by.
     """
-    right, taken, true = class_counts(labels, predicted, len(classes))
+    counts = class_counts(labels, predicted, len(classes))
+    right, taken, true = counts.right, counts.predicted, counts.true
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {"precision": right / taken, "recall": right / true, "f1": 2 * right / (taken + true)}
     ends = {name: _percentiles(own) for name, own in _resampled(labels, predicted, units, len(classes)).items()}
@@ -122,12 +124,12 @@ def wilson(right: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _resampled(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class in each resample of the units, (B, C), as `score.bootstrap` draws them."""
+    """Precision, recall and F1 of each class in each resample of the units, (B, C), as `bootstrap` draws them."""
     from scipy.sparse import csr_array
 
     names, where = np.unique(units, return_inverse=True)
     draw = np.random.default_rng(0)
-    size = min(len(names), MOST_UNITS)
+    size = min(len(names), MOST_CLUSTERS)
     if size < len(names):
         where = (draw.permutation(len(names)) % size)[where]
 

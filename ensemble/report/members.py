@@ -15,8 +15,9 @@ from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
 from ensemble.run.shapes import SavedSearch
-from ensemble.scoring.metrics import METRICS
-from ensemble.scoring.score import Gain, calibration
+from ensemble.scoring.bootstrap import Gain
+from ensemble.scoring.calibration import calibration
+from ensemble.scoring.metrics import METRICS, columns
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -39,7 +40,12 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "tried": len(comparable(facts.blends)),
         "weights": _weights(best) if facts.saved else None,
         "costs": _costs(best),
-        "cost_metric": next(iter(best.costs.values())).metric if best.costs else "log_loss",
+        "cost_metric": METRICS[next(iter(best.costs.values())).metric if best.costs else "log_loss"].title,
+        "columns": columns(),
+        "asked": tuple(
+            name for name in METRICS if name not in columns() and name in {own.metric for own in facts.blends}
+        ),
+        "headings": {name: metric.heading[0].upper() + metric.heading[1:] for name, metric in METRICS.items()},
         "views": _views(facts.view_search),
     }
 
@@ -125,7 +131,7 @@ def _blends(facts: RunFacts) -> list[dict[str, Any]]:
         for own in sorted(facts.blends, key=lambda one: one not in usable):
             remarks = []
             if own.metric != "log_loss":
-                remarks.append(f"for {own.metric.replace('_', ' ')}")
+                remarks.append(f"for {METRICS[own.metric].title}")
             if own.foreign:
                 remarks.append(f"with {', '.join(own.foreign)}, not trained here")
             if own.unused:
@@ -240,12 +246,11 @@ def _views(search: SavedSearch | None) -> dict[str, Any] | None:
              "text": _plain(metric, own["scores"][metric])}
             for own in search["sizes"]
         ]  # fmt: skip
-        return {"chosen": search["chosen"], "base": search["base"], "metric": metric.replace("_", " "), "sizes": sizes}
+        return {"chosen": search["chosen"], "base": search["base"], "metric": METRICS[metric].title, "sizes": sizes}
     except (KeyError, TypeError):
         return None
 
 
 def _plain(metric: str, own: dict[str, float]) -> str:
-    factor, digits = (1, 4) if not METRICS[metric][1] else (100, 2)
-    value, low, high = (factor * own[key] for key in ("value", "low", "high"))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    value, low, high = (METRICS[metric].number(own[key]) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

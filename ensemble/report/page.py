@@ -23,7 +23,7 @@ from ensemble.progress import Show, duration
 from ensemble.report.run import RunFacts, read_run
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
-from ensemble.scoring.score import Gain, Score
+from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.tables.layout import gain_cell, score_cell
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.

@@ -21,8 +21,8 @@ from ensemble.progress import Show
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
-from ensemble.scoring.metrics import TARGETS
-from ensemble.scoring.score import Gain, Outcome, bootstrap, gain, outcome, scores
+from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
+from ensemble.scoring.outcomes import Outcome, outcome
 
 T = TypeVar("T")
 
@@ -233,7 +233,7 @@ def _plain_mean(oof: Oof) -> Standing:
     drawn = bootstrap(labels, outcomes, oof.rows.units, oof.classes)
     table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
     gains: list[Gain] = []
-    for metric in TARGETS if len(oof.members) > 1 else ():
+    for metric in drawn if len(oof.members) > 1 else ():
         index = oof.members.index(own.best[metric])
         gains.append(gain(metric, table, drawn, 0, 1 + index, own.best[metric]))
     plain = {"blend": own.calibration["plain mean"]}

@@ -13,7 +13,9 @@ from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import GIVEN, Oof, read_oof
 from ensemble.blend.probabilities import softmax
 from ensemble.report.blends import Standing
-from ensemble.scoring.score import Gain, bootstrap, cross_fit, gain, outcome, scores
+from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
+from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.outcomes import outcome
 
 
 def over_tempered(run: Path, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:

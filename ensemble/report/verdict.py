@@ -12,7 +12,7 @@ from ensemble.report.checked import not_looked_at
 from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
 from ensemble.report.run import RunFacts
-from ensemble.scoring.score import Gain, Score
+from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.tables.layout import gain_cell
 
 

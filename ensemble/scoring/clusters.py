@@ -1,11 +1,11 @@
-"""What is resampled whole where runs of different groups are compared. Never imports torch."""
+"""The clusters of rows where runs of different groups are compared. Never imports torch."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def joined_units(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
+def joined_clusters(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """What is resampled whole, int64 (N,): rows that share a group in any of the runs, at once or by way of others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -1,149 +1,108 @@
-"""Scores of predicted probabilities: plain functions on labels int64 (N,) and probabilities (N, C).
-
-Each returns one float over all N rows pooled (never a mean of batches or folds). `METRICS` says which way is better.
-"""
+"""The table of metrics. Every list of metrics in ens derives from it: a new one is its function and one entry here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ensemble.errors import UserError
-
-FLOOR = 1e-15  # below this a probability counts as this, so that one sure mistake costs 34.5 nats and not infinity
-
-
-def row_losses(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """-log of each row's true-class probability, in nats, float64 (N,); probabilities below 1e-15 count as 1e-15."""
-    right = probs[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(-np.log(np.maximum(right, FLOOR)))
-
-
-def log_loss(labels: np.ndarray, probs: np.ndarray) -> float:
-    """Mean of -log(true-class probability), in nats."""
-    return float(row_losses(labels, probs).mean())
-
-
-def accuracy(labels: np.ndarray, probs: np.ndarray) -> float:
-    """Share of rows whose largest probability is the true class's (the first class wins a tie)."""
-    return float((probs.argmax(axis=1) == labels).mean())
-
-
-def f1_from_counts(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Macro F1 from per-class counts, each (..., C): rows predicted right, predicted, and truly of the class -> (...).
-
-    The mean is over the classes that occur as a label or as a prediction; one in neither is left out, one that is
-    predicted but never true (or true but never predicted) counts as 0. The counts may be weighted.
-    """
-    seen = predicted + true
-    f1 = 2 * right / np.where(seen > 0, seen, 1)
-    return np.asarray(f1.sum(axis=-1) / np.maximum((seen > 0).sum(axis=-1), 1))
-
-
-def class_counts(
-    labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per class, (C,): rows predicted right, rows predicted, rows truly of it; with optional row weights (N,)."""
-    hit = labels == predicted
-    right = np.bincount(labels[hit], None if weights is None else weights[hit], minlength=classes)
-    return (
-        right,
-        np.bincount(predicted, weights, minlength=classes),
-        np.bincount(labels, weights, minlength=classes),
-    )
-
-
-def from_counts(metric: str, right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """accuracy, macro_f1 or balanced_accuracy from per-class counts, each (..., C) -> (...).
-
-    Macro F1 as `f1_from_counts`; balanced accuracy is the mean recall over the classes that have a true row.
-    """
-    if metric == "macro_f1":
-        return f1_from_counts(right, predicted, true)
-    if metric == "accuracy":
-        return np.asarray(right.sum(axis=-1) / true.sum(axis=-1))
-    recall = right / np.where(true > 0, true, 1)
-    return np.asarray(recall.sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1))
-
-
-def macro_f1(labels: np.ndarray, probs: np.ndarray) -> float:
-    """Mean F1 over the classes that occur as a label or as a prediction (see `f1_from_counts`)."""
-    return macro_f1_of(labels, probs.argmax(axis=1), probs.shape[1])
-
-
-def macro_f1_of(labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray | None = None) -> float:
-    """Macro F1 of predicted classes int64 (N,), with optional row weights (N,)."""
-    return float(f1_from_counts(*class_counts(labels, predicted, classes, weights)))
-
-
-def balanced_accuracy(labels: np.ndarray, probs: np.ndarray) -> float:
-    """Mean recall over the classes that have at least one true row."""
-    return float(from_counts("balanced_accuracy", *class_counts(labels, probs.argmax(axis=1), probs.shape[1])))
-
-
-def brier(labels: np.ndarray, probs: np.ndarray) -> float:
-    """Mean over the rows of the squared distance between probabilities and the true class's indicator: 0 to 2.
-
-    Brier, "Verification of forecasts expressed in terms of probability" (Monthly Weather Review, 1950).
-    """
-    return float(row_briers(labels, probs).mean())
-
-
-def row_briers(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """Each row's part of `brier`, float64 (N,)."""
-    right = probs[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(np.einsum("nc,nc->n", probs, probs, dtype=np.float64) - 2 * right + 1)
-
-
-def ece(labels: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of the rows in each bin, weighted by their share.
-
-    `bins` equal-width bins (a, b] of the largest probability. Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in
-    Guo et al. (ICML 2017).
-    """
-    return ece_of(probs.argmax(axis=1) == labels, probs.max(axis=1), bins)
-
-
-def ece_of(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
-    """`ece` from whether each row's prediction is right, bool (N,), and its largest probability, (N,)."""
-    surplus = [abs(own.accuracy - own.confidence) * own.rows for own in reliability(right, confidence, bins)]
-    return float(sum(surplus) / len(right))
+from ensemble.scoring import counts, ranking, row_values
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The rows whose confidence is in (low, high]: how many, how often right, their mean confidence."""
+class Metric:
+    """A score of predicted probabilities, over all rows pooled (never a mean of batches or folds).
 
-    low: float
-    high: float
-    rows: int
-    accuracy: float
-    confidence: float
+    name: what options, files and JSON call it.
+    heading: of a table's column; one that ends in % is of numbers that are shown times 100.
+    greater_is_better: whether more is better.
+    needs: what `score` is given, and gives.
+        "values": labels int64 (N,), probs float (N, C) -> what each row counts, float64 (N,); the metric is the mean.
+        "costs": as "values", and what mistakes cost, float64 (C, C); only where the user gives that.
+        "counts": `ClassCounts` of any number of draws (...) -> float64 (...).
+        "rows": labels (N,), probs (N, C), weights of the rows in B draws float64 (N, B) -> float64 (B,), NaN where a
+            draw has none. Every draw costs a pass over the rows.
+    score: the function.
+    default: computed and saved always; the others where they are asked for.
+    column: in tables always, of those that are computed always.
+    fewest_classes: that it can be asked for with.
+    """
+
+    name: str
+    heading: str
+    greater_is_better: bool
+    needs: Literal["values", "costs", "counts", "rows"]
+    score: Callable[..., np.ndarray]
+    default: bool = False
+    column: bool = False
+    fewest_classes: int = 2
+
+    @property
+    def title(self) -> str:
+        """The heading without its unit."""
+        return self.heading.removesuffix(" %")
+
+    @property
+    def factor(self) -> int:
+        """What its numbers are multiplied by where they are shown."""
+        return 100 if self.heading.endswith("%") else 1
+
+    @property
+    def sign(self) -> int:
+        """1 where greater is better, else -1."""
+        return 1 if self.greater_is_better else -1
+
+    def number(self, value: float, sign: str = "") -> str:
+        """As it is shown, without a unit: two digits of a percentage, else four. sign: "+" shows that of a gain too."""
+        return f"{self.factor * value:{sign}.{2 if self.factor == 100 else 4}f}"
 
 
-def reliability(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> list[Bin]:
-    """The bins of `ece` that hold a row, from the least sure to the surest."""
-    where = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
-    rows = np.bincount(where, minlength=bins)
-    hits, sure = (np.bincount(where, values, minlength=bins) for values in (right, confidence))
-    return [
-        Bin(float(b / bins), float((b + 1) / bins), int(rows[b]), float(hits[b] / rows[b]), float(sure[b] / rows[b]))
-        for b in np.flatnonzero(rows)
-    ]
+_TABLE = (
+    Metric("accuracy", "accuracy %", True, "counts", counts.accuracy, default=True, column=True),
+    Metric("macro_f1", "macro F1 %", True, "counts", counts.macro_f1, default=True, column=True),
+    Metric("log_loss", "log loss", False, "values", row_values.row_losses, default=True, column=True),
+    Metric("balanced_accuracy", "balanced accuracy %", True, "counts", counts.balanced_accuracy, default=True),
+    Metric("roc_auc", "ROC AUC", True, "rows", ranking.roc_auc),
+    Metric("average_precision", "average precision", True, "rows", ranking.average_precision),
+    Metric("top5_accuracy", "top-5 accuracy %", True, "values", row_values.top5_hits, fewest_classes=6),
+    Metric("quadratic_kappa", "quadratic kappa", True, "counts", counts.quadratic_kappa),
+    Metric("matthews", "Matthews correlation", True, "counts", counts.matthews),
+    Metric("expected_cost", "expected cost", False, "costs", row_values.row_costs),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+HEADLINE = ("accuracy", "log_loss")  # what sentences name, and tables with room for two columns
 
 
-METRICS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], bool]] = {  # name -> (function, greater is better)
-    "log_loss": (log_loss, False),
-    "accuracy": (accuracy, True),
-    "macro_f1": (macro_f1, True),
-    "balanced_accuracy": (balanced_accuracy, True),
-    "ece": (ece, False),
-    "brier": (brier, False),
-}
-TARGETS = ("log_loss", "accuracy", "macro_f1", "balanced_accuracy")  # what a blend may be directed at
+def computed(*asked: str) -> tuple[str, ...]:
+    """The names of those that are computed always, and of those asked for."""
+    return tuple(name for name, metric in METRICS.items() if metric.default or name in asked)
 
 
-def require_target(metric: str) -> None:
-    """Raise UserError unless a blend can be directed at `metric`."""
-    if metric not in TARGETS:
-        raise UserError(f"metric {metric!r} is not one of: {', '.join(TARGETS)}")
+def columns(*asked: str) -> tuple[str, ...]:
+    """The names of those that a table shows: always as many, as no more fit a terminal of 80 columns. One that is asked
+    for and has no column takes the place of macro F1."""
+    shown = [name for name, metric in METRICS.items() if metric.column]
+    others = [name for name in asked if name not in shown]
+    return tuple(others[0] if others and name == "macro_f1" else name for name in shown)
+
+
+def searchable() -> tuple[str, ...]:
+    """The names of those that many candidates are compared by at once: log loss, and what counts of classes give."""
+    return tuple(name for name, metric in METRICS.items() if metric.needs == "counts" or name == "log_loss")
+
+
+def require_metric(name: str, classes: int | None = None, costs: np.ndarray | None = None) -> Metric:
+    """The metric of that name. Raises UserError if there is none, or if it needs more than the `classes` there are, or
+    what mistakes cost, float64 (C, C), and `costs` is None."""
+    if name not in METRICS:
+        raise UserError(f"metric {name!r} is not one of: {', '.join(METRICS)}")
+    metric = METRICS[name]
+    if classes is not None and classes < metric.fewest_classes:
+        raise UserError(
+            f"metric {name!r} needs at least {metric.fewest_classes} classes, and there are {classes}: with so few "
+            "every row is a hit"
+        )
+    if metric.needs == "costs" and costs is None:
+        raise UserError(f"metric {name!r} needs to know what mistakes cost")
+    return metric

@@ -6,11 +6,11 @@ from ensemble.blend import BlendResult
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.blend.prune import Pruned
 from ensemble.escape import escaped
+from ensemble.scoring.metrics import METRICS, columns
 from ensemble.tables.layout import (
-    ALL_HEADINGS,
-    HEADINGS,
     STAR,
     gain_cell,
+    headings,
     new_table,
     print_line,
     print_table,
@@ -22,15 +22,12 @@ PAIRS = 10  # members: of more, a table of pairs does not fit
 
 def show_blend(result: BlendResult) -> None:
     """A blend beside the plain mean and every member, what it gains over them, and its weights."""
-    metrics = list(HEADINGS)
-    if result.fitted.metric == "balanced_accuracy":
-        metrics[1] = "balanced_accuracy"
-    headings = [ALL_HEADINGS[metric] for metric in metrics]
+    metrics = columns(result.fitted.metric)
     units = f"{result.rows} rows" + (f" in {result.groups} groups" if result.groups else "")
     title = (
         f"blend {result.name!r}, cross-fitted over {result.folds} folds, {units}: score ± over folds, [95% interval]"
     )
-    table = new_table(title, "", *headings, "weight, T")  # T: the member's temperature, below its weight
+    table = new_table(title, "", *headings(metrics), "weight, T")  # T: the member's temperature, below its weight
     table.add_row(
         escape(f"blend {result.name}"), *(score_cell(metric, result.blend[metric]) for metric in metrics), style="bold"
     )
@@ -46,7 +43,7 @@ def show_blend(result: BlendResult) -> None:
     gains = new_table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):
         over = "the plain mean" if gain.against == "mean" else f"the best single, {escape(escaped(gain.against))}"
-        gains.add_row(over, ALL_HEADINGS[gain.metric], gain_cell(gain), f"{gain.p_better:.3f}")
+        gains.add_row(over, METRICS[gain.metric].heading, gain_cell(gain), f"{gain.p_better:.3f}")
     print_table(gains)
     for note in result.notes:
         print_line(note)
@@ -101,7 +98,7 @@ def _show_diversity(result: BlendResult) -> None:
         print_table(table)
     if own.costs:
         metric = next(iter(own.costs.values())).metric
-        table = new_table(f"what leaving a member out costs, {ALL_HEADINGS[metric]} [95% interval]", "", "cost")
+        table = new_table(f"what leaving a member out costs, {METRICS[metric].heading} [95% interval]", "", "cost")
         for member, cost in own.costs.items():
             table.add_row(escape(escaped(member)), gain_cell(cost))
         print_table(table)
@@ -113,10 +110,12 @@ def _show_pruned(result: BlendResult) -> None:
     if own.passes[0] == own.passes[1] and len(own.members) == len(result.members):
         print_line("--prune: nothing can be left out without loss")
         return
-    unit, factor = ("nats of log loss", 1) if result.fitted.metric == "log_loss" else ("points", 100)
+    metric = METRICS[result.fitted.metric]
+    unit = "nats of log loss" if metric.name == "log_loss" else "points" if metric.factor == 100 else metric.title
     passes = f"; {own.passes[1]} of {own.passes[0]} forward passes remain" if own.passes[0] else ""
+    cost, error = metric.factor * own.cost, metric.factor * own.error
     print_line(
-        f"--prune: without loss (it costs {factor * own.cost:+.4f} ± {factor * own.error:.4f} {unit}) can be left out: "
+        f"--prune: without loss (it costs {cost:+.4f} ± {error:.4f} {unit}) can be left out: "
         f"{', '.join(_left(own, result)) or 'nothing'}{passes}"
     )
     print_line(

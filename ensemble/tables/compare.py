@@ -7,7 +7,8 @@ from rich.markup import escape
 from ensemble.blend import Comparison
 from ensemble.blend.compare import FEWEST, Block, Item, tells
 from ensemble.escape import escaped
-from ensemble.tables.layout import gain_cell, metric_headings, new_table, print_line, print_table, score_cell
+from ensemble.scoring.metrics import HEADLINE, columns
+from ensemble.tables.layout import gain_cell, headings, new_table, print_line, print_table, score_cell
 
 SIGNS = {"better": 1, "worse": -1}
 ACROSS = 3  # items beside the baseline in a table of classes: more do not fit
@@ -22,10 +23,13 @@ def show_comparison(result: Comparison) -> None:
     for block in result.blocks:
         print_line()
         title = f"{block.title}, out of fold, {units}: score ± deviation over folds, [95% interval]"
-        table = new_table(title, "", *metric_headings(), "at temperature")
+        table = new_table(title, "", *headings(columns()), "at temperature")
         for item, own, tempered in zip(block.items, block.scores, block.tempered, strict=True):
-            f1 = score_cell("macro_f1", own["macro_f1"]).splitlines()[0]
-            cells = [score_cell("accuracy", own["accuracy"]), f1, score_cell("log_loss", own["log_loss"])]
+            cells = [score_cell(metric, own[metric]) for metric in columns()]
+            cells = [  # no room for the intervals of those that nothing is said about
+                cell if metric in HEADLINE else cell.splitlines()[0]
+                for metric, cell in zip(columns(), cells, strict=True)
+            ]
             table.add_row(escape(escaped(item.label)), *cells, score_cell("log_loss", tempered))
         print_table(table)
         _show_gained(block)

@@ -1,19 +1,22 @@
 """How a table looks. Everything fits a terminal of 80 columns: an interval stands below its score, not beside."""
 
+import textwrap
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ensemble.escape import escaped
-from ensemble.scoring.score import Gain, Score
+from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.metrics import METRICS
 
 STAR = " *"
-HEADINGS = {"accuracy": "accuracy %", "macro_f1": "macro F1 %", "log_loss": "log loss"}
-ALL_HEADINGS = HEADINGS | {"balanced_accuracy": "balanced acc. %"}
 
 
-def metric_headings() -> list[str]:
-    return list(HEADINGS.values())
+def headings(metrics: Iterable[str]) -> list[str]:
+    """Of columns, in lines no wider than an interval."""
+    return ["\n".join(textwrap.wrap(METRICS[metric].heading, 14)) for metric in metrics]
 
 
 def new_table(title: str, first: str, *others: str) -> Table:
@@ -26,16 +29,14 @@ def new_table(title: str, first: str, *others: str) -> Table:
 
 
 def score_cell(metric: str, score: Score) -> str:
-    if metric == "log_loss":
-        return f"{score.value:.4f} ±{score.std:.4f}\n[{score.low:.4f}, {score.high:.4f}]"
-    value, low, high, std = (100 * number for number in (score.value, score.low, score.high, score.std))
-    return f"{value:.2f} ±{std:.2f}\n[{low:.2f}, {high:.2f}]"
+    """A score with its deviation over folds, and below it the interval."""
+    value, std, low, high = map(METRICS[metric].number, (score.value, score.std, score.low, score.high))
+    return f"{value} ±{std}\n[{low}, {high}]"
 
 
 def gain_cell(gain: Gain) -> str:
-    if gain.metric == "log_loss":
-        return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-    return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+    value, low, high = (METRICS[gain.metric].number(number, "+") for number in (gain.value, gain.low, gain.high))
+    return f"{value} [{low}, {high}]"
 
 
 def print_line(text: str = "") -> None:

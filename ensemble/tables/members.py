@@ -5,16 +5,17 @@ from rich.markup import escape
 from ensemble.blend import MemberRow
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.escape import escaped
-from ensemble.tables.layout import HEADINGS, STAR, metric_headings, new_table, print_line, print_table, score_cell
+from ensemble.scoring.metrics import METRICS, columns
+from ensemble.tables.layout import STAR, headings, new_table, print_line, print_table, score_cell
 
 
 def show_members(rows: list[MemberRow]) -> None:
     """The members' out-of-fold scores: over all rows with a 95% interval, and the spread over folds."""
     table = new_table(
-        "members, out of fold: score ± deviation over folds, [95% interval]", "member", "folds", *metric_headings()
+        "members, out of fold: score ± deviation over folds, [95% interval]", "member", "folds", *headings(columns())
     )
     for row in rows:
-        cells = [score_cell(metric, row.scores[metric]) if row.scores else "-" for metric in HEADINGS]
+        cells = [score_cell(metric, row.scores[metric]) if row.scores else "-" for metric in columns()]
         table.add_row(escape(escaped(row.member)) + STAR * row.optimistic, f"{len(row.done)}/{row.folds}", *cells)
     print_table(table)
     if any(row.optimistic for row in rows):
@@ -23,8 +24,8 @@ def show_members(rows: list[MemberRow]) -> None:
 
 def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -> None:
     """Each blend's scores on images that were never trained on; `chosen` is the one that OOF rows alone would take."""
-    table = new_table(f"{rows} held-out images; * has the least out-of-fold log loss", "blend", *metric_headings())
+    table = new_table(f"{rows} held-out images; * has the least out-of-fold log loss", "blend", *headings(columns()))
     for name, values in scores.items():
-        cells = [f"{values['log_loss']:.4f}" if m == "log_loss" else f"{100 * values[m]:.2f}" for m in HEADINGS]
+        cells = [METRICS[metric].number(values[metric]) for metric in columns()]
         table.add_row(f"{escape(escaped(name))}{' *' if name == chosen else ''}", *cells)
     print_table(table)

@@ -10,11 +10,11 @@ from ensemble.escape import escaped
 from ensemble.overview.ledger import Entry, Trust
 from ensemble.overview.runs import RunList, RunRow
 from ensemble.progress import duration
-from ensemble.scoring.score import Score
-from ensemble.tables.layout import ALL_HEADINGS, STAR, new_table, print_line, print_table
+from ensemble.scoring.bootstrap import Score
+from ensemble.scoring.metrics import HEADLINE, METRICS, columns
+from ensemble.tables.layout import STAR, headings, new_table, print_line, print_table
 
 NOT_COMPARABLE = "scores of different data are not comparable"
-SHOWN = ("accuracy", "macro_f1", "log_loss")  # of a submission
 
 
 def show_runs(found: RunList) -> None:
@@ -25,9 +25,7 @@ def show_runs(found: RunList) -> None:
         which = f" {number + 1} of {len(found.groups)}" if len(found.groups) > 1 else ""
         data = f"data{which}, fingerprint {known[:12]}" if known else "unknown data"
         title = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'} on {data}: out of fold, "
-        table = new_table(
-            title + "[95% interval]", "run", "folds", "accuracy %", "log loss", "h:mm:ss,\nms/image", "date"
-        )
+        table = new_table(title + "[95% interval]", "run", "folds", *headings(HEADLINE), "h:mm:ss,\nms/image", "date")
         for row in rows:
             for cells in _lines(row):
                 table.add_row(*cells)
@@ -57,24 +55,25 @@ def _lines(row: RunRow) -> list[list[str]]:
         (f"  best single {row.single}, {among}{STAR * row.single_optimistic}", row.single_scores),
     ):
         if scores:
-            cells = [_cell(metric, scores[metric]) for metric in ("accuracy", "log_loss")]
+            cells = [_cell(metric, scores[metric]) for metric in HEADLINE]
             lines.append([escape(escaped(name)), "", *cells, "", ""])
     return lines
 
 
 def _cell(metric: str, score: Score) -> str:
-    if metric == "log_loss":
-        return f"{score.value:.4f}\n[{score.low:.4f}, {score.high:.4f}]"
-    return f"{100 * score.value:.2f}\n[{100 * score.low:.2f}, {100 * score.high:.2f}]"
+    value, low, high = map(METRICS[metric].number, (score.value, score.low, score.high))
+    return f"{value}\n[{low}, {high}]"
 
 
-def show_submissions(entries: list[Entry], trust: tuple[Trust, ...]) -> None:
-    """The ledger, the newest last, and how far out-of-fold scores foretell the board's, on each data set."""
+def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str) -> None:
+    """The ledger, the newest last, and how far out-of-fold scores foretell the board's, which are of `metric`, on each
+    data set."""
+    shown = columns(metric)
     table = new_table(
         "submissions, with the out-of-fold scores of their blends",
         "file",
         "written",
-        *(ALL_HEADINGS[metric] for metric in SHOWN),
+        *headings(shown),
         "board",
     )
     for entry in entries:
@@ -83,7 +82,7 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...]) -> None:
         about = " ".join(text for text in (own.get("run", ""), own.get("blend", "")) if text)
         name += f"\n{escaped(about)}" if about else ""
         name += f"\n{escaped(own['note'])}" if own.get("note") else ""
-        cells = [_saved(metric, own.get(metric, "")) for metric in SHOWN]
+        cells = [_saved(metric, own.get(metric, "")) for metric in shown]
         table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
     print_table(table)
     for line in (line for own in trust for line in own.lines):
@@ -101,7 +100,7 @@ def _saved(metric: str, text: str) -> str:
         value = float(text)
     except ValueError:
         return text
-    return f"{value:.4f}" if metric == "log_loss" else f"{100 * value:.2f}"
+    return METRICS[metric].number(value)
 
 
 def _when(text: str) -> str:

@@ -2,15 +2,15 @@
 
 from rich.markup import escape
 
-from ensemble.scoring.score import Gain, Score
-from ensemble.tables.layout import ALL_HEADINGS, STAR, gain_cell, new_table, print_line, print_table, score_cell
+from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.metrics import METRICS
+from ensemble.tables.layout import STAR, gain_cell, headings, new_table, print_line, print_table, score_cell
 from ensemble.tta.view_sets import ViewSearch
 
 
 def show_view_search(found: ViewSearch) -> None:
     """The sets of views by size, what each view does beside the base, and the choice in a sentence."""
     shown = ("log_loss", "accuracy" if found.metric == "log_loss" else found.metric)
-    headings = [ALL_HEADINGS[metric] for metric in shown]
     units = f"{found.rows} rows" + (f" in {found.groups} groups" if found.groups else "")
     for note in found.notes:
         print_line(note)
@@ -20,7 +20,7 @@ def show_view_search(found: ViewSearch) -> None:
         f"sets of views, out of fold, {units}, cross-fitted over {found.folds} folds:\n"
         f"score [95% interval], and below it what is gained over {found.base} alone",
         "views",
-        *headings,
+        *headings(shown),
         "ms/image",
     )
 
@@ -49,14 +49,14 @@ def show_view_search(found: ViewSearch) -> None:
     print_line(f"{tried}; in the whole search each fold is scored by sets and a size that are chosen without it")
     print_line()
     title = f"each view: what is gained over {found.base} alone by adding the view,\nand below by the view alone"
-    table = new_table(title, "view", *headings, "adding it")
+    table = new_table(title, "view", *headings(shown), "adding it")
     for single in found.singles:
         both = [f"{gain_cell(single.added[metric])}\n{gain_cell(single.alone[metric])}" for metric in shown]
         table.add_row(escape(single.view), *both, single.verdict.replace(" can", "\ncan"))
     print_table(table)
     helps, hurts = (sum(single.verdict == verdict for single in found.singles) for verdict in ("helps", "hurts"))
     print_line(
-        f"told by {headings[found.metric != 'log_loss'].removesuffix(' %')} at 95%, of {len(found.singles)} added: "
+        f"told by {METRICS[found.metric].title} at 95%, of {len(found.singles)} added: "
         f"{helps} helps, {hurts} hurts; {0.05 * len(found.singles):.2g} by chance alone, if none did anything"
     )
     print_line(_view_choice(found))
@@ -66,7 +66,7 @@ def _held_out(found: ViewSearch, shown: tuple[str, ...]) -> list[str]:
     """What the search is worth, on rows that it did not choose on."""
     told = []
     for metric in shown:
-        gain, name = found.honest_gains[metric], ALL_HEADINGS[metric].removesuffix(" %")
+        gain, name = found.honest_gains[metric], METRICS[metric].title
         sure = gain.low > 0 or gain.high < 0 or gain.low == gain.high
         told.append(f"{name} {gain_cell(gain)}{'' if sure else ', perhaps by chance'}")
     lines = [f"held out, the whole search gains over {found.base} alone: {'; '.join(told)}"]
@@ -77,9 +77,8 @@ def _held_out(found: ViewSearch, shown: tuple[str, ...]) -> list[str]:
 
 def _view_choice(found: ViewSearch) -> str:
     """One sentence."""
-    metric, name = found.metric, ALL_HEADINGS[found.metric].removesuffix(" %")
-    sign = -1 if metric == "log_loss" else 1
-    best = max(found.sizes, key=lambda size: sign * size.scores[metric].value)
+    metric, name = found.metric, METRICS[found.metric].title
+    best = max(found.sizes, key=lambda size: METRICS[metric].sign * size.scores[metric].value)
     own = next(size for size in found.sizes if size.views == found.chosen)
     alone = f"{found.base} alone"
     if found.chosen != found.found:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ensemble.blend.methods.pool import HIGHEST, LOWEST
 from ensemble.blend.probabilities import chunks, row_sums
-from ensemble.scoring.metrics import class_counts, from_counts
+from ensemble.scoring.counts import ClassCounts, added, class_counts
+from ensemble.scoring.metrics import METRICS
 
 GRID = 0.05  # between the logs of two inverse temperatures at which losses are computed
 FARTHEST = 20  # steps of the grid at once: Newton overshoots where the loss is almost flat
@@ -34,7 +35,7 @@ class Work:
     base: int
     exhaustive: bool
     sums: dict[tuple[Set, int], np.ndarray] = field(default_factory=dict)
-    counts: dict[Set, np.ndarray] = field(default_factory=dict)
+    counts: dict[Set, list[ClassCounts]] = field(default_factory=dict)
     best: dict[tuple[int, ...], list[Set]] = field(default_factory=dict)
     inverse: dict[tuple[Set, tuple[int, ...]], float] = field(default_factory=dict)
 
@@ -88,12 +89,13 @@ def _sums(work: Work, chosen: Set, node: int) -> np.ndarray:
 
 
 def set_metric(work: Work, chosen: Set, parts: Sequence[int]) -> float:
-    """accuracy, macro_f1 or balanced_accuracy on the rows of the cells `parts`."""
+    """The search's metric, one of class counts, on the rows of the cells `parts`."""
     if chosen not in work.counts:
         predicted, classes = set_mean(work, chosen, slice(None)).argmax(axis=1), work.z.shape[2]
         cells = [work.cells == cell for cell in range(len(work.rows))]
-        work.counts[chosen] = np.stack([class_counts(work.labels[own], predicted[own], classes) for own in cells])
-    return round(float(from_counts(work.metric, *work.counts[chosen][list(parts)].sum(axis=0))), 12)
+        work.counts[chosen] = [class_counts(work.labels[own], predicted[own], classes) for own in cells]
+    counts = added([work.counts[chosen][cell] for cell in parts])
+    return round(float(METRICS[work.metric].score(counts)), 12)
 
 
 def set_mean(work: Work, chosen: Set, rows: np.ndarray | slice) -> np.ndarray:

@@ -25,8 +25,10 @@ from ensemble.blend.oof import Oof
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.progress import Show
-from ensemble.scoring.metrics import TARGETS, require_target
-from ensemble.scoring.score import Gain, Outcome, Score, bootstrap, cross_fit, gain, outcome, scores, usable_folds
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
+from ensemble.scoring.cross_fit import cross_fit, usable_folds
+from ensemble.scoring.metrics import searchable
+from ensemble.scoring.outcomes import Outcome, outcome
 from ensemble.tta.view_losses import Set, Work, set_mean, set_metric, set_ms, tempered
 
 BASE = "identity"
@@ -39,10 +41,10 @@ VERDICTS = {1: "helps", -1: "hurts", 0: "no difference can be told"}
 class Size:
     """The best set of one size.
 
-    views: the set chosen on all rows, in the run's order; ms: what an image costs with it. scores, gains: by metric
-    (all of TARGETS), cross-fitted: the best set of this size is chosen without the fold that is scored; gains are over
-    the base view alone. by_fold: the set chosen without each fold. pareto: no other size is as cheap or cheaper and has
-    as low or lower a log loss, one of the two strictly.
+    views: the set chosen on all rows, in the run's order; ms: what an image costs with it. scores, gains: by metric,
+    cross-fitted: the best set of this size is chosen without the fold that is scored; gains are over the base view
+    alone. by_fold: the set chosen without each fold. pareto: no other size is as cheap or cheaper and has as low or
+    lower a log loss, one of the two strictly.
     """
 
     views: tuple[str, ...]
@@ -98,12 +100,13 @@ def search_views(
     """The cheapest set of views whose size's cross-fitted score is within one standard error of the best size's.
 
     pass_ms: float64 (M, V), milliseconds an image of each member and view; once_ms: what an image costs once, whatever
-    the views. metric: one of TARGETS, by which sets and sizes are chosen; temperatures are fitted by log loss, and no
-    class gets a bias. The base is `identity`, or the first view where there is none.
+    the views. metric: one of `searchable`, by which sets and sizes are chosen; temperatures are fitted by log loss, and
+    no class gets a bias. The base is `identity`, or the first view where there is none.
     Raises UserError for an unknown metric, fewer than two views, or fewer than two units (rows or groups); ValueError
     for members with different views, and for costs that are not of shape (M, V), negative or not finite.
     """
-    require_target(metric)
+    if metric not in searchable():
+        raise UserError(f"views can't be searched by {metric!r}; by one of: {', '.join(searchable())}")
     views = oof.views[0]
     if any(own != views for own in oof.views):
         raise ValueError(f"members have different views: {sorted(set(oof.views))}")
@@ -125,10 +128,10 @@ def search_views(
     outcomes = []
     for number, run in enumerate(runs):
         show("comparing the sets of views", number, len(runs))
-        outcomes.append(outcome(labels, cross_fit(run, work.folds, work.units)))
+        outcomes.append(outcome(labels, cross_fit(run, work.folds, work.units), (metric,)))
     drawn = bootstrap(labels, outcomes, work.units, oof.classes)
     table = scores(labels, outcomes, work.folds, oof.classes, drawn)
-    gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in TARGETS} for s in range(len(runs))]
+    gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in drawn} for s in range(len(runs))]
 
     def names(sets: list[Set]) -> list[tuple[str, ...]]:
         return [tuple(views[v] for v in own) for own in sets]

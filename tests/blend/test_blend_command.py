@@ -14,8 +14,12 @@ from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
-from ensemble.scoring import score
-from ensemble.scoring.metrics import brier, ece, from_counts, reliability
+from ensemble.scoring.bootstrap import bootstrap, interval
+from ensemble.scoring.calibration import calibration, ece, reliability
+from ensemble.scoring.counts import ClassCounts
+from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.outcomes import outcome, value
 
 IDS = [f"bild ü{i:03}.png" for i in range(90)]
 LABELS = np.arange(90) % 3
@@ -47,13 +51,13 @@ def test_brier_and_reliability_by_hand():
     probs = np.array([[0.7, 0.3], [0.2, 0.8], [0.55, 0.45]])
     labels = np.array([0, 0, 1])
     # (.3^2 + .3^2) + (.8^2 + .8^2) + (.55^2 + .55^2), over 3
-    assert brier(labels, probs) == pytest.approx((0.18 + 1.28 + 0.605) / 3)
+    assert calibration(labels, outcome(labels, probs)).brier == pytest.approx((0.18 + 1.28 + 0.605) / 3)
     bins = reliability(probs.argmax(axis=1) == labels, probs.max(axis=1), bins=2)
     assert len(bins) == 1
     assert (bins[0].low, bins[0].high, bins[0].rows) == (0.5, 1.0, 3)
     assert bins[0].accuracy == pytest.approx(1 / 3)
     assert bins[0].confidence == pytest.approx(2.05 / 3)
-    assert ece(labels, probs, bins=2) == pytest.approx(2.05 / 3 - 1 / 3)
+    assert ece(probs.argmax(axis=1) == labels, probs.max(axis=1), bins=2) == pytest.approx(2.05 / 3 - 1 / 3)
 
 
 def test_a_blend_that_is_too_modest_gets_a_temperature(run):
@@ -116,19 +120,19 @@ def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path
     shares.write_text("class,share\ncat,6\ndog,3\nNA,1\n", encoding="utf-8")
     result = blend_run(tmp_path / "run", "mean", priors=str(shares))
     weights = methods.row_weights(LABELS, np.array([0.6, 0.3, 0.1]))
-    mean = score.outcome(LABELS, geometric_mean(z))
-    drawn = score.bootstrap(LABELS, [mean], np.arange(90), 3, weights)
+    mean = outcome(LABELS, geometric_mean(z))
+    drawn = bootstrap(LABELS, [mean], np.arange(90), 3, weights)
     for metric in ("log_loss", "accuracy", "macro_f1"):
         found = result.mean[metric]
-        assert found.value == pytest.approx(score.value(metric, LABELS, mean, 3, weights))
-        assert (found.low, found.high) == pytest.approx(score.interval(drawn[metric][:, 0]))
+        assert found.value == pytest.approx(value(metric, LABELS, mean, 3, weights))
+        assert (found.low, found.high) == pytest.approx(interval(drawn[metric][:, 0]))
     # what leaving a member out costs is in the same measure: the other's loss less the blend's
     plain = blend_run(tmp_path / "run", "mean").diversity.costs
     for m, member in enumerate("ab"):
-        alone = score.outcome(LABELS, held_out_mean(z[[1 - m]], np.array([0.6, 0.3, 0.1])))
+        alone = outcome(LABELS, held_out_mean(z[[1 - m]], np.array([0.6, 0.3, 0.1])))
         cost = result.diversity.costs[member].value
         assert cost == pytest.approx(
-            score.value("log_loss", LABELS, alone, 3, weights) - result.blend["log_loss"].value, abs=1e-6
+            value("log_loss", LABELS, alone, 3, weights) - result.blend["log_loss"].value, abs=1e-6
         )
         assert cost != pytest.approx(plain[member].value, abs=1e-3)
 
@@ -141,7 +145,7 @@ def held_out_mean(z, priors):
         own = methods.fit("mean", "log_loss", z[:, train], LABELS[train], folds[train], units[train], priors)
         return methods.apply("mean", own, z[:, test])
 
-    return score.cross_fit(fit_apply, folds, units)
+    return cross_fit(fit_apply, folds, units)
 
 
 @pytest.mark.parametrize(
@@ -342,9 +346,10 @@ def test_auto_says_what_it_chose_and_is_applied_as_that(run):
 
 def test_counts_of_a_metric():
     right, predicted, true = np.array([1.0, 2.0, 0.0]), np.array([2.0, 3.0, 0.0]), np.array([1.0, 4.0, 0.0])
-    assert from_counts("accuracy", right, predicted, true) == pytest.approx(3 / 5)
-    assert from_counts("balanced_accuracy", right, predicted, true) == pytest.approx((1 + 0.5) / 2)
-    assert from_counts("macro_f1", right, predicted, true) == pytest.approx((2 / 3 + 4 / 7) / 2)
+    counts = ClassCounts(right, predicted, true, np.zeros(()))
+    assert METRICS["accuracy"].score(counts) == pytest.approx(3 / 5)
+    assert METRICS["balanced_accuracy"].score(counts) == pytest.approx((1 + 0.5) / 2)
+    assert METRICS["macro_f1"].score(counts) == pytest.approx((2 / 3 + 4 / 7) / 2)
 
 
 # ---- foreign members -----------------------------------------------------------------------------------------------
@@ -545,7 +550,7 @@ def test_what_the_command_prints_fits_and_says_it_all(run):
         "calibration, cross-fitted",
         "reliability: rows, their mean confidence % and accuracy %",
         "above the diagonal: rows on which two members disagree",
-        "what leaving a member out costs, balanced acc. %",
+        "what leaving a member out costs, balanced accuracy %",
         "weights certified within",
         "the blend's own temperature",
         "--prune: ",

@@ -1,5 +1,7 @@
 """The geometric pool and the weights of views, both pools of logits: by hand, against a general solver, certified."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from test_blend_methods import simulate
@@ -7,7 +9,9 @@ from test_blend_methods import simulate
 from ensemble.blend import view_weights
 from ensemble.blend.methods import pool
 from ensemble.blend.probabilities import softmax
-from ensemble.scoring.metrics import log_loss
+from ensemble.scoring.outcomes import evaluate
+
+log_loss = partial(evaluate, "log_loss")
 
 
 def smoothed_loss(w, z, labels):

@@ -15,7 +15,8 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
-from ensemble.scoring import score
+from ensemble.scoring.bootstrap import bootstrap, interval
+from ensemble.scoring.outcomes import outcome
 
 CLASSES = ("cat", "dog", "NA")
 VIEWS = ("identity", "hflip")
@@ -79,8 +80,8 @@ def test_a_blend_is_scored_saved_loaded_and_applied(tmp_path, method, metric):
             assert table[target].low <= table[target].value <= table[target].high
             assert len(table[target].folds) == 3
     assert [(g.metric, g.against) for g in result.gains][:2] == [
-        ("log_loss", "mean"),
-        ("log_loss", result.best["log_loss"]),
+        ("accuracy", "mean"),
+        ("accuracy", result.best["accuracy"]),
     ]
     assert set(result.weights) == {"a", "b"}
     assert all(isinstance(line, str) for line in result.notes)
@@ -144,9 +145,9 @@ def test_groups_are_resampled_whole(tmp_path):
     assert result.groups == 45
     labels = np.arange(90) % 3
     groups = np.unique([f"p{i // 2}" for i in range(90)], return_inverse=True)[1]
-    drawn = score.bootstrap(labels, [score.outcome(labels, geometric_mean(z))], groups, 3)
+    drawn = bootstrap(labels, [outcome(labels, geometric_mean(z))], groups, 3)
     found = result.mean["log_loss"]
-    assert (found.low, found.high) == pytest.approx(score.interval(drawn["log_loss"][:, 0]))
+    assert (found.low, found.high) == pytest.approx(interval(drawn["log_loss"][:, 0]))
 
 
 def test_one_held_out_part_can_be_blended(tmp_path):

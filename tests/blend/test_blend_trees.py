@@ -1,5 +1,7 @@
 """Boosted trees: hand-computed steps, scikit-learn's own predictions, when they pay and when they don't."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
@@ -7,7 +9,9 @@ from safetensors.numpy import load, save
 from ensemble.blend.methods import trees
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import log_softmax, softmax
-from ensemble.scoring.metrics import accuracy, log_loss
+from ensemble.scoring.outcomes import evaluate
+
+accuracy, log_loss = (partial(evaluate, name) for name in ("accuracy", "log_loss"))
 
 
 def simulate(members, rows, classes, seed=0, signal=2.0):

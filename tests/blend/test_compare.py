@@ -18,7 +18,7 @@ from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
-from ensemble.scoring.score import Gain
+from ensemble.scoring.bootstrap import Gain
 
 CLASSES = ("cat", "dog")
 
@@ -69,7 +69,7 @@ def two(tmp_path):
 
 
 def resampled(values, seed=0, resamples=1000):
-    """The means of `values` (U,) in the resamples that score.py draws, one at a time."""
+    """The means of `values` (U,) in the resamples that bootstrap.py draws, one at a time."""
     draw = np.random.default_rng(seed)
     return np.array([values[draw.integers(len(values), size=len(values))].mean() for _ in range(resamples)])
 

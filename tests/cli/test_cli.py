@@ -399,7 +399,7 @@ def test_results_are_made_plain():
     import numpy as np
 
     from ensemble.cli.plain import plain
-    from ensemble.scoring.score import Score
+    from ensemble.scoring.bootstrap import Score
 
     score = Score(0.5, float("nan"), float("inf"), (0.5,))
     assert plain(score) == {"value": 0.5, "low": None, "high": None, "mean": 0.5, "std": None, "n": 1, "folds": [0.5]}

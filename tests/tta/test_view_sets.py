@@ -16,9 +16,11 @@ from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
-from ensemble.scoring.metrics import TARGETS, accuracy, row_losses
-from ensemble.scoring.score import outcome, simplest, usable_folds
-from ensemble.scoring.score import value as score_value
+from ensemble.scoring.cross_fit import simplest, usable_folds
+from ensemble.scoring.metrics import computed, searchable
+from ensemble.scoring.outcomes import evaluate, outcome
+from ensemble.scoring.outcomes import value as score_value
+from ensemble.scoring.row_values import row_losses
 from ensemble.tta import view_sets
 from ensemble.tta.view_sets import pareto, search_views
 
@@ -75,7 +77,7 @@ def test_log_losses_by_hand():
     assert [size.scores["accuracy"].value for size in found.sizes] == [12 / 16, 1]
     assert found.sizes[1].gains["log_loss"].value == pytest.approx(alone - both, abs=1e-5)
     assert (found.sizes[1].gains["accuracy"].value, found.sizes[1].gains["accuracy"].against) == (1 / 4, "identity")
-    assert [found.sizes[0].gains[m].value for m in TARGETS] == [0] * 4
+    assert [found.sizes[0].gains[m].value for m in computed()] == [0] * 4
     (single,) = found.singles
     assert (single.view, single.verdict) == ("hflip", "helps") and single.added == found.sizes[1].gains
     assert single.alone["accuracy"].value == 1 / 4
@@ -98,7 +100,8 @@ def brute_force(oof, metric="log_loss"):
 
     def best(size, train):
         if metric == "accuracy":
-            return max(sets_of(size), key=lambda own: accuracy(rows.labels[train], probs(own, train, train)))
+            known = rows.labels[train]
+            return max(sets_of(size), key=lambda own: evaluate("accuracy", known, probs(own, train, train)))
         return min(sets_of(size), key=lambda own: row_losses(rows.labels[train], probs(own, train, train)).mean())
 
     def held_out(inside):
@@ -172,7 +175,7 @@ def test_scores_hold_the_metric_of_the_cross_fitted_probabilities():
     for fold in range(5):
         inverse = inverse_temperature(mean[folds != fold], labels[folds != fold])
         probs[folds == fold] = softmax(mean[folds == fold] * inverse)
-    for metric in TARGETS:
+    for metric in computed():
         want = score_value(metric, labels, outcome(labels, probs), 3)
         assert found.sizes[1].scores[metric].value == pytest.approx(want, abs=1e-5)
 
@@ -474,7 +477,7 @@ def test_mistakes_are_answered_with_one_line():
 
     one = "there is only the view identity: add others with: ens tta-oof RUN --views flips"
     assert said(UserError, oof_of(z[:1], labels=labels)) == one
-    unknown = "metric 'auc' is not one of: log_loss, accuracy, macro_f1, balanced_accuracy"
+    unknown = f"views can't be searched by 'auc'; by one of: {', '.join(searchable())}"
     assert said(UserError, oof, metric="auc") == unknown
     group = "a blend is scored on rows it was not fitted on: it needs at least 2 rows (or 2 groups)"
     assert said(UserError, oof_of(z, labels=labels, folds=[0] * 30, units=[0] * 30)) == group

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.errors import UserError
-from ensemble.scoring.metrics import FLOOR
+from ensemble.scoring.row_values import FLOOR
 
 KINDS = ("probabilities", "percentages", "log-probabilities", "logits")
 SLACK = 1e-6  # a softmax in float32 may end at 1.0000001

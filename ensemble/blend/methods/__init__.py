@@ -17,8 +17,8 @@ from ensemble.blend import metric_bias
 from ensemble.blend.methods import auto, greedy, pool, stack, trees, vote
 from ensemble.blend.probabilities import chunks, geometric_mean
 from ensemble.errors import UserError
-from ensemble.scoring.metrics import require_target
-from ensemble.scoring.score import usable_folds
+from ensemble.scoring.cross_fit import usable_folds
+from ensemble.scoring.metrics import METRICS, require_metric
 
 METHODS = ("mean", "vote", "pool", "greedy", "stack", "trees", "auto")
 UNSCALED = ("mean", "vote", "greedy")
@@ -53,7 +53,7 @@ def fit(
     Arrays, numbers and strings by name; what `apply` takes. Raises UserError for an unknown method or metric.
     """
     require_method(method)
-    require_target(metric)
+    require_metric(metric)
     weights = None if priors is None else row_weights(labels, priors)
     params: dict[str, Any] = {}
     match method:
@@ -76,7 +76,8 @@ def fit(
             params = pool.fit(z, labels)
         case "greedy":  # of members at their own temperatures, or one that is too modest would count too little
             inverse = vote.inverse_temperatures(z, labels)
-            params = greedy.fit(z, labels, metric, weights=weights, inverse=inverse)
+            by = metric if METRICS[metric].needs == "counts" else "log_loss"
+            params = greedy.fit(z, labels, by, weights=weights, inverse=inverse)
         case "stack":
             params = stack.fit(z, labels, folds, units)
         case "trees":
@@ -86,7 +87,7 @@ def fit(
     if priors is not None:
         with np.errstate(divide="ignore"):
             params["prior_bias"] = np.log(prior_ratio(labels, priors))
-    if metric != "log_loss":
+    if METRICS[metric].needs == "counts":
         log_probs = log_probabilities(method, params, z).astype(np.float64)
         bias, family = metric_bias.fit(log_probs, labels, usable_folds(folds, units), metric, weights)
         params |= {"metric_bias": bias, "metric_bias_family": family}
@@ -176,7 +177,8 @@ def notes(method: str, metric: str, params: dict[str, Any]) -> list[str]:
     if method in ("vote", "pool"):
         lines.append(f"weights certified within {params['certificate']:.1g} nats of the least log loss")
     if method == "greedy":
-        lines.append(f"members selected by {metric}, {params['bags']} bags of up to {params['rounds']} rounds")
+        by = metric if METRICS[metric].needs == "counts" else "log_loss"
+        lines.append(f"members selected by {by}, {params['bags']} bags of up to {params['rounds']} rounds")
     if method == "stack":
         centre = {"mean": "the plain mean", "calibrated": "the mean of members at their own temperatures"}
         choice = centre[params["centre"]]

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ensemble.scoring.bootstrap import bootstrap
+from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import METRICS
-from ensemble.scoring.score import bootstrap, cross_fit, outcome, usable_folds, value
+from ensemble.scoring.outcomes import outcome, value
 
 CANDIDATES = ("mean", "pool", "vote", "greedy", "stack")  # from simple to free; trees are left out for their time
 RESAMPLES = 200
@@ -36,8 +38,8 @@ def choose(
     """
     if len(np.unique(usable_folds(folds, units))) < 2:
         return next(iter(candidates)), {}
-    outcomes = [outcome(labels, cross_fit(run, folds, units)) for run in candidates.values()]
-    sign = 1 if METRICS[metric][1] else -1
+    outcomes = [outcome(labels, cross_fit(run, folds, units), (metric,)) for run in candidates.values()]
+    sign = METRICS[metric].sign
     scores = np.array([sign * value(metric, labels, result, classes, weights) for result in outcomes])
     drawn = sign * bootstrap(labels, outcomes, units, classes, weights, RESAMPLES)[metric]
     best = int(scores.argmax())

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend.probabilities import chunks
-from ensemble.scoring.metrics import from_counts
+from ensemble.scoring.counts import ClassCounts, class_counts
+from ensemble.scoring.metrics import METRICS
 
 KEPT = 1 << 23  # a bag of no more probabilities keeps them (64 MB), a larger one computes each when it is needed
 STEP = 1 << 16  # rows: one member's stay in the processor's cache; with 1 << 13, 30 x 50,000 take twice as long
@@ -89,10 +90,8 @@ class Bag:
         self.top, self.most, self.second = top[split], most[spots], second[spots]
         self.gap = self.most - self.second
         self.labels, self.seen, rows = labels[split], seen[split], picked[split]
-        self.true = np.bincount(labels, seen, classes)
-        right = np.bincount(labels, seen * (top[:, 0] == labels), classes)
         self.predicted = self.top[:, 0].astype(np.int64)
-        self.base = np.stack([right, np.bincount(top[:, 0], seen, classes)])[:, None]  # the counts of `predicted`
+        self.counts = class_counts(labels, top[:, 0], classes, seen)  # of `predicted`
         self.total, self.lead = np.empty((len(rows), classes)), np.empty(len(rows))
         self.margin, self.worst = np.empty(self.top.shape, np.float32), np.empty(len(rows))
         self.look: Callable[..., np.ndarray] = lambda i, j, c=slice(None): look(chosen[i], rows[j], c)
@@ -108,7 +107,7 @@ class Bag:
         for i in np.flatnonzero(counts):
             self.grow(int(i))
         every, after = np.arange(len(self.total)), self.total.argmax(axis=1)
-        self.base = self.base + self.change(0 * every, every, after)[:, :1]
+        self.counts = one_of(self.trials(0 * every, every, after), 0)
         self.predicted = after
         self.judge(every)
         self.lead = np.maximum(self.margin @ counts, 0)
@@ -154,19 +153,27 @@ class Bag:
         moved = np.flatnonzero(after != d)
         return i[moved], j[moved], after[moved]
 
-    def change(self, i: np.ndarray, j: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """What each member's rows j, gone over to `after`, change in the counts: right and predicted, (2, M, C)."""
-        members, classes = self.top.shape[1], len(self.true)
+    def trials(self, i: np.ndarray, j: np.ndarray, after: np.ndarray) -> ClassCounts:
+        """The counts with each member added, (M, C): its rows j go over to the classes `after`."""
+        members, classes = self.top.shape[1], len(self.counts.true)
         before, y, seen, at = self.predicted[j], self.labels[j], self.seen[j], i * classes
         where = np.concatenate([at + y, at + before + members * classes, at + after + members * classes])
         by = np.concatenate([seen * ((after == y) * 1.0 - (before == y)), -seen, seen])
-        return np.bincount(where, by, 2 * members * classes).reshape(2, members, classes)
+        right, predicted = np.bincount(where, by, 2 * members * classes).reshape(2, members, classes)
+        squares = np.bincount(i, seen * ((after - y) ** 2 - (before - y) ** 2), members)
+        now = self.counts
+        return ClassCounts(now.right + right, now.predicted + predicted, now.true, now.squares + squares)
+
+
+def one_of(trials: ClassCounts, m: int) -> ClassCounts:
+    return ClassCounts(trials.right[m], trials.predicted[m], trials.true, trials.squares[m])
 
 
 def select(bag: Bag, p: np.ndarray, seen: np.ndarray, metric: str, rounds: int, sorted_start: bool) -> np.ndarray:
     """Weights (M,) of one selection by a metric of the predicted classes; p (M, N) breaks ties by its log loss."""
     members, rows = bag.top.shape[::-1]
-    counts, winner, best = np.zeros(members), np.zeros(members), (-1.0, 0.0)
+    counts, winner, best = np.zeros(members), np.zeros(members), (-np.inf, 0.0)
+    score = METRICS[metric].score
 
     def losses(which: np.ndarray, size: int) -> np.ndarray:
         return np.round(path_losses(p[which], counts @ p, size, seen), 12)
@@ -175,22 +182,22 @@ def select(bag: Bag, p: np.ndarray, seen: np.ndarray, metric: str, rounds: int, 
         """Add the best member, or `only` that one; the loss is worked out where it can matter."""
         nonlocal best, winner
         i, j, after = bag.flips(only)
-        trial = bag.base + bag.change(i, j, after)
-        scores = np.round(from_counts(metric, trial[0], trial[1], bag.true), 12)
+        trials = bag.trials(i, j, after)
+        scores = np.round(score(trials), 12)
         tied = np.flatnonzero(scores == scores.max()) if only is None else np.array([only])
-        m, score, loss = int(tied[0]), float(scores[tied[0]]), np.inf
-        if len(tied) > 1 or score >= best[0]:
+        m, reached, loss = int(tied[0]), float(scores[tied[0]]), np.inf
+        if len(tied) > 1 or reached >= best[0]:
             each = losses(tied, size)
             m, loss = int(tied[each.argmin()]), float(each.min())
-        bag.base = trial[:, [m]]
+        bag.counts = one_of(trials, m)
         bag.add(m, j[i == m], after[i == m])
         counts[m] += 1
-        if (score, -loss) > best:
-            best, winner = (score, -loss), counts.copy()
+        if (reached, -loss) > best:
+            best, winner = (reached, -loss), counts.copy()
 
     every = np.arange(members)
-    alone = bag.base + sum(bag.change(np.full(rows, m), np.arange(rows), bag.top[:, m]) for m in every)
-    scores, each = np.round(from_counts(metric, alone[0], alone[1], bag.true), 12), losses(every, 1)
+    alone = [one_of(bag.trials(np.full(rows, m), np.arange(rows), bag.top[:, m]), m) for m in every]
+    scores, each = np.round([score(own) for own in alone], 12), losses(every, 1)
     order = np.lexsort((each, -scores))
     counts[order[0]] = 1
     best, winner = (float(scores[order[0]]), -float(each[order[0]])), counts.copy()

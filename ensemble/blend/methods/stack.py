@@ -28,8 +28,8 @@ import numpy as np
 
 from ensemble.blend.methods.pool import centred, inverse_temperature, loss_and_softmax, tilt, weighted_sum
 from ensemble.blend.probabilities import chunks, softmax
-from ensemble.scoring.metrics import row_losses
-from ensemble.scoring.score import simplest, usable_folds
+from ensemble.scoring.cross_fit import simplest, usable_folds
+from ensemble.scoring.row_values import row_losses
 
 CENTRES = ("mean", "calibrated")
 FAMILIES = ("pool", "full")

@@ -28,8 +28,8 @@ import numpy as np
 
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import chunks, log_softmax, softmax
-from ensemble.scoring.metrics import row_losses
-from ensemble.scoring.score import simplest, usable_folds
+from ensemble.scoring.cross_fit import simplest, usable_folds
+from ensemble.scoring.row_values import row_losses
 
 STAGES, STEP = 100, 10  # 0, STEP, 2 * STEP, .. STAGES trees are tried
 RATE, DEPTH, LEAST, RIDGE = 0.1, 3, 10, 5.0  # learning rate; of a tree: depth, examples a leaf, ridge on leaf values

@@ -1,0 +1,58 @@
+"""How far predicted probabilities can be believed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.scoring.outcomes import Outcome
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """log_loss: in nats.
+
+    ece: expected calibration error over 15 bins, 0 to 1.
+    brier: mean of the rows' Brier scores, 0 to 2.
+    """
+
+    log_loss: float
+    ece: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The rows whose confidence is in (low, high]: how many, how often right, their mean confidence."""
+
+    low: float
+    high: float
+    rows: int
+    accuracy: float
+    confidence: float
+
+
+def calibration(labels: np.ndarray, result: Outcome) -> Calibration:
+    """Calibration of one outcome."""
+    right = result.predicted == labels
+    return Calibration(float(result.losses.mean()), ece(right, result.confidence), float(result.briers.mean()))
+
+
+def ece(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: |accuracy - mean confidence| of the rows in each bin, weighted by their share.
+
+    right: bool (N,), whether each row's prediction is right. confidence: (N,), its largest probability. `bins` bins of
+    equal width, (a, b]. Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in Guo et al. (ICML 2017).
+    """
+    surplus = [abs(own.accuracy - own.confidence) * own.rows for own in reliability(right, confidence, bins)]
+    return float(sum(surplus) / len(right))
+
+
+def reliability(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> list[Bin]:
+    """The bins of `ece` that hold a row, from the least sure to the surest."""
+    where = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = np.bincount(where, minlength=bins)
+    hits, sure = (np.bincount(where, values, minlength=bins) for values in (right, confidence))
+    return [
+        Bin(float(b / bins), float((b + 1) / bins), int(rows[b]), float(hits[b] / rows[b]), float(sure[b] / rows[b]))
+        for b in np.flatnonzero(rows)
+    ]

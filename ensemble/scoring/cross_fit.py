@@ -1,0 +1,60 @@
+"""Predictions of rows that the fit did not see, and the choice among candidates that have been scored so.
+
+`clusters`, int64 (N,): the number of each row's group, or of the row where there are no groups. Rows of one cluster are
+not independent, and are never divided.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ensemble.errors import UserError
+
+
+def usable_folds(folds: np.ndarray, clusters: np.ndarray, parts: int = 5, seed: int = 0) -> np.ndarray:
+    """`folds` where it has at least two numbers, else clusters dealt at random into `parts` folds: int64 (N,).
+
+    A run with one held-out part has a single fold number; no model saw any of its rows, so they may be divided.
+    """
+    if len(np.unique(folds)) > 1:
+        return folds
+    names, where = np.unique(clusters, return_inverse=True)
+    return np.asarray((np.random.default_rng(seed).permutation(len(names)) % parts)[where], dtype=np.int64)
+
+
+def cross_fit(
+    fit_apply: Callable[[np.ndarray, np.ndarray], np.ndarray], folds: np.ndarray, clusters: np.ndarray
+) -> np.ndarray:
+    """What `fit_apply` gives for each fold's rows from a fit on the rows of the other folds, (N, ...).
+
+    fit_apply(train, test): row numbers int64 -> probabilities of the test rows, (n, ...). Raises UserError if there is
+    only one cluster (row or group), which can't be divided.
+    """
+    folds = usable_folds(folds, clusters)
+    if len(np.unique(folds)) < 2:
+        raise UserError("a blend is scored on rows it was not fitted on: it needs at least 2 rows (or 2 groups)")
+    out: np.ndarray | None = None
+    for fold in np.unique(folds):
+        test = np.flatnonzero(folds == fold)
+        probs = fit_apply(np.flatnonzero(folds != fold), test)
+        if out is None:
+            out = np.empty((len(folds), *probs.shape[1:]))
+        out[test] = probs
+    assert out is not None
+    return out
+
+
+def simplest(losses: Sequence[np.ndarray] | np.ndarray, clusters: np.ndarray) -> int:
+    """The first candidate within one standard error of the least mean loss; candidates in order of growing freedom.
+
+    losses: each candidate's held-out losses, (N,). Breiman et al., "Classification and Regression Trees" (1984), with
+    the error of the paired difference.
+    """
+    best = min(losses, key=lambda own: float(own.mean()))
+    return next(i for i, own in enumerate(losses) if (own - best).mean() <= standard_error(own - best, clusters))
+
+
+def standard_error(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of the mean of values (N,), whose clusters are independent of each other."""
+    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], values - values.mean())
+    return float(np.sqrt((sums**2).sum()) / len(values))
