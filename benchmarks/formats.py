@@ -23,6 +23,7 @@ from ensemble.files.reading import read_json
 from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
+from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses
 from ensemble.tta.oof import run_pixels, run_samples
 
@@ -42,7 +43,7 @@ def main() -> None:
     print("| member | speed | folds in it | as it is: classes | log loss | again | as chosen: classes | log loss |")
     print("|---|---|---|---|---|---|---|---|")
     for name in [name for name in rundir.members(run) if finished(run, name, rows) == folds]:
-        member = load_member(run, name, len(rows.classes), len(folds), device)
+        member = load_member(Run(run).member(name), len(rows.classes), len(folds), device)
         size = member.preprocess.image_size
         hows = decodings(member.preprocess, VIEWS)
         pixels = run_pixels(config, samples, hows, lambda *_: None, print)

@@ -248,7 +248,7 @@ def speed(paths: Sequence[Path], root: Path, models: Sequence[str], size: int, k
         merged = functools.partial(plain, lambda images, own=exact: logits_of(own, in_layout(images))[0], views)
         sides = {f"ens, {dtype}": (dtype, own) for dtype, own in forwards.items()}
         if half != "float32":
-            sides[f"ens, {half}, none again"] = (half, replace(forwards[half], how=Inference(device.type, half)))
+            sides[f"ens, {half}, none again"] = (half, replace(forwards[half], inference=Inference(device.type, half)))
         work: dict[str, Callable[[], object]] = {
             side: functools.partial(ens, [Member(name, pre, (own,))], paths, views, device)
             for side, (_, own) in sides.items()

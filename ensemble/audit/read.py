@@ -35,6 +35,7 @@ from ensemble.data.table.columns import find_columns
 from ensemble.data.table.find_files import locate
 from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.errors import UserError
+from ensemble.run import Run
 from ensemble.rundir import folds_csv
 
 UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
@@ -180,7 +181,7 @@ def _read_experiment(path: Path) -> Given:
     run = config.run if folds_csv(config.run).is_file() else None
     own = rows.folds is not None
     if run is not None and not own:
-        known = dict(zip(*(read_folds(run)[name].tolist() for name in ("id", "fold")), strict=True))
+        known = dict(zip(*(read_folds(Run(run))[name].tolist() for name in ("id", "fold")), strict=True))
         folds = np.array([known.get(id, UNKNOWN_FOLD) for id in rows.ids.tolist()], dtype=np.int64)
         rows = replace(rows, folds=folds)
     said = (

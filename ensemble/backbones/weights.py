@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ensemble import rundir
-from ensemble.data.folds import read_folds
+from ensemble.data.folds import fold_count, read_folds
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import Tensor, metadata_of, read_bytes, write_tensors
+from ensemble.run import Fold, Member, Run
 from ensemble.run.vouched import require_in_fold
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
@@ -65,9 +65,11 @@ def member_weights(path: Path, fold: int, name: str) -> Path:
     source = _source(path)
     if source is None:
         return path
-    held = rundir.timm_of(source.run, source.member)
-    if held.partition(".")[0] != name.partition(".")[0]:
-        raise UserError(f"{path}: holds a {held!r}, but the backbone is a {name!r}: the architectures must be the same")
+    timm_name = source.member.timm_name()
+    if timm_name.partition(".")[0] != name.partition(".")[0]:
+        raise UserError(
+            f"{path}: holds a {timm_name!r}, but the backbone is a {name!r}: the architectures must be the same"
+        )
     if source.fold is not None:
         return path
     files = _finished(path, source)
@@ -105,23 +107,24 @@ def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) ->
     source = _source(path)
     if source is None:
         return 0
-    table = read_folds(source.run)
-    theirs = dict(zip(table["id"], table["fold"].tolist(), strict=True))
+    table = read_folds(source.member.run)
+    fold_of = dict(zip(table["id"], table["fold"].tolist(), strict=True))
     k = int(table["fold"].max()) + 1
     if folds is None:
-        return sum(name in theirs for name in ids.tolist())
+        return sum(name in fold_of for name in ids.tolist())
     return sum(
-        fold >= 0 and theirs.get(name, start) != start
+        fold >= 0 and fold_of.get(name, start) != start
         for name, fold in zip(ids.tolist(), folds.tolist(), strict=True)
-        for start in [fold % k if source.fold is None else source.fold]
+        for start in [fold % k if source.fold is None else source.fold.number]
     )
 
 
 @dataclass(frozen=True)
 class _Source:
-    run: Path
-    member: str
-    fold: int | None  # None: the member's directory was given, and every fold is meant
+    """A member of another run. fold: None if its directory was named, and every fold is meant."""
+
+    member: Member
+    fold: Fold | None = None
 
 
 def _source(path: Path) -> _Source | None:
@@ -129,33 +132,36 @@ def _source(path: Path) -> _Source | None:
     directory that is no member."""
     real = path.resolve()  # a link's parent is not the run
     if not real.is_dir():
-        number = real.parent.name.removeprefix("fold")
-        member = real.parent.parent
-        inside = real == rundir.model_file(real.parent) and number.isdecimal()
-        known = inside and rundir.settings_json(member.parent, member.name).is_file()
-        return _Source(member.parent, member.name, int(number)) if known else None
-    if rundir.settings_json(real.parent, real.name).is_file():
-        return _Source(real.parent, real.name, None)
-    if rundir.folds_csv(real).is_file():
-        known_members = ", ".join(rundir.members(real)) or "it has none yet"
-        raise UserError(f"{path}: is a run; name one of its members, as {path}/NAME ({known_members})")
-    if rundir.settings_json(real.parent.parent, real.parent.name).is_file():
-        raise UserError(f"{path}: is one fold; name its file {rundir.model_file(path)}, or its member {path.parent}")
+        fold = _fold_at(real.parent)
+        known = fold is not None and real == fold.model_file and fold.member.settings_json.is_file()
+        return _Source(fold.member, fold) if fold is not None and known else None
+    member = Run(real.parent).member(real.name)
+    if member.settings_json.is_file():
+        return _Source(member)
+    run = Run(real)
+    if run.folds_csv.is_file():
+        names = ", ".join(run.member_names()) or "it has none yet"
+        raise UserError(f"{path}: is a run; name one of its members, as {path}/NAME ({names})")
+    if Run(real.parent.parent).member(real.parent.name).settings_json.is_file():
+        raise UserError(f"{path}: is one fold; name its file {path / 'model.safetensors'}, or its member {path.parent}")
     raise UserError(
         f"{path}: is no member of a run (it has no settings.json); want a safetensors file, or a directory such as "
         "runs/art/convnext"
     )
 
 
+def _fold_at(directory: Path) -> Fold | None:
+    """The fold whose directory this is by its name; None for other names."""
+    number = directory.name.removeprefix("fold")
+    return Run(directory.parent.parent).member(directory.parent.name).fold(int(number)) if number.isdecimal() else None
+
+
 def _finished(path: Path, source: _Source) -> list[Path]:
     """The weights files of all the source's folds, in order. Raises UserError that names the folds that lack one."""
-    directories = [
-        rundir.fold_dir(source.run, source.member, fold)
-        for fold in range(int(read_folds(source.run)["fold"].max()) + 1)
-    ]
-    lacking = [directory for directory in directories if not rundir.is_done(directory)]
-    if lacking:
-        states = [f"{each.name} is {'unfinished' if each.is_dir() else 'missing'}" for each in lacking]
-        command = f"ens train-folds {rundir.config_toml(source.run)}"
+    folds = [source.member.fold(number) for number in range(fold_count(source.member.run))]
+    unfinished = [fold for fold in folds if not fold.is_done()]
+    if unfinished:
+        states = [f"{fold.path.name} is {'unfinished' if fold.path.is_dir() else 'missing'}" for fold in unfinished]
+        command = f"ens train-folds {source.member.run.config_toml}"
         raise UserError(f"{path}: {', '.join(states)}; train it to its end first: {command}")
-    return [rundir.model_file(directory) for directory in directories]
+    return [fold.model_file for fold in folds]

@@ -9,6 +9,7 @@ import numpy as np
 from ensemble.blend.oof import Rows
 from ensemble.data.contents import row_digests
 from ensemble.errors import UserError
+from ensemble.run import Run
 
 
 def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
@@ -50,7 +51,7 @@ def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray
 def _renamed(run: Path, ids: np.ndarray, base: Path, notes: list[str]) -> np.ndarray:
     """A run's ids, those of rows whose file is one of `base` under another id replaced by that. Ids change when a table
     gets a column of ids, or a folder another name. A file that is there twice is known by its id alone."""
-    of_id, of_base = row_digests(run), row_digests(base)
+    of_id, of_base = row_digests(Run(run)), row_digests(Run(base))
     times, times_base = Counter(of_id.values()), Counter(of_base.values())
     there = {digest: id for id, digest in of_base.items() if times_base[digest] == 1}
     by_file = [there.get(of_id.get(id, "")) if times[of_id.get(id, "")] == 1 else None for id in ids.tolist()]

@@ -3,17 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from ensemble import rundir
 from ensemble.data.copies.ties import scan_folder
 from ensemble.data.digests import digests
 from ensemble.data.samples import Samples
 from ensemble.files.reading import read_json
 from ensemble.progress import Show
+from ensemble.run import Run
 
 
 class Contents(TypedDict):
@@ -38,7 +37,7 @@ def contents_of(ids: Sequence[str], file_digests: Sequence[str]) -> Contents:
     return {"sha256": together, "rows": {str(id): digest for id, digest in zip(ids, file_digests, strict=True)}}
 
 
-def row_digests(run: Path) -> dict[str, str]:
+def row_digests(run: Run) -> dict[str, str]:
     """Each row's digest by its id; none where the run keeps none. Raises UserError if the file is damaged."""
-    path = rundir.contents_json(run)
+    path = run.contents_json
     return read_json(path, Contents).get("rows", {}) if path.is_file() else {}

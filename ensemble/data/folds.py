@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble import rundir
 from ensemble.data.digests import digest_of
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
@@ -16,6 +15,7 @@ from ensemble.files import sealed
 from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
+from ensemble.run import Run
 from ensemble.run.vouched import require_vouched
 
 
@@ -142,17 +142,22 @@ def listing(samples: Samples, folds: np.ndarray, groups: np.ndarray | None) -> d
     }
 
 
-def write_folds(run: Path, listed: Mapping[str, str]) -> None:
+def write_folds(run: Run, listed: Mapping[str, str]) -> None:
     """Write what `listing` gives."""
     for name, text in listed.items():
-        write_text(run / name, text)
+        write_text(run.path / name, text)
 
 
-def read_folds(run: Path) -> pd.DataFrame:
+def fold_count(run: Run) -> int:
+    """K, by the run's folds.csv. Raises as `read_folds` does."""
+    return int(read_folds(run)["fold"].max()) + 1
+
+
+def read_folds(run: Run) -> pd.DataFrame:
     """folds.csv: id, label and group as text, fold as int8. Raises Damaged if it is not as it was written, UserError if
     it is no such table."""
-    rundir.require_run(run)
-    path = rundir.folds_csv(run)
+    run.require()
+    path = run.folds_csv
     require_vouched(path)
     try:
         text = read_text(path)

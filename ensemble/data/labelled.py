@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.config import Config
 from ensemble.data.corrections import corrected
 from ensemble.data.name_groups import FROM_NAMES, grouped_by_name
 from ensemble.data.samples import Samples, read_class_folders, read_samples, refuse_columns
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
+from ensemble.run import Run
 
 
 def read_labelled(config: Config) -> Samples:
@@ -33,9 +33,8 @@ def read_labelled(config: Config) -> Samples:
     if data.group == FROM_NAMES:
         samples = grouped_by_name(samples, names_base(config))
     samples = samples if data.relabel is None else corrected(samples, data.relabel)
-    if rundir.is_begun(config.run):
-        samples = _in_order_of(samples, _stored_classes(config.run))
-    return samples
+    run = Run(config.run)
+    return _in_order_of(samples, _stored_classes(run)) if run.is_begun() else samples
 
 
 def names_base(config: Config) -> Path:
@@ -44,12 +43,12 @@ def names_base(config: Config) -> Path:
     return train if train.is_dir() else config.data.images or train.parent
 
 
-def _stored_classes(run: Path) -> tuple[str, ...]:
+def _stored_classes(run: Run) -> tuple[str, ...]:
     """In the order of the run; of a file that is damaged or missing `open_run` says so, and writes it again."""
     readers: tuple[Callable[[], list[str]], ...] = (
-        lambda: rundir.read_classes(run),
-        lambda: rundir.read_provenance(run)["facts"]["classes"],
-        lambda: read_json(rundir.classes_json(run), list[str]),  # where it is provenance.json that is damaged
+        run.read_classes,
+        lambda: run.read_provenance()["facts"]["classes"],
+        lambda: read_json(run.classes_json, list[str]),  # where it is provenance.json that is damaged
     )
     for read in readers:
         with suppress(UserError, KeyError):

@@ -1,4 +1,4 @@
-"""Files and images in memory to the squares that views are cut from, on a GPU while it computes the last ones."""
+"""From files and images in memory to the squares that views are cut from. A GPU meanwhile computes the last chunk."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,32 +20,35 @@ Source = Path | Image.Image
 
 
 def decoded_squares(
-    sources: Sequence[Source], hows: Sequence[Decoding], device: torch.device, on_bad: str = "error"
+    sources: Sequence[Source], decodings: Sequence[Decoding], device: torch.device, on_bad: str = "error"
 ) -> tuple[dict[Decoding, Tensor], dict[int, str]]:
-    """The middle squares of images, uint8 (n, side, side, 3) on the host, for each way of decoding; and why a row could
-    not be read, which is black then. Every image is decoded once for all ways."""
+    """The middle squares of n images, each file read once for all decodings.
+
+    Returns for each decoding uint8 (n, side, side, 3) on the host, and for each row that could not be read the reason;
+    such a row is black. on_bad: "error" raises UserError that names the image instead.
+    """
     pin = device.type == "cuda"
     out = {
-        how: torch.zeros(len(sources), how.size or 0, how.size or 0, 3, dtype=torch.uint8, pin_memory=pin)
-        for how in hows
+        each: torch.zeros(len(sources), each.size or 0, each.size or 0, 3, dtype=torch.uint8, pin_memory=pin)
+        for each in decodings
     }
-    arrays = {how: own.numpy() for how, own in out.items()}
+    arrays = {decoding: squares.numpy() for decoding, squares in out.items()}
     unreadable: dict[int, str] = {}
 
     def work(row: int) -> None:
         source = sources[row]
         try:
             if isinstance(source, Path):
-                images = decode_each(source, read(source), hows)
+                images = decode_each(source, read(source), decodings)
             else:
-                images = [decode_image(source, how) for how in hows]
+                images = [decode_image(source, decoding) for decoding in decodings]
         except UserError as error:
             if on_bad == "error":
                 raise
             unreadable[row] = str(error)
             return
-        for how, image in zip(hows, images, strict=True):
-            arrays[how][row] = middle_square(image)
+        for decoding, image in zip(decodings, images, strict=True):
+            arrays[decoding][row] = middle_square(image)
 
     if device.type == "cpu":
         side_by_side(work, range(len(sources)), device)
@@ -56,7 +59,8 @@ def decoded_squares(
 
 
 def ahead(work: Callable[[In], Out], items: Iterable[In], device: torch.device) -> Iterator[Out]:
-    """`work` of each item, on a GPU one item ahead of the reader. On a CPU it would take the cores that compute."""
+    """`work` of each item in order. For a GPU it is done one item ahead of the reader; on a CPU it would take cores
+    away from the computing."""
     if device.type == "cpu":
         yield from map(work, items)
         return

@@ -1,12 +1,12 @@
-"""A fold's network as evaluation and prediction run it: exact, or faster and held to the exact one.
+"""A fold's network as evaluation and prediction run it: in float32, or in a faster format that was checked against it.
 
-Exact: float32, channels_last, every batch norm folded into the convolution before it (mobilenetv3_small_100 at 224 px:
-422 images/s on two cores against 325 unfolded, and 136 as timm makes it). Half the precision is faster still where the
-processor has units for it (resnet18: 105 images/s in bfloat16 against 40), but not for free: on the art paintings seven
-networks in bfloat16 chose another class than in float32 for 0.2 to 1.8 % of the rows, and their log loss moved by up to
-0.007. So a faster format is taken for a fold's network only if it was tried on the rows that the network never saw:
-rows whose two best logits lie nearer to each other than the format's errors reach are computed again, exactly, and of
-all rows at most 1 in 1,000 may change its class, and the log loss by 0.0005.
+Float32 is computed in channels_last, with every batch norm folded into the convolution before it (mobilenetv3_small_100
+at 224 px: 422 images/s on two cores against 325 unfolded, and 136 as timm makes it). Half precision is faster still
+where the processor has units for it (resnet18: 105 images/s in bfloat16 against 40), but not for free: on the art
+paintings seven networks in bfloat16 predicted another class than in float32 for 0.2 to 1.8 % of the rows, and their log
+loss moved by up to 0.007. So a faster format is taken for a fold's network only after it was tried on the rows that the
+network never saw. Rows whose two largest logits are closer together than the format's errors reach are computed again
+in float32; of all rows at most 1 in 1,000 may change its class, and the log loss may move by at most 0.0005.
 """
 
 import copy
@@ -27,11 +27,10 @@ from ensemble.files.sealed import write_json
 from ensemble.machine import waited, was_busy
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CHANGED, LOSS = 0.001, 0.0005  # the most that a faster format may change: share of the classes, log loss
-LEAST_ROWS = 300  # of fewer held-out rows, none of which changes its class, nothing follows for 1 in 100 others
+CHANGED, LOSS = 0.001, 0.0005  # the most that a faster format may change: share of the predicted classes, log loss
+LEAST_ROWS = 300  # if none of fewer held-out rows changes its class, 1 in 100 other rows still may
 REACH = 4.0  # standard deviations of a margin's error: 4 left no class changed in seven networks, 3 one in 1,700
-MARGIN = 1.1  # a faster format has to be so many times faster, with what it computes again
-
+MARGIN = 1.1  # how many times as fast a format has to be, with the rows that are computed again
 ROUNDS = 3  # in which formats are timed in turn
 
 Speeds = Mapping[str, float]  # images per second of the formats that this device can compute in
@@ -39,11 +38,14 @@ Speeds = Mapping[str, float]  # images per second of the formats that this devic
 
 @dataclass(frozen=True)
 class Inference:
-    """How a fold's network is computed on one kind of device.
+    """The number format that a fold's network is computed in on one kind of device.
 
-    dtype: float32, or a faster format. settle: rows whose two best logits differ by less are computed again in float32.
-    again: the share of the rows that were. changed, loss: what the format changed on the held-out rows: share of the
-    predicted classes, and log loss.
+    device: torch's type of the device
+    dtype: float32, or a faster format
+    settle: rows whose two largest logits differ by less are computed again in float32
+    again: share of the held-out rows for which that was so
+    changed: share of the held-out rows whose predicted class the format changed
+    loss: by how much it moved their log loss, nats
     """
 
     device: str = ""
@@ -56,52 +58,58 @@ class Inference:
 
 @dataclass(frozen=True)
 class Forward:
-    """A network in evaluation, ready to predict. exact: of float32 images. fast: of images in `how.dtype`, or None.
-    heads: classifiers of several folds on one network, float32 (K, C, D) and (K, C), or None."""
+    """A network in evaluation, ready to predict.
 
-    how: Inference
+    inference: the format that it is computed in
+    exact: the network in float32
+    fast: the network in `inference.dtype`; None where that is float32
+    heads: classifiers of K folds on the one network, float32 (K, C, D) and (K, C); None where the network has its own
+    """
+
+    inference: Inference
     exact: torch.nn.Module
     fast: torch.nn.Module | None = None
     heads: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def outputs(self) -> int:
-        """How many folds' logits it gives."""
+        """K, of how many folds it gives the logits."""
         return 1 if self.heads is None else len(self.heads[0])
 
 
 def logits_of(forward: Forward, images: torch.Tensor) -> torch.Tensor:
-    """float32 (K, B, C) of normalised images (B, 3, H, W), in the format that they come in; K = forward.outputs."""
+    """Logits float32 (K, B, C) of normalised images (B, 3, H, W), in the images' number format. K = forward.outputs."""
     if forward.heads is not None:
         features = timm_model.embed(forward.exact, images)
-        return torch.stack([torch.nn.functional.linear(features, *own) for own in zip(*forward.heads, strict=True)])
+        return torch.stack([torch.nn.functional.linear(features, *head) for head in zip(*forward.heads, strict=True)])
     if forward.fast is not None and images.dtype != torch.float32:
         return forward.fast(images)[None].float()  # type: ignore[no-any-return]
     return timm_model.logits(forward.exact, images)[None]
 
 
 def load_inference(path: Path, device: torch.device) -> Inference:
-    """What was found for a fold on this kind of device; exact float32 where nothing was. Raises UserError."""
+    """The format that was chosen for a fold, if it was for this kind of device; else float32. Raises UserError that
+    names a file that can't be read."""
     if not path.is_file():
         return Inference(device.type)
-    found = read_json(path, Inference, "delete it: float32 is used then")
-    fits = found.device == device.type and found.dtype in formats(device)
-    return found if fits else Inference(device.type)
+    stored = read_json(path, Inference, "delete it: float32 is used then")
+    fits = stored.device == device.type and stored.dtype in formats(device)
+    return stored if fits else Inference(device.type)
 
 
-def save_inference(path: Path, how: Inference) -> None:
-    write_json(path, asdict(how))
+def save_inference(path: Path, inference: Inference) -> None:
+    write_json(path, asdict(inference))
 
 
-def prepared(model: torch.nn.Module, how: Inference, image_size: int, device: torch.device) -> Forward:
-    """A network that was trained (it is left as it is) in the form that evaluates fastest within `how`."""
+def prepared(model: torch.nn.Module, inference: Inference, image_size: int, device: torch.device) -> Forward:
+    """A copy of a trained network, in the form in which it evaluates fastest in this format."""
     exact = to_device(folded(model, image_size), device).eval().requires_grad_(False)
-    return Forward(how, exact, None if how.dtype == "float32" else lowered(exact, how.dtype))
+    return Forward(inference, exact, None if inference.dtype == "float32" else lowered(exact, inference.dtype))
 
 
 def lowered(exact: torch.nn.Module, dtype: str) -> torch.nn.Module:
-    """A copy that computes in `dtype`, its classifier in float32: a bfloat16 logit between 8 and 16 would be a multiple
-    of 1/16, so that classes tie and temperatures are fitted on the rounding."""
+    """A copy that computes in `dtype`, but for its classifier, which stays in float32: a bfloat16 logit between 8 and
+    16 would be a multiple of 1/16, so that classes would tie and temperatures be fitted to the rounding."""
     fast = copy.deepcopy(exact).to(DTYPES[dtype])
     for layer in timm_model.classifiers(fast):
         layer.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
@@ -126,8 +134,8 @@ def folded(model: torch.nn.Module, image_size: int) -> torch.nn.Module:
         for conv, norm in pairs:
             _fold(fused, conv, norm)
         got = fused(noise)
-        for own, layer in zip(timm_model.classifiers(fused), timm_model.classifiers(plain), strict=True):
-            own.load_state_dict(layer.state_dict())
+        for layer, trained in zip(timm_model.classifiers(fused), timm_model.classifiers(plain), strict=True):
+            layer.load_state_dict(trained.state_dict())
     scale = want.abs().max().clamp(min=1e-6)
     return fused if bool((got - want).abs().max() < 1e-3 * scale) else plain
 
@@ -187,23 +195,26 @@ def choose_inference(
     labels: np.ndarray,
     device: torch.device,
 ) -> tuple[Inference, np.ndarray]:
-    """The fastest format that a network holds its answers in, and its logits, settled: float32 (V, N, C).
+    """The fastest format that keeps a network's predictions, and its logits float32 (V, N, C), in which rows that were
+    too close have been computed again.
 
-    speeds: images per second in each format that may be taken, float32 among them. exact: the network's float32 logits
-    of N rows that it never saw, float32 (V, N, C). compute: gives those of another format. labels: int64 (N,).
+    speeds: images per second in each format that may be taken, float32 among them
+    exact: float32 (V, N, C), the network's float32 logits of N rows that it never saw
+    compute: gives these logits in another format
+    labels: int64 (N,)
     """
     best, values = Inference(device.type), exact
     least = MARGIN * speeds["float32"]
-    judged = np.isfinite(exact).all() and exact.shape[1] >= LEAST_ROWS
-    for dtype in [name for name in speeds if name != "float32"] if judged else []:
+    can_tell = np.isfinite(exact).all() and exact.shape[1] >= LEAST_ROWS
+    for dtype in [name for name in speeds if name != "float32"] if can_tell else []:
         if speeds[dtype] <= least:
             continue
-        own = compute(dtype)
-        if not np.isfinite(own).all():  # float16 ends at 65,504
+        fast = compute(dtype)
+        if not np.isfinite(fast).all():  # float16 ends at 65,504
             continue
-        settle = REACH * _margin_error(own, exact)
-        again = margins(own) < settle
-        merged = np.where(again[..., None], exact, own)
+        settle = REACH * _margin_error(fast, exact)
+        again = margins(fast) < settle
+        merged = np.where(again[..., None], exact, fast)
         changed = float((merged.argmax(-1) != exact.argmax(-1)).mean())
         loss = max(abs(_log_loss(merged[v], labels) - _log_loss(exact[v], labels)) for v in range(len(exact)))
         share = float(again.mean())
@@ -215,7 +226,7 @@ def choose_inference(
 
 
 def margins(logits: np.ndarray) -> np.ndarray:
-    """Difference between the largest and the second largest of (..., C)."""
+    """Difference between the largest and the second largest of (..., C): (...)."""
     two = np.partition(logits, -2, axis=-1)[..., -2:]
     return np.asarray(two[..., 1] - two[..., 0])
 
@@ -236,8 +247,9 @@ def _log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 def find_speeds(
     create: Callable[[], torch.nn.Module], image_size: int, batch_size: int, device: torch.device
 ) -> tuple[dict[str, float], bool]:
-    """Images per second of a forward pass in each format that the device has units for, fastest first; and whether the
-    machine was busy meanwhile. Formats take turns, and each is as much faster than float32 as in its worst round."""
+    """Images per second of a forward pass in each format that the device has units for, the fastest first; and whether
+    the machine was busy meanwhile. Formats take turns; of a format's speeds relative to float32, the lowest of all
+    rounds counts."""
     begun = waited()
     exact = prepared(create(), Inference(device.type), image_size, device).exact
     noise = torch.randn(batch_size, 3, image_size, image_size, device=device)
@@ -250,16 +262,16 @@ def find_speeds(
             except RuntimeError as error:
                 if dtype == "float32" or is_out_of_memory(error):
                     raise
-                del timed[dtype]  # an operation that this format lacks: the network is left in float32
+                del timed[dtype]  # this format lacks an operation of the network
     plain = timed["float32"]
-    worst = {dtype: min(a / b for a, b in zip(own, plain, strict=True)) for dtype, own in timed.items()}
+    worst = {dtype: min(a / b for a, b in zip(rounds, plain, strict=True)) for dtype, rounds in timed.items()}
     speeds = {dtype: float(f"{max(plain) * ratio:.4g}") for dtype, ratio in worst.items()}
     return dict(sorted(speeds.items(), key=lambda item: -item[1])), was_busy(begun)
 
 
 def formats(device: torch.device) -> list[str]:
-    """The formats to try: half precision where there are units for it, float16 (10 bits of fraction) before bfloat16
-    (7) on GPUs. PyTorch computes bfloat16 on any CPU, but slower than float32 without such units."""
+    """The formats to try: float32, and half precision where the device has units for it, on GPUs float16 (10 bits of
+    fraction) before bfloat16 (7). PyTorch computes bfloat16 on any CPU, but without such units slower than float32."""
     if device.type == "cuda":
         half = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["float32", "float16", "bfloat16"] if half else ["float32", "float16"]

@@ -14,7 +14,7 @@ from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.decode import Source, ahead, decoded_squares
 from ensemble.inference.eval_model import DTYPES, Forward, logits_of, margins
-from ensemble.inference.member import Member
+from ensemble.inference.member import LoadedMember
 from ensemble.inference.views import Geometry, cut, is_wide
 
 Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
@@ -26,7 +26,7 @@ SHARES = 4  # pieces of work for each stream, at least, so that none waits long 
 
 @dataclass(frozen=True)
 class Group:
-    """Networks that are given the same views of the same pixels, whose making they share."""
+    """Networks that are given the same views of the same pixels, which are made once for all of them."""
 
     preprocess: Preprocess
     views: tuple[str, ...]
@@ -35,29 +35,32 @@ class Group:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a chunk of n images gave. values: for each member float32 (K, V, n, C), NaN in rows that could not be read.
-    unreadable: row -> why."""
+    """The logits of a chunk of n images.
+
+    values: for each member float32 (K, V, n, C), NaN in rows that could not be read
+    unreadable: for each such row the reason
+    """
 
     values: list[np.ndarray]
     unreadable: dict[int, str]
 
 
 def geometry(preprocess: Preprocess) -> Geometry:
-    """The sides that the views of this member are cut from."""
-    wide = preprocess.cropping.size
-    assert wide is not None
-    return Geometry(preprocess.image_size, preprocess.decode_size, wide)
+    """The sides of the squares that the views of this member are cut from."""
+    wide_size = preprocess.cropping.size
+    assert wide_size is not None
+    return Geometry(preprocess.image_size, preprocess.decode_size, wide_size)
 
 
 def decodings(preprocess: Preprocess, views: Sequence[str]) -> list[Decoding]:
-    """What has to be decoded for these views."""
+    """How the images have to be decoded for these views."""
     return list(dict.fromkeys(preprocess.cropping if is_wide(view) else preprocess.decoding for view in views))
 
 
 def batch_rows(batch_size: int, device: torch.device) -> int:
-    """Images per forward pass. Every batch is filled up to this number, since kernels may sum in another order for
-    another one, and the same image has to give the same logits whichever batch it comes in. A product of fewer than 16
-    rows and a 2-class head differs in its last bit by the place of the row (MKL, seen with 7, 8 and 12 rows)."""
+    """Images per forward pass. Every batch is filled up to this number: kernels may sum in another order for another
+    batch size, and the same image has to give the same logits whichever batch it comes in. With fewer than 16 rows the
+    product with a 2-class head differs in its last bit by the place of the row (MKL, seen with 7, 8 and 12 rows)."""
     return CPU_BATCH if device.type == "cpu" else max(batch_size, 16)
 
 
@@ -73,15 +76,15 @@ def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """float32 (width * 3,) each. A row of pixels at a time: over three channels alone nothing is vectorised (1.0 ms an
-    image of 256 px against 0.2)."""
+    """float32 (width * 3,) each. They cover a row of pixels, since over three channels alone nothing is vectorised
+    (1.0 ms per image of 256 px, against 0.2 ms)."""
     each = torch.tensor(std, dtype=torch.float64) * 255
     shift = -torch.tensor(mean, dtype=torch.float64) * 255 / each
     return (1 / each).repeat(width).float().to(device), shift.repeat(width).float().to(device)
 
 
 def view_of(squares: Squares, preprocess: Preprocess, view: str, rows: slice | Tensor, count: int) -> Tensor:
-    """A view of these rows, normalised: float32 (count, 3, S, S), filled up with black squares."""
+    """A view of these rows, normalised: float32 (count, 3, S, S). Rows that are lacking are black."""
     part = squares[preprocess.cropping if is_wide(view) else preprocess.decoding][rows]
     if len(part) < count:
         part = torch.cat([part, part.new_zeros(count - len(part), *part.shape[1:])])
@@ -94,22 +97,27 @@ def forward_views(
     batch: int,
     device: torch.device,
     output: Output = logits_of,
-    show: Callable[[float], None] = lambda images: None,
+    advance: Callable[[float], None] = lambda images: None,
 ) -> list[np.ndarray]:
-    """For each network of the group: logits of each square under each view, float32 (K, V, N, C), or what else `output`
-    makes of a batch.
+    """For each network of the group the logits of each square under each view, float32 (K, V, N, C), or what `output`
+    makes of a batch instead.
 
-    squares: all decodings that the views need, of the same N rows, at least one. batch: images per pass (see
-    `batch_rows`). show: told of images as they are done. Raises torch.OutOfMemoryError.
+    squares: all decodings that the views need, of the same N >= 1 rows
+    batch: images per forward pass, see `batch_rows`
+    advance: called with the number of images that were done since it was last called, from several threads
+
+    Raises torch.OutOfMemoryError.
     """
     count = len(next(iter(squares.values())))
-    on_host = any(_device_of(own).type != device.type for own in group.forwards)
-    if on_host:
-        here = (own if _device_of(own).type == device.type else _brought(own, device) for own in group.forwards)
-        group = replace(group, forwards=tuple(here))
+    if any(_device_of(forward).type != device.type for forward in group.forwards):
+        placed = (
+            forward if _device_of(forward).type == device.type else _copied_to(forward, device)
+            for forward in group.forwards
+        )
+        group = replace(group, forwards=tuple(placed))
 
     starts = range(0, count, batch)
-    # A few images and many networks: the networks are divided too, or most streams would have nothing to do.
+    # With few images and many networks, the networks are divided too, or most streams would have nothing to do.
     splits = min(len(group.forwards), -(-SHARES * streams(device) // len(starts))) if device.type == "cpu" else 1
     size = -(-len(group.forwards) // splits)
     shares = [group.forwards[first : first + size] for first in range(0, len(group.forwards), size)]
@@ -121,69 +129,80 @@ def forward_views(
         parts: list[list[Tensor]] = [[] for _ in forwards]
         for view in group.views:
             images = view_of(squares, group.preprocess, view, rows, batch)
-            formats = {name: images.to(DTYPES[name]) for name in {own.how.dtype for own in forwards}}
-            for own, part in zip(forwards, parts, strict=True):
-                part.append(output(own, formats[own.how.dtype])[:, : rows.stop - start])
-        found = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
-        show((rows.stop - start) * len(forwards) / len(group.forwards))
-        return found
+            in_dtype = {name: images.to(DTYPES[name]) for name in {forward.inference.dtype for forward in forwards}}
+            for forward, part in zip(forwards, parts, strict=True):
+                part.append(output(forward, in_dtype[forward.inference.dtype])[:, : rows.stop - start])
+        stacked = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
+        advance((rows.stop - start) * len(forwards) / len(group.forwards))
+        return stacked
 
     done = side_by_side(work, [(share, start) for share in shares for start in starts], device)
-    each = [done[index : index + len(starts)] for index in range(0, len(done), len(starts))]
-    values = [np.concatenate(parts, axis=2) for own in each for parts in zip(*own, strict=True)]
+    of_shares = [done[index : index + len(starts)] for index in range(0, len(done), len(starts))]
+    values = [np.concatenate(parts, axis=2) for batches in of_shares for parts in zip(*batches, strict=True)]
     if output is logits_of:
-        _settle(group, values, squares, batch, device)
+        _recompute_near_ties(group, values, squares, batch, device)
     return values
 
 
-def _settle(group: Group, values: Sequence[np.ndarray], squares: Squares, batch: int, device: torch.device) -> None:
-    """Compute the rows again, exactly, in which a faster format cannot tell which class is the largest."""
+def _recompute_near_ties(
+    group: Group, values: Sequence[np.ndarray], squares: Squares, batch: int, device: torch.device
+) -> None:
+    """Compute those rows again in float32 in which a faster format cannot tell which class has the largest logit."""
     items: list[tuple[Forward, str, np.ndarray, np.ndarray]] = []
-    for own, found in zip(group.forwards, values, strict=True):
-        for view, logits in zip(group.views, found[0], strict=True) if own.fast is not None else ():
-            # and those out of the format's range, whose margin is no number
-            rows = np.flatnonzero(~(margins(logits) >= own.how.settle) | ~np.isfinite(logits).all(axis=-1))
-            items += [(own, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
+    for forward, of_views in zip(group.forwards, values, strict=True):
+        for view, logits in zip(group.views, of_views[0], strict=True) if forward.fast is not None else ():
+            # Logits out of the format's range count too: their margin is NaN.
+            is_near = ~(margins(logits) >= forward.inference.settle) | ~np.isfinite(logits).all(axis=-1)
+            rows = np.flatnonzero(is_near)
+            items += [(forward, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
 
     @torch.inference_mode()
     def work(item: tuple[Forward, str, np.ndarray, np.ndarray]) -> None:
-        own, view, logits, rows = item
+        forward, view, logits, rows = item
         images = view_of(squares, group.preprocess, view, torch.from_numpy(rows).to(device), batch)
-        logits[rows] = logits_of(own, images)[0, : len(rows)].cpu().numpy()
+        logits[rows] = logits_of(forward, images)[0, : len(rows)].cpu().numpy()
 
     side_by_side(work, items, device)
 
 
 def predict_stream(
-    members: Sequence[Member],
+    members: Sequence[LoadedMember],
     chunks: Iterable[Sequence[Source]],
     views: Sequence[Sequence[str]],
     batch_size: int,
     device: torch.device,
     on_bad: str = "error",
-    show: Callable[[float], None] = lambda images: None,
+    advance: Callable[[float], None] = lambda images: None,
 ) -> Iterator[Chunk]:
-    """Logits of chunks of images under each member's own views, a chunk at a time and in order.
+    """Logits of chunks of images, each member under its views, one chunk at a time and in order.
 
-    Each image is decoded once for all members, and copied to the device once for all that agree in their decoding; all
+    Each image is decoded once for all members, and copied to the device once for all members that share a decoding; all
     views are made there. On a GPU the next chunk is decoded meanwhile. Memory holds the models and one chunk (two on a
-    GPU), however many images there are. on_bad: "error" raises UserError that names an unreadable image; "skip" goes
-    on without it. show: told how many images' worth of work was done since it was last told. Where a batch does not
-    fit into a GPU's memory, it is halved from then on; raises RunFailure if not even 16 images fit.
+    GPU), however many images there are. Where a batch does not fit into a GPU's memory, it is halved from then on.
+
+    views: those of each member
+    batch_size: images per forward pass, as far as `batch_rows` takes it
+    on_bad: "error" raises UserError that names an unreadable image; "skip" goes on without it
+    advance: called with the number of images' worth of work done since it was last called, from several threads
+
+    Raises RunFailure if not even 16 images fit into the memory.
     """
-    groups = [Group(member.preprocess, tuple(own), member.forwards) for member, own in zip(members, views, strict=True)]
-    hows = list(dict.fromkeys(how for group in groups for how in decodings(group.preprocess, group.views)))
+    groups = [
+        Group(member.preprocess, tuple(member_views), member.forwards)
+        for member, member_views in zip(members, views, strict=True)
+    ]
+    needed = list(dict.fromkeys(each for group in groups for each in decodings(group.preprocess, group.views)))
     batch = batch_rows(batch_size, device)
 
     def decode(chunk: Sequence[Source]) -> tuple[dict[Decoding, Tensor], dict[int, str]]:
-        return decoded_squares(chunk, hows, device, on_bad)
+        return decoded_squares(chunk, needed, device, on_bad)
 
     for squares, unreadable in ahead(decode, chunks, device):
-        placed = {how: own.to(device, non_blocking=True) for how, own in squares.items()}
+        placed = {decoding: pixels.to(device, non_blocking=True) for decoding, pixels in squares.items()}
         count = len(next(iter(placed.values()))) if placed else 0
         while True:
             try:
-                values = _chunk_logits(groups, placed, batch, device, show) if count else []
+                values = _chunk_logits(groups, placed, batch, device, advance) if count else []
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -199,33 +218,37 @@ def predict_stream(
 
 
 def _chunk_logits(
-    groups: Sequence[Group], squares: Squares, batch: int, device: torch.device, show: Callable[[float], None]
+    groups: Sequence[Group], squares: Squares, batch: int, device: torch.device, advance: Callable[[float], None]
 ) -> list[np.ndarray]:
-    """Each group's logits of a chunk, float32 (K, V, n, C). Networks of all groups that see the same views share them;
-    those that had to stay on the host come one after the other."""
-    cost = {id(own): len(group.views) for group in groups for own in group.forwards}
-    alike: dict[tuple[Preprocess, tuple[str, ...]], list[Forward]] = {}
+    """Each group's logits of a chunk, float32 (K, V, n, C). Views are made once for all groups that need the same ones;
+    networks that had to stay on the host are run one after the other."""
+
+    def advance_by(share: float) -> Callable[[float], None]:
+        return lambda images: advance(images * share)
+
+    passes = {id(forward): len(group.views) for group in groups for forward in group.forwards}
+    of_views: dict[tuple[Preprocess, tuple[str, ...]], list[Forward]] = {}
     for group in groups:
-        alike.setdefault((group.preprocess, group.views), []).extend(group.forwards)
-    found: dict[int, np.ndarray] = {}
-    for (preprocess, views), forwards in alike.items():
-        here = [own for own in forwards if _device_of(own).type == device.type]
-        for part in [here, *([own] for own in forwards if own not in here)]:
+        of_views.setdefault((group.preprocess, group.views), []).extend(group.forwards)
+    logits: dict[int, np.ndarray] = {}
+    for (preprocess, views), forwards in of_views.items():
+        on_device = [forward for forward in forwards if _device_of(forward).type == device.type]
+        for part in [on_device, *([forward] for forward in forwards if forward not in on_device)]:
             if part:
-                share = sum(cost[id(own)] for own in part) / sum(cost.values())
+                share = sum(passes[id(forward)] for forward in part) / sum(passes.values())
                 group = Group(preprocess, views, tuple(part))
-                values = forward_views(group, squares, batch, device, show=lambda n, share=share: show(n * share))  # type: ignore[misc]
-                found |= {id(own): own_values for own, own_values in zip(part, values, strict=True)}
-    return [np.concatenate([found[id(own)] for own in group.forwards]) for group in groups]
+                values = forward_views(group, squares, batch, device, advance=advance_by(share))
+                logits |= {id(forward): array for forward, array in zip(part, values, strict=True)}
+    return [np.concatenate([logits[id(forward)] for forward in group.forwards]) for group in groups]
 
 
 def _device_of(forward: Forward) -> torch.device:
     return next(forward.exact.parameters()).device
 
 
-def _brought(forward: Forward, device: torch.device) -> Forward:
-    """A copy on the device, gone when the chunk is done."""
+def _copied_to(forward: Forward, device: torch.device) -> Forward:
+    """A copy on the device, which is freed when the chunk is done."""
     exact = copy.deepcopy(forward.exact).to(device)
     fast = None if forward.fast is None else copy.deepcopy(forward.fast).to(device)
     heads = None if forward.heads is None else (forward.heads[0].to(device), forward.heads[1].to(device))
-    return Forward(forward.how, exact, fast, heads)
+    return Forward(forward.inference, exact, fast, heads)

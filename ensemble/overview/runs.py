@@ -17,6 +17,7 @@ from ensemble.blend.described import read_described, read_scores
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 
 DEPTH = 3  # folders below the one that is named
@@ -161,7 +162,7 @@ def _of_folds(row: RunRow) -> RunRow:
 def _of_data(row: RunRow) -> RunRow:
     from ensemble.data.folds import read_folds
 
-    numbers = read_folds(row.run)["fold"].to_numpy()
+    numbers = read_folds(Run(row.run))["fold"].to_numpy()
     row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
     if row.done < row.folds:
         row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")

@@ -19,6 +19,7 @@ from ensemble.files import sealed
 from ensemble.files.damage import loss_of
 from ensemble.files.reading import read_json
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.run.vouched import digest_in_done, require_sound_in_fold
 
 Check = Callable[[], object]  # raises UserError where a file is not sound; False: nothing vouches for it
@@ -89,7 +90,7 @@ def lines(found: Verified) -> list[str]:
 def _checks(run: Path) -> Iterator[tuple[Path, Check]]:
     """Each file that has to be there, or is, with its check."""
     yield rundir.provenance_json(run), _sealed(rundir.provenance_json(run), lambda: rundir.read_provenance(run))
-    yield rundir.folds_csv(run), _vouched(rundir.folds_csv(run), lambda: read_folds(run))
+    yield rundir.folds_csv(run), _vouched(rundir.folds_csv(run), lambda: read_folds(Run(run)))
     yield rundir.classes_json(run), _vouched(rundir.classes_json(run), lambda: rundir.read_classes(run))
     yield rundir.config_toml(run), _sealed(rundir.config_toml(run), lambda: load_config(rundir.config_toml(run)))
     for path in (rundir.contents_json(run), rundir.view_search_json(run), rundir.audit_json(run)):

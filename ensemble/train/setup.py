@@ -31,6 +31,7 @@ from ensemble.files.damage import damaged
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.progress import Show
+from ensemble.run import Run
 
 Say = Callable[[str], None]
 
@@ -105,7 +106,7 @@ def open_run(config: Config, samples: Samples, show: Show, say: Say) -> np.ndarr
     rundir.write_config(run, to_toml(config))
     if not vouched:
         write_json(rundir.provenance_json(run), {"facts": facts, "files": files, "made with": _versions()})
-    write_folds(run, listed)
+    write_folds(Run(run), listed)
     return folds
 
 
@@ -127,7 +128,7 @@ def _held_folds(config: Config, ids: np.ndarray, facts: dict[str, Any]) -> np.nd
             )
     rundir.write_config(run, to_toml(config))  # as last used: a backbone may be new
     rundir.read_classes(run)
-    table = read_folds(run).set_index("id")
+    table = read_folds(Run(run)).set_index("id")
     return np.asarray(table.loc[ids, "fold"], dtype=np.int8)
 
 

@@ -22,6 +22,7 @@ from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, geometry
 from ensemble.inference.views import check_views, expand
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.stop import safe_points
 
 Say = Callable[[str], None]
@@ -79,7 +80,7 @@ def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> 
     at_hand = ""
     with safe_points(lambda: at_hand, lambda: f"the new views of {added} of {len(lacking)} folds") as asked:
         for name in todo:
-            member = load_member(run, name, len(rows.classes), len(numbers), device)
+            member = load_member(Run(run).member(name), len(rows.classes), len(numbers), device)
             for fold, forward in enumerate(fold_forwards(member)):
                 if not lacking[name, fold]:
                     continue
@@ -128,7 +129,7 @@ def _logits(
         hows = decodings(group.preprocess, group.views)
         squares = {how: torch.from_numpy(pixels[how].squares(part)).to(device) for how in hows}
         show = lambda images: told(images, len(group.views))  # noqa: E731
-        parts.append(forward_views(group, squares, batch, device, show=show)[0][0])
+        parts.append(forward_views(group, squares, batch, device, advance=show)[0][0])
     return np.concatenate(parts, axis=1)
 
 

@@ -11,11 +11,12 @@ import torch
 from ensemble import rundir
 from ensemble.blend import GIVEN, Blend
 from ensemble.config import load_run_config
-from ensemble.data.folds import read_folds
+from ensemble.data.folds import fold_count
 from ensemble.device import choose_device
-from ensemble.inference.member import Member, load_member
+from ensemble.inference.member import LoadedMember, load_member
 from ensemble.inference.predict import predict_stream
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.tta.kept import Column
 
 
@@ -24,7 +25,7 @@ class Predictor:
     """A blend of a run, loaded. members: those that ens trained, on the device. views: those of each of them."""
 
     blend: Blend
-    members: tuple[Member, ...]
+    members: tuple[LoadedMember, ...]
     views: tuple[tuple[str, ...], ...]
     folds: int
     batch_size: int
@@ -34,25 +35,25 @@ class Predictor:
 def load_predictor(run: Path, blend: Blend, show: Show = lambda text, done, total: None) -> Predictor:
     """The blend's own members, on the device. Raises UserError that names a fold that is missing or not whole."""
     own = [(member, used) for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN]
-    folds = int(read_folds(run)["fold"].max()) + 1
+    folds = fold_count(Run(run))
     members = load_members(run, [member for member, _ in own], len(blend.classes), folds, show)
     batch_size = load_run_config(rundir.config_toml(run)).tta.batch_size
     views = tuple(used for _, used in own)
     return Predictor(blend, tuple(members.values()), views, folds, batch_size, choose_device())
 
 
-def load_members(run: Path, names: Sequence[str], classes: int, folds: int, show: Show) -> dict[str, Member]:
+def load_members(run: Path, names: Sequence[str], classes: int, folds: int, show: Show) -> dict[str, LoadedMember]:
     """These members by name, on the device. Raises UserError that names a fold that is missing or not whole."""
     device = choose_device()
     members = {}
     for number, name in enumerate(names):
         show("loading the networks", number, len(names))
-        members[name] = load_member(run, name, classes, folds, device)
+        members[name] = load_member(Run(run).member(name), classes, folds, device)
     return members
 
 
 def column_logits(
-    members: Mapping[str, Member],
+    members: Mapping[str, LoadedMember],
     chunks: Iterable[tuple[Sequence[Path], tuple[Column, ...]]],
     batch_size: int,
     on_bad: str,

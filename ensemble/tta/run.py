@@ -12,7 +12,7 @@ from ensemble import rundir
 from ensemble.blend import GIVEN, Blend, check_sources
 from ensemble.config import load_run_config
 from ensemble.data.cache.shards import size
-from ensemble.data.folds import read_folds
+from ensemble.data.folds import fold_count
 from ensemble.data.logits import load_logits, write_logits
 from ensemble.data.pixels.decode import Preprocess, decode, load_preprocess
 from ensemble.data.samples import read_images
@@ -108,7 +108,7 @@ def tta_predict(
     saved = rundir.predictions_file(run, images_name, name)
     own = {member: used for member, used in zip(blend.members, blend.views, strict=True) if used != GIVEN}
     preprocesses = {member: load_preprocess(rundir.preprocess_json(run, member)) for member in own}
-    folds = int(read_folds(run)["fold"].max()) + 1
+    folds = fold_count(Run(run))
     batch_size = load_run_config(rundir.config_toml(run)).tta.batch_size
     wanted = Wanted(run, blend, files, given, preprocesses, folds, batch_size, on_bad)
     logits_dir = rundir.logits_dir(run, images_name)

@@ -20,6 +20,7 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.tta.oof import add_views, run_samples
 from ensemble.tta.view_sets import ViewSearch, search_views
 
@@ -61,7 +62,7 @@ def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
     members = []
     for number, name in enumerate(oof.members):
         show("loading the networks", number, len(oof.members))
-        members.append(load_member(run, name, oof.classes, folds, device))
+        members.append(load_member(Run(run).member(name), oof.classes, folds, device))
     hows: list[Decoding] = []
     for member, views in zip(members, oof.views, strict=True):
         hows += [how for how in decodings(member.preprocess, views) if how not in hows]

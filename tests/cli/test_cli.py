@@ -233,7 +233,7 @@ def test_the_mask_config_keeps_people_on_one_side_and_crops_at_prediction_too(mo
         changes += [f"backbone.{name}.timm=test_resnet", f"backbone.{name}.pretrained=false"]
     words = [word for change in changes for word in ("--set", change)]
     assert ens(monkeypatch, capfd, "train-folds", ROOT / "configs" / "mask18.toml", *words)[0] == 0
-    folds = read_folds(tmp_path / "run")
+    folds = read_folds(Run(tmp_path / "run"))
     assert folds.groupby("group")["fold"].nunique().max() == 1 and folds["group"].nunique() == 16
     assert load_preprocess(rundir.preprocess_json(tmp_path / "run", names[0])).crop == (40, 40)
     words = ["blend", tmp_path / "run", "--method", "vote", "--metric", "macro_f1"]

@@ -19,6 +19,7 @@ from ensemble.data.folds import (
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
+from ensemble.run import Run
 
 
 def refusal(call, *arguments):
@@ -195,8 +196,10 @@ def test_own_folds_that_never_train_on_a_class():
 def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
     ids = np.array(["007", "NA", 'a, "b".png', "한글 1.png"])
     samples = Samples(ids, (), np.array([0, 1, 0, 2]), ("007", "NA", "가"))
-    write_folds(tmp_path, listing(samples, np.array([0, 1, -1, 0], dtype=np.int8), np.array(["NA", "1.0", "p", "p"])))
-    table = read_folds(tmp_path)
+    write_folds(
+        Run(tmp_path), listing(samples, np.array([0, 1, -1, 0], dtype=np.int8), np.array(["NA", "1.0", "p", "p"]))
+    )
+    table = read_folds(Run(tmp_path))
     assert table.columns.tolist() == ["id", "label", "fold", "group"]
     assert table["id"].tolist() == ids.tolist()
     assert table["label"].tolist() == ["007", "NA", "007", "가"]
@@ -207,12 +210,12 @@ def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
 
 def test_folds_csv_of_numbers_alone_stays_text(tmp_path):
     samples = Samples(np.array(["007", "1"]), (), np.array([0, 1]), ("01", "2"))
-    write_folds(tmp_path, listing(samples, np.array([0, 1], dtype=np.int8), None))
+    write_folds(Run(tmp_path), listing(samples, np.array([0, 1], dtype=np.int8), None))
     assert (tmp_path / "folds.csv").read_text() == "id,label,fold\n007,01,0\n1,2,1\n"
-    table = read_folds(tmp_path)
+    table = read_folds(Run(tmp_path))
     assert table["id"].tolist() == ["007", "1"] and table["label"].tolist() == ["01", "2"]
 
 
 def test_folds_of_no_run(tmp_path):
     line = f"{tmp_path}: not a run directory (it has no folds.csv); make one with: ens train-folds FILE"
-    assert refusal(read_folds, tmp_path) == line
+    assert refusal(read_folds, Run(tmp_path)) == line

@@ -36,6 +36,7 @@ from ensemble.files.reading import read_json
 from ensemble.files.tensors import read_bytes
 from ensemble.inference.eval_model import load_inference
 from ensemble.overview.verify import verify
+from ensemble.run import Run
 from ensemble.train.numerics import load_numerics
 from ensemble.train.probe import load_heads
 
@@ -56,7 +57,7 @@ def told(value):
 
 
 def of_rows(path):
-    return read_rows(path.parent), read_folds(path.parent).to_dict("list")
+    return read_rows(path.parent), read_folds(Run(path.parent)).to_dict("list")
 
 
 def blended(path):

@@ -150,7 +150,7 @@ def of_the_run(run):
         ("audit.json", rundir.audit_json(run), "json", lambda: rundir.read_audit(rundir.audit_json(run))),
         ("tta-search.json", rundir.view_search_json(run), "json", lambda: rundir.read_view_search(run)),
         ("classes.json", rundir.classes_json(run), "json", lambda: read_rows(run)),
-        ("folds.csv", rundir.folds_csv(run), "csv", lambda: (read_rows(run), read_folds(run))),
+        ("folds.csv", rundir.folds_csv(run), "csv", lambda: (read_rows(run), read_folds(Run(run)))),
         ("config.toml", rundir.config_toml(run), "toml",
          lambda: (load_config(rundir.config_toml(run)), inputs_of(Run(run)))),
         ("submissions.csv", rundir.submissions_csv(run), "csv", lambda: ledger.trust(ledger.entries(run))),

@@ -20,6 +20,7 @@ from ensemble.inference import predict
 from ensemble.inference.eval_model import logits_of
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import normalise, predict_stream
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.apply import blend_folds
 from ensemble.tta.run import tta_predict
@@ -54,9 +55,9 @@ def run(tmp_path_factory):
 
 
 def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
-    table = read_folds(run)
+    table = read_folds(Run(run))
     for name in ("resnet", "vit"):
-        member = load_member(run, name, 2, 2, CPU)
+        member = load_member(Run(run).member(name), 2, 2, CPU)
         for fold in (0, 1):
             kept = load_logits(rundir.oof_file(rundir.fold_dir(run, name, fold)))
             ids = table["id"].tolist()[::-1]  # another order, so other neighbours in every batch
@@ -70,7 +71,7 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
 
 def test_prediction_follows_the_stored_preprocessing(run):
     paths = sorted((run.parent / "images").rglob("*.png"))[:3]
-    stored = load_member(run, "resnet", 2, 2, CPU)
+    stored = load_member(Run(run).member("resnet"), 2, 2, CPU)
     assert stored.preprocess == load_preprocess(rundir.preprocess_json(run, "resnet"))
     outputs = []
     for change in ({}, {"std": (0.5, 0.5, 0.9)}, {"crop": (20, 20)}, {}):
@@ -84,7 +85,7 @@ def test_images_are_read_a_chunk_at_a_time(run, tmp_path):
     good = sorted((run.parent / "images").rglob("*.png"))[:7]
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
-    stream = predict_stream([load_member(run, "resnet", 2, 2, CPU)], [good, [bad]], [("identity",)], 7, CPU)
+    stream = predict_stream([load_member(Run(run).member("resnet"), 2, 2, CPU)], [good, [bad]], [("identity",)], 7, CPU)
     assert next(stream).values[0].shape == (2, 1, 7, 2)  # the bad file has not been opened yet
     with pytest.raises(UserError, match=r"bad\.png: not a readable image"):
         next(stream)
@@ -94,7 +95,7 @@ def test_an_image_that_is_skipped_shifts_no_row(run, tmp_path):
     good = sorted((run.parent / "images").rglob("*.png"))[:7]
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
-    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    members = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
     views = [("identity", "hflip"), ("identity",)]
     whole = next(predict_stream(members, [good], views, 7, CPU))
     chunk = next(predict_stream(members, [[*good[:3], bad, *good[3:]]], views, 7, CPU, on_bad="skip"))
@@ -106,7 +107,7 @@ def test_an_image_that_is_skipped_shifts_no_row(run, tmp_path):
 
 def test_images_in_memory_give_what_their_files_give(run):
     paths = sorted((run.parent / "images").rglob("*.png"))[:7]
-    members = [load_member(run, "vit", 2, 2, CPU)]
+    members = [load_member(Run(run).member("vit"), 2, 2, CPU)]
     images = [Image.open(path) for path in paths]
     chunks = list(predict_stream(members, [paths, images], [("hflip",)], 7, CPU))
     assert np.array_equal(chunks[0].values[0], chunks[1].values[0])
@@ -115,7 +116,7 @@ def test_images_in_memory_give_what_their_files_give(run):
 def test_wide_views_are_cut_from_wide_squares(run):
     """The vit takes 48 px out of 50, and cuts its windows from 54."""
     path = min((run.parent / "images").rglob("*.png"))
-    member = load_member(run, "vit", 2, 2, CPU)
+    member = load_member(Run(run).member("vit"), 2, 2, CPU)
     assert (member.preprocess.decode_size, member.preprocess.cropping.size) == (50, 54)
     views = ("identity", "top-left", "bottom-right*hflip")
     (chunk,) = predict_stream([member], [[path]], [views], 7, CPU)
@@ -133,7 +134,7 @@ def test_wide_views_are_cut_from_wide_squares(run):
 def test_a_batch_that_does_not_fit_is_halved(run):
     """A network that runs out of memory with more than 16 images stands for a GPU that is too small for 64."""
     paths = sorted((run.parent / "images").rglob("*.png"))
-    member = load_member(run, "resnet", 2, 2, CPU)
+    member = load_member(Run(run).member("resnet"), 2, 2, CPU)
     (whole,) = predict_stream([member], [paths], [("identity",)], 64, CPU)
     sizes = []
 
@@ -160,15 +161,15 @@ def test_a_batch_that_does_not_fit_is_halved(run):
 
 def test_work_done_is_told_as_images(run):
     paths = sorted((run.parent / "images").rglob("*.png"))
-    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    members = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
     told = []
-    list(predict_stream(members, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU, show=told.append))
+    list(predict_stream(members, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU, advance=told.append))
     assert sum(told) == pytest.approx(len(paths)) and min(told) > 0
 
 
 def test_any_number_of_threads_gives_the_same_bits(run):
     paths = sorted((run.parent / "images").rglob("*.png")) * 3
-    members = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+    members = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
     views = [("identity", "rotate10", "scale1.2"), ("hflip", "top-left")]
     (one,) = predict_stream(members, [paths], views, 64, CPU)
     usual = torch.get_num_threads()
@@ -209,7 +210,7 @@ def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged()
 def test_predictions_are_saved_with_ids_and_match_the_submission(run, tmp_path):
     made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
     saved = load_logits(rundir.predictions_file(run, "images", "mean"))
-    assert saved.ids.tolist() == made.ids.tolist() == sorted(read_folds(run)["id"])
+    assert saved.ids.tolist() == made.ids.tolist() == sorted(read_folds(Run(run))["id"])
     assert np.allclose(np.exp(saved.values[0]), made.probabilities, atol=1e-6)
     assert made.probabilities.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-6)
     lines = (tmp_path / "s.csv").read_text().splitlines()
@@ -223,7 +224,7 @@ def test_views_other_than_the_blends_are_refused(run, tmp_path):
 
 
 def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_path):
-    ids, labels = read_folds(run)["id"].tolist(), read_folds(run)["label"].tolist()
+    ids, labels = read_folds(Run(run))["id"].tolist(), read_folds(Run(run))["label"].tolist()
     files = []
     for kind in ("oof", "test"):
         shares = {"a": "0.9,0.1", "b": "0.2,0.8"}
@@ -235,7 +236,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
     try:
         made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
         blend = load_blend(run, "both")
-        own = [load_member(run, name, 2, 2, CPU) for name in ("resnet", "vit")]
+        own = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
         paths = [run.parent / "images" / name for name in made.ids]
         parts = list(predict_stream(own, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU))
         values = [np.concatenate([part.values[m] for part in parts], axis=2) for m in range(2)]

@@ -19,6 +19,7 @@ from ensemble.data.pixels.decode import Files, load_preprocess
 from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream
+from ensemble.run import Run
 from ensemble.train import probe
 from ensemble.train.fit import Labelled
 from ensemble.train.heads import fit_heads
@@ -71,7 +72,7 @@ def oof(run, fold):
 
 def files_of(run):
     """The run's rows as they are judged, their files, and the preprocessing."""
-    table = read_folds(run)
+    table = read_folds(Run(run))
     preprocess = load_preprocess(rundir.preprocess_json(run, "net"))
     paths = [run.parent / "images" / each for each in table["id"]]
     files = Files(paths, preprocess.decoding)
@@ -95,7 +96,7 @@ def files_of(run):
 def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
     run, _ = experiment(name=name)
     data, paths, preprocess = files_of(run)
-    member = load_member(run, "net", 3, 3, CPU)
+    member = load_member(Run(run).member("net"), 3, 3, CPU)
     chunks = [paths[::-1][start : start + 20] for start in range(0, len(paths), 20)]
     backwards = [chunk.values[0] for chunk in predict_stream([member], chunks, [VIEWS], 5, CPU)]
     assert len(member.forwards) == 1 and member.forwards[0].outputs == 3  # the folds share their network

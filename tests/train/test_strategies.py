@@ -20,6 +20,7 @@ from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import predict_stream
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 
 EXPERIMENT = """
@@ -162,7 +163,7 @@ def test_numbers_set_by_hand_and_the_bits_are_predictions(experiment, tmp_path, 
 
 def same_as_prediction(run, images):
     """Every fold's OOF logits are what `ens tta-predict` makes of the same files."""
-    member = load_member(run, "net", 2, 2, choose_device())
+    member = load_member(Run(run).member("net"), 2, 2, choose_device())
     for number in (0, 1):
         oof = load_logits(rundir.oof_file(rundir.fold_dir(run, "net", number)))
         paths = [images / name for name in oof.ids]
@@ -257,8 +258,8 @@ def test_fold_i_starts_from_the_sources_fold_i_mod_its_k(experiment, source, tmp
         assert after["head.weight"].shape == (2, 64) and starts[0]["head.weight"].shape == (3, 64)
         for name in after.keys() - {"head.weight", "head.bias"}:
             torch.testing.assert_close(after[name], starts[number % 3][name], rtol=0, atol=1e-9)
-    theirs = read_folds(source).set_index("id")["fold"]
-    ours = read_folds(tmp_path / "four").set_index("id")["fold"]
+    theirs = read_folds(Run(source)).set_index("id")["fold"]
+    ours = read_folds(Run(tmp_path / "four")).set_index("id")["fold"]
     seen = sum(theirs[name] != ours[name] % 3 for name in ours.index)
     assert 0 < seen < 16
     assert (
@@ -274,7 +275,7 @@ def test_the_same_folds_leak_nothing_and_one_file_leaks(experiment, source, tmp_
     assert not any("warning" in line for line in said)
     file = rundir.model_file(source / "net" / "fold1")
     said = train(experiment("file", f'weights = "{file}"', timm="test_vit", train="more", k=3), *STILL[:3])
-    others = (read_folds(source)["fold"] != 1).sum()
+    others = (read_folds(Run(source))["fold"] != 1).sum()
     assert any(line.startswith(f"warning: net starts from weights that were trained on {others} of") for line in said)
     for number in range(3):
         after = fold(tmp_path / "file", number)

@@ -29,6 +29,7 @@ from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 from ensemble.train.clock import Clock
 from ensemble.train.fit import job_seed, learning_rate
 from ensemble.train.jobs import train_folds
@@ -119,7 +120,7 @@ def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experime
     assert train(experiment("one"))[0] == train(experiment("two"))[0] == []
     one, two = oof(tmp_path / "one"), oof(tmp_path / "two")
     assert same(one, two)
-    folds = read_folds(tmp_path / "one")
+    folds = read_folds(Run(tmp_path / "one"))
     for fold in (0, 1):
         assert one[fold].ids.tolist() == folds["id"][folds["fold"] == fold].tolist()
         assert one[fold].views == ("identity", "hflip") and one[fold].classes == ("a", "b")
@@ -244,15 +245,17 @@ def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experimen
 def test_a_run_keeps_the_digests_of_its_rows_and_an_older_one_is_given_them(tmp_path):
     run, said = tmp_path / "run", []
     check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
-    assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64}
+    assert row_digests(Run(run)) == {"a": "0" * 64, "b": "1" * 64}
     write_text(rundir.log_file(rundir.fold_dir(run, "resnet", 0)), "{}\n")
     older = {"sha256": read_json(rundir.contents_json(run))["sha256"]}
     write_json(rundir.contents_json(run), older)
-    assert row_digests(run) == {}
+    assert row_digests(Run(run)) == {}
     check_contents(run, ["a", "b"], ["0" * 64, "2" * 64], said.append)
-    assert row_digests(run) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
+    assert (
+        row_digests(Run(run)) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
+    )
     check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
-    assert row_digests(run) == {"a": "0" * 64, "b": "1" * 64} and said == []
+    assert row_digests(Run(run)) == {"a": "0" * 64, "b": "1" * 64} and said == []
 
 
 @pytest.mark.parametrize("cache", ["on", "off"])
@@ -268,7 +271,7 @@ def test_training_works_out_the_digest_of_each_image_once(experiment, tmp_path, 
     monkeypatch.setattr(data_folds, "digest_of", counted)
     assert train(experiment(), f"data.cache={tmp_path / 'cache' if cache == 'on' else 'off'}")[0] == []
     assert set(counts) == set((tmp_path / "images").rglob("*.png")) and set(counts.values()) == {1}
-    assert len(row_digests(tmp_path / "run")) == (24 if cache == "on" else 0)
+    assert len(row_digests(Run(tmp_path / "run"))) == (24 if cache == "on" else 0)
 
 
 def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment, tmp_path):
@@ -280,7 +283,7 @@ def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment,
         "2 images are byte for byte copies of another; a copy shares its original's fold",
         "warning: 1 copies carry another label than their original, the first are 'b/clash.png' and 'a/0.png'",
     ]
-    folds = read_folds(tmp_path / "run").set_index("id")["fold"]
+    folds = read_folds(Run(tmp_path / "run")).set_index("id")["fold"]
     assert folds["a/copy.png"] == folds["a/0.png"] == folds["b/clash.png"]
 
 

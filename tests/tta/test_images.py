@@ -16,6 +16,7 @@ from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 from ensemble.tta.run import tta_predict
 
 ARRAY = "want uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
@@ -240,7 +241,7 @@ def test_views_and_blends_are_refused_as_by_the_command(run, loaded, files):
 
 
 def test_a_blend_with_a_foreign_member_can_not_show_an_image(run, files, tmp_path):
-    ids = read_folds(run)["id"].tolist()
+    ids = read_folds(Run(run))["id"].tolist()
     for kind in ("oof", "test"):
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *(f"{name},0.4,0.6" for name in ids)]))
     foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]

@@ -24,6 +24,7 @@ from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.progress import paced
+from ensemble.run import Run
 from ensemble.tta import kept as kept_logits
 from ensemble.tta import shards
 from ensemble.tta.run import tta_predict
@@ -35,6 +36,7 @@ ROWS = 7  # of a shard: 60 images make 9
 DRIVER = """
 import functools, json, os, resource, signal, sys, time
 from ensemble import cli
+from ensemble.run import Run
 from ensemble.tta import run as tta
 tta.tta_predict = functools.partial(tta.tta_predict, shard_rows=7)
 changes = 0
@@ -535,7 +537,7 @@ def test_a_large_file_is_written_and_mapped_with_little_memory(tmp_path):
 
 
 def test_foreign_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
-    table = read_folds(run)
+    table = read_folds(Run(run))
     random = np.random.default_rng(3)
     shares = {
         name: random.uniform(0.05, 0.3) + 0.65 * (label == "a")

@@ -18,6 +18,7 @@ from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import predict_stream
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.oof import add_views
 from ensemble.tta.search import tta_search
@@ -68,7 +69,7 @@ def test_added_views_are_what_prediction_makes_of_the_rows_by_their_own_network(
     assert {path: path.read_bytes() for path in trained} == trained  # nothing of training's was touched
     new = ("vflip", "rot180", "top-left", "scale1.2*hflip")
     for name in ("resnet", "vit"):
-        member = load_member(run, name, 2, 2, CPU)
+        member = load_member(Run(run).member(name), 2, 2, CPU)
         for fold in (0, 1):
             directory = rundir.fold_dir(run, name, fold)
             assert rundir.is_done(directory)
