@@ -67,6 +67,19 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_the_whole_picture(tmp_path, w
     assert np.array_equal(found.thumbnails[0], found.thumbnails[1])
 
 
+def test_zeros_at_the_end_are_a_flat_picture_or_a_file_that_was_never_written_to_its_end():
+    def flat_below(seed):
+        image = picture(seed, 227, 227)
+        image.paste((40, 60, 80), (0, 60, 227, 227))
+        return jpeg(image, quality=30, optimize=True)
+
+    flat = next(data for data in map(flat_below, range(50)) if data[:-2].endswith(bytes(16)))  # in whole bytes: 1 in 8
+    for data in (flat, flat[:-1], flat[:-2]):
+        assert not refused(data)
+    for data in (flat[:-40], flat[: len(flat) // 2] + bytes(len(flat)), flat[:-40] + bytes(60)):
+        assert refused(data)
+
+
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.75, 0.9, 0.97])
 def test_a_cut_is_refused_whether_it_is_closed_or_not(tmp_path, whole, part):
     cut = whole[: int(len(whole) * part)]
