@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from ensemble.data.folders.listing import image_files
-from ensemble.data.pixels.decode import Decoding, decode_each
+from ensemble.data.pixels.decode import decode_each
 from ensemble.data.pixels.jpeg import END
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.machine import cores
 

@@ -28,7 +28,7 @@ from ensemble import rundir
 from ensemble.backbones.timm_model import parameter_groups, preprocess_for, train_mode
 from ensemble.config import Train, load_config
 from ensemble.data.cache.store import clear, open_pixels
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import choose_device, keep_freed_memory, synchronize, to_device
 from ensemble.train.fit import Labelled, fit, gradients
 from ensemble.train.jobs import train_folds

@@ -45,7 +45,7 @@ from train import spread
 from ensemble.backbones import timm_model
 from ensemble.blend import Blend
 from ensemble.data.logits import write_logits
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.data.submission.write import lay_out, write_submission
 from ensemble.device import choose_device, exactly, in_layout, keep_freed_memory, side_by_side, streams, synchronize
 from ensemble.inference.decode import decoded_squares

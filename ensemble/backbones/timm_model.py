@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3
 
 from ensemble.backbones.checkpoints import load_checkpoint
 from ensemble.backbones.weights import read_state as read_state
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import exactly
 from ensemble.errors import UserError
 

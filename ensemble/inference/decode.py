@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ensemble.data.pixels.decode import Decoding, decode_each, decode_image, middle_square, read
+from ensemble.data.pixels.decode import decode_each, decode_image, middle_square, read
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.device import one_thread_each, side_by_side
 from ensemble.errors import UserError
 from ensemble.machine import cores

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ensemble.backbones import timm_model
-from ensemble.data.pixels.decode import Preprocess, load_preprocess
+from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
 from ensemble.inference.eval_model import Forward, load_inference, prepared

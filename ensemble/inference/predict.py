@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble.data.pixels.decode import Decoding, Preprocess
+from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.decode import Source, ahead, decoded_squares

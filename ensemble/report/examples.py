@@ -14,7 +14,8 @@ import torch
 
 from ensemble import rundir
 from ensemble.config import Train
-from ensemble.data.pixels.decode import MAX_ASPECT, Decoding, Files, Preprocess, load_preprocess
+from ensemble.data.pixels.decode import MAX_ASPECT, Files
+from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.inference.predict import decodings, view_of
 from ensemble.inference.views import expand

@@ -18,7 +18,8 @@ from ensemble.backbones.timm_model import classifier, moving_average, parameter_
 from ensemble.backbones.weights import write_state
 from ensemble.config import Train
 from ensemble.data.logits import Logits
-from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess
+from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import is_out_of_memory, to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.files.atomic import write_text

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from ensemble import rundir
 from ensemble.config import Config, train_settings
 from ensemble.data.contents import with_digests
-from ensemble.data.pixels.decode import load_preprocess
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure

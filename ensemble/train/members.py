@@ -11,7 +11,7 @@ import torch
 from ensemble import rundir
 from ensemble.backbones import timm_model, weights
 from ensemble.config import Backbone, Config, Train, train_settings
-from ensemble.data.pixels.decode import Preprocess, load_preprocess
+from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json

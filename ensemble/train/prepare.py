@@ -12,7 +12,8 @@ from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.cache.store import cache_folder, open_pixels
-from ensemble.data.pixels.decode import Decoding, Files, Pixels, Preprocess, load_preprocess
+from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import side_by_side
 from ensemble.errors import UserError

@@ -12,7 +12,7 @@ from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.config import Train
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ensemble import __version__, rundir
 from ensemble.blend import GIVEN, Blend
 from ensemble.data.cache.shards import key
-from ensemble.data.pixels.decode import load_preprocess
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import map_tensors, of_array, write_tensors

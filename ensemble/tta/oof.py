@@ -14,7 +14,8 @@ from ensemble.config import Config, load_run_config
 from ensemble.data.cache.store import cache_folder, open_pixels
 from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import Logits, load_logits
-from ensemble.data.pixels.decode import Decoding, Files, Pixels, load_preprocess
+from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.data.pixels.preprocess import Decoding, load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError

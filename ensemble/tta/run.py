@@ -14,7 +14,8 @@ from ensemble.config import load_run_config
 from ensemble.data.cache.shards import size
 from ensemble.data.folds import fold_count
 from ensemble.data.logits import load_logits, write_logits
-from ensemble.data.pixels.decode import Preprocess, decode, load_preprocess
+from ensemble.data.pixels.decode import decode
+from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.data.samples import read_images
 from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError

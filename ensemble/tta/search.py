@@ -12,7 +12,7 @@ import numpy as np
 from ensemble import rundir
 from ensemble.blend.oof import Oof, common_views, read_oof
 from ensemble.config import load_run_config
-from ensemble.data.pixels.decode import Decoding
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
 from ensemble.files.sealed import write_json

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 from ensemble import rundir
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries_of, require_writable

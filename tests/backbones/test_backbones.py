@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import digest, member_weights, shared_rows, source_of
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json

@@ -217,7 +217,7 @@ def test_food_transfers_from_the_first_runs_weights_to_another_class_count(monke
 def test_the_mask_config_keeps_people_on_one_side_and_crops_at_prediction_too(monkeypatch, capfd, tmp_path, paint):
     from ensemble import rundir
     from ensemble.data.folds import read_folds
-    from ensemble.data.pixels.decode import load_preprocess
+    from ensemble.data.pixels.preprocess import load_preprocess
 
     rows = ["path,label,person"]
     for index in range(48):

@@ -18,7 +18,8 @@ from ensemble.data import digests
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import cache_folder, clear, open_pixels, summary
 from ensemble.data.copies.remembered import find_copies
-from ensemble.data.pixels.decode import Decoding, decode
+from ensemble.data.pixels.decode import decode
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
@@ -33,7 +34,7 @@ import sys
 from pathlib import Path
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import open_pixels
-from ensemble.data.pixels.decode import Decoding
+from ensemble.data.pixels.preprocess import Decoding
 folder, images, shard_bytes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 shards.SHARD_BYTES = shard_bytes
 hows = [Decoding(32, "bicubic", None), Decoding(48, "bilinear", None)]

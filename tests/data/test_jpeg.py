@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pixels.decode import Decoding, decode, decode_each
+from ensemble.data.pixels.decode import decode, decode_each
 from ensemble.data.pixels.jpeg import check_whole, read_jpeg
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
 

@@ -7,8 +7,9 @@ from PIL import Image
 
 from ensemble.data.folders import listing
 from ensemble.data.folders.listing import list_folder
-from ensemble.data.pixels.decode import Decoding, decode
+from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.formats import IMAGE_ENDINGS, decoders
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 
 

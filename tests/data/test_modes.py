@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from ensemble.data.pixels.decode import Decoding, decode, decode_image
+from ensemble.data.pixels.decode import decode, decode_image
 from ensemble.data.pixels.modes import rgb
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
 

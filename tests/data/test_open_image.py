@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pixels.decode import Decoding, decode, decode_image
+from ensemble.data.pixels.decode import decode, decode_image
 from ensemble.data.pixels.open_image import open_image, without_pillow_limit
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import look
 from ensemble.report.thumbnails import thumbnails
 

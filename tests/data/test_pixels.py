@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pixels.decode import (
-    Decoding,
-    Files,
-    Pixels,
-    Preprocess,
-    decode,
-    decode_each,
-    decode_image,
-    decoded,
-    load_preprocess,
-    middle_square,
-    shape,
-)
+from ensemble.data.pixels.decode import Files, Pixels, decode, decode_each, decode_image, decoded, middle_square, shape
+from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
 from ensemble.errors import UserError
 
 HOW = Decoding(32, "bicubic", None)

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ensemble.data import scan as module
-from ensemble.data.pixels.decode import Decoding, decode
+from ensemble.data.pixels.decode import decode
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import FACTS, SIDE, scan
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.data.pixels.decode import Decoding, decode, decode_image, shape
+from ensemble.data.pixels.decode import decode, decode_image, shape
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.pixels.upright import orientation
 from ensemble.data.scan import scan
 from ensemble.report.thumbnails import thumbnails, upright_size

@@ -30,7 +30,7 @@ from ensemble.data.cache.store import open_pixels
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import load_logits
-from ensemble.data.pixels.decode import load_preprocess
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.tensors import read_bytes

@@ -83,7 +83,7 @@ def make(folder):
 def make_run(run):
     from ensemble.blend import blend_run, methods
     from ensemble.blend.fit import read_oof
-    from ensemble.data.pixels.decode import Preprocess
+    from ensemble.data.pixels.preprocess import Preprocess
     from ensemble.inference.eval_model import Inference, save_inference
     from ensemble.train.numerics import Numerics, save_numerics
     from ensemble.tta.view_sets import search_views
@@ -125,7 +125,7 @@ def of_the_run(run):
     from ensemble.blend.oof import read_rows
     from ensemble.config import load_config
     from ensemble.data.folds import read_folds
-    from ensemble.data.pixels.decode import load_preprocess
+    from ensemble.data.pixels.preprocess import load_preprocess
     from ensemble.overview import ledger
     from ensemble.overview.runs import read_run
     from ensemble.report.run import read_run as read_all
@@ -281,7 +281,7 @@ def of_tensors(run, folder):
 def of_the_cache(folder):
     from ensemble.data.cache import shards, store
     from ensemble.data.digests import RACY_SECONDS, digests
-    from ensemble.data.pixels.decode import Decoding
+    from ensemble.data.pixels.preprocess import Decoding
     from ensemble.data.scan import scan
 
     paths = [paint(folder / "images" / f"{number}.png", number) for number in range(4)]
@@ -397,7 +397,8 @@ def of_foreign(folder):
 
 
 def of_images(folder):
-    from ensemble.data.pixels.decode import Decoding, decode, shape
+    from ensemble.data.pixels.decode import decode, shape
+    from ensemble.data.pixels.preprocess import Decoding
     from ensemble.data.scan import look
     from ensemble.report.thumbnails import thumbnails, upright_size
 

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from ensemble.data.pixels.decode import Decoding, decode, shape
+from ensemble.data.pixels.decode import decode, shape
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import look
 from ensemble.errors import UserError
 from ensemble.files.limits import PIXELS, allowed

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from ensemble.backbones import timm_model
-from ensemble.data.pixels.decode import Preprocess
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.inference import eval_model
 from ensemble.inference.eval_model import (

@@ -13,7 +13,8 @@ from ensemble.blend import Blend, ForeignFiles, blend_run, load_blend
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
-from ensemble.data.pixels.decode import decode, load_preprocess, middle_square
+from ensemble.data.pixels.decode import decode, middle_square
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import streams
 from ensemble.errors import RunFailure, UserError
 from ensemble.inference import predict

@@ -18,7 +18,8 @@ from ensemble.blend.oof import Oof, Rows
 from ensemble.config import Train, load_config
 from ensemble.data.copies.ties import near_groups
 from ensemble.data.labelled import read_labelled
-from ensemble.data.pixels.decode import Files, Preprocess, load_preprocess
+from ensemble.data.pixels.decode import Files
+from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.report import data, examples, images
 from ensemble.report.copies import run_copies

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ensemble.config import Train
-from ensemble.data.pixels.decode import Decoding, Files, Pixels
+from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.train import batches as module
 from ensemble.train.augment.crops import crops

@@ -12,7 +12,8 @@ from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.config import Train
 from ensemble.data.logits import load_logits
-from ensemble.data.pixels.decode import Pixels, Preprocess
+from ensemble.data.pixels.decode import Pixels
+from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import RunFailure
 from ensemble.inference.eval_model import Inference, prepared
 from ensemble.inference.predict import Group, forward_views

@@ -15,7 +15,8 @@ from ensemble.backbones import timm_model
 from ensemble.config import Train, load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
-from ensemble.data.pixels.decode import Files, load_preprocess
+from ensemble.data.pixels.decode import Files
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream

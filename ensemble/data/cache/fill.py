@@ -18,7 +18,8 @@ import numpy as np
 
 from ensemble.data.cache import shards
 from ensemble.data.cache.shards import Shard, size
-from ensemble.data.pixels.decode import MAX_ASPECT, Decoding, decode_each, read, shape
+from ensemble.data.pixels.decode import MAX_ASPECT, decode_each, read, shape
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.machine import cores
 
@@ -35,19 +36,21 @@ AHEAD = 8  # images decoded ahead of the writing, a core
 
 @dataclass(frozen=True)
 class Request:
-    """What one call wants. files: a file for each digest, in the order of the rows. hows: all with a size."""
+    """What one call wants. files: a file for each digest, in the order of the rows. decodings: all with a size."""
 
     folder: Path
-    hows: tuple[Decoding, ...]
+    decodings: tuple[Decoding, ...]
     files: dict[str, Path]
 
-    def of(self, how: Decoding) -> Path:
-        return self.folder / "pixels" / shards.key(how)
+    def of(self, decoding: Decoding) -> Path:
+        return self.folder / "pixels" / shards.key(decoding)
 
     def missing(self, held: Held) -> dict[str, list[Decoding]]:
         """The decodings that are not held, by digest; those that lack none are left out."""
-        lacking = {digest: [how for how in self.hows if digest not in held[how]] for digest in self.files}
-        return {digest: hows for digest, hows in lacking.items() if hows}
+        lacking = {
+            digest: [decoding for decoding in self.decodings if digest not in held[decoding]] for digest in self.files
+        }
+        return {digest: decodings for digest, decodings in lacking.items() if decodings}
 
 
 def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple[Held, set[Image]]:
@@ -58,9 +61,9 @@ def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple
     held: Held = {}
     damaged: set[Image] = set()
     with ThreadPoolExecutor(cores()) as pool:
-        for how in request.hows:
+        for decoding in request.decodings:
             found: dict[str, Shard] = {}
-            for shard in shards.open_shards(request.of(how), request.files.keys()):
+            for shard in shards.open_shards(request.of(decoding), request.files.keys()):
                 new = sorted(shard.places.keys() - found.keys(), key=lambda digest: shard.places[digest][0])
                 unknown = [digest for digest in new if (shard.path, digest) not in sound]
                 chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
@@ -70,7 +73,7 @@ def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple
                 if verify:
                     sound |= {(shard.path, digest) for digest in unknown if digest not in bad}
                 show("checking the cached pixels", len(found), len(request.files))
-            held[how] = found
+            held[decoding] = found
     return held, damaged
 
 
@@ -95,7 +98,9 @@ def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
         for digest, shard in found.items():
             used[shard.path] += shard.nbytes(digest)
     missing = request.missing(held)
-    need = sum(3 * (how.size or 0) ** 2 for hows in missing.values() for how in hows)  # if all of them are square
+    need = sum(
+        3 * (decoding.size or 0) ** 2 for decodings in missing.values() for decoding in decodings
+    )  # if all of them are square
     if sum(there.values()) + MAX_ASPECT * need > limit:
         at_least = "at least "
         if used.total() + need <= limit:
@@ -110,8 +115,8 @@ def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
             mixed = {path for path in used if there[path] > used[path]}
             need += sum(used.pop(path) for path in mixed)
             held = {
-                how: {digest: shard for digest, shard in found.items() if shard.path not in mixed}
-                for how, found in held.items()
+                decoding: {digest: shard for digest, shard in found.items() if shard.path not in mixed}
+                for decoding, found in held.items()
             }
         for path in sorted(there.keys() - used.keys(), key=shards.used):
             if sum(there.values()) + need > limit:
@@ -130,7 +135,7 @@ def _measured(request: Request, missing: dict[str, list[Decoding]], show: Show) 
     def measure(item: tuple[str, list[Decoding]]) -> int:
         path = request.files[item[0]]
         # turning an image leaves its area as it is, unless a crop comes after
-        return sum(3 * math.prod(shape(path, how, upright=how.crop is not None)) for how in item[1])
+        return sum(3 * math.prod(shape(path, decoding, upright=decoding.crop is not None)) for decoding in item[1])
 
     total = 0
     for done, count in enumerate(_ahead(measure, missing.items()), 1):
@@ -143,22 +148,24 @@ def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> li
     """Decode what is missing into new shards. Returns what they hold."""
 
     def decode(item: tuple[str, list[Decoding]]) -> tuple[str, list[tuple[Decoding, np.ndarray, int]]]:
-        digest, hows = item
+        digest, decodings = item
         path = request.files[digest]
         data = read(path)
         if hashlib.sha256(data).hexdigest() != digest:
             raise UserError(f"{path}: changed while it was read; start again when nothing writes to it")
-        images = decode_each(path, data, hows)
-        return digest, [(how, image, zlib.crc32(image.data)) for how, image in zip(hows, images, strict=True)]
+        images = decode_each(path, data, decodings)
+        return digest, [
+            (decoding, image, zlib.crc32(image.data)) for decoding, image in zip(decodings, images, strict=True)
+        ]
 
-    text = f"decoding to {' and '.join(str(how.size) for how in request.hows)} px"
-    writers = {how: shards.Writer(request.of(how)) for how in request.hows}
+    text = f"decoding to {' and '.join(str(decoding.size) for decoding in request.decodings)} px"
+    writers = {decoding: shards.Writer(request.of(decoding)) for decoding in request.decodings}
     with ExitStack() as stack:  # whatever ends it, what is decoded is kept
         for writer in writers.values():
             stack.enter_context(closing(writer))
         for done, (digest, images) in enumerate(_ahead(decode, missing.items()), 1):
-            for how, image, crc in images:
-                writers[how].add(digest, image, crc)
+            for decoding, image, crc in images:
+                writers[decoding].add(digest, image, crc)
             show(text, done, len(missing))
     return [image for writer in writers.values() for image in writer.whole]
 

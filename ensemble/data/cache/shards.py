@@ -19,7 +19,8 @@ import PIL
 from PIL import features
 from typing_extensions import TypedDict
 
-from ensemble.data.pixels.decode import MAX_ASPECT, Decoding
+from ensemble.data.pixels.decode import MAX_ASPECT
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, read_json
 from ensemble.files.sealed import write_json
@@ -65,12 +66,12 @@ class Shard:
         return bad
 
 
-def key(how: Decoding) -> str:
+def key(decoding: Decoding) -> str:
     """Folder name of all that decoded pixels depend on, the decoders' versions included."""
-    crop = "x".join(map(str, how.crop)) if how.crop else "full"
+    crop = "x".join(map(str, decoding.crop)) if decoding.crop else "full"
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
     by = f"pillow{PIL.__version__}-jpeg{jpeg}-torch{metadata.version('torch')}"
-    return f"{how.size}-{how.interpolation}-{crop}-a{MAX_ASPECT}-v{FORMAT}-{by}"
+    return f"{decoding.size}-{decoding.interpolation}-{crop}-a{MAX_ASPECT}-v{FORMAT}-{by}"
 
 
 def open_shards(folder: Path, digests: Collection[str]) -> list[Shard]:

@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from ensemble.data.cache import fill, shards
 from ensemble.data.cache.shards import Shard
 from ensemble.data.digests import digests as digests_of
-from ensemble.data.pixels.decode import Decoding, Pixels
+from ensemble.data.pixels.decode import Pixels
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 
 Show = Callable[[str, float, float], None]
@@ -66,7 +67,7 @@ def cache_folder(setting: str) -> Path:
 
 def open_pixels(
     paths: Sequence[Path],
-    hows: Sequence[Decoding],
+    decodings: Sequence[Decoding],
     folder: Path,
     limit: int,
     show: Show,
@@ -77,7 +78,7 @@ def open_pixels(
     """The decoded pixels of N files, mapped: a `Pixels` of N rows for each decoding. What is missing is decoded first,
     on all cores; each file is read once for all its decodings.
 
-    hows: decodings with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
+    decodings: all with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
     never those of this call. verify: compare every image with its checksum. say: is told of damage.
     known: the files' digests, where they were worked out before.
     Raises UserError that names an unreadable image, or the folder if it can't be written, or both sizes if the pixels
@@ -85,7 +86,7 @@ def open_pixels(
     decoded until then is kept.
     """
     digests = digests_of(paths, folder / "digests", show) if known is None else known
-    request = fill.Request(folder, tuple(dict.fromkeys(hows)), dict(zip(digests, paths, strict=True)))
+    request = fill.Request(folder, tuple(dict.fromkeys(decodings)), dict(zip(digests, paths, strict=True)))
     sound: set[fill.Image] = set()  # so that no image is read and compared twice
     held, _ = fill.look(request, sound, verify, show)
     if request.missing(held):
@@ -100,7 +101,7 @@ def open_pixels(
             held, _ = fill.look(request, sound, verify, show)
     for path in {shard.path for found in held.values() for shard in found.values()}:
         shards.touch(path)
-    return {how: _pixels(digests, held[how]) for how in request.hows}
+    return {decoding: _pixels(digests, held[decoding]) for decoding in request.decodings}
 
 
 def summary(folder: Path) -> list[Usage]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +23,10 @@ from PIL import Image
 from ensemble.data.pixels.jpeg import Jpeg, check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.open_image import open_image, without_pillow_limit
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.pixels.upright import SWAPPED, orientation, turned
 from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
-from ensemble.files.reading import read_json
-from ensemble.files.sealed import write_json
 from ensemble.machine import cores
 
 INTERPOLATION = {
@@ -37,51 +36,6 @@ INTERPOLATION = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut rather than stored
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """All that stands between a file and a member's input, stored beside its weights.
-
-    image_size: side of the network's input, pixels. decode_size: side that is decoded to; evaluation cuts the middle
-    image_size square out of it. crop: (height, width) in pixels of the upright file, or None. mean, std: per channel,
-    of values in [0, 1].
-    """
-
-    image_size: int
-    decode_size: int
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop: tuple[int, int] | None = None
-
-    @property
-    def decoding(self) -> "Decoding":
-        """The part that settles the decoded pixels: members that agree in it share them."""
-        return Decoding(self.decode_size, self.interpolation, self.crop)
-
-    @property
-    def cropping(self) -> "Decoding":
-        """What training crops are cut from: at least 8/7 of the input's side, the margin of a crop share of 0.875.
-        Where the member's own decoding has less, the pixels are kept at that size too."""
-        return Decoding(max(self.decode_size, self.image_size * 8 // 7), self.interpolation, self.crop)
-
-    def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
-
-
-def load_preprocess(path: Path) -> Preprocess:
-    """Read what `Preprocess.save` wrote. Raises UserError that names the file."""
-    return read_json(path, Preprocess, f"delete {path.parent} to train the member again")
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """size: of the shorter side, pixels; None leaves the image at its own scale. crop: (height, width) or None."""
-
-    size: int | None
-    interpolation: str
-    crop: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -134,38 +88,38 @@ class Pixels:
 class Files:
     """N image files with the surface of `Pixels`, each read and decoded anew whenever it is asked for.
 
-    paths: N files. how: its size may be None. shapes: int64 (N, 2), height and width of what `image` gives.
+    paths: N files. decoding: its size may be None. shapes: int64 (N, 2), height and width of what `image` gives.
     """
 
-    def __init__(self, paths: Sequence[Path], how: Decoding) -> None:
+    def __init__(self, paths: Sequence[Path], decoding: Decoding) -> None:
         """Read all headers, in parallel. Raises UserError that names an unreadable image."""
         self.paths = tuple(paths)
-        self.how = how
+        self.decoding = decoding
         with ThreadPoolExecutor(cores()) as pool:
-            shapes = list(pool.map(lambda path: shape(path, how), self.paths))
+            shapes = list(pool.map(lambda path: shape(path, decoding), self.paths))
         self.shapes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
 
     def image(self, row: int) -> np.ndarray:
         """uint8 (height, width, 3). Raises UserError that names the file."""
-        return decode(self.paths[row], self.how)
+        return decode(self.paths[row], self.decoding)
 
     def squares(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """The middle square of each row, uint8 (len(rows), size, size, 3), decoded in parallel. Not for size None,
         where the squares differ in size. Raises UserError that names the file."""
         paths = [self.paths[row] for row in rows]
-        return np.stack([middle_square(image) for image in decoded(paths, self.how)])
+        return np.stack([middle_square(image) for image in decoded(paths, self.decoding)])
 
 
-def decode(path: Path, how: Decoding) -> np.ndarray:
-    """Decode one file to uint8 (height, width, 3) with shorter side `how.size`, or at its own scale for None.
+def decode(path: Path, decoding: Decoding) -> np.ndarray:
+    """Decode one file to uint8 (height, width, 3) with shorter side `decoding.size`, or at its own scale for None.
 
     Grey, palette, CMYK and 16-bit images become RGB; transparent ones are laid on white, as viewers show them. Raises
     UserError that names the file.
     """
-    return decode_each(path, read(path), [how])[0]
+    return decode_each(path, read(path), [decoding])[0]
 
 
-def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.ndarray]:
+def decode_each(path: Path, data: bytes, decodings: Sequence[Decoding]) -> list[np.ndarray]:
     """Decode the bytes of one file in several ways, each to exactly what `decode` gives.
 
     The file is decoded once for all ways that want the same of JPEG's scales, so once for a file of any other kind.
@@ -174,38 +128,38 @@ def decode_each(path: Path, data: bytes, hows: Sequence[Decoding]) -> list[np.nd
     upright: dict[tuple[int, int], Image.Image] = {}
     images = []
     jpeg = read_jpeg(data)
-    for how in hows:
-        with _opened(path, io.BytesIO(jpeg.data if jpeg else data), how) as file:
+    for decoding in decodings:
+        with _opened(path, io.BytesIO(jpeg.data if jpeg else data), decoding) as file:
             if file.size not in upright:
                 upright[file.size] = _upright(file, data, jpeg)
-            images.append(_cut_and_scaled(upright[file.size], how))
+            images.append(_cut_and_scaled(upright[file.size], decoding))
     return images
 
 
-def decode_image(image: Image.Image, how: Decoding) -> np.ndarray:
+def decode_image(image: Image.Image, decoding: Decoding) -> np.ndarray:
     """An image that is in memory as `decode` gives it for a file: the same bytes for any format but JPEG, which a file
     may have decoded at a lower scale. Raises UserError for pixels that have no known scale."""
     with _naming(Path(getattr(image, "filename", "") or "image in memory")), without_pillow_limit():
-        return _cut_and_scaled(_upright(image), how)
+        return _cut_and_scaled(_upright(image), decoding)
 
 
-def shape(path: Path, how: Decoding, upright: bool = True) -> tuple[int, int]:
+def shape(path: Path, decoding: Decoding, upright: bool = True) -> tuple[int, int]:
     """Height and width of what `decode` gives, from the header. Raises UserError that names the file.
 
     upright: False leaves the EXIF orientation aside, so that the two may be swapped (and a crop is another one). A PNG
     may carry it behind its pixels, which are then decoded too.
     """
-    with _naming(path), path.open("rb") as stream, _opened(path, stream, how) as file:
+    with _naming(path), path.open("rb") as stream, _opened(path, stream, decoding) as file:
         width, height = file.size
         # a TIFF's size is upright from the start
         if upright and file.format != "TIFF" and orientation(file) in SWAPPED:
             width, height = height, width
-    if how.crop is not None:
-        width, height = min(width, how.crop[1]), min(height, how.crop[0])
+    if decoding.crop is not None:
+        width, height = min(width, decoding.crop[1]), min(height, decoding.crop[0])
     short = min(width, height)
     width, height = min(width, MAX_ASPECT * short), min(height, MAX_ASPECT * short)
-    if how.size is not None:
-        width, height = _scaled((width, height), how.size)
+    if decoding.size is not None:
+        width, height = _scaled((width, height), decoding.size)
     return height, width
 
 
@@ -215,13 +169,13 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def decoded(paths: Sequence[Path], how: Decoding, chunk: int = 256) -> Iterator[np.ndarray]:
+def decoded(paths: Sequence[Path], decoding: Decoding, chunk: int = 256) -> Iterator[np.ndarray]:
     """Decode in order on all cores (PIL lets go of the interpreter lock), at most `chunk` images ahead."""
     from ensemble.device import one_thread_each
 
     with one_thread_each(cores()) as pool:
         for start in range(0, len(paths), chunk):
-            yield from pool.map(lambda path: decode(path, how), paths[start : start + chunk])
+            yield from pool.map(lambda path: decode(path, decoding), paths[start : start + chunk])
 
 
 def middle_square(image: np.ndarray) -> np.ndarray:
@@ -233,15 +187,15 @@ def middle_square(image: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path, source: BinaryIO, how: Decoding) -> Iterator[Image.Image]:
+def _opened(path: Path, source: BinaryIO, decoding: Decoding) -> Iterator[Image.Image]:
     """The image in `source`, its header read and JPEG's scale set, for what is done with it in the block."""
     with _naming(path), open_image(source) as file:
         if large := too_many_pixels(file.size):
             raise UserError(f"{path}: {large}")
-        if how.crop is None and how.size is not None:
+        if decoding.crop is None and decoding.size is not None:
             # JPEG's own scaling by 2, 4 or 8 while it decodes, kept at twice the size wanted: 2.7x faster on
             # 1,024 px photos, nothing to tell on those of 256 px.
-            file.draft(None, (2 * how.size, 2 * how.size))
+            file.draft(None, (2 * decoding.size, 2 * decoding.size))
         yield file
 
 
@@ -272,12 +226,16 @@ def _upright(image: Image.Image, data: bytes | None = None, jpeg: Jpeg | None = 
     return turned(rgb(image, data)[0], orientation(image))
 
 
-def _cut_and_scaled(image: Image.Image, how: Decoding) -> np.ndarray:
-    if how.crop is not None:
-        image = _middle(image, how.crop[1], how.crop[0])
+def _cut_and_scaled(image: Image.Image, decoding: Decoding) -> np.ndarray:
+    if decoding.crop is not None:
+        image = _middle(image, decoding.crop[1], decoding.crop[0])
     short = min(image.size)
     image = _middle(image, MAX_ASPECT * short, MAX_ASPECT * short)
-    return np.asarray(image) if how.size is None else _resized(image, _scaled(image.size, how.size), how.interpolation)
+    return (
+        np.asarray(image)
+        if decoding.size is None
+        else _resized(image, _scaled(image.size, decoding.size), decoding.interpolation)
+    )
 
 
 def _resized(image: Image.Image, size: tuple[int, int], interpolation: str) -> np.ndarray:
