@@ -43,6 +43,9 @@ class Silent:
         pass
 
 
+SILENT = Silent()
+
+
 @dataclass(frozen=True)
 class Several:
     """Passes everything on to each of its listeners, in their order."""

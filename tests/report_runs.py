@@ -6,10 +6,10 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from ensemble import rundir
 from ensemble.data.logits import Logits
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 
 def write_run(run, classes, labels, folds, members, groups=None, settings=None, logs=None, done=None, config=None):
@@ -20,35 +20,35 @@ def write_run(run, classes, labels, folds, members, groups=None, settings=None, 
     labels, folds = np.asarray(labels), np.asarray(folds)
     ids = np.array([f"r{row}" for row in range(len(labels))])
     run.mkdir(parents=True)
-    write_json(rundir.classes_json(run), list(classes))
-    with rundir.folds_csv(run).open("w", encoding="utf-8", newline="") as file:
+    write_json(Run(run).classes_json, list(classes))
+    with Run(run).folds_csv.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "label", "fold"] + ["group"] * (groups is not None))
         for row, name in enumerate(ids):
             table.writerow([name, classes[labels[row]], folds[row]] + ([groups[row]] if groups is not None else []))
     backbones = "".join(f'[[backbone]]\nname = "{name}"\ntimm = "test_resnet"\n' for name in members)
     text = config or f'run = {json.dumps(str(run))}\n[data]\ntrain = "images"\n{backbones}'
-    write_text(rundir.config_toml(run), text)
-    write_json(rundir.provenance_json(run), {"facts": {"seed": 0}, "made with": {"ens": "0.1.0", "git": "abc"}})
+    write_text(Run(run).config_toml, text)
+    write_json(Run(run).provenance_json, {"facts": {"seed": 0}, "made with": {"ens": "0.1.0", "git": "abc"}})
     for name, values in members.items():
         values = np.asarray(values, dtype=np.float32)
         values = values[None] if values.ndim == 2 else values
         own = {"timm": "test_resnet", "loss": "cross_entropy", "label_smoothing": 0.0, "image_size": 32}
-        write_json(rundir.settings_json(run, name), own | (settings or {}).get(name, {}))
+        write_json(Run(run).member(name).settings_json, own | (settings or {}).get(name, {}))
         views = ("identity", "hflip")[: len(values)]
         numbers = sorted(set(folds[folds >= 0].tolist()))
         for fold in numbers:
-            directory = rundir.fold_dir(run, name, fold)
-            directory.mkdir(parents=True)
+            job = Run(run).member(name).fold(fold)
+            job.path.mkdir(parents=True)
             lines = (logs or {}).get(name, {}).get(fold, [])
-            rundir.log_file(directory).write_text("".join(json.dumps(line) + "\n" for line in lines))
+            job.log_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
             if fold not in (done or {}).get(name, numbers):
                 continue
             where = np.flatnonzero(folds == fold)
-            Logits(ids[where], views, tuple(classes), values[:, where]).save(rundir.oof_file(directory))
-            save_file({"w": np.zeros((3, 5), np.float32), "n": np.zeros(1, np.int64)}, rundir.model_file(directory))
-            files = [rundir.model_file(directory), rundir.oof_file(directory), rundir.log_file(directory)]
-            rundir.mark_done(directory, files, seconds=60.0)
+            Logits(ids[where], views, tuple(classes), values[:, where]).save(job.oof_file)
+            save_file({"w": np.zeros((3, 5), np.float32), "n": np.zeros(1, np.int64)}, job.model_file)
+            files = [job.model_file, job.oof_file, job.log_file]
+            job.mark_done(files, seconds=60.0)
     return run
 
 

@@ -1,14 +1,13 @@
 """The command itself: read, scan, compare, write `audit.json`, and perhaps a cleaned table."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.audit.copies import check_copies, check_test_copies
 from ensemble.audit.features import features
 from ensemble.audit.files import check_files, check_test_ids, has_image
@@ -27,7 +26,9 @@ from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, near_ties, scan_folder
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan, scan
-from ensemble.progress import Show
+from ensemble.events import Events
+from ensemble.plural import pluralize
+from ensemble.run import Run
 from ensemble.run.outputs import require_output
 
 
@@ -37,9 +38,8 @@ def check(
     sample_submission: Path | None,
     fix: Path | None,
     output: Path | None,
-    show: Show,
-    say: Callable[[str], None],
-    classes: tuple[str, ...] = (),
+    classes: tuple[str, ...],
+    events: Events,
 ) -> Audit:
     """Audit labelled images and write what was found.
 
@@ -50,28 +50,31 @@ def check(
     Raises UserError if there is nothing to audit, or if a file can't be written.
     """
     given = read_given(data, sample_submission, classes)
-    output = output or rundir.audit_json(given.run or Path())
+    default = Run(given.run or Path()).audit_json
+    output = output or default
     inputs = [data, given.rows.source, test, sample_submission]
-    require_output(output, inputs, own=rundir.audit_json(given.run or Path()), begins="{")
+    require_output(output, inputs, own=default, begins="{")
     if fix is not None:
         require_new(fix)
         require_output(fix, inputs)
     for text in given.said:
-        say(text)
+        events.message(text)
     rows, tested = given.rows, None if test is None else read_test(test)
     for text in () if tested is None else tested.said:
-        say(f"test: {text}")
+        events.message(f"test: {text}")
     paths, at, test_at = _files(rows, tested)
     with scan_folder(given.cache) as folder:
-        seen = scan(paths, folder, show)
+        seen = scan(paths, folder, events.progress)
         train_files = np.unique(at[at >= 0])
-        ours = find_copies(seen, train_files, folder, show)  # as training does: test images would change neighbours
-        pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, show)
-    show("comparing", 0, 1)
+        ours = find_copies(
+            seen, train_files, folder, events.progress
+        )  # as training does: test images would change neighbours
+        pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, events.progress)
+    events.progress("comparing", 0, 1)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
     within = pairs_within(ours, train_of[train_files])
     if ours_counted := counted(ours):
-        say(ours_counted)
+        events.message(ours_counted)
     facts = pair_facts(within, "train-train", rows, rows)
     labels = clean_labels(rows)
     counts = class_counts(labels)
@@ -129,13 +132,13 @@ def check(
     save_audit(output, audit)
     alike = sum(pair["kind"] == LOOK_ALIKE for pair in facts)
     more = f", {alike:,} of look-alikes" if alike else ""
-    say(f"{output}: all rows concerned, and {len(facts) - alike:,} pairs of copies{more}")
+    events.message(f"{output}: all rows concerned, and {pluralize(len(facts) - alike, 'pair')} of copies{more}")
     if fix is not None:
         if suggested is not None:
             given = replace(given, rows=replace(rows, groups=suggested.each(rows.ids.tolist())))
-            say(f'{suggested.said()}: they are the column "group" of {fix}')
+            events.message(f'{suggested.said()}: they are the column "group" of {fix}')
         for text in write_fixed(fix, fixed(given, at, seen, within, fix)):
-            say(text)
+            events.message(text)
     return audit
 
 

@@ -36,7 +36,6 @@ from ensemble.data.table.find_files import locate
 from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.errors import UserError
 from ensemble.run import Run
-from ensemble.rundir import folds_csv
 
 UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
 K = 5  # folds.k where no experiment file says another
@@ -178,7 +177,7 @@ def _read_experiment(path: Path) -> Given:
         if found is not None:  # else training refuses the key
             rows = replace(rows, groups=found.each(rows.ids.tolist()))
             notes.append(found.said())
-    run = config.run if folds_csv(config.run).is_file() else None
+    run = config.run if Run(config.run).folds_csv.is_file() else None
     own = rows.folds is not None
     if run is not None and not own:
         known = dict(zip(*(read_folds(Run(run))[name].tolist() for name in ("id", "fold")), strict=True))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble import rundir
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.errors import UserError
+from ensemble.run import Run
 
 if TYPE_CHECKING:
     from ensemble.blend import BlendResult, ForeignFiles
@@ -127,7 +127,7 @@ def blend_command(
             from ensemble.run.outputs import require_output
 
             read = [labels, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
-            require_output(output, [*read, rundir.submissions_csv(output.parent)])
+            require_output(output, [*read, Run(output.parent).submissions_csv])
         if sample_submission is not None and output is None:
             raise UserError("--sample-submission goes with --apply, which names the CSV to write")
         if form is not None and output is None:
@@ -167,7 +167,7 @@ def blend_command(
             events.answer({**_plain(result), "submission": str(output), "said": said})
             events.message(f"wrote {output} ({said})")
             facts = {"blend": method, "members": ",".join(result.fitted.members), "rows": len(ids)}
-            recorded(rundir.submissions_csv(output.parent), output, facts, result.blend, events.message)
+            recorded(Run(output.parent).submissions_csv, output, facts, result.blend, events)
 
 
 @click.command()

@@ -69,7 +69,7 @@ def check(
 
         if data.suffix.lower() == ".toml" and data.is_file():
             events.in_run(load_config(data).run)
-        found = audit(data, test, sample_submission, fix, output, events.progress, events.message, classes)
+        found = audit(data, test, sample_submission, fix, output, classes, events)
         tables.show_audit(found)
         events.answer(plain(found.findings))
         if found.fails(fail_on):

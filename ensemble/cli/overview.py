@@ -1,6 +1,6 @@
 """`ens runs`, `ens submissions`: over all runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import click
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
         from ensemble.cli.plain import plain
         from ensemble.overview.runs import list_runs
 
-        found = list_runs(folder, sort, events.progress)
+        found = list_runs(folder, sort, events)
         tables.show_runs(found)
         events.answer(plain(found))
 
@@ -91,7 +92,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
 
 
 def recorded(
-    ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], say: Callable[[str], None]
+    ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], events: Events
 ) -> None:
     """Enter a submission that was just written. It is there: where its ledger can't be written, that is only said."""
     from ensemble.overview import ledger as book
@@ -99,4 +100,4 @@ def recorded(
     try:
         book.record(ledger, submission, facts, scores)
     except (OSError, UserError) as error:
-        say(f"warning: not entered in the ledger: {error}")
+        events.message(f"warning: not entered in the ledger: {error}")

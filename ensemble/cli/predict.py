@@ -101,7 +101,7 @@ def tta_predict(
         fitted = load_blend(run, name)
         facts = {"run": run, "blend": name, "views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}
-        recorded(book, made.submission, facts, ledger.scores_of(run, name), events.message)
+        recorded(book, made.submission, facts, ledger.scores_of(run, name), events)
 
 
 @click.command()

@@ -21,8 +21,9 @@ def report(run: Path, output: Path | None, as_json: bool) -> None:
     """
     with session(as_json, run) as events:
         from ensemble.report import write_report
+        from ensemble.run import Run
 
-        path = write_report(run, output, events.progress, events.message)
+        path = write_report(Run(run), output, events)
         events.answer({"report": str(path)})
 
 
@@ -46,6 +47,7 @@ def relabel(run: Path, output: Path, as_json: bool) -> None:
     """
     with session(as_json, run) as events:
         from ensemble.report.relabel import write_relabel
+        from ensemble.run import Run
 
-        path = write_relabel(run, output, events.progress, events.message)
+        path = write_relabel(Run(run), output, events)
         events.answer({"relabel": str(path)})

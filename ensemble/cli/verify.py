@@ -25,8 +25,9 @@ def verify(run: Path, cache: Path | None, as_json: bool) -> None:
         from ensemble.cli.plain import plain
         from ensemble.overview.verify import lines
         from ensemble.overview.verify import verify as compare
+        from ensemble.run import Run
 
-        found = compare(run, events.progress, cache)
+        found = compare(Run(run), events, cache)
         for line in lines(found):
             events.message(line)
         events.answer(plain(found))

@@ -14,13 +14,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from ensemble import rundir
 from ensemble.blend.described import read_scores
 from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.limits import require_text_table
 from ensemble.overview.runs import find_runs, saved_scores
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import METRICS, computed
 
@@ -99,7 +99,7 @@ def entries(place: Path) -> list[Entry]:
     """
     if not place.is_dir():
         raise UserError(f"{place}: no such folder; name a run, or a folder of runs")
-    ledgers = dict.fromkeys(rundir.submissions_csv(folder) for folder in [place, *find_runs(place)])
+    ledgers = dict.fromkeys(Run(folder).submissions_csv for folder in [place, *find_runs(place)])
     found: list[Entry] = []
     for ledger in filter(Path.is_file, ledgers):
         data = _fingerprint(ledger.parent)
@@ -253,7 +253,7 @@ def _lock(ledger: Path) -> FileLock:
 def _fingerprint(run: Path) -> str:
     """Of the run's data; "" where it says none, or is no run."""
     try:
-        return str(rundir.read_provenance(run)["facts"]["data fingerprint"])
+        return str(Run(run).read_provenance()["facts"]["data fingerprint"])
     except (UserError, OSError, KeyError, TypeError):
         return ""
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend import check_sources, list_blends, members_table
 from ensemble.blend.described import Scores as SavedScores
 from ensemble.blend.described import read_described, read_scores
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
-from ensemble.progress import Show
+from ensemble.events import SILENT, Events
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 
@@ -68,7 +67,7 @@ class RunList:
     differs: Mapping[Path, Mapping[str, str]]
 
 
-def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done, total: None) -> RunList:
+def list_runs(folder: Path, sort: str = "score", events: Events = SILENT) -> RunList:
     """Every run in `folder` and up to DEPTH folders below it. A run that can't be read is listed with the reason.
 
     sort: "score" (least log loss of the best blend, or of the best member where there is no blend; of a blend of one
@@ -81,7 +80,7 @@ def list_runs(folder: Path, sort: str = "score", show: Show = lambda text, done,
         raise UserError(f"{folder}: {what}; make one with: ens train-folds FILE")
     rows = []
     for number, run in enumerate(found):
-        show("reading the runs", number, len(found))
+        events.progress("reading the runs", number, len(found))
         rows.append(read_run(run))
     keys: dict[str, Callable[[RunRow], Any]] = {
         "score": lambda row: (_loss(row), str(row.run)),
@@ -103,7 +102,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
     found: dict[Path, Path] = {}
     for path, folders, files in os.walk(folder, followlinks=True):  # a link to above ends at DEPTH
         here = Path(path)
-        if "folds.csv" in files or ("config.toml" in files and rundir.is_begun(here)):
+        if "folds.csv" in files or ("config.toml" in files and Run(here).is_begun()):
             own = here.resolve()
             if own not in found or own == folder.resolve() / here.relative_to(folder):
                 found[own] = here
@@ -145,16 +144,12 @@ def differences(rows: Sequence[RunRow]) -> dict[Path, dict[str, str]]:
 
 
 def _of_folds(row: RunRow) -> RunRow:
-    run, members = row.run, rundir.members(row.run)
-    finished = [
-        fold
-        for member in members
-        for number in rundir.folds_of(run, member)
-        if rundir.is_done(fold := rundir.fold_dir(run, member, number))
-    ]
-    dated = [rundir.done_json(fold) for fold in finished] or [rundir.folds_csv(run)]
+    run = Run(row.run)
+    members = run.member_names()
+    finished = [fold for name in members for fold in run.member(name).folds() if fold.is_done()]
+    dated = [fold.done_json for fold in finished] or [run.folds_csv]
     date = max((path.stat().st_mtime for path in dated if path.is_file()), default=None)
-    seconds = sum(rundir.read_done(fold).get("seconds", 0.0) for fold in finished)
+    seconds = sum(fold.read_done().get("seconds", 0.0) for fold in finished)
     row = replace(row, members=tuple(members), done=len(finished), seconds=seconds)
     return replace(row, date=None if date is None else datetime.fromtimestamp(date).astimezone())
 
@@ -165,15 +160,15 @@ def _of_data(row: RunRow) -> RunRow:
     numbers = read_folds(Run(row.run))["fold"].to_numpy()
     row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
     if row.done < row.folds:
-        row = _noted(row, f"not finished; go on with: ens train-folds {rundir.config_toml(row.run)}")
-    facts = rundir.read_provenance(row.run)["facts"]
+        row = _noted(row, f"not finished; go on with: ens train-folds {Run(row.run).config_toml}")
+    facts = Run(row.run).read_provenance()["facts"]
     if "data fingerprint" not in facts:
-        return _noted(row, f"{rundir.provenance_json(row.run)}: has no data fingerprint")
+        return _noted(row, f"{Run(row.run).provenance_json}: has no data fingerprint")
     return replace(row, fingerprint=facts["data fingerprint"])
 
 
 def _of_config(row: RunRow) -> RunRow:
-    values = load_run_config(rundir.config_toml(row.run)).model_dump(mode="json")
+    values = load_run_config(Run(row.run).config_toml).model_dump(mode="json")
     del values["run"]
     backbones = {backbone.pop("name"): backbone for backbone in values.pop("backbone")}
     settings = dict(_flat("", values))
@@ -211,7 +206,7 @@ def _of_scores(row: RunRow) -> RunRow:
         return row
     single = best["best"]["log_loss"]
     views = {view for own in best_views for view in own}
-    optimistic = {member for member in best["members"] if rundir.is_optimistic(row.run, member)}
+    optimistic = {member for member in best["members"] if Run(row.run).member(member).is_optimistic()}
     return replace(
         row,
         blend_scores=saved_scores(best["blend"]),
@@ -230,10 +225,9 @@ def saved_scores(held: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _ms(run: Path, views: set[str]) -> float | None:
-    path = rundir.view_search_json(run)
-    if not path.is_file():
+    if not Run(run).view_search_json.is_file():
         return None
-    sizes = rundir.read_view_search(run)["sizes"]
+    sizes = Run(run).read_view_search()["sizes"]
     return next((size["ms"] for size in sizes if set(size["views"]) == views), None)
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods
 from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
 from ensemble.blend.described import read_described, read_scores
 from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
 from ensemble.errors import UserError
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.scoring.calibration import Bin, Calibration
 from ensemble.scoring.cross_fit import cross_fit
@@ -57,16 +56,16 @@ class Standing:
         return next((own for own in self.gains if own.metric == metric and own.against == name), None)
 
 
-def read_blends(run: Path, rows: Rows) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
+def read_blends(run: Run, rows: Rows) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
     """The blends by their log loss, the least first, and a line for each that can't be shown."""
     found, problems = [], []
-    for name in list_blends(run):
+    for name in list_blends(run.path):
         try:
-            load_blend(run, name)  # its two files are whole and belong together
-            if read_scores(run, name) is None:
+            load_blend(run.path, name)  # its two files are whole and belong together
+            if read_scores(run.path, name) is None:
                 problems.append(f"blend {name} holds no scores; fit it again with: ens blend {run}")
                 continue
-            own = standing(name, read_described(run, name), None)
+            own = standing(name, read_described(run.path, name), None)
             found.append(replace(own, stale=_stale(run, own, rows)))
         except UserError as error:
             problems.append(str(error))
@@ -123,7 +122,7 @@ def comparable(blends: tuple[Standing, ...]) -> tuple[Standing, ...]:
     return tuple(own for own in blends if own.stale is None and not own.shifted)
 
 
-def cross_fitted(run: Path, own: Standing) -> np.ndarray:
+def cross_fitted(run: Run, own: Standing) -> np.ndarray:
     """The probabilities float64 (N, C) that the blend's scores are of: each row's by a fit without its fold.
 
     N as in folds.csv's validated rows. Not saved with a blend, so it is fitted again. Raises UserError where the run
@@ -131,7 +130,7 @@ def cross_fitted(run: Path, own: Standing) -> np.ndarray:
     """
     trained = [member for member in own.members if member not in own.foreign]
     names = own.views.get(trained[0])
-    oof = read_oof(run, names if names != GIVEN else None, trained)
+    oof = read_oof(run.path, names if names != GIVEN else None, trained)
     return cross_fit_of(oof, own.method, own.metric)
 
 
@@ -159,19 +158,19 @@ def _scores(facts: Mapping[str, Any]) -> Scores:
     return {metric: Score(own["value"], own["low"], own["high"], tuple(own["folds"])) for metric, own in facts.items()}
 
 
-def _stale(run: Path, own: Standing, rows: Rows) -> str | None:
+def _stale(run: Run, own: Standing, rows: Rows) -> str | None:
     if own.rows != len(rows.ids):
         return f"it was fitted on {own.rows} rows, the run has {len(rows.ids)}"
     try:
-        check_sources(run, own.name)
+        check_sources(run.path, own.name)
     except UserError as error:
         return str(error)
-    there = rundir.members(run)
+    there = run.member_names()
     for member in own.members:
         if member in own.foreign:
             continue
         if member not in there:
             return f"the run has no member {member!r} any more"
-        if len(finished(run, member, rows)) < len(np.unique(rows.folds)):
+        if len(finished(run.path, member, rows)) < len(np.unique(rows.folds)):
             return f"its member {member!r} is not finished now"
     return None

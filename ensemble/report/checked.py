@@ -52,6 +52,6 @@ def not_looked_at(facts: RunFacts) -> list[str]:
         out.append(f"copies, leaks and shift between training and test images {look}")
     elif facts.audit.get("test") is None:
         out.append(f"leaks to the test images and shift: ens check was not given them {look}")
-    if not any(facts.run.glob("predictions/[!.]*.safetensors")):
+    if not any(facts.run.path.glob("predictions/[!.]*.safetensors")):
         out.append("shares of the classes on new images (there are no predictions yet)")
     return out

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensemble import rundir
 from ensemble.config import Train
 from ensemble.data.pixels.decode import MAX_ASPECT, Files
 from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
@@ -86,7 +85,7 @@ def sights(facts: RunFacts) -> list[Sight]:
     apart: it is undone here."""
     groups: dict[tuple[Any, ...], Sight] = {}
     for own in facts.members:
-        path = rundir.preprocess_json(facts.run, own.name)
+        path = facts.run.member(own.name).preprocess_json
         if not path.is_file():
             continue
         preprocess = load_preprocess(path)

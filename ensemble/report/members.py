@@ -1,19 +1,18 @@
 """The members, how they differ, and what the blends make of them."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ensemble import rundir
 from ensemble.blend.diversity import disagreement, error_correlation
 from ensemble.blend.oof import GIVEN
 from ensemble.config import Config
 from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.run import Run
 from ensemble.run.shapes import SavedSearch
 from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.calibration import calibration
@@ -57,7 +56,7 @@ def strip(low: float, value: float, high: float, least: float, most: float) -> d
     return {"left": a, "width": b - a, "at": at}
 
 
-def _member(run: Path, own: MemberFacts, ece: float | None, config: Config | None) -> dict[str, Any]:
+def _member(run: Run, own: MemberFacts, ece: float | None, config: Config | None) -> dict[str, Any]:
     epochs = [len(log) for log in own.logs.values() if log]
     return {
         "facts": own,
@@ -79,11 +78,11 @@ def _strategy(own: MemberFacts, config: Config | None) -> str:
     return "from scratch" if strategy == "scratch" else str(strategy)
 
 
-def _numbers(run: Path, own: MemberFacts) -> int | None:
+def _numbers(run: Run, own: MemberFacts) -> int | None:
     """How many floating-point numbers a fold's weights file holds (the statistics of batch norms among them)."""
     if not own.row.done:
         return None
-    path = rundir.model_file(rundir.fold_dir(run, own.name, own.row.done[0]))
+    path = run.member(own.name).fold(own.row.done[0]).model_file
     if not path.is_file():
         return None
     try:

@@ -8,7 +8,6 @@ made it as Markup.
 """
 
 import shlex
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ensemble import __version__, rundir
+from ensemble import __version__
 from ensemble.escape import escaped
+from ensemble.events import Events
 from ensemble.files.atomic import write_text
-from ensemble.progress import Show, duration
+from ensemble.progress import duration
 from ensemble.report.run import RunFacts, read_run
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
@@ -39,28 +39,26 @@ SECTIONS = (
 )
 
 
-def write_report(
-    run: Path, output: Path | None, show: Show = lambda *_: None, say: Callable[[str], None] = print
-) -> Path:
+def write_report(run: Run, output: Path | None, events: Events) -> Path:
     """Write the page to `output` (None: report.html in the run), atomically, and return where it is.
 
     Raises UserError as `read_run` does, and if `output` can't be written.
     """
-    rundir.require_run(run)
-    path = output or rundir.report_html(run)
-    require_output(path, inputs_of(Run(run)), own=rundir.report_html(run), begins="<!doctype html>")
-    text = render(read_run(run, show), show)
+    run.require()
+    path = output or run.report_html
+    require_output(path, inputs_of(run), own=run.report_html, begins="<!doctype html>")
+    text = render(read_run(run, events), events)
     write_text(path, text)
-    say(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
+    events.message(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
     return path
 
 
-def render(facts: RunFacts, show: Show = lambda *_: None) -> str:
+def render(facts: RunFacts, events: Events) -> str:
     """The whole page as HTML; of equal facts equal text."""
     pages = environment()
     sections = []
     for done, (name, title) in enumerate(SECTIONS):
-        show(f"the report's section {title!r}", done, len(SECTIONS))
+        events.progress(f"the report's section {title!r}", done, len(SECTIONS))
         content: dict[str, Any] | None = import_module(f"ensemble.report.{name}").section(facts)
         if content is None:
             continue

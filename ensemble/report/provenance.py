@@ -3,7 +3,6 @@
 import shlex
 from typing import Any
 
-from ensemble import rundir
 from ensemble.report.run import RunFacts
 
 
@@ -52,20 +51,20 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
 def train_again(facts: RunFacts) -> str:
     """The command that trains on. The run may have been moved since its config named it: it then has to be named."""
     line = f"ens train-folds {experiment(facts)}"
-    if facts.config is not None and facts.config.run.resolve() != facts.run.resolve():
+    if facts.config is not None and facts.config.run.resolve() != facts.run.path.resolve():
         line += f" --set {shlex.quote(f'run={facts.run}')}"
     return line
 
 
 def experiment(facts: RunFacts) -> str:
     """The run's experiment file, as a word of a command."""
-    return shlex.quote(str(rundir.config_toml(facts.run)))
+    return shlex.quote(str(facts.run.config_toml))
 
 
 def files(facts: RunFacts) -> list[dict[str, Any]]:
     """What the run holds: the files of its own folder, then a line a folder."""
     out = []
-    for path in sorted(facts.run.iterdir()):
+    for path in sorted(facts.run.path.iterdir()):
         if path.name.startswith(".") or path.name == "report.html":
             continue
         inside = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] * path.is_file()

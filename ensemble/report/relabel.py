@@ -21,7 +21,7 @@ that it doubts in the paintings as they are, not one is wrong to the eye. So no 
 import csv
 import io
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,12 @@ from ensemble.data.corrections import COLUMN, read_edited, read_new_labels
 from ensemble.data.table.csv_text import decoded, delimiter_of
 from ensemble.data.table.read import table_bytes
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.atomic import require_writable, write_text
-from ensemble.progress import Show
 from ensemble.report.copies import run_copies
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
+from ensemble.run import Run
 from ensemble.run.outputs import require_output
 
 RATIO = 0.1  # of the given class's probability to the suggested one's, at most
@@ -97,9 +98,7 @@ def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
     return find_label_errors(rows.labels, facts.probabilities, predicted, pairs)
 
 
-def write_relabel(
-    run: Path, output: Path | None, show: Show = lambda *_: None, say: Callable[[str], None] = print
-) -> Path:
+def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     """Write the probable label errors of a run to `output` (None: relabel.csv here), atomically.
 
     Where the file is there already, its entries in `new_label` are kept, and so are its own columns, the rows with an
@@ -111,15 +110,15 @@ def write_relabel(
     require_output(path)  # what is there is read first, and refused where it is no such table
     held = _held(path)
     delimiter = _delimiter(path)
-    facts = read_run(run, show)
+    facts = read_run(run, events)
     for problem in facts.problems:
-        say(f"warning: {problem}")
+        events.message(f"warning: {problem}")
     if facts.oof is None:
         raise UserError(f"{run}: no fold is done, so no label can be doubted; train on with: ens train-folds FILE")
     try:
         files = image_files(facts.config)
     except UserError as error:
-        say(f"warning: the column path stays empty ({error})")
+        events.message(f"warning: the column path stays empty ({error})")
         files = {}
     found = label_errors(facts, files)
     lines = [_line(facts, files, found, at) for at in range(len(found))]
@@ -137,12 +136,12 @@ def write_relabel(
     kept = f"; {entries} entries in {COLUMN} kept as they were" if held else ""
     total = len(facts.oof.rows.ids)
     if not len(found):
-        say(f"{path}: none of {total:,} labels is doubtful: there is nothing to look at{kept}")
+        events.message(f"{path}: none of {total:,} labels is doubtful: there is nothing to look at{kept}")
         return path
     verb = "label is" if len(found) == 1 else "labels are"
-    say(f"{path}: {len(found)} of {total:,} {verb} doubtful, the most doubtful first{kept}")
+    events.message(f"{path}: {len(found)} of {total:,} {verb} doubtful, the most doubtful first{kept}")
     change = shlex.quote(f"data.relabel={path}")
-    say(
+    events.message(
         "where labels are sound most of these are hard images: look at each, and write a class, keep or drop into "
         f"{COLUMN}; then train with --set {change} --set run=ANOTHER"
     )

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend import MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
@@ -16,10 +15,11 @@ from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.progress import Show
 from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
+from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.outcomes import Outcome, outcome
@@ -71,7 +71,7 @@ class RunFacts:
     not of `best`. problems: lines about files that could not be read.
     """
 
-    run: Path
+    run: Run
     config: Config | None
     config_text: str
     rows: Rows
@@ -109,41 +109,41 @@ class RunFacts:
         return tuple(own.name for own in self.members if own.optimistic)
 
 
-def read_run(run: Path, show: Show) -> RunFacts:
+def read_run(run: Run, events: Events) -> RunFacts:
     """Read it all; the cross-fitted probabilities of the best blend are fitted again (they are not saved).
 
     Raises UserError if `run` is not a run directory, or if its rows or logits don't fit together. What else can't be
     read is left out and said in `problems`.
     """
-    show("reading the run", 0, 3)
-    rows = read_rows(run)
+    events.progress("reading the run", 0, 3)
+    rows = read_rows(run.path)
     problems: list[str] = []
     try:
-        config = load_run_config(rundir.config_toml(run))
+        config = load_run_config(run.config_toml)
     except UserError as error:
         config = None
         problems.append(str(error))
-    members = tuple(_member(run, row, problems) for row in members_table(run))
+    members = tuple(_member(run, row, problems) for row in members_table(run.path))
     blends, unread = read_blends(run, rows)
     problems += unread
     oof = _oof(run, rows, members)
     best, saved, basis = None, False, ""
     probabilities, tempered = np.empty((0, len(rows.classes))), {}
     if oof is not None:
-        show("fitting the best blend again", 1, 3)
+        events.progress("fitting the best blend again", 1, 3)
         candidates = comparable(blends)
         best, saved = (candidates[0], True) if candidates else (_plain_mean(oof), False)
         probabilities, basis = _row_probabilities(run, oof, candidates, problems)
         if not saved or basis == _of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
-    show("laying out the page", 2, 3)
-    provenance = _unless_broken(rundir.provenance_json(run), Provenance, problems) or {"facts": {}}
+    events.progress("laying out the page", 2, 3)
+    provenance = _unless_broken(run.provenance_json, Provenance, problems) or {"facts": {}}
     return RunFacts(
         run=run,
         config=config,
-        config_text=_text(rundir.config_toml(run)),
+        config_text=_text(run.config_toml),
         rows=rows,
-        unvalidated=_lines(rundir.folds_csv(run)) - len(rows.ids),
+        unvalidated=_lines(run.folds_csv) - len(rows.ids),
         members=members,
         blends=blends,
         best=best,
@@ -153,31 +153,30 @@ def read_run(run: Path, show: Show) -> RunFacts:
         basis=basis,
         tempered=tempered,
         provenance=provenance,
-        view_search=_unless_broken(rundir.view_search_json(run), SavedSearch, problems),
+        view_search=_unless_broken(run.view_search_json, SavedSearch, problems),
         audit=_audit(run, provenance["facts"].get("data fingerprint"), problems),
         problems=tuple(dict.fromkeys(problems)),
     )
 
 
-def _member(run: Path, row: MemberRow, problems: list[str]) -> MemberFacts:
+def _member(run: Run, row: MemberRow, problems: list[str]) -> MemberFacts:
     logs, seconds = {}, {}
-    for fold in rundir.folds_of(run, row.member):
-        directory = rundir.fold_dir(run, row.member, fold)
+    member = run.member(row.member)
+    for fold in member.folds():
         try:  # of a linear probe there is one line, without an epoch
-            logs[fold] = [dict(line) for line in rundir.read_log(directory) if "epoch" in line]
+            logs[fold.number] = [dict(line) for line in fold.read_log() if "epoch" in line]
         except UserError as error:
-            if rundir.log_file(directory).is_file():
+            if fold.log_file.is_file():
                 problems.append(str(error))
-        if fold in row.done:
-            seconds[fold] = rundir.read_done(directory).get("seconds", 0.0)
-    settings = rundir.read_settings(run, row.member)
-    return MemberFacts(row.member, row, dict(settings), logs, seconds)
+        if fold.number in row.done:
+            seconds[fold.number] = fold.read_done().get("seconds", 0.0)
+    return MemberFacts(row.member, row, dict(member.read_settings()), logs, seconds)
 
 
-def _oof(run: Path, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
+def _oof(run: Run, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
     """The logits of the whole members; if there are none, of those with the most folds, on these folds."""
     if any(own.whole for own in members):
-        return read_oof(run)
+        return read_oof(run.path)
     most = max((own.row.done for own in members), key=len, default=())
     if not most:
         return None
@@ -186,14 +185,14 @@ def _oof(run: Path, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
     values: list[np.ndarray] = []
     names: tuple[str, ...] = ()
     for member in ready:
-        own, names = read_member(run, member, rows, names or None, most)
+        own, names = read_member(run.path, member, rows, names or None, most)
         values.append(own)
     lacking = {own.name: "not finished" for own in members if own.name not in ready}
     return some_rows(Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), lacking), where)
 
 
 def _row_probabilities(
-    run: Path, oof: Oof, candidates: tuple[Standing, ...], problems: list[str]
+    run: Run, oof: Oof, candidates: tuple[Standing, ...], problems: list[str]
 ) -> tuple[np.ndarray, str]:
     """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
 
@@ -241,16 +240,16 @@ def _plain_mean(oof: Oof) -> Standing:
     return replace(own, blend=table[0], gains=tuple(gains), calibration=plain, reliability=bins, costs={}, notes=())
 
 
-def _audit(run: Path, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:
+def _audit(run: Run, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:
     """What `ens check` wrote into the run or, before there was one, into the working directory. One that is known to be
     of other images or labels than the run's is left out."""
-    own = _unless_broken(rundir.audit_json(run), SavedAudit, problems)
+    own = _unless_broken(run.audit_json, SavedAudit, problems)
     if own is not None:
         seen = own.get("fingerprint")
         if None in (seen, fingerprint) or seen == fingerprint:
             return own
-        problems.append(f"{rundir.audit_json(run)}: is of other images or labels than the run's; check them again")
-    earlier = _unless_broken(rundir.audit_json(Path()), SavedAudit, [])
+        problems.append(f"{run.audit_json}: is of other images or labels than the run's; check them again")
+    earlier = _unless_broken(Run(Path()).audit_json, SavedAudit, [])
     matches = earlier is not None and fingerprint is not None and earlier.get("fingerprint") == fingerprint
     return earlier if matches else None
 

@@ -193,7 +193,7 @@ def _curves(facts: RunFacts) -> list[Finding]:
         ]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             broken.append(own.name)
-        line = enough_epochs(facts.run, own.name)
+        line = enough_epochs(facts.run.path, own.name)
         if line is not None and "more may help" in line:
             more.append(own.name)
     out = []
@@ -237,7 +237,7 @@ def _shares(facts: RunFacts) -> list[Finding]:
     before = np.bincount(facts.predicted, minlength=len(facts.classes))
     out = []
     meant = tuple(f"-{own.name}" for own in facts.blends if own.shifted)  # these are to name other shares
-    for path in sorted(facts.run.glob("predictions/[!.]*.safetensors")):
+    for path in sorted(facts.run.path.glob("predictions/[!.]*.safetensors")):
         if path.stem.endswith(meant):
             continue
         try:

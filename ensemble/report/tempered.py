@@ -4,8 +4,6 @@ A network's own scores are rarely calibrated: label smoothing alone makes them t
 that. Without a temperature of the rivals' own (Guo et al., ICML 2017) a blend is credited with what one number does.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ensemble.blend.crossfit import plain_average
@@ -13,12 +11,13 @@ from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import GIVEN, Oof, read_oof
 from ensemble.blend.probabilities import softmax
 from ensemble.report.blends import Standing
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import outcome
 
 
-def over_tempered(run: Path, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
+def over_tempered(run: Run, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
     """The gains in log loss over "mean", the plain mean, and "single", the best member, at their temperatures, each
     fitted on the other folds. "single" is the best at its temperature.
 
@@ -27,7 +26,7 @@ def over_tempered(run: Path, best: Standing, oof: Oof, saved: bool, probabilitie
     """
     if saved:
         names = best.views.get(next(iter(best.members)))
-        oof = read_oof(run, names if names != GIVEN else None, list(best.members))
+        oof = read_oof(run.path, names if names != GIVEN else None, list(best.members))
     rows, labels = oof.rows, oof.rows.labels
     plain = plain_average(oof)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from recorder import Recorder
 
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding, finding, ordered
@@ -28,7 +29,7 @@ def pets(tmp_path, paint):
 
 def run(data: Path, test: Path | None = None, sample: Path | None = None) -> tuple[Audit, list[str]]:
     said: list[str] = []
-    return check(data, test, sample, None, None, lambda *_: None, said.append), said
+    return check(data, test, sample, None, None, (), Recorder(said)), said
 
 
 def experiment(path: Path, train: str, more: str = "") -> Path:

@@ -9,6 +9,7 @@ from ensemble.audit.features import NAMES, features, held_out_shares
 from ensemble.audit.shift import area, check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.data.scan import scan
+from ensemble.events import SILENT
 
 
 def numbers(rows: int, seed: int = 0) -> np.ndarray:
@@ -151,9 +152,7 @@ def test_sizes_that_differ_by_class_in_real_files(tmp_path, paint):
         side = 40 if number % 2 else 48
         paint(tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png", side, side)
         paint(tmp_path / "test" / f"t{number}.png", side, side + 20)
-    audit = check(
-        tmp_path / "pets", tmp_path / "test", None, None, tmp_path / "a.json", lambda *_: None, lambda _: None
-    )
+    audit = check(tmp_path / "pets", tmp_path / "test", None, None, tmp_path / "a.json", (), SILENT)
     kinds = {one.kind: one for one in audit.findings}
     assert kinds["size-tells-class"].level == "warning"
     assert kinds["shift"].level == "warning" and any(text.startswith("height") for text in kinds["shift"].examples)

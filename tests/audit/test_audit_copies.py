@@ -13,6 +13,7 @@ from ensemble.audit.findings import Audit, Finding
 from ensemble.audit.read import Given, Rows
 from ensemble.audit.row_pairs import first_rows, pairs_between, pairs_within
 from ensemble.data.copies.near import Pairs
+from ensemble.events import SILENT
 
 
 def pairs(*found: tuple[int, int, str]) -> Pairs:
@@ -267,7 +268,7 @@ def texture(seed: int) -> Image.Image:
 
 
 def audited(data: Path, test: Path | None = None) -> Audit:
-    return check(data, test, None, None, data.parent / "a.json", lambda *_: None, lambda _: None)
+    return check(data, test, None, None, data.parent / "a.json", (), SILENT)
 
 
 def test_planted_copies_in_real_files(pets):

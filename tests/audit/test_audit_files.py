@@ -10,6 +10,7 @@ from PIL import Image
 
 from ensemble.audit.check import check
 from ensemble.audit.findings import Finding
+from ensemble.events import SILENT
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def pets(tmp_path, paint):
 
 
 def found(data: Path, test: Path | None = None) -> dict[str, Finding]:
-    audit = check(data, test, None, None, data.parent / "audit.json", lambda *_: None, lambda _: None)
+    audit = check(data, test, None, None, data.parent / "audit.json", (), SILENT)
     kinds = {f"{one.side}:{one.kind}": one for one in audit.findings}
     assert len(kinds) == len(audit.findings)
     return kinds

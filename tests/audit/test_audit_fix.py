@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit
@@ -17,11 +18,12 @@ from ensemble.data.copies.near import Pairs
 from ensemble.data.samples import read_samples
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 
 
 def run(data: Path, fix: Path) -> tuple[Audit, list[str]]:
     said: list[str] = []
-    return check(data, None, None, fix, fix.parent / "audit.json", lambda *_: None, said.append), said
+    return check(data, None, None, fix, fix.parent / "audit.json", (), Recorder(said)), said
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -86,7 +88,7 @@ def test_training_reads_it_and_a_second_look_finds_nothing(table, tmp_path):
     assert before.worst == "error" and before.fails("error")
     samples = read_samples(clean, id="id")
     assert len(samples) == 10 and samples.classes == ("cat", "dog")
-    after = check(clean, None, None, None, tmp_path / "a.json", lambda *_: None, lambda _: None)
+    after = check(clean, None, None, None, tmp_path / "a.json", (), SILENT)
     assert [one.kind for one in after.findings if one.level == "error"] == []
     assert {one.kind for one in after.findings} <= {"small-class"} and after.images == 10
 

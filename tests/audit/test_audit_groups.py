@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding
@@ -14,6 +15,7 @@ from ensemble.audit.read import Given, Rows
 from ensemble.config import Config, load_config
 from ensemble.data.folds import make_folds
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.init import init
 from ensemble.train.setup import read_data
 
@@ -74,7 +76,7 @@ def scene(path: Path, of: int, take: int) -> None:
 
 
 def audited(data: Path) -> Audit:
-    return check(data, None, None, None, data.parent / "a.json", lambda *_: None, lambda _: None)
+    return check(data, None, None, None, data.parent / "a.json", (), SILENT)
 
 
 def suggestion(data: Path) -> Finding | None:
@@ -215,7 +217,7 @@ def test_groups_from_file_names_where_there_are_none(tmp_path):
 def test_fix_and_init_write_the_groups_of_file_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, said = people(tmp_path / "set"), list[str]()
-    check(data, None, None, tmp_path / "clean.csv", tmp_path / "a.json", lambda *_: None, said.append)
+    check(data, None, None, tmp_path / "clean.csv", tmp_path / "a.json", (), Recorder(said))
     table = pd.read_csv(tmp_path / "clean.csv")
     assert table["group"].tolist() == [Path(path).name.split("_")[0] for path in table["path"]]
     assert any('they are the column "group" of' in line for line in said)
@@ -229,5 +231,5 @@ def test_fix_and_init_write_the_groups_of_file_names(tmp_path, monkeypatch):
 def test_an_experiment_that_applies_them_is_not_warned_of_them(tmp_path):
     data = people(tmp_path / "set")
     experiment(data, APPLIED)
-    audit = check(tmp_path / "e.toml", None, None, None, tmp_path / "a.json", lambda *_: None, lambda _: None)
+    audit = check(tmp_path / "e.toml", None, None, None, tmp_path / "a.json", (), SILENT)
     assert not {"suggested-groups", "few-groups", "lone-class"} & {one.kind for one in audit.findings}

@@ -11,6 +11,7 @@ from ensemble.audit.check import check
 from ensemble.audit.findings import Finding
 from ensemble.audit.labels import check_labels, class_counts, label_key
 from ensemble.audit.read import Given, Rows
+from ensemble.events import SILENT
 
 
 def given(labels: list[str], ids: list[str] | None = None, files: list[Path | None] | None = None, k: int = 5) -> Given:
@@ -129,7 +130,7 @@ def test_class_folders_of_two_cases_in_a_real_folder(tmp_path, paint):
         for number in range(6):
             paint(tmp_path / "pets" / name / f"{name}{number}.png")
     (tmp_path / "pets" / "dog" / "dog0.png").rename(tmp_path / "pets" / "dog" / "first.png")
-    audit = check(tmp_path / "pets", None, None, None, tmp_path / "a.json", lambda *_: None, lambda _: None)
+    audit = check(tmp_path / "pets", None, None, None, tmp_path / "a.json", (), SILENT)
     assert [one.kind for one in audit.findings] == ["class-spelling"]
     assert audit.findings[0].examples == ("'Dog' / 'dog'",) and audit.fails("error")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.audit.check import check
+from ensemble.events import SILENT
 
 ART = Path(__file__).parents[3] / "shared" / "data" / "art-painting"
 pytestmark = pytest.mark.skipif(not ART.is_dir(), reason="the paintings are not here")
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.skipif(not ART.is_dir(), reason="the paintings are not 
 
 def test_the_paintings_raise_no_alarm(tmp_path):
     output = tmp_path / "audit.json"
-    audit = check(ART, ART / "test", ART / "sample_submission.csv", None, output, lambda *_: None, lambda _: None)
+    audit = check(ART, ART / "test", ART / "sample_submission.csv", None, output, (), SILENT)
     assert audit.images == 1698 and audit.test_images == 350 and audit.worst in (None, "note", "warning")
     assert {one.kind for one in audit.findings} <= {
         "near-copies", "test-near-train", "look-alikes", "test-looks-like-train",

@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding
+from ensemble.events import SILENT
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def pets(tmp_path, paint):
 
 
 def audited(data: Path, test: Path | None = None) -> Audit:
-    return check(data, test, None, None, Path("audit.json"), lambda *_: None, lambda _: None)
+    return check(data, test, None, None, Path("audit.json"), (), SILENT)
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,6 @@ def test_food_transfers_from_the_first_runs_weights_to_another_class_count(monke
 
 
 def test_the_mask_config_keeps_people_on_one_side_and_crops_at_prediction_too(monkeypatch, capfd, tmp_path, paint):
-    from ensemble import rundir
     from ensemble.data.folds import read_folds
     from ensemble.data.pixels.preprocess import load_preprocess
 
@@ -235,7 +234,7 @@ def test_the_mask_config_keeps_people_on_one_side_and_crops_at_prediction_too(mo
     assert ens(monkeypatch, capfd, "train-folds", ROOT / "configs" / "mask18.toml", *words)[0] == 0
     folds = read_folds(Run(tmp_path / "run"))
     assert folds.groupby("group")["fold"].nunique().max() == 1 and folds["group"].nunique() == 16
-    assert load_preprocess(rundir.preprocess_json(tmp_path / "run", names[0])).crop == (40, 40)
+    assert load_preprocess(Run(tmp_path / "run").member(names[0]).preprocess_json).crop == (40, 40)
     words = ["blend", tmp_path / "run", "--method", "vote", "--metric", "macro_f1"]
     assert ens(monkeypatch, capfd, *words)[0] == 0
     words = ["tta-predict", tmp_path / "run", tmp_path / "images", "--sample-submission", tmp_path / "info.csv"]

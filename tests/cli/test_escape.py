@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 from report_runs import noisy_logits, write_run
 
-from ensemble import rundir
 from ensemble.cli import ens
 from ensemble.escape import escaped
+from ensemble.run import Run
 
 EVIL = "cat\x1b]0;gone\x07\x1b[2J\u202egnp.\x9b31m"
 SEEN = "cat\\x1b]0;gone\\x07\\x1b[2J\\u202egnp.\\x9b31m"
@@ -63,13 +63,13 @@ def hidden(text):
 def test_commands_show_names_escaped(evil_run, tmp_path, words):
     words = [word.replace("RUN", str(evil_run)).replace("DIR", str(tmp_path)) for word in words]
     assert hidden(told(*words)) == []
-    assert hidden(rundir.ens_log(evil_run).read_text()) == []
+    assert hidden(Run(evil_run).ens_log.read_text()) == []
 
 
 def test_the_page_shows_names_escaped(evil_run):
     told("blend", evil_run, "--method", "mean")
     told("report", evil_run)
-    page = rundir.report_html(evil_run).read_text(encoding="utf-8")
+    page = Run(evil_run).report_html.read_text(encoding="utf-8")
     assert hidden(page) == [] and SEEN in page and "고양이" in page
 
 

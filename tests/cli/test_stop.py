@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble import rundir
 from ensemble.files.atomic import write_text
+from ensemble.run import Run
 from ensemble.stop import Stopped, safe_points
 from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.tta.oof import add_views
@@ -170,7 +170,7 @@ def test_prediction_ends_after_a_shard_and_goes_on_to_the_same_bytes(run, tmp_pa
 def test_added_views_end_after_a_fold_and_go_on_to_the_same_bytes(run, tmp_path):
     words = ["tta-oof", run, "--views", "vflip"]
     status, lines = stopped(signal.SIGINT, *words)
-    files = [rundir.added_file(rundir.fold_dir(run, member, fold)) for member in ("resnet", "vit") for fold in (0, 1)]
+    files = [Run(run).member(member).fold(fold).added_views_file for member in ("resnet", "vit") for fold in (0, 1)]
     assert [file.is_file() for file in files] == [True, True, False, False]
     assert status == 130 and lines == [
         "ens: stopping after fold 1 of resnet ... (again to stop at once)",
@@ -215,14 +215,14 @@ def test_what_training_keeps_is_said(tmp_path):
     running = Running()
     for job, saved, left in ((jobs[1], 1, 300), (jobs[2], 2, 110)):
         running.epochs[job], running.images[job], running.batches[job], running.left[job] = 4, 100, 10, left
-        write_text(rundir.log_file(rundir.fold_dir(tmp_path, *job)), "{}\n" * saved)
+        write_text(Run(tmp_path).member(job[0]).fold(job[1]).log_file, "{}\n" * saved)
     later = ("net", 3), ("net", 4)  # not begun again yet: one has an epoch, one none
     for job in (*later, jobs[0]):
         running.epochs[job], running.images[job], running.batches[job] = 4, 100, 10
-    write_text(rundir.log_file(rundir.fold_dir(tmp_path, *later[0])), "{}\n")
-    done = rundir.fold_dir(tmp_path, "net", 0)
-    done.mkdir()
-    rundir.mark_done(done, [])
+    write_text(Run(tmp_path).member(later[0][0]).fold(later[0][1]).log_file, "{}\n")
+    done = Run(tmp_path).member("net").fold(0)
+    done.path.mkdir()
+    done.mark_done([])
     assert kept(tmp_path, jobs, running) == (
         "1 of 3 folds, 1 of 4 epochs of net fold 1, 2 of 4 epochs of net fold 2 (epoch 3 begins anew), "
         "1 of 4 epochs of net fold 3"

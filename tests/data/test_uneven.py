@@ -11,6 +11,7 @@ from ensemble.audit.check import check
 from ensemble.config import load_config
 from ensemble.data.labelled import read_labelled
 from ensemble.data.uneven import planned, uneven, written
+from ensemble.events import SILENT
 from ensemble.init import init
 from ensemble.train.setup import open_run
 
@@ -89,7 +90,7 @@ def test_training_says_it_too(hospital: Path) -> None:
 
 
 def test_check_has_a_finding(hospital: Path) -> None:
-    audit = check(Path("train.csv"), None, None, None, Path("a.json"), lambda *_: None, lambda _: None)
+    audit = check(Path("train.csv"), None, None, None, Path("a.json"), (), SILENT)
     (found,) = (one for one in audit.findings if one.kind == "uneven-folds")
     assert (found.level, found.count, len(found.rows)) == ("warning", 20, 20)
     assert found.what.startswith("of 24 images in one of 5 folds, of 20, 1, 1, 1 and 1 images: group 'a' has 20")

@@ -14,6 +14,7 @@ from ensemble.backbones import timm_model
 from ensemble.backbones.weights import write_state
 from ensemble.blend import blend_run
 from ensemble.config import load_config
+from ensemble.events import SILENT
 from ensemble.train import fit
 from ensemble.train.jobs import train_folds
 from ensemble.tta import run as predicting
@@ -73,7 +74,7 @@ def build(folder):
     experiment = begin(folder)
     assert train_folds(load_config(experiment), quiet, quiet) == []
     run = folder / "run"
-    check(experiment, None, None, None, None, quiet, quiet)
+    check(experiment, None, None, None, None, (), SILENT)
     add_views(run, ["vflip"], quiet, quiet)
     blend_run(run, "stack", say=quiet)
     tta_search(run, None, "log_loss", quiet, quiet)

@@ -32,6 +32,7 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.tensors import read_bytes
 from ensemble.inference.eval_model import load_inference
@@ -145,7 +146,7 @@ def flip_run(runs, n, seed, ask_verify):
                 wrong.append(f"{path}: {outcome}: {line}")
             if ask_verify(turn):
                 run = next(run for run in runs if path.is_relative_to(run))
-                seen = any(finding.state == "damaged" for finding in verify(run, built.quiet).findings)
+                seen = any(finding.state == "damaged" for finding in verify(Run(run), SILENT).findings)
                 counts["ens verify", "noticed" if seen else "harmless"] += 1
                 if not seen and kind not in UNVOUCHED:
                     wrong.append(f"{path}: ens verify does not see it")

@@ -22,7 +22,9 @@ import built
 from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.config import load_config
+from ensemble.events import SILENT
 from ensemble.overview.verify import verify
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.oof import add_views
 
@@ -92,7 +94,7 @@ def kill_runs(place, n, seed):
         if ended != -signal.SIGKILL:
             wrong.append(f"operation {kill_at}: ended with {ended}, not killed")
         if rundir.folds_csv(run).is_file():
-            wrong += [f"operation {kill_at}: {own.line}" for own in verify(run, built.quiet).findings]
+            wrong += [f"operation {kill_at}: {own.line}" for own in verify(Run(run), SILENT).findings]
         if forked(folder, 0, count) != 0:
             wrong.append(f"operation {kill_at}: the same commands fail afterwards")
         else:

@@ -14,7 +14,9 @@ from ensemble.cli import ens
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.overview.verify import lines, verify
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 
 
@@ -64,7 +66,7 @@ def verified(*arguments):
 
 
 def test_sound_run_that_was_copied(run):
-    found = verify(run, built.quiet)
+    found = verify(Run(run), SILENT)
     assert found.findings == () and found.unvouched == 0 and found.unfinished == () and found.notes == ()
     ours = (".json", ".safetensors", ".csv", ".toml", ".jsonl")
     there = [path for path in run.rglob("*") if path.suffix in ours and path.is_file()]
@@ -108,10 +110,10 @@ def test_cache_that_was_moved(run, runs, tmp_path):
     cache = shutil.copytree(runs[0].parent / "cache", tmp_path / "moved")
     data = next(cache.glob("pixels/*/*.u8"))
     flip(data)
-    found = verify(run, built.quiet, cache)
+    found = verify(Run(run), SILENT, cache)
     (finding,) = found.findings
     assert finding.path == data and "1 of 20 images damaged; its images are decoded again" in finding.line
-    assert "holds no cached pixels" in " ".join(lines(verify(run, built.quiet, tmp_path / "nowhere")))
+    assert "holds no cached pixels" in " ".join(lines(verify(Run(run), SILENT, tmp_path / "nowhere")))
 
 
 def test_run_of_before_there_were_digests(runs, tmp_path):
@@ -126,7 +128,7 @@ def test_run_of_before_there_were_digests(runs, tmp_path):
     note = f"{run}: was begun before digests were kept, so damage in it cannot be detected"
     assert done.exit_code == 0 and done.output.splitlines().count(note) == 1
     status, said = verified(run)
-    assert status == 0 and "files were made before digests were kept: damage in them can't be told" in said
+    assert status == 0 and "files were made before digests were kept: damage there cannot be detected" in said
 
 
 # ---- what makes it again -------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def test_damaged_fold_is_trained_again_to_the_same_bytes(run, name):
     flip(path)
     (warning,) = trained_on(run)
     assert warning.startswith(f"warning: {path}: damaged") and path.read_bytes() == whole
-    assert verify(run, built.quiet).findings == ()
+    assert verify(Run(run), SILENT).findings == ()
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,11 @@ def test_damaged_file_is_made_again(run, name):
         verify_one(run, path)
     assert len(trained_on(run)) == 1
     assert path.read_bytes() == whole or name == "provenance.json"
-    assert verify(run, built.quiet).findings == ()
+    assert verify(Run(run), SILENT).findings == ()
 
 
 def verify_one(run, path):
-    (finding, *_) = [own for own in verify(run, built.quiet).findings if own.path == path]
+    (finding, *_) = [own for own in verify(Run(run), SILENT).findings if own.path == path]
     raise UserError(finding.line)
 
 
@@ -209,7 +211,7 @@ def test_edited_config_is_taken_with_a_word(run):
     done = CliRunner().invoke(ens, ["train-folds", str(path), "--set", f"run={run}"])
     assert done.exit_code == 0, done.output
     assert f"{path}: not as ens wrote it: read as you edited it; if you did not, put it back from a copy" in done.output
-    assert verify(run, built.quiet).findings == ()
+    assert verify(Run(run), SILENT).findings == ()
 
 
 def test_weights_of_another_member_are_refused(run):

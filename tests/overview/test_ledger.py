@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from ensemble import rundir
 from ensemble.errors import UserError
 from ensemble.files.sealed import write_json
 from ensemble.overview import ledger
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import computed
 
@@ -29,12 +29,12 @@ def submit(run, name, text="id,label\n", accuracy=0.9, **facts):
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(text)
     scores = SCORES | {"accuracy": Score(accuracy, 0, 1, (accuracy,))}
-    ledger.record(rundir.submissions_csv(run), path, {"run": run, "blend": "stack", **facts}, scores)
+    ledger.record(Run(run).submissions_csv, path, {"run": run, "blend": "stack", **facts}, scores)
     return path
 
 
 def rows(run):
-    with rundir.submissions_csv(run).open(encoding="utf-8-sig", newline="") as file:
+    with Run(run).submissions_csv.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -79,7 +79,7 @@ def test_what_a_spreadsheet_made_of_it_stays(run, delimiter, mark, newline):
     held = rows(run)[0]
     columns = ["mine", "file", "note", "sha256", "written", "board", "blend"]  # another order, some gone, one new
     cells = ["이것", str(first), f'a "b"{delimiter} c', held["sha256"], held["written"], "0.5", "stack"]
-    path = rundir.submissions_csv(run)
+    path = Run(run).submissions_csv
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(mark)
         csv.writer(file, delimiter=delimiter, lineterminator=newline).writerows([columns, cells, [""] * 7])
@@ -113,7 +113,7 @@ def test_what_a_spreadsheet_made_of_it_stays(run, delimiter, mark, newline):
     ],
 )
 def test_a_ledger_that_is_none_is_left_alone(run, content, line):
-    path = rundir.submissions_csv(run)
+    path = Run(run).submissions_csv
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         submit(run, "s.csv")
@@ -188,7 +188,7 @@ def test_a_folder_shows_all_runs_below_it_the_newest_last(tmp_path):
         run.mkdir(parents=True)
         (run / "folds.csv").write_text("")
         path = submit(run, f"{number}.csv")
-        table = rundir.submissions_csv(run)
+        table = Run(run).submissions_csv
         written = rows(run)[0]["written"]
         table.write_text(table.read_text().replace(written, f"2026-01-0{2 - number}T00:00:00+00:00"))
     path.write_text("changed")
@@ -232,7 +232,7 @@ def contest(folder, data, boards, start=0):
     """A run on `data` with submissions of 0.90, 0.91, ... out of fold and these scores on the board."""
     folder.mkdir()
     (folder / "folds.csv").write_text("")
-    write_json(rundir.provenance_json(folder), {"facts": {"data fingerprint": data * 64}})
+    write_json(Run(folder).provenance_json, {"facts": {"data fingerprint": data * 64}})
     for number, board in enumerate(boards, start):
         submit(folder, f"{folder.name}-{number}.csv", f"{folder} {number}", 0.90 + 0.01 * number)
         if board:
@@ -266,10 +266,10 @@ def test_the_ledger_of_a_copied_run_counts_once(tmp_path):
 
 
 def test_lines_without_their_digest_are_no_copies_of_each_other(run):
-    rundir.submissions_csv(run).write_text("file,board\na.csv,0.5\na.csv,0.6\n")
+    Run(run).submissions_csv.write_text("file,board\na.csv,0.5\na.csv,0.6\n")
     other = run.parent / "other"
     other.mkdir()
     (other / "folds.csv").write_text("")
-    shutil.copy(rundir.submissions_csv(run), rundir.submissions_csv(other))
+    shutil.copy(Run(run).submissions_csv, Run(other).submissions_csv)
     (run / "folds.csv").write_text("")
     assert len(ledger.entries(run.parent)) == 4

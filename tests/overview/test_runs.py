@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ensemble import rundir, tables
+from ensemble import tables
 from ensemble.audit.findings import finding
 from ensemble.blend import blend_run, compare, members_table
 from ensemble.data.logits import load_logits
@@ -16,6 +16,7 @@ from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.overview.runs import differences, find_runs, list_runs, read_run
+from ensemble.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def copied(made, tmp_path):
 
     def copy(name, *changes):
         run = shutil.copytree(made, tmp_path / name)
-        config = rundir.config_toml(run)
+        config = Run(run).config_toml
         for old, new in changes:
             text = config.read_text()
             assert old in text
@@ -57,7 +58,7 @@ def printed(capsys, found):
 def test_a_run_says_what_it_reached(made):
     row = read_run(made)
     assert row.members == ("resnet", "vit") and (row.done, row.folds) == (4, 4) and row.notes == ()
-    held = read_json(rundir.blend_json(made, "mean"))["scores"]
+    held = read_json(Run(made).blend_json("mean"))["scores"]
     assert row.blend == "mean" and row.blends == 1
     for metric in ("accuracy", "log_loss"):
         for key in ("value", "low", "high"):
@@ -78,7 +79,7 @@ def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(co
     for name in ("better", "shifted"):
         blend_run(run, "mean", name=name, priors="uniform" if name == "shifted" else None)
     for name, value in (("better", 0.1), ("shifted", 0.01)):  # for other shares of the classes it means nothing here
-        path = rundir.blend_json(run, name)
+        path = Run(run).blend_json(name)
         held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = value
         write_json(path, held)
@@ -95,7 +96,7 @@ def test_what_an_image_takes_is_known_where_the_views_were_searched(copied):
         "chosen": ["identity"],
         "sizes": [{**own, "scores": {}} for own in sizes],
     }
-    write_json(rundir.view_search_json(run), held)
+    write_json(Run(run).view_search_json, held)
     assert read_run(run).ms == 7.25  # whatever their order
 
 
@@ -133,9 +134,9 @@ def test_only_what_differs_is_told_and_backbones_by_name(copied, tmp_path, capsy
 def test_in_order(copied, tmp_path, sort, order):
     for name, day, value in (("a", 1, 0.5), ("b", 3, 0.6), ("c", 2, 0.4)):
         run = copied(name)
-        held = read_json(rundir.blend_json(run, "mean"))
+        held = read_json(Run(run).blend_json("mean"))
         held["scores"]["blend"]["log_loss"]["value"] = value
-        write_json(rundir.blend_json(run, "mean"), held)
+        write_json(Run(run).blend_json("mean"), held)
         for path in run.glob("*/fold*/done.json"):
             os.utime(path, (86400 * day, 86400 * day))
     assert "".join(row.run.name for row in list_runs(tmp_path, sort).rows) == order
@@ -143,7 +144,7 @@ def test_in_order(copied, tmp_path, sort, order):
 
 def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
     for name, own in (("a", "x"), ("b", "y"), ("c", "x")):
-        path = rundir.provenance_json(copied(name))
+        path = Run(copied(name)).provenance_json
         held = read_json(path)
         held["facts"]["data fingerprint"] = own * 64
         write_json(path, held)
@@ -156,17 +157,17 @@ def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
 
 def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, capsys):
     unfinished = copied("unfinished")
-    rundir.done_json(rundir.fold_dir(unfinished, "vit", 1)).unlink()
+    Run(unfinished).member("vit").fold(1).done_json.unlink()
     retrained = copied("retrained")
-    oof = rundir.oof_file(rundir.fold_dir(retrained, "vit", 0))
-    held = load_logits(oof)
-    replace(held, values=held.values[:, ::-1]).save(oof)
-    rundir.mark_done(oof.parent, [oof])
+    fold = Run(retrained).member("vit").fold(0)
+    held = load_logits(fold.oof_file)
+    replace(held, values=held.values[:, ::-1]).save(fold.oof_file)
+    fold.mark_done([fold.oof_file])
     config = copied("config", ("\nepochs = 1", "\nepochs = oops"))
     old = copied("old")
-    rundir.provenance_json(old).write_text("{}")
+    Run(old).provenance_json.write_text("{}")
     blends = copied("blends")
-    rundir.blend_json(blends, "mean").write_text('{"scores": {}}')
+    Run(blends).blend_json("mean").write_text('{"scores": {}}')
     torn = tmp_path / "torn"
     (torn / "m" / "fold0").mkdir(parents=True)
     (torn / "m" / "fold0" / "log.jsonl").write_text("")
@@ -175,10 +176,8 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
     assert notes[unfinished][0] == f"not finished; go on with: ens train-folds {unfinished / 'config.toml'}"
     assert notes[retrained] == (f"blend 'mean' was fitted on another 'vit' than {retrained} holds now",)
     assert "config.toml: not valid TOML" in notes[config][0] and len(notes[config]) == 1
-    assert (
-        notes[old][0].startswith(f"{rundir.provenance_json(old)}: has no key 'facts'; lost: ") and len(notes[old]) == 1
-    )
-    assert notes[blends] == (f"{rundir.blend_json(blends, 'mean')}: not a blend of format 2",)
+    assert notes[old][0].startswith(f"{Run(old).provenance_json}: has no key 'facts'; lost: ") and len(notes[old]) == 1
+    assert notes[blends] == (f"{Run(blends).blend_json('mean')}: not a blend of format 2",)
     assert notes[torn][0].startswith("not a run directory (it has no folds.csv)")
     rows = {row.run: row for row in list_runs(tmp_path).rows}
     assert (rows[unfinished].done, rows[unfinished].folds) == (3, 4) and rows[unfinished].single == "resnet"
@@ -186,7 +185,7 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
         assert rows[run].blend == "" and rows[run].single_scores is not None
     assert rows[old].blend == "mean" and rows[config].blend == "mean"
     out = printed(capsys, list_runs(tmp_path))
-    assert f"{rundir.provenance_json(old)}: has no key 'facts'" in out and "on unknown data" in out
+    assert f"{Run(old).provenance_json}: has no key 'facts'" in out and "on unknown data" in out
 
 
 def test_where_there_is_no_run(tmp_path):
@@ -205,14 +204,14 @@ def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tm
     assert not row.blend_optimistic and not row.single_optimistic
     assert note not in printed(capsys, list_runs(tmp_path))
     other = next(member for member in row.members if member != row.single)
-    path = rundir.settings_json(run, other)
+    path = Run(run).member(other).settings_json
     write_json(path, read_json(path) | {"keep": "best"})
     row = read_run(run)
     assert row.blend_optimistic and not row.single_optimistic  # the blend has both members
     out = printed(capsys, list_runs(tmp_path))
     assert note in out and "blend mean, of 1 *" in out and f"best single {row.single}, of the blend's 2 *" not in out
     shutil.rmtree(run / "blends")
-    path = rundir.settings_json(run, row.single)
+    path = Run(run).member(row.single).settings_json
     write_json(path, read_json(path) | {"keep": "best"})
     row = read_run(run)
     assert row.single_optimistic and not row.blend_optimistic
@@ -234,7 +233,7 @@ def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(c
         if name != "many":
             shutil.rmtree(run / "blends")
             blend_run(run, "mean", members=["vit"])
-        path = rundir.blend_json(run, "mean")
+        path = Run(run).blend_json("mean")
         held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = blend
         for own in held["scores"]["members"].values():

@@ -6,16 +6,18 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.config import load_config
 from ensemble.data.corrections import corrected, read_new_labels
 from ensemble.data.samples import Samples, read_samples
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.report.relabel import COLUMNS, find_label_errors, write_relabel
+from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.train.setup import read_data
 
@@ -94,7 +96,7 @@ def test_copies_with_another_label_are_candidates_and_suggest_it():
 
 def test_planted_flips_come_first(flipped, tmp_path):
     said = []
-    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", Recorder(said))
     lines = lines_of(path)
     assert {line["id"] for line in lines[:3]} == FLIPPED
     assert len(lines) <= 6
@@ -111,7 +113,7 @@ def test_planted_flips_come_first(flipped, tmp_path):
 
 
 def test_the_file_opens_in_excel_and_is_empty_where_the_user_writes(flipped, tmp_path):
-    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=lambda _: None)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", SILENT)
     assert path.read_bytes().startswith(b"\xef\xbb\xbfid,path,label,suggested,new_label,")
     assert list(lines_of(path)[0]) == list(COLUMNS)
     assert {line["new_label"] for line in lines_of(path)} == {""}
@@ -119,7 +121,7 @@ def test_the_file_opens_in_excel_and_is_empty_where_the_user_writes(flipped, tmp
 
 
 def test_entries_columns_and_lost_rows_survive_a_second_writing(flipped, tmp_path):
-    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=lambda _: None)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", SILENT)
     lines = lines_of(path)
     lines[1] |= {"new_label": "a, b"}
     lines = [line | {"comment": f"n{at}"} for at, line in enumerate(lines)]
@@ -130,7 +132,7 @@ def test_entries_columns_and_lost_rows_survive_a_second_writing(flipped, tmp_pat
         table.writeheader()
         table.writerows(lines)
     said = []
-    write_relabel(flipped / "run", path, say=said.append)
+    write_relabel(Run(flipped / "run"), path, Recorder(said))
     again = lines_of(path)
     assert again == lines[:-1]  # the row without an entry was not the user's
     assert said[0].endswith("; 2 entries in new_label kept as they were")
@@ -138,7 +140,7 @@ def test_entries_columns_and_lost_rows_survive_a_second_writing(flipped, tmp_pat
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_what_a_spreadsheet_parts_by_another_character_is_read_and_kept(flipped, tmp_path, delimiter):
-    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=lambda _: None)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", SILENT)
     lines = lines_of(path)
     entries = {lines[0]["id"]: "a, b", lines[1]["id"]: "drop"}
     with path.open("w", encoding="utf-8-sig", newline="") as file:
@@ -147,7 +149,7 @@ def test_what_a_spreadsheet_parts_by_another_character_is_read_and_kept(flipped,
         table.writerows(line | {"new_label": entries.get(line["id"], "")} for line in lines)
     written = path.read_bytes()
     assert {name: new for name, new in read_new_labels(path).items() if new} == entries
-    write_relabel(flipped / "run", path, say=lambda _: None)
+    write_relabel(Run(flipped / "run"), path, SILENT)
     assert path.read_bytes() == written
 
 
@@ -160,10 +162,10 @@ def test_what_a_korean_spreadsheet_saved_is_read(tmp_path):
 def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch):
     monkeypatch.setattr("ensemble.report.relabel.RATIO", 0.0)  # no label is so improbable
     said = []
-    path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", Recorder(said))
     assert said == [f"{path}: none of 48 labels is doubtful: there is nothing to look at"]
     assert path.read_text(encoding="utf-8-sig") == ",".join(COLUMNS) + "\n"
-    write_relabel(flipped / "run", path, say=said.append)  # nor is that file in the way
+    write_relabel(Run(flipped / "run"), path, Recorder(said))  # nor is that file in the way
     assert lines_of(path) == [] and len(said) == 2
     config = load_config(flipped / "e.toml", (f"data.relabel={path}",))
     assert read_data(config, said.append).corrections == (0, 0)
@@ -171,13 +173,13 @@ def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch)
     row = dict.fromkeys(COLUMNS, "") | {"id": "말/말-05.png", "new_label": "drop"}
     with path.open("a", encoding="utf-8", newline="") as file:
         csv.DictWriter(file, COLUMNS).writerow(row)
-    write_relabel(flipped / "run", path, say=said.append)
+    write_relabel(Run(flipped / "run"), path, Recorder(said))
     assert lines_of(path) == [row] and said[-1].endswith("nothing to look at; 1 entries in new_label kept as they were")
 
 
 def test_the_command_that_is_told_can_be_pasted(flipped, tmp_path):
     said = []
-    path = write_relabel(flipped / "run", tmp_path / "look again.csv", say=said.append)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "look again.csv", Recorder(said))
     assert f"--set 'data.relabel={path}' --set run=" in said[1]
 
 
@@ -185,7 +187,7 @@ def test_a_file_in_the_way_is_left_alone(flipped, tmp_path):
     path = tmp_path / "relabel.csv"
     path.write_text("id,label\na,b\n")
     with pytest.raises(UserError) as error:
-        write_relabel(flipped / "run", path, say=lambda _: None)
+        write_relabel(Run(flipped / "run"), path, SILENT)
     assert str(error.value) == (
         f"{path}: no column 'new_label'; it has: id, label (write one with: ens relabel RUN); "
         "it is in the way: name another file with -o"
@@ -194,12 +196,12 @@ def test_a_file_in_the_way_is_left_alone(flipped, tmp_path):
 
 
 def test_paths_stay_empty_where_the_images_are_gone(flipped, tmp_path):
-    config = rundir.config_toml(flipped / "run")
+    config = Run(flipped / "run").config_toml
     text = config.read_text(encoding="utf-8")
-    rundir.write_config(flipped / "run", text.partition("# checksum")[0].replace('train"', 'moved"'))
+    Run(flipped / "run").write_config(text.partition("# checksum")[0].replace('train"', 'moved"'))
     said = []
     try:
-        path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+        path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", Recorder(said))
     finally:
         config.write_text(text, encoding="utf-8")
     assert {line["path"] for line in lines_of(path)} == {""}
@@ -209,12 +211,12 @@ def test_paths_stay_empty_where_the_images_are_gone(flipped, tmp_path):
 
 
 def test_a_configuration_that_was_edited_is_said(flipped, tmp_path):
-    config = rundir.config_toml(flipped / "run")
+    config = Run(flipped / "run").config_toml
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace('train"', 'moved"'), encoding="utf-8")
     said = []
     try:
-        path = write_relabel(flipped / "run", tmp_path / "relabel.csv", say=said.append)
+        path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", Recorder(said))
     finally:
         config.write_text(text, encoding="utf-8")
     assert {line["path"] for line in lines_of(path)} == {""}
@@ -223,7 +225,7 @@ def test_a_configuration_that_was_edited_is_said(flipped, tmp_path):
 
 
 def test_training_takes_the_edited_file(flipped, tmp_path):
-    path = write_relabel(flipped / "run", tmp_path / "다시.csv", say=lambda _: None)
+    path = write_relabel(Run(flipped / "run"), tmp_path / "다시.csv", SILENT)
     lines = lines_of(path)
     entries = {
         "말/a, b-00.png": "a, b",  # changed
@@ -249,16 +251,16 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
     run = tmp_path / "run"
     config = load_config(flipped / "e.toml", (*changes, f"run={run}"))
     assert train_folds(config, lambda *_: None, lambda _: None) == []
-    labels = {line["id"]: line["label"] for line in lines_of(rundir.folds_csv(run))}
+    labels = {line["id"]: line["label"] for line in lines_of(Run(run).folds_csv)}
     assert len(labels) == 47
     assert "<b>/말-02.png" not in labels
     assert labels["말/a, b-00.png"] == "a, b"
     assert labels["a, b/말-01.png"] == "a, b"
-    facts = read_json(rundir.provenance_json(run))["facts"]
+    facts = read_json(Run(run).provenance_json)["facts"]
     assert facts["relabel"] == {"labels changed": 1, "rows dropped": 1}
-    assert load_config(rundir.config_toml(run)).data.relabel == path
+    assert load_config(Run(run).config_toml).data.relabel == path
     # With the new run, the entries stay although the dropped row is not in it.
-    write_relabel(run, path, say=lambda _: None)
+    write_relabel(Run(run), path, SILENT)
     assert {name: new for name, new in read_new_labels(path).items() if new} == {
         name: new.strip() for name, new in entries.items()
     }
@@ -266,7 +268,7 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
 
 def test_a_run_from_before_goes_on_without_relabel(flipped):
     """provenance.json of older runs has no word of it."""
-    path = rundir.provenance_json(flipped / "run")
+    path = Run(flipped / "run").provenance_json
     text = path.read_text(encoding="utf-8")
     held = read_json(path)
     assert held["facts"].pop("relabel") is None

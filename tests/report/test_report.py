@@ -8,15 +8,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 from report_runs import noisy_logits, write_run
 
-from ensemble import rundir
 from ensemble.blend import ForeignFiles, blend_run, members_table
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.report import read_run, write_report
 from ensemble.report.classes import confused_pairs
 from ensemble.report.page import SECTIONS, render
+from ensemble.run import Run
 from ensemble.tables.layout import gain_cell, score_cell
 
 INLINE = {"a", "b", "code", "i", "label", "s", "span"}
@@ -67,7 +69,7 @@ class Page(HTMLParser):
 
 def report(run):
     """The parsed page of the sections that read no image files, checked to be one file that asks for nothing."""
-    html = render(read_run(run, lambda *_: None))
+    html = render(read_run(Run(run), SILENT), SILENT)
     page = Page(html)
     assert len(html.encode()) < 10e6
     assert len(page.ids) == len(set(page.ids)), "an id is there twice"
@@ -136,14 +138,14 @@ def test_numbers_are_those_that_the_commands_print(trained):
 
 def test_equal_runs_give_equal_bytes(trained, tmp_path):
     said = []
-    first = write_report(trained, tmp_path / "a.html", say=said.append)
-    second = write_report(trained, tmp_path / "b.html", say=said.append)
+    first = write_report(Run(trained), tmp_path / "a.html", Recorder(said))
+    second = write_report(Run(trained), tmp_path / "b.html", Recorder(said))
     assert first.read_bytes() == second.read_bytes()
     assert said[0].startswith(f"wrote {tmp_path / 'a.html'} (0.")
 
 
 def test_it_stands_in_the_run_unless_told_otherwise(trained):
-    assert write_report(trained, None, say=lambda _: None) == trained / "report.html"
+    assert write_report(Run(trained), None, SILENT) == trained / "report.html"
 
 
 def test_curves_are_those_of_the_logs(trained):
@@ -154,7 +156,7 @@ def test_curves_are_those_of_the_logs(trained):
 
 def test_names_are_escaped_and_shown(tmp_path):
     run = two_members(tmp_path / "run<i>")
-    html = render(read_run(run, lambda *_: None))
+    html = render(read_run(Run(run), SILENT), SILENT)
     assert "<b>dog</b>" not in html and "&lt;b&gt;dog&lt;/b&gt;" in html
     assert "run<i>" not in html and "<title>run&lt;i&gt;" in html
     page = report(run)
@@ -169,7 +171,7 @@ def test_a_names_quotes_cannot_leave_an_attribute(tmp_path):
 
 def test_without_a_blend_the_plain_mean_stands_in_and_says_how_to_get_one(tmp_path):
     run = two_members(tmp_path / "run")
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert not facts.saved and facts.best.name == "plain mean"
     assert facts.basis == "the plain mean of the members, out of fold"
     page = report(run)
@@ -182,7 +184,7 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
     run = two_members(tmp_path / "run")
     for method in ("mean", "vote", "stack"):
         blend_run(run, method, say=lambda _: None)
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     losses = [own.blend["log_loss"].value for own in facts.blends]
     assert losses == sorted(losses) and facts.best.name == facts.blends[0].name
     assert facts.basis == f"blend {facts.best.name}, cross-fitted"
@@ -194,10 +196,10 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
 def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
     blend_run(run, "vote", name="even", priors="uniform", say=lambda _: None)
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert [own.shifted for own in facts.blends] == [True] and not facts.saved
     blend_run(run, "mean", say=lambda _: None)
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert facts.best.name == "mean"
     assert "for other class shares: not to be compared" in report(run).text("members")
 
@@ -211,9 +213,10 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
         {"one": noisy_logits(labels, 3, 1, 9)},
     )  # fmt: skip
     for fold in range(3):
-        for file in (rundir.oof_file, rundir.done_json):  # as if the fold was trained again
-            file(rundir.fold_dir(other, "one", fold)).replace(file(rundir.fold_dir(run, "one", fold)))
-    facts = read_run(run, lambda *_: None)
+        theirs, ours = (Run(folder).member("one").fold(fold) for folder in (other, run))
+        theirs.oof_file.replace(ours.oof_file)  # as if the fold was trained again
+        theirs.done_json.replace(ours.done_json)
+    facts = read_run(Run(run), SILENT)
     assert not facts.saved and facts.blends[0].stale
     assert "Blends of other logits than the run holds: mean." in report(run).text("verdict")
 
@@ -221,7 +224,7 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
 def test_a_broken_blend_is_said(tmp_path):
     run = two_members(tmp_path / "run")
     blend_run(run, "mean", say=lambda _: None)
-    rundir.blend_file(run, "mean").write_bytes(b"x")
+    Run(run).blend_file("mean").write_bytes(b"x")
     text = report(run).text("verdict")
     assert "What could not be read" in text and "not the file that mean.json was written with" in text
 
@@ -237,7 +240,7 @@ def test_a_foreign_member_in_the_best_blend(tmp_path):
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=probs)
     foreign = [ForeignFiles("svm", tmp_path / "x.npz", None)]
     blend_run(run, "mean", name="with-svm", foreign=foreign, say=lambda _: None)
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert facts.best.name == "with-svm" and facts.basis == "blend mean, cross-fitted"
     page = report(run)
     assert "with svm, not trained here" in page.text("members")
@@ -251,8 +254,8 @@ def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
     foreign = [ForeignFiles("xgb", tmp_path / "x.npz", None)]
     blend_run(run, "greedy", foreign=foreign, say=lambda _: None)
-    assert read_json(rundir.blend_json(run, "greedy"))["foreign"] == []
-    facts = read_run(run, lambda *_: None)
+    assert read_json(Run(run).blend_json("greedy"))["foreign"] == []
+    facts = read_run(Run(run), SILENT)
     assert facts.best.foreign == ("xgb",) and facts.problems == () and facts.tempered == {}
     page = report(run)
     assert "part of that may be what one temperature gives" in page.text("verdict")
@@ -262,8 +265,8 @@ def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
 def test_a_blend_whose_member_is_not_finished_now_is_stale(tmp_path):
     run = two_members(tmp_path / "run")
     blend_run(run, "mean", say=lambda _: None)
-    rundir.done_json(rundir.fold_dir(run, "two", 1)).unlink()
-    facts = read_run(run, lambda *_: None)
+    Run(run).member("two").fold(1).done_json.unlink()
+    facts = read_run(Run(run), SILENT)
     assert not facts.saved and facts.blends[0].stale and facts.oof.members == ("one",)
     assert len(set(facts.problems)) == len(facts.problems)
 
@@ -322,7 +325,7 @@ def test_log_loss_is_compared_at_one_temperature(tmp_path):
     for saved in (False, True):
         if saved:
             blend_run(run, "mean", say=lambda _: None)
-        facts = read_run(run, lambda *_: None)
+        facts = read_run(Run(run), SILENT)
         assert abs(facts.tempered["single"].value) < 1e-6 and abs(facts.tempered["mean"].value) < 1e-6
         text = report(run).text("verdict")
         assert "Over the best single member, one, there is no difference in accuracy. In log loss there is no" in text
@@ -354,7 +357,7 @@ def test_all_right_is_no_certainty(tmp_path):
 def test_unfinished_folds(tmp_path):
     """One member is whole: it is scored on all rows, the other one on those of its folds."""
     run = two_members(tmp_path / "run", done={"two": [0, 1]})
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert facts.oof.members == ("one",) and len(facts.oof.rows.ids) == 60
     page = report(run)
     assert "2/3" in page.text("members") and "3/3" in page.text("members")
@@ -367,7 +370,7 @@ def test_unfinished_folds(tmp_path):
 def test_no_member_is_whole(tmp_path):
     """What is there is scored: on the folds of the member that has the most."""
     run = two_members(tmp_path / "run", done={"one": [0], "two": [0, 2]})
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert facts.oof.members == ("two",) and sorted(set(facts.oof.rows.folds.tolist())) == [0, 2]
     assert facts.probabilities.shape == (39, 3)
     page = report(run)
@@ -478,7 +481,7 @@ def test_commands_make_the_run_again(tmp_path):
 
 def test_a_config_of_another_time_is_shown_as_it_is(tmp_path):
     run = two_members(tmp_path / "run", config="odd = 1\n")
-    facts = read_run(run, lambda *_: None)
+    facts = read_run(Run(run), SILENT)
     assert facts.config is None
     page = report(run)
     assert "odd = 1" in page.text("provenance") and "config.toml: run is missing" in page.text("verdict")
@@ -486,13 +489,13 @@ def test_a_config_of_another_time_is_shown_as_it_is(tmp_path):
 
 def test_it_says_what_is_no_run(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
-        write_report(tmp_path, None)
+        write_report(Run(tmp_path), None, SILENT)
 
 
 def test_it_finds_a_bad_output_before_the_work(tmp_path):
     run = two_members(tmp_path / "run")
     with pytest.raises(UserError, match="is a folder; name a file in it"):
-        write_report(run, tmp_path)
+        write_report(Run(run), tmp_path, SILENT)
 
 
 def test_it_loads_no_torch(tmp_path):

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ensemble.events import SILENT
 from ensemble.report import write_report
+from ensemble.run import Run
 
 ART = Path(__file__).parents[3] / "shared" / "data" / "art-painting" / "train"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -37,7 +39,7 @@ def digits_page(tmp_path_factory, blended_run):
         path = folder / "train" / names[digits.target[row]].replace("/", "∕") / f"{row:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint(digits.images[row] * (255 / 16)).astype(np.uint8)).save(path)
-    return write_report(blended_run(folder), None, lambda *_: None, lambda _: None)
+    return write_report(Run(blended_run(folder)), None, SILENT)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def art_page(tmp_path_factory, blended_run):
         (folder / "train" / name).mkdir(parents=True)
         for path in sorted((ART / name).glob("*.jpg"))[:12]:
             (folder / "train" / name / path.name).symlink_to(path.resolve())
-    return write_report(blended_run(folder), None, lambda *_: None, lambda _: None)
+    return write_report(Run(blended_run(folder)), None, SILENT)
 
 
 @pytest.fixture(params=["digits_page", "art_page"])

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.audit.check import check
 from ensemble.blend.oof import Oof, Rows
 from ensemble.config import Train, load_config
@@ -21,11 +21,13 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.pixels.decode import Files
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.report import data, examples, images
 from ensemble.report.copies import run_copies
 from ensemble.report.page import environment
 from ensemble.report.run import read_run
 from ensemble.report.thumbnails import SIDE, image_files, thumbnails, upright_size
+from ensemble.run import Run
 
 NAMES = ("고양이", "<b>dog</b>", "a, b")
 
@@ -50,7 +52,7 @@ def trained(tmp_path_factory, blended_run):
 
 @pytest.fixture(scope="module")
 def facts(trained):
-    return read_run(trained / "run", lambda *_: None)
+    return read_run(Run(trained / "run"), SILENT)
 
 
 def rendered(name, content, facts):
@@ -371,7 +373,7 @@ def test_members_that_see_the_same_share_a_table(facts, trained):
     seen = examples.sights(facts)
     assert [own.members for own in seen] == [("resnet",), ("vit",)]  # 32 and 48 px
     assert [own.preprocess for own in seen] == [
-        load_preprocess(rundir.preprocess_json(facts.run, name)) for name in ("resnet", "vit")
+        load_preprocess(facts.run.member(name).preprocess_json) for name in ("resnet", "vit")
     ]
     assert all(own.views == ("hflip",) for own in seen)
     twice = replace(facts, members=(*facts.members, facts.members[0]))
@@ -421,7 +423,7 @@ def test_the_data_section(facts):
     assert content["sizes"]["enlarged"] == [(32, 0), (48, 15)]
     assert "15 (62.5 %) have a shorter side below the 48 px of the networks’ input and are enlarged." in page
     assert "Copies: 2 images in 1 pair (1 byte for byte). Of the pairs of copies 1 carries two labels" in page
-    assert f"ens check {facts.run / 'config.toml'}" in page
+    assert f"ens check {facts.run.config_toml}" in page
     assert len(pictures(page)) == 2
 
 
@@ -480,7 +482,7 @@ def test_check_training_and_report_count_alike(trained, facts, tmp_path):
     """And search once: the run's cache holds one answer for all."""
     text = run_copies(facts, facts.rows.ids, image_files(facts.config)).text
     said = []
-    check(trained / "e.toml", None, None, None, tmp_path / "audit.json", lambda *_: None, said.append)
+    check(trained / "e.toml", None, None, None, tmp_path / "audit.json", (), Recorder(said))
     near_groups(read_labelled(facts.config), None, facts.config.data.cache, lambda *_: None, said.append)
     assert [line.partition(";")[0] for line in said if line.startswith("copies")] == [text, text]
 

@@ -5,14 +5,15 @@ import pytest
 from PIL import Image
 from report_runs import noisy_logits, write_run
 
-from ensemble import rundir
 from ensemble.blend import blend_run
 from ensemble.data.logits import Logits
+from ensemble.events import SILENT
 from ensemble.files.sealed import write_json
 from ensemble.report import read_run
 from ensemble.report.checked import not_looked_at
 from ensemble.report.signs import fold_test, near_chance, smoothing_floor, some, tails
 from ensemble.report.suspicions import look
+from ensemble.run import Run
 
 ROWS, CLASSES = 600, ("a", "b", "c")
 LABELS = np.arange(ROWS) % 3
@@ -25,7 +26,7 @@ def made(tmp_path, members=None, labels=LABELS, folds=FOLDS, **more):
 
 
 def found(run):
-    return look(read_run(run, lambda *_: None))
+    return look(read_run(Run(run), SILENT))
 
 
 def right_in(shares, seed=0):
@@ -60,7 +61,7 @@ def test_the_test_of_folds_alarms_as_often_as_it_says():
 
 def test_what_was_not_looked_at_is_said(tmp_path):
     run = made(tmp_path)
-    lines = not_looked_at(read_run(run, lambda *_: None))
+    lines = not_looked_at(read_run(Run(run), SILENT))
     assert lines[0].endswith(f"(look with: ens check {run / 'config.toml'} --test TEST)") and len(lines) == 2
 
 
@@ -201,7 +202,7 @@ def predict(run, shares, blend="mean", rows=300):
     labels = np.random.default_rng(0).choice(3, rows, p=shares)
     values = np.log(np.where(np.arange(3) == labels[:, None], 0.8, 0.1)).astype(np.float32)
     logits = Logits(np.array([f"t{row}" for row in range(rows)]), ("blended",), CLASSES, values[None])
-    logits.save(rundir.predictions_file(run, "test", blend))
+    logits.save(Run(run).predictions_file("test", blend))
 
 
 def test_predictions_in_other_shares(tmp_path):
@@ -218,7 +219,7 @@ def test_predictions_in_the_same_shares(tmp_path):
     run = made(tmp_path)
     predict(run, [0.34, 0.33, 0.33])
     assert found(run) == []
-    assert len(not_looked_at(read_run(run, lambda *_: None))) == 1
+    assert len(not_looked_at(read_run(Run(run), SILENT))) == 1
 
 
 @pytest.mark.parametrize(("shares", "rows"), [([0.43, 0.29, 0.28], 20_000), ([0.8, 0.1, 0.1], 6)])
@@ -266,13 +267,13 @@ def test_what_the_audit_found(tmp_path):
         ("hint", "From ens check: 3 copies.", "Drop them."),
         ("hint", "From ens check: 1,234 tiny images.", "Drop them."),
     ]
-    assert not any("ens check" in line for line in not_looked_at(read_run(run, lambda *_: None)))
+    assert not any("ens check" in line for line in not_looked_at(read_run(Run(run), SILENT)))
 
 
 def test_an_audit_without_test_images_looked_at_no_leaks(tmp_path):
     run = made(tmp_path)
     write_json(run / "audit.json", {"format": 1, "test": None, "findings": []})
-    assert not_looked_at(read_run(run, lambda *_: None))[0] == (
+    assert not_looked_at(read_run(Run(run), SILENT))[0] == (
         "leaks to the test images and shift: ens check was not given them "
         f"(look with: ens check {run / 'config.toml'} --test TEST)"
     )
@@ -282,25 +283,25 @@ def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch)
     run, elsewhere = made(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    write_json(rundir.provenance_json(run), {"facts": {"data fingerprint": "f"}, "made with": {}})
+    write_json(Run(run).provenance_json, {"facts": {"data fingerprint": "f"}, "made with": {}})
 
     def read(own, earlier):
         for folder, value in ((run, own), (elsewhere, earlier)):
             write_json(folder / "audit.json", {"test": folder.name, "findings": [], "fingerprint": value})
-        facts = read_run(run, lambda *_: None)
+        facts = read_run(Run(run), SILENT)
         return facts.audit and facts.audit["test"], facts.problems
 
     other = (f"{run / 'audit.json'}: is of other images or labels than the run's; check them again",)
     assert read("f", "f") == ("run", ()) and read(None, "f") == ("run", ())
     assert read("g", "f") == ("elsewhere", other) and read("g", "g") == (None, other)
     (run / "audit.json").unlink()
-    assert read_run(run, lambda *_: None).audit is None
+    assert read_run(Run(run), SILENT).audit is None
 
 
 def test_labels_that_were_corrected(tmp_path):
     run = made(tmp_path)
     facts = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}
-    write_json(rundir.provenance_json(run), facts)
+    write_json(Run(run).provenance_json, facts)
     own = found(run)[0]
     assert own.what == "Labels were corrected by a file (labels changed: 12, rows dropped: 3)."
     assert "flatter the scores" in own.why

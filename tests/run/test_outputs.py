@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from PIL import Image
 from report_runs import noisy_logits, write_run
 
-from ensemble import rundir
 from ensemble.cli import ens
 from ensemble.errors import UserError
+from ensemble.run import Run
 from ensemble.run.outputs import require_output
 
 
@@ -134,7 +134,7 @@ def test_a_run_does_not_begin_over_a_table_of_that_name(tmp_path, paint):
         for number in range(6):
             paint(tmp_path / "train" / name / f"{name}{number}.png")
     (tmp_path / "run").mkdir()
-    table = rundir.folds_csv(tmp_path / "run")
+    table = Run(tmp_path / "run").folds_csv
     table.write_text("mine")
     (tmp_path / "e.toml").write_text(
         f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{tmp_path / "train"}"\nimage_size = 32\n[folds]\nk = 2\n'
