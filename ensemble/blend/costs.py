@@ -1,0 +1,58 @@
+"""What mistakes cost, as the user says it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.data.classes import listed, reader
+from ensemble.data.samples import read_table
+from ensemble.data.table.read import number
+from ensemble.errors import UserError
+
+WANTED = "a file of costs has every class as a row, the true one, and as a column, the predicted one"
+
+
+def read_costs(path: Path, classes: tuple[str, ...]) -> np.ndarray:
+    """What it costs to predict the column's class for an image of the row's, float64 (C, C), in the order of `classes`.
+
+    path: a CSV with class names in its first column and its header. Raises UserError, naming file and class, for a
+    class that is missing, unknown or there twice, a cost that is no number, and a mistake that costs less than being
+    right.
+    """
+    table = read_table(path)
+    rows = _places(path, "row", [str(name) for name in table.iloc[:, 0]], classes)
+    columns = _places(path, "column", [str(name) for name in table.columns[1:]], classes)
+    costs = np.empty((len(classes), len(classes)))
+    for true, row in enumerate(rows):
+        for predicted, column in enumerate(columns):
+            cell = str(table.iloc[row, 1 + column])
+            costs[true, predicted] = number(cell)
+            if not np.isfinite(costs[true, predicted]):
+                where = f"row {classes[true]!r}, column {classes[predicted]!r}"
+                raise UserError(f"{path}: {where} is {cell!r}; want a number")
+    cheap = np.argwhere(costs < costs.diagonal()[:, None])
+    if len(cheap):
+        true, predicted = cheap[0]
+        raise UserError(
+            f"{path}: to predict {classes[predicted]!r} for {classes[true]!r} costs {costs[true, predicted]:g}, less "
+            f"than to be right ({costs[true, true]:g}); write what mistakes cost, not what they are worth"
+        )
+    return costs
+
+
+def _places(path: Path, what: str, names: Sequence[str], classes: tuple[str, ...]) -> list[int]:
+    """Where each class is among the names of the rows or columns."""
+    read = reader(classes)
+    found: dict[int, int] = {}
+    for place, name in enumerate(names):
+        label = read(name)
+        if label is None:
+            raise UserError(f"{path}: the {what} {name!r} is not a class; the classes are: {listed(classes)}")
+        if label in found:
+            raise UserError(f"{path}: the {what} {classes[label]!r} is there twice")
+        found[label] = place
+    for label, name in enumerate(classes):
+        if label not in found:
+            raise UserError(f"{path}: no {what} {name!r}; {WANTED}")
+    return [found[label] for label in range(len(classes))]
