@@ -278,6 +278,20 @@ def test_a_confidence_beside_the_answer(tmp_path):
     assert lines == ["Score,id,label", "0.625,a,0", "0.75,b,2"]
 
 
+def test_answers_of_the_least_expected_cost(tmp_path):
+    # to miss a dog costs 3.5: cat 1.0, dog 0.75 for the first image; dog 0.8125, owl 0.71875 for the second
+    costs = np.array([[0.0, 1, 1], [3.5, 0, 3.5], [1, 1, 0]])
+    path = sample(tmp_path, "id,label,confidence\na,cat,0.5\nb,cat,0.5\n").path
+    said: list[str] = []
+    layout, ids, rows = follow(path, ["a.png", "b.png"], THREE, None, said.append, costs)
+    write_submission(tmp_path / "s.csv", layout, ids, [THREE_PROBABILITIES[rows]])
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines == ["id,label,confidence", "a,dog,0.25", "b,owl,0.75"]
+    assert said[-1] == "each answer is the class of the least expected cost, which may not be the most probable one"
+    follow(None, ["a.png"], THREE, "probability", said.append, costs)
+    assert said[-1].startswith("writes one probability a class")
+
+
 # ---- probabilities -------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,10 @@
 Adding one member changes the class of few rows. The counts that a metric is made of are kept up to date from those
 rows alone, and bounds say which rows they can be. Ties go to the lower log loss, `path_losses`, which selection by log
 loss needs alone. `z` is float32 (M, N, C).
+
+Against scoring each trial anew, with the same answers, seconds of CPU for macro F1: 0.33 and not 0.73 (8 members,
+20,000 rows, 2 classes; n = 3, within 2%), 0.63 and not 2.1 (12, 20,000, 18; n = 3, within 5%), 6.3 and not 20 (30,
+50,000, 100).
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ class Layout:
     """How a submission's rows are written.
 
     columns: in order. form: "label", "index" or "probability". said: this in words. answer: what an answer's cells
-    are. asked: of the sample that is followed, if there is one. notes: lines on that.
+    are. asked: of the sample that is followed, if there is one. notes: lines on that. costs: float64 (C, C), what it
+    costs to predict the column's class for an image of the row's: answers then are the classes of least expected cost,
+    not the most probable ones.
     """
 
     columns: tuple[Column, ...]
@@ -30,6 +32,7 @@ class Layout:
     answer: Answer
     asked: Asked | None = None
     notes: tuple[str, ...] = ()
+    costs: np.ndarray | None = None
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -64,7 +67,8 @@ class Layout:
         # Of many classes most submissions want the likeliest alone, which needs no sorting.
         deep = self.answer.count > 1 or any(column.number for column in self.columns if column.holds == "answer")
         filled = np.where(known[:, None], probabilities, 0)
-        best = np.argsort(-filled, axis=1, kind="stable") if deep else filled.argmax(axis=1)[:, None]
+        ranked = filled if self.costs is None else -(filled @ self.costs)
+        best = np.argsort(-ranked, axis=1, kind="stable") if deep else ranked.argmax(axis=1)[:, None]
         cells: dict[int, Sequence[object] | np.ndarray] = {}
         for place, column in enumerate(self.columns):
             if column.holds == "id" and row_class is None:
@@ -99,14 +103,17 @@ def follow(
     classes: tuple[str, ...],
     form: str | None,
     say: Callable[[str], None],
+    costs: np.ndarray | None = None,
 ) -> tuple[Layout, list[str], np.ndarray]:
     """How to write a submission for these images (relative paths), the ids to write, and the images' rows, int64 (N,):
-    those that the sample asks for in its order, or all. Says what will be written. Raises UserError as `read_sample`,
-    `match` and `lay_out` do."""
+    those that the sample asks for in its order, or all. Says what will be written. costs: see `Layout`. Raises
+    UserError as `read_sample`, `match` and `lay_out` do."""
     asked = None if sample_submission is None else match(read_sample(sample_submission), images, classes)
-    layout = lay_out(classes, asked, form)
+    layout = replace(lay_out(classes, asked, form), costs=costs)
     for line in (*layout.notes, f"writes {layout.said}"):
         say(line)
+    if costs is not None and any(column.holds == "answer" for column in layout.columns):
+        say("each answer is the class of the least expected cost, which may not be the most probable one")
     if asked is None:
         return layout, list(images), np.arange(len(images))
     if len(asked.ids) < len(images):
