@@ -8,6 +8,7 @@ than those of the rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +16,12 @@ from ensemble.scoring.counts import ClassCounts
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, on_rows, value
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 RESAMPLES = 1000
 MOST_CLUSTERS = 10_000  # of more, random blocks are drawn: their sums vary as much; the variance is known to 1.4%
-MOST_WEIGHTS = 2_000_000  # rows x draws at once, of a metric that needs the rows: it holds a few such arrays of 16 MB
+MOST_WEIGHTS = 8_000_000  # rows x draws at once, of a metric that needs the rows: 64 MB
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,6 @@ def bootstrap(
     class counts are computed from sums over the clusters; those that need the rows, from what each row counts in each
     resample, and are NaN in one without a row that they need.
     """
-    from scipy.sparse import csr_array
-
     rows, systems = len(labels), len(outcomes)
     names, where = np.unique(clusters, return_inverse=True)
     draw = np.random.default_rng(seed)
@@ -80,53 +82,63 @@ def bootstrap(
         where = (draw.permutation(len(names)) % size)[where]
     every = np.ones(rows) if weights is None else np.asarray(weights, dtype=np.float64)
 
-    def summed(values: Sequence[np.ndarray]) -> np.ndarray:
-        """(U, S): the sum over each cluster of every system's row values, weighted."""
-        return np.stack([np.bincount(where, every * own, minlength=size) for own in values], axis=1)
-
-    def per_class(kept: np.ndarray, of: np.ndarray) -> "csr_array":
-        """(C, U): the weight of each cluster's kept rows, by class."""
-        own = np.flatnonzero(kept)
-        return csr_array((every[own], (of[own], where[own])), shape=(classes, size))
-
     metrics = outcomes[0].metrics
-    needing = {
-        needs: [metric for metric in metrics if METRICS[metric].needs in needs.split()]
-        for needs in ("values costs", "counts", "rows")
-    }
-    all_rows = np.ones(rows, dtype=bool)
-    true = per_class(all_rows, labels)
-    predicted = [per_class(all_rows, o.predicted) for o in outcomes]
-    right = [per_class(o.predicted == labels, labels) for o in outcomes]
-    squares = summed([np.square(labels - o.predicted) for o in outcomes])
-    total = np.bincount(where, every, minlength=size)
-    sums = {metric: summed([o.values[metric] for o in outcomes]) for metric in needing["values costs"]}
-
     out = {metric: np.empty((resamples, systems)) for metric in metrics}
+    of_values, of_counts, of_rows = (
+        [metric for metric in metrics if METRICS[metric].needs in needs]
+        for needs in (("values", "costs"), ("counts",), ("rows",))
+    )
+    total = np.bincount(where, every, minlength=size)
+    sums = {metric: _cluster_sums([o.values[metric] for o in outcomes], where, every, size) for metric in of_values}
+    numbers, shape = np.arange(rows), (classes, size)
+    true = _class_sums(labels, numbers, where, every, shape)
+    predicted = [_class_sums(o.predicted, numbers, where, every, shape) for o in outcomes]
+    right = [_class_sums(labels, np.flatnonzero(o.predicted == labels), where, every, shape) for o in outcomes]
+    squares = _cluster_sums([np.square(labels - o.predicted) for o in outcomes], where, every, size)
+    kept = np.empty((size, resamples if of_rows else 0), dtype=np.int32)
     step = max(1, min(resamples, 1_000_000 // max(size, classes)))
     for start in range(0, resamples, step):
         part = slice(start, min(start + step, resamples))
         drawn = np.stack(
             [np.bincount(draw.integers(size, size=size), minlength=size) for _ in range(part.start, part.stop)]
         ).astype(np.float64)
-        for metric in needing["values costs"]:
+        for metric in of_values:
             out[metric][part] = drawn @ sums[metric] / (drawn @ total)[:, None]
         times = np.ascontiguousarray(drawn.T)
-        if needing["counts"]:
-            truly, distances = (true @ times).T, drawn @ squares
-            for s in range(systems):
-                counts = ClassCounts((right[s] @ times).T, (predicted[s] @ times).T, truly, distances[:, s])
-                for metric in needing["counts"]:
-                    out[metric][part, s] = METRICS[metric].score(counts)
-        if needing["rows"]:
-            most = max(1, MOST_WEIGHTS // rows)
-            for first in range(0, part.stop - part.start, most):
-                some = slice(start + first, min(start + first + most, part.stop))
-                counted = times[where, first : first + most] * every[:, None]
-                for s, result in enumerate(outcomes):
-                    for metric in needing["rows"]:
-                        out[metric][some, s] = METRICS[metric].score(labels, result.probs, counted)
+        truly, distances = (true @ times).T, drawn @ squares
+        for s in range(systems):
+            counts = ClassCounts((right[s] @ times).T, (predicted[s] @ times).T, truly, distances[:, s])
+            for metric in of_counts:
+                out[metric][part, s] = METRICS[metric].score(counts)
+        if of_rows:
+            kept[:, part] = times
+    most = max(1, MOST_WEIGHTS // rows)
+    for start in range(0, resamples if of_rows else 0, most):
+        part = slice(start, start + most)
+        counted = kept[:, part][where] * every[:, None]
+        for metric in of_rows:
+            for s, result in enumerate(outcomes):
+                out[metric][part, s] = METRICS[metric].score(labels, result.probs, counted)
     return out
+
+
+def _cluster_sums(values: Sequence[np.ndarray], where: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """(U, S): the sum over each cluster of every system's row values (N,), weighted."""
+    return np.stack([np.bincount(where, weights * own, minlength=size) for own in values], axis=1)
+
+
+def _class_sums(
+    classes: np.ndarray, rows: np.ndarray, where: np.ndarray, weights: np.ndarray, shape: tuple[int, int]
+) -> "csr_array":
+    """(C, U): the weight of each cluster's rows, of those with the numbers `rows`, by the class of each row (N,)."""
+    from scipy.sparse import csr_array
+
+    return csr_array((weights[rows], (classes[rows], where[rows])), shape=shape)
+
+
+def deviation(values: np.ndarray) -> float:
+    """Standard deviation (n - 1) of resampled values (B,), of those that are not NaN."""
+    return float(values[~np.isnan(values)].std(ddof=1))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

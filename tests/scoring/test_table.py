@@ -31,7 +31,9 @@ print(json.dumps(out))
 def run(tmp_path_factory):
     labels = np.arange(60) % 3
     members = {name: noisy_logits(labels, 3, 1.5, seed) for seed, name in enumerate("ab")}
-    return write_run(tmp_path_factory.mktemp("table") / "run", ("cat", "dog", "owl"), labels, np.arange(60) % 2, members)
+    return write_run(
+        tmp_path_factory.mktemp("table") / "run", ("cat", "dog", "owl"), labels, np.arange(60) % 2, members
+    )
 
 
 @pytest.fixture(scope="module")
