@@ -9,7 +9,8 @@ from ensemble.audit.findings import Finding, finding
 from ensemble.audit.read import Rows
 from ensemble.data.classes import reader
 from ensemble.data.names import match_names
-from ensemble.data.submission.sample import Asked, SampleSubmission, find_ids, match, read_sample
+from ensemble.data.submission.match import find_ids, match
+from ensemble.data.submission.sample import Asked, SampleSubmission, read_sample
 from ensemble.data.submission.write import lay_out
 from ensemble.errors import UserError
 

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from ensemble.data.names import match_names
 from ensemble.data.samples import nfc
-from ensemble.data.submission.sample import SampleSubmission, find_ids, match
+from ensemble.data.submission.match import find_ids, match
+from ensemble.data.submission.sample import SampleSubmission
 from ensemble.data.submission.write import lay_out
 from ensemble.errors import UserError
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ensemble.data.submission.sample import match, read_sample
+from ensemble.data.submission.match import match
+from ensemble.data.submission.sample import read_sample
 from ensemble.data.submission.write import follow, lay_out, write_submission
 from ensemble.errors import UserError
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ensemble.data.submission.answers import Answer, read_answer
 from ensemble.data.submission.columns import Column, read_columns
-from ensemble.data.submission.sample import Asked, SampleSubmission, match, read_sample
+from ensemble.data.submission.match import match
+from ensemble.data.submission.sample import Asked, SampleSubmission, read_sample
 from ensemble.files.atomic import replacing
 
 
