@@ -42,7 +42,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits
 
 from ensemble.data.copies.near import near_copies
-from ensemble.data.scan import SIDE, Scan, scan
+from ensemble.data.scan import Scan, scan
+from ensemble.data.scan_pieces import SIDE
 
 CLASSES = ("elephant", "guitar", "person")
 KINDS = ("mirrored", "turned by 90", "5 % cut", "JPEG 50", "half size", "brightness")

@@ -57,18 +57,17 @@ def check(
     if fix is not None:
         require_new(fix)
         require_output(fix, inputs)
-    for text in given.said:
+    for text in given.notes:
         events.message(text)
     rows, tested = given.rows, None if test is None else read_test(test)
-    for text in () if tested is None else tested.said:
+    for text in () if tested is None else tested.notes:
         events.message(f"test: {text}")
     paths, at, test_at = _files(rows, tested)
     with scan_folder(given.cache) as folder:
         seen = scan(paths, folder, events.progress)
         train_files = np.unique(at[at >= 0])
-        ours = find_copies(
-            seen, train_files, folder, events.progress
-        )  # as training does: test images would change neighbours
+        # among the training images alone, as training does: test images would change the neighbours
+        ours = find_copies(seen, train_files, folder, events.progress)
         pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, events.progress)
     events.progress("comparing", 0, 1)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
@@ -136,7 +135,7 @@ def check(
     if fix is not None:
         if suggested is not None:
             given = replace(given, rows=replace(rows, groups=suggested.each(rows.ids.tolist())))
-            events.message(f'{suggested.said()}: they are the column "group" of {fix}')
+            events.message(f'{suggested.describe()}: they are the column "group" of {fix}')
         for text in write_fixed(fix, fixed(given, at, seen, within, fix)):
             events.message(text)
     return audit

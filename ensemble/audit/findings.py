@@ -41,10 +41,15 @@ QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the audit. count and `what` read together: 3, "empty files (0 bytes)".
+    """One line of the audit.
 
-    rows: ids of all rows (or names of all classes, files, groups) concerned. examples: a few of them, to be shown.
-    advice: what to do, or what ens does. side: "train", "test" or "submission".
+    kind: its name, as in "empty-file".
+    level: "error", "warning" or "note".
+    count, what: read together, as in 3, "empty files (0 bytes)".
+    rows: ids of all rows (or names of all classes, files, groups) concerned.
+    examples: a few of them, to be shown.
+    advice: what to do, or what ens does.
+    side: "train", "test" or "submission".
     """
 
     kind: str

@@ -30,8 +30,14 @@ OWN = ("id", "path", "label", "group", "fold")
 
 @dataclass(frozen=True)
 class Fixed:
-    """table: id, path, label, perhaps group and fold, and the other columns as they were. removed: id, path, label,
-    reason and copy_of. renamed, moved: rows that got another label or id, and another fold."""
+    """A cleaned table and what was done for it.
+
+    table: id, path, label, perhaps group and fold, and the other columns as they were.
+    removed: id, path, label, reason and copy_of of each row that was taken out.
+    renamed: how many rows got another label or id.
+    moved: how many got another fold.
+    grouped: how many share a group with a copy or look-alike, which they did not before.
+    """
 
     table: pd.DataFrame
     removed: pd.DataFrame
@@ -102,8 +108,8 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
             lines.append(f"{count:,} rows {text}" if count > 1 else f"1 row {text.replace('their', 'its')}")
     keys = [f'train = "{output}"', 'id = "id"']
     keys += ['group = "group"'] if "group" in made.table else []
-    own = '; under [folds]: fold = "fold"' if "fold" in made.table else ""
-    lines.append(f"to train on it, under [data]: {', '.join(keys)} (path and label by their own names){own}")
+    of_folds = '; under [folds]: fold = "fold"' if "fold" in made.table else ""
+    lines.append(f"to train on it, under [data]: {', '.join(keys)} (path and label by their own names){of_folds}")
     return lines
 
 

@@ -102,8 +102,8 @@ def check_suggestion(found: NameGroups | None) -> list[Finding]:
         return []
     names, counts = np.unique(found.names[found.names != ""], return_counts=True)
     text = (
-        f"groups that file names suggest ({found.how}): {found.median:.0f} images each, at most {found.largest}; two "
-        f"of a group are more alike than two of different ones in {100 * found.alike:.0f} % of comparisons"
+        f"groups that file names suggest ({found.part}): {found.median:.0f} images each, at most {found.largest}; two "
+        f"images of a group are more alike than two of different groups in {100 * found.alike:.0f} % of comparisons"
     )
     largest = np.argsort(-counts, kind="stable")[:3]
     return finding(

@@ -49,11 +49,17 @@ Columns = dict[str, str | tuple[str, ...] | None]
 class Rows:
     """N rows as they stand in a table or folder.
 
-    ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)". files: the N files, None where there
-    is none. labels: str (N,) as written, "" where empty; None for test images. groups: str (N,) or None. folds: int64
-    (N,) or None, -1 for rows never validated. table: the table, None for folders. columns: the names in it of path,
-    label (several: one of 0 and 1 for each class), id, group and fold. listing: of a folder, what else lies in it.
-    bare: class folders without an image. said: lines on what was taken for what.
+    source: the table or folder.
+    ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)".
+    files: the N files, None where there is none.
+    labels: str (N,) as written, "" where empty; None for test images.
+    groups: str (N,) or None.
+    folds: int64 (N,) or None, -1 for rows never validated.
+    table: the table, None for folders.
+    columns: the names in it of path, label (several: one of 0 and 1 for each class), id, group and fold.
+    listing: of a folder, what else lies in it.
+    bare: class folders without an image.
+    notes: lines on what was taken for what.
     """
 
     source: Path
@@ -66,7 +72,7 @@ class Rows:
     columns: Columns | None = None
     listing: Listing | None = None
     bare: tuple[Path, ...] = ()
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,11 +82,18 @@ class Rows:
 class Given:
     """What is to be audited.
 
-    experiment: an experiment file was given. k: folds that training will make. image_size: of the networks, px, None
-    where unknown. crop: (height, width), px, or None. run: a run directory that exists, or None. own_folds: the folds
-    are a column of the user's. cache: the setting of data.cache. said: lines on what was taken for what. images: the
-    folder that a table's paths start from, None for its own. near_copies: the setting of folds.near_copies. classes:
-    the patterns of a folder's class folders that were given.
+    rows: the labelled images.
+    experiment: whether an experiment file was given.
+    k: folds that training will make.
+    image_size: of the networks, px, None where unknown.
+    crop: (height, width), px, or None.
+    run: a run directory that exists, or None.
+    own_folds: whether the folds are a column of the user's.
+    cache: the setting of data.cache.
+    notes: lines on what was taken for what.
+    images: the folder that a table's paths start from, None for its own.
+    near_copies: the setting of folds.near_copies.
+    classes: the patterns of a folder's class folders that were given.
     """
 
     rows: Rows
@@ -91,7 +104,7 @@ class Given:
     run: Path | None
     own_folds: bool
     cache: str
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     images: Path | None = None
     near_copies: bool = True
     classes: tuple[str, ...] = ()
@@ -104,13 +117,13 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
     if data.suffix.lower() == ".toml" and data.is_file():
         return _read_experiment(data)
     found_at = Source(data) if classes else follow_data(data, sample_submission)
-    source, said = found_at.path, list(found_at.notes)
+    source, notes = found_at.path, list(found_at.notes)
     images = None
     if source.is_dir():
         rows, more = _read_folders(source, classes)
-        said += more
+        notes += more
     else:
-        table, notes = read_image_table(source, source.parent, image_names)
+        table, more = read_image_table(source, source.parent, image_names)
         sample = read_sample(sample_submission).table() if sample_submission is not None else None
         found = find_columns(source, table, sample)
         columns: Columns = {"path": found.path, "label": found.label, "group": found.group, "fold": found.fold}
@@ -119,9 +132,11 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
             columns["group"] = None
         used = ", ".join(f"{key} in {column!r}" for key, column in columns.items() if column)
         rows = _read_rows(source, table, columns, found.images)
-        said = [*said, *notes, f"{source.name}: {used}", *found.notes, *rows.said]
+        notes += [*more, f"{source.name}: {used}", *found.notes, *rows.notes]
         images = found.images
-    return Given(rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(said), images, classes=classes)
+    return Given(
+        rows, False, K, None, None, None, rows.folds is not None, "auto", tuple(notes), images, classes=classes
+    )
 
 
 def read_test(test: Path) -> Rows:
@@ -140,7 +155,7 @@ def read_test(test: Path) -> Rows:
     column = image_column(test, table)
     columns: Columns = {"path": column.name, "label": None, "id": None, "group": None, "fold": None}
     rows = _read_rows(test, table, columns, column.folder)
-    return replace(rows, said=(*notes, *column.notes, *rows.said))
+    return replace(rows, notes=(*notes, *column.notes, *rows.notes))
 
 
 def clean_labels(rows: Rows) -> np.ndarray:
@@ -176,21 +191,21 @@ def _read_experiment(path: Path) -> Given:
         found = name_groups(rows.files, clean_labels(rows).tolist(), names_base(config))
         if found is not None:  # else training refuses the key
             rows = replace(rows, groups=found.each(rows.ids.tolist()))
-            notes.append(found.said())
+            notes.append(found.describe())
     run = config.run if Run(config.run).folds_csv.is_file() else None
-    own = rows.folds is not None
-    if run is not None and not own:
+    own_folds = rows.folds is not None
+    if run is not None and not own_folds:
         known = dict(zip(*(read_folds(Run(run))[name].tolist() for name in ("id", "fold")), strict=True))
         folds = np.array([known.get(id, UNKNOWN_FOLD) for id in rows.ids.tolist()], dtype=np.int64)
         rows = replace(rows, folds=folds)
-    said = (
+    notes = [
         f"{path} trains on {source}",
         *notes,
-        *rows.said,
-        *([f"its run {run} has folds, which are looked at too"] if run else []),
-    )
+        *rows.notes,
+        *([f"its run {run} has folds, which are checked too"] if run else []),
+    ]
     return Given(
-        rows, True, config.folds.k, data.image_size, data.crop, run, own, data.cache, said, data.images,
+        rows, True, config.folds.k, data.image_size, data.crop, run, own_folds, data.cache, tuple(notes), data.images,
         config.folds.near_copies, data.classes,
     )  # fmt: skip
 
@@ -267,7 +282,7 @@ def _read_rows(source: Path, table: pd.DataFrame, columns: Columns, images: Path
         None if folds is None else np.array([_fold(text) for text in folds], dtype=np.int64),
         table,
         columns,
-        said=(*located.said, *(f"image {located.reason(row)}" for row in lost[:1])),
+        notes=(*located.notes, *(f"image {located.reason(row)}" for row in lost[:1])),
     )
 
 

@@ -13,8 +13,12 @@ from ensemble.data.copies.near import Pairs, joined_rows
 
 @dataclass(frozen=True)
 class RowPairs:
-    """P pairs of rows whose files are copies or look alike: rows `first` of one side and `second` of the same or the
-    other, int64 (P,). kinds: str (P,), as in `near.Pairs`. similarity: float32 (P,), 1 where the same."""
+    """P pairs of rows whose files are copies or look alike.
+
+    first, second: int64 (P,), rows of one side, and of the same or the other.
+    kinds: str (P,), as in `near.Pairs`.
+    similarity: float32 (P,), 1 for equal pixels.
+    """
 
     first: np.ndarray
     second: np.ndarray

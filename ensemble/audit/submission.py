@@ -68,7 +68,7 @@ def _ids(sample: SampleSubmission, test: Rows | None) -> tuple[list[Finding], np
         ("id of the sample that two test images have", "ids of the sample that two test images have"),
         "two folders hold files of one name: give the one that is meant as --test", SIDE,
     )  # fmt: skip
-    named = [place for own in matched.several.values() for place in own]
+    named = [row for rows in matched.several.values() for row in rows]
     return found, np.unique([*matched.rows[matched.rows >= 0], *named]).astype(np.int64)
 
 

@@ -16,7 +16,11 @@ from ensemble.run import Run
 
 
 class Contents(TypedDict):
-    """sha256: of all digests, in the order of the rows. rows: each row's, by its id; runs of an older ens lack it."""
+    """What the images of a run held when it began.
+
+    sha256: over the digests of all files, in the order of the rows.
+    rows: the digest of each row's file, by the row's id; runs of an older ens lack it.
+    """
 
     sha256: str
     rows: NotRequired[dict[str, str]]

@@ -23,8 +23,10 @@ from ensemble.run.vouched import require_in_fold
 class Logits:
     """Raw model outputs (before any softmax) of N rows under V views for C classes.
 
-    ids: unique str, (N,). views: V names. classes: C names.
-    values: float32, (V, N, C); for test images (K, V, N, C), kept per fold model.
+    ids: unique str (N,).
+    views: V names.
+    classes: C names.
+    values: float32 (V, N, C); for test images (K, V, N, C), kept per fold model.
     meta: free strings that say where they come from.
     """
 

@@ -40,11 +40,16 @@ WORDS = re.compile(r"[\s_.-]*(frame|frm|img|image|photo|pic|shot|view|crop|face|
 
 @dataclass(frozen=True)
 class NameGroups:
-    """how: which part of a name is the group. names: the group of each row, str (N,), "" where it has none. groups,
-    rows: how many groups of two or more there are, and how many rows are in one. median, largest: their sizes. alike:
-    AUC of likeness within groups."""
+    """Groups of N rows that file names suggest.
 
-    how: str
+    part: which part of a name is the group.
+    names: the group of each row, str (N,), "" where it has none.
+    groups, rows: how many groups of two or more there are, and how many rows are in one.
+    median, largest: rows of such a group.
+    alike: AUC of likeness within groups.
+    """
+
+    part: str
     names: np.ndarray
     groups: int
     rows: int
@@ -54,12 +59,15 @@ class NameGroups:
 
     def each(self, alone: Sequence[str]) -> np.ndarray:
         """The group of each row, str (N,); a row without one is a group of its own, named by its entry in `alone`."""
-        return np.array([name or own for name, own in zip(self.names.tolist(), alone, strict=True)], dtype=np.str_)
+        return np.array(
+            [name or alone_name for name, alone_name in zip(self.names.tolist(), alone, strict=True)], dtype=np.str_
+        )
 
-    def said(self) -> str:
+    def describe(self) -> str:
+        """A line for the user."""
         return (
-            f"file names fall into {self.groups:,} groups of about {self.median:.0f} images ({self.how}), and two of a "
-            f"group are more alike than two of different ones in {100 * self.alike:.0f} % of comparisons"
+            f"file names fall into {self.groups:,} groups of about {self.median:.0f} images ({self.part}), and two "
+            f"images of a group are more alike than two of different groups in {100 * self.alike:.0f} % of comparisons"
         )
 
 
@@ -84,7 +92,7 @@ def name_groups(files: Sequence[Path | None], labels: Sequence[str], base: Path)
     paths = [None if file is None else PurePosixPath(nfc(os.path.relpath(file, base))) for file in files]
     keys = np.array([label_key(label) for label in labels], dtype=np.str_)
     best: NameGroups | None = None
-    for how, key in _keys():
+    for part, key in _keys():
         names = np.array(
             ["" if path is None else key(path, label) for path, label in zip(paths, keys.tolist(), strict=True)],
             dtype=np.str_,
@@ -96,7 +104,13 @@ def name_groups(files: Sequence[Path | None], labels: Sequence[str], base: Path)
         if alike is not None and alike >= ALIKE and (best is None or alike > best.alike + 0.02):
             counts = sizes[sizes > 1]
             best = NameGroups(
-                how, names, len(counts), int(counts.sum()), float(np.median(counts)), int(counts.max()), round(alike, 3)
+                part,
+                names,
+                len(counts),
+                int(counts.sum()),
+                float(np.median(counts)),
+                int(counts.max()),
+                round(alike, 3),
             )
     return best
 

@@ -29,18 +29,26 @@ LOOKED_AT = 20_000  # names among which the nearest is sought
 
 @dataclass(frozen=True)
 class Matched:
-    """rows: of each of N written names its row among the names that are there, int64 (N,), -1 where it means none or
-    several. several: {row: rows that it could mean}. said: a line for each way in which names are written otherwise
-    than the files' own."""
+    """What N written names mean among the names that there are.
+
+    rows: int64 (N,), -1 where a name means none or several.
+    several: of an ambiguous name's position the rows that it could mean.
+    notes: a line for each way in which names are written otherwise than the files' own.
+    """
 
     rows: np.ndarray
     several: dict[int, tuple[int, ...]]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A path in its parts. folders: the names above. stem: without the ending. ending: ".jpg", or ""."""
+    """A path in its parts.
+
+    folders: the names above.
+    stem: the name without its ending.
+    ending: ".jpg", or "".
+    """
 
     folders: tuple[str, ...]
     stem: str

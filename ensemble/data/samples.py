@@ -31,14 +31,17 @@ from ensemble.errors import UserError
 class Samples:
     """N rows.
 
-    ids: unique str, (N,). paths: N files that exist. labels: int64 (N,), indices into `classes`, or None.
+    ids: unique str (N,).
+    paths: N files that exist.
+    labels: int64 (N,), indices into `classes`, or None.
+    classes: C names.
     groups: str (N,) or None; rows of one group stay on one side of every fold.
     folds: int64 (N,) or None, the user's own; -1 for rows never validated.
     weights: float64 (N,) or None, finite and 0 or more: how much a row counts in the training loss.
     corrections: how many labels `corrections.corrected` changed and how many rows it dropped, or None.
     notes: a line on each thing that was left out, or taken for what it seems to be.
     digests: SHA-256 of each file's bytes in hex, (N,), or None while nothing has asked for them
-    (`contents.with_digests`).
+        (`contents.with_digests`).
     """
 
     ids: np.ndarray
@@ -111,9 +114,9 @@ def read_samples(
         names = [nfc(text.strip()) for text in table[label]]
     else:
         names = one_hot_labels(table, labels, source)
-    files, said = _files(source, folder, table[path].tolist(), names)
+    files, more = _files(source, folder, table[path].tolist(), names)
     several = several_labels(names)
-    notes += [*said, *([] if several is None else [f"warning: {several}"])]
+    notes += [*more, *([] if several is None else [f"warning: {several}"])]
     samples = _samples(ids, files, names, source)
     order = np.argsort(np.array(ids, dtype=np.str_))
     groups = np.array([nfc(text.strip()) for text in table[group]], dtype=np.str_)[order] if group else None
@@ -174,8 +177,8 @@ def read_images(source: Path, say: Callable[[str], None] = lambda line: None) ->
         table, notes = read_image_table(source, source.parent, image_names)
         column = image_column(source, table)
         ids = [nfc(text.strip()) for text in table[column.name]]
-        files, said = _files(source, column.folder or source.parent, table[column.name].tolist())
-        for line in (*notes, *column.notes, *said):
+        files, more = _files(source, column.folder or source.parent, table[column.name].tolist())
+        for line in (*notes, *column.notes, *more):
             say(line)
     _refuse_repeats(ids, f"{source}: id")
     order = np.argsort(np.array(ids, dtype=np.str_))
@@ -212,7 +215,7 @@ def _files(
         first = seen.setdefault(file, row)
         if written[first] != written[row]:
             raise UserError(f"{source}: {written[first]!r} and {written[row]!r} are one file; every row needs its own")
-    return files, located.said
+    return files, located.notes
 
 
 def _refuse_bare_folders(listing: Listing, patterns: Sequence[str]) -> None:

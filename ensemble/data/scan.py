@@ -1,15 +1,13 @@
 """One pass over image files: header facts, cheap statistics of the pixels, and a small grey thumbnail.
 
-What a file gave is remembered by the digest of its bytes, in pieces: `scans/<version>/<name>.safetensors` holds the
-records and thumbnails of up to `PIECE` images, and the checksum of its own bytes. An image that moves is not decoded
-again, one that changes is, and so are those of a piece that was damaged.
+What a file gave is remembered by the digest of its bytes (`ensemble.data.scan_pieces`): an image that moves is not
+decoded again, one that changes is.
 """
 
 import hashlib
 import io
 import os
 import tempfile
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,50 +24,35 @@ from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import orientation, turned
-from ensemble.errors import Damaged
-from ensemble.files import sealed
+from ensemble.data.scan_pieces import FACTS, SIDE, pieces_folder, recall, remember
 from ensemble.files.limits import too_many_pixels
-from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.machine import cores
 from ensemble.progress import Show
 
-FORMAT = 3  # of the files and of what is measured: raise it when either changes
-SIDE = 64  # of a thumbnail: 4 kB an image, and a mask drawn on a face is still tens of pixels
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
 CHUNK = 16  # images a task
-
-FACTS = np.dtype(
-    [
-        ("digest", "S64"),
-        ("error", "S160"),
-        ("format", "S12"),
-        ("mode", "S8"),
-        ("rules", "S96"),
-        ("width", "i8"),
-        ("height", "i8"),
-        ("orientation", "i8"),
-        ("frames", "i8"),
-        ("mean", "f4", (3,)),
-        ("std", "f4", (3,)),
-        ("sharpness", "f4"),
-    ]
-)
 
 
 @dataclass(frozen=True)
 class Scan:
     """What N files hold, in the order given.
 
-    digests: str (N,), SHA-256 of the bytes in hex; "" where a file can't be read. errors: why an image can't be decoded
-    whole, else None. formats, modes: str (N,), Pillow's names; "" where unknown. rules: str (N,), commas between those
-    of `ensemble.data.pixels.modes` by which the pixels were read, "no-end-marker" for a JPEG that lacks it alone, and
-    "odd-exif" where EXIF states no orientation that there is. widths, heights: int64 (N,), pixels as stored, before
-    EXIF rotation (a TIFF's after it, as Pillow has them); 0 where unknown. orientations: int64 (N,), EXIF's 1..8.
-    frames: int64 (N,), above 1 for animations and pages. bytes: int64 (N,), of the file. means, stds: float32 (N, 3),
-    of RGB in 0..1. sharpness: float32 (N,), standard deviation of the Laplacian of the grey image in 0..1 at 256 px or
-    less: sharp photos have 0.05 and more, blurred ones 0.01. thumbnails: uint8 (N, 64, 64), grey, upright, squeezed to
-    a square, perhaps in a mapped file; 0 where there is no image.
+    digests: str (N,), SHA-256 of the bytes in hex; "" where a file can't be read.
+    errors: N texts, why an image can't be decoded whole, else None.
+    formats, modes: str (N,), Pillow's names; "" where unknown.
+    rules: str (N,), comma between them: the rules of `ensemble.data.pixels.modes` by which the pixels were read,
+        "no-end-marker" for a JPEG that lacks it alone, "odd-exif" where EXIF states no orientation that there is.
+    widths, heights: int64 (N,), pixels as stored, before EXIF rotation (a TIFF's after it, as Pillow has them); 0 where
+        unknown.
+    orientations: int64 (N,), EXIF's 1..8.
+    frames: int64 (N,), above 1 for animations and pages.
+    bytes: int64 (N,), size of the file.
+    means, stds: float32 (N, 3), of RGB in 0..1.
+    sharpness: float32 (N,), standard deviation of the Laplacian of the grey image in 0..1 at 256 px or less: sharp
+        photos have 0.05 and more, blurred ones 0.01.
+    thumbnails: uint8 (N, 64, 64), grey, upright, squeezed to a square, perhaps in a mapped file; 0 where there is no
+        image.
     """
 
     digests: np.ndarray
@@ -107,8 +90,8 @@ def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] |
     rows: dict[str, list[int]] = {}
     for row in readable:
         rows.setdefault(str(names[row]), []).append(row)
-    place = folder / "scans" / f"v{FORMAT}-{SIDE}-pillow{PIL.__version__}"
-    for digest in _recall(place, rows, facts, thumbnails):
+    place = pieces_folder(folder)
+    for digest in recall(place, rows, facts, thumbnails):
         del rows[digest]
     _measure(place, paths, rows, facts, thumbnails, len(readable), show)
     errors = tuple(
@@ -162,35 +145,6 @@ def _blank(count: int, folder: Path) -> np.ndarray:
         return np.zeros((count, SIDE, SIDE), dtype=np.uint8)
 
 
-def _recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnails: np.ndarray) -> set[str]:
-    """Fill the rows of what is remembered. Returns their digests."""
-    found: set[str] = set()
-    for path in sorted(place.glob("[0-9a-f]*.safetensors")):
-        piece = _sound_piece(path)
-        if piece is None:
-            continue
-        records, small = piece
-        for at, digest in enumerate(records["digest"].astype("U").tolist()):
-            if digest in rows and digest not in found:
-                facts[rows[digest]] = records[at]
-                thumbnails[rows[digest]] = small[at]
-                found.add(digest)
-    return found
-
-
-def _sound_piece(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The records, FACTS (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it is not as it was
-    written: what it held is then measured again."""
-    try:
-        if not sealed.require_sound_file(path):
-            return None
-        arrays = map_tensors(path)
-        records, small = arrays["facts"].reshape(-1).view(FACTS), arrays["thumbnails"]
-    except (OSError, Damaged, KeyError, ValueError):
-        return None
-    return (records, small) if small.shape == (len(records), SIDE, SIDE) else None
-
-
 def _measure(
     place: Path,
     paths: Sequence[Path],
@@ -216,23 +170,11 @@ def _measure(
             for results in pool.map(task, chunks):
                 for record, thumbnail in results:
                     records[at], small[at] = record, thumbnail
-                    own = rows[piece[at]]
-                    facts[own], thumbnails[own] = record, thumbnail
-                    at, done = at + 1, done + len(own)
+                    copies = rows[piece[at]]
+                    facts[copies], thumbnails[copies] = record, thumbnail
+                    at, done = at + 1, done + len(copies)
                 show("looking at the images", done, total)
-            _remember(place, records, small)
-
-
-def _remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
-    """Write a piece; a disk that can't be written costs only the next scan's time."""
-    bytes_of_facts = records.view(np.uint8).reshape(len(records), FACTS.itemsize)
-    arrays = {"facts": bytes_of_facts, "thumbnails": small}
-    with suppress(OSError):
-        write_tensors(
-            place / f"{uuid.uuid4().hex[:16]}.safetensors",
-            {name: of_array(array) for name, array in arrays.items()},
-            {},
-        )
+            remember(place, records, small)
 
 
 def look(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -27,9 +27,13 @@ SAMPLE_FILES = 200  # whose headers are read
 
 @dataclass(frozen=True)
 class Source:
-    """A table, or a folder of class folders. notes: a line on each step to it. test, validation: held-out folders that
-    lie beside it, with the number of images in each. classes: patterns of the class folders, where --test is one of the
-    folders beside them."""
+    """A table, or a folder of class folders.
+
+    path: of it.
+    notes: a line on each step to it.
+    test, validation: held-out folders that lie beside it, with the number of images in each.
+    classes: patterns of the class folders, where --test is one of the folders beside them.
+    """
 
     path: Path
     notes: tuple[str, ...] = ()
@@ -66,9 +70,9 @@ def follow(data: Path, sample_submission: Path | None, test: Path | None = None)
         if tables:
             note = f"{tables[0].name} in {folder.path} names the images and their labels, so it is what is trained on"
             return replace(found, path=tables[0], notes=(*place.notes, note))
-        if failure is not None and (folder.own or len(folder.inner) < 2):
+        if failure is not None and (folder.direct or len(folder.inner) < 2):
             raise failure
-    if folder.own and not folder.inner and len(place.passed) > 1:
+    if folder.direct and not folder.inner and len(place.passed) > 1:
         refuse_loose(place, listing.below(folder.path).images)
     if apart is not None and apart.parent == folder.path:
         return replace(found, classes=("*", f"!{glob.escape(apart.name)}"))

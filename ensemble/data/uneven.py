@@ -13,8 +13,14 @@ SHOWN = 8  # sizes in a line
 
 @dataclass(frozen=True)
 class Uneven:
-    """sizes: rows of each fold. largest: the fold of most rows. rows: of the data set, with those never validated.
-    why: what makes it so. advice: what to do."""
+    """Folds of unequal sizes.
+
+    sizes: rows of each fold.
+    largest: the fold of most rows.
+    rows: of the data set, with those never validated.
+    why: what makes it so.
+    advice: what to do.
+    """
 
     sizes: tuple[int, ...]
     largest: int

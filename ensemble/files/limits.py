@@ -12,7 +12,12 @@ from ensemble.errors import UserError
 
 @dataclass(frozen=True)
 class Limit:
-    """variable: of the environment, which sets it. default: how many there may be else. unit: what is counted."""
+    """How many of something a file may hold.
+
+    variable: of the environment, which sets it.
+    default: how many there may be without it.
+    unit: what is counted.
+    """
 
     variable: str
     default: int

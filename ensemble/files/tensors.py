@@ -21,8 +21,13 @@ _TO_NUMPY = {kind: np.dtype(name).newbyteorder("<") for name, kind in _OF_NUMPY.
 
 @dataclass(frozen=True)
 class Tensor:
-    """One to be written. dtype: safetensors' name of it. pieces: buffers whose bytes, one after the other, are its
-    numbers in C order, little-endian: they are asked for once, and held one at a time."""
+    """A tensor that is to be written.
+
+    dtype: safetensors' name of it.
+    shape: its sides.
+    pieces: buffers whose bytes, one after the other, are its numbers in C order, little-endian: they are asked for
+        once, and held one at a time.
+    """
 
     dtype: str
     shape: tuple[int, ...]

@@ -16,7 +16,13 @@ LARGE, FEW = 576, 5000  # short sides from LARGE on, in sets of up to FEW images
 
 @dataclass(frozen=True)
 class Backbone:
-    """name: in the run. timm: an architecture with hub weights. lr: AdamW's, where it is not the [train] table's."""
+    """A network to train.
+
+    name: in the run.
+    timm: an architecture with hub weights.
+    kind: of the architecture, in words.
+    lr: highest learning rate of AdamW, where it is not that of the [train] table.
+    """
 
     name: str
     timm: str
@@ -26,8 +32,16 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train and how. why_size: of the image size, in words. lr: AdamW's highest. train: more keys of [train]:
-    name, value and comment. tiny: the images are so small that they may be trained from scratch."""
+    """What to train and how.
+
+    image_size: side of the networks' input, px.
+    why_size: why that one, in words.
+    epochs, batch_size: of the [train] table.
+    lr: highest learning rate of AdamW.
+    train: more keys of [train], each with its value and a comment.
+    backbones: the networks.
+    tiny: whether the images are so small that networks may be trained on them from scratch.
+    """
 
     image_size: int
     why_size: str
@@ -38,7 +52,7 @@ class Recipe:
     backbones: tuple[Backbone, ...]
     tiny: bool
 
-    def said(self) -> str:
+    def describe(self) -> str:
         names = ", ".join(backbone.name for backbone in self.backbones)
         return f"{names} at {self.image_size} px for {self.epochs} epochs"
 

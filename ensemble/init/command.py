@@ -67,7 +67,7 @@ def init(
         suggested = suggested_groups(samples, source if columns is None else columns.images or source.parent)
         if suggested is not None:
             group, samples = FROM_NAMES, replace(samples, groups=suggested.each([str(name) for name in samples.ids]))
-            lines.append(f"{suggested.said()}; each stays in one fold (to change: data.group)")
+            lines.append(f"{suggested.describe()}; each stays in one fold (to change: data.group)")
     first_copy = copies(samples.paths)
     groups = joined(samples.groups, first_copy)
     lines += _say_classes(samples)
@@ -104,10 +104,12 @@ def init(
         test = found.test[0][0]
     if sample is not None:
         lines += look_at_submission(sample, test_ids, samples.classes)
-    seen = look_at_machine(machine)
-    other = "cpu" if seen.kind == "gpu" else "gpu"
-    recipe, others = (choose_recipe(kind, sides, len(samples)) for kind in (seen.kind, other))
-    lines.append(f"{seen.said}: {recipe.said()}; for a {other.upper()} (--for {other}): {others.said()}")
+    found_machine = look_at_machine(machine)
+    other = "cpu" if found_machine.kind == "gpu" else "gpu"
+    recipe, others = (choose_recipe(kind, sides, len(samples)) for kind in (found_machine.kind, other))
+    lines.append(
+        f"{found_machine.description}: {recipe.describe()}; for a {other.upper()} (--for {other}): {others.describe()}"
+    )
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")

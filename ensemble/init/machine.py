@@ -8,10 +8,14 @@ from ensemble.machine import cores, device_type
 
 @dataclass(frozen=True)
 class Machine:
-    """kind: "gpu" or "cpu". said: what was found or asked for, in words."""
+    """What ens init plans for.
+
+    kind: "gpu" or "cpu".
+    description: what was found or asked for, in words.
+    """
 
     kind: str
-    said: str
+    description: str
 
 
 def look_at_machine(asked: str | None = None) -> Machine:

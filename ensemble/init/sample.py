@@ -23,7 +23,7 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
     if asked is not None and test_ids is not None:
         what, rows = repr(sample.header[asked.used[0]]), len(asked.ids)
         form = _form_of_ids(asked.ids, [test_ids[row] for row in asked.images])
-        lines += [f"its {what} holds each image's {form}: {rows:,} of {rows:,} are test images", *asked.said]
+        lines += [f"its {what} holds each image's {form}: {rows:,} of {rows:,} are test images", *asked.notes]
         if rows < len(test_ids):
             lines.append(f"{len(test_ids) - rows:,} test images are not asked for in it")
     elif test_ids is not None:
@@ -40,7 +40,7 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
     if asked is not None:
         layout = _or_warning(lambda: lay_out(tuple(classes), asked), lines)
         if layout is not None:
-            lines += [*layout.answer.notes, f"ens tta-predict will write {layout.said}"]
+            lines += [*layout.answer.notes, f"ens tta-predict will write {layout.description}"]
     return lines
 
 

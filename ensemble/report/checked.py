@@ -41,7 +41,7 @@ def named_groups(facts: RunFacts) -> list[Finding]:
         [rows.classes[label] for label in rows.labels.tolist()],
         names_base(config),
     )
-    return [] if found is None else [Finding("suspicious", f"F{found.said()[1:]}.", f"{NAMED_GROUPS}.")]
+    return [] if found is None else [Finding("suspicious", f"F{found.describe()[1:]}.", f"{NAMED_GROUPS}.")]
 
 
 def not_looked_at(facts: RunFacts) -> list[str]:

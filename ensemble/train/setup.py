@@ -50,7 +50,7 @@ def read_data(config: Config, say: Say) -> Samples:
     if samples.groups is None and samples.folds is None:
         found = suggested_groups(samples, names_base(config))
         if found is not None:
-            say(f"warning: {found.said()}. {NAMED_GROUPS}")
+            say(f"warning: {found.describe()}. {NAMED_GROUPS}")
     if samples.corrections is not None:
         changed, dropped = samples.corrections
         labels, rows = "label" if changed == 1 else "labels", "row" if dropped == 1 else "rows"

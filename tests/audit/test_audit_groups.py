@@ -173,8 +173,8 @@ def experiment(data: Path, group: str = "") -> Config:
 
 APPLIED = 'group = "from file names"'
 WARNING = (
-    "warning: file names fall into 12 groups of about 5 images (what stands before the last number), and two of a "
-    "group are more alike than "
+    "warning: file names fall into 12 groups of about 5 images (what stands before the last number), and two "
+    "images of a group are more alike than "
 )
 
 

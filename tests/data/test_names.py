@@ -107,13 +107,13 @@ def test_what_is_written_otherwise_is_said_once_a_way():
     said = match_names(
         ["1", "2", "b\\003.png", "004.PNG", "005.png"], [*(f"b/{n:03}.png" for n in range(1, 5)), "005.png"]
     )
-    assert said.said == (
+    assert said.notes == (
         "2 of 5 names are written without their folders, without their leading zeros and without their ending: '1' is "
         "read as 'b/001.png'",
         "1 of 5 names are written with backslashes: 'b\\\\003.png' is read as 'b/003.png'",
         "1 of 5 names are written without their folders and in another case: '004.PNG' is read as 'b/004.png'",
     )
-    assert match_names(["b/001.png"], ["b/001.png"]).said == ()
+    assert match_names(["b/001.png"], ["b/001.png"]).notes == ()
 
 
 def test_a_name_with_its_folder_is_not_compared_with_those_of_other_folders(monkeypatch):

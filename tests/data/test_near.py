@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from ensemble.data.copies import near as module
 from ensemble.data.copies.near import ZOOMS, Pairs, descriptors, joined_rows, near_copies
-from ensemble.data.scan import SIDE, scan
+from ensemble.data.scan import scan
+from ensemble.data.scan_pieces import SIDE
 
 MASKS = Path(__file__).parents[3] / "shared" / "data" / "masks" / "train"
 SIDE_PX = 128

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from ensemble.data import scan as module
 from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Decoding
-from ensemble.data.scan import FACTS, SIDE, scan
+from ensemble.data.scan import scan
+from ensemble.data.scan_pieces import FACTS, SIDE
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 
 

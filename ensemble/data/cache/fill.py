@@ -36,7 +36,12 @@ AHEAD = 8  # images decoded ahead of the writing, a core
 
 @dataclass(frozen=True)
 class Request:
-    """What one call wants. files: a file for each digest, in the order of the rows. decodings: all with a size."""
+    """What one call wants.
+
+    folder: of the cache.
+    decodings: all with a size.
+    files: one file for each digest, in the order of the rows.
+    """
 
     folder: Path
     decodings: tuple[Decoding, ...]
@@ -83,7 +88,7 @@ def forget(damaged: set[Image], say: Say) -> None:
         count = len({digest for _, digest in damaged})
         say(f"cache: {count} image{'s were' if count > 1 else ' was'} damaged on disk, to be decoded again")
     for path in {path for path, _ in damaged}:
-        shards.drop(path, {digest for own, digest in damaged if own == path})
+        shards.drop(path, {digest for shard, digest in damaged if shard == path})
 
 
 def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
@@ -92,7 +97,7 @@ def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
 
     Raises UserError if the request does not fit alone, OSError if the disk has no room.
     """
-    there = {path: shards.nbytes(path) for own in shards.decodings(request.folder) for path in shards.lists(own)}
+    there = {path: shards.nbytes(path) for place in shards.decodings(request.folder) for path in shards.lists(place)}
     used: Counter[Path] = Counter()  # bytes of this request in each shard
     for found in held.values():
         for digest, shard in found.items():

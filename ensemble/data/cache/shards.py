@@ -37,14 +37,22 @@ Place = tuple[int, int, int, int]  # start, height, width, crc32
 
 
 class Places(TypedDict):
-    """A shard's json."""
+    """The JSON of a shard.
+
+    images: of each digest the byte at which its pixels start, their height, width and crc32.
+    """
 
     images: dict[str, tuple[Count, Count, Count, Count]]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A mapped shard. path: its json. data: flat uint8. places: of the images asked for, by the digest of the file."""
+    """A mapped shard.
+
+    path: of its JSON.
+    data: uint8, flat.
+    places: of the images asked for, by the digest of the file.
+    """
 
     path: Path
     data: np.ndarray

@@ -3,7 +3,7 @@
     ~/.cache/ens/
       .lock                          held by the one process that fills or clears
       digests/<root>.json            what each image file held when it was last read
-      scans/<version>/<name>.safetensors   facts and thumbnails of the images (ensemble/data/scan.py)
+      scans/<version>/<name>.safetensors   facts and thumbnails of the images (ensemble/data/scan_pieces.py)
       copies/<key>.json              which images are near copies (ensemble/data/copies/remembered.py)
       numerics/<key>.json  speeds/<key>.json   what was the fastest on this machine (ensemble/train/prepare.py)
       pixels/<decoding>/<name>.u8    shards of decoded images
@@ -48,7 +48,13 @@ WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 
 @dataclass(frozen=True)
 class Usage:
-    """What a cache holds of one decoding. used: seconds since the epoch."""
+    """What a cache holds of one decoding.
+
+    decoding: name of its folder.
+    images: how many.
+    bytes: of their pixels.
+    used: when one was last used, seconds since the epoch.
+    """
 
     decoding: str
     images: int
@@ -91,8 +97,8 @@ def open_pixels(
     held, _ = fill.look(request, sound, verify, show)
     if request.missing(held):
         with _filling(folder, show):
-            for own in shards.decodings(folder):
-                shards.tidy(own)
+            for place in shards.decodings(folder):
+                shards.tidy(place)
             # again: another process may have filled it while we waited
             held, damaged = fill.look(request, sound, verify, show)
             fill.forget(damaged, say)
@@ -107,12 +113,12 @@ def open_pixels(
 def summary(folder: Path) -> list[Usage]:
     """What the cache holds, a line for each decoding, the last used one first."""
     rows = []
-    for own in shards.decodings(folder):
-        paths = [path for path in shards.lists(own) if shards.nbytes(path)]
+    for place in shards.decodings(folder):
+        paths = [path for path in shards.lists(place) if shards.nbytes(path)]
         if paths:
             images = set[str]().union(*(shards.read_places(path) or {} for path in paths))
             size = sum(map(shards.nbytes, paths))
-            rows.append(Usage(own.name, len(images), size, max(map(shards.used, paths))))
+            rows.append(Usage(place.name, len(images), size, max(map(shards.used, paths))))
     return sorted(rows, key=lambda row: -row.used)
 
 

@@ -38,7 +38,11 @@ MOVED = 1.3  # px of 64 that a corner may move before a copy counts as cropped
 
 @dataclass(frozen=True)
 class Match:
-    """kind: as in `near.Pairs`, of the second image seen from the first. similarity: 1 is the same."""
+    """How two images are alike.
+
+    kind: of the second image seen from the first, as in `near.Pairs`.
+    similarity: 1 for equal pixels.
+    """
 
     kind: str
     similarity: float

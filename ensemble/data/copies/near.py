@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.data.copies.align import LOOK_ALIKE, Match, compare, turned
-from ensemble.data.scan import SIDE, Scan
+from ensemble.data.scan import Scan
+from ensemble.data.scan_pieces import SIDE
 from ensemble.machine import cores
 from ensemble.progress import Show
 
@@ -37,10 +38,12 @@ class Pairs:
     """P pairs of rows, first < second, sorted. Of more than SET exact copies of one file each is paired with the first
     one only, and near copies with the first SET of them.
 
-    first, second: int64 (P,). kinds: "exact" (equal bytes), "re-encoded" (the same picture), "hflip", "vflip", "rot90"
-    (counterclockwise), "rot180", "rot270", "transpose", "transverse" (what makes the second of the first one), "crop"
-    (zoomed, shifted or a little turned): these are copies; and "look-alike": perhaps one person, object or scene, or
-    the same picture with much drawn over. similarity: float32 (P,), 1 is the same.
+    first, second: int64 (P,).
+    kinds: "exact" (equal bytes), "re-encoded" (the same picture), "hflip", "vflip", "rot90" (counterclockwise),
+        "rot180", "rot270", "transpose", "transverse" (what makes the second of the first), "crop" (zoomed, shifted or
+        turned a little): these are copies; and "look-alike": perhaps one person, object or scene, or the same picture
+        with much drawn over.
+    similarity: float32 (P,), 1 for equal pixels.
     """
 
     first: np.ndarray
@@ -140,20 +143,20 @@ def _search(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> list[tuple[
     found: list[tuple[int, int, Match]] = []
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pairs), CHUNK):
-            own, at = rows[pairs[start : start + CHUNK]], zooms[start : start + CHUNK]
-            alike, orientations = _alike(thumbnails, own, at)
+            of_pairs, at = rows[pairs[start : start + CHUNK]], zooms[start : start + CHUNK]
+            alike, orientations = _alike(thumbnails, of_pairs, at)
 
             def match(
-                pair: int, own: np.ndarray = own, at: np.ndarray = at, orientations: np.ndarray = orientations
+                pair: int, of_pairs: np.ndarray = of_pairs, at: np.ndarray = at, orientations: np.ndarray = orientations
             ) -> tuple[int, int, Match | None]:
-                one, other = own[pair]
+                one, other = of_pairs[pair]
                 turn = int(orientations[pair])
                 return int(one), int(other), compare(thumbnails[one], thumbnails[other], turn, ZOOMS[at[pair]])
 
             for one, other, result in pool.map(match, np.flatnonzero(alike).tolist()):
                 if result is not None:
                     found.append((one, other, result))
-            show("comparing images that look alike", start + len(own), len(pairs))
+            show("comparing images that look alike", start + len(of_pairs), len(pairs))
     return found
 
 
@@ -171,15 +174,15 @@ def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> tuple[n
     total = len(ZOOMS) * count
     for zoom, share in enumerate(ZOOMS):
         for start in range(0, count, CHUNK):
-            own = rows[start : start + CHUNK]
-            asked = plain[start : start + CHUNK] if share == 1.0 else descriptors(thumbnails[own], share)
+            chunk = rows[start : start + CHUNK]
+            asked = plain[start : start + CHUNK] if share == 1.0 else descriptors(thumbnails[chunk], share)
             far, near = index.kneighbors(asked)
             at, column = np.nonzero(far <= RADIUS)
             one, other = at + start, near[at, column]
             apart = one != other
             values = (one, other, np.full(len(at), zoom), far[at, column])
             parts.append(np.stack([np.asarray(value, dtype=np.float64)[apart] for value in values], axis=1))
-            show("looking for images that look alike", zoom * count + start + len(own), total)
+            show("looking for images that look alike", zoom * count + start + len(chunk), total)
     every = np.concatenate(parts)
     low, high = every[:, :2].min(axis=1), every[:, :2].max(axis=1)
     every = every[np.lexsort((every[:, 0], every[:, 2], every[:, 3], high, low))]

@@ -14,7 +14,8 @@ from typing_extensions import TypedDict
 
 from ensemble.data.copies.align import LOOK_ALIKE, ORIENTATIONS, Match
 from ensemble.data.copies.near import Found, Pairs, search, spread
-from ensemble.data.scan import FORMAT, SIDE, Scan
+from ensemble.data.scan import Scan
+from ensemble.data.scan_pieces import FORMAT, SIDE
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
@@ -25,7 +26,10 @@ KINDS = {"re-encoded", "crop", LOOK_ALIKE, *ORIENTATIONS[1:]}
 
 
 class Saved(TypedDict):
-    """pairs: first and second (positions among the sorted digests), kind and similarity."""
+    """The JSON of a search.
+
+    pairs: of each the first and the second file (positions among the sorted digests), kind and similarity.
+    """
 
     pairs: list[tuple[Count, Count, str, Finite]]
 

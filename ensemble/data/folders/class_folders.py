@@ -13,11 +13,16 @@ from ensemble.errors import UserError
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with images. own: how many lie directly in it. total: with those below. inner: the folders in it that
-    hold images, by name, sorted."""
+    """A folder with images in it or below it.
+
+    path: of it.
+    direct: how many images lie directly in it.
+    total: how many lie in it and below it.
+    inner: the folders in it that hold images, by name, sorted.
+    """
 
     path: Path
-    own: int
+    direct: int
     total: int
     inner: dict[str, "Folder"]
 
@@ -25,7 +30,7 @@ class Folder:
     def core(self) -> "Folder":
         """Itself, or what it merely wraps: seg_train/seg_train."""
         folder = self
-        while not folder.own and len(folder.inner) == 1:
+        while not folder.direct and len(folder.inner) == 1:
             (only,) = folder.inner.values()
             if not only.inner:
                 break
@@ -35,7 +40,7 @@ class Folder:
     @property
     def nests(self) -> bool:
         """True if it could itself be a folder of class folders."""
-        return not self.core.own and len(self.core.inner) > 1
+        return not self.core.direct and len(self.core.inner) > 1
 
 
 def tree(listing: Listing, apart: Path | None = None) -> Folder:
@@ -96,14 +101,14 @@ def outside(listing: Listing, labels: Sequence[str]) -> list[str]:
 
 
 def _grow(path: Path, places: list[tuple[tuple[str, ...], int]]) -> Folder:
-    own, inner = 0, dict[str, list[tuple[tuple[str, ...], int]]]()
+    direct, inner = 0, dict[str, list[tuple[tuple[str, ...], int]]]()
     for parts, count in places:
         if parts:
             inner.setdefault(parts[0], []).append((parts[1:], count))
         else:
-            own += count
+            direct += count
     folders = {name: _grow(path / name, inner[name]) for name in sorted(inner)}
-    return Folder(path, own, own + sum(folder.total for folder in folders.values()), folders)
+    return Folder(path, direct, direct + sum(folder.total for folder in folders.values()), folders)
 
 
 def _matching(parts: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -23,8 +23,13 @@ SHOWN = 4  # classes of a reading
 
 @dataclass(frozen=True)
 class Followed:
-    """A folder on the way from the one named to that of the class folders. passed: all of them up to it, the first is
-    the one named. notes: a line on each step. test, validation: the held-out folders that were left beside it."""
+    """The way from the folder that was named to that of the class folders.
+
+    folder: that of the class folders.
+    passed: all folders up to it; the first is the one that was named.
+    notes: a line on each step.
+    test, validation: held-out folders that lie beside it and were left out.
+    """
 
     folder: Folder
     passed: tuple[Folder, ...]
@@ -65,7 +70,7 @@ def next_folder(folder: Folder) -> tuple[Folder, str] | None:
     """The one folder in it that holds the labelled images, with a line that says why; None if it is there already.
     Raises UserError with the readings, if there are several."""
     inner = folder.inner
-    if len(inner) == 1 and not folder.own:
+    if len(inner) == 1 and not folder.direct:
         (only,) = inner.values()
         named = role_of(only.path.name)
         if named[0] in HELD_OUT and not named[1]:
@@ -104,7 +109,7 @@ def next_folder(folder: Folder) -> tuple[Folder, str] | None:
     odd = len(likely) < len(inner)
     if odd and (len(likely) != 1 or likely[0].nests):
         raise _several(folder, [other for other in inner.values() if other.nests], kinds)
-    nests = len(inner) > 1 and not folder.own and all(other.nests for other in inner.values())
+    nests = len(inner) > 1 and not folder.direct and all(other.nests for other in inner.values())
     if nests and not odd and not _numbered_below(folder):
         raise _several(folder, list(inner.values()), kinds)
     return None
@@ -113,12 +118,12 @@ def next_folder(folder: Folder) -> tuple[Folder, str] | None:
 def refuse_loose(place: Followed, images: Sequence[Path]) -> None:
     """Raise UserError if images lie outside the class folders, with what is needed. images: of `place.folder`."""
     folder = place.folder
-    if not folder.own:
+    if not folder.direct:
         return
     loose = [image for image in images if image.parent == folder.path]
     text = f"{folder.path}: image {loose[0].name!r} lies outside any class folder"
     if not folder.inner:
-        text = f"{folder.path}: its {folder.own:,} images ({loose[0].name!r}, ...) lie outside any class folder"
+        text = f"{folder.path}: its {folder.direct:,} images ({loose[0].name!r}, ...) lie outside any class folder"
     text += f"; want one folder a class: {folder.path.name}/<class>/*.jpg, or a CSV"
     named = _labels_in_names(loose) if not folder.inner else {}
     if named:
@@ -193,8 +198,8 @@ def _numbered(names: Iterable[str]) -> bool:
 
 def _says(chosen: Folder, folder: Folder) -> str:
     others = [f"{other.path.name} ({other.total:,} images)" for other in folder.inner.values() if other is not chosen]
-    if folder.own:
-        others.append(f"{folder.own:,} images that lie beside it")
+    if folder.direct:
+        others.append(f"{folder.direct:,} images that lie beside it")
     return f"{chosen.path.name} in {folder.path} holds the training images; not trained on: {', '.join(others)}"
 
 

@@ -26,12 +26,16 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below `folder`, each part sorted.
+    """What lies below a folder, each part sorted.
 
-    images: files that are read. others: files that are not. hidden: files whose names, or whose folders' names, begin
-    with a dot, or which an operating system left there (__MACOSX, Thumbs.db). lost: links that lead nowhere. turned:
-    linked folders that are not followed, since they lead back up, or to a folder that is read already. empty: folders
-    that hold no image, at any depth.
+    folder: the folder.
+    images: files that are read.
+    others: files that are not.
+    hidden: files whose names, or whose folders' names, begin with a dot, or which an operating system left there
+        (__MACOSX, Thumbs.db).
+    lost: links that lead nowhere.
+    turned: linked folders that are not followed, since they lead back up or to a folder that is read already.
+    empty: folders that hold no image at any depth.
     """
 
     folder: Path

@@ -40,10 +40,12 @@ MAX_ASPECT = 2  # of the longer side to the shorter: a panorama's ends are cut r
 
 @dataclass(frozen=True)
 class Pixels:
-    """N decoded images of their own shapes, lying in several flat uint8 arrays that may be mapped files.
+    """N decoded images of their own shapes, in several flat arrays that may be mapped files. Rows may share pixels.
 
-    parts: flat uint8 arrays. part: int32 (N,), which of them holds a row. starts: int64 (N,), where in it the row
-    begins. shapes: int64 (N, 2), height and width. Rows may share their pixels.
+    parts: uint8, flat.
+    part: int32 (N,), which of them holds a row.
+    starts: int64 (N,), where in it the row begins.
+    shapes: int64 (N, 2), height and width.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -88,7 +90,9 @@ class Pixels:
 class Files:
     """N image files with the surface of `Pixels`, each read and decoded anew whenever it is asked for.
 
-    paths: N files. decoding: its size may be None. shapes: int64 (N, 2), height and width of what `image` gives.
+    paths: N files.
+    decoding: its size may be None.
+    shapes: int64 (N, 2), height and width of what `image` gives.
     """
 
     def __init__(self, paths: Sequence[Path], decoding: Decoding) -> None:

@@ -29,8 +29,14 @@ ZEROS = bytes(16)  # a scan seldom ends in as many: where the picture is flat an
 
 @dataclass(frozen=True)
 class Jpeg:
-    """data: the file's bytes, with an end marker. end: where that stands. closed: whether the file had it. scans: how
-    often the picture is gone over, 1 for a baseline JPEG. complete: whether they bring all coefficients in full."""
+    """What the markers of a JPEG say.
+
+    data: the file's bytes, with an end marker.
+    end: where the end marker stands.
+    closed: whether the file had one.
+    scans: how often the picture is gone over, 1 for a baseline JPEG.
+    complete: whether the scans bring all coefficients in full.
+    """
 
     data: bytes
     end: int

@@ -19,15 +19,21 @@ JOINTS: tuple[tuple[str, str], ...] = (("", ""), (" ", "_"), ("_", " "), (" ", "
 
 @dataclass(frozen=True)
 class Answer:
-    """form: "label", "index" or "probability" (of the second of two classes). written: what stands for each of C
-    classes. count: answers in a cell, the likeliest first, with `separator` between them. said: this in words. notes:
-    lines on what was odd."""
+    """How a sample submission writes an answer.
+
+    form: "label", "index" or "probability" (of the second of two classes).
+    written: what stands for each of C classes.
+    count: answers in a cell, the likeliest first.
+    separator: what stands between them.
+    description: all of this in words.
+    notes: lines on what was odd.
+    """
 
     form: str
     written: tuple[str, ...] = ()
     count: int = 1
     separator: str = ""
-    said: str = ""
+    description: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -43,7 +49,7 @@ def read_answer(texts: Sequence[str], classes: tuple[str, ...], form: str | None
             raise UserError(
                 f"{where} is one column, which can hold the probability of one of two classes; there are {len(classes)}"
             )
-        return Answer("probability", said=f"the probability of {classes[1]!r}")
+        return Answer("probability", description=f"the probability of {classes[1]!r}")
     count, separator, tokens = _several(texts, classes, form, where)
     if form is None:
         form = _form(tokens, classes)
@@ -58,17 +64,22 @@ def read_answer(texts: Sequence[str], classes: tuple[str, ...], form: str | None
         raise UserError(
             f"{where} has {count} answers a cell with {separator!r} between them, which is also part of class names"
         )
-    said = f"class names {spelt}: {listed(names)}"
-    return _counted(Answer("label", names, count, separator, said, notes), len(classes))
+    description = f"class names {spelt}: {listed(names)}"
+    return _counted(Answer("label", names, count, separator, description, notes), len(classes))
 
 
 def _counted(answer: Answer, classes: int) -> Answer:
     if answer.count == 1:
         return answer
     count = min(answer.count, classes)
-    said = f"the {count} likeliest {answer.said.partition(':')[0]}, {answer.separator!r} between them:"
+    description = f"the {count} likeliest {answer.description.partition(':')[0]}, {answer.separator!r} between them:"
     return Answer(
-        answer.form, answer.written, count, answer.separator, said + answer.said.partition(":")[2], answer.notes
+        answer.form,
+        answer.written,
+        count,
+        answer.separator,
+        description + answer.description.partition(":")[2],
+        answer.notes,
     )
 
 

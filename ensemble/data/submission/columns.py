@@ -19,8 +19,12 @@ WRITES = (
 
 @dataclass(frozen=True)
 class Column:
-    """holds: "id", "copied" (the sample's own cells), "answer", "probability" or "confidence" (of the answer). number:
-    the class of a probability, or the rank of an answer."""
+    """A column of a submission.
+
+    name: its header as it is written.
+    holds: "id", "copied" (the sample's own cells), "answer", "probability" or "confidence" (of the answer).
+    number: the class of a probability, or the rank of an answer.
+    """
 
     name: str
     holds: str
@@ -40,7 +44,7 @@ def read_columns(
             raise UserError(
                 f"{path}: has one row an image and class, which takes one column of probabilities; {WRITES}"
             )
-        return Answer("probability", said="one probability a row, of its image and class"), [
+        return Answer("probability", description="one probability a row, of its image and class"), [
             Column(headers[0], "probability")
         ]
 
@@ -49,8 +53,8 @@ def read_columns(
         columns = {place: Column(headers[place], "probability", number) for number, place in enumerate(found)}
         pairs = listed(f"{names[place]} = {name}" for place, name in zip(found, classes, strict=True))
         exact = all(names[place] == name for place, name in zip(found, classes, strict=True))
-        said = "one probability a class" + ("" if exact else f" ({pairs})")
-        return Answer("probability", said=said), [columns[place] for place in range(len(names))]
+        description = "one probability a class" + ("" if exact else f" ({pairs})")
+        return Answer("probability", description=description), [columns[place] for place in range(len(names))]
 
     sure = [place for place, name in enumerate(names) if CONFIDENCE.search(name)]
     if len(names) == 2 and len(sure) == 1 and form != "probability":
@@ -58,9 +62,9 @@ def read_columns(
         answer = read_answer(sample.texts(places[other]), classes, form, f"{path}: {names[other]!r}")
         if answer.form != "probability" and answer.count == 1:
             columns = {other: Column(headers[other], "answer"), sure[0]: Column(headers[sure[0]], "confidence")}
-            what, _, which = answer.said.partition(":")
-            said = f"{what} with their probabilities in {names[sure[0]]!r}:{which}"
-            return replace(answer, said=said), [columns[0], columns[1]]
+            what, _, which = answer.description.partition(":")
+            description = f"{what} with their probabilities in {names[sure[0]]!r}:{which}"
+            return replace(answer, description=description), [columns[0], columns[1]]
 
     if len(names) == 1:
         column, answer = _one_column(sample, places[0], classes, form)
@@ -69,8 +73,10 @@ def read_columns(
     if form in (None, "label") and _are_ranks(sample, places, names, classes):
         texts = list(dict.fromkeys(text for place in places for text in sample.texts(place)))
         answer = read_answer(texts, classes, form, f"{path}: {names[0]!r} to {names[-1]!r}")
-        said = f"the {len(names)} likeliest {answer.said}"
-        return replace(answer, said=said), [Column(header, "answer", rank) for rank, header in enumerate(headers)]
+        description = f"the {len(names)} likeliest {answer.description}"
+        return replace(answer, description=description), [
+            Column(header, "answer", rank) for rank, header in enumerate(headers)
+        ]
     if form in ("label", "index"):
         raise UserError(f"a {form} needs one column beside the id; the header has: {', '.join(names)}")
     raise UserError(_not_understood(sample, names, classes))
@@ -90,7 +96,9 @@ def _one_column(
     answer = read_answer(texts, classes, form, where)
     if answer.form == "probability":
         number = named[0] if len(named) == 1 else 1
-        return Column(header, "probability", number), replace(answer, said=f"the probability of {classes[number]!r}")
+        return Column(header, "probability", number), replace(
+            answer, description=f"the probability of {classes[number]!r}"
+        )
     if form is None and answer.form == "index" and named == [0] and len(classes) == 2:
         raise UserError(
             f"{where} is named after the class {classes[0]!r} and holds whole numbers: say with --form probability "
@@ -107,10 +115,10 @@ def _by_place(
     if len(names) != len(classes) or any(map(is_number, classes)):
         return None
     found = [re.fullmatch(r"(.*?)0*(\d+)", name) for name in names]
-    stems = {own[1] for own in found if own}
+    stems = {match[1] for match in found if match}
     if not all(found) or len(stems) > 1 or RANKED.search(next(iter(stems))):
         return None
-    numbers = [int(own[2]) for own in found if own]
+    numbers = [int(match[2]) for match in found if match]
     filled = all(is_number(text) for place in places for text in sample.texts(place))
     if not filled or sorted(numbers) not in (list(range(len(names))), list(range(1, len(names) + 1))):
         return None
@@ -120,8 +128,8 @@ def _by_place(
 def _are_ranks(sample: SampleSubmission, places: list[int], names: list[str], classes: tuple[str, ...]) -> bool:
     """label1, label2, ...: numbered in their order, fewer than the classes or as many, and every cell names a class."""
     found = [re.fullmatch(r"(.*?)0*(\d+)(.*)", name) for name in names]
-    stems = {(own[1], own[3]) for own in found if own}
-    numbers = [int(own[2]) for own in found if own]
+    stems = {(match[1], match[3]) for match in found if match}
+    numbers = [int(match[2]) for match in found if match]
     known = reader(classes)
     return (
         len(numbers) == len(names)

@@ -65,13 +65,13 @@ def _joined(
     sample: SampleSubmission, column: int, options: list[list[tuple[str, int]]], images: Sequence[str]
 ) -> Asked | None:
     """options: of each row the images and classes that it may mean, of which images that are there leave one."""
-    texts = list(dict.fromkeys(image for own in options for image, _ in own))
+    texts = list(dict.fromkeys(image for readings in options for image, _ in readings))
     matched = match_names(texts, images)
     rows = {text: row for text, row in zip(texts, matched.rows.tolist(), strict=True) if row >= 0}
-    pairs = [[pair for pair in own if pair[0] in rows] for own in options]
-    if any(len(own) != 1 for own in pairs):
+    pairs = [[pair for pair in readings if pair[0] in rows] for readings in options]
+    if any(len(readings) != 1 for readings in pairs):
         return None
-    flat = [own[0] for own in pairs]
+    flat = [readings[0] for readings in pairs]
     ids = list(dict.fromkeys(image for image, _ in flat))
     if len(set(flat)) < len(flat):
         return None

@@ -47,13 +47,13 @@ def match(sample: SampleSubmission, images: Sequence[str] | None, classes: Seque
         _refuse_unmatched(sample, different, matched, images)
         place = {text: number for number, text in enumerate(different)}
         row_image = np.array([place[cell] for cell in cells], dtype=np.int64)
-        return Asked(sample, different, matched.rows, (column, long[0]), row_image, long[1], matched.said)
+        return Asked(sample, different, matched.rows, (column, long[0]), row_image, long[1], matched.notes)
     if (matched.rows < 0).any():
         joined = image_and_class(sample, column, images, classes)
         if joined is not None:
             return joined
         _refuse_unmatched(sample, different, matched, images)
-    return Asked(sample, different, matched.rows, (column,), said=matched.said)
+    return Asked(sample, different, matched.rows, (column,), notes=matched.notes)
 
 
 def find_ids(sample: SampleSubmission, images: Sequence[str]) -> int:

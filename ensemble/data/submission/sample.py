@@ -24,9 +24,14 @@ COUNTER_HEADERS = frozenset({"", "index", "no", "nr", "num", "number", "row", "r
 
 @dataclass(frozen=True)
 class SampleSubmission:
-    """What a submission has to look like. header: W texts and columns: W arrays of R cells, str objects, as they stand
-    in the file, with their spaces. headed: whether the file has a header; without one its texts are empty. delimiter,
-    encoding: to write it with."""
+    """What a submission has to look like: W columns of R rows.
+
+    path: of the sample.
+    header: W texts as they stand in the file, with their spaces.
+    columns: W arrays of str objects, (R,), likewise.
+    delimiter, encoding: to write it with.
+    headed: whether the file has a header; without one its texts are empty.
+    """
 
     path: Path
     header: tuple[str, ...]
@@ -71,9 +76,13 @@ class SampleSubmission:
 class Asked:
     """What a sample asks for: N images, and for each of its R rows which of them it answers for.
 
-    ids: N, as the sample writes them. images: int64 (N,), their rows among the images that there are; empty where these
-    were not given. used: the columns that hold ids, and in the long form classes. row_image, row_class: int64 (R,), of
-    a sample with one row an image and class; None where each image has one row. said: lines on how ids are written.
+    sample: the sample.
+    ids: N, as the sample writes them.
+    images: int64 (N,), their rows among the images that there are; empty where these were not given.
+    used: the columns that hold ids, and in the long form classes.
+    row_image, row_class: int64 (R,), of a sample with one row for each image and class; None where each image has
+        one row.
+    notes: lines on how ids are written.
     """
 
     sample: SampleSubmission
@@ -82,7 +91,7 @@ class Asked:
     used: tuple[int, ...]
     row_image: np.ndarray | None = None
     row_class: np.ndarray | None = None
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_sample(path: Path) -> SampleSubmission:

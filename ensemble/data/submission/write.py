@@ -20,16 +20,21 @@ from ensemble.files.atomic import replacing
 class Layout:
     """How a submission's rows are written.
 
-    columns: in order. form: "label", "index" or "probability". said: this in words. answer: what an answer's cells
-    are. asked: of the sample that is followed, if there is one. notes: lines on that. costs: float64 (C, C), what it
-    costs to predict the column's class for an image of the row's: answers then are the classes of least expected cost,
-    not the most probable ones.
+    columns: in order.
+    classes: C names.
+    form: "label", "index" or "probability".
+    description: the form in words.
+    answer: what the cells of an answer are.
+    asked: what the sample that is followed asks for, if there is one.
+    notes: lines on that.
+    costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: answers then are the
+        classes of least expected cost, not the most probable ones. None without costs.
     """
 
     columns: tuple[Column, ...]
     classes: tuple[str, ...]
     form: str
-    said: str
+    description: str
     answer: Answer
     asked: Asked | None = None
     notes: tuple[str, ...] = ()
@@ -76,8 +81,8 @@ class Layout:
                 cells[place] = ids[start:stop]
             elif column.holds in ("id", "copied"):
                 assert self.asked is not None
-                own = self.asked.sample.columns[place]
-                cells[place] = own if row_class is not None else own[start:stop]
+                copied = self.asked.sample.columns[place]
+                cells[place] = copied if row_class is not None else copied[start:stop]
             elif column.holds == "answer":
                 cells[place] = self._answers(best, known, column.number)
             elif column.holds == "confidence":
@@ -93,8 +98,8 @@ class Layout:
         written = np.array([*self.answer.written, ""], dtype=object)
         columns = [written[np.where(known, best[:, rank + k], len(written) - 1)] for k in range(self.answer.count)]
         joined = columns[0]
-        for own in columns[1:]:
-            joined = np.where(known, joined + self.answer.separator + own, "")
+        for column in columns[1:]:
+            joined = np.where(known, joined + self.answer.separator + column, "")
         return np.asarray(joined)
 
 
@@ -111,7 +116,7 @@ def follow(
     UserError as `read_sample`, `match` and `lay_out` do."""
     asked = None if sample_submission is None else match(read_sample(sample_submission), images, classes)
     layout = replace(lay_out(classes, asked, form), costs=costs)
-    for line in (*layout.notes, f"writes {layout.said}"):
+    for line in (*layout.notes, f"writes {layout.description}"):
         say(line)
     if costs is not None and any(column.holds == "answer" for column in layout.columns):
         say("each answer is the class of the least expected cost, which may not be the most probable one")
@@ -144,20 +149,20 @@ def lay_out(classes: tuple[str, ...], asked: Asked | None = None, form: str | No
         open_places = [place for place in open_places if place not in counters]
     answer, columns = read_columns(asked, open_places, classes, form)
     roles |= dict(zip(open_places, columns, strict=True))
-    notes = (*asked.said, *answer.notes)
+    notes = (*asked.notes, *answer.notes)
     ordered = tuple(roles[place] for place in range(len(sample.header)))
-    return Layout(ordered, classes, answer.form, answer.said, answer, asked, notes)
+    return Layout(ordered, classes, answer.form, answer.description, answer, asked, notes)
 
 
 def _plain(classes: tuple[str, ...], form: str) -> Layout:
     """Without a sample: id and label, or id and a column a class."""
     if form == "probability":
         columns = [Column(name, "probability", number) for number, name in enumerate(classes)]
-        answer = Answer("probability", said="one probability a class")
+        answer = Answer("probability", description="one probability a class")
     else:
         columns = [Column("label", "answer")]
         answer = read_answer([], classes, form, "")
-    return Layout((Column("id", "id"), *columns), classes, form, answer.said, answer)
+    return Layout((Column("id", "id"), *columns), classes, form, answer.description, answer)
 
 
 def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Iterable[np.ndarray]) -> str:
@@ -184,7 +189,7 @@ def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Ite
             rows += len(table)
             if len(shown) < 2:
                 shown += text.splitlines()[: 2 - len(shown)]
-    return f"{rows} rows of {layout.said}; the first: {' and '.join(shown)}"
+    return f"{rows} rows of {layout.description}; the first: {' and '.join(shown)}"
 
 
 def _has_decimal_commas(layout: Layout, sample: SampleSubmission) -> bool:

@@ -30,9 +30,13 @@ WEAK_GROUPS = 10  # a column that is group-like only by its "id" ending needs so
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names as the table writes them; None where it has no such column. images: the folder that the paths
-    start from, None for the table's own. label: one column, or one of 0 and 1 for each class. notes: what was unsure, a
-    line each."""
+    """Column names as the table writes them; None where it has no such column.
+
+    images: the folder that the paths start from, None for the table's own.
+    path, id, group, fold: one column each.
+    label: one column, or one of 0 and 1 for each class.
+    notes: a line on each thing that was unsure.
+    """
 
     images: Path | None
     path: str

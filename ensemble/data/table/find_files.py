@@ -25,12 +25,17 @@ Listing = Callable[[Path], Sequence[str]]
 
 @dataclass(frozen=True)
 class Located:
-    """files: the N files, None where a cell names none or several; `reason` says why. said: lines on names that are
-    written otherwise than the files'. written, matched, there: the cells, and what they mean among the names that are
-    there; None if each cell is a path as it stands."""
+    """The files that N cells name.
+
+    files: N, None where a cell names none or several; `reason` says why.
+    notes: lines on names that are written otherwise than the files'.
+    written: the N cells.
+    matched: what they mean among the names that are there; None if each cell is a path as it stands.
+    there: these names.
+    """
 
     files: tuple[Path | None, ...]
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     written: tuple[str, ...]
     matched: Matched | None
     there: tuple[str, ...]
@@ -44,8 +49,12 @@ class Located:
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """name: of the column that names the images. folder: where their paths start, None for the table's own folder or
-    the one that was given. notes: what was unsure, a line each."""
+    """The column that names the images.
+
+    name: as the table writes it.
+    folder: where its paths start, None for the table's own folder or the one that was given.
+    notes: a line on each thing that was unsure.
+    """
 
     name: str
     folder: Path | None
@@ -68,32 +77,32 @@ def locate(folder: Path, written: Sequence[str], listing: Listing, labels: Seque
         text = tidy(written[row])
         if (text.startswith(("../", "/"))) and not is_address(text) and _is_folder((folder / text).parent):
             outside[(folder / text).parent].append(row)
-    said: list[str] = []
+    notes: list[str] = []
     for parent, rows in outside.items():
         names = _images_in(parent)  # not those below it: a cell "/a.png" would have the whole disk listed
         found = match_names([PurePosixPath(tidy(written[row])).name for row in rows], names)
         for row, place in zip(rows, found.rows.tolist(), strict=True):
             files[row] = None if place < 0 else parent / names[place]
-        said += found.said
+        notes += found.notes
     there = tuple(listing(folder)) if any(files[row] is None for row in missing) else ()
     matched = match_names(written, there)
     for row in missing:
         if files[row] is None and matched.rows[row] >= 0:
             files[row] = folder / there[matched.rows[row]]
-    told = [] if labels is None else [row for row in missing if files[row] is None and row in matched.several]
-    for row in told:
+    ambiguous = [] if labels is None else [row for row in missing if files[row] is None and row in matched.several]
+    for row in ambiguous:
         assert labels is not None
         label = nfc(labels[row].strip()).casefold()
-        own = [place for place in matched.several[row] if label in nfc(there[place]).casefold().split("/")[:-1]]
-        if len(own) == 1 and len(matched.several[row]) > 1:
-            files[row] = folder / there[own[0]]
-    told = [row for row in told if files[row] is not None]
-    if told:
-        said.append(
-            f"{len(told):,} of {len(written):,} names are those of files in several folders, and are looked for in "
-            f"that of their label: {written[told[0]]!r} is read as {str(files[told[0]])!r}"
+        of_label = [place for place in matched.several[row] if label in nfc(there[place]).casefold().split("/")[:-1]]
+        if len(of_label) == 1 and len(matched.several[row]) > 1:
+            files[row] = folder / there[of_label[0]]
+    ambiguous = [row for row in ambiguous if files[row] is not None]
+    if ambiguous:
+        notes.append(
+            f"{len(ambiguous):,} of {len(written):,} names are those of files in several folders, and are looked for "
+            f"in that of their label: {written[ambiguous[0]]!r} is read as {str(files[ambiguous[0]])!r}"
         )
-    return Located(tuple(files), (*said, *matched.said), tuple(written), matched, there)
+    return Located(tuple(files), (*notes, *matched.notes), tuple(written), matched, there)
 
 
 def find_image_column(
