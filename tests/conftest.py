@@ -5,12 +5,8 @@ import os
 import zlib
 
 # Before torch is imported, here and in the processes that tests start: networks this small gain nothing by two threads,
-# which wait for each other for seconds where the machine has other work. Nor do they by two processes, whose imports
-# take seconds each: on one core there is one worker.
+# which wait for each other for seconds where the machine has other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if hasattr(os, "sched_setaffinity"):
-    there = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {there[os.getpid() % len(there)]})
 
 import numpy as np
 import pytest
@@ -19,6 +15,21 @@ from PIL import Image
 
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")
+
+
+def pytest_configure(config):
+    """Each process of the tests keeps to one core, where training takes one worker: a second one would spend seconds
+    on its imports."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    if hasattr(config, "workerinput"):  # one of the processes of pytest -n
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+    elif config.getoption("numprocesses", None):  # their parent: they inherit its cores
+        return
+    else:
+        number = os.getpid()
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +70,8 @@ def blended_run(cache_of_the_tests):
         )
         (folder / "e.toml").write_text(
             f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "train"}"\ncache = "{cache_of_the_tests}"\n'
-            f"[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\n{members}"
+            '[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
+            f"{members}"
         )
         assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
         blend_run(folder / "run", "mean")

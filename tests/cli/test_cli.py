@@ -44,7 +44,7 @@ def images(tmp_path, paint):
 
 def experiment(tmp_path, images, extra=TINY, data=""):
     file = tmp_path / "e.toml"
-    train = "[train]\nepochs = 1\nbatch_size = 4\n"
+    train = '[train]\nepochs = 1\nbatch_size = 4\ndtype = "float32"\nmemory_format = "channels_last"\n'
     file.write_text(
         f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{images}"\nimage_size = 32\n{data}[folds]\nk = 2\n{train}{extra}'
     )
@@ -197,11 +197,13 @@ def test_food_transfers_from_the_first_runs_weights_to_another_class_count(monke
         for index in range(12):
             paint(tmp_path / name / classes[index % len(classes)] / f"{index}.png")
     small = ["data.image_size=32", "train.epochs=1", "train.batch_size=4", "folds.k=2"]
+    small += ["train.dtype=float32", "train.memory_format=channels_last"]
     scratch = [
         *small,
         f"run={tmp_path / 'one'}",
         f"data.train={tmp_path / 'first'}",
         "backbone.resnet18.timm=test_resnet",
+        "backbone.resnet34.timm=test_resnet",
     ]
     words = [word for change in scratch for word in ("--set", change)]
     assert ens(monkeypatch, capfd, "train-folds", ROOT / "configs" / "food42.toml", *words)[0] == 0
@@ -494,6 +496,7 @@ def write_log(folder, number):
         log(f"{number} {turn}\nmore of {number} {turn}")
 
 
+@pytest.mark.process
 def test_two_processes_share_a_log(tmp_path):
     (tmp_path / "folds.csv").write_text("")
     context = multiprocessing.get_context("spawn")

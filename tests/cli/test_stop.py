@@ -145,6 +145,7 @@ def stopped(number, *words):
     return process.returncode, [first.rstrip(), *err.splitlines()]
 
 
+@pytest.mark.process
 def test_prediction_ends_after_a_shard_and_goes_on_to_the_same_bytes(run, tmp_path):
     whole, output = tmp_path / "whole.csv", tmp_path / "a b.csv"
     words = ["tta-predict", run, run.parent / "train"]
@@ -167,6 +168,7 @@ def test_prediction_ends_after_a_shard_and_goes_on_to_the_same_bytes(run, tmp_pa
     assert made.read_bytes() == bits
 
 
+@pytest.mark.process
 def test_added_views_end_after_a_fold_and_go_on_to_the_same_bytes(run, tmp_path):
     words = ["tta-oof", run, "--views", "vflip"]
     status, lines = stopped(signal.SIGINT, *words)

@@ -413,6 +413,7 @@ def many(tmp_path, paint):
     return [paint(tmp_path / "many" / f"{row:03}.png", 64, 48 + row % 16) for row in range(150)]
 
 
+@pytest.mark.process
 def test_two_processes_at_once_make_one_copy(tmp_path, many, folder):
     fillers = [filler(folder, tmp_path / "many") for _ in range(2)]
     for process in fillers:
@@ -444,6 +445,7 @@ def test_the_one_that_waits_says_so(paths, folder, monkeypatch):
     assert "waiting for another process, which fills the cache" in shown and shown[-1] == "checking the cached pixels"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("count", [0, 1, 5, 30])
 def test_killed_while_filling_the_next_one_goes_on(tmp_path, many, folder, count):
     process = filler(folder, tmp_path / "many")
@@ -463,6 +465,7 @@ def test_killed_while_filling_the_next_one_goes_on(tmp_path, many, folder, count
     assert fetch(many, folder, SMALL, LARGE)[2] == 0
 
 
+@pytest.mark.process
 def test_a_full_disk_is_one_line_and_what_was_whole_is_used(tmp_path, many, folder):
     fetch(many[:100], folder, SMALL, LARGE)
     before = parts(folder)

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.process
 def test_after_a_kill_nothing_is_damaged_and_the_end_is_the_same():
     command = [sys.executable, str(Path(__file__).with_name("kills.py")), "--n", "2", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -48,7 +48,8 @@ def run(tmp_path_factory):
     )
     file.write_text(
         f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "images"}"\n[folds]\nk = 2\n'
-        f"[train]\nepochs = 1\nbatch_size = 8\n[tta]\nbatch_size = 7\n{members}"
+        '[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
+        f"[tta]\nbatch_size = 7\n{members}"
     )
     train_folds(load_config(file), *QUIET.values())
     blend_run(folder / "run", "mean")

@@ -61,6 +61,7 @@ def append(run, number):
         submit(run, f"{number}-{turn}.csv", f"{number} {turn}")
 
 
+@pytest.mark.process
 def test_two_writers_lose_no_row(run):
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=append, args=(run, number)) for number in range(2)]

@@ -41,6 +41,7 @@ def flipped(tmp_path_factory, cache_of_the_tests):
     (folder / "e.toml").write_text(
         f'run = "{folder / "run"}"\nworkers = 1\n[data]\ntrain = "{folder / "train"}"\nimage_size = 32\n'
         f'cache = "{cache_of_the_tests}"\n[folds]\nk = 2\n[train]\nepochs = 6\nbatch_size = 8\nlr = 0.01\nema = 0\n'
+        'dtype = "float32"\nmemory_format = "channels_last"\n'
         '[[backbone]]\nname = "resnet"\ntimm = "test_resnet"\npretrained = false\n'
         '[[backbone]]\nname = "byobnet"\ntimm = "test_byobnet"\npretrained = false\n',
         encoding="utf-8",

@@ -56,7 +56,8 @@ def experiment(tmp_path, paint, weights):
         file = tmp_path / f"{run}.toml"
         file.write_text(
             f'run = "{tmp_path / run}"\nworkers = 1\n[data]\ntrain = "{tmp_path / "images"}"\nimage_size = 32\n{extra}'
-            f'[folds]\nk = 3\n[train]\nstrategy = "{strategy}"\nepochs = 1\nbatch_size = 8\n[tta]\nbatch_size = 5\n'
+            f'[folds]\nk = 3\n[train]\nstrategy = "{strategy}"\nepochs = 1\nbatch_size = 8\n'
+            'dtype = "float32"\nmemory_format = "channels_last"\n[tta]\nbatch_size = 5\n'
             f'[[backbone]]\nname = "net"\ntimm = "{name}"\nweights = "{weights(name)}"\n'
         )
         said = []

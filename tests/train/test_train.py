@@ -47,6 +47,8 @@ k = 2
 [train]
 epochs = 3
 batch_size = 4
+dtype = "float32"
+memory_format = "channels_last"
 [[backbone]]
 name = "resnet"
 timm = "test_resnet"
@@ -164,6 +166,7 @@ def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, t
     assert oof(tmp_path / "run", "vit")[0].ids.tolist() == before[0].ids.tolist()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("moment", ["fold0/log.jsonl", "fold0/state/last.safetensors", "fold1/state/last.safetensors"])
 def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, moment):
     train(experiment("whole"), "train.epochs=6")
@@ -314,6 +317,7 @@ def test_provenance_needs_no_git(experiment, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.process
 def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experiment, tmp_path):
     train(experiment("whole"))
     limited = (

@@ -167,6 +167,7 @@ def work(case, job, slot, tell):
         raise OSError(28, "could not be written (No space left on device)", "a/state/last.safetensors")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", ["user", "disk", "bug"])
 def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
     """Beside it, for "user", another one sleeps on."""
@@ -202,6 +203,7 @@ def die_after_the_first(job, slot, tell):
         threading.Thread(target=lambda: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_between_two_jobs_loses_none():
     heard = []
 
@@ -250,6 +252,7 @@ def run_job_and_die(config, samples, folds, opened, job, slot, tell):
     run_job(config, samples, folds, opened, job, slot, tell_and_die)
 
 
+@pytest.mark.process
 def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(monkeypatch, experiment, tmp_path):
     """Fold 0 is killed in its third epoch, fold 1 in its second one twice, fold 2 never."""
     assert train(experiment("one", workers=1))[0] == []
@@ -323,6 +326,7 @@ def go_on(file):
     return f"go on with: ens train-folds {file} --set train.epochs=20 --set folds.k=2\n"
 
 
+@pytest.mark.process
 def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the_same(experiment, tmp_path):
     run = tmp_path / "two"
     file = experiment("two", workers=2)

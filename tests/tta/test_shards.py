@@ -148,6 +148,7 @@ def kept(run, images, blend="mean"):
 # ---- stopped and gone on -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, driver):
     output = tmp_path / "out" / "s.csv"
     words = [run, images, "--form", "probability", "-o", output]
@@ -390,6 +391,7 @@ def test_skipped_images_have_empty_cells_and_shift_nothing(run, images, tmp_path
     assert np.array_equal(made.probabilities[~rows], good.probabilities[~rows])
 
 
+@pytest.mark.process
 def test_shards_with_skipped_images_go_on_by_skipping_alone(run, images, tmp_path, driver):
     (images / "03.png").write_text("no image")
     words = [run, images, "-o", tmp_path / "s.csv"]
@@ -422,6 +424,7 @@ def test_where_no_image_can_be_read_it_is_an_error(run, images, tmp_path):
 # ---- faults --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_full_disk_is_named_and_what_was_there_stays(run, images, tmp_path, driver):
     output, sample = tmp_path / "s.csv", tmp_path / "sample.csv"
     header = "id" * 200 + ",a,b"  # so long that the CSV, written last, is the larger file

@@ -44,7 +44,8 @@ def experiment(tmp_path_factory):
         run, file = folder / name, folder / f"{name}.toml"
         file.write_text(
             f'run = "{run}"\nworkers = 1\n[data]\ntrain = "{folder / "images"}"\ncache = "{cache}"\n[folds]\nk = 2\n'
-            '[train]\nepochs = 1\nbatch_size = 8\n[tta]\ndtype = "float32"\n'
+            '[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
+            '[tta]\ndtype = "float32"\n'
             + "".join(
                 f'[[backbone]]\nname = "{each}"\ntimm = "test_{each}"\npretrained = false\nimage_size = {size}\n'
                 for each, size in zip(members, (32, 48), strict=False)
