@@ -1,10 +1,10 @@
 .PHONY: test test-all lint demo bench
 
 test:            # what the README runs
-	pytest
+	pytest -n auto
 
 test-all: test   # and the tests that kill and restart real processes
-	pytest -m process
+	pytest -n auto -m process
 
 lint:
 	ruff format --check .
