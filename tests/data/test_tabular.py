@@ -52,7 +52,7 @@ def refusal(call, *arguments, **options):
         "path,label,label\na.png,cat,cat\nb.png,dog,dog\n",
         *("path,label\na.png,cat\nb.png,dog\n".encode(code) for code in ("utf-8-sig", "utf-16", "utf-32", "utf-16-le")),
         "path\tlabel\na.png\tcat\nb.png\tdog\n".encode("utf-16-be"),
-        gzip.compress(b"path,label\na.png,cat\nb.png,dog\n"),
+        gzip.compress(b"path,label\na.png,cat\nb.png,dog\n", mtime=0),
     ],
 )  # fmt: skip
 def test_one_table_in_many_forms(tmp_path, content):
