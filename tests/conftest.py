@@ -2,6 +2,7 @@
 on every run."""
 
 import os
+import shutil
 import zlib
 
 # Before torch is imported, here and in the processes that tests start: networks this small gain nothing by two threads,
@@ -43,13 +44,14 @@ def no_cache_but_the_tests(cache_of_the_tests, monkeypatch):
     monkeypatch.setenv("ENS_CACHE", str(cache_of_the_tests))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def paint():
-    """paint(path, width, height): write noise that depends on the file's name alone, in the format of its ending."""
+    """paint(path, width, height, seed): write noise that depends on the file's name and the seed alone, in the format
+    of its ending."""
 
-    def write(path, width=32, height=32):
+    def write(path, width=32, height=32, seed=0):
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(zlib.crc32(path.name.encode()))
+        noise = np.random.default_rng(zlib.crc32(path.name.encode(), seed))
         Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
         return path
 
@@ -78,3 +80,19 @@ def blended_run(cache_of_the_tests):
         return folder / "run"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_on_noise(tmp_path_factory, paint, blended_run):
+    """What `noise_run` is copied from."""
+    folder = tmp_path_factory.mktemp("noise")
+    for index in range(24):
+        paint(folder / "train" / "ab"[index % 2] / f"{index}.png", 40, 40)
+    return blended_run(folder)
+
+
+@pytest.fixture(scope="module")
+def noise_run(tmp_path_factory, run_on_noise):
+    """A finished run of two members, two folds each, and its blend "mean", for each module a copy of its own; beside it
+    its images in train/."""
+    return shutil.copytree(run_on_noise.parent, tmp_path_factory.mktemp("copied") / "noise") / "run"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ens
 from rich.console import Console
 
-from ensemble import cli, rundir, tables
+from ensemble import rundir, tables
 from ensemble.blend import compare, members_table
 from ensemble.blend.compare import OPTIMISTIC, tells
 from ensemble.data.contents import contents_of
@@ -400,17 +401,6 @@ def test_members_that_are_not_finished(two):
 
 
 # ---- what is printed -----------------------------------------------------------------------------------------------
-
-
-def ens(monkeypatch, capfd, *words):
-    monkeypatch.setattr(sys, "argv", ["ens", *map(str, words)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        status = ended.code
-    printed = capfd.readouterr()
-    return status, printed.out, printed.err
 
 
 def test_the_command(monkeypatch, capfd, two):

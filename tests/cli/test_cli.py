@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from commands import ens
 
 import ensemble
 from ensemble import cli
@@ -21,18 +22,6 @@ from ensemble.run import Run
 
 ROOT = Path(__file__).parents[2]
 TINY = '[[backbone]]\nname = "resnet"\ntimm = "test_resnet"\npretrained = false\n'
-
-
-def ens(monkeypatch, capfd, *words):
-    """Run `ens` with these words: its exit status, what it printed, and its error lines."""
-    monkeypatch.setattr(sys, "argv", ["ens", *map(str, words)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        status = ended.code
-    printed = capfd.readouterr()
-    return status, printed.out, printed.err
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ensemble.files.atomic import write_text
 from ensemble.run import Run
@@ -118,14 +116,8 @@ cli.main()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, blended_run):
-    folder = tmp_path_factory.mktemp("stopped")
-    for index in range(24):
-        path = folder / "train" / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path)
-    return blended_run(folder)
+def run(noise_run):
+    return noise_run
 
 
 def nothing(*words):

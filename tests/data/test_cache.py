@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
+from commands import ens
 from filelock import FileLock
 from PIL import Image
 
-from ensemble import cli
 from ensemble.data import digests
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import cache_folder, clear, open_pixels, summary
@@ -492,16 +492,6 @@ def test_a_disk_without_room_is_said_before_anything_is_decoded(paths, folder):
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
-
-
-def ens(monkeypatch, capfd, *words):
-    monkeypatch.setattr(sys, "argv", ["ens", *map(str, words)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as ended:
-        status = ended.code
-    return status, capfd.readouterr().out, capfd.readouterr().err
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ens
 from PIL import Image
 
-from ensemble import cli, rundir
+from ensemble import rundir
 
 ROOM = 4096  # bytes that a full disk has left: enough for a lock file and a line of the log
 
@@ -55,17 +56,6 @@ def fill(disk, left=ROOM):
     """Leave `left` bytes of a disk free."""
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     (disk / "filler").write_bytes(bytes(max(free - left, 0)))
-
-
-def ens(monkeypatch, capfd, *words):
-    monkeypatch.setattr(sys, "argv", ["ens", *map(str, words)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        status = ended.code
-    printed = capfd.readouterr()
-    return status, printed.out, printed.err
 
 
 def images(folder, count):

@@ -24,19 +24,12 @@ TENSOR = "want uint8, or float in [0, 1], (3, H, W) or (N, 3, H, W)"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, blended_run):
+def run(noise_run, paint):
     """A finished run of two members and its blend "mean"; beside it six test images of one size, the last one grey."""
-    folder = tmp_path_factory.mktemp("images")
-    noise = np.random.default_rng(0)
-    for index in range(16):
-        path = folder / "train" / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-    (folder / "test").mkdir()
     for index in range(6):
-        shape = (44, 60, 3) if index < 5 else (44, 60)
-        Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(folder / "test" / f"{index}.png")
-    return blended_run(folder)
+        last = paint(noise_run.parent / "test" / f"{index}.png", 60, 44)
+    Image.open(last).convert("L").save(last)
+    return noise_run
 
 
 @pytest.fixture(scope="module")

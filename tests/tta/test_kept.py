@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
 
 from ensemble import rundir
 from ensemble.blend import blend_run, load_blend
@@ -23,17 +22,12 @@ NONE = "all their logits are kept from before: no network is run"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, blended_run):
+def run(noise_run):
     """A finished run of two members, two folds and two views each, and several blends of them."""
-    folder = tmp_path_factory.mktemp("kept")
-    noise = np.random.default_rng(0)
-    for index in range(16):
-        paint(folder / "train" / "ab"[index % 2] / f"{index}.png", noise)
-    run = blended_run(folder)
-    blend_run(run, "stack")
-    blend_run(run, "mean", name="alone", members=["vit"])
-    blend_run(run, "mean", name="plain", members=["vit"], views=["identity"])
-    return run
+    blend_run(noise_run, "stack")
+    blend_run(noise_run, "mean", name="alone", members=["vit"])
+    blend_run(noise_run, "mean", name="plain", members=["vit"], views=["identity"])
+    return noise_run
 
 
 @pytest.fixture(autouse=True)
@@ -41,17 +35,11 @@ def nothing_kept(run):
     shutil.rmtree(run / "predictions", ignore_errors=True)
 
 
-def paint(path, noise):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-
-
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, paint):
     """20 images, 00.png to 19.png."""
-    noise = np.random.default_rng(1)
     for index in range(20):
-        paint(tmp_path / "test" / f"{index:02}.png", noise)
+        paint(tmp_path / "test" / f"{index:02}.png", 40, 40)
     return tmp_path / "test"
 
 
@@ -89,27 +77,24 @@ def test_another_blend_of_the_same_images_runs_no_network(run, images):
 
 
 def test_torch_is_not_even_imported_then(run, images, tmp_path):
-    words = ["tta-predict", run, images, "-o", tmp_path / "s.csv", "--blend"]
+    predict(run, images)
     code = (
         "import sys; from ensemble import cli; sys.argv = ['ens', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nfinally:\n    print('torch' in sys.modules)"
     )
-
-    def loads_torch(blend):
-        made = subprocess.run([sys.executable, "-c", code, *words, blend], capture_output=True, text=True, check=True)
-        return made.stdout.splitlines()[-1]
-
-    assert [loads_torch(blend) for blend in ("mean", "stack")] == ["True", "False"]
+    words = [sys.executable, "-c", code, "tta-predict", run, images, "-o", tmp_path / "s.csv", "--blend", "stack"]
+    made = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert made.stdout.splitlines()[-1] == "False" and NONE in made.stdout
 
 
-def test_only_what_is_missing_is_computed(run, images):
+def test_only_what_is_missing_is_computed(run, images, paint):
     fresh = predict(run, images)[0]
     shutil.rmtree(run / "predictions")
     predict(run, images, "plain")  # one of the four columns
     assert "; 25% of their logits are kept from before" in (found := predict(run, images))[1][0]
     assert found[0] == fresh and found[2] == 20
-    paint(images / "05.png", np.random.default_rng(9))
-    paint(images / "new.png", np.random.default_rng(10))
+    paint(images / "05.png", 40, 40, seed=9)
+    paint(images / "new.png", 40, 40)
     changed, said, ran = predict(run, images)
     assert ran == 2 and "90% of their logits are kept from before" in said[0]
     shutil.rmtree(run / "predictions")

@@ -16,15 +16,11 @@ from ensemble.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, blended_run):
+def run(noise_run, paint):
     """A finished run with its blend "mean"; beside it the images 0.png to 3.png in test/."""
-    folder = tmp_path_factory.mktemp("pictures")
-    noise = np.random.default_rng(0)
-    for index in range(12):
-        path = folder / ("test" if index < 4 else f"train/{'ab'[index % 2]}") / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-    return blended_run(folder)
+    for index in range(4):
+        paint(noise_run.parent / "test" / f"{index}.png", 40, 40, seed=1)
+    return noise_run
 
 
 @pytest.fixture
@@ -163,7 +159,7 @@ def test_training_says_what_is_left_out(run, tmp_path):
     said: list[str] = []
     config = load_config(run.parent / "e.toml", [f'data.train="{tmp_path / "d"}"', f'run="{tmp_path / "r"}"'])
     samples = read_data(config, said.append)
-    assert len(samples) == 8 and samples.ids[0].startswith("a/")
+    assert len(samples) == 24 and samples.ids[0].startswith("a/")
     assert said == [
         f"train in {tmp_path / 'd'} holds the training images; not trained on: valid (4 images)",
         "warning: 1 picture is left out: ens can't read .heic; convert it to JPEG or PNG (a/x.heic)",

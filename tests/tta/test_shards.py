@@ -13,7 +13,6 @@ import tracemalloc
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -78,26 +77,15 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, blended_run):
-    """A finished run of two members, two folds each, and its blend "mean"."""
-    folder = tmp_path_factory.mktemp("shards")
-    noise = np.random.default_rng(0)
-    for index in range(16):
-        paint(folder / "train" / "ab"[index % 2] / f"{index}.png", noise)
-    return blended_run(folder)
-
-
-def paint(path, noise):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+def run(noise_run):
+    return noise_run
 
 
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, paint):
     """60 images, 00.png to 59.png: nine shards."""
-    noise = np.random.default_rng(1)
     for index in range(60):
-        paint(tmp_path / "test" / f"{index:02}.png", noise)
+        paint(tmp_path / "test" / f"{index:02}.png", 40, 40)
     return tmp_path / "test"
 
 
@@ -217,13 +205,13 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
     assert (output.read_bytes(), saved(run, images).read_bytes()) == want
 
 
-def test_a_replaced_file_costs_only_its_shard(run, images, tmp_path):
+def test_a_replaced_file_costs_only_its_shard(run, images, tmp_path, paint):
     output = tmp_path / "s.csv"
     whole = (images / "59.png").read_bytes()
     (images / "59.png").write_text("no image")
     assert "8 of 9 shards are kept" in refusal(run, images, output)
     (images / "59.png").write_bytes(whole)
-    paint(images / "10.png", np.random.default_rng(5))
+    paint(images / "10.png", 40, 40, seed=5)
     made, said = predict(run, images, output)
     assert said[-1] == "goes on: 7 of 9 shards are there"
     fresh, said = predict(run, images, tmp_path / "t.csv")
@@ -463,11 +451,11 @@ def test_an_output_that_can_not_be_written_is_found_before_anything_is_predicted
     assert not list(tmp_path.glob(".*"))
 
 
-def test_an_empty_folder_and_repeated_ids(run, tmp_path):
+def test_an_empty_folder_and_repeated_ids(run, tmp_path, paint):
     (tmp_path / "none").mkdir()
     line = refusal(run, tmp_path / "none", tmp_path / "s.csv")
     assert line.startswith(f"{tmp_path / 'none'}: no images in it or below it (endings known: .avif ")
-    paint(tmp_path / "a.png", np.random.default_rng(0))
+    paint(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text("path\na.png\na.png\n")
     line = f"{tmp_path / 't.csv'}: id 'a.png' is there twice; every row needs its own"
     assert refusal(run, tmp_path / "t.csv", tmp_path / "s.csv") == line
@@ -546,21 +534,25 @@ def test_foreign_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
         name: random.uniform(0.05, 0.3) + 0.65 * (label == "a")
         for name, label in zip(table["id"], table["label"], strict=True)
     }
-    for kind in ("oof", "test"):
-        lines = [f"{name},{share},{1 - share}" for name, share in shares.items()]
+    names = list(shares)
+    one, other = names[0], names[-1]  # in the first shard and in the last
+    exchanged = shares | {one: shares[other], other: shares[one]}
+    for kind, given in (("oof", shares), ("test", shares), ("exchanged", exchanged)):
+        lines = [f"{name},{share},{1 - share}" for name, share in given.items()]
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
-    blend_run(
-        run, "mean", name="both", foreign=[ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")],
-        say=lambda _: None,
-    )  # fmt: skip
+
+    def predicted(kind, rows):
+        foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / f"{kind}.csv")]
+        blend_run(run, "mean", name="both", foreign=foreign, say=lambda _: None)
+        made, _ = predict(run, run.parent / "train", tmp_path / "s.csv", blend_name="both", shard_rows=rows)
+        assert made.ids.tolist() == names
+        return made.probabilities[:, 0]
+
     try:
-        images = run.parent / "train"
-        small, _ = predict(run, images, tmp_path / "s.csv", blend_name="both", shard_rows=3)
-        large, _ = predict(run, images, tmp_path / "s.csv", blend_name="both", shard_rows=100)
-        assert np.allclose(small.probabilities, large.probabilities, rtol=0, atol=1e-7)
-        order = np.argsort([shares[name] for name in small.ids])
-        # networks of noise say next to nothing: the given shares decide
-        assert (np.diff(small.probabilities[order, 0]) > -0.02).all() and np.ptp(small.probabilities[:, 0]) > 0.1
+        small, large, after = predicted("test", 3), predicted("test", 100), predicted("exchanged", 3)
+        assert np.allclose(small, large, rtol=0, atol=1e-7)
+        assert np.flatnonzero(small != after).tolist() == [0, len(names) - 1]
+        assert after[0] < small[0] - 0.05 and after[-1] > small[-1] + 0.05
     finally:
         rundir.blend_json(run, "both").unlink()
 
