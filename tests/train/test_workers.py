@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from worker_jobs import die_after_the_first, work
 
 from ensemble import rundir
 from ensemble.config import load_config
@@ -151,22 +152,6 @@ def test_one_slot_on_other_devices():
 # ---- errors --------------------------------------------------------------------------------------------------------
 
 
-def work(case, job, slot, tell):
-    """What the workers of the tests do; `case` says what."""
-    member, fold = job
-    tell("began", signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), torch.get_num_threads(), slot.device)
-    if fold == 1:
-        time.sleep(600)
-    if case == "bug":
-        raise ZeroDivisionError("a bug")
-    if case == "user":
-        raise UserError(f"{member}.png: not a readable image")
-    if case == "failure":
-        raise RunFailure("a failure")
-    if case == "disk":
-        raise OSError(28, "could not be written (No space left on device)", "a/state/last.safetensors")
-
-
 @pytest.mark.process
 @pytest.mark.parametrize("case", ["user", "disk", "bug"])
 def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
@@ -192,15 +177,6 @@ def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
         lines = str(error).splitlines()
         assert lines[0] == "a fold 0:" and lines[1] == "Traceback (most recent call last):"
         assert lines[-1] == "ZeroDivisionError: a bug" and '    raise ZeroDivisionError("a bug")' in lines
-
-
-def die_after_the_first(job, slot, tell):
-    """The first process ends as soon as it has nothing to do; the second one lives."""
-    tell("began", os.getpid())
-    if job == ("a", 0):
-        import threading
-
-        threading.Thread(target=lambda: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
 
 
 @pytest.mark.process

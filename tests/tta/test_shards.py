@@ -31,14 +31,20 @@ from ensemble.tta.run import tta_predict
 ROWS = 7  # of a shard: 60 images make 9
 
 # Imports once, which takes seconds, and forks for each command, which is then `ens` with small shards. A command is
-# killed by itself at its n-th change of a file, or by its parent after some seconds.
+# killed by itself at its n-th change of a file, or by the kernel after a share of the processor time of a whole one.
 DRIVER = """
-import functools, json, os, resource, signal, sys, time
+import functools, json, os, resource, signal, sys
 from ensemble import cli
+from ensemble.inference import member, predict  # and with them torch and timm
 from ensemble.run import Run
 from ensemble.tta import run as tta
 tta.tta_predict = functools.partial(tta.tta_predict, shard_rows=7)
 changes = 0
+whole = 0.0
+
+def used():
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 def changed(event, words):
     global changes
@@ -49,7 +55,8 @@ def changed(event, words):
             os.kill(os.getpid(), signal.SIGKILL)
 
 for line in sys.stdin:
-    words, at, seconds, largest = json.loads(line)
+    words, at, share, largest = json.loads(line)
+    before = used()
     (out, own_out), (err, own_err) = os.pipe(), os.pipe()  # which hold 64 kB: more than a command says
     child = os.fork()
     if not child:
@@ -58,6 +65,7 @@ for line in sys.stdin:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
         sys.argv = ["ens", *words]
         sys.addaudithook(changed)
+        signal.setitimer(signal.ITIMER_PROF, share * whole)
         status = 0
         try:
             cli.main()
@@ -66,10 +74,8 @@ for line in sys.stdin:
         sys.stdout.flush()
         os.write(2, f"\\n{changes}".encode())
         os._exit(status)
-    if seconds:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    whole = max(whole, used() - before)
     os.close(own_out), os.close(own_err)
     texts = [open(end).read() for end in (out, err)]
     print(json.dumps([status, *texts]), flush=True)
@@ -96,9 +102,9 @@ def driver():
         process.stdin.close()
 
 
-def attempt(driver, *words, at=0, seconds=0.0, largest=0):
-    """One command: its exit status (-9 if it was killed), what it said, its error line, how often it changed files."""
-    driver.stdin.write(json.dumps([["tta-predict", *map(str, words)], at, seconds, largest]).encode() + b"\n")
+def attempt(driver, *words, at=0, share=0.0, largest=0):
+    """One command: its exit status (below 0: killed), what it said, its error line, how often it changed files."""
+    driver.stdin.write(json.dumps([["tta-predict", *map(str, words)], at, share, largest]).encode() + b"\n")
     driver.stdin.flush()
     status, out, err = json.loads(driver.stdout.readline())
     line, _, changes = err.rpartition("\n") if status >= 0 else (err, "", "0")
@@ -146,7 +152,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
     assert table.count(b"\n") == 61 and load_logits(saved(run, images)).values.shape == (1, 60, 2)
     random = np.random.default_rng(0)
     moments = [{"at": int(at)} for at in random.integers(1, changes + 1, 3)]
-    moments += [{"seconds": float(seconds)} for seconds in random.uniform(0.2, 0.6, 2)]
+    moments += [{"share": float(share)} for share in random.uniform(0.1, 0.5, 2)]
     moments += [{"at": changes - 12}]  # between the two final files: only that of the CSV and the shards' end follow
     moments += [{"at": 20}]  # and where all logits are kept from before
     resumed = 0
@@ -156,7 +162,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
         if moment != moments[-1]:
             forget(run)
         status, *_ = attempt(driver, *words, **moment)
-        assert status == -signal.SIGKILL
+        assert status == -(signal.SIGPROF if "share" in moment else signal.SIGKILL)
         if moment == moments[0]:
             assert attempt(driver, *words, at=10)[0] == -signal.SIGKILL  # and once more, soon after it went on
         before = list(rundir.shards_dir(saved(run, images)).glob("[!.]*"))
