@@ -91,28 +91,32 @@ def name_groups(files: Sequence[Path | None], labels: Sequence[str], base: Path)
     """What the names of N files, seen from the folder `base`, suggest. labels: the class of each row, "" for none."""
     paths = [None if file is None else PurePosixPath(nfc(os.path.relpath(file, base))) for file in files]
     keys = np.array([label_key(label) for label in labels], dtype=np.str_)
-    best: NameGroups | None = None
+    found = []
     for part, key in _keys():
         names = np.array(
             ["" if path is None else key(path, label) for path, label in zip(paths, keys.tolist(), strict=True)],
             dtype=np.str_,
         )
         sizes = _sizes(names, keys)
-        if sizes is None:
-            continue
-        alike = _alike(names, keys, files)
-        if alike is not None and alike >= ALIKE and (best is None or alike > best.alike + 0.02):
-            counts = sizes[sizes > 1]
-            best = NameGroups(
-                part,
-                names,
-                len(counts),
-                int(counts.sum()),
-                float(np.median(counts)),
-                int(counts.max()),
-                round(alike, 3),
-            )
+        alike = None if sizes is None else _alike(names, keys, files)
+        if sizes is not None and alike is not None and alike >= ALIKE:
+            found.append(_named(part, names, sizes[sizes > 1], alike))
+    best: NameGroups | None = None
+    for groups in found:
+        if best is None or groups.alike > best.alike + 0.02:
+            best = groups
+    for groups in found:  # subj00_1_3: two sessions of one person would else stand on both sides of a fold
+        if best is not None and _contains(groups.names, best.names):
+            across = _alike(groups.names, keys, files, best.names)
+            best = groups if across is not None and across >= ALIKE else best
     return best
+
+
+def _named(part: str, names: np.ndarray, counts: np.ndarray, alike: float) -> NameGroups:
+    """counts: rows of each group of two or more, int64."""
+    return NameGroups(
+        part, names, len(counts), int(counts.sum()), float(np.median(counts)), int(counts.max()), round(alike, 3)
+    )
 
 
 def area(scores: np.ndarray, side: np.ndarray) -> float:
@@ -174,15 +178,27 @@ def _sizes(names: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     return np.asarray(counts[groups != ""], dtype=np.int64)
 
 
-def _alike(names: np.ndarray, labels: np.ndarray, files: Sequence[Path | None]) -> float | None:
+def _contains(wide: np.ndarray, fine: np.ndarray) -> bool:
+    """Whether each of the groups `fine`, str (N,), lies within one of fewer groups `wide`, str (N,)."""
+    rows = (wide != "") & (fine != "")
+    pairs = set(zip(fine[rows].tolist(), wide[rows].tolist(), strict=True))
+    return len(pairs) == len({name for name, _ in pairs}) > len({name for _, name in pairs})
+
+
+def _alike(
+    names: np.ndarray, labels: np.ndarray, files: Sequence[Path | None], within: np.ndarray | None = None
+) -> float | None:
     """AUC of likeness between pairs of a group and pairs of the same two classes but other groups; None without any.
 
-    Likeness is the correlation of grey thumbnails of 8 x 8 cells.
+    Likeness is the correlation of grey thumbnails of 8 x 8 cells. within: finer groups, str (N,), of which a pair of a
+    group has two different ones.
     """
     random = np.random.default_rng(0)
     rows = np.flatnonzero(names != "")
     order = rows[np.lexsort((random.random(len(rows)), names[rows]))]
     together = np.flatnonzero(names[order][1:] == names[order][:-1])
+    if within is not None:
+        together = together[within[order][together] != within[order][together + 1]]
     together = random.permutation(together)[:PAIRS]
     one, other = order[together], order[together + 1]
     by_label = {label: rows[labels[rows] == label] for label in np.unique(labels[rows])}

@@ -14,6 +14,7 @@ from ensemble.audit.groups import check_groups, check_own_folds
 from ensemble.audit.read import Given, Rows
 from ensemble.config import Config, load_config
 from ensemble.data.folds import make_folds
+from ensemble.data.name_groups import name_groups
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.init import init
@@ -233,3 +234,23 @@ def test_an_experiment_that_applies_them_is_not_warned_of_them(tmp_path):
     experiment(data, APPLIED)
     audit = check(tmp_path / "e.toml", None, None, None, tmp_path / "a.json", (), SILENT)
     assert not {"suggested-groups", "few-groups", "lone-class"} & {one.kind for one in audit.findings}
+
+
+@pytest.mark.parametrize(
+    ("of_person", "part"), [(0.4, "the first part of the name"), (0, "what stands before the last")]
+)
+def test_sessions_of_a_person_are_one_group_where_they_are_alike(tmp_path: Path, of_person: float, part: str) -> None:
+    """subj00_1_3 is a person, a session and an image."""
+    files = []
+    for person in range(12):
+        for session in range(3):
+            for take in range(3):
+                shapes = [
+                    np.random.default_rng(seed).integers(0, 200, (6, 6)).repeat(10, axis=0).repeat(10, axis=1)
+                    for seed in (person, 100 + 3 * person + session, 1000 + 9 * person + 3 * session + take)
+                ]
+                pixels = of_person * shapes[0] + (0.8 - of_person) * shapes[1] + 0.2 * shapes[2]
+                files.append(tmp_path / f"subj{person:02}_{session}_{take}.png")
+                Image.fromarray(pixels.astype(np.uint8)).save(files[-1])
+    groups = name_groups(files, ["a", "b"] * 54, tmp_path)
+    assert groups is not None and groups.part.startswith(part) and groups.groups == (12 if of_person else 36)
