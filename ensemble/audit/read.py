@@ -33,6 +33,7 @@ from ensemble.data.submission.sample import read_sample
 from ensemble.data.table.column_names import ID_NAMES, plain
 from ensemble.data.table.columns import find_columns
 from ensemble.data.table.find_files import locate
+from ensemble.data.table.fold_column import fold_number
 from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.errors import UserError
 from ensemble.run import Run
@@ -288,9 +289,10 @@ def _read_rows(source: Path, table: pd.DataFrame, columns: Columns, images: Path
 
 def _fold(text: str) -> int:
     try:
-        return int(text.removesuffix(".0")) if text else -1
+        number = fold_number(text)
     except ValueError:
         return UNKNOWN_FOLD
+    return number if abs(number) < 2**31 else UNKNOWN_FOLD
 
 
 def _id_with_repeats(table: pd.DataFrame, taken: list[str | tuple[str, ...] | None]) -> str | None:

@@ -11,7 +11,7 @@ from recorder import Recorder
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding
 from ensemble.audit.groups import check_groups, check_own_folds
-from ensemble.audit.read import Given, Rows
+from ensemble.audit.read import Given, Rows, read_given
 from ensemble.config import Config, load_config
 from ensemble.data.folds import make_folds
 from ensemble.data.name_groups import name_groups
@@ -254,3 +254,19 @@ def test_sessions_of_a_person_are_one_group_where_they_are_alike(tmp_path: Path,
                 Image.fromarray(pixels.astype(np.uint8)).save(files[-1])
     groups = name_groups(files, ["a", "b"] * 54, tmp_path)
     assert groups is not None and groups.part.startswith(part) and groups.groups == (12 if of_person else 36)
+
+
+@pytest.mark.parametrize("cell", ["0.7", "9" * 30, "first"])
+def test_own_folds_that_are_no_whole_numbers_are_found(tmp_path: Path, cell: str) -> None:
+    for row in range(4):
+        scene(tmp_path / f"{row}.png", row, 0)
+    (tmp_path / "t.csv").write_text(
+        "path,label,part\n"
+        + "".join(f"{row}.png,{'ab'[row % 2]},{cell if row == 3 else row % 2}\n" for row in range(4))
+    )
+    (tmp_path / "e.toml").write_text(
+        f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{tmp_path / "t.csv"}"\n[folds]\nfold = "part"\n'
+        '[[backbone]]\nname = "r"\ntimm = "test_resnet"\n'
+    )
+    kinds = found(check_own_folds(read_given(tmp_path / "e.toml", None)))
+    assert kinds.keys() == {"odd-fold"} and kinds["odd-fold"].rows == ("3.png",)

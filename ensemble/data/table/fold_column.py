@@ -11,10 +11,23 @@ from ensemble.errors import UserError
 FEWEST, MOST = 2, 127  # folds: they are kept as int8
 
 
+def fold_number(cell: str) -> int:
+    """The fold that a cell names, -1 for an empty one; "1.0", as pandas writes a column that has gaps, is 1. Raises
+    ValueError that names a cell which is no whole number."""
+    if not cell:
+        return -1
+    try:
+        number = float(cell)
+    except ValueError:
+        number = np.nan
+    if not number.is_integer():  # as NaN and infinity are not either
+        raise ValueError(f"{cell!r} is none")
+    return int(number)
+
+
 def fold_numbers(cells: Iterable[str]) -> list[int]:
-    """The fold that each cell names; "1.0", as pandas writes a column that has gaps, is 1. Raises ValueError that names
-    the first cell which is no whole number."""
-    return [_fold_number(cell) for cell in cells]
+    """The fold of each cell. Raises ValueError as `fold_number` does."""
+    return [fold_number(cell) for cell in cells]
 
 
 def are_folds(numbers: Iterable[int]) -> bool:
@@ -36,15 +49,3 @@ def own_folds(column: pd.Series, source: Path) -> np.ndarray:
             f"want 0, 1, ... without gaps, {FEWEST} to {MOST} of them, and -1 or nothing for rows never validated"
         )
     return np.array(folds, dtype=np.int64)
-
-
-def _fold_number(cell: str) -> int:
-    if not cell:
-        return -1
-    try:
-        number = float(cell)
-    except ValueError:
-        number = np.nan
-    if not number.is_integer():  # as NaN and infinity are not either
-        raise ValueError(f"{cell!r} is none")
-    return int(number)
