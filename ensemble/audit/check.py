@@ -15,8 +15,9 @@ from ensemble.audit.findings import Audit, Finding, ordered, save_audit
 from ensemble.audit.fix import fixed, require_new, write_fixed
 from ensemble.audit.groups import check_groups, check_own_folds, check_suggestion, suggest_groups
 from ensemble.audit.labels import check_labels, class_counts
-from ensemble.audit.read import Given, Rows, clean_labels, fingerprint, read_given, read_test
+from ensemble.audit.read import fingerprint, read_given, read_test
 from ensemble.audit.row_pairs import first_rows, pair_facts, pairs_between, pairs_within
+from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
 from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles

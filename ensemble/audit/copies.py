@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.audit.findings import EXAMPLES, Finding, finding
-from ensemble.audit.read import UNKNOWN_FOLD, Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs, exact_sets, shown_pairs
+from ensemble.audit.rows import UNKNOWN_FOLD, Given, Rows, clean_labels
 from ensemble.data.copies.align import LOOK_ALIKE
 from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key

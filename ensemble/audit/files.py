@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.audit.findings import Finding, finding
 from ensemble.audit.forms import check_forms
-from ensemble.audit.read import Rows
+from ensemble.audit.rows import Rows
 from ensemble.data.pixels.formats import IMAGE_ENDINGS
 from ensemble.data.scan import Scan
 from ensemble.escape import shortened

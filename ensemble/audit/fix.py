@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ensemble.audit.files import has_image
-from ensemble.audit.read import Given, Rows, clean_labels
 from ensemble.audit.row_pairs import RowPairs, as_pairs
+from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan

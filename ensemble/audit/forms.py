@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
-from ensemble.audit.read import Rows
+from ensemble.audit.rows import Rows
 from ensemble.data.scan import Scan
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
-from ensemble.audit.read import Given, Rows, clean_labels
+from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.data.name_groups import FROM_NAMES, NameGroups, name_groups
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
-from ensemble.audit.read import Given, Rows, clean_labels
+from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.data.name_groups import label_key as label_key
 from ensemble.data.table.several import combined_labels
 

@@ -4,12 +4,13 @@
 so that all of them can be named at once.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ensemble.audit.rows import UNKNOWN_FOLD, Columns, Given, Rows, clean_labels
 from ensemble.config import load_config
 from ensemble.data.folders.class_folders import bare_folders, class_folders, labels_of, outside, tree
 from ensemble.data.folders.layout import follow, levels, refuse_loose, refuse_parts
@@ -38,77 +39,8 @@ from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.errors import UserError
 from ensemble.run import Run
 
-UNKNOWN_FOLD = -2  # of a row that the run does not hold, or whose cell is no number
 K = 5  # folds.k where no experiment file says another
 MOSTLY = 0.9  # distinct values of a column of ids that holds repeated ones
-
-
-Columns = dict[str, str | tuple[str, ...] | None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """N rows as they stand in a table or folder.
-
-    source: the table or folder.
-    ids: str (N,), composed (NFC) and not always unique; an empty one is "(row 5)".
-    files: the N files, None where there is none.
-    labels: str (N,) as written, "" where empty; None for test images.
-    groups: str (N,) or None.
-    folds: int64 (N,) or None, -1 for rows never validated.
-    table: the table, None for folders.
-    columns: the names in it of path, label (several: one of 0 and 1 for each class), id, group and fold.
-    listing: of a folder, what else lies in it.
-    bare: class folders without an image.
-    notes: lines on what was taken for what.
-    """
-
-    source: Path
-    ids: np.ndarray
-    files: tuple[Path | None, ...]
-    labels: np.ndarray | None
-    groups: np.ndarray | None = None
-    folds: np.ndarray | None = None
-    table: pd.DataFrame | None = None
-    columns: Columns | None = None
-    listing: Listing | None = None
-    bare: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What is to be audited.
-
-    rows: the labelled images.
-    experiment: whether an experiment file was given.
-    k: folds that training will make.
-    image_size: of the networks, px, None where unknown.
-    crop: (height, width), px, or None.
-    run: a run directory that exists, or None.
-    own_folds: whether the folds are a column of the user's.
-    cache: the setting of data.cache.
-    notes: lines on what was taken for what.
-    images: the folder that a table's paths start from, None for its own.
-    near_copies: the setting of folds.near_copies.
-    classes: the patterns of a folder's class folders that were given.
-    """
-
-    rows: Rows
-    experiment: bool
-    k: int
-    image_size: int | None
-    crop: tuple[int, int] | None
-    run: Path | None
-    own_folds: bool
-    cache: str
-    notes: tuple[str, ...]
-    images: Path | None = None
-    near_copies: bool = True
-    classes: tuple[str, ...] = ()
 
 
 def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, ...] = ()) -> Given:
@@ -157,12 +89,6 @@ def read_test(test: Path) -> Rows:
     columns: Columns = {"path": column.name, "label": None, "id": None, "group": None, "fold": None}
     rows = _read_rows(test, table, columns, column.folder)
     return replace(rows, notes=(*notes, *column.notes, *rows.notes))
-
-
-def clean_labels(rows: Rows) -> np.ndarray:
-    """Labels as training reads them: stripped and composed, str (N,)."""
-    assert rows.labels is not None
-    return np.array([nfc(text.strip()) for text in rows.labels.tolist()], dtype=np.str_)
 
 
 def _read_experiment(path: Path) -> Given:

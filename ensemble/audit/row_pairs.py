@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.audit.findings import EXAMPLES
-from ensemble.audit.read import Rows, clean_labels
+from ensemble.audit.rows import Rows, clean_labels
 from ensemble.data.copies.near import Pairs, joined_rows
 
 

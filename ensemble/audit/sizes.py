@@ -5,7 +5,7 @@ import numpy as np
 from ensemble.audit.features import upright
 from ensemble.audit.files import has_image
 from ensemble.audit.findings import Finding, finding, quantiles
-from ensemble.audit.read import Given, Rows
+from ensemble.audit.rows import Given, Rows
 from ensemble.data.pixels.decode import MAX_ASPECT
 from ensemble.data.scan import Scan
 

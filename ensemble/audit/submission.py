@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.audit.findings import Finding, finding
-from ensemble.audit.read import Rows
+from ensemble.audit.rows import Rows
 from ensemble.data.classes import reader
 from ensemble.data.names import match_names
 from ensemble.data.submission.match import find_ids, match

@@ -10,8 +10,8 @@ from PIL import Image, ImageFilter
 from ensemble.audit.check import check
 from ensemble.audit.copies import check_copies, check_test_copies
 from ensemble.audit.findings import Audit, Finding
-from ensemble.audit.read import Given, Rows
 from ensemble.audit.row_pairs import first_rows, pairs_between, pairs_within
+from ensemble.audit.rows import Given, Rows
 from ensemble.data.copies.near import Pairs
 from ensemble.events import SILENT
 

@@ -12,8 +12,8 @@ from recorder import Recorder
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit
 from ensemble.audit.fix import fixed
-from ensemble.audit.read import Given, Rows
 from ensemble.audit.row_pairs import pairs_within
+from ensemble.audit.rows import Given, Rows
 from ensemble.data.copies.near import Pairs
 from ensemble.data.samples import read_samples
 from ensemble.data.scan import scan

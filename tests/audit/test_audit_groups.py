@@ -11,7 +11,8 @@ from recorder import Recorder
 from ensemble.audit.check import check
 from ensemble.audit.findings import Audit, Finding
 from ensemble.audit.groups import check_groups, check_own_folds
-from ensemble.audit.read import Given, Rows, read_given
+from ensemble.audit.read import read_given
+from ensemble.audit.rows import Given, Rows
 from ensemble.config import Config, load_config
 from ensemble.data.folds import make_folds
 from ensemble.data.name_groups import name_groups

@@ -10,7 +10,7 @@ import pytest
 from ensemble.audit.check import check
 from ensemble.audit.findings import Finding
 from ensemble.audit.labels import check_labels, class_counts, label_key
-from ensemble.audit.read import Given, Rows
+from ensemble.audit.rows import Given, Rows
 from ensemble.events import SILENT
 
 

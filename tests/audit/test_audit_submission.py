@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ensemble.audit.findings import Finding
-from ensemble.audit.read import Rows, read_test
+from ensemble.audit.read import read_test
+from ensemble.audit.rows import Rows
 from ensemble.audit.submission import check_submission
 from ensemble.errors import UserError
 
