@@ -123,6 +123,18 @@ class Backbone(Table):
 
 
 class Config(Table):
+    """An experiment. From Python its tables may be given as dicts of the keys of an experiment file; what is wrong in
+    them is a pydantic.ValidationError.
+
+    >>> config = ens.Config(
+    ...     run="runs/art",
+    ...     data={"train": "data/art/train", "image_size": 64},
+    ...     backbone=[{"name": "resnet", "timm": "resnet18"}],
+    ... )
+    >>> config.train.epochs
+    12
+    """
+
     run: Path
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Literal["auto"] | Count = "auto"  # processes that train side by side
@@ -174,21 +186,28 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         _set(values, change)
     try:
         config = Config.model_validate(values)
-        for index, backbone in enumerate(config.backbone):
-            try:
-                strategy = train_settings(config, backbone).strategy
-            except ValidationError as error:
-                raise UserError(f"{path}: {_say(error, ('backbone', index, 'train'), Train)}") from None
-            if strategy == "scratch" and backbone.weights is not None:
-                raise UserError(f"{path}: backbone {backbone.name!r}: scratch starts without weights; remove weights")
-            if strategy not in ("scratch", "full") and not starts_trained(backbone):
-                raise UserError(
-                    f"{path}: backbone {backbone.name!r}: strategy {strategy!r} needs weights to start from; "
-                    'give some, or use strategy = "scratch"'
-                )
+        check_backbones(config)
     except ValidationError as error:
         raise UserError(f"{path}: {_say(error, (), Config)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return config
+
+
+def check_backbones(config: Config) -> None:
+    """Raise UserError that names the backbone whose settings do not go together."""
+    for index, backbone in enumerate(config.backbone):
+        try:
+            strategy = train_settings(config, backbone).strategy
+        except ValidationError as error:
+            raise UserError(_say(error, ("backbone", index, "train"), Train)) from None
+        if strategy == "scratch" and backbone.weights is not None:
+            raise UserError(f"backbone {backbone.name!r}: scratch starts without weights; remove weights")
+        if strategy not in ("scratch", "full") and not starts_trained(backbone):
+            raise UserError(
+                f"backbone {backbone.name!r}: strategy {strategy!r} needs weights to start from; "
+                'give some, or use strategy = "scratch"'
+            )
 
 
 def load_run_config(path: Path) -> Config:

@@ -2,7 +2,14 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that names the file, key or value and what to do. Exit status 2."""
+    """Something the user can mend: one line that names the file, key or value and what to do. Exit status 2.
+
+    >>> try:
+    ...     ens.Run("runs/none").members
+    ... except ens.UserError as error:
+    ...     print(error)
+    runs/none: not a run directory (it has no folds.csv); make one with: ens train-folds FILE
+    """
 
 
 class Damaged(UserError):

@@ -28,7 +28,10 @@ class Events(Protocol):
 
 @dataclass(frozen=True)
 class Silent:
-    """Listens to nothing."""
+    """Listens to nothing.
+
+    >>> ens.Silent().message("Nobody hears this.")
+    """
 
     def message(self, line: str) -> None:
         pass

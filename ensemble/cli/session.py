@@ -104,7 +104,7 @@ class Session:
 @contextmanager
 def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
     """A command from its beginning to its end; see above."""
-    from ensemble.cli.bar import progress_bar
+    from ensemble.bar import progress_bar
 
     command = click.get_current_context().info_name or ""
     begun = time.monotonic()

@@ -16,8 +16,11 @@ submissions.csv, and what no number comes from, ens.log and the report, have non
 `ensemble.files.atomic`.
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensemble.errors import UserError
 from ensemble.files import sealed
@@ -27,15 +30,89 @@ from ensemble.run.member import Member
 from ensemble.run.shapes import Provenance, SavedSearch
 from ensemble.run.vouched import require_vouched
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ensemble.api.blending import RunBlend
+    from ensemble.events import Events
+    from ensemble.tta.images import Images, Prediction
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, which need not be there yet."""
+    """A run directory, which need not be there yet.
+
+    From Python, `members`, `blend` and `predict` say what is in it and use it; the rest are its files and its state.
+
+    >>> run = ens.Run("runs/art")
+    >>> run.members[["folds_done", "rows"]].loc["resnet"].tolist()
+    [2, 16]
+    """
 
     path: Path
 
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "path", Path(path))
+
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def members(self) -> "pd.DataFrame":
+        """The members' out-of-fold scores: a row for each, the index being their names.
+
+        rows: how many rows the scores are of, those of its finished folds.
+        folds, folds_done: of the run, and how many of them the member has finished.
+        optimistic: whether each fold kept the epoch that was best on these rows.
+        Then of each metric the value, the ends `_low` and `_high` of its 95% interval, and `_std`, the standard
+        deviation over folds; NaN where no fold is finished.
+
+        Raises UserError if this is no run, or names a file that can't be read.
+        """
+        from ensemble.api.blending import member_scores
+
+        return member_scores(self)
+
+    def blend(
+        self,
+        method: str = "stack",
+        metric: str = "log_loss",
+        *,
+        name: str | None = None,
+        views: Sequence[str] | None = None,
+        members: Sequence[str] | None = None,
+        priors: str | None = None,
+        events: "Events | None" = None,
+    ) -> "RunBlend":
+        """Fit a blend of the members on their out-of-fold logits, score it by cross-fitting and save it, as `ens blend`
+        does.
+
+        method: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
+        metric: what the blend is for.
+        name: what it is saved as; None: the method, with "-metric" for another one than log_loss.
+        views, members: the names of those to use; None: all that were trained.
+        priors: the test set's class shares: "uniform", or a CSV with the columns class and share.
+        events: what listens meanwhile; None prints messages and shows a progress bar.
+
+        Raises UserError for an unknown name, for members that are not finished, and for files that can't be read.
+
+        >>> blend = ens.Run("runs/art").blend("vote", events=ens.Silent())
+        >>> blend.weights["weight"].sum().round(6).item()
+        1.0
+        """
+        from ensemble.api.blending import fit_run_blend
+
+        return fit_run_blend(self, method, metric, name, views, members, priors, events)
+
+    def predict(self, images: "Images", blend: str | None = None) -> "Prediction":
+        """The prediction of one image or several by a blend of this run; None takes the only one. See `ens.predict`.
+
+        >>> ens.Run("runs/art").predict("data/art/train/a/0.png", blend="mean").probabilities.shape
+        (1, 2)
+        """
+        from ensemble.tta.images import predict
+
+        return predict(self, images, blend=blend)
 
     @property
     def config_toml(self) -> Path:

@@ -19,6 +19,7 @@ from ensemble.data.pixels.upright import orientation
 from ensemble.errors import UserError
 from ensemble.inference.decode import Source
 from ensemble.inference.predict import predict_stream
+from ensemble.run import Run
 from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.predictor import Predictor, load_predictor
 from ensemble.tta.shards import chunk_rows
@@ -40,14 +41,18 @@ class Prediction:
     labels: list[str]
 
 
-def load(run: str | Path, blend: str | None = None, views: Sequence[str] | None = None) -> Predictor:
+def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None) -> Predictor:
     """A run's blend with its networks on the device, to be given to `predict` many times.
 
     blend: its name; None takes the only one. views: must be those that the blend was fitted on, as they are for None.
     Raises UserError for a run, blend, views or files that don't fit, and for a blend that needs predictions made
     elsewhere, of which there are none for other images.
+
+    >>> predictor = ens.load("runs/art", "mean")
+    >>> ens.predict(predictor, "data/art/train/a/0.png").classes
+    ('a', 'b')
     """
-    run = Path(run)
+    run = run.path if isinstance(run, Run) else Path(run)
     name, fitted = find_blend(run, blend, views)
     if fitted.foreign:
         raise UserError(
@@ -59,7 +64,7 @@ def load(run: str | Path, blend: str | None = None, views: Sequence[str] | None 
 
 
 def predict(
-    run: str | Path | Predictor, images: Images, views: Sequence[str] | None = None, blend: str | None = None
+    run: str | Path | Run | Predictor, images: Images, views: Sequence[str] | None = None, blend: str | None = None
 ) -> Prediction:
     """The blend's prediction of one image or several: to the bit that of `ens tta-predict` for files of these pixels.
 
@@ -72,6 +77,10 @@ def predict(
 
     Raises UserError that names an image's place in the list, what it is and what is wanted, or the file that can't be
     read, and as `load` does.
+
+    >>> prediction = ens.predict("runs/art", ["data/art/train/a/0.png", "data/art/train/b/1.png"])
+    >>> prediction.probabilities.shape, len(prediction.labels)
+    ((2, 2), 2)
     """
     sources = list(_checked(images, "images"))
     if not sources:

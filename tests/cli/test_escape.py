@@ -112,7 +112,7 @@ def test_a_mistake_of_ens_itself_is_told_escaped(capfd, monkeypatch):
 def test_progress_is_told_escaped():
     """In a process: a pipe gets a line a minute, whose clock is set forward here."""
     code = (
-        "from ensemble.cli import bar; bar.QUIET_SECONDS = -1.0\n"
+        "from ensemble import bar; bar.QUIET_SECONDS = -1.0\n"
         f"with bar.progress_bar() as progress: progress({EVIL!r}, 1, 2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ensemble.cli import bar
-from ensemble.cli.bar import timed
+from ensemble import bar
+from ensemble.bar import timed
 from ensemble.progress import duration, paced
 
 
@@ -79,7 +79,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch, capfd, quiet, 
 def on_a_terminal(delay, to_pipe=True):
     """What a process prints to a pipe, and what its terminal is sent, if it works for a second."""
     code = (
-        "import time\nfrom ensemble.cli import bar\nfrom ensemble.tables.layout import new_table, print_table\n"
+        "import time\nfrom ensemble import bar\nfrom ensemble.tables.layout import new_table, print_table\n"
         f"bar.DELAY_SECONDS = {delay}\ntable = new_table('a table', 'the column')\n"
         "with bar.progress_bar() as progress:\n"
         "    progress('[a] step', 1, 4)\n    time.sleep(1)\n    print('said', flush=True)\n    print_table(table)\n"

@@ -1,4 +1,5 @@
-"""One line that says how far the work is and how long the rest takes: live on a terminal, else a line a minute."""
+"""One line that says how far the work is and how long the rest takes: live on a terminal and in a notebook, else a line
+a minute."""
 
 import sys
 import threading
@@ -14,6 +15,7 @@ from ensemble.escape import escaped
 from ensemble.progress import Show, duration
 
 QUIET_SECONDS = 60.0
+NOTEBOOK_SECONDS = 0.2  # between two updates, each of which is a message to the browser
 DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
 
 
@@ -28,6 +30,9 @@ def progress_bar() -> Iterator[Show]:
     console = Console(stderr=True)
     if console.is_terminal:
         with _live(console) as draw:
+            yield timed(draw)
+    elif console.is_jupyter:
+        with _in_notebook() as draw:
             yield timed(draw)
     else:
         yield timed(_line_a_minute())
@@ -65,6 +70,35 @@ def _live(console: Console) -> Iterator[Show]:
             is_over = True
             if bar.live.is_started:
                 bar.stop()
+
+
+@contextmanager
+def _in_notebook() -> Iterator[Show]:
+    """A line of the cell's output that is written again and again. (rich's own bar needs ipywidgets.)"""
+    from IPython.display import DisplayHandle
+
+    lock = threading.Lock()
+    handle: DisplayHandle | None = None
+    latest = time.monotonic() + DELAY_SECONDS - NOTEBOOK_SECONDS
+
+    def draw(text: str, done: float, total: float) -> None:
+        nonlocal handle, latest
+        with lock:
+            if time.monotonic() - latest < NOTEBOOK_SECONDS:
+                return
+            latest = time.monotonic()
+            line = {"text/plain": f"{100 * done / max(total, 1):3.0f}% {escaped(text)}"}
+            if handle is None:
+                handle = DisplayHandle()
+                handle.display(line, raw=True)
+            else:
+                handle.update(line, raw=True)
+
+    try:
+        yield draw
+    finally:
+        if handle is not None:
+            handle.update({"text/plain": ""}, raw=True)
 
 
 def _line_a_minute() -> Show:

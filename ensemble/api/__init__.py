@@ -1,0 +1,1 @@
+"""ens from Python: what `import ensemble as ens` offers, over the same functions as the commands."""

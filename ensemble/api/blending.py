@@ -1,0 +1,113 @@
+"""The blend of a run, and its members' scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ensemble.api import results
+from ensemble.api.frames import scores_frame
+from ensemble.api.printing import listening
+from ensemble.blend import BlendResult, blend_run, members_table
+from ensemble.events import Events
+from ensemble.run import Run
+
+if TYPE_CHECKING:
+    from ensemble.tta.images import Images, Prediction
+    from ensemble.tta.predictor import Predictor
+
+
+@dataclass(frozen=True, repr=False)
+class RunBlend:
+    """A blend that was fitted on a run and saved in it.
+
+    run: the run.
+    result: all that is known of the blend, see `BlendResult`.
+    """
+
+    run: Run
+    result: BlendResult
+
+    @property
+    def name(self) -> str:
+        """What it is saved as in the run, and what `ens tta-predict --blend` calls it."""
+        return self.result.name
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Cross-fitted scores: a row for "blend", "plain mean" and each member; of each metric the value, the ends
+        `_low` and `_high` of its 95% interval, and `_std`, the standard deviation over folds."""
+        return results.blend_scores(self.result)
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """What the blend gains over the plain mean ("mean") and over the best single member: a row for each, with the
+        columns against, metric, value (positive is better), low, high (95%, paired) and p_better."""
+        return results.blend_gains(self.result)
+
+    @property
+    def weights(self) -> pd.DataFrame:
+        """Each member's weight and, where the method has one, its temperature."""
+        return results.blend_weights(self.result)
+
+    def predict(self, images: "Images") -> "Prediction":
+        """The blend's prediction of one image or several, as `ens.predict` takes them. The first call brings the
+        networks to the device, where they stay for the next one. Raises UserError as `ens.predict`."""
+        from ensemble.tta.images import predict
+
+        return predict(self._predictor, images)
+
+    @cached_property
+    def _predictor(self) -> "Predictor":
+        from ensemble.tta.images import load
+
+        return load(self.run.path, self.name)
+
+    def __repr__(self) -> str:
+        return f"<RunBlend {results.blend_line(self.result)}>"
+
+    def _repr_html_(self) -> str:
+        return results.blend_html(self.result)
+
+
+def member_scores(run: Run) -> pd.DataFrame:
+    """See `Run.members`."""
+    rows = members_table(run.path)
+    facts = pd.DataFrame(
+        {
+            "rows": [row.rows for row in rows],
+            "folds": [row.folds for row in rows],
+            "folds_done": [len(row.done) for row in rows],
+            "optimistic": [row.optimistic for row in rows],
+        },
+        index=pd.Index([row.member for row in rows], name="member", dtype="str"),
+    )
+    return facts.join(scores_frame({row.member: row.scores for row in rows}, "member"))
+
+
+def fit_run_blend(
+    run: Run,
+    method: str,
+    metric: str,
+    name: str | None,
+    views: Sequence[str] | None,
+    members: Sequence[str] | None,
+    priors: str | None,
+    events: Events | None,
+) -> RunBlend:
+    """See `Run.blend`."""
+    with listening(events) as heard:
+        result = blend_run(
+            run.path,
+            method,
+            metric,
+            name,
+            views,
+            members,
+            priors=priors,
+            say=heard.message,
+            show=heard.progress,
+        )
+    return RunBlend(run, result)

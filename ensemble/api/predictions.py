@@ -1,0 +1,119 @@
+"""Predictions and labels that are arrays: checked, and read in one way or refused."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ensemble.blend.external.scale import floored, without_unknown_classes
+from ensemble.data.classes import in_order, listed
+from ensemble.errors import UserError
+
+Kind = Literal["logits", "probabilities", "percentages", "log-probabilities"]
+Predictions = np.ndarray | Mapping[str, ArrayLike] | Sequence[ArrayLike]
+
+SUM_TOLERANCE = 1e-3  # of a row of probabilities: what float16 loses
+RANGE_TOLERANCE = 1e-6  # a softmax in float32 may end at 1.0000001
+
+
+def by_member(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Each member's predictions by its name, float64 (N, C), N and C alike.
+
+    Raises UserError, naming the member, for other shapes and for what holds no numbers.
+    """
+    if isinstance(predictions, pd.DataFrame):
+        raise UserError("predictions: a DataFrame; give an array (N, M, C), or a dict of each member's array (N, C)")
+    if isinstance(predictions, np.ndarray):
+        if predictions.ndim != 3:
+            raise UserError(f"predictions: an array {predictions.shape}; want (N, M, C): rows, members, classes")
+        predictions = list(predictions.swapaxes(0, 1))
+    if not isinstance(predictions, Mapping):
+        predictions = {f"member {number}": values for number, values in enumerate(predictions)}
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in predictions.items():
+        arrays[str(name)] = array = _numbers(values, str(name))
+        first = next(iter(arrays))
+        if array.shape != arrays[first].shape:
+            raise UserError(f"{name}: an array {array.shape}, but {first} is {arrays[first].shape}")
+    if not arrays:
+        raise UserError("predictions: there are no members; give one or more")
+    return arrays
+
+
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    if isinstance(values, pd.DataFrame):
+        raise UserError(f"{name}: a DataFrame, which is not joined by id; give frame.loc[ids, classes].to_numpy()")
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: not an array of numbers ({error})") from None
+    if array.ndim != 2 or len(array) == 0 or array.shape[1] < 2:
+        raise UserError(f"{name}: an array {array.shape}; want (N, C): a row for each sample, a column for each class")
+    return array
+
+
+def member_logits(
+    values: np.ndarray, kind: Kind, name: str, folds: np.ndarray, shares: Mapping[str, float], ids: Sequence[str]
+) -> np.ndarray:
+    """Logits float32 (N, C) of a member's predictions, float64 (N, C). Those of probabilities are their logs; for what
+    is exactly 0 see `ensemble.blend.external.scale`.
+
+    folds: int (N,). shares: of each class among the labels, above 0.
+    Raises UserError that names the member and the row for numbers that are not of this kind.
+    """
+
+    def refuse(rows: np.ndarray, what: str) -> None:
+        if rows.any():
+            row = int(rows.argmax())
+            raise UserError(f"{name}: row {ids[row]}: {what} ({int(rows.sum())} rows)")
+
+    def warn(text: str) -> None:
+        warnings.warn(f"{name}: {text}", stacklevel=2)
+
+    refuse(np.isnan(values).any(axis=1), "NaN")
+    if kind == "logits":
+        refuse(np.isinf(values).any(axis=1), "an infinite logit")
+        if values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE:
+            raise UserError(f"{name}: its rows sum to 1, as those of probabilities do: say kind='probabilities'")
+        return values.astype(np.float32)
+    total = 100.0 if kind == "percentages" else 1.0
+    probabilities = np.exp(values) if kind == "log-probabilities" else values / total
+    lowest, highest = probabilities.min(axis=1), probabilities.max(axis=1)
+    outside = np.asarray((lowest < -RANGE_TOLERANCE) | (highest > 1 + SUM_TOLERANCE))
+    refuse(outside, f"{kind} out of their range: say what the numbers are with kind=")
+    sums = probabilities.sum(axis=1)
+    refuse(np.abs(sums - 1) > SUM_TOLERANCE, f"{kind} that do not sum to {total:g}")
+    with np.errstate(divide="ignore"):
+        z = np.log(np.clip(probabilities, 0, None) / sums[:, None])
+    known = without_unknown_classes(z, folds, np.array(list(shares.values())), tuple(shares), warn)
+    return floored(known, warn)
+
+
+def columns_of(labels: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The column of each label, int64 (N,), and the labels of the `count` columns.
+
+    The columns stand for the categories of a pandas.Categorical, else for the different labels in ascending order.
+    Raises UserError if that are not as many, or if the order is not clear.
+    """
+    values = labels.array if isinstance(labels, pd.Series) else labels
+    if isinstance(values, pd.Categorical):
+        classes, columns = values.categories.to_numpy(), values.codes.astype(np.int64)
+    else:
+        values = np.asarray(values)
+        if values.ndim != 1:
+            raise UserError(f"labels: an array {values.shape}; want (N,)")
+        if values.dtype.kind not in "biuSU" and not all(isinstance(value, str | int) for value in values.tolist()):
+            raise UserError(f"labels: of {values.dtype}; want integers or strings")
+        classes, columns = np.unique(values, return_inverse=True)
+    by_order = "give them as pandas.Categorical(labels, categories=[...]), in the order of the columns"
+    if (columns < 0).any():
+        raise UserError(f"labels: row {int((columns < 0).argmax())} has none of the categories: {listed(classes)}")
+    if len(classes) != count:
+        raise UserError(f"labels: {len(classes)} classes, but the predictions have {count} columns: {by_order}")
+    texts = [str(name) for name in classes]
+    if not isinstance(values, pd.Categorical) and classes.dtype.kind not in "biu" and list(in_order(texts)) != texts:
+        raise UserError(f"labels: numbers as strings, whose order may be {listed(texts)} or by value: {by_order}")
+    return columns.astype(np.int64), classes
