@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from ensemble.device import keep_freed_memory
 from ensemble.train.augment.crops import crops, gather
 from ensemble.train.augment.mix import mix
-from ensemble.train.augment.policy import draw, finish
+from ensemble.train.augment.policy import Augmentation, draw, finish
 
 SIZE = int(sys.argv[1]) if len(sys.argv) > 1 else 128
 BATCH, ROUNDS = 32, 9
@@ -48,7 +48,7 @@ rng = np.random.default_rng(0)
 
 def ours(gathered: bool = False, **chances: object) -> Callable[[], object]:
     def batch() -> object:
-        draws = draw(rng, pixels.shapes, SIZE, crop_area=AREA, hflip=True, **chances)
+        draws = draw(rng, pixels.shapes, SIZE, Augmentation(crop_area=AREA, hflip=True, **chances))
         if gathered:
             made = gather(flat, starts, torch.from_numpy(pixels.shapes), draws, SIZE)
         else:

@@ -11,12 +11,12 @@ run, alternating, medians of the rounds, each beside the limit: the same steps o
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,21 @@ import timm
 import torch
 from PIL import Image
 
-from ensemble import rundir
 from ensemble.backbones.timm_model import parameter_groups, preprocess_for, train_mode
 from ensemble.config import Train, load_config
 from ensemble.data.cache.store import clear, open_pixels
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import choose_device, keep_freed_memory, synchronize, to_device
-from ensemble.train.fit import Labelled, fit, gradients
+from ensemble.events import SILENT
+from ensemble.run import Run
+from ensemble.train.evaluate import Evaluation
+from ensemble.train.fit import fit
+from ensemble.train.job import Job
 from ensemble.train.jobs import train_folds
 from ensemble.train.losses import make_loss
 from ensemble.train.numerics import Numerics, autocast_as, candidates, describe, find_numerics
+from ensemble.train.rows import Rows, TrainingData
+from ensemble.train.step import gradients
 
 CPU = ("resnet18", "mobilenetv3_small_100", "convnext_atto")
 GPU = ("resnet50", "convnext_tiny", "vit_small_patch16_224")
@@ -74,15 +79,17 @@ def ens(
     filled = time.perf_counter() - start
     labels = np.arange(len(paths)) % 7
     folds = np.where(np.arange(len(paths)) < 8, 0, -1).astype(np.int8)
-    data = Labelled(
-        np.array([str(path) for path in paths]), labels, folds, tuple("abcdefg"), None, *(pixels[how] for how in hows)
-    )
+    rows = Rows(np.array([str(path) for path in paths]), tuple(paths), labels, folds, tuple("abcdefg"))
+    data = TrainingData(rows, pixels[preprocess.cropping], pixels)
     with tempfile.TemporaryDirectory(dir=folder) as run:
-        fit(
-            Path(run), "bench", 0, lambda: timm.create_model(name, num_classes=7), preprocess, data, settings, how,
-            None, ("identity",), 64, 0, choose_device(), lambda *_: None, print,
-        )  # fmt: skip
-        log = [json.loads(line) for line in rundir.log_file(Path(run)).read_text().splitlines()]
+        fold = Run(Path(run)).member("bench").fold(0)
+        evaluation = Evaluation(preprocess, ("identity",), 64, choose_device())
+
+        def create() -> torch.nn.Module:
+            return timm.create_model(name, num_classes=7)
+
+        fit(Job(fold, create, settings, how, None, evaluation, {"float32": 1.0}, seed=0), data, SILENT)
+        log = fold.read_log()
     return log[1]["images_per_second"], filled + log[0]["seconds"]
 
 
@@ -212,12 +219,26 @@ def folds(source: Path, models: list[str], rounds: int, folder: Path) -> None:
                 file.write_text(
                     EXPERIMENT.format(run=run, workers=workers, train=source, cache=folder / "c", name=name)
                 )
-                train_folds(load_config(file), lambda *_: None, lambda _: None)
-                logs = [rundir.log_file(rundir.fold_dir(run, "net", fold)).read_text() for fold in (0, 1)]
-                each = [json.loads(log.splitlines()[1])["images_per_second"] for log in logs]
+                train_folds(load_config(file), SILENT)
+                each = [fold.read_log()[1]["images_per_second"] for fold in Run(run).member("net").folds()]
                 rates.append(sum(each) if workers == 2 else statistics.harmonic_mean(each))
         ratio = [b / a for a, b in zip(seen[1], seen[2], strict=True)]
         print(f"| {name} | {spread(seen[1])} | {spread(seen[2])} | {spread(ratio)} |", flush=True)
+
+
+@dataclass
+class Messages:
+    """Events of which the messages are kept."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def message(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, *_: object) -> None:
+        pass
+
+    epoch_finished = job_finished = progress
 
 
 PROBE = (
@@ -237,9 +258,9 @@ def probe(source: Path, models: list[str], rounds: int, folder: Path) -> None:
             run = folder / f"probe-{architecture}-{turn}"
             file.write_text(PROBE.format(run=run, workers=1, train=source, cache=folder / "c", name=architecture,
                                          weights=weights))  # fmt: skip
-            said: list[str] = []
-            train_folds(load_config(file), lambda *_: None, said.append)
-            words = next(line for line in said if "features in" in line).split()
+            messages = Messages()
+            train_folds(load_config(file), messages)
+            words = next(line for line in messages.lines if "features in" in line).split()
             seen.append((float(words[3]), float(words[3]) + float(words[8])))
         share = [features / total for features, total in seen]
         print(f"| {architecture} | {spread([a for a, _ in seen])} | {spread([b for _, b in seen])} | {spread(share)} |",

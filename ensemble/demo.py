@@ -74,7 +74,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     write_text(experiment, text)
     answers = write_digits(data)
     events.message(f"1. ens train-folds {experiment}")
-    failures = train_folds(load_config(experiment), events.progress, events.message)
+    failures = train_folds(load_config(experiment), events)
     tables.show_members(blend.members_table(run))
 
     held_out: dict[str, dict[str, float]] = {}

@@ -63,6 +63,7 @@ def blended_run(cache_of_the_tests):
     """blended_run(folder): train two members of two folds on the images in folder/train, and blend them as "mean"."""
     from ensemble.blend import blend_run
     from ensemble.config import load_config
+    from ensemble.events import SILENT
     from ensemble.train.jobs import train_folds
 
     def make(folder):
@@ -75,7 +76,7 @@ def blended_run(cache_of_the_tests):
             '[folds]\nk = 2\n[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
             f"{members}"
         )
-        assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
+        assert train_folds(load_config(folder / "e.toml"), SILENT) == []
         blend_run(folder / "run", "mean")
         return folder / "run"
 

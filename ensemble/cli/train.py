@@ -35,7 +35,7 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
             )
         from ensemble.train import jobs
 
-        failures = jobs.train_folds(config, events.progress, events.message)
+        failures = jobs.train_folds(config, events)
         rows = blend.members_table(config.run)
         tables.show_members(rows)
         events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})

@@ -26,7 +26,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         return {"missing": f"No learning curves: {why}."}
     charts = []
     for number, own in enumerate(trained[:MOST]):
-        line = enough_epochs(facts.run.path, own.name)
+        line = enough_epochs(facts.run.member(own.name))
         charts.append({
             "name": own.name, "chart": _chart(own, number, _enough(line)), "enough": _sentence(line),
             "pace": _pace(own), "unfinished": _unfinished(own),

@@ -193,7 +193,7 @@ def _curves(facts: RunFacts) -> list[Finding]:
         ]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             broken.append(own.name)
-        line = enough_epochs(facts.run.path, own.name)
+        line = enough_epochs(facts.run.member(own.name))
         if line is not None and "more may help" in line:
             more.append(own.name)
     out = []

@@ -85,6 +85,8 @@ class Epoch(TypedDict):
     micro_batch: NotRequired[Count]
     held_out_log_loss: NotRequired[Finite]
     held_out_accuracy: NotRequired[Finite]
+    strategy: NotRequired[str]  # "probe"
+    strength: NotRequired[Finite]  # a probe's L2 strength
 
 
 class SavedPair(TypedDict):

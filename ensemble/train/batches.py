@@ -12,7 +12,7 @@ import torch
 from ensemble.config import Train
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.train.augment.crops import crops, gather
-from ensemble.train.augment.policy import Draws, draw
+from ensemble.train.augment.policy import Augmentation, Draws, draw
 
 SHARE = 0.5  # of a GPU's free memory that the decoded pixels may take: the rest is the network's
 AHEAD = 2  # batches, where a GPU or the reading of files has to be waited for
@@ -35,19 +35,13 @@ def batches(
     ahead: how many are made in another thread before they are asked for; 0 makes each when it is.
     """
 
+    augmentation = Augmentation(
+        settings.crop_area, settings.hflip, settings.vflip, settings.rotate, settings.color_jitter,
+        settings.trivial_augment, settings.erase,
+    )  # fmt: skip
+
     def make(rows: np.ndarray) -> Batch:
-        draws = draw(
-            rng,
-            pixels.shapes[rows],
-            size,
-            crop_area=settings.crop_area,
-            hflip=settings.hflip,
-            vflip=settings.vflip,
-            rotate=settings.rotate,
-            color_jitter=settings.color_jitter,
-            trivial=settings.trivial_augment,
-            erase=settings.erase,
-        )
+        draws = draw(rng, pixels.shapes[rows], size, augmentation)
         return cut(rows, draws, size), draws, rows
 
     if ahead == 0:

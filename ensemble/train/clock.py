@@ -2,9 +2,8 @@
 
 import time
 
-from ensemble.progress import Show, duration
-
-Job = tuple[str, int]  # member and fold
+from ensemble.progress import duration
+from ensemble.run import Fold
 
 
 class Clock:
@@ -14,29 +13,37 @@ class Clock:
     beforehand. parallel: how many processes work side by side.
     """
 
-    def __init__(self, images: dict[Job, int], rates: dict[str, float] | None = None, parallel: int = 1) -> None:
+    def __init__(self, images: dict[Fold, int], rates: dict[str, float] | None = None, parallel: int = 1) -> None:
         self.left = dict(images)
         self.total = sum(images.values())
         self.expected = dict(rates or {})
         self.parallel = parallel
         self.seconds: dict[str, float] = {}  # per backbone, while training
         self.images: dict[str, int] = {}
-        self.last: dict[Job, float] = {}
+        self.last: dict[Fold, float] = {}
 
-    def report(self, show: Show, job: Job, text: str, loss: float, images: int, left: int) -> None:
-        """Show a job's progress. images: trained since the last call. left: still to train in this job."""
+    @property
+    def done(self) -> int:
+        """Images, of all jobs."""
+        return self.total - sum(self.left.values())
+
+    def update(self, job: Fold, left: int) -> None:
+        """Take in how many images a job has still to train on."""
         now = time.monotonic()
-        name = job[0]
-        if job in self.last:  # the first call of a job also spans its start, which is no measure of its speed
+        name = job.member.name
+        trained = self.left[job] - left
+        # The first call of a job also spans its start, which is no measure of its speed; nor is a process that was
+        # killed, whose job begins an epoch anew.
+        if job in self.last and trained > 0:
             self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last[job]
-            self.images[name] = self.images.get(name, 0) + images
+            self.images[name] = self.images.get(name, 0) + trained
         self.last[job] = now
         self.left[job] = left
-        done = self.total - sum(self.left.values())
-        rates = self.rates()
-        if name in rates:
-            text = f"{text}  loss {loss:.3f}  {rates[name]:.0f} images/s  {duration(self.remaining())} left"
-        show(text, done, self.total)
+
+    def describe(self, job: Fold) -> str:
+        """The speed of a job's backbone and how long all jobs still take, in words; "" as long as it is unknown."""
+        rate = self.rates().get(job.member.name)
+        return "" if rate is None else f"{rate:.0f} images/s  {duration(self.remaining())} left"
 
     def rates(self) -> dict[str, float]:
         """Images per second of one process: those seen, else those expected."""
@@ -48,4 +55,4 @@ class Clock:
         rates = self.rates()
         mean = len(rates) / sum(1 / rate for rate in rates.values())
         busy = max(1, min(self.parallel, sum(left > 0 for left in self.left.values())))
-        return sum(left / rates.get(name, mean) for (name, _), left in self.left.items()) / busy
+        return sum(left / rates.get(job.member.name, mean) for job, left in self.left.items()) / busy

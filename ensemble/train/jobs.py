@@ -1,246 +1,156 @@
 """Which backbone x fold jobs a run still lacks, and running them here: in this process, or side by side in several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import numpy as np
-import torch
-from filelock import FileLock, Timeout
-
-from ensemble import rundir
-from ensemble.config import Config, train_settings
+from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.contents import with_digests
 from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.data.samples import Samples
 from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
-from ensemble.files.atomic import clear_temporaries
+from ensemble.events import Events
 from ensemble.inference.views import expand
-from ensemble.progress import Show, duration
+from ensemble.plural import pluralize
+from ensemble.progress import duration
+from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
 from ensemble.train.clock import Clock
-from ensemble.train.ending import Running, kept, may_end, wait_for
+from ensemble.train.ending import Running, kept, wait_for
 from ensemble.train.enough import enough_epochs
-from ensemble.train.fit import fit
 from ensemble.train.losses import row_weights
-from ensemble.train.members import check_backbone, make_model, open_member, probes
+from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
-from ensemble.train.numerics import load_numerics
-from ensemble.train.prepare import (
-    Opened,
-    allowed_speeds,
-    forget_short,
-    labelled,
-    named,
-    open_cache,
-    prepare,
-    tested_views,
-    unfinished,
-)
-from ensemble.train.probe import load_heads
+from ensemble.train.monitor import Monitor
+from ensemble.train.pixels import OpenPixels, open_cache
+from ensemble.train.prepare import backbone_named, forget_slow, prepare, tested_views, unfinished
+from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
-from ensemble.train.workers import Job, Slot, Tell, describe_slots, run_here, run_side_by_side, slots
+from ensemble.train.work import run_job
+from ensemble.train.workers import Slot, choose_slots, describe_slots, run_here, run_side_by_side
 
-Say = Callable[[str], None]
 
-
-def train_folds(config: Config, show: Show, say: Say = print) -> list[str]:
+def train_folds(config: Config, events: Events) -> list[str]:
     """Train every backbone on every fold that the run lacks; a finished fold is left as it is.
 
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
-    samples = read_data(config, say)
-    reopen_damaged(config.run, [backbone.name for backbone in config.backbone], show, say)
-    expand(config.tta.views)  # a misspelt view is said first: it takes no network
-    expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
-    for number, backbone in enumerate(config.backbone):
-        show("trying the backbones", number, len(config.backbone))
-        if unfinished(config, backbone, expected):
-            check_backbone(config, backbone, len(samples.classes), say)
-        tested_views(config, backbone)
-    if config.data.cache != "off" or (config.folds.near_copies and not rundir.is_begun(config.run)):
-        samples = with_digests(samples, config.data.cache, show)
-    folds = open_run(config, samples, show, say)
-    count = int(folds.max()) + 1
-    for backbone in config.backbone:
-        open_member(config, backbone, samples.ids, folds, say)
-    for fold in range(count):
-        row_weights(samples.weights, np.flatnonzero(folds != fold))  # weights that are all 0 in a fold's part fail now
+    rows = _open(config, events)
     device = choose_device()
     keep_freed_memory()
-    todo = [backbone for backbone in config.backbone if unfinished(config, backbone, count)]
-    jobs = [(backbone.name, fold) for backbone in todo for fold in unfinished(config, backbone, count)]
-    total = len(config.backbone) * count
-    counts = f"{total} jobs, {total - len(jobs)} of them done"
-    say(f"{len(samples)} images, {len(samples.classes)} classes; {counts}; on {device}")
+    members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
+    every = [member.fold(number) for member in members for number in range(rows.fold_count)]
+    jobs = [job for member in members for job in unfinished(member, rows.fold_count)]
+    images = f"{pluralize(len(rows.ids), 'image')}, {pluralize(len(rows.classes), 'class', 'classes')}"
+    done = len(every) - len(jobs)
+    events.message(f"{images}; {pluralize(len(every), 'job')}, {done} of them done; on {device}")
     if not jobs:
         return []
-    every = [(backbone.name, fold) for backbone in config.backbone for fold in range(count)]
     running = Running()
-    with safe_points(partial(wait_for, running), partial(kept, config.run, every, running)) as asked:
-        opened: Opened = {}
-        if config.data.cache != "off":
-            preprocesses = [load_preprocess(rundir.preprocess_json(config.run, backbone.name)) for backbone in todo]
-            hows = {how for own in preprocesses for how in (own.decoding, own.cropping)}
-            opened = {**open_cache(config, samples, sorted(hows, key=str), show, say)}
-            assert samples.digests is not None
-            check_contents(config.run, samples.ids.tolist(), samples.digests, say)
-        trained = [job for job in jobs if train_settings(config, named(config, job[0])).strategy != "probe"]
-        places = slots(config.workers, device, len(trained))
-        failures: list[str] = []
+    with safe_points(partial(wait_for, running), partial(kept, every, running)) as asked:
+        backbones = [backbone for backbone in config.backbone if backbone.name in {job.member.name for job in jobs}]
+        open_pixels = _open_pixels(config, rows, backbones, events)
+        trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
+        slots = choose_slots(config.workers, device, len(trained))
         rates: dict[str, float] = {}
-        for backbone in todo:
+        failed: dict[str, str] = {}
+        for backbone in backbones:
             try:
-                rates |= prepare(config, backbone, samples, folds, opened, device, places, show, say)
+                rates |= prepare(config, backbone, rows, open_pixels, device, slots[0].threads, events)
             except (RunFailure, RuntimeError) as error:
-                if not isinstance(error, RunFailure) and not is_out_of_memory(error):
-                    raise
-                reason = str(error) if isinstance(error, RunFailure) else "out of memory; lower tta.batch_size"
-                failures.append(f"{backbone.name}: {reason}")
-                say(f"failed: {failures[-1]}")
-                trained = [job for job in trained if job[0] != backbone.name]
+                failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
+                events.message(f"failed: {failed[backbone.name]}")
+        trained = [job for job in trained if job.member.name not in failed]
         if not trained:
-            return failures
-        clock = Clock({job: _images(config, job, folds) for job in trained}, rates, len(places))
-        say(f"{len(trained)} jobs to train, {describe_slots(places)}: about {duration(clock.remaining())}")
-        failures += _train(config, samples, folds, trained, places, opened, clock, running, asked, show, say)
-        for backbone in todo:
-            for line in (
-                enough_epochs(config.run, backbone.name),
-                forget_short(config, backbone, device, places[0].threads),
-            ):
+            return list(failed.values())
+        clock = Clock({job: _images(config, rows, job) for job in trained}, rates, len(slots))
+        time_left = duration(clock.remaining())
+        events.message(f"{pluralize(len(trained), 'job')} to train, {describe_slots(slots)}: about {time_left}")
+        monitor = Monitor(clock, running, asked, events)
+        _train(config, rows, trained, slots, open_pixels, monitor)
+        for backbone in backbones:
+            enough = enough_epochs(Run(config.run).member(backbone.name))
+            for line in (enough, forget_slow(config, backbone, device, slots[0].threads)):
                 if line is not None:
-                    say(line)
-        return failures
+                    events.message(line)
+        return [*failed.values(), *monitor.failures]
+
+
+def _open(config: Config, events: Events) -> Rows:
+    """The rows of the run, which is made where it is not there yet; its members likewise. Raises UserError for all that
+    does not fit."""
+    run = Run(config.run)
+    samples = read_data(config, events)
+    reopen_damaged([run.member(backbone.name) for backbone in config.backbone], events)
+    expand(config.tta.views)  # a misspelt view is reported first, since it needs no network
+    expected = int(samples.folds.max()) + 1 if samples.folds is not None else config.folds.k
+    for number, backbone in enumerate(config.backbone):
+        events.progress("trying the backbones", number, len(config.backbone))
+        if unfinished(run.member(backbone.name), expected):
+            check_backbone(config, backbone, len(samples.classes), events)
+        tested_views(config, backbone)
+    if config.data.cache != "off" or (config.folds.near_copies and not run.is_begun()):
+        samples = with_digests(samples, config.data.cache, events.progress)
+    folds = open_run(config, samples, events)
+    assert samples.labels is not None
+    rows = Rows(
+        samples.ids, tuple(samples.paths), samples.labels, folds, samples.classes, samples.weights, samples.digests
+    )  # fmt: skip
+    for backbone in config.backbone:
+        open_member(config, backbone, rows.ids, folds, events)
+    for fold in range(rows.fold_count):
+        row_weights(rows.weights, rows.train_rows(fold))  # weights that are all 0 in a fold's part fail now
+    return rows
+
+
+def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], events: Events) -> OpenPixels:
+    """The pixels of these backbones, decoded and compared with their checksums; none without a cache. Warns of images
+    that have changed since the run began."""
+    if config.data.cache == "off" or rows.digests is None:
+        return {}
+    run = Run(config.run)
+    preprocesses = [load_preprocess(run.member(backbone.name).preprocess_json) for backbone in backbones]
+    decodings = {decoding for each in preprocesses for decoding in (each.decoding, each.cropping)}
+    open_pixels: OpenPixels = {**open_cache(config.data, rows, sorted(decodings, key=str), events)}
+    check_contents(run, rows.ids.tolist(), rows.digests, events)
+    return open_pixels
 
 
 def _train(
-    config: Config,
-    samples: Samples,
-    folds: np.ndarray,
-    jobs: Sequence[Job],
-    places: Sequence[Slot],
-    opened: Opened,
-    clock: Clock,
-    running: Running,
-    asked: Callable[[], bool],
-    show: Show,
-    say: Say,
-) -> list[str]:
-    """Run the jobs and pass on what they tell; those that another process is at are tried once more at the end."""
-    failures: list[str] = []
-    held: list[Job] = []
-    for job in jobs:
-        settings = train_settings(config, named(config, job[0]))
-        rows = int((folds != job[1]).sum())
-        running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, rows)
-        running.images[job] = rows // running.batches[job] * running.batches[job]
-
-    def heard(job: Job, kind: str, *rest: Any) -> None:
-        hear(job, kind, *rest)
-        if asked() and may_end(running):
-            raise KeyboardInterrupt
-
-    def hear(job: Job, kind: str, *rest: Any) -> None:
-        name = f"{job[0]} fold {job[1]}"
-        if kind == "progress":
-            clock.report(show, job, *rest)
-            running.left[job] = rest[-1]
-            running.rates.update(clock.rates())
-            return
-        if kind == "said":
-            say(rest[0])
-            return
-        clock.left[job] = 0
-        running.left.pop(job, None)
-        if kind == "done":
-            say(f"{name}: done in {duration(rest[0])}")
-        elif kind == "held":
-            held.append(job)
-        else:
-            reason = rest[0]
-            if kind == "killed":
-                reason = (
-                    f"{name}: its process was killed twice (status {rest[0]}), perhaps for want of memory; lower its "
-                    "batch_size, or set workers = 1"
-                )
-            failures.append(reason)
-            say(f"failed: {reason}")
-
-    for _ in range(2):
-        if len(places) > 1:
-            run_side_by_side(jobs, places, partial(run_job, config, samples, folds, {}), heard)
-        else:
-            run_here(jobs, places[0], partial(run_job, config, samples, folds, opened), heard)
-        jobs = [job for job in held if not rundir.is_done(rundir.fold_dir(config.run, *job))]
-        held.clear()
-        if not jobs:
-            return failures
-    for job in jobs:
-        say(f"{job[0]} fold {job[1]}: another process is at it, left to that one")
-    return failures
-
-
-def run_job(
-    config: Config, samples: Samples, folds: np.ndarray, opened: Opened, job: Job, slot: Slot, tell: Tell
+    config: Config, rows: Rows, jobs: Sequence[Fold], slots: Sequence[Slot], open_pixels: OpenPixels, monitor: Monitor
 ) -> None:
-    """One backbone x fold job, wherever it runs: it needs these arguments and the run directory. Tells "progress",
-    "said", and "done" (seconds), "held" or "failed" (a line).
-
-    opened: pixels that are open already; what is opened here is added, for the next job of this process.
-    """
-    member, fold = job
-    device = torch.device(slot.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    keep_freed_memory()
-    backbone = named(config, member)
-    settings = train_settings(config, backbone)
-    directory = rundir.fold_dir(config.run, member, fold)
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(rundir.lock_file(directory), timeout=0):
-            if rundir.is_done(directory):  # by another process, since the list of jobs was made
-                tell("held")
-                return
-            clear_temporaries(directory)
-            preprocess = load_preprocess(rundir.preprocess_json(config.run, member))
-            head = None
-            if probes(settings):
-                heads = load_heads(rundir.probe_file(config.run, member))
-                head = heads.weights[fold], heads.biases[fold]
-            seconds = fit(
-                directory,
-                member=member,
-                fold=fold,
-                create=partial(make_model, config, backbone, len(samples.classes), fold),
-                preprocess=preprocess,
-                data=labelled(config, samples, folds, preprocess, opened),
-                settings=settings,
-                numerics=load_numerics(rundir.numerics_json(config.run, member)),
-                head=head,
-                views=tested_views(config, backbone),
-                speeds=allowed_speeds(config, member),
-                eval_batch=config.tta.batch_size,
-                seed=config.seed,
-                device=device,
-                report=partial(tell, "progress"),
-                say=partial(tell, "said"),
-            )
-        tell("done", seconds)
-    except Timeout:
-        tell("held")
-    except RunFailure as error:
-        tell("failed", str(error))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        tell("failed", f"{member} fold {fold}: out of memory in evaluation; lower tta.batch_size or its image_size")
+    """Run the jobs. Those that another process has are tried once more at the end."""
+    running = monitor.running
+    for job in jobs:
+        settings, count_rows = _settings(config, job), len(rows.train_rows(job.number))
+        running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, count_rows)
+        running.images[job] = count_rows // running.batches[job] * running.batches[job]
+    for _ in range(2):
+        if len(slots) > 1:
+            run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, monitor.end)
+        else:
+            run_here(jobs, slots[0], partial(run_job, config, rows, open_pixels), monitor.listen, monitor.end)
+        jobs = [job for job in monitor.locked if not job.is_done()]
+        monitor.locked.clear()
+        if not jobs:
+            return
+    for job in jobs:
+        monitor.events.message(f"{job}: locked by another process; skipped")
 
 
-def _images(config: Config, job: Job, folds: np.ndarray) -> int:
-    return int((folds != job[1]).sum()) * train_settings(config, named(config, job[0])).epochs
+def _settings(config: Config, job: Fold) -> Train:
+    return train_settings(config, backbone_named(config, job.member.name))
+
+
+def _images(config: Config, rows: Rows, job: Fold) -> int:
+    """How many images a job trains on in all its epochs."""
+    return len(rows.train_rows(job.number)) * _settings(config, job).epochs
+
+
+def _reason(error: Exception) -> str:
+    """Why a backbone can't be prepared. Raises what is neither a failure nor a lack of memory."""
+    if isinstance(error, RunFailure):
+        return str(error)
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return "out of memory; lower tta.batch_size"
+    raise error

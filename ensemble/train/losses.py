@@ -6,18 +6,48 @@ are mixed are two calls: share * loss(z, y) + (1 - share) * loss(z, y[partner]).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ensemble.config import Train
 from ensemble.errors import UserError
+from ensemble.train.rows import Rows
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "logit_adjusted")
 BETA = 0.999  # of class_balanced
 TAU = 1.0  # of logit_adjusted
 
 RowLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (B, C), labels int64 (B,) -> float32 (B,)
+
+
+@dataclass(frozen=True)
+class FoldLoss:
+    """What one fold minimises.
+
+    row_losses: the loss of each row of a batch.
+    row_weights: what each row's loss is multiplied with, float32 (N,); 0 for rows that are held out.
+    log_prior: float64 (C,), to be added to the network's logits where held-out rows are scored. 0 for all losses but
+        "logit_adjusted", whose bare logits are those of balanced classes.
+    """
+
+    row_losses: RowLosses
+    row_weights: np.ndarray
+    log_prior: np.ndarray
+
+
+def fold_loss(rows: Rows, fold: int, settings: Train, device: torch.device) -> FoldLoss:
+    """The loss of a fold's training rows. Raises UserError if all of them weigh 0."""
+    train_rows = rows.train_rows(fold)
+    weights = np.zeros(len(rows.ids), dtype=np.float32)
+    weights[train_rows] = row_weights(rows.weights, train_rows)
+    counts = class_counts(rows.labels, train_rows, weights[train_rows], len(rows.classes))
+    row_losses = make_loss(settings.loss, counts, device, settings.label_smoothing, settings.focal_gamma)
+    adjusted = settings.loss == "logit_adjusted"
+    log_prior = np.log(np.maximum(counts, 0.5) / len(train_rows)) if adjusted else np.zeros(len(counts))
+    return FoldLoss(row_losses, weights, log_prior)
 
 
 def make_loss(
@@ -58,8 +88,8 @@ def make_loss(
         # expm1 keeps 1 - p where p is nearly 1; the least value keeps the slope of a gamma below 1 finite at p = 1
         others = (-torch.expm1(log_p)).clamp_min(torch.finfo(torch.float32).tiny)
         each = -(others**gamma) * log_p
-        own = each.gather(1, labels[:, None]).squeeze(1)
-        return (1 - smoothing) * own + smoothing * each.mean(1) if smoothing else own
+        of_label = each.gather(1, labels[:, None]).squeeze(1)
+        return (1 - smoothing) * of_label + smoothing * each.mean(1) if smoothing else of_label
 
     if kind == "cross_entropy":
         return cross_entropy

@@ -1,26 +1,29 @@
 """A member's network and the settings that its folds are held to. No training here."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ensemble import rundir
 from ensemble.backbones import timm_model, weights
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
-from ensemble.train.setup import Say, short, whole
+from ensemble.run import Member, Run
+from ensemble.train.differences import first_difference
+from ensemble.train.mend import is_readable
 
 
-def make_model(config: Config, backbone: Backbone, classes: int, fold: int, say: Say | None = None) -> torch.nn.Module:
-    """A fold's network as it starts, its frozen part frozen. say: is told what was loaded of a file. Raises
-    UserError."""
+def make_model(
+    config: Config, backbone: Backbone, classes: int, fold: int, on_loaded: Callable[[str], None] | None = None
+) -> torch.nn.Module:
+    """A fold's network as it starts, with what is not trained frozen. on_loaded: is told what was loaded from a file.
+    Raises UserError."""
     settings = train_settings(config, backbone)
     scratch = settings.strategy == "scratch"
     start = None
@@ -28,7 +31,7 @@ def make_model(config: Config, backbone: Backbone, classes: int, fold: int, say:
         start = weights.member_weights(backbone.weights, fold, backbone.timm)
     model = timm_model.create(
         backbone.timm, classes, image_size(config, backbone), backbone.pretrained and not scratch, start,
-        settings.drop_path, say,
+        settings.drop_path, on_loaded,
     )  # fmt: skip
     timm_model.freeze(model, trainable(settings))
     return model
@@ -57,12 +60,12 @@ def probes(settings: Train) -> bool:
     return settings.strategy is not None and settings.strategy.startswith("probe")
 
 
-def check_backbone(config: Config, backbone: Backbone, classes: int, say: Say) -> None:
-    """Make the backbone once, try it and drop it, now and not when its turn comes an hour later. say: is told what was
-    loaded of a file. Raises UserError."""
+def check_backbone(config: Config, backbone: Backbone, classes: int, events: Events) -> None:
+    """Make the backbone once, try it and drop it: an error shows now, and not when its turn comes an hour later. Says
+    what was loaded from a file. Raises UserError."""
     sizes = {"image_size": image_size(config, backbone), "crop_size": crop_size(config, backbone)}
     try:
-        model = make_model(config, backbone, classes, 0, lambda line: say(f"{backbone.name}: {line}")).eval()
+        model = make_model(config, backbone, classes, 0, lambda line: events.message(f"{backbone.name}: {line}")).eval()
         for key, side in sizes.items():
             try:
                 with torch.inference_mode():
@@ -75,57 +78,58 @@ def check_backbone(config: Config, backbone: Backbone, classes: int, say: Say) -
         raise UserError(f"backbone {backbone.name!r}: {error}") from None
 
 
-def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, say: Say) -> Preprocess:
+def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, events: Events) -> Preprocess:
     """Make the member's directory. Raises UserError if the run holds the member with other settings: its folds would
     not be of one kind."""
+    member = Run(config.run).member(backbone.name)
     preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
-    start: Any = "hub" if backbone.pretrained else "scratch"
-    if backbone.weights:
-        start = weights.source_of(backbone.weights)
-        seen = weights.shared_rows(backbone.weights, ids, folds)
-        if seen:
-            say(
-                f"warning: {backbone.name} starts from weights that were trained on {seen} of the rows it is scored "
-                "on: its out-of-fold score will be too good"
-            )
-    elif train_settings(config, backbone).strategy == "scratch":
-        start = "scratch"
     settings = {
         "timm": backbone.timm,
-        "start": start,
+        "start": _start(config, backbone, ids, folds, events),
         "views": list(config.tta.views),
         **train_settings(config, backbone).model_dump(mode="json"),
         **asdict(preprocess),
     }
     settings = json.loads(json.dumps(settings))
-    path = rundir.settings_json(config.run, backbone.name)
-    stored = rundir.preprocess_json(config.run, backbone.name)
-    if rundir.is_begun(config.run, backbone.name):
-        if not whole(path, read_json, say):
-            write_json(path, settings)
-            _require_trained_so(path)
-        if not whole(stored, load_preprocess, say):
-            preprocess.save(stored)
-        held = dict(rundir.read_settings(config.run, backbone.name))
-        for key in settings:
-            if held.get(key) != settings[key]:
-                raise UserError(
-                    f"backbone {backbone.name!r}: {path.parent} holds it with {key} = {short(held.get(key))}, "
-                    f"the config says {short(settings[key])}: set it back, give the backbone another name, "
-                    f"or delete {path.parent} to train it again"
-                )
-    else:
-        preprocess.save(stored)
-        write_json(path, settings)
+    if not member.is_begun():
+        preprocess.save(member.preprocess_json)
+        write_json(member.settings_json, settings)
+        return preprocess
+    if not is_readable(member.settings_json, read_json, events):
+        write_json(member.settings_json, settings)
+        _require_trained_with_them(member)
+    if not is_readable(member.preprocess_json, load_preprocess, events):
+        preprocess.save(member.preprocess_json)
+    if difference := first_difference(dict(member.read_settings()), settings):
+        key, held, wanted = difference
+        raise UserError(
+            f"backbone {backbone.name!r}: {member.path} holds it with {key} = {held}, the config says {wanted}: "
+            f"set it back, give the backbone another name, or delete {member.path} to train it again"
+        )
     return preprocess
 
 
-def _require_trained_so(settings: Path) -> None:
-    """Raise UserError, and take the file away, if settings.json, made anew, is not that of a finished fold."""
-    fold = rundir.fold_of_other_settings(settings.parent.parent, settings.parent.name)
+def _start(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, events: Events) -> str | list[str]:
+    """What the member's folds start from, for settings.json. Warns of weights that have seen rows that they are scored
+    on."""
+    if backbone.weights:
+        seen = weights.shared_rows(backbone.weights, ids, folds)
+        if seen:
+            events.message(
+                f"warning: {backbone.name} starts from weights that were trained on {seen} of the rows it is scored "
+                "on: its out-of-fold score will be too good"
+            )
+        return weights.source_of(backbone.weights)
+    scratch = train_settings(config, backbone).strategy == "scratch"
+    return "scratch" if scratch or not backbone.pretrained else "hub"
+
+
+def _require_trained_with_them(member: Member) -> None:
+    """Raise UserError, and remove the file, if settings.json, made anew, is not that of a finished fold."""
+    fold = member.fold_of_other_settings()
     if fold is not None:
-        settings.unlink()
+        member.settings_json.unlink()
         raise UserError(
-            f"{settings}: fold {fold} was trained with other settings than the config has now: set them back, or "
-            f"delete {settings.parent} to train it again"
+            f"{member.settings_json}: fold {fold.number} was trained with other settings than the config has now: set "
+            f"them back, or delete {member.path} to train it again"
         )

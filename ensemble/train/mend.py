@@ -1,61 +1,72 @@
-"""Before training: finished folds whose files are damaged are opened again."""
+"""Before training: files of a run that are damaged are found, so that they are made again."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ensemble import rundir
 from ensemble.errors import Damaged, UserError
-from ensemble.progress import Show
+from ensemble.events import Events
+from ensemble.run import Fold, Member
 from ensemble.run.vouched import require_sound_in_fold
 
-Say = Callable[[str], None]
 
-
-def reopen_damaged(run: Path, members: Sequence[str], show: Show, say: Say) -> None:
-    """Take the done marker of each finished fold away whose weights or logits are not as they were written, so that it
-    is trained again; a marker that is damaged itself is written again if the files vouch for themselves. A log that is
-    damaged is only said: no number comes from it. Reads all weights once."""
-    folds = [rundir.fold_dir(run, member, fold) for member in members for fold in rundir.folds_of(run, member)]
+def reopen_damaged(members: Sequence[Member], events: Events) -> None:
+    """Remove the done marker of each finished fold whose weights or logits are not as they were written, so that it is
+    trained again. A marker that is damaged itself is written again if the files vouch for themselves. A damaged log is
+    reported and left: no number comes from it. Reads all weights once."""
+    folds = [fold for member in members for fold in member.folds()]
     for number, fold in enumerate(folds):
-        show("checking what is finished", number, len(folds))
-        if not rundir.done_json(fold).is_file():
+        events.progress("checking what is finished", number, len(folds))
+        if not fold.done_json.is_file():
             continue
         try:
-            with FileLock(rundir.lock_file(fold), timeout=0):
-                _mend(fold, say)
+            with FileLock(fold.lock_file, timeout=0):
+                _mend(fold, events)
         except Timeout:
             pass  # another process trains it
 
 
-def _mend(fold: Path, say: Say) -> None:
-    files = [rundir.model_file(fold), rundir.oof_file(fold)]
+def is_readable(path: Path, read: Callable[[Path], object], events: Events) -> bool:
+    """True if a file is there and `read` takes it. Damage is reported; what follows writes the file again."""
+    if not path.is_file():
+        return False
     try:
-        if not rundir.is_done(fold):
-            return
-        marked = True
+        read(path)
+        return True
     except UserError as error:
-        say(f"warning: {error}")
-        rundir.done_json(fold).unlink()
-        marked = False
-    whole = [path.is_file() and _is_whole(path, say) for path in files]  # both are looked at, and said
-    if not all(whole):
-        rundir.done_json(fold).unlink(missing_ok=True)
+        events.message(f"warning: {error}")
+        return False
+
+
+def _mend(fold: Fold, events: Events) -> None:
+    try:
+        if not fold.is_done():
+            return
+        has_marker = True
+    except UserError as error:
+        events.message(f"warning: {error}")
+        fold.done_json.unlink()
+        has_marker = False
+    sound = [_is_sound(path, events) for path in (fold.model_file, fold.oof_file)]  # both, so that both are reported
+    if not all(sound):
+        fold.done_json.unlink(missing_ok=True)
         return
     seconds = 0.0
     try:
-        seconds = sum(line.get("seconds", 0.0) for line in rundir.read_log(fold))
+        seconds = sum(line.get("seconds", 0.0) for line in fold.read_log())
     except UserError as error:
-        say(f"warning: {error}")
-    if not marked:
-        rundir.finish(fold, seconds)
+        events.message(f"warning: {error}")
+    if not has_marker:
+        fold.finish(seconds)
 
 
-def _is_whole(path: Path, say: Say) -> bool:
+def _is_sound(path: Path, events: Events) -> bool:
+    if not path.is_file():
+        return False
     try:
         require_sound_in_fold(path)
         return True
     except Damaged as error:
-        say(f"warning: {error}")
+        events.message(f"warning: {error}")
         return False

@@ -55,8 +55,10 @@ def save_numerics(path: Path, numerics: Numerics) -> None:
 
 def describe(numerics: Numerics) -> str:
     """One line for people."""
-    way = f"{numerics.dtype}, {numerics.memory_format}{', compiled' if numerics.compile else ''}"
-    return f"{way}, {numerics.micro_batch} images at a time: {numerics.images_per_second:.0f} images/s in the trial"
+    settings = f"{numerics.dtype}, {numerics.memory_format}{', compiled' if numerics.compile else ''}"
+    return (
+        f"{settings}, {numerics.micro_batch} images at a time: {numerics.images_per_second:.0f} images/s in the trial"
+    )
 
 
 def known_file(folder: Path, **facts: Any) -> Path:
@@ -121,13 +123,13 @@ def find_numerics(
     if not timed:
         raise RunFailure("torch.compile failed; set compile = false")
     for _ in range(1, rounds if not by_hand else 1):
-        for own, speeds in timed.items():
-            speeds.append(_speed(create, image_size, classes, own.micro_batch, device, own))
+        for candidate, speeds in timed.items():
+            speeds.append(_speed(create, image_size, classes, candidate.micro_batch, device, candidate))
     best, agree = next(iter(timed)), True
-    for own, speeds in timed.items():
+    for candidate, speeds in timed.items():
         faster = [speed > MARGIN * other for speed, other in zip(speeds, timed[best], strict=True)]
         agree &= all(faster) or not any(faster)
-        best = own if all(faster) else best
+        best = candidate if all(faster) else best
     speed = max(timed[best])
     for candidate in plan:
         if candidate.compile and not by_hand and _alike(candidate, best):
@@ -165,20 +167,20 @@ def _largest(
 
 
 def _speed(
-    create: Callable[[], torch.nn.Module], size: int, classes: int, batch: int, device: torch.device, how: Numerics
+    create: Callable[[], torch.nn.Module], size: int, classes: int, batch: int, device: torch.device, numerics: Numerics
 ) -> float:
     """Images per second of whole training steps (forward, backward, optimizer) on random images."""
-    model = to_device(create(), device, how.memory_format)
-    if how.compile:
+    model = to_device(create(), device, numerics.memory_format)
+    if numerics.compile:
         model.compile()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=0.0)
-    images = laid_out(torch.randn(batch, 3, size, size, device=device), how)
+    images = in_memory_format(torch.randn(batch, 3, size, size, device=device), numerics)
     labels = torch.arange(batch, device=device) % classes
     train_mode(model)
     seconds: list[float] = []
     while len(seconds) < WARMUP + STEPS and sum(seconds[WARMUP:]) < SECONDS:
         start = time.perf_counter()
-        with autocast_as(device, how):
+        with autocast_as(device, numerics):
             loss = F.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -188,10 +190,10 @@ def _speed(
     return batch / min(seconds[WARMUP:])  # the least disturbed step
 
 
-def laid_out(images: torch.Tensor, how: Numerics) -> torch.Tensor:
-    channels_last = how.memory_format == "channels_last"
+def in_memory_format(images: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+    channels_last = numerics.memory_format == "channels_last"
     return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def autocast_as(device: torch.device, how: Numerics) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=how.dtype == "bfloat16")
+def autocast_as(device: torch.device, numerics: Numerics) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=numerics.dtype == "bfloat16")

@@ -8,44 +8,38 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import read_tensors, write_state
-from ensemble.config import Train
-from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.errors import UserError
-from ensemble.files.atomic import write_text
+from ensemble.events import Events
 from ensemble.files.damage import damaged
 from ensemble.files.reading import Finite, parse_json
-from ensemble.inference.eval_model import Forward, Inference, prepared
+from ensemble.inference.eval_model import Forward, Inference
 from ensemble.inference.predict import Group, batch_rows, forward_views
-from ensemble.progress import Show
-from ensemble.train.fit import Labelled, finish_fold, scores
+from ensemble.run import Fold, Member
+from ensemble.run.shapes import Epoch
+from ensemble.train.evaluate import CHUNK, Evaluation, exact, scores
+from ensemble.train.finish import finish_fold, fold_logits, write_log
 from ensemble.train.heads import Heads, fit_heads
-
-CHUNK = 32  # batches whose pixels are in memory at once
+from ensemble.train.rows import TrainingData
 
 
 def member_features(
-    model: torch.nn.Module,
-    data: Labelled,
-    preprocess: Preprocess,
-    views: tuple[str, ...],
-    batch_size: int,
-    device: torch.device,
-    show: Callable[[int], None],
+    model: torch.nn.Module, data: TrainingData, evaluation: Evaluation, on_rows: Callable[[int], None]
 ) -> torch.Tensor:
-    """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. show: told of rows done."""
-    exact = prepared(model, Inference(device.type), preprocess.image_size, device)
-    group = Group(preprocess, views, (exact,))
-    batch = batch_rows(batch_size, device)
+    """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. on_rows: is told of the rows
+    done."""
+    group = Group(evaluation.preprocess, evaluation.views, (exact(model, evaluation),))
+    batch = batch_rows(evaluation.batch_size, evaluation.device)
+    count = len(data.rows.ids)
     parts = []
-    for start in range(0, len(data.ids), CHUNK * batch):
-        rows = np.arange(start, min(start + CHUNK * batch, len(data.ids)))
-        squares = {how: own.to(device) for how, own in data.squares(preprocess, views, rows).items()}
-        parts.append(forward_views(group, squares, batch, device, _embedded)[0][0])
-        show(start + len(rows))
+    for start in range(0, count, CHUNK * batch):
+        rows = np.arange(start, min(start + CHUNK * batch, count))
+        squares = data.squares(evaluation.preprocess, evaluation.views, rows)
+        on_device = {decoding: each.to(evaluation.device) for decoding, each in squares.items()}
+        parts.append(forward_views(group, on_device, batch, evaluation.device, _embedded)[0][0])
+        on_rows(start + len(rows))
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
@@ -54,37 +48,37 @@ def _embedded(forward: Forward, images: torch.Tensor) -> torch.Tensor:
 
 
 def probe_member(
-    run: Path,
-    member: str,
-    create: Callable[[], torch.nn.Module],
-    preprocess: Preprocess,
-    data: Labelled,
-    settings: Train,
-    views: tuple[str, ...],
-    batch_size: int,
-    device: torch.device,
-    show: Show,
-    say: Callable[[str], None],
+    member: Member, model: torch.nn.Module, data: TrainingData, evaluation: Evaluation, alone: bool, events: Events
 ) -> None:
-    """Fit the classifiers of all folds and write them to the member's directory; for the strategy "probe" also each
-    fold's model, logits and done marker."""
+    """Fit the classifiers of all folds and write them to the member's directory.
+
+    model: the network, frozen, on any device. alone: nothing else is trained, so that each fold's model, logits and
+    done marker are written too.
+    """
+    device, rows = evaluation.device, data.rows
     started = time.monotonic()
-    model = to_device(create(), device).eval()
-    features = member_features(
-        model, data, preprocess, views, batch_size, device,
-        lambda rows: show(f"{member}: features", rows, len(data.ids)),
-    )  # fmt: skip
+    model = to_device(model, device).eval()
+
+    def on_rows(done: int) -> None:
+        events.progress(f"{member.name}: features", done, len(rows.ids))
+
+    features = member_features(model, data, evaluation, on_rows)
     embedded = time.monotonic() - started
-    heads = fit_heads(features.to(device), data.labels, data.folds, len(data.classes), data.weights)
+    heads = fit_heads(features.to(device), rows.labels, rows.folds, len(rows.classes), rows.weights)
     seconds = time.monotonic() - started
     strengths = ", ".join(f"{strength:.2g}" for strength in heads.strengths)
-    say(f"{member}: features in {embedded:.1f} s, {len(heads.biases)} probes in {seconds - embedded:.1f} s; "
-        f"L2 strengths chosen: {strengths}")  # fmt: skip
-    if settings.strategy == "probe":
-        _write_folds(run, member, model, heads, features, data, views, batch_size, device, seconds)
+    events.message(
+        f"{member.name}: features in {embedded:.1f} s, {len(heads.biases)} probes in {seconds - embedded:.1f} s; "
+        f"L2 strengths chosen: {strengths}"
+    )
+    if alone:
+        for fold in range(len(heads.biases)):
+            line = _write_fold(member.fold(fold), model, heads, features, data, evaluation, seconds / len(heads.biases))
+            events.epoch_finished(member.name, fold, line)
+            events.job_finished(member.name, fold, seconds / len(heads.biases), None)
     tensors = {"weights": heads.weights, "biases": heads.biases}
-    facts = {"member": member, "strengths": json.dumps(heads.strengths)}
-    write_state(rundir.probe_file(run, member), tensors, facts)
+    facts = {"member": member.name, "strengths": json.dumps(heads.strengths)}
+    write_state(member.probe_file, tensors, facts)
 
 
 def load_heads(path: Path) -> Heads:
@@ -103,33 +97,28 @@ def load_heads(path: Path) -> Heads:
 
 
 @torch.inference_mode()
-def _write_folds(
-    run: Path,
-    member: str,
+def _write_fold(
+    fold: Fold,
     model: torch.nn.Module,
     heads: Heads,
     features: torch.Tensor,
-    data: Labelled,
-    views: tuple[str, ...],
-    batch_size: int,
-    device: torch.device,
+    data: TrainingData,
+    evaluation: Evaluation,
     seconds: float,
-) -> None:
+) -> Epoch:
+    """Write the network with the fold's own classifier, and its logits. Returns the line of its log."""
     layer = timm_model.classifier(model)
-    size = batch_rows(batch_size, device)  # the same bits as prediction's
-    for fold, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
-        directory = rundir.fold_dir(run, member, fold)
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-        rows = np.flatnonzero(data.folds == fold)
-        values = _head_logits(layer, features[:, rows], size, device)
-        line = {"strategy": "probe", "strength": heads.strengths[fold]}
-        line |= scores(values.mean(0), data.labels[rows])
-        write_text(rundir.log_file(directory), json.dumps(line) + "\n")
-        own = seconds / len(heads.biases)
-        finish_fold(
-            directory, member, fold, model, Inference(device.type), data.ids[rows], data.classes, views, values, own
-        )
+    layer.weight.copy_(heads.weights[fold.number])
+    layer.bias.copy_(heads.biases[fold.number])
+    held_out = data.rows.held_out_rows(fold.number)
+    size = batch_rows(evaluation.batch_size, evaluation.device)  # the same bits as prediction's
+    values = _head_logits(layer, features[:, held_out], size, evaluation.device)
+    line: Epoch = {"strategy": "probe", "strength": heads.strengths[fold.number]}
+    line |= scores(values.mean(0), data.rows.labels[held_out])
+    write_log(fold, [line])
+    logits = fold_logits(fold, data.rows, evaluation.views, values)
+    finish_fold(fold, model, Inference(evaluation.device.type), logits, seconds)
+    return line
 
 
 def _head_logits(layer: torch.nn.Linear, features: torch.Tensor, size: int, device: torch.device) -> np.ndarray:

@@ -13,19 +13,21 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import torch
 
 from ensemble.errors import RunFailure, UserError
+from ensemble.events import Events
 from ensemble.machine import cores, threads_allowed
+from ensemble.plural import pluralize
+from ensemble.run import Fold
+from ensemble.run.shapes import Epoch
 
-Job = tuple[str, int]  # member and fold
-Tell = Callable[..., None]  # tell(kind, ...): a message to the parent
-ENDED = "ended"
+ENDED, RAISED = "ended", "raised"
 
 
 @dataclass(frozen=True)
@@ -36,61 +38,94 @@ class Slot:
     threads: int
 
 
-Work = Callable[[Job, Slot, Tell], None]
-Heard = Callable[..., None]  # heard(job, kind, ...)
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. seconds: of training, of one that is done. error: why it failed. is_locked: another process has
+    it."""
+
+    seconds: float = 0.0
+    error: str | None = None
+    is_locked: bool = False
 
 
-def slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
+Work = Callable[[Fold, Slot, Events], Outcome]
+Listen = Callable[[Fold], Events]  # who listens to a job
+End = Callable[[Fold, Outcome], None]  # told of each job that ended
+
+
+@dataclass(frozen=True)
+class PipeEvents:
+    """Sends what happens in a worker to its parent, which passes it on to the listener of the job."""
+
+    pipe: Connection
+    lock: threading.Lock = field(default_factory=threading.Lock)  # a pipe takes one message at a time
+
+    def message(self, line: str) -> None:
+        self._send("message", line)
+
+    def progress(self, text: str, done: float, total: float) -> None:
+        self._send("progress", text, done, total)
+
+    def epoch_finished(self, member: str, fold: int, epoch: Epoch) -> None:
+        self._send("epoch_finished", member, fold, epoch)
+
+    def job_finished(self, member: str, fold: int, seconds: float, error: str | None) -> None:
+        self._send("job_finished", member, fold, seconds, error)
+
+    def _send(self, *message: Any) -> None:
+        with self.lock:
+            self.pipe.send(message)
+
+
+def choose_slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
     """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand.
     OMP_NUM_THREADS limits the threads of each, not how many there are."""
     there = cores()
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     usual = gpus or (min(2, there) if device.type == "cpu" else 1)
-    count = max(1, min(usual if workers == "auto" else int(workers), jobs))
-    names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(count)]
-    threads = min(max(1, there // count), threads_allowed() or there)
+    number = max(1, min(usual if workers == "auto" else int(workers), jobs))
+    names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(number)]
+    threads = min(max(1, there // number), threads_allowed() or there)
     return [Slot(name, threads) for name in names]
 
 
-def describe_slots(places: Sequence[Slot]) -> str:
+def describe_slots(slots: Sequence[Slot]) -> str:
     """How many jobs there are at a time, with how many threads, and what limits those."""
-    threads, there = places[0].threads, cores()
-    limited = threads_allowed() == threads and threads < max(1, there // len(places))
-    each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(places) > 1)}"
+    threads, there = slots[0].threads, cores()
+    is_limited = threads_allowed() == threads and threads < max(1, there // len(slots))
+    each = f"{pluralize(threads, 'thread')}{' each' * (len(slots) > 1)}"
     return (
-        f"{len(places)} at a time with {each} ({there} core{'s' * (there > 1)}"
-        f"{f', OMP_NUM_THREADS={threads}' * limited})"
+        f"{len(slots)} at a time with {each} ({pluralize(there, 'core')}{f', OMP_NUM_THREADS={threads}' * is_limited})"
     )
 
 
-def run_here(jobs: Sequence[Job], slot: Slot, work: Work, heard: Heard) -> None:
-    """Run `work(job, slot, tell)` for one job after the other, in this process, with no more threads than the slot has
-    (torch takes one for each core that it sees, also where a container may use two of 64)."""
+def run_here(jobs: Sequence[Fold], slot: Slot, work: Work, listen: Listen, end: End) -> None:
+    """Run `work(job, slot, events)` for one job after the other, in this process, with no more threads than the slot
+    has (torch takes one for each core that it sees, also where a container may use two of 64)."""
     usual = torch.get_num_threads()
     torch.set_num_threads(min(usual, slot.threads))
     try:
         for job in jobs:
-            work(job, slot, partial(heard, job))
+            end(job, work(job, slot, listen(job)))
     finally:
         torch.set_num_threads(usual)
 
 
-def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, heard: Heard) -> None:
-    """Run `work(job, slot, tell)` for every job, in a process for each place, and pass on what they tell.
+def run_side_by_side(jobs: Sequence[Fold], slots: Sequence[Slot], work: Work, listen: Listen, end: End) -> None:
+    """Run `work(job, slot, events)` for every job, in a process for each slot.
 
-    `work` is pickled and sent to processes that start afresh. heard(job, kind, ...): called here with what `tell` was
-    given there, and with "killed" and the exit status for a job whose process was killed twice. What `work` raises is
-    raised here, and ends the others.
+    `work` is pickled and sent to processes that start afresh; what happens there is passed on here to listen(job). A
+    job whose process was killed twice ends with an error. What `work` raises is raised here, and ends the others.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(jobs)
-    retried: set[Job] = set()
-    workers: dict[Connection, tuple[SpawnProcess, Slot, Job]] = {}
+    retried: set[Fold] = set()
+    workers: dict[Connection, tuple[SpawnProcess, Slot, Fold]] = {}
 
     def start(slot: Slot) -> Connection:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, slot), daemon=True)
-        with _signals_put_off():
+        with _blocked_signals():
             process.start()
             workers[ours] = (process, slot, waiting.pop(0))
         theirs.close()
@@ -101,41 +136,43 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
             for message in (*first, workers[pipe][2]):
                 pipe.send(message)
 
+    def retire(pipe: Connection) -> None:
+        process = workers.pop(pipe)[0]
+        pipe.close()
+        process.join()
+
     try:
         # `work` holds all rows, more than a pipe takes before a process reads, which is after its imports: it is sent
         # when all are starting, so that they start side by side and Ctrl-C is not put off for so long.
-        for ours in [start(slot) for slot in places[: len(waiting)]]:
+        for ours in [start(slot) for slot in slots[: len(waiting)]]:
             give(ours, work)
         while workers:
             for pipe in wait(list(workers)):
                 assert isinstance(pipe, Connection)
                 process, slot, job = workers[pipe]
                 try:
-                    message = pipe.recv()
+                    kind, *words = pipe.recv()
                 except (EOFError, OSError):
-                    del workers[pipe]
-                    pipe.close()
-                    process.join()
+                    retire(pipe)
                     if job in retried:
-                        heard(job, "killed", process.exitcode)
+                        end(job, Outcome(error=_killed(job, process.exitcode)))
                     else:
                         retried.add(job)
                         waiting.insert(0, job)
                     if waiting:
                         give(start(slot), work)
                     continue
-                if message[0] == "raised":
-                    raise message[1]
-                if message[0] != ENDED:
-                    heard(job, *message)
+                if kind == RAISED:
+                    raise words[0]
+                if kind != ENDED:
+                    getattr(listen(job), kind)(*words)
+                    continue
+                end(job, words[0])
+                if waiting:
+                    workers[pipe] = (process, slot, waiting.pop(0))
+                    give(pipe)
                 else:
-                    if waiting:
-                        workers[pipe] = (process, slot, waiting.pop(0))
-                        give(pipe)
-                    else:
-                        del workers[pipe]
-                        pipe.close()
-                        process.join()
+                    retire(pipe)
     finally:
         for pipe, (process, _, _) in workers.items():
             process.kill()  # it hears nothing else, and what it wrote is whole
@@ -143,8 +180,15 @@ def run_side_by_side(jobs: Sequence[Job], places: Sequence[Slot], work: Work, he
             pipe.close()
 
 
+def _killed(job: Fold, status: int | None) -> str:
+    return (
+        f"{job}: its process was killed twice (status {status}), possibly out of memory; lower its batch_size, or set "
+        "workers = 1"
+    )
+
+
 @contextmanager
-def _signals_put_off() -> Iterator[None]:
+def _blocked_signals() -> Iterator[None]:
     """Processes that are started meanwhile never hear Ctrl-C and SIGTERM, from their first import on: only their parent
     does."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -178,11 +222,10 @@ def _serve(pipe: Connection, slot: Slot) -> None:
         except EOFError:
             return
         try:
-            work(job, slot, lambda *message: pipe.send(message))
-            pipe.send((ENDED,))
+            pipe.send((ENDED, work(job, slot, PipeEvents(pipe))))
         except BrokenPipeError:
             return
         except Exception as error:
             if not isinstance(error, UserError | RunFailure | OSError):  # a bug: the parent's trace would not show it
-                error = RuntimeError(f"{job[0]} fold {job[1]}:\n{traceback.format_exc()}")
-            pipe.send(("raised", error))
+                error = RuntimeError(f"{job}:\n{traceback.format_exc()}")
+            pipe.send((RAISED, error))

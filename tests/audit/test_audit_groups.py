@@ -183,11 +183,11 @@ WARNING = (
 def test_groups_from_file_names_are_applied_in_training(tmp_path):
     data = people(tmp_path / "set")
     said: list[str] = []
-    samples = read_data(experiment(data), said.append)
+    samples = read_data(experiment(data), Recorder(said))
     assert samples.groups is None
     assert len(said) == 1 and said[0].startswith(WARNING) and 'set data.group = "from file names"' in said[0]
     said.clear()
-    samples = read_data(experiment(data, APPLIED), said.append)
+    samples = read_data(experiment(data, APPLIED), Recorder(said))
     assert said == [] and samples.groups is not None
     assert sorted(set(samples.groups.tolist())) == sorted(f"person{who}" for who in range(12))
     assert samples.groups.tolist() == [name.split("/")[1].split("_")[0] for name in samples.ids.tolist()]
@@ -202,7 +202,7 @@ def test_groups_from_file_names_of_a_table_with_ids(tmp_path):
         {"path": str(file.relative_to(tmp_path)), "label": file.parent.name, "n": at} for at, file in enumerate(files)
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
-    samples = read_data(experiment(tmp_path / "t.csv", f'id = "n"\n{APPLIED}'), lambda _: None)
+    samples = read_data(experiment(tmp_path / "t.csv", f'id = "n"\n{APPLIED}'), SILENT)
     assert samples.groups is not None and len(set(samples.groups.tolist())) == 12
 
 
@@ -210,9 +210,9 @@ def test_groups_from_file_names_where_there_are_none(tmp_path):
     for number in range(60):
         scene(tmp_path / "set" / "ab"[number % 2] / f"IMG_{number:04}.png", number, 0)
     with pytest.raises(UserError, match=r"data.group = 'from file names': the file names show no groups"):
-        read_data(experiment(tmp_path / "set", APPLIED), lambda _: None)
+        read_data(experiment(tmp_path / "set", APPLIED), SILENT)
     said: list[str] = []
-    read_data(experiment(tmp_path / "set"), said.append)
+    read_data(experiment(tmp_path / "set"), Recorder(said))
     assert said == []
 
 

@@ -6,7 +6,7 @@ from recorder import Recorder
 
 from ensemble import demo
 from ensemble.errors import UserError
-from ensemble.events import Silent
+from ensemble.events import SILENT
 
 NUMERICS = 'dtype = "float32"\nmemory_format = "channels_last"'  # else what is fastest here is found first
 
@@ -18,7 +18,7 @@ def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, mon
     held_out = demo.run_demo(tmp_path / "demo", events)
     assert (
         list(held_out) == list(demo.METHODS)
-        and "1437 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
+        and "1,437 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
     )
     answers = pd.read_csv(tmp_path / "demo" / "digits" / "answers.csv", dtype=str)
     for method in demo.METHODS:
@@ -29,11 +29,11 @@ def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, mon
     assert "members, out of fold" in printed and "360 held-out images" in printed
     again = Recorder()
     assert demo.run_demo(tmp_path / "demo", again) == held_out
-    assert "1437 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again.messages
+    assert "1,437 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again.messages
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError) as error:
-        demo.run_demo(tmp_path, Silent())
+        demo.run_demo(tmp_path, SILENT)
     assert str(error.value) == f"{tmp_path}: is there already and is no demo; name another folder: ens demo DIR"

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from ensemble.files.atomic import write_text
 from ensemble.run import Run
 from ensemble.stop import Stopped, safe_points
 from ensemble.train.ending import Running, kept, may_end, wait_for
@@ -183,7 +182,8 @@ def test_added_views_end_after_a_fold_and_go_on_to_the_same_bytes(run, tmp_path)
 
 def test_the_end_of_an_epoch_is_waited_for_where_it_is_near(tmp_path):
     """Two jobs of 4 epochs of 100 images, at 5 images a second: what is 50 images away is 10 seconds away."""
-    a, b, c = ("net", 0), ("net", 1), ("slow", 0)
+    run = Run(tmp_path)
+    a, b, c = run.member("net").fold(0), run.member("net").fold(1), run.member("slow").fold(0)
     running = Running(rates={"net": 5.0, "slow": 0.1})
     for job in (a, b, c):
         running.epochs[job], running.images[job], running.batches[job] = 4, 100, 10
@@ -205,19 +205,17 @@ def test_the_end_of_an_epoch_is_waited_for_where_it_is_near(tmp_path):
 
 
 def test_what_training_keeps_is_said(tmp_path):
-    jobs = [("net", 0), ("net", 1), ("net", 2)]
+    *jobs, later, last = (Run(tmp_path).member("net").fold(number) for number in range(5))
     running = Running()
     for job, saved, left in ((jobs[1], 1, 300), (jobs[2], 2, 110)):
         running.epochs[job], running.images[job], running.batches[job], running.left[job] = 4, 100, 10, left
-        write_text(Run(tmp_path).member(job[0]).fold(job[1]).log_file, "{}\n" * saved)
-    later = ("net", 3), ("net", 4)  # not begun again yet: one has an epoch, one none
-    for job in (*later, jobs[0]):
+        job.write_log("{}\n" * saved)
+    for job in (later, last, jobs[0]):  # not begun again yet: one has an epoch, one none
         running.epochs[job], running.images[job], running.batches[job] = 4, 100, 10
-    write_text(Run(tmp_path).member(later[0][0]).fold(later[0][1]).log_file, "{}\n")
-    done = Run(tmp_path).member("net").fold(0)
-    done.path.mkdir()
-    done.mark_done([])
-    assert kept(tmp_path, jobs, running) == (
-        "1 of 3 folds, 1 of 4 epochs of net fold 1, 2 of 4 epochs of net fold 2 (epoch 3 begins anew), "
+    later.write_log("{}\n")
+    jobs[0].path.mkdir()
+    jobs[0].mark_done([])
+    assert kept(jobs, running) == (
+        "1 of 3 folds, 1 of 4 epochs of net fold 1, 2 of 4 epochs of net fold 2 (epoch 3 starts over), "
         "1 of 4 epochs of net fold 3"
     )

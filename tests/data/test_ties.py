@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from ensemble.config import load_config
 from ensemble.data.copies.near import Pairs
 from ensemble.data.copies.ties import counted, exact_groups, near_groups, near_ties
 from ensemble.data.folds import read_folds
 from ensemble.data.samples import read_samples
+from ensemble.events import SILENT
 from ensemble.run import Run
 from ensemble.train.setup import open_run
 
@@ -179,7 +181,7 @@ def test_look_alikes_in_two_of_the_users_folds_are_accused_of_nothing(images, tm
     table.write_text("path,label,part\n" + "".join(f"{row},{at % 2}\n" for at, row in enumerate(rows)))
     config = experiment(tmp_path, table, 'fold = "part"')
     said = []
-    open_run(config, read_samples(table, fold="part"), lambda *_: None, said.append)
+    open_run(config, read_samples(table, fold="part"), Recorder(said))
     folds = read_folds(Run(config.run)).set_index("id")["fold"]
     assert folds["a/2.png"] != folds["b/z.png"]
     assert said == ["look-alikes, perhaps of one person, object or scene: 2 images in 1 pair; to see them: ens check"]
@@ -200,7 +202,7 @@ def test_a_run_keeps_near_copies_in_one_fold_unless_told_otherwise(images, tmp_p
             (tmp_path / f"{seed}{near}").mkdir()
             config = experiment(tmp_path / f"{seed}{near}", images, f"k = 2\nnear_copies = {str(near).lower()}")
             config = config.model_copy(update={"seed": seed})
-            open_run(config, read_samples(images), lambda *_: None, lambda _: None)
+            open_run(config, read_samples(images), SILENT)
             folds = read_folds(Run(config.run)).set_index("id")["fold"]
             split = folds["a/0.png"] != folds["b/x.jpg"] or folds["b/1.png"] != folds["b/y.png"]
             assert not (near and split)
@@ -215,10 +217,10 @@ def test_own_folds_that_split_near_copies_are_warned_of(images, tmp_path):
     config = experiment(tmp_path, table, 'fold = "part"')
     said = []
     samples = read_samples(table, fold="part")
-    open_run(config, samples, lambda *_: None, said.append)
+    open_run(config, samples, Recorder(said))
     folds = read_folds(Run(config.run)).set_index("id")["fold"]
     split = int(folds["a/0.png"] != folds["b/x.jpg"]) + int(folds["b/1.png"] != folds["b/y.png"])
     assert split == 1
     assert said[-1] == (
-        "warning: 1 sets of near copies stand in two or more of your own folds, which flatters their scores"
+        "warning: 1 set of near copies stands in two or more of your own folds, which makes their scores optimistic"
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from ensemble.audit.check import check
 from ensemble.config import load_config
@@ -84,7 +85,7 @@ def test_init_says_what_the_folds_will_hold(hospital: Path) -> None:
 def test_training_says_it_too(hospital: Path) -> None:
     init(Path("train.csv"), None, None, Path("e.toml"))
     config, said = load_config(Path("e.toml")), list[str]()
-    folds = open_run(config, read_labelled(config), lambda *_: None, said.append)
+    folds = open_run(config, read_labelled(config), Recorder(said))
     assert sorted(np.bincount(folds).tolist()) == [1, 1, 1, 1, 20]
     assert any("the folds hold 20, 1, 1, 1 and 1 images" in line for line in said)
 

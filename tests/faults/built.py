@@ -72,7 +72,7 @@ def build(folder):
     from ensemble.tta.search import tta_search
 
     experiment = begin(folder)
-    assert train_folds(load_config(experiment), quiet, quiet) == []
+    assert train_folds(load_config(experiment), SILENT) == []
     run = folder / "run"
     check(experiment, None, None, None, None, (), SILENT)
     add_views(run, ["vflip"], quiet, quiet)
@@ -119,7 +119,7 @@ def stop_in_last_fold(experiment, run):
     fit.save_state = stop
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            train_folds(load_config(experiment, (f"run={run}", "workers=1")), quiet, quiet)
+            train_folds(load_config(experiment, (f"run={run}", "workers=1")), SILENT)
     finally:
         fit.save_state = save
     assert rundir.state_file(run / "resnet" / "fold1").is_file()

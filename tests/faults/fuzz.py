@@ -143,10 +143,11 @@ def of_the_run(run):
          lambda: load_preprocess(rundir.preprocess_json(run, "net"))),
         ("numerics.json", rundir.numerics_json(run, "net"), "json",
          lambda: load_numerics(rundir.numerics_json(run, "net"))),
-        ("speeds.json", rundir.speeds_json(run, "net"), "json", lambda: allowed_speeds(config, "net")),
+        ("speeds.json", rundir.speeds_json(run, "net"), "json", lambda: allowed_speeds(config, Run(run).member("net"))),
         ("inference.json", rundir.inference_json(fold), "json", lambda: _inference(fold)),
         ("provenance.json", rundir.provenance_json(run), "json", lambda: rundir.read_provenance(run)),
-        ("log.jsonl", rundir.log_file(fold), "jsonl", lambda: (rundir.read_log(fold), enough_epochs(run, "net"))),
+        ("log.jsonl", rundir.log_file(fold), "jsonl",
+         lambda: (rundir.read_log(fold), enough_epochs(Run(run).member("net")))),
         ("audit.json", rundir.audit_json(run), "json", lambda: rundir.read_audit(rundir.audit_json(run))),
         ("tta-search.json", rundir.view_search_json(run), "json", lambda: rundir.read_view_search(run)),
         ("classes.json", rundir.classes_json(run), "json", lambda: read_rows(run)),
@@ -231,7 +232,7 @@ def of_tensors(run, folder):
     from ensemble.report.members import _numbers
     from ensemble.train.heads import Heads
     from ensemble.train.probe import load_heads
-    from ensemble.train.state import load_state, save_state
+    from ensemble.train.state import TrainState, load_state, save_state
     from ensemble.tta import shards
 
     folder.mkdir(parents=True)
@@ -246,7 +247,8 @@ def of_tensors(run, folder):
     optimizer.step()
     (folder / "state").mkdir()
     state = folder / "state" / "last.safetensors"
-    save_state(state, model, None, optimizer, {}, [{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
+    training = TrainState(model, optimizer, log=[{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
+    save_state(state, training)
     head = folder / "small.safetensors"
     small = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
     from safetensors.torch import save_file
@@ -271,7 +273,7 @@ def of_tensors(run, folder):
         Target("oof of a fold", rundir.oof_file(fold), "safetensors", lambda: load_logits(rundir.oof_file(fold)), 8),
         Target("shard of predictions", shard.path, "safetensors",
                lambda: (shards.unreadable_rows(shard, 3), shards.read(shard)), 10),
-        Target("training state", state, "safetensors", lambda: load_state(state, model, None, optimizer), 0.05),
+        Target("training state", state, "safetensors", lambda: load_state(state, training), 0.05),
         Target("weights", head, "safetensors", lambda: weights.read_state(head), 10),
         Target("probes", probe, "safetensors", lambda: load_heads(probe), 10),
         Target("numbers of a model", rundir.model_file(fold), "safetensors", lambda: _numbers(run, facts_of_net), 6),

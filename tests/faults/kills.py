@@ -37,7 +37,7 @@ def commands(folder):
     """All of them, from images to a submission."""
     run = folder / "run"
     config = load_config(folder / "e.toml", ("workers=1", *SETTLED))
-    assert train_folds(config, built.quiet, built.quiet) == []
+    assert train_folds(config, SILENT) == []
     add_views(run, ["vflip"], built.quiet, built.quiet)
     blend_run(run, "stack", say=built.quiet)
     built.predict(run, folder / "test", folder / "s.csv")

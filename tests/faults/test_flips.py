@@ -7,6 +7,7 @@ import built
 import flips
 import pytest
 from click.testing import CliRunner
+from recorder import Recorder
 
 from ensemble import rundir
 from ensemble.blend import load_blend
@@ -40,7 +41,7 @@ def flip(path, place=-100):
 def trained_on(run):
     """The lines that `ens train-folds` of the run's own config says, with the run where it lies now."""
     said = []
-    assert train_folds(load_config(rundir.config_toml(run), (f"run={run}",)), built.quiet, said.append) == []
+    assert train_folds(load_config(rundir.config_toml(run), (f"run={run}",)), Recorder(said)) == []
     return [line for line in said if line.startswith("warning: ")]
 
 

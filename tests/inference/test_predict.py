@@ -17,6 +17,7 @@ from ensemble.data.pixels.decode import decode, middle_square
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import streams
 from ensemble.errors import RunFailure, UserError
+from ensemble.events import SILENT
 from ensemble.inference import predict
 from ensemble.inference.eval_model import logits_of
 from ensemble.inference.member import load_member
@@ -51,7 +52,7 @@ def run(tmp_path_factory):
         '[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
         f"[tta]\nbatch_size = 7\n{members}"
     )
-    train_folds(load_config(file), *QUIET.values())
+    train_folds(load_config(file), SILENT)
     blend_run(folder / "run", "mean")
     return folder / "run"
 

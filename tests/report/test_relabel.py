@@ -46,7 +46,7 @@ def flipped(tmp_path_factory, cache_of_the_tests):
         '[[backbone]]\nname = "byobnet"\ntimm = "test_byobnet"\npretrained = false\n',
         encoding="utf-8",
     )
-    assert train_folds(load_config(folder / "e.toml"), lambda *_: None, lambda _: None) == []
+    assert train_folds(load_config(folder / "e.toml"), SILENT) == []
     blend_run(folder / "run", "mean")
     return folder
 
@@ -169,7 +169,7 @@ def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch)
     write_relabel(Run(flipped / "run"), path, Recorder(said))  # nor is that file in the way
     assert lines_of(path) == [] and len(said) == 2
     config = load_config(flipped / "e.toml", (f"data.relabel={path}",))
-    assert read_data(config, said.append).corrections == (0, 0)
+    assert read_data(config, Recorder(said)).corrections == (0, 0)
     assert said[2:] == [f"0 labels changed, 0 rows dropped by {path}"]
     row = dict.fromkeys(COLUMNS, "") | {"id": "말/말-05.png", "new_label": "drop"}
     with path.open("a", encoding="utf-8", newline="") as file:
@@ -240,18 +240,18 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
     changes = (f"data.relabel={path}", "train.epochs=1", "backbone.byobnet.train.epochs=1")
     said = []
     with pytest.raises(UserError) as error:
-        train_folds(load_config(flipped / "e.toml", changes), lambda *_: None, said.append)
+        train_folds(load_config(flipped / "e.toml", changes), Recorder(said))
     assert str(error.value) == (
         f'{flipped / "run"}: holds a run with another relabel (null; now {{"labels changed": 1, "rows dropped": 1}}): '
         "set it back, or give this run a directory of its own (run = ...)"
     )
     assert said == [
         f"1 label changed, 1 row dropped by {path}; labels that were changed or dropped because networks disagreed "
-        "with them flatter the scores out of fold"
+        "with them make out-of-fold scores optimistic"
     ]
     run = tmp_path / "run"
     config = load_config(flipped / "e.toml", (*changes, f"run={run}"))
-    assert train_folds(config, lambda *_: None, lambda _: None) == []
+    assert train_folds(config, SILENT) == []
     labels = {line["id"]: line["label"] for line in lines_of(Run(run).folds_csv)}
     assert len(labels) == 47
     assert "<b>/말-02.png" not in labels
@@ -275,7 +275,7 @@ def test_a_run_from_before_goes_on_without_relabel(flipped):
     assert held["facts"].pop("relabel") is None
     write_json(path, held)
     try:
-        assert train_folds(load_config(flipped / "e.toml"), lambda *_: None, lambda _: None) == []
+        assert train_folds(load_config(flipped / "e.toml"), SILENT) == []
     finally:
         path.write_text(text, encoding="utf-8")
 

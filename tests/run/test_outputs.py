@@ -128,6 +128,7 @@ def test_foreign_blends_and_checks_are_held_to_it_too(tmp_path):
 
 def test_a_run_does_not_begin_over_a_table_of_that_name(tmp_path, paint):
     from ensemble.config import load_config
+    from ensemble.events import SILENT
     from ensemble.train.jobs import train_folds
 
     for name in "ab":
@@ -141,16 +142,16 @@ def test_a_run_does_not_begin_over_a_table_of_that_name(tmp_path, paint):
         '[train]\nepochs = 1\n[[backbone]]\nname = "n"\ntimm = "test_resnet"\npretrained = false\n'
     )
     with pytest.raises(UserError, match=r"folds\.csv: is there already, and no run wrote it"):
-        train_folds(load_config(tmp_path / "e.toml"), lambda *_: None, lambda _: None)
+        train_folds(load_config(tmp_path / "e.toml"), SILENT)
     assert table.read_text() == "mine"
 
 
 def test_a_folder_with_another_digits_toml_is_no_demo(tmp_path):
     from ensemble.demo import run_demo
-    from ensemble.events import Silent
+    from ensemble.events import SILENT
 
     (tmp_path / "digits.toml").write_text("mine")
     with pytest.raises(UserError, match="is there already and is no demo"):
-        run_demo(tmp_path, Silent())
+        run_demo(tmp_path, SILENT)
     assert (tmp_path / "digits.toml").read_text() == "mine"
     shutil.rmtree(tmp_path)

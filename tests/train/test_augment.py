@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.train.augment.crops import crops
-from ensemble.train.augment.policy import Draws, box_matrices, draw, finish, light, random_boxes
+from ensemble.train.augment.policy import Augmentation, Draws, box_matrices, draw, finish, light, random_boxes
 from ensemble.train.augment.trivial import OPS
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -35,7 +35,7 @@ def noise(count, height=24, width=32):
 
 
 def random_crops(rng, pixels, rows, size, area, hflip):
-    return crops(pixels, rows, draw(rng, pixels.shapes[rows], size, crop_area=area, hflip=hflip), size)
+    return crops(pixels, rows, draw(rng, pixels.shapes[rows], size, Augmentation(area, hflip)), size)
 
 
 def plain(count, size=8):
@@ -142,14 +142,16 @@ EVERYTHING = {
 
 def test_same_seed_and_arguments_draw_the_same():
     shapes = noise(16).shapes
-    first, again, other = (draw(np.random.default_rng(seed), shapes, 16, **EVERYTHING) for seed in (0, 0, 1))
+    first, again, other = (
+        draw(np.random.default_rng(seed), shapes, 16, Augmentation(**EVERYTHING)) for seed in (0, 0, 1)
+    )
     for name in ("matrices", "factors", "op", "magnitude", "hidden"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
 
 
 def test_nothing_asked_for_draws_the_whole_image():
-    draws = draw(np.random.default_rng(0), np.array([[20, 20], [40, 40]]), 10)
+    draws = draw(np.random.default_rng(0), np.array([[20, 20], [40, 40]]), 10, Augmentation())
     assert (draws.factors, draws.op, draws.magnitude, draws.hidden) == (None, None, None, None)
     # 20 px may be a 4:3 box cut to the image; its longer side is whole
     assert (draws.matrices[:, [0, 1], [0, 1]].max(axis=1) == [2, 4]).all()
@@ -157,7 +159,7 @@ def test_nothing_asked_for_draws_the_whole_image():
 
 
 def test_flips_take_half_of_the_images_each_by_itself():
-    draws = draw(np.random.default_rng(0), np.full((400, 2), 30), 10, hflip=True, vflip=True)
+    draws = draw(np.random.default_rng(0), np.full((400, 2), 30), 10, Augmentation(hflip=True, vflip=True))
     across, down = draws.matrices[:, 0, 0] < 0, draws.matrices[:, 1, 1] < 0
     for chosen in (across, down, across == down):
         assert 160 < chosen.sum() < 240
@@ -167,8 +169,8 @@ def test_flips_take_half_of_the_images_each_by_itself():
 
 
 def test_rotation_turns_by_up_to_the_angle_about_the_middle():
-    draws = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, crop_area=(1.0, 1.0), rotate=30.0)
-    box = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, crop_area=(1.0, 1.0))
+    draws = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, Augmentation(crop_area=(1.0, 1.0), rotate=30.0))
+    box = draw(np.random.default_rng(0), np.full((500, 2), 40), 10, Augmentation(crop_area=(1.0, 1.0)))
     middle = np.array([5, 5, 1])
     assert draws.matrices @ middle == pytest.approx(box.matrices @ middle)
     ratio = draws.matrices[:, 1, 0] / box.matrices[:, 1, 1]  # the sine, whatever the box
@@ -176,7 +178,7 @@ def test_rotation_turns_by_up_to_the_angle_about_the_middle():
 
 
 def test_hidden_boxes_have_their_share_area_and_aspect():
-    draws = draw(np.random.default_rng(0), np.full((4000, 2), 100), 100, erase=0.25)
+    draws = draw(np.random.default_rng(0), np.full((4000, 2), 100), 100, Augmentation(erase=0.25))
     top, left, height, width = draws.hidden.T
     shown = height == 0
     assert 0.22 < 1 - shown.mean() < 0.28 and (draws.hidden[shown] == 0).all()
@@ -187,7 +189,7 @@ def test_hidden_boxes_have_their_share_area_and_aspect():
 
 
 def test_color_factors_fill_their_range():
-    factors = draw(np.random.default_rng(0), np.full((1000, 2), 9), 9, color_jitter=0.2).factors
+    factors = draw(np.random.default_rng(0), np.full((1000, 2), 9), 9, Augmentation(color_jitter=0.2)).factors
     assert factors.dtype == np.float32 and factors.shape == (1000, 3)
     assert (factors.min(0) >= 0.8).all() and (factors.min(0) < 0.81).all()
     assert (factors.max(0) <= 1.2).all() and (factors.max(0) > 1.19).all()

@@ -13,7 +13,7 @@ from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.train import batches as module
 from ensemble.train.augment.crops import crops
-from ensemble.train.augment.policy import draw
+from ensemble.train.augment.policy import Augmentation, draw
 from ensemble.train.batches import AHEAD, batches, cutter, far_ahead
 
 CPU = torch.device("cpu")
@@ -54,10 +54,7 @@ def test_rows_come_in_their_order_with_the_crops_that_were_drawn(paths):
     assert np.array_equal([rows for _, _, rows in found], ORDER)
     rng = np.random.default_rng(0)
     for (batch, draws, _), rows in zip(found, ORDER, strict=True):
-        want = draw(
-            rng, pixels.shapes[rows], 16, crop_area=(0.2, 0.8), hflip=True, vflip=True, rotate=25.0, color_jitter=0.3,
-            trivial=True, erase=0.5,
-        )  # fmt: skip
+        want = draw(rng, pixels.shapes[rows], 16, Augmentation((0.2, 0.8), True, True, 25.0, 0.3, True, 0.5))
         for name in ("matrices", "factors", "op", "magnitude", "hidden"):
             assert np.array_equal(getattr(draws, name), getattr(want, name))
         assert torch.equal(batch, crops(pixels, rows, want, 16))

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as torchvision
 
 from ensemble.train.augment.crops import crops, gather
-from ensemble.train.augment.policy import Draws, box_matrices, draw
+from ensemble.train.augment.policy import Augmentation, Draws, box_matrices, draw
 from ensemble.train.augment.trivial import OPS, rotations, trivial_matrices
 
 
@@ -103,7 +103,7 @@ def test_turned_pieces_reflect_at_the_images_border_and_not_at_their_parts():
 )
 def test_cpu_and_gather_agree_to_about_a_grey_level(chances):
     images = [smooth(70 + 3 * seed, 90 - seed, seed) for seed in range(24)]
-    draws = draw(np.random.default_rng(0), Held(images).shapes, 64, **chances)
+    draws = draw(np.random.default_rng(0), Held(images).shapes, 64, Augmentation(**chances))
     one, other = both(images, draws, 64)
     difference = (one.float() - other.float()).abs().flatten(1)
     assert difference.mean() < 0.7 and difference.mean(1).max() < 2.5
@@ -112,7 +112,9 @@ def test_cpu_and_gather_agree_to_about_a_grey_level(chances):
 @pytest.mark.parametrize("rotate", [0.0, 40.0])
 def test_shrinking_smooths(rotate):
     fine = np.random.default_rng(0).integers(0, 256, (192, 192, 3), dtype=np.uint8)
-    draws = draw(np.random.default_rng(1), np.array([[192, 192]]), 32, crop_area=(1.0, 1.0), rotate=rotate)
+    draws = draw(
+        np.random.default_rng(1), np.array([[192, 192]]), 32, Augmentation(crop_area=(1.0, 1.0), rotate=rotate)
+    )
     one, other = both([fine], draws, 32)
     for batch in (one, other):
         assert abs(batch.float().mean() - 127.5) < 2
@@ -123,7 +125,9 @@ def test_shrinking_smooths(rotate):
 def test_gather_takes_each_row_from_its_place():
     images = [np.full((20 + row, 30, 3), 10 * row, dtype=np.uint8) for row in range(6)]
     rows = np.array([5, 0, 3])
-    draws = draw(np.random.default_rng(0), Held(images).shapes[rows], 16, crop_area=(0.3, 1.0), rotate=50.0)
+    draws = draw(
+        np.random.default_rng(0), Held(images).shapes[rows], 16, Augmentation(crop_area=(0.3, 1.0), rotate=50.0)
+    )
     batch = gathered(images, draws, 16, rows)
     assert [image.unique().tolist() for image in batch] == [[50], [0], [30]]
 
@@ -132,12 +136,12 @@ def test_pixels_may_be_read_only():
     image = smooth(30, 30)
     image.flags.writeable = False
     for chances in ({}, {"rotate": 10.0}):
-        draws = draw(np.random.default_rng(0), np.array([[30, 30]]), 16, **chances)
+        draws = draw(np.random.default_rng(0), np.array([[30, 30]]), 16, Augmentation(**chances))
         assert crops(Held([image]), np.array([0]), draws, 16).shape == (1, 3, 16, 16)
 
 
 def test_an_empty_batch_is_empty():
-    draws = draw(np.random.default_rng(0), np.empty((0, 2), dtype=np.int64), 16, rotate=10.0)
+    draws = draw(np.random.default_rng(0), np.empty((0, 2), dtype=np.int64), 16, Augmentation(rotate=10.0))
     assert crops(Held([smooth(30, 30)]), np.empty(0, dtype=np.int64), draws, 16).shape == (0, 3, 16, 16)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.config import Train
 from ensemble.data.logits import load_logits
@@ -17,9 +17,14 @@ from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import RunFailure
 from ensemble.inference.eval_model import Inference, prepared
 from ensemble.inference.predict import Group, forward_views
-from ensemble.train.fit import Labelled, fit, gradients, looked_at
+from ensemble.run import Run
+from ensemble.train.evaluate import Evaluation
+from ensemble.train.fit import fit, scored_epochs
+from ensemble.train.job import Job
 from ensemble.train.losses import make_loss
 from ensemble.train.numerics import Numerics
+from ensemble.train.rows import Rows, TrainingData
+from ensemble.train.step import gradients
 
 CPU = torch.device("cpu")
 EXACT = {"float32": 1.0}
@@ -40,8 +45,8 @@ class Stopped(Exception):
     """As a kill: nothing in `fit` sees to it."""
 
 
-def labelled(**changes):
-    """48 noisy images, 6, 16 and 26 of 3 classes, in two folds of 24."""
+def made(**changes):
+    """48 noisy images, 6, 16 and 26 of 3 classes, in two folds of 24. changes: of the rows."""
     rng = np.random.default_rng(0)
     shapes = rng.permuted(np.stack([np.full(48, 36), rng.integers(36, 44, 48)], axis=1), axis=1)
     sizes = shapes.prod(1) * 3
@@ -49,16 +54,18 @@ def labelled(**changes):
     pixels = Pixels((flat,), np.zeros(48, np.int32), np.cumsum(sizes) - sizes, shapes)
     ids = np.array([f"{row:02}.png" for row in range(48)])
     labels = np.repeat([0, 1, 2], [6, 16, 26])[rng.permutation(48)]
-    data = Labelled(
-        ids, labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"), None, pixels, {PREPROCESS.decoding: pixels}
-    )
-    return dataclasses.replace(data, **changes)
+    rows = Rows(ids, (), labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"))
+    return TrainingData(dataclasses.replace(rows, **changes), pixels, {PREPROCESS.decoding: pixels})
 
 
-def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=None, speeds=EXACT, **changes):
-    """Train fold 0; returns what is said. hook: called before every forward pass in training, with the images.
-    stop_at: the number of the forward pass, from 1, at which the job is killed."""
-    said, passes = [], []
+def fold_in(folder):
+    return Run(folder).member("net").fold(0)
+
+
+def run(folder, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=None, speeds=EXACT, **changes):
+    """Train fold 0 of a run; returns its events, and the shape of each forward pass. hook: called before every forward
+    pass in training, with the images. stop_at: the number of the forward pass, from 1, at which the job is killed."""
+    events, passes = Recorder(), []
 
     def create():
         model = NET[net]()
@@ -75,20 +82,23 @@ def run(directory, net="resnet", data=None, numerics=PLAIN, hook=None, stop_at=N
         return model
 
     settings = Train(**{"strategy": "scratch", "epochs": 3, "batch_size": 8, "lr": 0.01, **changes})
-    fit(
-        directory, "net", 0, create, PREPROCESS, data or labelled(), settings, numerics, None, ("hflip", "identity"),
-        speeds, 16, 0, CPU, lambda *_: None, said.append,
-    )  # fmt: skip
-    return said, passes
+    evaluation = Evaluation(PREPROCESS, ("hflip", "identity"), 16, CPU)
+    job = Job(fold_in(folder), create, settings, numerics, None, evaluation, speeds, seed=0)
+    fit(job, data or made(), events)
+    return events, passes
 
 
-def bits(directory):
+def oof(folder):
+    return load_logits(fold_in(folder).oof_file)
+
+
+def bits(folder):
     """The logits' and the weights' bytes of a finished job."""
-    return load_logits(rundir.oof_file(directory)).values.tobytes(), rundir.model_file(directory).read_bytes()
+    return oof(folder).values.tobytes(), fold_in(folder).model_file.read_bytes()
 
 
-def log(directory):
-    return [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
+def log(folder):
+    return [json.loads(line) for line in fold_in(folder).log_file.read_text().splitlines()]
 
 
 def timeless(lines):
@@ -154,14 +164,15 @@ def test_no_micro_batch_is_a_single_image(tmp_path):
 
 def test_less_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path):
     hook = out_of_memory(above=3)
-    said, _ = run(tmp_path / "a", "vit", hook=hook)
-    assert said == [
-        "net fold 0: out of memory; goes on with 4 images at a time, whose gradients add up to batches of 8 as before",
-        "net fold 0: out of memory; goes on with 2 images at a time, whose gradients add up to batches of 8 as before",
+    events, _ = run(tmp_path / "a", "vit", hook=hook)
+    assert events.messages == [
+        f"net fold 0: out of memory; continues with {images} images at a time, whose gradients add up to batches of 8 "
+        "as before"
+        for images in (4, 2)
     ]
     assert [line["micro_batch"] for line in log(tmp_path / "a")] == [2, 2, 2]
-    said, _ = run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
-    assert said == [] and bits(tmp_path / "a") == bits(tmp_path / "b")
+    events, _ = run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
+    assert events.messages == [] and bits(tmp_path / "a") == bits(tmp_path / "b")
 
 
 def test_gradients_of_an_attempt_that_ran_out_of_memory_are_dropped(tmp_path):
@@ -174,8 +185,8 @@ def test_gradients_of_an_attempt_that_ran_out_of_memory_are_dropped(tmp_path):
         if not failed:
             failed.append("")
 
-    said, passes = run(tmp_path / "a", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=4), hook=hook)
-    assert len(said) == 1 and [shape[0] for shape in passes[:7]] == [4, 4, 2, 2, 2, 2, 2]
+    events, passes = run(tmp_path / "a", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=4), hook=hook)
+    assert len(events.messages) == 1 and [shape[0] for shape in passes[:7]] == [4, 4, 2, 2, 2, 2, 2]
     run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
     assert bits(tmp_path / "a") == bits(tmp_path / "b")
 
@@ -184,8 +195,8 @@ def test_a_resumed_fold_keeps_the_smaller_micro_batch(tmp_path):
     with pytest.raises(Stopped):
         run(tmp_path / "a", "vit", hook=out_of_memory(above=4), stop_at=8)
     assert [line["micro_batch"] for line in log(tmp_path / "a")] == [4]
-    said, passes = run(tmp_path / "a", "vit", hook=out_of_memory(above=4))
-    assert said == [] and {shape[0] for shape in passes} == {4}
+    events, passes = run(tmp_path / "a", "vit", hook=out_of_memory(above=4))
+    assert events.messages == [] and {shape[0] for shape in passes} == {4}
     run(tmp_path / "b", "vit", hook=out_of_memory(above=4))
     assert bits(tmp_path / "a") == bits(tmp_path / "b")
 
@@ -196,7 +207,7 @@ def test_two_images_that_do_not_fit_end_the_job(tmp_path, batch_size, left):
         numerics = dataclasses.replace(PLAIN, micro_batch=64)
         run(tmp_path, hook=out_of_memory(above=1), batch_size=batch_size, numerics=numerics)
     assert str(failure.value) == f"net fold 0: out of memory at {left} images; lower image_size"
-    assert not rundir.log_file(tmp_path).exists()  # nothing is trained yet: its settings may still change
+    assert not fold_in(tmp_path).log_file.exists()  # nothing is trained yet: its settings may still change
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
@@ -207,26 +218,45 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
         run(tmp_path, hook=hook)
 
 
+# ---- events --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_each_epoch_is_told_of_once_with_its_line_of_the_log(tmp_path, keep):
+    events, _ = run(tmp_path, keep=keep)
+    assert events.epochs == [("net", 0, line) for line in log(tmp_path)]
+    assert "held_out_log_loss" in events.epochs[-1][2] and events.jobs == []  # who gives out jobs tells of their end
+    assert [(done, total) for _, done, total in events.steps] == [(24, 72), (48, 72), (72, 72)]
+    assert events.steps[1][0] == f"net fold 0 epoch 2/3  loss {log(tmp_path)[1]['loss']:.3f}"
+
+
+def test_epochs_that_were_trained_before_a_stop_are_not_told_of_again(tmp_path):
+    with pytest.raises(Stopped):
+        run(tmp_path, stop_at=5)
+    events, _ = run(tmp_path)
+    assert [line["epoch"] for _, _, line in events.epochs] == [2, 3]
+
+
 # ---- the epoch that is kept ----------------------------------------------------------------------------------------
 
 
-def test_epochs_looked_at():
-    assert [looked_at(epochs, "last") for epochs in (1, 2, 3, 4, 7)] == [set(), {1}, {1}, {2}, {3}]
-    assert looked_at(8, "last") == {2, 4, 6} and looked_at(12, "last") == {3, 6, 9}
-    assert looked_at(9, "last") == {2, 4, 6} and looked_at(100, "last") == {25, 50, 75}
-    assert looked_at(1, "best") == {1} and looked_at(5, "best") == {1, 2, 3, 4, 5}
+def test_scored_epochs():
+    assert [scored_epochs(epochs, "last") for epochs in (1, 2, 3, 4, 7)] == [set(), {1}, {1}, {2}, {3}]
+    assert scored_epochs(8, "last") == {2, 4, 6} and scored_epochs(12, "last") == {3, 6, 9}
+    assert scored_epochs(9, "last") == {2, 4, 6} and scored_epochs(100, "last") == {25, 50, 75}
+    assert scored_epochs(1, "best") == {1} and scored_epochs(5, "best") == {1, 2, 3, 4, 5}
 
 
-def held_out_loss(directory, data):
-    logits = load_logits(rundir.oof_file(directory))
+def held_out_loss(folder, data):
+    logits = oof(folder)
     values = torch.from_numpy(logits.values[logits.views.index("identity")]).double()
-    return F.cross_entropy(values, torch.from_numpy(data.labels[data.folds == 0])).item()
+    return F.cross_entropy(values, torch.from_numpy(data.rows.labels[data.rows.folds == 0])).item()
 
 
 @pytest.mark.parametrize(("ema", "lr", "warmup", "best"), [(0.0, 0.01, 4, 1), (0.5, 0.01, 4, 1), (0.0, 0.02, 1, 0)])
 def test_the_best_epoch_is_kept_and_the_last_one_else(tmp_path, ema, lr, warmup, best):
     """Labels of noise: every epoch that learns them makes the held-out rows worse."""
-    data = labelled()
+    data = made()
     settings = {"epochs": 6, "lr": lr, "warmup_epochs": warmup, "label_smoothing": 0.0, "ema": ema, "data": data}
     run(tmp_path / "best", keep="best", **settings)
     run(tmp_path / "last", keep="last", **settings)
@@ -242,13 +272,13 @@ def test_the_best_epoch_is_kept_and_the_last_one_else(tmp_path, ema, lr, warmup,
 
 
 def test_the_prior_is_given_back_to_logit_adjusted_logits_in_the_log(tmp_path):
-    data = labelled()
+    data = made()
     run(tmp_path, data=data, loss="logit_adjusted", epochs=1)
-    logits = load_logits(rundir.oof_file(tmp_path))
-    train = data.labels[data.folds != 0]
+    logits = oof(tmp_path)
+    train = data.rows.labels[data.rows.folds != 0]
     prior = np.log(np.bincount(train, minlength=3) / len(train))
     values = torch.from_numpy(logits.values[logits.views.index("identity")] + prior)
-    loss = F.cross_entropy(values, torch.from_numpy(data.labels[data.folds == 0])).item()
+    loss = F.cross_entropy(values, torch.from_numpy(data.rows.labels[data.rows.folds == 0])).item()
     assert log(tmp_path)[0]["held_out_log_loss"] == pytest.approx(loss, abs=6e-6)
     assert abs(loss - held_out_loss(tmp_path, data)) > 1e-3
 
@@ -297,24 +327,23 @@ def test_every_chance_counts(tmp_path):
 @pytest.mark.parametrize("changes", [{}, {"loss": "class_balanced", "mixup": 0.4}, {"loss": "logit_adjusted"}])
 def test_the_label_of_a_row_without_weight_changes_nothing(tmp_path, changes):
     """Row 1 is one that fold 0 trains on."""
-    data = labelled()
     weights = np.linspace(0.5, 2, 48)
     weights[1] = 0
-    other = data.labels.copy()
+    other = made().rows.labels.copy()
     other[1] = (other[1] + 1) % 3
-    run(tmp_path / "a", data=dataclasses.replace(data, weights=weights), epochs=2, **changes)
-    run(tmp_path / "b", data=dataclasses.replace(data, weights=weights, labels=other), epochs=2, **changes)
+    run(tmp_path / "a", data=made(weights=weights), epochs=2, **changes)
+    run(tmp_path / "b", data=made(weights=weights, labels=other), epochs=2, **changes)
     assert bits(tmp_path / "a") == bits(tmp_path / "b")
-    run(tmp_path / "c", data=dataclasses.replace(data, labels=other), epochs=2, **changes)
-    run(tmp_path / "d", data=data, epochs=2, **changes)
+    run(tmp_path / "c", data=made(labels=other), epochs=2, **changes)
+    run(tmp_path / "d", epochs=2, **changes)
     assert bits(tmp_path / "c") != bits(tmp_path / "d") and bits(tmp_path / "d") != bits(tmp_path / "a")
 
 
 def test_the_unit_of_the_weights_is_nothing(tmp_path):
     """4 x is exact in binary."""
     weights = np.linspace(0.5, 2, 48)
-    for name, own in (("a", weights), ("b", 4 * weights)):
-        run(tmp_path / name, data=labelled(weights=own), epochs=1)
+    for name, scaled in (("a", weights), ("b", 4 * weights)):
+        run(tmp_path / name, data=made(weights=scaled), epochs=1)
     assert bits(tmp_path / "a") == bits(tmp_path / "b")
 
 
@@ -332,16 +361,16 @@ def test_out_of_fold_logits_are_those_of_the_weights_that_are_saved(tmp_path, nu
     def hook(images):
         seen.add((images.is_contiguous(), images.is_contiguous(memory_format=torch.channels_last)))
 
-    data = labelled()
+    data = made()
     run(tmp_path, numerics=numerics, hook=hook, keep="best", data=data)
     plain = numerics.memory_format == "contiguous"
     assert seen == {(plain, not plain)}
     model = NET["resnet"]()
-    timm_model.fill(model, rundir.model_file(tmp_path))
+    timm_model.fill(model, fold_in(tmp_path).model_file)
     assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
-    held_out = np.flatnonzero(data.folds == 0)
-    saved = load_logits(rundir.oof_file(tmp_path))
-    assert saved.ids.tolist() == data.ids[held_out].tolist()
+    held_out = data.rows.held_out_rows(0)
+    saved = oof(tmp_path)
+    assert saved.ids.tolist() == data.rows.ids[held_out].tolist()
     views = ("hflip", "identity")
     group = Group(PREPROCESS, views, (prepared(model, Inference("cpu"), PREPROCESS.image_size, CPU),))
     values = forward_views(group, data.squares(PREPROCESS, views, held_out), 16, CPU)[0][0]
@@ -358,7 +387,7 @@ def test_numbers_have_a_part_in_the_bits(tmp_path):
 def test_training_crops_of_another_size(tmp_path, size):
     _, passes = run(tmp_path, crop_size=size, epochs=1)
     assert {tuple(shape) for shape in passes} == {(8, 3, size, size)}
-    assert load_logits(rundir.oof_file(tmp_path)).values.shape == (2, 24, 3)
+    assert oof(tmp_path).values.shape == (2, 24, 3)
 
 
 def test_a_batch_of_more_than_all_rows_is_all_rows(tmp_path):

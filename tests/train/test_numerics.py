@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.run import Run
 from ensemble.train import numerics
 from ensemble.train.jobs import train_folds
 from ensemble.train.numerics import (
@@ -23,8 +24,8 @@ from ensemble.train.numerics import (
     autocast_as,
     candidates,
     describe,
+    in_memory_format,
     known_file,
-    laid_out,
     load_numerics,
     save_numerics,
 )
@@ -281,9 +282,9 @@ def test_compiling_is_tried_with_the_best_of_the_other_settings_alone(monkeypatc
 # ---- layouts and types ---------------------------------------------------------------------------------------------
 
 
-def test_images_are_laid_out_and_computed_as_found():
+def test_images_are_in_memory_format_and_computed_as_found():
     images = torch.randn(2, 3, 8, 8)
-    last, first = laid_out(images, PLAIN), laid_out(images, replace(PLAIN, memory_format="contiguous"))
+    last, first = in_memory_format(images, PLAIN), in_memory_format(images, replace(PLAIN, memory_format="contiguous"))
     assert torch.equal(last, images) and torch.equal(first, images)
     assert last.is_contiguous(memory_format=torch.channels_last) and first.is_contiguous()
     for dtype in ("float32", "bfloat16"):
@@ -365,16 +366,15 @@ def experiment(tmp_path, paint, monkeypatch):
             "[folds]\nk = 2\n[train]\nepochs = 2\nbatch_size = 4\n"
             '[[backbone]]\nname = "net"\ntimm = "test_resnet"\npretrained = false\n'
         )
-        shown, said = [], []
-        failures = train_folds(load_config(file, changes), lambda text, done, total: shown.append(text), said.append)
-        assert failures == []
-        return tmp_path / name, shown, said
+        events = Recorder()
+        assert train_folds(load_config(file, changes), events) == []
+        return tmp_path / name, [text for text, *_ in events.steps], events.messages
 
     return train
 
 
 def oof(run):
-    return [load_logits(rundir.oof_file(rundir.fold_dir(run, "net", fold))).values for fold in (0, 1)]
+    return [load_logits(Run(run).member("net").fold(fold).oof_file).values for fold in (0, 1)]
 
 
 @pytest.fixture
@@ -388,12 +388,12 @@ def test_another_run_of_the_same_takes_the_kept_choice_and_gives_the_same_bits(e
     assert "net: finding the fastest numeric settings" in shown
     (known,) = (tmp_path / "cache" / "numerics").iterdir()
     kept = load_numerics(known)
-    assert load_numerics(rundir.numerics_json(one, "net")) == kept
+    assert load_numerics(Run(one).member("net").numerics_json) == kept
     assert f"net: {describe(kept)}" in said
     save_numerics(known, replace(kept, images_per_second=12.345))
     two, shown, said = experiment("two")
     assert "net: finding the fastest numeric settings" not in shown
-    assert load_numerics(rundir.numerics_json(two, "net")) == replace(kept, images_per_second=12.345)
+    assert load_numerics(Run(two).member("net").numerics_json) == replace(kept, images_per_second=12.345)
     assert any("12 images/s in the trial" in line for line in said)
     assert all((a == b).all() for a, b in zip(oof(one), oof(two), strict=True))
 
@@ -402,7 +402,7 @@ def test_a_choice_that_is_in_doubt_is_the_runs_alone(experiment, tmp_path, monke
     monkeypatch.setattr(numerics, "was_busy", lambda begun: True)
     run, _, said = experiment("one", "train.dtype=float32", "train.memory_format=contiguous")
     assert "net: the machine was busy while the numeric settings were timed: the next run times again" in said
-    assert rundir.numerics_json(run, "net").is_file() and not list((tmp_path / "cache" / "numerics").glob("*"))
+    assert Run(run).member("net").numerics_json.is_file() and not list((tmp_path / "cache" / "numerics").glob("*"))
 
 
 def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_the_run(
@@ -416,7 +416,7 @@ def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_t
         r"channels_last\) may be wrong; this run keeps them, the next one times again",
         line,
     )
-    assert load_numerics(rundir.numerics_json(run, "net")).images_per_second == 1e6
+    assert load_numerics(Run(run).member("net").numerics_json).images_per_second == 1e6
     assert not list((tmp_path / "cache" / "numerics").glob("*"))
     monkeypatch.setattr(numerics, "_speed", lambda *words: 0.5)
     _, shown, said = experiment("two", "train.batch_size=2")
@@ -431,9 +431,9 @@ def test_other_settings_are_timed_anew(experiment, tmp_path, agreed):
     two, shown, _ = experiment("two", *changes)
     assert "net: finding the fastest numeric settings" in shown
     assert len(list((tmp_path / "cache" / "numerics").iterdir())) == 2
-    found = load_numerics(rundir.numerics_json(two, "net"))
+    found = load_numerics(Run(two).member("net").numerics_json)
     assert (found.dtype, found.memory_format, found.compile, found.micro_batch) == ("float32", "contiguous", False, 2)
-    log = [json.loads(line) for line in rundir.log_file(rundir.fold_dir(two, "net", 0)).read_text().splitlines()]
+    log = [json.loads(line) for line in Run(two).member("net").fold(0).log_file.read_text().splitlines()]
     assert [line["micro_batch"] for line in log] == [2, 2]
 
 

@@ -7,25 +7,27 @@ import numpy as np
 import pytest
 import timm
 import torch
+from recorder import Recorder
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
-from ensemble.config import Train, load_config
+from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import Files
 from ensemble.data.pixels.preprocess import load_preprocess
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream
 from ensemble.run import Run
 from ensemble.train import probe
-from ensemble.train.fit import Labelled
+from ensemble.train.evaluate import Evaluation
 from ensemble.train.heads import fit_heads
 from ensemble.train.jobs import train_folds
 from ensemble.train.probe import load_heads, member_features, probe_member
+from ensemble.train.rows import Rows, TrainingData
 
 CPU = torch.device("cpu")
 VIEWS = ("identity", "hflip")
@@ -60,35 +62,26 @@ def experiment(tmp_path, paint, weights):
             'dtype = "float32"\nmemory_format = "channels_last"\n[tta]\nbatch_size = 5\n'
             f'[[backbone]]\nname = "net"\ntimm = "{name}"\nweights = "{weights(name)}"\n'
         )
-        said = []
-        failures = train_folds(load_config(file, changes), lambda text, done, total: None, said.append)
-        assert failures == []
-        return tmp_path / run, said
+        events = Recorder()
+        assert train_folds(load_config(file, changes), events) == []
+        return tmp_path / run, events.messages
 
     return train
 
 
 def oof(run, fold):
-    return load_logits(rundir.oof_file(rundir.fold_dir(run, "net", fold)))
+    return load_logits(Run(run).member("net").fold(fold).oof_file)
 
 
 def files_of(run):
-    """The run's rows as they are judged, their files, and the preprocessing."""
+    """The run's rows as they are evaluated, their files, and the preprocessing."""
     table = read_folds(Run(run))
-    preprocess = load_preprocess(rundir.preprocess_json(run, "net"))
+    preprocess = load_preprocess(Run(run).member("net").preprocess_json)
     paths = [run.parent / "images" / each for each in table["id"]]
     files = Files(paths, preprocess.decoding)
     labels = np.array(["abc".index(label) for label in table["label"]])
-    data = Labelled(
-        table["id"].to_numpy(np.str_),
-        labels,
-        table["fold"].to_numpy(np.int8),
-        ("a", "b", "c"),
-        None,
-        files,
-        {preprocess.decoding: files},
-    )
-    return data, paths, preprocess
+    rows = Rows(table["id"].to_numpy(np.str_), tuple(paths), labels, table["fold"].to_numpy(np.int8), ("a", "b", "c"))
+    return TrainingData(rows, files, {preprocess.decoding: files}), paths, preprocess
 
 
 # ---- the strategy "probe" ------------------------------------------------------------------------------------------
@@ -104,8 +97,8 @@ def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
     assert len(member.forwards) == 1 and member.forwards[0].outputs == 3  # the folds share their network
     for fold in range(3):
         kept = oof(run, fold)
-        rows = np.flatnonzero(data.folds == fold)
-        assert kept.ids.tolist() == data.ids[rows].tolist() and len(rows) == 14
+        rows = np.flatnonzero(data.rows.folds == fold)
+        assert kept.ids.tolist() == data.rows.ids[rows].tolist() and len(rows) == 14
         assert kept.views == VIEWS and kept.classes == ("a", "b", "c")
         assert kept.meta == {"member": "net", "fold": str(fold)}
         group = Group(preprocess, VIEWS, member.forwards)
@@ -118,10 +111,10 @@ def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
 
 def test_each_fold_holds_its_own_head_on_one_frozen_network(experiment, weights):
     run, _ = experiment()
-    heads = load_heads(rundir.probe_file(run, "net"))
+    heads = load_heads(Run(run).member("net").probe_file)
     start = timm_model.read_state(weights("test_resnet"))
     for fold in range(3):
-        state = timm_model.read_state(rundir.model_file(rundir.fold_dir(run, "net", fold)))
+        state = timm_model.read_state(Run(run).member("net").fold(fold).model_file)
         assert torch.equal(state["fc.weight"], heads.weights[fold])
         assert torch.equal(state["fc.bias"], heads.biases[fold])
         for key, value in start.items():
@@ -137,22 +130,22 @@ def test_the_heads_are_those_of_features_computed_on_their_own(experiment, weigh
     own = {key: value for key, value in timm_model.read_state(weights("test_resnet")).items() if key[:3] != "fc."}
     model.load_state_dict(own)
     margin = (preprocess.decode_size - 32) // 2
-    pixels = np.stack([data.judged[preprocess.decoding].squares([row])[0] for row in range(42)])[
+    pixels = np.stack([data.eval_pixels[preprocess.decoding].squares([row])[0] for row in range(42)])[
         :, margin : margin + 32, margin : margin + 32
     ]
     mean, std = np.array(preprocess.mean), np.array(preprocess.std)
     images = torch.from_numpy(((pixels / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         features = torch.stack([model(images), model(images.flip(3))])
-    heads = load_heads(rundir.probe_file(run, "net"))
+    heads = load_heads(Run(run).member("net").probe_file)
     for fold in range(3):
-        train = np.flatnonzero(data.folds != fold)
+        train = np.flatnonzero(data.rows.folds != fold)
         flat = features[:, train].flatten(0, 1).double().numpy()
         middle, spread = flat.mean(0), flat.std(0)
         scale = np.where(spread > 0, spread, np.inf)
         model = LogisticRegression(C=1 / (heads.strengths[fold] * len(flat)), tol=1e-9, max_iter=10_000)
-        model.fit((flat - middle) / scale, np.tile(data.labels[train], 2))
-        held = np.flatnonzero(data.folds == fold)
+        model.fit((flat - middle) / scale, np.tile(data.rows.labels[train], 2))
+        held = np.flatnonzero(data.rows.folds == fold)
         want = ((features[:, held].numpy() - middle) / scale) @ model.coef_.T + model.intercept_
         got = oof(run, fold).values
         assert got - got.mean(-1, keepdims=True) == pytest.approx(want - want.mean(-1, keepdims=True), abs=0.02)
@@ -160,7 +153,7 @@ def test_the_heads_are_those_of_features_computed_on_their_own(experiment, weigh
 
 def test_done_markers_log_and_what_is_said(experiment):
     run, said = experiment()
-    heads = load_heads(rundir.probe_file(run, "net"))
+    heads = load_heads(Run(run).member("net").probe_file)
     assert heads.weights.shape[:2] == (3, 3) and heads.biases.shape == (3, 3) and len(heads.strengths) == 3
     assert said[0].startswith("net: ") and said[0].endswith(" loaded, left aside: fc.bias, fc.weight, none missing")
     assert said[1] == "42 images, 3 classes; 3 jobs, 0 of them done; on cpu"
@@ -169,17 +162,17 @@ def test_done_markers_log_and_what_is_said(experiment):
     assert [each for each in said if re.fullmatch(line, each)] == [said[-1]]
     data, _, _ = files_of(run)
     for fold in range(3):
-        directory = rundir.fold_dir(run, "net", fold)
-        assert rundir.is_done(directory)
+        directory = Run(run).member("net").fold(fold)
+        assert directory.is_done()
         names = {"model.safetensors", "oof.safetensors", "log.jsonl"}
-        done = read_json(rundir.done_json(directory))
-        assert set(done["files"]) == names and {path.name for path in directory.iterdir()} == names | {
+        done = read_json(directory.done_json)
+        assert set(done["files"]) == names and {path.name for path in directory.path.iterdir()} == names | {
             "done.json",
             "inference.json",
         }
-        (line,) = [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
+        (line,) = [json.loads(line) for line in directory.log_file.read_text().splitlines()]
         assert line["strategy"] == "probe" and line["strength"] == heads.strengths[fold]
-        logits, labels = oof(run, fold).values.mean(0), data.labels[data.folds == fold]
+        logits, labels = oof(run, fold).values.mean(0), data.rows.labels[data.rows.folds == fold]
         assert line["held_out_accuracy"] == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-5)
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         assert line["held_out_log_loss"] == pytest.approx(-log_p[np.arange(14), labels].mean(), abs=1e-5)
@@ -203,10 +196,10 @@ def test_the_same_again_gives_the_same_bits_cached_or_not(experiment):
 def test_killed_before_its_folds_were_written_it_is_fitted_again(experiment):
     run, _ = experiment(run="one")
     before = [oof(run, fold).values for fold in range(3)]
-    rundir.probe_file(run, "net").unlink()  # which is written last
-    rundir.done_json(rundir.fold_dir(run, "net", 1)).unlink()
+    Run(run).member("net").probe_file.unlink()  # which is written last
+    Run(run).member("net").fold(1).done_json.unlink()
     experiment(run="one")
-    assert rundir.probe_file(run, "net").is_file() and rundir.is_done(rundir.fold_dir(run, "net", 1))
+    assert Run(run).member("net").probe_file.is_file() and Run(run).member("net").fold(1).is_done()
     assert all(np.array_equal(oof(run, fold).values, before[fold]) for fold in range(3))
 
 
@@ -221,7 +214,7 @@ def test_sample_weights_reach_the_probe(tmp_path, paint, weights):
             f'weight = "weight"\n[folds]\nk = 2\n[train]\nstrategy = "probe"\n'
             f'[[backbone]]\nname = "net"\ntimm = "test_resnet"\nweights = "{weights("test_resnet")}"\n'
         )
-        assert train_folds(load_config(tmp_path / f"{run}.toml"), lambda *_: None, lambda text: None) == []
+        assert train_folds(load_config(tmp_path / f"{run}.toml"), SILENT) == []
         logits = np.concatenate([oof(tmp_path / run, fold).values for fold in (0, 1)], axis=1)
         found.append((logits[..., 1] - logits[..., 0]).mean())
     assert found[1] - found[0] > 1  # odds of 20 to 1 instead of 1 to 1 are worth 3
@@ -237,38 +230,34 @@ def test_features_come_in_the_order_of_the_rows_whatever_the_chunk(experiment, w
     found, rows = {}, []
     monkeypatch.setattr(probe, "CHUNK", 1)
     for batch_size in (5, 64):  # both are 16 on a CPU: 42 rows are three chunks of one batch
-        found[batch_size] = member_features(model, data, preprocess, VIEWS, batch_size, CPU, rows.append)
+        found[batch_size] = member_features(model, data, Evaluation(preprocess, VIEWS, batch_size, CPU), rows.append)
     assert rows == [16, 32, 42] * 2
     assert found[5].dtype == torch.float32 and found[5].shape[:2] == (2, 42)
     monkeypatch.setattr(probe, "CHUNK", 32)
-    whole = member_features(model, data, preprocess, VIEWS, 5, CPU, rows.append)
+    whole = member_features(model, data, Evaluation(preprocess, VIEWS, 5, CPU), rows.append)
     assert torch.equal(found[64], found[5]) and torch.equal(whole, found[5]) and rows[-1] == 42
     kept = oof(run, 0)
-    heads = load_heads(rundir.probe_file(run, "net"))
-    logits = found[5][:, data.folds == 0] @ heads.weights[0].T + heads.biases[0]
+    heads = load_heads(Run(run).member("net").probe_file)
+    logits = found[5][:, data.rows.folds == 0] @ heads.weights[0].T + heads.biases[0]
     assert torch.allclose(logits, torch.from_numpy(kept.values), atol=1e-4)
 
 
 def test_what_is_written_is_what_fit_heads_gives(experiment, tmp_path, weights):
     run, _ = experiment()
     data, _, preprocess = files_of(run)
-    shown, said = [], []
+    events, evaluation, other = Recorder(), Evaluation(preprocess, VIEWS, 5, CPU), Run(tmp_path / "other").member("net")
 
     def create():
         return timm_model.create("test_resnet", 3, 32, weights=weights("test_resnet"))
 
-    settings = Train(strategy="probe-then-full")
-    probe_member(
-        tmp_path / "other", "net", create, preprocess, data, settings, VIEWS, 5, CPU,
-        lambda text, done, total: shown.append((text, done, total)), said.append,
-    )  # fmt: skip
-    assert shown == [("net: features", 42, 42)] and len(said) == 1
-    features = member_features(create().eval(), data, preprocess, VIEWS, 5, CPU, lambda rows: None)
-    want = fit_heads(features, data.labels, data.folds, 3)
-    for kept in (load_heads(rundir.probe_file(each, "net")) for each in (run, tmp_path / "other")):
+    probe_member(other, create(), data, evaluation, False, events)
+    assert events.steps == [("net: features", 42, 42)] and len(events.messages) == 1 and events.jobs == []
+    features = member_features(create().eval(), data, evaluation, lambda rows: None)
+    want = fit_heads(features, data.rows.labels, data.rows.folds, 3)
+    for kept in (load_heads(Run(each).member("net").probe_file) for each in (run, tmp_path / "other")):
         assert torch.equal(kept.weights, want.weights) and torch.equal(kept.biases, want.biases)
         assert kept.strengths == want.strengths
-    assert rundir.folds_of(tmp_path / "other", "net") == []  # the folds are to be trained yet
+    assert Run(tmp_path / "other").member("net").folds() == []  # the folds are to be trained yet
 
 
 # ---- and then more -------------------------------------------------------------------------------------------------
@@ -283,7 +272,7 @@ def test_training_starts_from_the_probes_head(experiment):
     learned, _ = experiment("train.lr=1e-3", run="learned", name="test_vit", strategy="probe-then-full")
     plain, _ = experiment(*still, run="plain", name="test_vit", strategy="full")
     assert any(re.match(r"net: features in .* L2 strengths chosen: ", line) for line in said)
-    assert rundir.probe_file(probed, "net").read_bytes() == rundir.probe_file(tuned, "net").read_bytes()
+    assert Run(probed).member("net").probe_file.read_bytes() == Run(tuned).member("net").probe_file.read_bytes()
     for fold in range(3):
         want = oof(probed, fold).values
         assert np.abs(want).max() > 0.1
@@ -297,11 +286,11 @@ def test_after_the_probe_it_goes_on_with_the_folds(experiment):
     whole, _ = experiment(run="whole", name="test_vit", strategy="probe-then-full")
     run, _ = experiment(run="cut", name="test_vit", strategy="probe-then-full")
     for fold in (1, 2):
-        for path in rundir.fold_dir(run, "net", fold).iterdir():
+        for path in Run(run).member("net").fold(fold).path.iterdir():
             path.unlink()
-    before = rundir.probe_file(run, "net").stat().st_mtime_ns
+    before = Run(run).member("net").probe_file.stat().st_mtime_ns
     _, said = experiment(run="cut", name="test_vit", strategy="probe-then-full")
-    assert rundir.probe_file(run, "net").stat().st_mtime_ns == before  # not fitted again
+    assert Run(run).member("net").probe_file.stat().st_mtime_ns == before  # not fitted again
     assert not any("features in" in line for line in said)
     assert all(np.array_equal(oof(run, fold).values, oof(whole, fold).values) for fold in range(3))
 
@@ -309,7 +298,7 @@ def test_after_the_probe_it_goes_on_with_the_folds(experiment):
 def test_a_probe_whose_fold_was_deleted_writes_it_again(experiment):
     run, _ = experiment()
     before = oof(run, 1).values
-    for path in rundir.fold_dir(run, "net", 1).iterdir():
+    for path in Run(run).member("net").fold(1).path.iterdir():
         path.unlink()
     experiment()
-    assert rundir.is_done(rundir.fold_dir(run, "net", 1)) and np.array_equal(oof(run, 1).values, before)
+    assert Run(run).member("net").fold(1).is_done() and np.array_equal(oof(run, 1).values, before)

@@ -7,9 +7,14 @@ import torch
 
 from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.errors import Damaged
-from ensemble.train.state import load_state, save_state
+from ensemble.train.state import TrainState, load_state, save_state
 
 LINE = {"epoch": 1, "loss": 1.0, "seconds": 2.0, "micro_batch": 8}
+
+
+def fresh():
+    model = torch.nn.Linear(2, 3)
+    return TrainState(model, torch.optim.AdamW(model.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -31,14 +36,14 @@ def test_a_state_that_does_not_fit(tmp_path, change, log, fault):
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     path = tmp_path / "last.safetensors"
-    save_state(path, model, None, optimizer, {}, [LINE])
-    other = torch.nn.Linear(2, 3)
-    assert load_state(path, other, None, torch.optim.AdamW(other.parameters())) == ({}, [LINE])
-    assert torch.equal(other.weight, model.weight)
+    save_state(path, TrainState(model, optimizer, log=[LINE]))
+    other = fresh()
+    load_state(path, other)
+    assert (other.best, other.log) == ({}, [LINE]) and torch.equal(other.model.weight, model.weight)
     tensors = {name: value for name, value in (read_tensors(path)[0] | change).items() if value is not None}
     write_state(path, tensors, {"log": json.dumps(log)})
-    fresh = torch.nn.Linear(2, 3)
-    before = fresh.weight.clone()
+    other = fresh()
+    before = other.model.weight.clone()
     with pytest.raises(Damaged, match=fault):
-        load_state(path, fresh, None, torch.optim.AdamW(fresh.parameters()))
-    assert torch.equal(fresh.weight, before)
+        load_state(path, other)
+    assert torch.equal(other.model.weight, before) and other.log == []

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 from safetensors.torch import load_file, save_file
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import read_state, write_state
 from ensemble.config import load_config
@@ -72,14 +72,13 @@ def start(tmp_path):
 
 
 def train(file, *changes):
-    said = []
-    failures = train_folds(load_config(file, changes), lambda text, done, total: None, said.append)
-    assert failures == []
-    return said
+    events = Recorder()
+    assert train_folds(load_config(file, changes), events) == []
+    return events.messages
 
 
 def fold(run, number=0):
-    return load_file(rundir.model_file(rundir.fold_dir(run, "net", number)))
+    return load_file(Run(run).member("net").fold(number).model_file)
 
 
 def changed(before, after):
@@ -117,9 +116,9 @@ def test_what_a_strategy_trains(experiment, start, tmp_path, settings, parts):
     assert changed(before, after) == below(after, *parts) if parts else changed(before, after) == set()
     assert after["fc.weight"].shape[0] == 2 and after["fc.weight"].any()
     probed = settings.get("strategy", "").startswith("probe")
-    assert rundir.probe_file(tmp_path / "run", "net").is_file() == probed
+    assert Run(tmp_path / "run").member("net").probe_file.is_file() == probed
     assert any(line.startswith("net: features in ") for line in said) == probed
-    held = read_json(rundir.settings_json(tmp_path / "run", "net"))
+    held = read_json(Run(tmp_path / "run").member("net").settings_json)
     assert held["strategy"] == settings.get("strategy", "full")
 
 
@@ -129,15 +128,15 @@ def test_from_scratch_nothing_is_left_of_pretrained_weights(experiment, tmp_path
     train(experiment("none", "pretrained = false"))
     assert not any("features" in line for line in said)
     assert not changed(fold(tmp_path / "scratch"), fold(tmp_path / "none"))
-    assert read_json(rundir.settings_json(tmp_path / "scratch", "net"))["start"] == "scratch"
-    assert read_json(rundir.settings_json(tmp_path / "none", "net"))["strategy"] == "scratch"
+    assert read_json(Run(tmp_path / "scratch").member("net").settings_json)["start"] == "scratch"
+    assert read_json(Run(tmp_path / "none").member("net").settings_json)["strategy"] == "scratch"
 
 
 @pytest.mark.parametrize("strategy", ["probe-then-partial", "probe-then-full"])
 def test_training_starts_at_its_folds_own_probe(experiment, start, tmp_path, strategy):
     file = experiment("run", f'weights = "{start}"', f'train = {{ strategy = "{strategy}", lr = 1e-12 }}')
     train(file, "train.epochs=1", "train.hflip=false")
-    heads = load_file(rundir.probe_file(tmp_path / "run", "net"))
+    heads = load_file(Run(tmp_path / "run").member("net").probe_file)
     assert not torch.allclose(heads["weights"][0], heads["weights"][1])
     for number in (0, 1):
         after = fold(tmp_path / "run", number)
@@ -154,7 +153,7 @@ def test_a_probes_bits_are_predictions(experiment, start, tmp_path):
 def test_numbers_set_by_hand_and_the_bits_are_predictions(experiment, tmp_path, numbers):
     lines = ", ".join(f"{key} = {json.dumps(value)}" for key, value in numbers.items())
     said = train(experiment("run", "pretrained = false", f"train = {{ {lines} }}"))
-    found = read_json(rundir.numerics_json(tmp_path / "run", "net"))
+    found = read_json(Run(tmp_path / "run").member("net").numerics_json)
     assert {key: found[key] for key in numbers} == numbers and found["compile"] is False
     way = "bfloat16, contiguous, 4" if "dtype" in numbers else "float32, channels_last, 3"
     assert any(line.startswith(f"net: {way} images at a time: ") for line in said)
@@ -165,7 +164,7 @@ def same_as_prediction(run, images):
     """Every fold's OOF logits are what `ens tta-predict` makes of the same files."""
     member = load_member(Run(run).member("net"), 2, 2, choose_device())
     for number in (0, 1):
-        oof = load_logits(rundir.oof_file(rundir.fold_dir(run, "net", number)))
+        oof = load_logits(Run(run).member("net").fold(number).oof_file)
         paths = [images / name for name in oof.ids]
         (chunk,) = predict_stream([member], [paths], [oof.views], 64, choose_device())
         assert np.array_equal(oof.values, chunk.values[0][number])
@@ -226,7 +225,7 @@ def test_crops_of_a_size_that_the_network_does_not_take_are_named_before_trainin
 def test_crops_of_another_size_are_only_for_training(experiment, tmp_path, size):
     train(experiment("run", "pretrained = false", f"train = {{ crop_size = {size} }}"))
     train(experiment("plain", "pretrained = false"))
-    assert read_json(rundir.preprocess_json(tmp_path / "run", "net"))["image_size"] == 32
+    assert read_json(Run(tmp_path / "run").member("net").preprocess_json)["image_size"] == 32
     assert changed(fold(tmp_path / "run"), fold(tmp_path / "plain"))
     same_as_prediction(tmp_path / "run", tmp_path / "images")
 
@@ -266,14 +265,14 @@ def test_fold_i_starts_from_the_sources_fold_i_mod_its_k(experiment, source, tmp
         f"warning: net starts from weights that were trained on {seen} of the rows it is scored on: its out-of-fold "
         "score will be too good"
     ) in said
-    held = read_json(rundir.settings_json(tmp_path / "four", "net"))["start"]
+    held = read_json(Run(tmp_path / "four").member("net").settings_json)["start"]
     assert isinstance(held, list) and len(held) == 3
 
 
 def test_the_same_folds_leak_nothing_and_one_file_leaks(experiment, source, tmp_path):
     said = train(experiment("same", f'weights = "{source / "net"}"', timm="test_vit", train="more", k=3), *STILL[:3])
     assert not any("warning" in line for line in said)
-    file = rundir.model_file(source / "net" / "fold1")
+    file = Run(source).member("net").fold(1).model_file
     said = train(experiment("file", f'weights = "{file}"', timm="test_vit", train="more", k=3), *STILL[:3])
     others = (read_folds(Run(source))["fold"] != 1).sum()
     assert any(line.startswith(f"warning: net starts from weights that were trained on {others} of") for line in said)
@@ -285,10 +284,10 @@ def test_the_same_folds_leak_nothing_and_one_file_leaks(experiment, source, tmp_
 def test_a_source_that_was_trained_again_is_noticed(experiment, source, tmp_path):
     file = experiment("run", f'weights = "{source / "net"}"', timm="test_vit")
     train(file, *STILL)
-    fold = source / "net" / "fold2"
-    state = read_state(rundir.model_file(fold))
-    write_state(rundir.model_file(fold), {name: value + 1 for name, value in state.items()}, {})
-    rundir.mark_done(fold, [rundir.model_file(fold), rundir.oof_file(fold)])
+    fold = Run(source).member("net").fold(2)
+    state = read_state(fold.model_file)
+    write_state(fold.model_file, {name: value + 1 for name, value in state.items()}, {})
+    fold.mark_done([fold.model_file, fold.oof_file])
     with pytest.raises(UserError, match=r"holds it with start = \[\"[0-9a-f]+"):
         train(file, *STILL)
 
@@ -300,9 +299,10 @@ class Stopped(Exception):
     pass
 
 
-def stop_in_fold_1(text, done, total):
-    if text.startswith("net fold 1 epoch 1/"):
-        raise Stopped
+class StopInFold1(Recorder):
+    def progress(self, text, done, total):
+        if text.startswith("net fold 1 epoch 1/"):
+            raise Stopped
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def stopped(experiment, tmp_path):
                 path.unlink()
         file = experiment("run", "pretrained = false")
         with pytest.raises(Stopped):
-            train_folds(load_config(file, changes), stop_in_fold_1, lambda line: None)
+            train_folds(load_config(file, changes), StopInFold1())
         return file
 
     return run

@@ -1,6 +1,5 @@
 """Training: the same bits again, whatever stops it, and an honest held-out part."""
 
-import json
 import math
 import os
 import resource
@@ -10,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.cli import main
 from ensemble.config import load_config
 from ensemble.data import digests
@@ -31,9 +31,10 @@ from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
 from ensemble.train.clock import Clock
-from ensemble.train.fit import job_seed, learning_rate
+from ensemble.train.job import Job
 from ensemble.train.jobs import train_folds
 from ensemble.train.setup import check_contents
+from ensemble.train.step import learning_rate
 
 TINY = """
 run = "{run}"
@@ -71,13 +72,12 @@ def experiment(tmp_path, paint):
 
 
 def train(file, *changes):
-    said = []
-    failures = train_folds(load_config(file, changes), lambda text, done, total: None, said.append)
-    return failures, said
+    events = Recorder()
+    return train_folds(load_config(file, changes), events), events.messages
 
 
 def oof(run, member="resnet", folds=(0, 1)):
-    return {fold: load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold))) for fold in folds}
+    return {fold: load_logits(Run(run).member(member).fold(fold).oof_file) for fold in folds}
 
 
 def same(a, b):
@@ -93,29 +93,34 @@ def test_learning_rate_by_hand():
     assert learning_rate(109, 109, 9, 2.0) == pytest.approx(0.0)
 
 
+def job(seed, member, fold):
+    return Job(Run(Path("run")).member(member).fold(fold), None, None, None, None, None, {}, seed)
+
+
 def test_each_job_and_epoch_has_its_own_seed():
-    parts = [(seed, member, fold, epoch) for seed in (0, 1) for member in "ab" for fold in (0, 1) for epoch in (0, 1)]
-    assert len({job_seed(*each) for each in parts}) == 16
-    assert job_seed(0, "a", 1) == job_seed(0, "a", 1)
+    jobs = [job(seed, member, fold) for seed in (0, 1) for member in "ab" for fold in (0, 1)]
+    assert len({each.random_seed(*parts) for each in jobs for parts in ((), (0,), (1,), (1, "mix"))}) == 32
+    assert job(0, "a", 1).random_seed(3) == job(0, "a", 1).random_seed(3)
 
 
 def test_clock_uses_each_backbones_own_speed(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock = Clock({("fast", 0): 100, ("fast", 1): 100, ("slow", 0): 100})
-    shown = []
-
-    def show(text, done, total):
-        shown.append((text, done, total))
-
-    clock.report(show, ("fast", 0), "fast", 1.0, 10, 90)  # spans the start, so it is no measure
+    run = Run(Path("run"))
+    fast, other, slow = run.member("fast").fold(0), run.member("fast").fold(1), run.member("slow").fold(0)
+    clock = Clock(dict.fromkeys((fast, other, slow), 100))
+    clock.update(fast, left=90)  # spans the start, so it is no measure
+    assert clock.describe(fast) == ""
     now[0] = 5.0
-    clock.report(show, ("fast", 0), "fast", 1.0, 50, 40)  # 10 images/s; unknown backbones count the same
-    assert shown[-1] == ("fast  loss 1.000  10 images/s  0:24 left", 60, 300)
-    clock.report(show, ("slow", 0), "slow", 1.0, 10, 90)
+    clock.update(fast, left=40)  # 10 images/s; unknown backbones count the same
+    assert (clock.describe(fast), clock.done, clock.total) == ("10 images/s  0:24 left", 60, 300)
+    clock.update(slow, left=90)
     now[0] = 55.0
-    clock.report(show, ("slow", 0), "slow", 1.0, 50, 40)  # 1 image/s
+    clock.update(slow, left=40)  # 1 image/s
     assert clock.remaining() == pytest.approx((40 + 100) / 10 + 40)
+    now[0] = 99.0
+    clock.update(fast, left=70)  # killed, and begun anew: the seconds are no measure either
+    assert clock.rates() == {"fast": 10, "slow": 1} and clock.done == 90
 
 
 def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experiment, tmp_path):
@@ -126,9 +131,9 @@ def test_a_run_holds_what_it_says_and_the_same_seed_gives_the_same_bits(experime
     for fold in (0, 1):
         assert one[fold].ids.tolist() == folds["id"][folds["fold"] == fold].tolist()
         assert one[fold].views == ("identity", "hflip") and one[fold].classes == ("a", "b")
-        directory = rundir.fold_dir(tmp_path / "one", "resnet", fold)
-        assert rundir.is_done(directory) and not rundir.state_file(directory).parent.exists()
-        log = [json.loads(line) for line in rundir.log_file(directory).read_text().splitlines()]
+        directory = Run(tmp_path / "one").member("resnet").fold(fold)
+        assert directory.is_done() and not directory.state_file.parent.exists()
+        log = directory.read_log()
         assert [line["epoch"] for line in log] == [1, 2, 3]
     train(experiment("three"), "seed=1")
     assert not np.array_equal(oof(tmp_path / "three")[0].values, one[0].values)
@@ -151,7 +156,7 @@ def test_a_held_out_image_has_no_part_in_its_own_folds_model(experiment, tmp_pat
 
 def test_a_finished_run_is_left_as_it_is(experiment, tmp_path):
     train(experiment())
-    file = rundir.model_file(rundir.fold_dir(tmp_path / "run", "resnet", 0))
+    file = Run(tmp_path / "run").member("resnet").fold(0).model_file
     before = file.stat().st_mtime_ns
     failures, said = train(experiment())
     assert failures == [] and said == ["24 images, 2 classes; 2 jobs, 2 of them done; on cpu"]
@@ -160,9 +165,9 @@ def test_a_finished_run_is_left_as_it_is(experiment, tmp_path):
 
 def test_a_member_added_later_shares_the_folds_and_changes_nothing(experiment, tmp_path):
     train(experiment())
-    before, folds = oof(tmp_path / "run"), rundir.folds_csv(tmp_path / "run").read_bytes()
+    before, folds = oof(tmp_path / "run"), Run(tmp_path / "run").folds_csv.read_bytes()
     train(experiment(extra='[[backbone]]\nname = "vit"\ntimm = "test_vit"\npretrained = false\n'))
-    assert same(oof(tmp_path / "run"), before) and rundir.folds_csv(tmp_path / "run").read_bytes() == folds
+    assert same(oof(tmp_path / "run"), before) and Run(tmp_path / "run").folds_csv.read_bytes() == folds
     assert oof(tmp_path / "run", "vit")[0].ids.tolist() == before[0].ids.tolist()
 
 
@@ -185,7 +190,7 @@ def test_killed_and_started_again_it_gives_the_same_bits(experiment, tmp_path, m
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (tmp_path / "killed" / "resnet" / moment).exists()  # not past it: the fold was being trained
-    assert not rundir.is_done(rundir.fold_dir(tmp_path / "killed", "resnet", 1))
+    assert not Run(tmp_path / "killed").member("resnet").fold(1).is_done()
     with pytest.raises(UserError, match="holds a run with another seed"):  # its folds are settled from the first step
         train(experiment("killed"), "train.epochs=6", "seed=5")
     train(experiment("killed"), "train.epochs=6")
@@ -200,7 +205,7 @@ def test_a_loss_that_turns_nan_is_named_and_the_other_jobs_go_on(experiment, tmp
     assert failures[0].startswith("resnet fold 0: the loss turned nan in epoch ")
     assert failures[0].endswith("; lower its lr (now 1e+30)")
     assert [line for line in said if line.startswith("failed: ")] == [f"failed: {line}" for line in failures]
-    assert all(rundir.is_done(rundir.fold_dir(tmp_path / "run", "good", fold)) for fold in (0, 1))
+    assert all(Run(tmp_path / "run").member("good").fold(fold).is_done() for fold in (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,7 @@ def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experimen
         Image.open(file).crop((0, 0, 32, 32)).save(file.with_suffix(".bmp"))
         file.unlink()
     train(experiment())
-    shutil.rmtree(rundir.fold_dir(tmp_path / "run", "resnet", 1))
+    shutil.rmtree(Run(tmp_path / "run").member("resnet").fold(1).path)
     before = oof(tmp_path / "run", folds=(0,))
     changed = sorted((tmp_path / "images" / "a").glob("*.bmp"))[0]
     Image.open(changed).transpose(Image.Transpose.ROTATE_180).save(changed)
@@ -247,17 +252,17 @@ def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experimen
 
 def test_a_run_keeps_the_digests_of_its_rows_and_an_older_one_is_given_them(tmp_path):
     run, said = tmp_path / "run", []
-    check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
+    check_contents(Run(run), ["a", "b"], ["0" * 64, "1" * 64], Recorder(said))
     assert row_digests(Run(run)) == {"a": "0" * 64, "b": "1" * 64}
-    write_text(rundir.log_file(rundir.fold_dir(run, "resnet", 0)), "{}\n")
-    older = {"sha256": read_json(rundir.contents_json(run))["sha256"]}
-    write_json(rundir.contents_json(run), older)
+    write_text(Run(run).member("resnet").fold(0).log_file, "{}\n")
+    older = {"sha256": read_json(Run(run).contents_json)["sha256"]}
+    write_json(Run(run).contents_json, older)
     assert row_digests(Run(run)) == {}
-    check_contents(run, ["a", "b"], ["0" * 64, "2" * 64], said.append)
+    check_contents(Run(run), ["a", "b"], ["0" * 64, "2" * 64], Recorder(said))
     assert (
         row_digests(Run(run)) == {} and len(said) == 1 and said.pop().startswith("warning: images have changed since")
     )
-    check_contents(run, ["a", "b"], ["0" * 64, "1" * 64], said.append)
+    check_contents(Run(run), ["a", "b"], ["0" * 64, "1" * 64], Recorder(said))
     assert row_digests(Run(run)) == {"a": "0" * 64, "b": "1" * 64} and said == []
 
 
@@ -293,12 +298,12 @@ def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment,
 def test_a_job_that_another_process_holds_is_left_to_it(experiment, tmp_path):
     from filelock import FileLock
 
-    directory = rundir.fold_dir(tmp_path / "run", "resnet", 0)
-    directory.mkdir(parents=True)
-    with FileLock(rundir.lock_file(directory)):
+    directory = Run(tmp_path / "run").member("resnet").fold(0)
+    directory.path.mkdir(parents=True)
+    with FileLock(directory.lock_file):
         _, said = train(experiment())
-    assert "resnet fold 0: another process is at it, left to that one" in said
-    assert rundir.is_done(rundir.fold_dir(tmp_path / "run", "resnet", 1)) and not rundir.is_done(directory)
+    assert "resnet fold 0: locked by another process; skipped" in said
+    assert Run(tmp_path / "run").member("resnet").fold(1).is_done() and not directory.is_done()
 
 
 def test_an_allocation_that_failed_is_told_from_other_errors():
@@ -311,7 +316,7 @@ def test_an_allocation_that_failed_is_told_from_other_errors():
 def test_provenance_needs_no_git(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert train(experiment())[0] == []
-    assert read_json(rundir.provenance_json(tmp_path / "run"))["made with"]["git"] in (
+    assert read_json(Run(tmp_path / "run").provenance_json)["made with"]["git"] in (
         "unknown",
         "not a checkout",
     )
@@ -329,7 +334,7 @@ def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_afterwards(experimen
     )
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    path = rundir.state_file(rundir.fold_dir(tmp_path / "full", "resnet", 0))
+    path = Run(tmp_path / "full").member("resnet").fold(0).state_file
     assert done.stderr.strip().splitlines()[-1].startswith(f"ens: {path}: could not be written (")
     train(experiment("full"))
     assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))
@@ -341,14 +346,15 @@ def test_a_full_disk_while_pixels_are_decoded_ends_with_one_line_and_loses_nothi
     """The run was stopped in its second fold, and its pixels are no longer kept."""
     train(experiment("whole"))
 
-    def stop(text, done, total):
-        if text.startswith("resnet fold 1 epoch 2/3"):
-            raise KeyboardInterrupt
+    class Stop(Recorder):
+        def progress(self, text, done, total):
+            if text.startswith("resnet fold 1 epoch 2/3"):
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_folds(load_config(experiment("full")), stop, lambda line: None)
-    directory = rundir.fold_dir(tmp_path / "full", "resnet", 1)
-    before = rundir.log_file(directory).read_bytes(), rundir.state_file(directory).read_bytes()
+        train_folds(load_config(experiment("full")), Stop())
+    directory = Run(tmp_path / "full").member("resnet").fold(1)
+    before = directory.log_file.read_bytes(), directory.state_file.read_bytes()
     monkeypatch.setenv("ENS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "argv", ["ens", "train-folds", str(experiment("full"))])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -362,6 +368,6 @@ def test_a_full_disk_while_pixels_are_decoded_ends_with_one_line_and_loses_nothi
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"ens: {tmp_path / 'cache' / 'pixels'}/")
     assert lines[0].endswith(".u8: could not be written (File too large); what was there before is whole")
-    assert before == (rundir.log_file(directory).read_bytes(), rundir.state_file(directory).read_bytes())
+    assert before == (directory.log_file.read_bytes(), directory.state_file.read_bytes())
     assert train(experiment("full"))[0] == []
     assert same(oof(tmp_path / "full"), oof(tmp_path / "whole"))

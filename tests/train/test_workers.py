@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from worker_jobs import die_after_the_first, work
+import worker_jobs
+from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.run import Run
 from ensemble.train import jobs
-from ensemble.train.jobs import run_job, train_folds
-from ensemble.train.workers import Slot, describe_slots, run_here, run_side_by_side, slots
+from ensemble.train.jobs import train_folds
+from ensemble.train.workers import Outcome, Slot, choose_slots, describe_slots, run_here, run_side_by_side
 
 CPU = torch.device("cpu")
 EXPERIMENT = """
@@ -66,18 +69,14 @@ def experiment(tmp_path, paint):
     return write
 
 
-def nothing(text, done, total):
-    pass
-
-
-def train(file, show=nothing, changes=()):
-    said = []
-    return train_folds(load_config(file, changes), show, said.append), said
+def train(file, changes=()):
+    events = Recorder()
+    return train_folds(load_config(file, changes), events), events
 
 
 def bits(run, fold):
-    directory = rundir.fold_dir(run, "resnet", fold)
-    return load_logits(rundir.oof_file(directory)).values.tobytes(), rundir.model_file(directory).read_bytes()
+    directory = Run(run).member("resnet").fold(fold)
+    return load_logits(directory.oof_file).values.tobytes(), directory.model_file.read_bytes()
 
 
 # ---- where the work goes -------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_slots_on_a_cpu(monkeypatch, workers, cores, omp, jobs, expected):
     if omp is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
     count, threads = expected
-    assert slots(workers, CPU, jobs) == [Slot("cpu", threads)] * count
+    assert choose_slots(workers, CPU, jobs) == [Slot("cpu", threads)] * count
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_what_is_used_is_said(monkeypatch, count, cores, omp, said):
     monkeypatch.delenv("OMP_NUM_THREADS")
     if omp is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", omp)
-    assert describe_slots(slots(count, CPU, 9)) == said
+    assert describe_slots(choose_slots(count, CPU, 9)) == said
 
 
 @pytest.mark.parametrize(
@@ -141,31 +140,50 @@ def test_what_is_used_is_said(monkeypatch, count, cores, omp, said):
 )
 def test_slots_on_gpus(monkeypatch, workers, gpus, jobs, names):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    found = slots(workers, torch.device("cuda"), jobs)
+    found = choose_slots(workers, torch.device("cuda"), jobs)
     assert [slot.device for slot in found] == names and {slot.threads for slot in found} == {1}
 
 
 def test_one_slot_on_other_devices():
-    assert slots("auto", torch.device("mps"), 15) == [Slot("mps", 1)]
+    assert choose_slots("auto", torch.device("mps"), 15) == [Slot("mps", 1)]
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------
+
+
+def folds(*numbers):
+    return [Run(Path("run")).member("a").fold(number) for number in numbers]
+
+
+def heard():
+    """What was heard of which job, and `listen` and `end` that note it."""
+    seen = []
+
+    @dataclass
+    class Listener(Recorder):
+        job: object = None
+
+        def message(self, line):
+            seen.append((self.job, line))
+
+    return seen, lambda job: Listener(job=job), lambda job, outcome: seen.append((job, outcome))
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("case", ["user", "disk", "bug"])
 def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
     """Beside it, for "user", another one sleeps on."""
-    jobs = [("a", 1), ("a", 0)] if case == "user" else [("a", 0), ("a", 2)]
+    sleeper, first, second = folds(1, 0, 2)
+    jobs = [sleeper, first] if case == "user" else [first, second]
     places = [Slot("cpu", 3), Slot("cpu", 3)] if case == "user" else [Slot("cpu", 3)]
-    heard = []
+    seen, listen, end = heard()
     with pytest.raises((UserError, OSError, RuntimeError)) as raised:
-        run_side_by_side(jobs, places, functools.partial(work, case), lambda *message: heard.append(message))
+        run_side_by_side(jobs, places, functools.partial(worker_jobs.work, case), listen, end)
     assert multiprocessing.active_children() == []
-    began = [message for message in heard if message[0] == ("a", 0)]
-    assert [message[1:] for message in began] == [("began", True, 3, "cpu")]  # and never hears Ctrl-C
+    began = [word for job, word in seen if job == first]
+    assert began == ["began True 3 cpu"]  # and never hears Ctrl-C
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert ("a", 2) not in [message[0] for message in heard]
+    assert second not in [job for job, _ in seen]
     error = raised.value
     if case == "user":
         assert type(error) is UserError and str(error) == "a.png: not a readable image"
@@ -181,72 +199,59 @@ def test_what_a_worker_raises_is_raised_here_and_ends_the_others(case):
 
 @pytest.mark.process
 def test_a_worker_that_dies_between_two_jobs_loses_none():
-    heard = []
+    first, second = folds(0, 2)
+    seen, listen, note = heard()
 
-    def hear(job, kind, *rest):
-        heard.append((job, kind))
-        while job == ("a", 0) and multiprocessing.active_children():  # its end is not read before it is dead
+    def end(job, outcome):
+        note(job, outcome)
+        while job == first and multiprocessing.active_children():  # its end is not read before it is dead
             time.sleep(0.01)
 
-    run_side_by_side([("a", 0), ("a", 2)], [Slot("cpu", 1)], die_after_the_first, hear)
-    assert heard == [(("a", 0), "began"), (("a", 2), "began")]
+    run_side_by_side([first, second], [Slot("cpu", 1)], worker_jobs.die_after_the_first, listen, end)
+    assert seen == [(first, "began"), (first, Outcome()), (second, "began"), (second, Outcome())]
     assert multiprocessing.active_children() == []
 
 
 def test_what_raises_here_raises_at_once():
-    done = []
+    first, failing, last = folds(0, 1, 2)
+    seen, listen, end = heard()
 
-    def here(job, slot, tell):
-        tell("began", slot.device)
-        if job == ("a", 1):
+    def here(job, slot, events):
+        events.message(f"began {slot.device}")
+        if job == failing:
             raise RunFailure("a failure")
+        return Outcome(seconds=2.0)
 
     with pytest.raises(RunFailure, match=r"^a failure$"):
-        run_here([("a", 0), ("a", 1), ("a", 2)], Slot("cpu", 1), here, lambda *message: done.append(message))
-    assert done == [(("a", 0), "began", "cpu"), (("a", 1), "began", "cpu")]
+        run_here([first, failing, last], Slot("cpu", 1), here, listen, end)
+    assert seen == [(first, "began cpu"), (first, Outcome(2.0)), (failing, "began cpu")]
 
 
 # ---- kills ---------------------------------------------------------------------------------------------------------
-
-DEATHS = {"resnet fold 0 epoch 3/4": 1, "resnet fold 1 epoch 2/4": 2}
-
-
-def run_job_and_die(config, samples, folds, opened, job, slot, tell):
-    """`run_job` in a process that is killed so often at the end of an epoch, before it is saved."""
-
-    def tell_and_die(kind, *rest):
-        tell(kind, *rest)
-        for place, often in DEATHS.items():
-            if kind == "progress" and rest[0] == place:
-                deaths = config.run / f"deaths of {job[1]}"
-                with deaths.open("ab") as file:
-                    if file.tell() < often:
-                        file.write(b".")
-                        file.close()
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-    run_job(config, samples, folds, opened, job, slot, tell_and_die)
 
 
 @pytest.mark.process
 def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(monkeypatch, experiment, tmp_path):
     """Fold 0 is killed in its third epoch, fold 1 in its second one twice, fold 2 never."""
     assert train(experiment("one", workers=1))[0] == []
-    monkeypatch.setattr(jobs, "run_job", run_job_and_die)
-    shown = []
-    failures, said = train(experiment("two", workers=2), lambda text, done, total: shown.append(text))
+    monkeypatch.setattr(jobs, "run_job", worker_jobs.run_job_and_die)
+    failures, events = train(experiment("two", workers=2))
     line = (
-        "resnet fold 1: its process was killed twice (status -9), perhaps for want of memory; lower its batch_size, "
-        "or set workers = 1"
+        "resnet fold 1: its process was killed twice (status -9), possibly out of memory; lower its batch_size, or set "
+        "workers = 1"
     )
-    assert failures == [line] and f"failed: {line}" in said
+    assert failures == [line] and f"failed: {line}" in events.messages
     assert multiprocessing.active_children() == []
     assert [(tmp_path / "two" / f"deaths of {fold}").read_bytes() for fold in (0, 1)] == [b".", b".."]
-    epochs = [text[14:23] for text in shown if text.startswith("resnet fold 0")]
+    epochs = [text[14:23] for text, *_ in events.steps if text.startswith("resnet fold 0")]
     assert epochs == ["epoch 1/4", "epoch 2/4", "epoch 3/4", "epoch 3/4", "epoch 4/4"]
+    epochs = [(fold, line["epoch"]) for _, fold, line in events.epochs]
+    assert sorted(epochs) == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (2, 1), (2, 2), (2, 3), (2, 4)]
+    jobs_ended = {fold: (seconds > 0, error) for _, fold, seconds, error in events.jobs}
+    assert jobs_ended == {0: (True, None), 1: (False, line), 2: (True, None)} and len(events.jobs) == 3
     for fold in (0, 2):
         assert bits(tmp_path / "two", fold) == bits(tmp_path / "one", fold)
-    assert not rundir.is_done(rundir.fold_dir(tmp_path / "two", "resnet", 1))
+    assert not Run(tmp_path / "two").member("resnet").fold(1).is_done()
     monkeypatch.undo()
     assert train(experiment("two", workers=1))[0] == []  # the next start goes on
     assert bits(tmp_path / "two", 1) == bits(tmp_path / "one", 1)
@@ -280,7 +285,7 @@ def ended(group):
 
 
 def epochs_done(run, fold):
-    log = rundir.log_file(rundir.fold_dir(run, "resnet", fold))
+    log = Run(run).member("resnet").fold(fold).log_file
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
@@ -315,7 +320,7 @@ def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the
     assert last.startswith("ens: stopped; kept: 0 of 2 folds, ") and last.endswith(go_on(file))
     for fold in (0, 1):
         assert f", {done[fold]} of 20 epochs of resnet fold {fold}" in last
-    assert min(done) > 0 and not any(rundir.is_done(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
+    assert min(done) > 0 and not any(Run(run).member("resnet").fold(fold).is_done() for fold in (0, 1))
     process = start(experiment("two", workers=2))
     wait_for_epochs(run, process, done)
     process.kill()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from recorder import Recorder
 
 import ensemble
 from ensemble.cli import ens
@@ -158,7 +159,7 @@ def test_training_says_what_is_left_out(run, tmp_path):
     (tmp_path / "d" / "train" / "a" / "x.heic").touch()
     said: list[str] = []
     config = load_config(run.parent / "e.toml", [f'data.train="{tmp_path / "d"}"', f'run="{tmp_path / "r"}"'])
-    samples = read_data(config, said.append)
+    samples = read_data(config, Recorder(said))
     assert len(samples) == 24 and samples.ids[0].startswith("a/")
     assert said == [
         f"train in {tmp_path / 'd'} holds the training images; not trained on: valid (4 images)",

@@ -14,6 +14,7 @@ from ensemble.blend.saved import check_sources
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.member import load_member
@@ -51,7 +52,7 @@ def experiment(tmp_path_factory):
                 for each, size in zip(members, (32, 48), strict=False)
             )
         )
-        train_folds(load_config(file), quiet, quiet)
+        train_folds(load_config(file), SILENT)
         return run
 
     return train
@@ -121,7 +122,7 @@ def test_training_a_fold_again_drops_what_was_added(experiment):
     add_views(run, ["vflip"], quiet, quiet)
     directory = rundir.fold_dir(run, "resnet", 1)
     rundir.done_json(directory).unlink()
-    train_folds(load_config(rundir.config_toml(run)), quiet, quiet)
+    train_folds(load_config(rundir.config_toml(run)), SILENT)
     assert not rundir.added_file(directory).is_file()
     assert common_views(run) == ("identity", "hflip") and read_oof(run).views == (("identity", "hflip"),)
     members_table(run)  # the scores of the run are those of the views that it was trained with

@@ -3,7 +3,7 @@
 All chances of a batch are drawn first, from one numpy generator that is seeded per epoch, so that an epoch that is
 trained again after a kill sees the same pixels, on whichever device the pixels are then made:
 
-    draws = draw(rng, shapes, size, ...)        per image a matrix, colour factors, an operation, a hidden box
+    draws = draw(rng, shapes, size, augmentation)   per image a matrix, colour factors, an operation, a hidden box
     batch = crops(pixels, rows, draws, size)    one sampling per image (on a GPU: gather)
     images = finish(batch, draws, mean, std)    light and normalisation in one product, straight to the net's input
 
@@ -40,45 +40,51 @@ class Draws:
     hidden: np.ndarray | None = None
 
 
-def draw(
-    rng: np.random.Generator,
-    shapes: np.ndarray,
-    size: int,
-    *,
-    crop_area: tuple[float, float] = (1.0, 1.0),
-    hflip: bool = False,
-    vflip: bool = False,
-    rotate: float = 0.0,
-    color_jitter: float = 0.0,
-    trivial: bool = False,
-    erase: float = 0.0,
-) -> Draws:
+@dataclass(frozen=True)
+class Augmentation:
+    """What is left to chance.
+
+    crop_area: least and largest share of the image that a crop takes.
+    hflip, vflip: mirror half of the images.
+    rotate: greatest angle in degrees, either way.
+    color_jitter: factors are uniform in 1 -+ this.
+    trivial: TrivialAugment.
+    erase: share of the images of which a box is hidden.
+    """
+
+    crop_area: tuple[float, float] = (1.0, 1.0)
+    hflip: bool = False
+    vflip: bool = False
+    rotate: float = 0.0
+    color_jitter: float = 0.0
+    trivial: bool = False
+    erase: float = 0.0
+
+
+def draw(rng: np.random.Generator, shapes: np.ndarray, size: int, augmentation: Augmentation) -> Draws:
     """Draw a batch's chances: the same generator and arguments give the same.
 
     shapes: int64 (N, 2), heights and widths of the decoded images. size: side of the network's input.
-    crop_area: least and largest share of the image that a crop takes. hflip, vflip: mirror half of the images.
-    rotate: greatest angle in degrees, either way. color_jitter: factors are uniform in 1 -+ this.
-    trivial: TrivialAugment. erase: share of the images of which a box is hidden.
     """
     count = len(shapes)
-    matrices = box_matrices(random_boxes(rng, shapes, crop_area), size)
-    for axis, wanted in enumerate((hflip, vflip)):
+    matrices = box_matrices(random_boxes(rng, shapes, augmentation.crop_area), size)
+    for axis, wanted in enumerate((augmentation.hflip, augmentation.vflip)):
         if wanted:
             mirrored = rng.random(count) < 0.5
             matrices[mirrored, axis, 2] += size * matrices[mirrored, axis, axis]
             matrices[mirrored, axis, axis] *= -1
-    if rotate:
-        matrices = matrices @ rotations(rng.uniform(-rotate, rotate, count), size)
+    if angle := augmentation.rotate:
+        matrices = matrices @ rotations(rng.uniform(-angle, angle, count), size)
     factors = op = magnitude = hidden = None
-    if color_jitter:
-        factors = rng.uniform(1 - color_jitter, 1 + color_jitter, (count, 3)).astype(np.float32)
-    if trivial:
+    if jitter := augmentation.color_jitter:
+        factors = rng.uniform(1 - jitter, 1 + jitter, (count, 3)).astype(np.float32)
+    if augmentation.trivial:
         op, magnitude = draw_trivial(rng, count)
         matrices = matrices @ trivial_matrices(op, magnitude, size)
         upright = (matrices[:, 0, 1] == 0) & (matrices[:, 1, 0] == 0)
         matrices[upright, :, 2] = np.rint(matrices[upright, :, 2])  # a shift by whole pixels of the decoded image
-    if erase:
-        hidden = erased_boxes(rng, count, size) * (rng.random((count, 1)) < erase)
+    if augmentation.erase:
+        hidden = erased_boxes(rng, count, size) * (rng.random((count, 1)) < augmentation.erase)
     return Draws(matrices[:, :2], factors, op, magnitude, hidden)
 
 

@@ -1,0 +1,74 @@
+"""The rows that a fold holds out, as its network answers them: by the function that prediction uses."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ensemble.data.pixels.preprocess import Preprocess
+from ensemble.inference.eval_model import Forward, Inference, Speeds, choose_inference, lowered, prepared
+from ensemble.inference.predict import Group, batch_rows, forward_views
+from ensemble.run.shapes import Epoch
+from ensemble.train.rows import TrainingData
+
+CHUNK = 32  # batches whose pixels are in memory at once
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How rows are evaluated.
+
+    preprocess: of the network.
+    views: their names.
+    batch_size: images per pass on a GPU.
+    device: where it is computed.
+    """
+
+    preprocess: Preprocess
+    views: tuple[str, ...]
+    batch_size: int
+    device: torch.device
+
+
+def exact(model: torch.nn.Module, evaluation: Evaluation) -> Forward:
+    """A network in training (it is left as it is) ready to be evaluated in float32."""
+    return prepared(model, Inference(evaluation.device.type), evaluation.preprocess.image_size, evaluation.device)
+
+
+def held_out_logits(forward: Forward, data: TrainingData, rows: np.ndarray, evaluation: Evaluation) -> np.ndarray:
+    """float32 (V, len(rows), C), by the function that prediction uses."""
+    group = Group(evaluation.preprocess, evaluation.views, (forward,))
+    batch = batch_rows(evaluation.batch_size, evaluation.device)
+    values = []
+    for part in np.array_split(rows, math.ceil(len(rows) / (CHUNK * batch))):
+        squares = data.squares(evaluation.preprocess, evaluation.views, part)
+        on_device = {decoding: each.to(evaluation.device) for decoding, each in squares.items()}
+        values.append(forward_views(group, on_device, batch, evaluation.device)[0][0])
+    return np.concatenate(values, axis=1)
+
+
+def final_logits(
+    model: torch.nn.Module, data: TrainingData, rows: np.ndarray, evaluation: Evaluation, speeds: Speeds
+) -> tuple[Inference, np.ndarray]:
+    """The fastest number format in which a finished network keeps its answers on rows that it never saw, and its logits
+    of them computed so, float32 (V, len(rows), C)."""
+    forward = exact(model, evaluation)
+
+    def compute(dtype: str) -> np.ndarray:
+        inference = Inference(evaluation.device.type, dtype)
+        fast = Forward(inference, forward.exact, lowered(forward.exact, dtype))
+        return held_out_logits(fast, data, rows, evaluation)
+
+    values = held_out_logits(forward, data, rows, evaluation)
+    return choose_inference(speeds, values, compute, data.rows.labels[rows], evaluation.device)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> Epoch:
+    """Log loss and accuracy of logits float32 (n, C), for the log."""
+    values = torch.from_numpy(logits).double()
+    target = torch.from_numpy(labels)
+    return {
+        "held_out_log_loss": round(torch.nn.functional.cross_entropy(values, target).item(), 5),
+        "held_out_accuracy": round((values.argmax(1) == target).double().mean().item(), 5),
+    }

@@ -1,0 +1,37 @@
+"""What a finished fold leaves: its weights, its logits, its log and, last, its done marker."""
+
+import json
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ensemble.backbones.weights import write_state
+from ensemble.data.logits import Logits
+from ensemble.inference.eval_model import Inference, save_inference
+from ensemble.run import Fold
+from ensemble.run.shapes import Epoch
+from ensemble.train.rows import Rows
+
+
+def fold_logits(fold: Fold, rows: Rows, views: tuple[str, ...], values: np.ndarray) -> Logits:
+    """The logits float32 (V, n, C) of the rows that a fold holds out, with their ids."""
+    ids = rows.ids[rows.held_out_rows(fold.number)]
+    return Logits(ids, views, rows.classes, values, {"member": fold.member.name, "fold": str(fold.number)})
+
+
+def finish_fold(fold: Fold, model: torch.nn.Module, inference: Inference, held_out: Logits, seconds: float) -> None:
+    """Write a fold's weights, how they are computed in evaluation, its logits and, last, its done marker. Its log is
+    there. seconds: of training."""
+    fold.done_json.unlink(missing_ok=True)  # of the network that was here before
+    fold.added_views_file.unlink(missing_ok=True)
+    write_state(fold.model_file, model.state_dict(), held_out.meta)
+    save_inference(fold.inference_json, inference)
+    held_out.save(fold.oof_file)
+    fold.finish(seconds)
+    shutil.rmtree(fold.state_file.parent, ignore_errors=True)
+
+
+def write_log(fold: Fold, log: Sequence[Epoch]) -> None:
+    fold.write_log("".join(json.dumps(line) + "\n" for line in log))

@@ -1,0 +1,115 @@
+"""One step of training: a batch's gradients, in as many parts as memory asks for, and the optimizer's step."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ensemble.device import is_out_of_memory
+from ensemble.errors import RunFailure
+from ensemble.train.losses import RowLosses
+from ensemble.train.numerics import Numerics, autocast_as, in_memory_format
+
+Target = tuple[torch.Tensor, torch.Tensor]  # labels int64 (B,), and the weights float32 (B,) of their losses
+
+
+class Stepper:
+    """Takes the steps of one network. micro_batch: images at a time, halved whenever memory runs out."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        row_losses: RowLosses,
+        numerics: Numerics,
+        micro_batch: int,
+        on_halved: Callable[[int], None],
+    ) -> None:
+        """on_halved: is told of the new micro_batch."""
+        self.model = model
+        self.optimizer = optimizer
+        self.row_losses = row_losses
+        self.numerics = numerics
+        self.micro_batch = micro_batch
+        self.on_halved = on_halved
+
+    def step(self, images: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
+        """Learn from a batch, float32 (B, 3, H, W). Returns its mean loss. Raises RunFailure where not even two images
+        fit into memory."""
+        while True:
+            try:
+                images = in_memory_format(images, self.numerics)
+                loss = gradients(self.model, images, targets, self.row_losses, self.micro_batch, self.numerics)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except block, whose error holds the frames and with them the activations
+            self.optimizer.zero_grad(set_to_none=True)
+            if images.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if self.micro_batch < 4:
+                raise RunFailure(f"out of memory at {self.micro_batch} images; lower image_size")
+            self.micro_batch //= 2
+            self.on_halved(self.micro_batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
+
+
+def gradients(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    targets: Sequence[Target],
+    row_losses: RowLosses,
+    micro_batch: int,
+    numerics: Numerics,
+) -> torch.Tensor:
+    """Add the gradients of a batch's mean loss, at most `micro_batch` images at a time; returns the loss.
+
+    images: float32 (B, 3, H, W). The parts are as equal as can be: a batch norm has no variance over one image that is
+    left over.
+    """
+    total = torch.zeros((), device=images.device)
+    parts = math.ceil(len(images) / micro_batch)
+    ends = [-(-len(images) * index // parts) for index in range(parts + 1)]
+    for start, end in itertools.pairwise(ends):
+        part = slice(start, end)
+        with autocast_as(images.device, numerics):
+            logits = model(images[part])
+        loss = torch.stack(
+            [(row_losses(logits, labels[part]) * weight[part]).sum() for labels, weight in targets]
+        ).sum()
+        loss = loss / len(images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
+
+
+def learning_rate(step: float, steps: int, warmup: float, peak: float) -> float:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps` (Loshchilov and Hutter 2017)."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of each group of parameters, its own share of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def targets_of(
+    labels: np.ndarray, weights: np.ndarray, mixed: tuple[torch.Tensor, torch.Tensor] | None, device: torch.device
+) -> list[Target]:
+    """What a batch is to be answered with: its own labels and, where its images were mixed, those of their partners.
+
+    labels: int64 (B,). weights: float32 (B,). mixed: partner and share, as `mix` gives them, or None.
+    """
+    own_labels, own_weights = torch.from_numpy(labels).to(device), torch.from_numpy(weights).to(device)
+    if mixed is None:
+        return [(own_labels, own_weights)]
+    partner, share = mixed
+    return [(own_labels, own_weights * share), (own_labels[partner], own_weights[partner] * (1 - share))]

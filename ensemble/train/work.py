@@ -1,0 +1,73 @@
+"""A worker's side of training: one job, from the experiment and the rows to a finished fold.
+
+Every process that trains imports this. It imports no pandas, scikit-learn or scipy, which would take it seconds.
+"""
+
+from functools import partial
+
+import torch
+from filelock import FileLock, Timeout
+
+from ensemble.config import Config, train_settings
+from ensemble.device import is_out_of_memory, keep_freed_memory
+from ensemble.errors import RunFailure
+from ensemble.events import Events
+from ensemble.run import Fold
+from ensemble.train.fit import fit
+from ensemble.train.job import Job
+from ensemble.train.members import make_model, probes
+from ensemble.train.numerics import load_numerics
+from ensemble.train.pixels import OpenPixels, training_data
+from ensemble.train.prepare import allowed_speeds, backbone_named, evaluation_of
+from ensemble.train.probe import load_heads
+from ensemble.train.rows import Rows
+from ensemble.train.workers import Outcome, Slot
+
+
+def run_job(config: Config, rows: Rows, open_pixels: OpenPixels, fold: Fold, slot: Slot, events: Events) -> Outcome:
+    """Train one fold, wherever it runs: it needs these arguments and the run directory.
+
+    open_pixels: pixels that are open already; what is opened here is added, for the next job of this process.
+    """
+    device = torch.device(slot.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    keep_freed_memory()
+    fold.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(fold.lock_file, timeout=0):
+            if fold.is_done():  # by another process, since the list of jobs was made
+                return Outcome(is_locked=True)
+            fold.clear_temporaries()
+            job = _job(config, rows, fold, device)
+            data = training_data(config.data, rows, job.evaluation.preprocess, open_pixels, events)
+            return Outcome(seconds=fit(job, data, events))
+    except Timeout:
+        return Outcome(is_locked=True)
+    except RunFailure as error:
+        return Outcome(error=str(error))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return Outcome(error=f"{fold}: out of memory in evaluation; lower tta.batch_size or its image_size")
+
+
+def _job(config: Config, rows: Rows, fold: Fold, device: torch.device) -> Job:
+    backbone = backbone_named(config, fold.member.name)
+    settings = train_settings(config, backbone)
+    head = None
+    if probes(settings):
+        heads = load_heads(fold.member.probe_file)
+        head = heads.weights[fold.number], heads.biases[fold.number]
+    return Job(
+        fold=fold,
+        create=partial(make_model, config, backbone, len(rows.classes), fold.number),
+        settings=settings,
+        numerics=load_numerics(fold.member.numerics_json),
+        head=head,
+        evaluation=evaluation_of(config, backbone, device),
+        speeds=allowed_speeds(config, fold.member),
+        seed=config.seed,
+    )
