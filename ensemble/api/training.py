@@ -34,8 +34,8 @@ def train_folds(experiment: str | Path | Config, *, changes: Sequence[str] = (),
         check_backbones(experiment)
     else:
         experiment = load_config(Path(experiment), tuple(changes))
-    with listening(events) as heard:
-        failures = jobs.train_folds(experiment, heard.progress, heard.message)
+    with listening(events) as listener:
+        failures = jobs.train_folds(experiment, listener)
     if failures:
         raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
     return Run(experiment.run)
