@@ -46,7 +46,7 @@ class Run:
 
     >>> run = ens.Run("runs/art")
     >>> run.members[["folds_done", "rows"]].loc["resnet"].tolist()
-    [2, 16]
+    [2, 24]
     """
 
     path: Path

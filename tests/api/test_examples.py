@@ -1,9 +1,17 @@
 """The examples in the docstrings of the public names, and those of the README."""
 
 import doctest
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import StackingClassifier
+from sklearn.naive_bayes import GaussianNB
 
 import ensemble as ens
 
@@ -30,3 +38,26 @@ def test_every_public_name_has_an_example_that_runs(name, art):
     for test in examples:
         said = []
         assert runner.run(test, out=said.append).failed == 0, "".join(said)
+
+
+def test_the_readmes_examples_run(art):
+    shutil.copytree("runs/art", "runs/other")
+    image = Image.open("data/art/train/a/0.png")
+    image.save("a.jpg")
+    labels = np.arange(60) % 2
+    scores = np.random.default_rng(0).normal(size=(2, 60, 2)) + 2 * np.eye(2)[labels]
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+    names = {
+        "pil_image": image,
+        "array": np.array(image),
+        "labels": labels,
+        "patients": np.arange(60) // 4,
+        "StackingClassifier": StackingClassifier,
+        "models": [("bayes", GaussianNB()), ("lda", LinearDiscriminantAnalysis())],
+        "batch": torch.zeros(4, 3, 8, 8),
+    }
+    for member, values in zip(("vit", "svm"), probabilities, strict=True):
+        names |= {f"{member}_oof": values, f"{member}_test": values[:5]}
+    section = README.read_text(encoding="utf-8").split("### From Python\n")[1]
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
+    assert names["blend"].result.groups == 15 and (art / "runs/art/report.html").is_file()

@@ -37,7 +37,7 @@ def test_a_run_that_is_there_shows_its_members(art):
     (art / "runs/art/resnet/fold0/done.json").unlink()
     (art / "runs/art/resnet/fold1/done.json").unlink()
     members = run.members
-    assert members["folds_done"].tolist() == [0, 1] and members["rows"].tolist() == [0, 8]
+    assert members["folds_done"].tolist() == [0, 1] and members["rows"].tolist() == [0, 12]
     assert members["accuracy"].isna().tolist() == [True, False]
 
 

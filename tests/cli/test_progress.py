@@ -116,3 +116,26 @@ def test_what_is_printed_while_there_is_a_bar_stands_above_it():
     erased = "\r\x1b[2K"  # the bar's line; it is drawn again below what is printed
     assert f"{erased}said\r\n" in seen and f"{erased}a table\r\n" in seen and "the column" in seen
     assert seen.endswith("\x1b[2Kthe end\r\n")
+
+
+def test_a_notebook_shows_one_line_that_is_written_again():
+    pytest.importorskip("ipykernel")
+    from jupyter_client.manager import start_new_kernel
+
+    code = (
+        "import time\nfrom ensemble import bar\nbar.DELAY_SECONDS = bar.NOTEBOOK_SECONDS = 0.05\n"
+        "with bar.progress_bar() as progress:\n"
+        "    for done in range(3):\n        time.sleep(0.2)\n        progress('<b>step</b> left', done, 4)\n"
+        "with bar.progress_bar() as progress:\n    progress('a short step', 1, 2)\n"
+    )
+    manager, client = start_new_kernel(kernel_name="python3")
+    shown = []
+    try:
+        client.execute_interactive(code, timeout=60, output_hook=shown.append)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    lines = [(one["msg_type"], one["content"]["data"]) for one in shown if "display" in one["msg_type"]]
+    texts = ["  0% <b>step</b> left", " 25% <b>step</b> left", " 50% <b>step</b> left", ""]
+    kinds = ["display_data"] + 3 * ["update_display_data"]
+    assert lines == [(kind, {"text/plain": text}) for kind, text in zip(kinds, texts, strict=True)]
