@@ -98,7 +98,7 @@ def fit_run_blend(
     events: Events | None,
 ) -> RunBlend:
     """See `Run.blend`."""
-    with listening(events) as heard:
+    with listening(events) as listener:
         result = blend_run(
             run.path,
             method,
@@ -107,7 +107,7 @@ def fit_run_blend(
             views,
             members,
             priors=priors,
-            say=heard.message,
-            show=heard.progress,
+            say=listener.message,
+            show=listener.progress,
         )
     return RunBlend(run, result)

@@ -81,9 +81,9 @@ def check_data(
     """
     from ensemble.audit.check import check
 
-    with listening(events) as heard:
+    with listening(events) as listener:
         found = check(
-            Path(data), _path(test), _path(sample_submission), _path(fix), _path(output), tuple(classes), heard
+            Path(data), _path(test), _path(sample_submission), _path(fix), _path(output), tuple(classes), listener
         )
     return DataCheck(found)
 
@@ -123,9 +123,9 @@ def init_config(
 
     column = label if label is None or isinstance(label, str) else tuple(label)
     lines = init(Path(data), _path(test), _path(sample_submission), Path(output), tuple(classes), _path(images), column)
-    with listening(events) as heard:
+    with listening(events) as listener:
         for line in lines:
-            heard.message(line)
+            listener.message(line)
     return load_config(Path(output))
 
 

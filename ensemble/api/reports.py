@@ -88,8 +88,8 @@ def write_report(run: Run | str | Path, output: str | Path | None = None, *, eve
     from ensemble import report
 
     run = run if isinstance(run, Run) else Run(run)
-    with listening(events) as heard:
-        return report.write_report(run, None if output is None else Path(output), heard)
+    with listening(events) as listener:
+        return report.write_report(run, None if output is None else Path(output), listener)
 
 
 def compare_runs(*runs: Run | str | Path, events: Events | None = None) -> RunComparison:
@@ -108,5 +108,5 @@ def compare_runs(*runs: Run | str | Path, events: Events | None = None) -> RunCo
     >>> len(compared.verdict)
     1
     """
-    with listening(events) as heard:
-        return RunComparison(compare([Path(str(run)) for run in runs], heard.progress))
+    with listening(events) as listener:
+        return RunComparison(compare([Path(str(run)) for run in runs], listener.progress))
