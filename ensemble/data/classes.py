@@ -79,7 +79,7 @@ def class_columns(classes: Sequence[str], names: Sequence[str], path: Path) -> l
         one, other = ([names[place] for place in columns[:2]] for columns in list(found)[:2])
         raise UserError(
             f"{path}: both {one[0]!r}, {one[1]!r} and {other[0]!r}, {other[1]!r} are named after the classes; "
-            "keep one column a class"
+            "keep one column per class"
         )
     return list(next(iter(found))) if found else None
 

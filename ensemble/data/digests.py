@@ -21,7 +21,7 @@ from ensemble.machine import cores
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.
 RACY_SECONDS = 2.0
-CHUNK = 256  # files a task: one a task took 0.22 s for the paintings, 64 took 0.14 s
+CHUNK = 256  # files per task: one per task took 0.22 s for the paintings, 64 took 0.14 s
 
 Show = Callable[[str, float, float], None]
 Stamp = tuple[int, int, int]  # size, mtime and ctime in ns; ctime also tells of a copy that kept its mtime

@@ -149,7 +149,7 @@ def read_class_folders(source: Path, classes: Sequence[str] = ()) -> Samples:
         refuse_loose(place, listing.images)
     if not listing.images:
         raise UserError(
-            f"{folder}: no images in class folders; want one folder a class: {folder.name}/<class>/*.jpg, or a CSV"
+            f"{folder}: no images in class folders; want one folder per class: {folder.name}/<class>/*.jpg, or a CSV"
         )
     labels = labels_of(listing.images, class_folders(place.folder, patterns))
     rows = [row for row, label in enumerate(labels) if label]

@@ -31,7 +31,7 @@ from ensemble.progress import Show
 
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
-CHUNK = 16  # images a task
+CHUNK = 16  # images per task
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_two_sets_of_columns(tmp_path):
     path = csv(tmp_path, "id,oof_cat,oof_dog,oof_owl,test_cat,test_dog,test_owl\na,1,0,0,1,0,0\n")
     assert refusal(path) == (
         f"{path}: both 'oof_cat', 'oof_dog' and 'test_cat', 'test_dog' are named after the classes; "
-        "keep one column a class"
+        "keep one column per class"
     )
 
 
@@ -222,7 +222,7 @@ def test_columns_by_their_order_are_said(tmp_path):
 def test_too_many_columns_for_a_guess(tmp_path):
     path = csv(tmp_path, "file,cat,dog,pig,age,note\na,.5,.25,.25,3,x\n")
     assert refusal(path) == (
-        f"{path}: want one column a class, named after it (cat, dog, owl); beside the ids in column 'file' "
+        f"{path}: want one column per class, named after it (cat, dog, owl); beside the ids in column 'file' "
         "it has: cat, dog, pig, age, note"
     )
     path = csv(tmp_path, "id\na\n")

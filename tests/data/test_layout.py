@@ -169,7 +169,7 @@ def test_a_flat_train_folder_needs_labels(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert refusal(tmp_path) == (
-        "DATA/train: its 4 images ('cat.0.jpg', ...) lie outside any class folder; want one folder a class: "
+        "DATA/train: its 4 images ('cat.0.jpg', ...) lie outside any class folder; want one folder per class: "
         "train/<class>/*.jpg, or a CSV with the columns path and label, for which the file names may do: 2 classes "
         "(cat 2, dog 2). Or if the folders in DATA are the classes, 2 classes (test1 1, train 4): --classes '*'"
     )

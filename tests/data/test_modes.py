@@ -192,7 +192,7 @@ def test_whole_numbers_of_32_bits_and_signed_ones(tmp_path, values, dtype, want,
 )
 def test_pixels_without_a_scale_are_refused_and_found(tmp_path, pixels, reason):
     path = tiff(tmp_path / "a.tif", pixels, 1)
-    reason = f"{reason} have no known scale: save it with 8 or 16 bits a channel"
+    reason = f"{reason} have no known scale: save it with 8 or 16 bits per channel"
     with pytest.raises(UserError) as caught:
         decode(path, WHOLE)
     assert str(caught.value) == f"{path}: not a readable image ({reason}); replace it or remove it"

@@ -157,7 +157,8 @@ def test_missing_file(tmp_path):
 def test_float_pixels_are_refused(tmp_path):
     path = saved(Image.fromarray(np.ones((40, 40), dtype=np.float32)), tmp_path / "a.tif")
     assert refusal(path) == (
-        f"{path}: not a readable image (32-bit float pixels have no known scale: save it with 8 or 16 bits a channel); "
+        f"{path}: not a readable image (32-bit float pixels have no known scale: save it with 8 or 16 bits per "
+        "channel); "
         "replace it or remove it"
     )
 

@@ -156,7 +156,7 @@ def test_palettes_with_and_without_a_transparent_colour(look_at):
 
 def test_pixels_without_a_scale_are_an_error(look_at):
     found = look_at(Image.new("F", (40, 30), 0.5), "a.tif")
-    assert found.errors == ("32-bit float pixels have no known scale: save it with 8 or 16 bits a channel",)
+    assert found.errors == ("32-bit float pixels have no known scale: save it with 8 or 16 bits per channel",)
     assert kind(found) == ("TIFF", "F", 40, 30)
 
 

@@ -91,7 +91,7 @@ def test_an_id_that_means_two_images_is_refused(tmp_path):
         ("id\na\n", "has one column, 'id'; a submission needs an id and a label column"),
         (
             "id,label\na,cat\na,cat\n",
-            "id 'a' is there twice; several rows an image need a column that names the class of each",
+            "id 'a' is there twice; several rows per image need a column that names the class of each",
         ),
         ("id,label\n", "has no rows"),
         (
@@ -229,7 +229,7 @@ def test_names_that_are_partly_numbers_are_not_numbered(tmp_path):
     assert message.startswith("'label' holds '0', which is neither classes (1, 2, none) nor their numbers from 0")
 
 
-# ---- several answers a row, confidences ----------------------------------------------------------------------------
+# ---- several answers per row, confidences ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_answers_of_the_least_expected_cost(tmp_path):
     assert lines == ["id,label,confidence", "a,dog,0.25", "b,owl,0.75"]
     assert said[-1] == "each answer is the class of the least expected cost, which may not be the most probable one"
     follow(None, ["a.png"], THREE, "probability", said.append, costs)
-    assert said[-1].startswith("writes one probability a class")
+    assert said[-1].startswith("writes one probability per class")
 
 
 # ---- probabilities -------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_answers_of_the_least_expected_cost(tmp_path):
 
 def test_a_column_a_class_takes_probabilities_in_the_headers_order(tmp_path):
     lines, said = written(tmp_path, "id,dog,cat\na,0,0\nb,0,0\n")
-    assert lines == ["id,dog,cat", "a,0.25,0.75", "b,0.875,0.125"] and "writes one probability a class" in said
+    assert lines == ["id,dog,cat", "a,0.25,0.75", "b,0.875,0.125"] and "writes one probability per class" in said
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_class_columns_in_other_words_keep_their_header(tmp_path, header):
     of_b = dict(zip(("id", *THREE), ("b", "0.0625", "0.1875", "0.75"), strict=True))
     assert lines[0] == header
     assert lines[1] == ",".join(next(v for k, v in of_b.items() if k in name) for name in place)
-    assert "writes one probability a class" in said
+    assert "writes one probability per class" in said
 
 
 def test_columns_of_numbered_classes_are_matched_by_value(tmp_path):
@@ -335,7 +335,7 @@ def test_columns_of_numbered_classes_are_matched_by_value(tmp_path):
 def test_columns_that_are_numbered_stand_for_classes_in_their_order(tmp_path):
     lines, said = written(tmp_path, "id,p2,p0,p1\na,0,0,0\nb,0,0,0\n", THREE)
     assert lines[1:] == ["a,0.125,0.625,0.25", "b,0.75,0.0625,0.1875"]
-    assert "writes one probability a class (p0 = cat, p1 = dog, p2 = owl)\n" in said
+    assert "writes one probability per class (p0 = cat, p1 = dog, p2 = owl)\n" in said
 
 
 def test_columns_that_are_not_the_classes_are_refused(tmp_path):
@@ -359,7 +359,7 @@ def test_one_row_an_image_and_class(tmp_path):
     values = ["0.75", "0.125", "0.0625", "0.625", "0.1875", "0.25"]
     lines, said = written(tmp_path, "\n".join(["id,class,p", *LONG]) + "\n", THREE)
     assert lines == ["id,class,p", *(f"{line[:-3]}{value}" for line, value in zip(LONG, values, strict=True))]
-    assert "6 rows of one probability a row, of its image and class; the first: b,owl,0.75 and a,owl,0.125" in said
+    assert "6 rows of one probability per row, of its image and class; the first: b,owl,0.75 and a,owl,0.125" in said
     lines, _ = written(tmp_path, "\n".join(["id,p", *(f"{id},0" for id in IN_ONE)]) + "\n", THREE)
     assert lines == ["id,p", *(f"{id},{value}" for id, value in zip(IN_ONE, values, strict=True))]
     numbered = [id.replace("owl", "2").replace("cat", "0").replace("dog", "1") for id in IN_ONE]
@@ -390,7 +390,9 @@ def test_ranks_are_no_classes(tmp_path):
         "its 3 answer columns are not the 3 classes: top1, top2, top3; ens writes"
     )
     text = "id,class,note\n" + "".join(f"{image},{name},x\n" for image in "ab" for name in THREE)
-    assert refusal(tmp_path, text).startswith("has one row an image and class, which takes one column of probabilities")
+    assert refusal(tmp_path, text).startswith(
+        "has one row per image and class, which takes one column of probabilities"
+    )
 
 
 def test_class_names_with_the_mark_that_divides_ids(tmp_path):

@@ -83,12 +83,12 @@ def test_image_outside_class_folders(tmp_path):
     touch(tmp_path, "cat/a.png", "dog/b.png", "c.png")
     assert refusal(tmp_path) == (
         f"{tmp_path}: image 'c.png' lies outside any class folder; "
-        f"want one folder a class: {tmp_path.name}/<class>/*.jpg, or a CSV"
+        f"want one folder per class: {tmp_path.name}/<class>/*.jpg, or a CSV"
     )
 
 
 def test_folder_without_images(tmp_path):
-    assert refusal(tmp_path).startswith(f"{tmp_path}: no images in class folders; want one folder a class")
+    assert refusal(tmp_path).startswith(f"{tmp_path}: no images in class folders; want one folder per class")
 
 
 def test_a_class_folder_without_images_is_not_passed_over(tmp_path):

@@ -326,7 +326,7 @@ def test_one_column_for_each_class(tmp_path: Path, one: str, zero: str) -> None:
     assert (
         "the classes are the columns 'healthy', 'rust', 'scab': each row has exactly one 1 in these 3 columns" in said
     )
-    assert "ens tta-predict will write one probability a class" in said
+    assert "ens tta-predict will write one probability per class" in said
     samples = read_labelled(config)
     assert samples.classes == ("healthy", "rust", "scab") and samples.labels is not None
     assert np.bincount(samples.labels).tolist() == [4, 4, 4] and samples.labels[:3].tolist() == [0, 1, 2]
@@ -488,7 +488,7 @@ def test_submission_ids(tmp_path: Path, ids: list[str], expected: str) -> None:
     [
         ({"y": ["0", "2"]}, "will write class numbers: 0 = a, 1 = b, 2 = c"),
         ({"y": ["?", "a"]}, "sample.csv: 'y' holds '?', which is no class"),
-        ({"c": [0, 0], "a": [0, 0], "b": [0, 0]}, "will write one probability a class"),
+        ({"c": [0, 0], "a": [0, 0], "b": [0, 0]}, "will write one probability per class"),
         ({"p": [0, 0], "q": [0, 0]}, "sample.csv: its 2 answer columns are not the 3 classes: p, q; ens writes"),
     ],
 )

@@ -58,7 +58,7 @@ def test_several_pictures_a_pattern_and_a_folder_each_once(run, test):
 
 def test_a_csv_is_written_where_one_is_asked_for(run, test, tmp_path):
     result = predict(test / "0.png", test / "1.png", "-o", tmp_path / "s.csv", "--form", "probability")
-    assert result.exit_code == 0 and f"wrote {tmp_path / 's.csv'} (2 rows of one probability a class" in result.output
+    assert result.exit_code == 0 and f"wrote {tmp_path / 's.csv'} (2 rows of one probability per class" in result.output
     rows = (tmp_path / "s.csv").read_text().splitlines()
     assert rows[0] == "id,a,b" and rows[1].startswith("test/0.png,") and len(rows) == 3
     (tmp_path / "sample.csv").write_text("id,label\n1,a\n0,a\n")

@@ -116,7 +116,7 @@ def table_predictions(
             return ids, values, columns * 2
         if len(columns) != len(classes):
             raise UserError(
-                f"{path}: want one column a class, named after it ({listed(classes)}); beside the ids in column "
+                f"{path}: want one column per class, named after it ({listed(classes)}); beside the ids in column "
                 f"{ids_in!r} it has: {listed(others) or 'nothing'}"
             )
         pairs = listed(f"{name!r} for {label!r}" for name, label in zip(columns, classes, strict=True))

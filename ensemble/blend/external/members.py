@@ -73,7 +73,7 @@ def read_predictions(
     """Ids str (N,) and logits float64 (N, C), -inf for a probability of 0, from a CSV, Parquet, npz or npy file, in its
     order of rows.
 
-    A table has its ids in the column "id", else in the first, and one column a class, named after it. An npz has one
+    A table has its ids in the column "id", else in the first, and one column per class, named after it. An npz has one
     2-D array of floats, `ids`, and perhaps `classes` in the order of its columns. An npy has its ids beside it
     (`oof.npy`: `oof.ids.txt`, `oof.ids.npy`). What the numbers are is seen by their range and sums (see
     `foreign_scale.recognised`) and said, unless `kind` says it. Logits stay as they are; the rows of probabilities are

@@ -30,7 +30,7 @@ Image = tuple[Path, str]  # a shard's json, and the digest of an image in it
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK = 64  # images compared a task; one a task took 35 us of each image's time, this 12
+CHUNK = 64  # images compared per task; one per task took 35 us of each image's time, this 12
 AHEAD = 8  # images decoded ahead of the writing, a core
 
 

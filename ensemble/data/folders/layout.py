@@ -124,7 +124,7 @@ def refuse_loose(place: Followed, images: Sequence[Path]) -> None:
     text = f"{folder.path}: image {loose[0].name!r} lies outside any class folder"
     if not folder.inner:
         text = f"{folder.path}: its {folder.direct:,} images ({loose[0].name!r}, ...) lie outside any class folder"
-    text += f"; want one folder a class: {folder.path.name}/<class>/*.jpg, or a CSV"
+    text += f"; want one folder per class: {folder.path.name}/<class>/*.jpg, or a CSV"
     named = _labels_in_names(loose) if not folder.inner else {}
     if named:
         text += f" with the columns path and label, for which the file names may do: {_counted(named)}"

@@ -18,7 +18,7 @@ from PIL import Image
 
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 281, 338, 339  # TIFF's tags
-SAVE = "save it with 8 or 16 bits a channel"
+SAVE = "save it with 8 or 16 bits per channel"
 NO_SCALE = f"have no known scale: {SAVE}"
 
 
@@ -63,8 +63,8 @@ def _grey(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _of_16_bits(image: Image.Image, data: bytes, lacks_alpha: bool) -> tuple[Image.Image, tuple[str, ...]]:
-    """RGB or RGBA again from all of the 16 bits a channel, where the two highest are unused: of the 8 that Pillow keeps
-    6 or fewer would be left."""
+    """RGB or RGBA again from all of the 16 bits per channel, where the two highest are unused: of the 8 that Pillow
+    keeps 6 or fewer would be left."""
     most = [high for _, high in image.getextrema()]  # type: ignore[misc]
     is_dark = max(most[:3]) < 64
     if not is_dark and (image.mode == "RGB" or lacks_alpha or most[3] >= 64):
@@ -79,7 +79,7 @@ def _of_16_bits(image: Image.Image, data: bytes, lacks_alpha: bool) -> tuple[Ima
     if read is not None and read.dtype == np.uint16 and read.ndim == 3:
         values = np.asarray(read[..., [2, 1, 0, 3][: read.shape[2]]], dtype=np.uint16)  # OpenCV's blue comes first
     if not np.array_equal(values >> 8, np.asarray(image)):
-        raise ValueError(f"16 bits a channel of which the highest are unused, in a form that ens can't read: {SAVE}")
+        raise ValueError(f"16 bits per channel of which the highest are unused, in a form that ens can't read: {SAVE}")
     colours, alpha = values[..., :3], values[..., 3:]
     bits = _stated_bits(image, int(colours.max())) or _bits(int(colours.max()))
     most_alpha = int(alpha.max(initial=0))

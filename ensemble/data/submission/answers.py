@@ -62,7 +62,7 @@ def read_answer(texts: Sequence[str], classes: tuple[str, ...], form: str | None
     spelt = "as in the training labels" if names == classes else "spelt as in the sample"
     if count > 1 and any(separator in name for name in names):
         raise UserError(
-            f"{where} has {count} answers a cell with {separator!r} between them, which is also part of class names"
+            f"{where} has {count} answers per cell with {separator!r} between them, which is also part of class names"
         )
     description = f"class names {spelt}: {listed(names)}"
     return _counted(Answer("label", names, count, separator, description, notes), len(classes))

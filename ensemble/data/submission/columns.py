@@ -12,8 +12,8 @@ CONFIDENCE = re.compile(r"conf|prob|score|certain|likelihood", re.IGNORECASE)
 RANKED = re.compile(r"top|label|rank|pred|choice|guess|answer", re.IGNORECASE)  # of label1, label2, ...
 WRITES = (
     "ens writes one column of class names or numbers (several in a cell if the sample shows them), the same beside a "
-    "column named like 'confidence', one column a class that is named after it, a column for each of the likeliest "
-    "classes (label1, label2, ...), or one row an image and class"
+    "column named like 'confidence', one column per class that is named after it, a column for each of the likeliest "
+    "classes (label1, label2, ...), or one row per image and class"
 )
 
 
@@ -42,9 +42,9 @@ def read_columns(
         filled = len(names) == 1 and all(map(is_number, sample.texts(places[0])))
         if not filled or form in ("label", "index"):
             raise UserError(
-                f"{path}: has one row an image and class, which takes one column of probabilities; {WRITES}"
+                f"{path}: has one row per image and class, which takes one column of probabilities; {WRITES}"
             )
-        return Answer("probability", description="one probability a row, of its image and class"), [
+        return Answer("probability", description="one probability per row, of its image and class"), [
             Column(headers[0], "probability")
         ]
 
@@ -53,7 +53,7 @@ def read_columns(
         columns = {place: Column(headers[place], "probability", number) for number, place in enumerate(found)}
         pairs = listed(f"{names[place]} = {name}" for place, name in zip(found, classes, strict=True))
         exact = all(names[place] == name for place, name in zip(found, classes, strict=True))
-        description = "one probability a class" + ("" if exact else f" ({pairs})")
+        description = "one probability per class" + ("" if exact else f" ({pairs})")
         return Answer("probability", description=description), [columns[place] for place in range(len(names))]
 
     sure = [place for place, name in enumerate(names) if CONFIDENCE.search(name)]

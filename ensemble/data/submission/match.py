@@ -80,7 +80,7 @@ def _refuse_repeats(sample: SampleSubmission, column: int) -> None:
     repeated = cells[cells.duplicated()]
     if len(repeated):
         raise UserError(
-            f"{sample.path}: id {repeated.iloc[0]!r} is there twice; several rows an image need a column that names "
+            f"{sample.path}: id {repeated.iloc[0]!r} is there twice; several rows per image need a column that names "
             "the class of each"
         )
 

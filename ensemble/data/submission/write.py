@@ -133,7 +133,7 @@ def follow(
 def lay_out(classes: tuple[str, ...], asked: Asked | None = None, form: str | None = None) -> Layout:
     """How the submission of a classifier of these classes is written.
 
-    form: "label" (class names), "index" (their numbers), "probability" (one column a class, or with a single column
+    form: "label" (class names), "index" (their numbers), "probability" (one column per class, or with a single column
     beside the id the second of two classes), or None to follow the sample. Raises UserError if the sample's columns
     can't hold that form, or if what they ask for can't be told.
     """
@@ -155,10 +155,10 @@ def lay_out(classes: tuple[str, ...], asked: Asked | None = None, form: str | No
 
 
 def _plain(classes: tuple[str, ...], form: str) -> Layout:
-    """Without a sample: id and label, or id and a column a class."""
+    """Without a sample: id and label, or id and a column per class."""
     if form == "probability":
         columns = [Column(name, "probability", number) for number, name in enumerate(classes)]
-        answer = Answer("probability", description="one probability a class")
+        answer = Answer("probability", description="one probability per class")
     else:
         columns = [Column("label", "answer")]
         answer = read_answer([], classes, form, "")
