@@ -94,13 +94,14 @@ def check_test_copies(train: Rows, test: Rows, between: RowPairs, within: RowPai
             "test-in-train", "warning", test.ids[sorted(known)],
             ("test image that is an exact copy of a training image",
              "test images that are exact copies of training images"),
-            "their answers are known: a score on this test set flatters", "test", shown(exact),
+            "their answers are known: a score on this test set is optimistic", "test", shown(exact),
         ),
         *finding(
             "test-near-train", "warning", test.ids[sorted(near)],
             ("test image that is a near copy of a training image",
              "test images that are near copies of training images"),
-            "a score on this test set flatters", "test", shown(~exact & ~alike & np.isin(between.second, sorted(near))),
+            "a score on this test set is optimistic", "test",
+            shown(~exact & ~alike & np.isin(between.second, sorted(near))),
         ),
         *finding(
             "test-looks-like-train", "note", test.ids[sorted(like)],
@@ -145,19 +146,19 @@ def _near_of_class(given: Given, near: RowPairs, mask: np.ndarray, apart: np.nda
     """Near copies of one class: harmless where something holds them in one fold."""
     rows = given.rows
     words = ("image with a near copy of its own class", "images with near copies of their own class")
-    flatter = "out-of-fold scores then flatter"
+    optimistic = "out-of-fold scores are then optimistic"
     if given.own_folds and rows.folds is not None:  # those that they part are a finding of their own
         kept = mask & (rows.folds[near.first] == rows.folds[near.second])
         return _pairs(rows, "near-copies", "note", near.where(kept), words, "harmless: your folds hold them together")
     if not given.near_copies:
-        advice = f"folds.near_copies = false lets folds part them: {flatter}"
+        advice = f"folds.near_copies = false lets folds part them: {optimistic}"
         return _pairs(rows, "near-copies", "warning", near.where(mask), words, advice)
     return [
         *_pairs(
             rows, "near-copies-apart", "warning", near.where(mask & apart),
             ("image that hangs together by likeness with more than copies would",
              "images that hang together by likeness, more than copies would"),
-            f"folds may part them; if they are one scene, give them one data.group: {flatter}",
+            f"folds may part them; if they are one scene, give them one data.group: {optimistic}",
         ),
         *_pairs(rows, "near-copies", "note", near.where(mask & ~apart), words, f"harmless: {TOGETHER}"),
     ]  # fmt: skip
@@ -193,12 +194,12 @@ def _across_folds(given: Given, same: np.ndarray, near: RowPairs) -> list[Findin
         *_torn(
             rows, "exact-across-folds", "error", same, known, names,
             (f"image that {whose} part from its exact copy", f"images that {whose} part from their exact copies"),
-            f"out-of-fold scores flatter; {mend}",
+            f"out-of-fold scores are optimistic; {mend}",
         ),
         *_pairs(
             rows, "near-across-folds", "warning", split,
             (f"image that {whose} part from its near copy", f"images that {whose} part from their near copies"),
-            f"out-of-fold scores flatter; {mend}", names,
+            f"out-of-fold scores are optimistic; {mend}", names,
         ),
     ]  # fmt: skip
 

@@ -35,7 +35,7 @@ def check_forms(rows: Rows, good: np.ndarray, at: np.ndarray, scan: Scan, side: 
         ("cmyk", print_modes, ("image in CMYK, or another space for print",
          "images in CMYK, or another space for print"), "made RGB without a colour profile; convert for exact colours"),
         ("alpha", alpha, ("image with transparency", "images with transparency"), "ens lays them on white"),
-        ("16-bit", deep, ("image of 16 bits or more a channel", "images of 16 bits or more a channel"),
+        ("16-bit", deep, ("image of 16 bits or more per channel", "images of 16 bits or more per channel"),
          "none needed: scaled to 8"),
         ("min-is-white", by("min-is-white"), ("TIFF whose 0 is white", "TIFFs whose 0 is white"),
          "none needed: ens inverts them, in training and prediction; other programs may not"),

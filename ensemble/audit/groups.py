@@ -108,7 +108,7 @@ def check_suggestion(found: NameGroups | None) -> list[Finding]:
     largest = np.argsort(-counts, kind="stable")[:3]
     return finding(
         "suggested-groups", "warning", names, (text, text),
-        "if each is one person, place or film, folds that part it flatter every score: "
+        "if each is one person, place or film, folds that split it make every score optimistic: "
         f'data.group = "{FROM_NAMES}", or --fix',
         examples=[f"{names[one]} ({counts[one]})" for one in largest],
     )  # fmt: skip

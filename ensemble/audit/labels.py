@@ -52,7 +52,7 @@ def check_labels(given: Given) -> list[Finding]:
     found += finding(
         "several-labels", "warning", combined := combined_labels(labels.tolist()),
         ("class that looks like several labels in a cell", "classes that look like several labels in a cell"),
-        "ens trains one label an image, and takes each combination for a class of its own: keep one label a row",
+        "ens trains one label per image, and takes each combination for a class of its own: keep one label per row",
         examples=[repr(name) for name in combined],
     )  # fmt: skip
     return [*found, *_repeats(rows, labels), *_empty_classes(rows), *_sizes_of_classes(given, counts)]
@@ -146,7 +146,7 @@ def _repeats(rows: Rows, labels: np.ndarray) -> list[Finding]:
         *finding(
             "repeated-path", "error", rows.ids[sorted(same)],
             ("row of a file that stands in several", "rows of files that stand in several"),
-            "keep one row of each (--fix): repeats land on both sides of a split and flatter every score",
+            "keep one row of each (--fix): repeats land on both sides of a split and make every score optimistic",
             examples=[str(name) for name in dict.fromkeys(rows.ids[same].tolist())],
         ),
         *finding(

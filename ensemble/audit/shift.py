@@ -15,8 +15,8 @@ from ensemble.data.name_groups import area
 
 ROWS = 2000  # of each side
 FEWEST = 30
-TOLD, FAR = 0.6, 0.9  # AUC from where a shift is a note, and a warning; the lower end of the interval counts
-FEATURE_TOLD = 0.6
+REPORTED, FAR = 0.6, 0.9  # AUC from where a shift is a note, and a warning; the lower end of the interval counts
+FEATURE_REPORTED = 0.6
 DRAWS = 200
 
 
@@ -45,9 +45,9 @@ def shift(train: np.ndarray, test: np.ndarray, train_ties: np.ndarray, test_ties
 
 
 def check_shift(found: dict[str, Any] | None, test_ids: np.ndarray) -> list[Finding]:
-    if found is None or found["low"] < TOLD:
+    if found is None or found["low"] < REPORTED:
         return []
-    telling = [one for one in found["features"] if abs(one["auc"] - 0.5) >= FEATURE_TOLD - 0.5][:3]
+    telling = [one for one in found["features"] if abs(one["auc"] - 0.5) >= FEATURE_REPORTED - 0.5][:3]
     shown = [
         f"{one['name']} {one['form'].format(one['train'])} to {one['form'].format(one['test'])}" if one["form"]
         else str(one["name"])

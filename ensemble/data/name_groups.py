@@ -23,10 +23,10 @@ from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
 
 FROM_NAMES = "from file names"  # of data.group
-# 500 groups of 5 sketches of a thing, parted by folds, flattered a linear probe by 0.99 points [0.13, 1.78].
+# 500 groups of 5 sketches of a thing, split by folds: a linear probe's score was 0.99 points too high [0.13, 1.78].
 NAMED_GROUPS = (
-    "If a group is one person, place or film, its images stand on both sides of a fold and flatter every score: set "
-    f'data.group = "{FROM_NAMES}" for a run of its own'
+    "If a group is one person, place or film, its images stand on both sides of a fold and make every score "
+    f'optimistic: set data.group = "{FROM_NAMES}" for a run of its own'
 )
 FEWEST_GROUPS = 8
 IN_GROUPS = 0.8  # of the rows have another one of their group

@@ -92,7 +92,7 @@ def test_look_alikes_are_noted_and_accused_of_nothing():
     assert kinds["look-alikes"].advice == (
         "perhaps one person, object or scene; ens train-folds keeps them in one fold"
     )
-    assert not any("flatter" in one.advice or "copy" in one.what for one in kinds.values())
+    assert not any("optimistic" in one.advice or "copy" in one.what for one in kinds.values())
     assert kinds_of(["a"] * 4, pairs((0, 1, "look-alike")), groups=["p", "p", "q", "q"]) == {}
 
 
@@ -183,7 +183,7 @@ def test_near_copies_are_harmless_only_where_something_holds_them_in_one_fold():
     kinds = kinds_of(["a"] * 4, found, near_copies=False)
     assert kinds.keys() == {"near-copies"} and kinds["near-copies"].level == "warning"
     assert kinds["near-copies"].advice == (
-        "folds.near_copies = false lets folds part them: out-of-fold scores then flatter"
+        "folds.near_copies = false lets folds part them: out-of-fold scores are then optimistic"
     )
     kinds = kinds_of(["a"] * 4, found, folds=[0, 1, 1, 1])
     assert kinds.keys() == {"near-copies", "near-across-folds"} and kinds["near-across-folds"].rows == ("0", "1")

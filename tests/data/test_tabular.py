@@ -306,7 +306,7 @@ def test_several_labels_are_warned_of_when_a_table_is_read(tmp_path):
     touch(tmp_path, "a.png", "b.png", "c.png")
     notes = read_samples(saved(tmp_path, "path,label\na.png,scab\nb.png,rust\nc.png,scab rust\n")).notes
     assert notes == (
-        "warning: 1 class looks like several labels in a cell: 'scab rust' (1 row). ens trains one label an image, "
+        "warning: 1 class looks like several labels in a cell: 'scab rust' (1 row). ens trains one label per image, "
         "and takes each combination for a class of its own",
     )
 

@@ -23,7 +23,7 @@ def several_labels(labels: Sequence[str]) -> str | None:
     looks, more = ("class looks", "") if len(found) == 1 else ("classes look", ", ...")
     return (
         f"{len(found):,} {looks} like several labels in a cell: {found[0]!r}{more} ({rows:,} "
-        f"{'row' if rows == 1 else 'rows'}). ens trains one label an image, and takes each combination for a class of "
+        f"{'row' if rows == 1 else 'rows'}). ens trains one label per image, and takes each combination for a class of "
         "its own"
     )
 
