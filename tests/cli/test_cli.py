@@ -98,7 +98,8 @@ def test_init_writes_a_file_that_trains(monkeypatch, capfd, tmp_path, images):
     small = config.model_copy(update={"run": tmp_path / "run", "backbone": config.backbone[:1]})
     file.write_text(to_toml(small))
     changes = [f"backbone.{small.backbone[0].name}.{change}" for change in ("timm=test_resnet", "pretrained=false")]
-    words = [word for change in (*changes, "train.epochs=1", "train.strategy=scratch") for word in ("--set", change)]
+    changes += ("train.epochs=1", "train.strategy=scratch", "train.dtype=float32", "train.memory_format=channels_last")
+    words = [word for change in changes for word in ("--set", change)]
     assert ens(monkeypatch, capfd, "train-folds", file, *words)[0] == 0
 
 

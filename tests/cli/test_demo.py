@@ -1,8 +1,9 @@
-"""The demo, with fewer folds and epochs than its own."""
+"""The demo, with fewer digits, folds and epochs than its own."""
 
 import pandas as pd
 import pytest
 from recorder import Recorder
+from sklearn.utils import Bunch
 
 from ensemble import demo
 from ensemble.errors import UserError
@@ -14,11 +15,14 @@ NUMERICS = 'dtype = "float32"\nmemory_format = "channels_last"'  # else what is 
 def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, monkeypatch, capfd):
     short = demo.EXPERIMENT.replace("k = 5", "k = 2").replace("epochs = 6", "epochs = 1\n" + NUMERICS)
     monkeypatch.setattr(demo, "EXPERIMENT", short)
+    digits = demo.load_digits()
+    few = Bunch(images=digits.images[:900], target=digits.target[:900])
+    monkeypatch.setattr(demo, "load_digits", lambda: few)
     events = Recorder()
     held_out = demo.run_demo(tmp_path / "demo", events)
     assert (
         list(held_out) == list(demo.METHODS)
-        and "1,437 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
+        and "540 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
     )
     answers = pd.read_csv(tmp_path / "demo" / "digits" / "answers.csv", dtype=str)
     for method in demo.METHODS:
@@ -29,7 +33,7 @@ def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, mon
     assert "members, out of fold" in printed and "360 held-out images" in printed
     again = Recorder()
     assert demo.run_demo(tmp_path / "demo", again) == held_out
-    assert "1,437 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again.messages
+    assert "540 images, 10 classes; 6 jobs, 6 of them done; on cpu" in again.messages
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
