@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ensemble.api import results
-from ensemble.api.predictions import Kind, Predictions, by_member, columns_of, member_logits
+from ensemble.api.predictions import Kind, Predictions, by_member, columns_of, member_logits, require_kind
 from ensemble.blend import BlendResult
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.fit import fit_oof
@@ -101,8 +101,8 @@ def fit_blend(
     Each row's prediction has to come from a model that never saw the row.
     labels: (N,), integers or strings. Their different values in ascending order are what the columns stand for; where
     another order is meant, or a class has no row, a pandas.Categorical with its categories in the order of the columns.
-    method: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
-    metric: what the blend is for.
+    method: as `ens blend --method`: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
+    metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
     kind: what the numbers are: "logits", "probabilities", "percentages" or "log-probabilities".
     folds: int (N,), 0 or more, the fold in which each row was held out; None: the rows are dealt into five folds.
     groups: (N,), of what has to share a fold, such as a person; intervals are over groups then.
@@ -124,6 +124,7 @@ def fit_blend(
     ['cat', 'dog', 'fox']
     """
     arrays = by_member(oof)
+    require_kind(arrays, kind)
     members = tuple(arrays)
     count, columns = next(iter(arrays.values())).shape
     codes, classes = columns_of(labels, columns)
@@ -174,6 +175,9 @@ def _clusters(groups: ArrayLike | None, count: int) -> np.ndarray:
         return np.arange(count)
     names = np.asarray(groups)
     _require_rows("groups", names, count)
+    lacking = np.asarray(pd.isna(names))
+    if lacking.any():
+        raise UserError(f"groups: row {int(lacking.argmax())} has none; give a row without a group one of its own")
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 

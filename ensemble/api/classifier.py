@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensemble.api.predictions import Kind, member_logits
+from ensemble.api.predictions import Kind, member_logits, require_kind
 from ensemble.blend import methods
 from ensemble.errors import UserError
 from ensemble.scoring.cross_fit import usable_folds
@@ -22,8 +22,8 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     `cross_val_score` and the like divide them. Of two classes a member may have one column, where n_members says so:
     the second class's probability, or its logit against 0. `StackingClassifier` gives such.
 
-    method: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
-    metric: what the blend is for.
+    method: as `ens blend --method`: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
+    metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
     kind: what the numbers are: "logits", "probabilities", "percentages" or "log-probabilities".
     n_members: M; None: the columns of X divided by the number of classes.
 
@@ -75,7 +75,9 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         folds = usable_folds(np.zeros(len(codes), dtype=np.int64), clusters)
         self.class_shares_ = (np.bincount(codes) + 1) / (len(codes) + count)
         try:
-            z = self._logits(values)
+            arrays = self._by_member(values)
+            require_kind(arrays, self.kind)
+            z = self._logits(arrays)
             self.params_ = methods.fit(self.method, self.metric, z, codes.astype(np.int64), folds, clusters)
         except UserError as error:
             raise ValueError(str(error)) from None
@@ -86,7 +88,7 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         check_is_fitted(self)
         values = validate_data(self, _flat(X), dtype=np.float64, reset=False)
         try:
-            return methods.apply(self.method, self.params_, self._logits(values))
+            return methods.apply(self.method, self.params_, self._logits(self._by_member(values)))
         except UserError as error:
             raise ValueError(str(error)) from None
 
@@ -103,14 +105,19 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise ValueError(f"X has {columns} feature(s), but y has {count} classes: want {per_member}")
         return members
 
-    def _logits(self, values: np.ndarray) -> np.ndarray:
-        """z float32 (M, N, C)."""
+    def _by_member(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Each member's (N, C) of X (N, M * C)."""
         each = values.reshape(len(values), self.n_members_, -1).swapaxes(0, 1)
         if each.shape[2] == 1:
             each = np.concatenate([_first_column(each, self.kind), each], axis=2)
+        return {f"member {number}": array for number, array in enumerate(each)}
+
+    def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """z float32 (M, N, C)."""
         shares = dict(zip(map(str, self.classes_), self.class_shares_, strict=True))
-        rows, ids = np.zeros(len(values), dtype=np.int64), [str(row) for row in range(len(values))]
-        return np.stack([member_logits(z, self.kind, f"member {m}", rows, shares, ids) for m, z in enumerate(each)])
+        count = len(next(iter(arrays.values())))
+        rows, ids = np.zeros(count, dtype=np.int64), [str(row) for row in range(count)]
+        return np.stack([member_logits(array, self.kind, name, rows, shares, ids) for name, array in arrays.items()])
 
 
 def _first_column(second: np.ndarray, kind: Kind) -> np.ndarray:

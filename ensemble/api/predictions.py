@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ensemble.blend.external.scale import floored, without_unknown_classes
+from ensemble.blend.external.scale import LARGEST, floored, without_unknown_classes
 from ensemble.data.classes import in_order, listed
 from ensemble.errors import UserError
 
@@ -34,6 +34,8 @@ def by_member(predictions: Predictions) -> dict[str, np.ndarray]:
         predictions = {f"member {number}": values for number, values in enumerate(predictions)}
     arrays: dict[str, np.ndarray] = {}
     for name, values in predictions.items():
+        if str(name) in arrays:
+            raise UserError(f"predictions: two members are named {str(name)!r}; give each its own name")
         arrays[str(name)] = array = _numbers(values, str(name))
         first = next(iter(arrays))
         if array.shape != arrays[first].shape:
@@ -53,6 +55,16 @@ def _numbers(values: ArrayLike, name: str) -> np.ndarray:
     if array.ndim != 2 or len(array) == 0 or array.shape[1] < 2:
         raise UserError(f"{name}: an array {array.shape}; want (N, C): a row for each sample, a column for each class")
     return array
+
+
+def require_kind(arrays: Mapping[str, np.ndarray], kind: Kind) -> None:
+    """Raise UserError for a kind that is none, and for logits that look like probabilities: of many rows, each of which
+    sums to 1."""
+    if kind not in get_args(Kind):
+        raise UserError(f"kind {kind!r} is not one of: {', '.join(get_args(Kind))}")
+    for name, values in arrays.items() if kind == "logits" else ():
+        if values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE:
+            raise UserError(f"{name}: its rows sum to 1, as those of probabilities do: say kind='probabilities'")
 
 
 def member_logits(
@@ -75,9 +87,7 @@ def member_logits(
 
     refuse(np.isnan(values).any(axis=1), "NaN")
     if kind == "logits":
-        refuse(np.isinf(values).any(axis=1), "an infinite logit")
-        if values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE:
-            raise UserError(f"{name}: its rows sum to 1, as those of probabilities do: say kind='probabilities'")
+        refuse(np.abs(values).max(axis=1) > LARGEST, "an infinite logit")
         return values.astype(np.float32)
     total = 100.0 if kind == "percentages" else 1.0
     probabilities = np.exp(values) if kind == "log-probabilities" else values / total
@@ -105,7 +115,8 @@ def columns_of(labels: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:
         values = np.asarray(values)
         if values.ndim != 1:
             raise UserError(f"labels: an array {values.shape}; want (N,)")
-        if values.dtype.kind not in "biuSU" and not all(isinstance(value, str | int) for value in values.tolist()):
+        kinds = {type(value) for value in values.tolist()}
+        if kinds not in ({int}, {str}, {bool}):
             raise UserError(f"labels: of {values.dtype}; want integers or strings")
         classes, columns = np.unique(values, return_inverse=True)
     by_order = "give them as pandas.Categorical(labels, categories=[...]), in the order of the columns"

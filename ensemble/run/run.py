@@ -87,8 +87,8 @@ class Run:
         """Fit a blend of the members on their out-of-fold logits, score it by cross-fitting and save it, as `ens blend`
         does.
 
-        method: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
-        metric: what the blend is for.
+        method: as `ens blend --method`: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
+        metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
         name: what it is saved as; None: the method, with "-metric" for another one than log_loss.
         views, members: the names of those to use; None: all that were trained.
         priors: the test set's class shares: "uniform", or a CSV with the columns class and share.

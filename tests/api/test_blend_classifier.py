@@ -102,6 +102,8 @@ def test_groups_stay_together_in_the_inner_folds():
         ({}, X[:, :5], r"X has 5 feature\(s\), but y has 3 classes: want 3 for each member"),
         ({"n_members": 3}, X, r"X has 6 feature\(s\), but y has 3 classes: want 3 x 3"),
         ({"method": "vot"}, X, "blend method 'vot' is not one of"),
+        ({}, np.hstack(softmax(Z)), "member 0: its rows sum to 1, as those of probabilities do"),
+        ({"kind": "odds"}, X, "kind 'odds' is not one of"),
         ({"kind": "probabilities"}, X, "member 0: row 0: probabilities out of their range"),
         ({}, Z, "Found input variables with inconsistent numbers of samples"),
     ],

@@ -53,6 +53,11 @@ def test_every_form_of_the_same_predictions_gives_the_same_blend():
     assert first.predict_proba(STACKED[:1]) == pytest.approx(first.predict_proba(list(Z[:, :1])))
 
 
+def test_a_single_row_of_logits_may_sum_to_1():
+    blend = ens.fit_blend(STACKED, LABELS, method="mean")
+    assert blend.predict(np.array([[[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]]])).tolist() == [1]
+
+
 def test_labels_name_the_columns_in_ascending_order_or_as_categories():
     names = np.array(["cat", "dog", "fox"])[LABELS]
     assert ens.fit_blend(STACKED, names, method="mean").predict(STACKED[:3]).tolist() == ["cat", "dog", "fox"]
@@ -120,6 +125,11 @@ NAN = np.where(np.arange(90)[:, None] == 7, np.nan, Z[0])
         (STACKED, LACKING, {}, "labels: row 2 has none of the categories: a, b, c"),
         (STACKED, LABELS, {"method": "vot"}, "blend method 'vot' is not one of: "),
         (STACKED, LABELS, {"metric": "acc"}, "metric 'acc' is not one of: "),
+        (STACKED, LABELS, {"kind": "odds"}, "kind 'odds' is not one of: logits, probabilities, percentages, log-prob"),
+        ({1: Z[0], "1": Z[1]}, LABELS, {}, "predictions: two members are named '1'; give each its own name"),
+        (STACKED * 1e39, LABELS, {}, r"member 0: row 0: an infinite logit \(90 rows\)"),
+        (STACKED, np.array([1, "a", "b"] * 30, dtype=object), {}, "labels: of object; want integers or strings"),
+        (STACKED, LABELS, {"groups": [1.0, np.nan] * 45}, "groups: row 1 has none; give a row without a group one of"),
         (STACKED, LABELS, {"folds": LABELS - 1}, "folds: want whole numbers, 0 or more"),
         (STACKED, LABELS, {"groups": LABELS[:5]}, r"groups: \(5,\), but the predictions have 90 rows"),
         (STACKED, LABELS, {"ids": ["x"] * 90}, "ids: one is there twice"),
