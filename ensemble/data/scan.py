@@ -82,8 +82,10 @@ def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] |
     readable = [row for row, (error, _) in enumerate(looked) if error is None]
     names = np.zeros(len(paths), dtype="U64")
     if readable:
-        found = [known[row] for row in readable] if known is not None else None
-        names[readable] = found or digests([paths[row] for row in readable], folder / "digests", show)
+        if known is None:
+            names[readable] = digests([paths[row] for row in readable], folder / "digests", show)
+        else:
+            names[readable] = [known[row] for row in readable]
     facts = np.zeros(len(paths), dtype=FACTS)
     facts["orientation"] = facts["frames"] = 1
     thumbnails = _blank(len(paths), folder)

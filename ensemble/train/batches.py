@@ -1,6 +1,5 @@
 """Augmented batches on the device, the next ones made while the last one is trained on."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ import torch
 
 from ensemble.config import Train
 from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.machine import cores
 from ensemble.train.augment.crops import crops, gather
 from ensemble.train.augment.policy import Augmentation, Draws, draw
 
@@ -90,7 +90,7 @@ def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
             return gathered
     # Cached pixels on a CPU take 2 % of the network's time; decoding files, or feeding a GPU, takes all threads.
     several = isinstance(pixels, Files) or device.type == "cuda"
-    count = max(threads, os.cpu_count() or 1) if device.type == "cuda" else threads
+    count = max(threads, cores()) if device.type == "cuda" else threads
     pool = ThreadPoolExecutor(count, initializer=_alone) if several else None
 
     def from_host(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:

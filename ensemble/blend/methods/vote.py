@@ -6,7 +6,6 @@ mixture proportions, as in Kim, Carbonetto, Stephens & Anitescu (JCGS 2020).
 `z` is float32 (M, N, C) everywhere.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import mixture, true_class
+from ensemble.machine import cores
 
 
 def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
 
 def inverse_temperatures(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """1 / T of each member, float64 (M,); see `pool.inverse_temperature`."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy lets go of the interpreter while it computes
+    with ThreadPoolExecutor(cores()) as threads:  # numpy lets go of the interpreter while it computes
         return np.array(list(threads.map(lambda member: inverse_temperature(member, labels), z)))
 
 
