@@ -26,7 +26,7 @@ import numpy as np
 from blend_peers import Data, System, probabilities, systems
 from synthetic import digits, synthetic
 
-from ensemble.blend.methods import METHODS
+from ensemble.blend.methods import names as method_names
 from ensemble.scoring.counts import class_counts, macro_f1
 from ensemble.scoring.row_values import row_losses
 
@@ -292,7 +292,9 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=[*CASES, "digits", "all"], default="all")
-    parser.add_argument("--methods", default=",".join((*METHODS, *DIRECTED)), help="ens's, also as method:metric")
+    parser.add_argument(
+        "--methods", default=",".join((*method_names(), *DIRECTED)), help="ens's, also as method:metric"
+    )
     parser.add_argument("--only", help="of these systems: by name, by its part before a colon, peers or ens")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

@@ -218,9 +218,9 @@ def ens(name: str) -> Callable[[Data], Fitted]:
 
     def fit(data: Data) -> Fitted:
         units = np.arange(len(data.labels))
-        params = methods.fit(method, metric or "log_loss", data.z, data.labels, data.folds, units)
-        chosen = [f"{key} {value}" for key, value in params.items() if isinstance(value, str)]
-        return Fitted(lambda z: methods.apply(method, params, z), ", ".join(chosen))
+        chain = methods.fit(method, metric or "log_loss", data.z, data.labels, data.folds, units)
+        chosen = [f"{key} {value}" for key, value in chain.params().items() if isinstance(value, str)]
+        return Fitted(lambda z: methods.apply(chain, z), ", ".join(chosen))
 
     return fit
 

@@ -19,7 +19,7 @@ import numpy as np
 from synthetic import synthetic
 
 from ensemble.blend import methods
-from ensemble.blend.crossfit import fit_rows, held_out
+from ensemble.blend.crossfit import Recipe, fit_rows, held_out
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.scoring.bootstrap import bootstrap, gain, scores
@@ -38,11 +38,11 @@ def repetition(
     facts = Rows(every.astype(str), labels, every % 5, every, False, tuple(map(str, range(classes))))
     oof = Oof(facts, tuple(map(str, range(members))), (("identity",),) * members, tuple(z[:, None]), {})
     singles = [outcome(labels, softmax(own)) for own in z]
-    outcomes = [held_out(oof, z, method, metric, None)[0], outcome(labels, geometric_mean(z)), *singles]
+    outcomes = [held_out(oof, z, Recipe(method, metric))[0], outcome(labels, geometric_mean(z)), *singles]
     drawn = bootstrap(labels, outcomes, every, classes)
     table = scores(labels, outcomes, facts.folds, classes, drawn)
-    params = fit_rows(oof, z, method, metric, None, every)[1]
-    ours = outcome(fresh, methods.apply(method, params, fresh_z))
+    chain = fit_rows(oof, z, Recipe(method, metric), every)[1]
+    ours = outcome(fresh, methods.apply(chain, fresh_z))
     truth = [ours, outcome(fresh, geometric_mean(fresh_z)), *(outcome(fresh, softmax(own)) for own in fresh_z)]
 
     found = {}

@@ -44,6 +44,8 @@ from train import spread
 
 from ensemble.backbones import timm_model
 from ensemble.blend import Blend
+from ensemble.blend.methods import Chain
+from ensemble.blend.methods.mean import Mean
 from ensemble.data.logits import write_logits
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.data.submission.write import lay_out, write_submission
@@ -358,7 +360,7 @@ def members(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int
 def mean_blend(names: Sequence[str], views: Sequence[str]) -> Blend:
     weights = (1 / len(views),) * len(views)
     every = (tuple(views),) * len(names)
-    return Blend("mean", "log_loss", tuple(names), every, CLASSES, (weights,) * len(names), {})
+    return Blend("mean", "log_loss", tuple(names), every, CLASSES, (weights,) * len(names), Chain("mean", Mean()))
 
 
 def where(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int, folder: Path) -> None:

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ensemble import blend, tables
+from ensemble.blend.methods import names as methods
 from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
@@ -55,7 +56,6 @@ name = "byobnet"
 timm = "test_byobnet"
 pretrained = false
 """
-METHODS = ("mean", "vote", "greedy", "stack")
 
 
 def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
@@ -80,13 +80,13 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     held_out: dict[str, dict[str, float]] = {}
     best = ""
     least = np.inf
-    for method in METHODS:
+    for method in methods():
         events.message(f"2. ens blend {run} --method {method}")
-        result = blend.blend_run(run, method, show=events.progress)
+        result = blend.blend_run(run, blend.BlendOptions(method), show=events.progress)
         tables.show_blend(result)
         if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
             best, least = method, result.blend["log_loss"].value
-    for method in METHODS:
+    for method in methods():
         output = folder / f"submission-{method}.csv"
         sample = data / "sample_submission.csv"
         events.message(

@@ -61,7 +61,7 @@ def paint():
 @pytest.fixture(scope="session")
 def blended_run(cache_of_the_tests):
     """blended_run(folder): train two members of two folds on the images in folder/train, and blend them as "mean"."""
-    from ensemble.blend import blend_run
+    from ensemble.blend import BlendOptions, blend_run
     from ensemble.config import load_config
     from ensemble.events import SILENT
     from ensemble.train.jobs import train_folds
@@ -77,7 +77,7 @@ def blended_run(cache_of_the_tests):
             f"{members}"
         )
         assert train_folds(load_config(folder / "e.toml"), SILENT) == []
-        blend_run(folder / "run", "mean")
+        blend_run(folder / "run", BlendOptions("mean"))
         return folder / "run"
 
     return make

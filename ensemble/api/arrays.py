@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ensemble.api import results
 from ensemble.api.predictions import Kind, Predictions, by_member, columns_of, member_logits, require_kind
 from ensemble.blend import BlendResult
+from ensemble.blend.crossfit import Recipe
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.fit import fit_oof
 from ensemble.blend.oof import GIVEN, Oof, Rows
@@ -149,7 +150,7 @@ def fit_blend(
     for line in suspicious(rows, list(members), np.stack(values), list(members)):
         warnings.warn(line.removeprefix("warning: "), stacklevel=2)
     given = Oof(rows, members, (GIVEN,) * len(members), tuple(z[None] for z in values), {}, foreign=members)
-    return FittedBlend(fit_oof(given, method, metric), classes, members, kind, shares)
+    return FittedBlend(fit_oof(given, Recipe(method, metric)), classes, members, kind, shares)
 
 
 def _ids(ids: Sequence[str] | None, count: int) -> np.ndarray:

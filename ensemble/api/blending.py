@@ -10,7 +10,7 @@ import pandas as pd
 from ensemble.api import results
 from ensemble.api.frames import scores_frame
 from ensemble.api.printing import listening
-from ensemble.blend import BlendResult, blend_run, members_table
+from ensemble.blend import BlendOptions, BlendResult, blend_run, members_table
 from ensemble.events import Events
 from ensemble.run import Run
 
@@ -98,16 +98,7 @@ def fit_run_blend(
     events: Events | None,
 ) -> RunBlend:
     """See `Run.blend`."""
+    options = BlendOptions(method, metric, name, views, members, priors=priors)
     with listening(events) as listener:
-        result = blend_run(
-            run.path,
-            method,
-            metric,
-            name,
-            views,
-            members,
-            priors=priors,
-            say=listener.message,
-            show=listener.progress,
-        )
+        result = blend_run(run.path, options, listener.message, listener.progress)
     return RunBlend(run, result)

@@ -78,7 +78,7 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             arrays = self._by_member(values)
             require_kind(arrays, self.kind)
             z = self._logits(arrays)
-            self.params_ = methods.fit(self.method, self.metric, z, codes.astype(np.int64), folds, clusters)
+            self.chain_ = methods.fit(self.method, self.metric, z, codes.astype(np.int64), folds, clusters)
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
@@ -88,7 +88,7 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         check_is_fitted(self)
         values = validate_data(self, _flat(X), dtype=np.float64, reset=False)
         try:
-            return methods.apply(self.method, self.params_, self._logits(self._by_member(values)))
+            return methods.apply(self.chain_, self._logits(self._by_member(values)))
         except UserError as error:
             raise ValueError(str(error)) from None
 

@@ -2,13 +2,15 @@
 
 from ensemble.blend.compare import Comparison, compare
 from ensemble.blend.external.members import ForeignFiles
-from ensemble.blend.fit import BlendResult, MemberRow, apply_files, blend_files, blend_run, members_table
+from ensemble.blend.fit import BlendOptions, MemberRow, apply_files, blend_files, blend_run, members_table
 from ensemble.blend.oof import GIVEN
+from ensemble.blend.result import BlendResult, read_result
 from ensemble.blend.saved import Blend, check_sources, list_blends, load_blend
 
 __all__ = [
     "GIVEN",
     "Blend",
+    "BlendOptions",
     "BlendResult",
     "Comparison",
     "ForeignFiles",
@@ -21,4 +23,5 @@ __all__ = [
     "list_blends",
     "load_blend",
     "members_table",
+    "read_result",
 ]

@@ -1,8 +1,7 @@
 """A method on the members of an `Oof`: fitted on some rows, and scored on rows that it was not fitted on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,42 +13,50 @@ from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What is fitted.
+
+    method, metric: as in `methods.fit`.
+    shares: float64 (C,), the classes' shares where the blend is to be used; None for those of the rows.
+    """
+
+    method: str
+    metric: str = "log_loss"
+    shares: np.ndarray | None = None
+
+
 def plain_average(oof: Oof) -> np.ndarray:
     """z float32 (M, N, C): the members' logits, the plain averages of their views."""
     return view_weights.apply(view_weights.even(oof.values), oof.values, slice(None))
 
 
-def fit_rows(
-    oof: Oof, plain: np.ndarray, method: str, metric: str, priors: np.ndarray | None, rows: np.ndarray
-) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The view weights and params of a fit on some rows. plain: z float32 (M, N, C), the plain averages of views."""
+def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> tuple[list[np.ndarray], methods.Chain]:
+    """The view weights and the chain of a fit on some rows. plain: z float32 (M, N, C), the plain averages of views."""
     every = oof.rows
-    even = view_weights.even(oof.values)
-    of_views = even if method == "mean" else view_weights.fit(oof.values, every.labels, every.folds, every.units, rows)
+    of_views = view_weights.even(oof.values)
+    if methods.weighs_views(recipe.method):
+        of_views = view_weights.fit(oof.values, every.labels, every.folds, every.units, rows)
     z = member_logits(oof, plain, of_views, rows)
-    return of_views, methods.fit(method, metric, z, every.labels[rows], every.folds[rows], every.units[rows], priors)
+    labels, folds, clusters = every.labels[rows], every.folds[rows], every.units[rows]
+    return of_views, methods.fit(recipe.method, recipe.metric, z, labels, folds, clusters, recipe.shares)
 
 
 def held_out(
-    oof: Oof,
-    plain: np.ndarray,
-    method: str,
-    metric: str,
-    priors: np.ndarray | None,
-    fitted: Callable[[], None] = lambda: None,
+    oof: Oof, plain: np.ndarray, recipe: Recipe, fitted: Callable[[], None] = lambda: None
 ) -> tuple[Outcome, Outcome]:
-    """The cross-fitted outcome of a method, and what it would be without the blend's own temperature. fitted: called
+    """The cross-fitted outcome of a recipe, and what it would be without the blend's own temperature. fitted: called
     after each fold's fit."""
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        of_views, params = fit_rows(oof, plain, method, metric, priors, train)
+        of_views, chain = fit_rows(oof, plain, recipe, train)
         z = member_logits(oof, plain, of_views, test)
-        both = [methods.apply(method, params, z), methods.apply(method, params, z, calibrated=False)]
+        both = [methods.apply(chain, z), methods.apply(chain, z, calibrated=False)]
         fitted()
         return np.stack(both, axis=1)
 
     both = cross_fit(fit_apply, oof.rows.folds, oof.rows.units)
-    return outcome(oof.rows.labels, both[:, 0], (metric,)), outcome(oof.rows.labels, both[:, 1])
+    return outcome(oof.rows.labels, both[:, 0], (recipe.metric,)), outcome(oof.rows.labels, both[:, 1])
 
 
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -71,14 +78,14 @@ def only(oof: Oof, members: Sequence[str]) -> Oof:
     )
 
 
-def without_useless(
-    oof: Oof, method: str, metric: str, of_views: Sequence[np.ndarray], params: dict[str, Any]
+def without_zero_weight(
+    oof: Oof, recipe: Recipe, of_views: Sequence[np.ndarray], chain: methods.Chain
 ) -> tuple[Blend, tuple[str, ...]]:
     """The blend of the members and views that have a weight, and the names of those that have none.
 
     Prediction is given a blend's members and views, so it saves the time of those that would count nothing.
     """
-    used = methods.used(method, params, len(oof.members))
+    used = methods.used(chain, len(oof.members))
     unused = [name for name, kept in zip(oof.members, used, strict=True) if not kept]
     kept = only(oof, [name for name, own in zip(oof.members, used, strict=True) if own])
     names, weights = [], []
@@ -87,8 +94,16 @@ def without_useless(
             names.append(tuple(view for view, weight in zip(all_names, own, strict=True) if weight > 0))
             weights.append(tuple(float(weight) for weight in own if weight > 0))
             unused += [f"{view} of {name}" for view, weight in zip(all_names, own, strict=True) if weight == 0]
-    params = params if used.all() else methods.keep(params, used)
-    blend = Blend(method, metric, kept.members, tuple(names), oof.rows.classes, tuple(weights), params, kept.foreign)
+    blend = Blend(
+        method=recipe.method,
+        metric=recipe.metric,
+        members=kept.members,
+        views=tuple(names),
+        classes=oof.rows.classes,
+        view_weights=tuple(weights),
+        chain=chain if used.all() else methods.keep(chain, used),
+        foreign=kept.foreign,
+    )
     return blend, tuple(unused)
 
 

@@ -5,13 +5,13 @@ Classifier Ensembles" (Machine Learning, 2003).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.blend import methods
-from ensemble.blend.crossfit import held_out, only, plain_average
+from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
 from ensemble.blend.oof import Oof
+from ensemble.blend.priors import row_weights
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.outcomes import Outcome
 
@@ -21,9 +21,9 @@ class Diversity:
     """disagreement, error_correlation: M rows of M numbers (see the functions below). costs: member -> what the blend
     gains by having it; empty where that was not computed."""
 
-    disagreement: tuple[tuple[float, ...], ...]
-    error_correlation: tuple[tuple[float, ...], ...]
-    costs: dict[str, Gain]
+    disagreement: tuple[tuple[float, ...], ...] = ()
+    error_correlation: tuple[tuple[float, ...], ...] = ()
+    costs: dict[str, Gain] = field(default_factory=dict)
 
 
 def diversity(predicted: np.ndarray, labels: np.ndarray, costs: dict[str, Gain]) -> Diversity:
@@ -51,20 +51,17 @@ def error_correlation(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def leave_out_costs(
-    oof: Oof,
-    method: str,
-    metric: str,
-    priors: np.ndarray | None,
-    honest: Outcome,
-    fitted: Callable[[], None] = lambda: None,
+    oof: Oof, recipe: Recipe, honest: Outcome, fitted: Callable[[], None] = lambda: None
 ) -> dict[str, Gain]:
-    """For each member, what the cross-fitted blend with it gains, by `metric`, over the same blend without it. fitted:
-    called after each of the fits."""
+    """For each member, what the cross-fitted blend with it gains, by its metric, over the same blend without it.
+
+    fitted: called after each of the fits.
+    """
     outcomes = [honest]
     for name in oof.members:
         rest = only(oof, [other for other in oof.members if other != name])
-        outcomes.append(held_out(rest, plain_average(rest), method, metric, priors, fitted)[0])
-    rows, weights = oof.rows, None if priors is None else methods.row_weights(oof.rows.labels, priors)
+        outcomes.append(held_out(rest, plain_average(rest), recipe, fitted)[0])
+    rows, weights = oof.rows, None if recipe.shares is None else row_weights(oof.rows.labels, recipe.shares)
     drawn = bootstrap(rows.labels, outcomes, rows.units, oof.classes, weights)
     table = scores(rows.labels, outcomes, rows.folds, oof.classes, drawn, weights)
-    return {name: gain(metric, table, drawn, 0, 1 + m, f"without {name}") for m, name in enumerate(oof.members)}
+    return {name: gain(recipe.metric, table, drawn, 0, 1 + m, f"without {name}") for m, name in enumerate(oof.members)}

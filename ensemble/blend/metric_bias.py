@@ -1,14 +1,28 @@
-"""Directing a blend at a metric: one bias a class, added to the blend's log-probabilities before the largest is taken.
+"""The metric bias of a blend that is for another metric than log loss.
+
+One bias a class is added to the blend's log-probabilities before the largest is taken.
 
 Three families, from simple to free: no bias; a power of the class frequencies (one number: Menon et al., "Long-tail
 Learning via Logit Adjustment", ICLR 2021); each class's bias by coordinate ascent on the metric itself. A freer one
 is taken only where it gains, on held-out folds, more than the standard error of its gain.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
+from ensemble.blend.params import array, one_of
+from ensemble.blend.probabilities import biased
 from ensemble.scoring.counts import ClassCounts, class_counts
 from ensemble.scoring.metrics import METRICS
+
+FAMILIES = {
+    "none": "no class bias paid on held-out folds, so there is none",
+    "frequency": "classes shifted by a power of their frequency",
+    "class": "one bias a class",
+}
 
 POWERS = (-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 STEPS = np.array([-1.6, -0.8, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6])
@@ -16,11 +30,18 @@ PASSES = 3
 MOST_WORK = 200_000_000  # numbers read in one pass over the classes; beyond it only the one-number family is tried
 
 
+@dataclass(frozen=True)
+class MetricBias:
+    """metric_bias: float64 (C,), what is added to each class's log-probability. metric_bias_family: one of FAMILIES."""
+
+    metric_bias: np.ndarray
+    metric_bias_family: str
+
+
 def fit(
     log_probs: np.ndarray, labels: np.ndarray, folds: np.ndarray, metric: str, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, str]:
-    """Bias float64 (C,) for `metric`, one of counts of the predicted classes, and its family: "none", "frequency" or
-    "class".
+) -> MetricBias:
+    """The bias for `metric`, one of counts of the predicted classes.
 
     log_probs: float64 (N, C). folds: int64 (N,), at least two numbers, else the answer is no bias. weights: float (N,),
     what each row counts; 1 where they are not given.
@@ -28,9 +49,9 @@ def fit(
     classes = log_probs.shape[1]
     numbers = np.unique(folds)
     work = classes * (len(labels) + len(STEPS) * classes)
-    families = ("none", "frequency", "class") if work <= MOST_WORK else ("none", "frequency")
+    families = tuple(FAMILIES) if work <= MOST_WORK else ("none", "frequency")
     if len(numbers) < 2:
-        return np.zeros(classes), "none"
+        return MetricBias(np.zeros(classes), "none")
     every = np.ones(len(labels)) if weights is None else weights
     held = np.zeros((len(families), len(numbers)))
     for j, number in enumerate(numbers):
@@ -43,13 +64,20 @@ def fit(
         gain = held[i] - held[chosen]
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(numbers)):
             chosen = i
-    return _bias(families[chosen], log_probs, labels, metric, every), families[chosen]
+    return MetricBias(_bias(families[chosen], log_probs, labels, metric, every), families[chosen])
 
 
-def apply(bias: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """Probabilities (N, C) times exp(bias), each row divided by its sum."""
-    out = probs * np.exp(bias)
-    return np.asarray(out / out.sum(axis=1, keepdims=True))
+def apply(learned: MetricBias, probs: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) with the bias, rows sum to 1."""
+    return biased(learned.metric_bias, probs)
+
+
+def load(params: Mapping[str, Any], classes: int) -> MetricBias | None:
+    """None where a blend has none. Raises ValueError for what is no bias of `classes` classes."""
+    if "metric_bias" not in params:
+        return None
+    bias = array(params, "metric_bias", (classes,))
+    return MetricBias(bias, one_of(params, "metric_bias_family", FAMILIES))
 
 
 def score(

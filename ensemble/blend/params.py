@@ -1,112 +1,89 @@
-"""What a saved blend's numbers must be: a blend of other shapes would raise far from its file or, worse, broadcast."""
+"""What a saved blend's numbers must be: one of another shape would raise far from its file or, worse, broadcast.
 
-from collections.abc import Sequence
+Each function takes the saved values by key and returns the one of `key`; each raises ValueError that names what it is
+and what it should be.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from ensemble.blend.methods.auto import CANDIDATES
-from ensemble.blend.methods.trees import NODES
-
-NUMBERS = {  # plain ones that `apply` or the lines about a blend read, by method
-    "vote": ("certificate",),
-    "pool": ("certificate",),
-    "greedy": ("bags", "rounds"),
-    "trees": ("beta", "stages"),
-}
 MOST = 1e30  # of any number: some are computed with in float32
-OF_TREES = ("left", "right", "feature", "threshold", "value", "gain")
 
 
-def check_params(method: str, params: dict[str, Any], members: int, classes: int) -> None:
-    """Raise ValueError that names what is not as `methods.fit` makes it, for M members and C classes."""
-    if method == "auto":
-        method = _one_of(params, "chosen", CANDIDATES)
-        _numbers_by_name(params, "tried")
-    for key in NUMBERS.get(method, ()):
-        _number(params, key)
-    if method != "mean":
-        full = method == "stack" and getattr(params.get("weights"), "ndim", 0) == 3
-        _array(params, "weights", (members, classes, classes) if full else (members,))
-    if method == "vote" or (method == "greedy" and "inverse_temperatures" in params):
-        _array(params, "inverse_temperatures", (members,))
-        if not (params["inverse_temperatures"] > 0).all():
-            raise ValueError("inverse_temperatures are not all above 0")
-    if method in ("vote", "greedy") and ((params["weights"] < 0).any() or not params["weights"].any()):
-        raise ValueError("weights are negative, or all 0")
-    if method == "stack":
-        _array(params, "bias", (classes,))
-        _one_of(params, "centre", ("mean", "calibrated"))
-        _numbers_by_name(params, "strengths", ("pool", "full"))
-    if method == "trees":
-        _array(params, "lean", (classes,))
-        _trees(params, members)
-    if "inverse_temperature" in params and not _number(params, "inverse_temperature") > 0:
-        raise ValueError("inverse_temperature is not above 0")
-    if "prior_bias" in params:  # -inf for a class that is not there
-        _array(params, "prior_bias", (classes,), least=-np.inf)
-        if not np.isfinite(params["prior_bias"]).any():
-            raise ValueError("prior_bias leaves no class")
-    if "metric_bias" in params:
-        _array(params, "metric_bias", (classes,))
-        _one_of(params, "metric_bias_family", ("none", "frequency", "class"))
-
-
-def _number(params: dict[str, Any], key: str) -> float:
+def number(params: Mapping[str, Any], key: str) -> float:
     found = params.get(key)
     if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < MOST:
-        raise ValueError(f"{key} is {_short(found)}, want a finite number")
+        raise ValueError(f"{key} is {short(found)}, want a finite number")
     return found
 
 
-def _one_of(params: dict[str, Any], key: str, known: Sequence[str]) -> str:
+def count(params: Mapping[str, Any], key: str) -> int:
     found = params.get(key)
-    if found not in known:
-        raise ValueError(f"{key} is {_short(found)}, want one of: {', '.join(known)}")
-    return str(found)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < MOST:
+        raise ValueError(f"{key} is {short(found)}, want a whole number of 0 or more")
+    return found
 
 
-def _numbers_by_name(params: dict[str, Any], key: str, known: Sequence[str] = CANDIDATES) -> None:
+def optional_number(params: Mapping[str, Any], key: str) -> float | None:
+    """Any number or NaN; None where it lacks."""
+    found = params.get(key)
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+        raise ValueError(f"{key} is {short(found)}, want a number")
+    return found
+
+
+def one_of(params: Mapping[str, Any], key: str, known: Collection[str]) -> str:
+    found = params.get(key)
+    if not isinstance(found, str) or found not in known:
+        raise ValueError(f"{key} is {short(found)}, want one of: {', '.join(known)}")
+    return found
+
+
+def numbers_by_name(params: Mapping[str, Any], key: str, known: Collection[str]) -> dict[str, float]:
     found = params.get(key)
     if not isinstance(found, dict):
-        raise ValueError(f"{key} is {_short(found)}, want numbers by name")
+        raise ValueError(f"{key} is {short(found)}, want numbers by name")
     for name in found:
         if name not in known:
-            raise ValueError(f"{key} names {_short(name)}, want some of: {', '.join(known)}")
-        _number(found, name)
+            raise ValueError(f"{key} names {short(name)}, want some of: {', '.join(known)}")
+        number(found, name)
+    return found
 
 
-def _array(params: dict[str, Any], key: str, shape: tuple[int, ...], kind: str = "f", least: float = -MOST) -> None:
+def array(
+    params: Mapping[str, Any], key: str, shape: tuple[int, ...], kind: str = "f", least: float = -MOST
+) -> np.ndarray:
+    """kind: as in `numpy.dtype.kind`. least: what no number may be below."""
     found = params.get(key)
     if not isinstance(found, np.ndarray):
-        raise ValueError(f"{key} is {_short(found)}, want an array {shape}")
+        raise ValueError(f"{key} is {short(found)}, want an array {shape}")
     if found.shape != shape or found.dtype.kind != kind:
         numbers = "floats" if kind == "f" else "integers"
         raise ValueError(f"{key} is {found.dtype} {found.shape}, want {numbers} {shape}")
     if not ((found >= least) & (found < MOST)).all():
         raise ValueError(f"{key} holds a number that is NaN or infinite")
+    return found
 
 
-def _trees(params: dict[str, Any], members: int) -> None:
-    stages = params["stages"]
-    if not isinstance(stages, int) or not 0 <= stages <= 10_000:
-        raise ValueError(f"stages is {_short(stages)}, want a whole number of trees")
-    for key in OF_TREES:
-        _array(params, key, (stages, NODES), "f" if key in ("threshold", "value", "gain") else "i")
-    met = np.zeros((stages, NODES), dtype=np.bool_)  # by a walk from the root; what is past a tree's last node is not
-    met[:, 0] = True
-    for node in range(NODES):
-        inner = np.flatnonzero(met[:, node] & (params["left"][:, node] >= 0))
-        for side in ("left", "right"):
-            child = params[side][inner, node]
-            if ((child <= node) | (child >= NODES)).any():  # else a walk might be without end
-                raise ValueError("a tree's nodes are not in order")
-            met[inner, child] = True
-        feature = params["feature"][inner, node]
-        if ((feature < 0) | (feature > members)).any():
-            raise ValueError(f"a tree looks at a feature that {members} members don't have")
+def simplex(params: Mapping[str, Any], members: int) -> np.ndarray:
+    """`weights` float (M,), 0 or more, not all 0."""
+    found = array(params, "weights", (members,))
+    if (found < 0).any() or not found.any():
+        raise ValueError("weights are negative, or all 0")
+    return found
 
 
-def _short(value: Any) -> str:
+def inverse_temperatures(params: Mapping[str, Any], members: int) -> np.ndarray:
+    """`inverse_temperatures` float (M,), above 0."""
+    found = array(params, "inverse_temperatures", (members,))
+    if not (found > 0).all():
+        raise ValueError("inverse_temperatures are not all above 0")
+    return found
+
+
+def short(value: Any) -> str:
+    """A value as text of at most 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,10 +1,15 @@
-"""The classes' shares where a blend will be used, when its owner knows them."""
+"""The classes' shares where a blend will be used, when its owner knows them: read, and what they do to a blend."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ensemble.blend.params import array
+from ensemble.blend.probabilities import biased
 from ensemble.data.samples import read_table
 from ensemble.errors import UserError
 
@@ -41,3 +46,46 @@ def read_priors(text: str, classes: tuple[str, ...]) -> np.ndarray:
     if shares.sum() == 0:
         raise UserError(f"{path}: all shares are 0")
     return np.asarray(shares[[names.index(name) for name in classes]] / shares.sum())
+
+
+def prior_ratio(labels: np.ndarray, priors: np.ndarray) -> np.ndarray:
+    """The classes' shares `priors` over those among the labels, (C,); a class without rows counts as one of a row."""
+    return np.asarray(priors / (np.maximum(np.bincount(labels, minlength=len(priors)), 1) / len(labels)))
+
+
+def row_weights(labels: np.ndarray, priors: np.ndarray) -> np.ndarray:
+    """What each row counts, float64 (N,), mean 1, for the classes to have the shares `priors` (C,) among the rows.
+
+    With them a mean over the rows estimates one over rows drawn with those shares, as long as a class's images are
+    alike (label shift: Saerens, Latinne & Decaestecker, Neural Computation 2002).
+    """
+    weights = prior_ratio(labels, priors)[labels]
+    return np.asarray(weights / weights.mean())
+
+
+@dataclass(frozen=True)
+class PriorShift:
+    """prior_bias: float64 (C,), what is added to each class's log-probability; -inf of a class that is not there."""
+
+    prior_bias: np.ndarray
+
+
+def fit(labels: np.ndarray, priors: np.ndarray) -> PriorShift:
+    """From the shares among labels int64 (N,) to the shares `priors` (C,)."""
+    with np.errstate(divide="ignore"):
+        return PriorShift(np.log(prior_ratio(labels, priors)))
+
+
+def apply(learned: PriorShift, probs: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) with the new shares, rows sum to 1."""
+    return biased(learned.prior_bias, probs)
+
+
+def load(params: Mapping[str, Any], classes: int) -> PriorShift | None:
+    """None where a blend has none. Raises ValueError for what is no bias of `classes` classes."""
+    if "prior_bias" not in params:
+        return None
+    bias = array(params, "prior_bias", (classes,), least=-np.inf)
+    if not np.isfinite(bias).any():
+        raise ValueError("prior_bias leaves no class")
+    return PriorShift(bias)

@@ -91,3 +91,9 @@ def geometric_mean(z: np.ndarray) -> np.ndarray:
     sharp as the members are, where the arithmetic mean is always blunter, and because views are averaged the same way.
     """
     return softmax(z.mean(axis=0, dtype=np.float64))
+
+
+def biased(bias: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) times exp(bias), bias (C,), each row divided by its sum."""
+    out = probs * np.exp(bias)
+    return np.asarray(out / out.sum(axis=1, keepdims=True))

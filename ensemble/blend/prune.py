@@ -3,12 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from ensemble.blend import methods
-from ensemble.blend.crossfit import held_out, only, plain_average
+from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
 from ensemble.blend.oof import GIVEN, Oof
+from ensemble.blend.priors import row_weights
 from ensemble.scoring.bootstrap import Gain, bootstrap
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, value
@@ -31,9 +29,7 @@ class Pruned:
 
 def pruned(
     oof: Oof,
-    method: str,
-    metric: str,
-    priors: np.ndarray | None,
+    recipe: Recipe,
     honest: Outcome,
     costs: Mapping[str, Gain],
     fitted: Callable[[], None] = lambda: None,
@@ -46,17 +42,17 @@ def pruned(
     Backward elimination; each step is scored against the whole blend, so that small losses can't add up.
     """
     rows = oof.rows
-    weights = None if priors is None else methods.row_weights(rows.labels, priors)
+    metric, weights = recipe.metric, None if recipe.shares is None else row_weights(rows.labels, recipe.shares)
     sign = METRICS[metric].sign
 
     def loss(trial: Oof) -> tuple[float, float]:
-        other = held_out(trial, plain_average(trial), method, metric, priors, fitted)[0]
+        other = held_out(trial, plain_average(trial), recipe, fitted)[0]
         drawn = bootstrap(rows.labels, [honest, other], rows.units, oof.classes, weights, RESAMPLES)[metric]
         both = [value(metric, rows.labels, own, oof.classes, weights) for own in (honest, other)]
         return sign * (both[0] - both[1]), float((drawn[:, 0] - drawn[:, 1]).std(ddof=1))
 
     if not costs and len(oof.members) > 1:
-        costs = leave_out_costs(oof, method, metric, priors, honest, fitted)
+        costs = leave_out_costs(oof, recipe, honest, fitted)
     kept, cost, error = oof, 0.0, 0.0
     for name in sorted(costs, key=lambda member: costs[member].value):
         if len(kept.members) > 1:

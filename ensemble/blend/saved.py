@@ -5,30 +5,54 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
+from typing_extensions import TypedDict
 
 from ensemble import rundir
 from ensemble.blend import methods, view_weights
-from ensemble.blend.described import FORMAT, read_described
 from ensemble.blend.oof import GIVEN, fold_logits
-from ensemble.blend.params import check_params
-from ensemble.data.logits import Logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
+
+FORMAT = 2
+
+
+class Described(TypedDict):
+    """The JSON of a blend. params: what `Chain.params` holds beside arrays. arrays: the shapes of those, which are in
+    the safetensors of `sha256`. fitted_on: see `oof_digests`. scores: those of `ensemble.blend.result`."""
+
+    format: int
+    method: str
+    metric: str
+    members: list[str]
+    views: list[list[str]]
+    view_weights: list[list[Finite]]
+    foreign: list[str]
+    classes: list[str]
+    params: dict[str, Any]
+    arrays: dict[str, list[Count]]
+    sha256: str
+    fitted_on: NotRequired[dict[str, str]]
+    scores: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Blend:
     """A fitted blend and what it was fitted on.
 
-    method, metric: as `ens blend` was told. members: M names. views: for each member those that it is given, a foreign
-    member's being ("given",). classes: C names. view_weights: for each member, what each of its views counts, sum 1.
-    params: arrays, numbers and strings by name (see each method's `fit`). foreign: members that ens did not train.
+    method, metric: as `ens blend` was told.
+    members: M names.
+    views: for each member those that it is given, a foreign member's being ("given",).
+    classes: C names.
+    view_weights: for each member, what each of its views counts, sum 1.
+    chain: what was fitted.
+    foreign: members that ens did not train.
     """
 
     method: str
@@ -37,7 +61,7 @@ class Blend:
     views: tuple[tuple[str, ...], ...]
     classes: tuple[str, ...]
     view_weights: tuple[tuple[float, ...], ...]
-    params: dict[str, Any]
+    chain: methods.Chain
     foreign: tuple[str, ...] = ()
 
     @property
@@ -61,25 +85,15 @@ class Blend:
                 row = int(np.flatnonzero(~np.isfinite(own).all(axis=(0, 2)))[0])
                 raise RunFailure(f"{member}: NaN or infinite logits in row {row} of those to predict")
         z = view_weights.apply([np.array(own) for own in self.view_weights], values, slice(None))
-        return methods.apply(self.method, self.params, z)
+        return methods.apply(self.chain, z)
 
-    def save(
-        self,
-        run: Path,
-        name: str,
-        scores: dict[str, Any] | None = None,
-        tests: Mapping[str, Logits] | None = None,
-    ) -> None:
+    def save(self, run: Path, name: str, scores: Mapping[str, Any] | None = None) -> None:
         """Write blends/<name>.safetensors, then blends/<name>.json, which vouches for it; each atomically.
 
-        scores: anything JSON that a report may show beside the blend; not read back. tests: the foreign members' test
-        predictions, kept as blends/<name>-<member>.safetensors.
+        scores: as JSON, kept beside the blend, which does without them.
         """
-        for member in self.foreign:
-            if tests and member in tests:
-                tests[member].save(rundir.foreign_file(run, name, member))
-        arrays = {key: np.ascontiguousarray(v) for key, v in self.params.items() if isinstance(v, np.ndarray)}
-        plain = {key: v for key, v in self.params.items() if not isinstance(v, np.ndarray)}
+        params = self.chain.params()
+        arrays = {key: np.ascontiguousarray(v) for key, v in params.items() if isinstance(v, np.ndarray)}
         path = rundir.blend_file(run, name)
         write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"blend": name})
         description = {
@@ -91,7 +105,7 @@ class Blend:
             "view_weights": [list(own) for own in self.view_weights],
             "foreign": list(self.foreign),
             "classes": list(self.classes),
-            "params": plain,
+            "params": {key: v for key, v in params.items() if key not in arrays},
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "fitted_on": oof_digests(run, _own(self.members, self.views)),
@@ -168,8 +182,6 @@ def load_blend(run: Path, name: str) -> Blend:
         shapes = {key: list(value.shape) for key, value in arrays.items()}
         if shapes != found["arrays"]:
             raise UserError(f"{tensors}: holds {shapes}, {path.name} says {found['arrays']}; {again}")
-        params = found["params"] | arrays
-        check_params(found["method"], params, len(found["members"]), len(found["classes"]))
         return Blend(
             method=found["method"],
             metric=found["metric"],
@@ -177,8 +189,32 @@ def load_blend(run: Path, name: str) -> Blend:
             views=tuple(tuple(own) for own in found["views"]),
             classes=tuple(found["classes"]),
             view_weights=tuple(tuple(own) for own in found["view_weights"]),
-            params=params,
+            chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
             foreign=tuple(found["foreign"]),
         )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None
+
+
+def read_described(run: Path, name: str) -> Described:
+    """A blend's JSON. Raises UserError that names the file if it is of another format, or doesn't fit together."""
+    path, again = rundir.blend_json(run, name), f"fit it again with: ens blend {run}"
+    if read_json(path, dict[str, Any], again).get("format") != FORMAT:
+        raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
+    found = read_json(path, Described, again)
+    members, views, classes = found["members"], found["views"], found["classes"]
+    counts = [[len(own) for own in each] for each in (views, found["view_weights"])]
+    if not members or len(set(members)) < len(members) or len(views) != len(members) or counts[0] != counts[1]:
+        raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
+    if any(not own or len(set(own)) < len(own) for own in views) or not {*found["foreign"]} <= {*members}:
+        raise UserError(f"{path}: a member has no view or one twice, or a foreign one is no member; {again}")
+    if any(not _is_name(member) for member in members):
+        raise UserError(f"{path}: a member's name can't be that of a folder; {again}")
+    if len(set(classes)) < len(classes) or len(classes) < 2:
+        raise UserError(f"{path}: its classes are fewer than two, or one is there twice; {again}")
+    methods.require_method(found["method"])
+    return found
+
+
+def _is_name(member: str) -> bool:
+    return member not in ("", ".", "..") and not set(member) & {"/", "\\", "\0"} and len(member.encode()) <= 200

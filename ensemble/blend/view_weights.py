@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.blend.methods.pool import apply as pooled
-from ensemble.blend.methods.pool import pool_weights
+from ensemble.blend.methods.pool import pool_weights, pooled
 from ensemble.scoring.cross_fit import simplest, usable_folds
 from ensemble.scoring.row_values import row_losses
 
@@ -51,7 +50,7 @@ def _fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray
         mean = z.mean(axis=0, keepdims=True)
         for i, logits in enumerate((mean, z)):
             found = pool_weights(logits[:, train], labels[train])[0]
-            held[i, test] = row_losses(labels[test], pooled({"weights": found}, logits[:, test]))
+            held[i, test] = row_losses(labels[test], pooled(found, logits[:, test]))
     if simplest(held, units) == 0:
         return plain
     weights = pool_weights(z, labels)[0]

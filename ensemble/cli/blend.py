@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, names
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, OneOf, names
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.errors import UserError
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losses", "Block.folds"}
 
 
+def _methods() -> Sequence[str]:
+    from ensemble.blend import methods
+
+    return methods.names()
+
+
 @click.command("blend")
 @click.argument("run", type=FOLDER_OR_FILE, required=False)
 @click.option(
     "--method",
-    type=click.Choice(["mean", "vote", "pool", "greedy", "stack", "trees", "auto"]),
+    type=OneOf(_methods),
     default="stack",
     show_default=True,
     help="How to combine; auto takes the simplest within one standard error of the best.",
@@ -91,6 +97,7 @@ def blend_command(
         from ensemble import blend, tables
 
         foreign = _foreign(added, kinds)
+        options = blend.BlendOptions(method, metric, name, names(views), names(members), foreign, priors, prune)
         if (run is None) == (labels is None):
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
         if run is not None:
@@ -99,19 +106,7 @@ def blend_command(
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
                     )
-            result = blend.blend_run(
-                run,
-                method,
-                metric,
-                name,
-                names(views),
-                names(members),
-                foreign,
-                priors,
-                prune,
-                events.message,
-                events.progress,
-            )
+            result = blend.blend_run(run, options, events.message, events.progress)
             tables.show_details(result)
             tables.show_blend(result)
             events.answer(_plain(result))
@@ -144,17 +139,8 @@ def blend_command(
             planned.append((layout, ids, [images[row] for row in rows]))
             return planned[0][2]
 
-        result = blend.blend_files(
-            labels,
-            foreign,
-            method,
-            metric,
-            priors,
-            prune,
-            events.message,
-            wanted if output is not None else None,
-            events.progress,
-        )
+        wanted_ids = wanted if output is not None else None
+        result = blend.blend_files(labels, options, events.message, wanted_ids, events.progress)
         tables.show_details(result)
         tables.show_blend(result)
         events.answer(_plain(result))

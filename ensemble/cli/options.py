@@ -1,10 +1,29 @@
 """Options that commands share, and reading them."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ensemble.scoring.metrics import METRICS
+
+
+class OneOf(click.ParamType[str]):
+    """One of the names that `names` gives, which is asked when the option is read or its help is shown: their table
+    imports numpy, which `ens --help` does without."""
+
+    name = "choice"
+
+    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
+        self.names = names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return click.Choice(self.names()).get_metavar(param, ctx)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return click.Choice(self.names()).convert(value, param, ctx)
+
 
 FOLDER_OR_FILE = click.Path(path_type=Path)
 METRIC = click.option(

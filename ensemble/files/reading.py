@@ -29,6 +29,15 @@ Finite = Annotated[float, Ge(-1e100), Lt(1e100)]  # neither NaN nor infinite
 T = TypeVar("T")
 
 
+class Unread:
+    """Marks a dataclass's field that JSON says nothing of, as Annotated[..., Unread()]: it may be of any type."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.any_schema()
+
+
 def read_text(path: Path) -> str:
     """UTF-8 text, with or without the mark that Windows writes. Raises UserError that names the file."""
     return _decoded(read_bytes(path), path)

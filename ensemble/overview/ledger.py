@@ -14,12 +14,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from ensemble.blend.described import read_scores
+from ensemble.blend import read_result
 from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.limits import require_text_table
-from ensemble.overview.runs import find_runs, saved_scores
+from ensemble.overview.runs import find_runs
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import METRICS, computed
@@ -200,8 +200,8 @@ def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
     """The cross-fitted scores of a run's blend; none where it was saved without."""
-    held = read_scores(run, blend)
-    return {} if held is None else saved_scores(held["blend"])
+    result = read_result(run, blend)
+    return {} if result is None else result.blend
 
 
 def read_table(path: Path) -> Table:

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import check_sources, list_blends, members_table
-from ensemble.blend.described import Scores as SavedScores
-from ensemble.blend.described import read_described, read_scores
+from ensemble.blend import BlendResult, check_sources, list_blends, members_table, read_result
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
@@ -179,12 +177,11 @@ def _of_config(row: RunRow) -> RunRow:
 
 
 def _of_scores(row: RunRow) -> RunRow:
-    best: SavedScores | None = None
-    best_views: list[list[str]] = []
+    best: BlendResult | None = None
     names = list_blends(row.run)
     for name in names:
         try:
-            held, scores = read_described(row.run, name), read_scores(row.run, name)
+            result = read_result(row.run, name)
             check_sources(row.run, name)
         except UserError as error:
             row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
@@ -192,10 +189,10 @@ def _of_scores(row: RunRow) -> RunRow:
         except Exception as error:  # as in `read_run`
             row = _noted(row, f"blend {name!r} can't be read ({type(error).__name__}: {error})")
             continue
-        if scores is None or "prior_bias" in held["arrays"]:  # of other shares of the classes
+        if result is None or result.shifted:
             continue
-        if best is None or _loss_of(scores) < _loss_of(best):
-            best, best_views, row = scores, held["views"], replace(row, blend=name)
+        if best is None or result.blend["log_loss"].value < best.blend["log_loss"].value:
+            best, row = result, replace(row, blend=name)
     row = replace(row, blends=len(names))
     if best is None:
         members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
@@ -204,24 +201,19 @@ def _of_scores(row: RunRow) -> RunRow:
             row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)
             row = replace(row, single_optimistic=own.optimistic)
         return row
-    single = best["best"]["log_loss"]
-    views = {view for own in best_views for view in own}
-    optimistic = {member for member in best["members"] if Run(row.run).member(member).is_optimistic()}
+    single = best.best["log_loss"]
+    views = {view for own in best.fitted.views for view in own}
+    optimistic = {member for member in best.members if Run(row.run).member(member).is_optimistic()}
     return replace(
         row,
-        blend_scores=saved_scores(best["blend"]),
+        blend_scores=best.blend,
         blend_optimistic=bool(optimistic),
         single=single,
-        singles=len(best["members"]),
-        single_scores=saved_scores(best["members"][single]),
+        singles=len(best.members),
+        single_scores=best.members[single],
         single_optimistic=single in optimistic,
         ms=_ms(row.run, views),
     )
-
-
-def saved_scores(held: Mapping[str, Any]) -> dict[str, Score]:
-    """metric -> Score, from what a blend's JSON file holds."""
-    return {m: Score(own["value"], own["low"], own["high"], tuple(own["folds"])) for m, own in held.items()}
 
 
 def _ms(run: Path, views: set[str]) -> float | None:
@@ -229,10 +221,6 @@ def _ms(run: Path, views: set[str]) -> float | None:
         return None
     sizes = Run(run).read_view_search()["sizes"]
     return next((size["ms"] for size in sizes if set(size["views"]) == views), None)
-
-
-def _loss_of(scores: SavedScores) -> float:
-    return scores["blend"]["log_loss"]["value"]
 
 
 def _loss(row: RunRow) -> float:

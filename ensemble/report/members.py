@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ensemble.blend import BlendResult
 from ensemble.blend.diversity import disagreement, error_correlation
+from ensemble.blend.methods import METHODS
 from ensemble.blend.oof import GIVEN
 from ensemble.config import Config
-from ensemble.report.blends import Standing, comparable
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
 from ensemble.run import Run
@@ -36,13 +37,13 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "optimistic": facts.optimistic,
         "pairs": _pairs(facts),
         "blends": _blends(facts),
-        "tried": len(comparable(facts.blends)),
+        "tried": len(facts.comparable),
         "weights": _weights(best) if facts.saved else None,
         "costs": _costs(best),
-        "cost_metric": METRICS[next(iter(best.costs.values())).metric if best.costs else "log_loss"].title,
+        "cost_metric": METRICS[next((cost.metric for cost in best.diversity.costs.values()), "log_loss")].title,
         "columns": columns(),
         "asked": tuple(
-            name for name in METRICS if name not in columns() and name in {own.metric for own in facts.blends}
+            name for name in METRICS if name not in columns() and name in {own.fitted.metric for own in facts.blends}
         ),
         "headings": {name: metric.heading[0].upper() + metric.heading[1:] for name, metric in METRICS.items()},
         "views": _views(facts.view_search),
@@ -126,11 +127,11 @@ def _blends(facts: RunFacts) -> list[dict[str, Any]]:
     assert best is not None
     rows: list[dict[str, Any]] = []
     if facts.saved:
-        usable = comparable(facts.blends)
+        usable = facts.comparable
         for own in sorted(facts.blends, key=lambda one: one not in usable):
             remarks = []
-            if own.metric != "log_loss":
-                remarks.append(f"for {METRICS[own.metric].title}")
+            if own.fitted.metric != "log_loss":
+                remarks.append(f"for {METRICS[own.fitted.metric].title}")
             if own.foreign:
                 remarks.append(f"with {', '.join(own.foreign)}, not trained here")
             if own.unused:
@@ -140,7 +141,7 @@ def _blends(facts: RunFacts) -> list[dict[str, Any]]:
                 )
             if own.shifted:
                 remarks.append("for other class shares: not to be compared")
-            if own.stale:
+            if own.name in facts.stale:
                 remarks.append("stale: of other logits than the run holds now")
             over = own.gain_over("single", "log_loss")
             if over is not None and over.against != best.best["log_loss"]:
@@ -178,7 +179,7 @@ def _blends(facts: RunFacts) -> list[dict[str, Any]]:
     return rows
 
 
-def _weights(best: Standing) -> dict[str, Any]:
+def _weights(best: BlendResult) -> dict[str, Any]:
     """What each member and view counts in a blend: the member's weight, dealt out to its views."""
     views = list(dict.fromkeys(view for own in best.views.values() for view in own))
     weights = {member: own["weight"] for member, own in best.weights.items()}
@@ -197,25 +198,14 @@ def _weights(best: Standing) -> dict[str, Any]:
             "temperature": own.get("temperature"), "used": member not in best.unused,
         })  # fmt: skip
     named = ["given" if (view,) == GIVEN else view for view in views]
-    reading = {
-        "mean": "Every member counts the same.",
-        "vote": "Weights sum to 1 and count the members' probabilities, each at its own temperature.",
-        "greedy": "Weights sum to 1 and count the members' probabilities, each at its own temperature.",
-        "pool": "Weights multiply the members' logits; they are 0 or more.",
-        "stack": "Weights multiply the members' logits; a negative one corrects another member.",
-        "trees": "Shares of what the trees' splits gained by each member.",
-    }
-    chosen = best.method
-    if chosen == "auto":
-        took = [note.split()[2].rstrip(",") for note in best.notes if note.startswith("auto took ")]
-        chosen = took[0] if took else chosen
-    return {"views": named, "table": table, "reading": reading.get(chosen, ""), "notes": best.notes,
+    reading = METHODS[best.fitted.chain.method].reading
+    return {"views": named, "table": table, "reading": reading, "notes": best.notes,
             "temperatures": any(row["temperature"] is not None for row in table)}  # fmt: skip
 
 
-def _costs(best: Standing) -> list[dict[str, Any]]:
+def _costs(best: BlendResult) -> list[dict[str, Any]]:
     """What leaving each member out costs, the dearest first."""
-    own = sorted(best.costs.items(), key=lambda item: -item[1].value)
+    own = sorted(best.diversity.costs.items(), key=lambda item: -item[1].value)
     if not own:
         return []
     least = min(0.0, *(gain.low for _, gain in own))

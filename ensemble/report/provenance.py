@@ -25,9 +25,9 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
     out = [("train", train_again(facts))]
     best = facts.best
     if best is not None and facts.saved:
-        line = f"ens blend {run} --method {best.method}"
-        if best.metric != "log_loss":
-            line += f" --metric {best.metric}"
+        line = f"ens blend {run} --method {best.fitted.method}"
+        if best.fitted.metric != "log_loss":
+            line += f" --metric {best.fitted.metric}"
         trained = [own.name for own in facts.members if own.whole]
         own = [member for member in best.members if member not in best.foreign]
         if sorted(own) != sorted(trained):
@@ -36,7 +36,7 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
         if facts.oof is not None and views and facts.oof.views and tuple(views) != tuple(facts.oof.views[0]):
             line += f" --views {shlex.quote(','.join(views))}"
         line += "".join(f" --add {shlex.quote(f'{name}=OOF,TEST')}" for name in best.foreign)
-        plain = best.method if best.metric == "log_loss" else f"{best.method}-{best.metric}"
+        plain = best.fitted.method if best.fitted.metric == "log_loss" else f"{best.fitted.method}-{best.fitted.metric}"
         if best.name != plain:
             line += f" --name {shlex.quote(best.name)}"
         out.append(("blend", line))

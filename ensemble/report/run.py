@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ensemble.blend import MemberRow, members_table
-from ensemble.blend.crossfit import plain_average
+from ensemble.blend import BlendResult, MemberRow, members_table
+from ensemble.blend.crossfit import Recipe, plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
@@ -17,7 +17,7 @@ from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.report.blends import Standing, comparable, cross_fitted, of_result, read_blends, some_rows
+from ensemble.report.blends import cross_fitted, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
 from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
@@ -59,7 +59,7 @@ class RunFacts:
 
     config: None where config.toml can't be read any more (config_text holds it as it is). rows: the validated rows of
     folds.csv; unvalidated: how many more it has, which are only trained on. members: all, finished or not. blends: the
-    saved ones, the least log loss first.
+    saved ones, the least log loss first; stale: name -> why, of those that don't belong to what the run holds now.
 
     What the sections on single images rest on: oof, the out-of-fold logits (V, N, C) of the members that have all
     folds, under the views of training (where no member is whole: of those that have the most folds, on these folds'
@@ -77,8 +77,9 @@ class RunFacts:
     rows: Rows
     unvalidated: int
     members: tuple[MemberFacts, ...]
-    blends: tuple[Standing, ...]
-    best: Standing | None
+    blends: tuple[BlendResult, ...]
+    stale: dict[str, str]
+    best: BlendResult | None
     saved: bool
     oof: Oof | None
     probabilities: np.ndarray
@@ -105,6 +106,11 @@ class RunFacts:
         return member_outcomes(plain_average(self.oof), self.oof.rows.labels)
 
     @property
+    def comparable(self) -> tuple[BlendResult, ...]:
+        """The blends whose scores are of these rows as they are: neither stale nor for other class shares."""
+        return _comparable(self.blends, self.stale)
+
+    @property
     def optimistic(self) -> tuple[str, ...]:
         return tuple(own.name for own in self.members if own.optimistic)
 
@@ -124,14 +130,14 @@ def read_run(run: Run, events: Events) -> RunFacts:
         config = None
         problems.append(str(error))
     members = tuple(_member(run, row, problems) for row in members_table(run.path))
-    blends, unread = read_blends(run, rows)
+    blends, stale, unread = read_blends(run, rows)
     problems += unread
     oof = _oof(run, rows, members)
     best, saved, basis = None, False, ""
     probabilities, tempered = np.empty((0, len(rows.classes))), {}
     if oof is not None:
         events.progress("fitting the best blend again", 1, 3)
-        candidates = comparable(blends)
+        candidates = _comparable(blends, stale)
         best, saved = (candidates[0], True) if candidates else (_plain_mean(oof), False)
         probabilities, basis = _row_probabilities(run, oof, candidates, problems)
         if not saved or basis == _of_blend(best):
@@ -146,6 +152,7 @@ def read_run(run: Run, events: Events) -> RunFacts:
         unvalidated=_lines(run.folds_csv) - len(rows.ids),
         members=members,
         blends=blends,
+        stale=stale,
         best=best,
         saved=saved,
         oof=oof,
@@ -192,7 +199,7 @@ def _oof(run: Run, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
 
 
 def _row_probabilities(
-    run: Run, oof: Oof, candidates: tuple[Standing, ...], problems: list[str]
+    run: Run, oof: Oof, candidates: tuple[BlendResult, ...], problems: list[str]
 ) -> tuple[np.ndarray, str]:
     """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
 
@@ -218,14 +225,17 @@ def _row_probabilities(
     return geometric_mean(plain_average(oof)), what
 
 
-def _of_blend(own: Standing) -> str:
+def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple[BlendResult, ...]:
+    return tuple(own for own in blends if own.name not in stale and not own.shifted)
+
+
+def _of_blend(own: BlendResult) -> str:
     return f"blend {own.name}, cross-fitted"
 
 
-def _plain_mean(oof: Oof) -> Standing:
+def _plain_mean(oof: Oof) -> BlendResult:
     """The plain mean in a blend's place: nothing is fitted."""
-    result = fit_oof(oof, "mean")
-    own = of_result("plain mean", result)
+    own = fit_oof(oof, Recipe("mean"))
     labels = oof.rows.labels
     single = member_outcomes(plain_average(oof), labels)
     outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
@@ -237,7 +247,16 @@ def _plain_mean(oof: Oof) -> Standing:
         gains.append(gain(metric, table, drawn, 0, 1 + index, own.best[metric]))
     plain = {"blend": own.calibration["plain mean"]}
     bins = {"blend": own.reliability["plain mean"]}
-    return replace(own, blend=table[0], gains=tuple(gains), calibration=plain, reliability=bins, costs={}, notes=())
+    return replace(
+        own,
+        name="plain mean",
+        blend=table[0],
+        gains=tuple(gains),
+        calibration=plain,
+        reliability=bins,
+        diversity=replace(own.diversity, costs={}),
+        notes=(),
+    )
 
 
 def _audit(run: Run, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:

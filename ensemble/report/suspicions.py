@@ -221,7 +221,7 @@ def _whole(facts: RunFacts) -> list[Finding]:
     if facts.unvalidated:
         what = f"{facts.unvalidated:,} rows are never validated (fold -1)."
         out.append(Finding("hint", what, "Every network is trained on them; no score says anything about them."))
-    stale = [own.name for own in facts.blends if own.stale is not None]
+    stale = [own.name for own in facts.blends if own.name in facts.stale]
     if stale:
         again = f"ens blend {shlex.quote(str(facts.run))}"
         why = (

@@ -6,18 +6,18 @@ that. Without a temperature of the rivals' own (Guo et al., ICML 2017) a blend i
 
 import numpy as np
 
+from ensemble.blend import BlendResult
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import GIVEN, Oof, read_oof
 from ensemble.blend.probabilities import softmax
-from ensemble.report.blends import Standing
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import outcome
 
 
-def over_tempered(run: Run, best: Standing, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
+def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
     """The gains in log loss over "mean", the plain mean, and "single", the best member, at their temperatures, each
     fitted on the other folds. "single" is the best at its temperature.
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.blend import BlendResult
 from ensemble.report import suspicions
-from ensemble.report.blends import Scores, Standing, comparable
+from ensemble.report.blends import Scores
 from ensemble.report.checked import not_looked_at
 from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
@@ -32,7 +33,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-def sentences(facts: RunFacts, best: Standing) -> list[str]:
+def sentences(facts: RunFacts, best: BlendResult) -> list[str]:
     """The score and what it beats."""
     assert facts.oof is not None
     rows, single = facts.oof.rows, best.best["log_loss"]
@@ -53,7 +54,7 @@ def sentences(facts: RunFacts, best: Standing) -> list[str]:
         lines.append(_beats(facts, best, "single", "the best single member"))
         if facts.saved:
             lines.append(_beats(facts, best, "mean", "the plain mean of the members"))
-    tried = len(comparable(facts.blends))
+    tried = len(facts.comparable)
     if facts.saved and tried > 1:
         lines.append(
             f"Its log loss is the least of {tried} blends that were tried on the same images: being chosen flatters it "
@@ -67,7 +68,7 @@ def sentences(facts: RunFacts, best: Standing) -> list[str]:
     return lines
 
 
-def _one_member(facts: RunFacts, best: Standing, single: str, score: Callable[[Scores], str]) -> list[str]:
+def _one_member(facts: RunFacts, best: BlendResult, single: str, score: Callable[[Scores], str]) -> list[str]:
     """The member, and the blend of it alone, which may be worse than it."""
     alone = best.members[single]
     lines = [f"{single} gets {score(alone)}, out of fold."]
@@ -79,7 +80,7 @@ def _one_member(facts: RunFacts, best: Standing, single: str, score: Callable[[S
     return [*lines, "With a single member there is nothing to combine: a second backbone is what usually helps most."]
 
 
-def _beats(facts: RunFacts, best: Standing, against: str, what: str) -> str:
+def _beats(facts: RunFacts, best: BlendResult, against: str, what: str) -> str:
     """In accuracy; in log loss with the rival at its one best temperature; then as `ens blend` prints it."""
     loss, share = best.gain_over(against, "log_loss"), best.gain_over(against, "accuracy")
     if loss is None or share is None:

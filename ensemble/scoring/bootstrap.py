@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ensemble.files.reading import Finite
 from ensemble.scoring.counts import ClassCounts
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, on_rows, value
@@ -28,9 +29,9 @@ MOST_WEIGHTS = 8_000_000  # rows x draws at once, of a metric that needs the row
 class Score:
     """A metric over all rows, its 95% interval, and its value on each fold alone (in the order of fold numbers)."""
 
-    value: float
-    low: float
-    high: float
+    value: Finite
+    low: Finite
+    high: Finite
     folds: tuple[float, ...]
 
     @property
@@ -53,10 +54,10 @@ class Gain:
 
     against: str
     metric: str
-    value: float
-    low: float
-    high: float
-    p_better: float
+    value: Finite
+    low: Finite
+    high: Finite
+    p_better: Finite
 
 
 def bootstrap(

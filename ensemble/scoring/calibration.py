@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.files.reading import Count, Finite
 from ensemble.scoring.outcomes import Outcome
 
 
@@ -15,18 +16,18 @@ class Calibration:
     brier: mean of the rows' Brier scores, 0 to 2.
     """
 
-    log_loss: float
-    ece: float
-    brier: float
+    log_loss: Finite
+    ece: Finite
+    brier: Finite
 
 
 @dataclass(frozen=True)
 class Bin:
     """The rows whose confidence is in (low, high]: how many, how often right, their mean confidence."""
 
-    low: float
-    high: float
-    rows: int
+    low: Finite
+    high: Finite
+    rows: Count
     accuracy: float
     confidence: float
 

@@ -32,7 +32,7 @@ def test_a_blend_is_fitted_scored_and_applied():
     assert set(blend.gains["against"]) == {"mean", "a", "b"} - ({"a", "b"} - set(blend.result.best.values()))
     probabilities = blend.predict_proba({"a": Z[0], "b": Z[1]})
     mixed = sum(w * softmax(z[m] / t) for m, (w, t) in enumerate(weights.to_numpy()))
-    mixed **= blend.result.fitted.params["inverse_temperature"]
+    mixed **= blend.result.fitted.chain.temperature.inverse_temperature
     assert probabilities == pytest.approx(mixed / mixed.sum(axis=1, keepdims=True), abs=1e-6)
     assert blend.predict({"a": Z[0], "b": Z[1]}).tolist() == probabilities.argmax(axis=1).tolist()
 

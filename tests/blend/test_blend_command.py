@@ -1,5 +1,7 @@
 """`ens blend` beyond the fit: priors, calibration, diversity, what can be left out, members that ens did not train."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,19 @@ from click.testing import CliRunner
 from test_blend_run import CLASSES, make_run, rewrite
 
 from ensemble import rundir
-from ensemble.blend import ForeignFiles, apply_files, blend_files, blend_run, diversity, load_blend, methods, prune
+from ensemble.blend import (
+    BlendOptions,
+    ForeignFiles,
+    apply_files,
+    blend_files,
+    blend_run,
+    diversity,
+    load_blend,
+    methods,
+    prune,
+)
 from ensemble.blend.methods import auto
-from ensemble.blend.priors import read_priors
+from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
@@ -64,9 +76,9 @@ def test_a_blend_that_is_too_modest_gets_a_temperature(run):
     for member in "ab":
         for fold in range(3):
             rewrite(run, member, fold, lambda ids, v: (ids, v / 8))
-    result = blend_run(run, "mean")
+    result = blend_run(run, BlendOptions("mean"))
     before, after = result.calibration["blend before its temperature"], result.calibration["blend"]
-    assert result.fitted.params["inverse_temperature"] > 4
+    assert result.fitted.chain.temperature.inverse_temperature > 4
     assert after.log_loss < before.log_loss - 0.2
     assert after.ece < before.ece / 2
     assert after.brier < before.brier
@@ -84,10 +96,10 @@ def test_priors_by_hand():
     rows = np.arange(80)
     priors = np.array([0.2, 0.4, 0.4])
     params = methods.fit("stack", "log_loss", z, labels, rows % 5, rows, priors)
-    plain = {key: value for key, value in params.items() if key != "prior_bias"}
-    before, after = (methods.apply("stack", own, z[:, :1])[0] for own in (plain, params))
+    plain = replace(params, prior_shift=None)
+    before, after = (methods.apply(own, z[:, :1])[0] for own in (plain, params))
     assert after[1] / after[0] == pytest.approx(4 * before[1] / before[0])
-    weights = methods.row_weights(labels, priors)
+    weights = row_weights(labels, priors)
     assert weights.mean() == pytest.approx(1)
     assert [weights[labels == c].sum() / 80 for c in range(3)] == pytest.approx([0.2, 0.4, 0.4])
 
@@ -105,11 +117,14 @@ def test_with_uniform_priors_accuracy_is_balanced_accuracy(run):
                 fold,
                 lambda ids, v, there=there: ([i for i in ids if i in there], v[:, [i in there for i in ids]]),
             )
-    plain, shifted = blend_run(run, "vote"), blend_run(run, "vote", priors="uniform", name="shifted")
+    plain, shifted = (
+        blend_run(run, BlendOptions("vote")),
+        blend_run(run, BlendOptions("vote", priors="uniform", name="shifted")),
+    )
     assert plain.mean["accuracy"].value != pytest.approx(plain.mean["balanced_accuracy"].value, abs=1e-4)
     assert shifted.mean["accuracy"].value == pytest.approx(plain.mean["balanced_accuracy"].value)
     assert shifted.mean["balanced_accuracy"].value == pytest.approx(plain.mean["balanced_accuracy"].value)
-    bias = load_blend(run, "shifted").params["prior_bias"]
+    bias = load_blend(run, "shifted").chain.prior_shift.prior_bias
     assert bias[1] - bias[0] == pytest.approx(np.log(2))
     assert any("shifted to the given shares" in note for note in shifted.notes)
 
@@ -118,8 +133,8 @@ def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path
     z = make_run(tmp_path / "run").mean(axis=1)
     shares = tmp_path / "shares.csv"
     shares.write_text("class,share\ncat,6\ndog,3\nNA,1\n", encoding="utf-8")
-    result = blend_run(tmp_path / "run", "mean", priors=str(shares))
-    weights = methods.row_weights(LABELS, np.array([0.6, 0.3, 0.1]))
+    result = blend_run(tmp_path / "run", BlendOptions("mean", priors=str(shares)))
+    weights = row_weights(LABELS, np.array([0.6, 0.3, 0.1]))
     mean = outcome(LABELS, geometric_mean(z))
     drawn = bootstrap(LABELS, [mean], np.arange(90), 3, weights)
     for metric in ("log_loss", "accuracy", "macro_f1"):
@@ -127,7 +142,7 @@ def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path
         assert found.value == pytest.approx(value(metric, LABELS, mean, 3, weights))
         assert (found.low, found.high) == pytest.approx(interval(drawn[metric][:, 0]))
     # what leaving a member out costs is in the same measure: the other's loss less the blend's
-    plain = blend_run(tmp_path / "run", "mean").diversity.costs
+    plain = blend_run(tmp_path / "run", BlendOptions("mean")).diversity.costs
     for m, member in enumerate("ab"):
         alone = outcome(LABELS, held_out_mean(z[[1 - m]], np.array([0.6, 0.3, 0.1])))
         cost = result.diversity.costs[member].value
@@ -143,7 +158,7 @@ def held_out_mean(z, priors):
 
     def fit_apply(train, test):
         own = methods.fit("mean", "log_loss", z[:, train], LABELS[train], folds[train], units[train], priors)
-        return methods.apply("mean", own, z[:, test])
+        return methods.apply(own, z[:, test])
 
     return cross_fit(fit_apply, folds, units)
 
@@ -193,7 +208,7 @@ def test_a_member_that_only_adds_noise_costs_nothing_and_is_pruned(tmp_path):
     make_run(run, rows=300, members=("a", "b", "noise"))
     for fold in range(3):
         rewrite(run, "noise", fold, lambda ids, v: (ids, np.random.default_rng(1).normal(size=v.shape).astype("f4")))
-    result = blend_run(run, "vote", prune=True)
+    result = blend_run(run, BlendOptions("vote", prune=True))
     costs = result.diversity.costs
     assert costs["noise"].value == pytest.approx(0, abs=2e-3)
     assert costs["a"].value > 0.02 and costs["b"].value > 0.02
@@ -217,7 +232,7 @@ def test_the_least_missed_member_is_tried_first(tmp_path, monkeypatch):
         return held_out(trial, *others)
 
     monkeypatch.setattr(prune, "held_out", recorded)
-    costs = blend_run(run, "mean", prune=True).diversity.costs
+    costs = blend_run(run, BlendOptions("mean", prune=True)).diversity.costs
     assert min(costs, key=lambda member: costs[member].value) == "b"
     assert tried[0] == ("a", "c")
 
@@ -233,7 +248,7 @@ def test_a_view_that_hurts_has_no_part_in_the_blend(tmp_path):
 
     for fold in range(3):
         rewrite(run, "a", fold, spoil)
-    result = blend_run(run, "pool", prune=True)
+    result = blend_run(run, BlendOptions("pool", prune=True))
     saved = load_blend(run, "pool")
     assert saved.views == (("identity",), ("identity", "hflip"))
     assert saved.view_weights[0] == (1.0,) and sum(saved.view_weights[1]) == pytest.approx(1)
@@ -254,14 +269,14 @@ def test_learned_weights_of_views_are_saved_and_applied(tmp_path):
 
     for fold in range(3):
         rewrite(run, "a", fold, blur)
-    result = blend_run(run, "pool")
+    result = blend_run(run, BlendOptions("pool"))
     saved, weights = load_blend(run, "pool"), result.view_weights["a"]
     assert weights["identity"] > 0.6 and 0 < weights["hflip"] < 0.4
     assert saved.views == (("identity", "hflip"),) * 2
     assert saved.view_weights[0] == (weights["identity"], weights["hflip"])
     a, b = np.random.default_rng(0).normal(size=(2, 2, 7, 3)).astype(np.float32)
     z = np.stack([weights["identity"] * a[0] + weights["hflip"] * a[1], b.mean(axis=0)])
-    assert saved.apply([a, b]) == pytest.approx(methods.apply("pool", saved.params, z), abs=1e-5)
+    assert saved.apply([a, b]) == pytest.approx(methods.apply(saved.chain, z), abs=1e-5)
 
 
 def test_without_view():
@@ -325,20 +340,20 @@ def test_auto_takes_the_simplest_of_equal_candidates():
 
 
 def test_auto_of_one_member_is_its_mean(run):
-    result = blend_run(run, "auto", members=["a"], name="one")
-    assert load_blend(run, "one").params["chosen"] == "mean"
+    result = blend_run(run, BlendOptions("auto", members=["a"], name="one"))
+    assert load_blend(run, "one").chain.method == "mean"
     assert result.notes[0] == "auto took mean, the simplest: there is nothing to choose between"
     assert result.blend["log_loss"].value == pytest.approx(
-        blend_run(run, "mean", members=["a"], name="same").blend["log_loss"].value
+        blend_run(run, BlendOptions("mean", members=["a"], name="same")).blend["log_loss"].value
     )
 
 
 def test_auto_says_what_it_chose_and_is_applied_as_that(run):
-    result = blend_run(run, "auto")
+    result = blend_run(run, BlendOptions("auto"))
     saved = load_blend(run, "auto")
-    chosen = saved.params["chosen"]
-    assert chosen in auto.CANDIDATES
-    assert list(saved.params["tried"]) == list(auto.CANDIDATES)
+    chosen = saved.chain.method
+    assert chosen in methods.candidates()
+    assert list(saved.chain.choice.tried) == list(methods.candidates())
     assert result.notes[0].startswith(
         f"auto took {chosen}, the simplest within one standard error of the best by log_loss"
     )
@@ -360,7 +375,7 @@ def test_a_foreign_member_joins_a_run_by_id(run, tmp_path):
     oof = table(tmp_path / "xgb.csv", IDS, z)
     test = table(tmp_path / "test.csv", ["x.png", "y.png"], z[:2])
     said = []
-    result = blend_run(run, "pool", foreign=[ForeignFiles("xgb", oof, test)], say=said.append)
+    result = blend_run(run, BlendOptions("pool", foreign=[ForeignFiles("xgb", oof, test)]), say=said.append)
     assert len(said) == 2 and all(line.endswith(", rows sum to 1) were taken for probabilities") for line in said)
     assert list(result.members) == ["a", "b", "xgb"]
     assert result.members["xgb"]["accuracy"].value == pytest.approx((z.argmax(axis=1) == LABELS).mean())
@@ -375,7 +390,7 @@ def test_a_foreign_member_joins_a_run_by_id(run, tmp_path):
 def test_rows_that_a_foreign_member_lacks_are_left_out_for_all_and_said(run, tmp_path):
     oof = table(tmp_path / "knn.csv", IDS[:80], logits(LABELS[:80]))
     said = []
-    result = blend_run(run, "vote", foreign=[ForeignFiles("knn", oof)], say=said.append)
+    result = blend_run(run, BlendOptions("vote", foreign=[ForeignFiles("knn", oof)]), say=said.append)
     assert result.rows == 80
     assert said[1] == (
         "warning: knn: has no prediction for 10 of the 90 rows (first: id 'bild ü080.png'); they are left out for all "
@@ -410,7 +425,7 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
     foreign = [
         ForeignFiles(name, tmp_path / f"{name}.csv", tmp_path / f"{name}_test.csv") for name in ("svm", "forest")
     ]
-    result = blend_files(tmp_path / "labels.csv", foreign, "vote")
+    result = blend_files(tmp_path / "labels.csv", BlendOptions("vote", foreign=foreign))
     assert result.folds == 5 and np.isfinite(result.blend["accuracy"].std)
     ids, probs = apply_files(result)
     assert set(ids) == set(names) and probs.sum(axis=1) == pytest.approx(1)
@@ -475,12 +490,12 @@ def test_a_bad_test_file_is_found_before_the_fit(run, tmp_path, no_fit):
     foreign = [ForeignFiles("xgb", oof, test)]
     message = f"{test}: id 'y.png', column 'cat': 'oops' is not a number"
     with pytest.raises(UserError) as caught:
-        blend_run(run, "stack", foreign=foreign)
+        blend_run(run, BlendOptions("stack", foreign=foreign))
     assert str(caught.value) == message
     assert not rundir.blend_json(run, "stack").parent.exists()
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError) as caught:
-        blend_files(tmp_path / "labels.csv", foreign, "stack")
+        blend_files(tmp_path / "labels.csv", BlendOptions("stack", foreign=foreign))
     assert str(caught.value) == message
 
 
@@ -528,7 +543,7 @@ def test_what_the_numbers_are_can_be_said(tmp_path):
 def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
-    result = blend_files(tmp_path / "labels.csv", [ForeignFiles("xgb", oof)], "mean")
+    result = blend_files(tmp_path / "labels.csv", BlendOptions("mean", foreign=[ForeignFiles("xgb", oof)]))
     with pytest.raises(UserError) as caught:
         apply_files(result)
     assert str(caught.value) == "xgb has no test predictions; name them with --add xgb=OOF,TEST"
@@ -537,10 +552,10 @@ def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
 def test_two_members_of_one_name(run, tmp_path):
     oof = table(tmp_path / "a.csv", IDS, logits(LABELS))
     with pytest.raises(UserError, match="two members are named 'a'; give each its own name: NAME=OOF,TEST"):
-        blend_run(run, "vote", foreign=[ForeignFiles("a", oof)])
+        blend_run(run, BlendOptions("vote", foreign=[ForeignFiles("a", oof)]))
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError, match="no members to blend; name their files with --add NAME=OOF,TEST"):
-        blend_files(tmp_path / "labels.csv", [], "vote")
+        blend_files(tmp_path / "labels.csv", BlendOptions("vote", foreign=[]))
 
 
 def test_what_the_command_prints_fits_and_says_it_all(run):

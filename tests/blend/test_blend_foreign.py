@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.blend import blend_files
+from ensemble.blend import BlendOptions, blend_files
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.external.members import ForeignFiles, join, read_labels, read_predictions, read_test, rows_of
 from ensemble.blend.external.scale import floored, without_unknown_classes
@@ -484,7 +484,7 @@ def test_a_fold_without_a_class_does_not_spoil_the_blend(tmp_path):
         names.append(ForeignFiles(name, tmp_path / f"{name}.csv"))
         pd.DataFrame({"id": ids, **dict(zip(CLASSES, p.T, strict=True))}).to_csv(names[-1].oof, index=False)
     said = []
-    result = blend_files(tmp_path / "y.csv", names, "mean", say=said.append)
+    result = blend_files(tmp_path / "y.csv", BlendOptions("mean", foreign=names), say=said.append)
     assert result.blend["log_loss"].value < min(own["log_loss"].value for own in result.members.values())
     assert any("b (b.csv): gives 'owl' a probability of exactly 0 in all 150 rows of fold 0" in line for line in said)
 

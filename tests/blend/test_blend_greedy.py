@@ -103,7 +103,9 @@ def plain_fit(z, labels, metric, rounds, sorted_start=True, weights=None):
 def test_the_answer_is_that_of_the_plain_rule(metric, kind, sorted_start, seed):
     z, labels = simulate(5, 150, (2, 4, 7, 11)[seed], seed)
     weights = row_weights(kind, labels, seed)
-    ours = greedy.fit(z, labels, metric, rounds=14, bags=1, sorted_start=sorted_start, weights=weights)["weights"]
+    ours = greedy.fit(
+        z, labels, metric, greedy.Search(rounds=14, bags=1, sorted_start=sorted_start), weights=weights
+    ).weights
     assert ours == pytest.approx(plain_fit(z, labels, metric, 14, sorted_start, weights), abs=1e-12)
 
 
@@ -119,18 +121,18 @@ def test_bags_are_the_plain_rule_on_drawn_members_and_rows(metric, monkeypatch):
     for own in chosen:
         rows = alive[draw.integers(len(alive), size=min(90, len(alive)))]
         expected[own] += plain_fit(z[own][:, rows], labels[rows], metric, 10, True, weights[rows])
-    params = greedy.fit(z, labels, metric, rounds=10, bags=3, seed=7, weights=weights)
-    assert params["weights"] == pytest.approx(expected / 3, abs=1e-12)
+    params = greedy.fit(z, labels, metric, greedy.Search(rounds=10, bags=3, seed=7), weights=weights)
+    assert params.weights == pytest.approx(expected / 3, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_probabilities_are_kept_or_computed_each_time_in_chunks_of_any_size(metric, monkeypatch):
     z, labels = simulate(6, 300, 8, seed=5)
-    kept = greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"]
+    kept = greedy.fit(z, labels, metric, greedy.Search(rounds=20, bags=2)).weights
     monkeypatch.setattr(greedy_metric, "KEPT", 0)
-    assert np.array_equal(kept, greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"])
+    assert np.array_equal(kept, greedy.fit(z, labels, metric, greedy.Search(rounds=20, bags=2)).weights)
     monkeypatch.setattr("ensemble.blend.probabilities.CHUNK", 24)
-    assert np.array_equal(kept, greedy.fit(z, labels, metric, rounds=20, bags=2)["weights"])
+    assert np.array_equal(kept, greedy.fit(z, labels, metric, greedy.Search(rounds=20, bags=2)).weights)
 
 
 def test_logarithms_of_products_are_those_of_the_factors(monkeypatch):
@@ -149,12 +151,14 @@ def test_logarithms_of_products_are_those_of_the_factors(monkeypatch):
 def test_the_order_of_rows_and_classes_does_not_matter(metric):
     z, labels = simulate(6, 200, 5, seed=8)
     weights = row_weights("prior", labels, 0)
-    first = greedy.fit(z, labels, metric, bags=1, weights=weights)["weights"]
+    first = greedy.fit(z, labels, metric, greedy.Search(bags=1), weights=weights).weights
     rows, classes = np.random.default_rng(1).permutation(200), np.array([3, 1, 4, 0, 2])
     if metric == "quadratic_kappa":
         classes = np.arange(5)[::-1]  # its classes have an order, which may be turned around
     moved = z[:, rows][:, :, classes]
-    again = greedy.fit(moved, np.argsort(classes)[labels[rows]], metric, bags=1, weights=weights[rows])["weights"]
+    again = greedy.fit(
+        moved, np.argsort(classes)[labels[rows]], metric, greedy.Search(bags=1), weights=weights[rows]
+    ).weights
     assert np.array_equal(first, again)
 
 
@@ -166,9 +170,11 @@ def test_a_row_of_weight_three_is_three_rows_and_one_of_weight_zero_is_none(metr
     z, labels = simulate(5, 100, 4, seed=2)
     weights = row_weights("whole", labels, 5)
     rows = np.repeat(np.arange(100), weights.astype(int))
-    weighted = greedy.fit(z, labels, metric, bags=1, weights=weights)["weights"]
-    assert weighted == pytest.approx(greedy.fit(z[:, rows], labels[rows], metric, bags=1)["weights"], abs=1e-12)
-    larger = greedy.fit(z, labels, metric, bags=1, weights=weights * 1024)["weights"]
+    weighted = greedy.fit(z, labels, metric, greedy.Search(bags=1), weights=weights).weights
+    assert weighted == pytest.approx(
+        greedy.fit(z[:, rows], labels[rows], metric, greedy.Search(bags=1)).weights, abs=1e-12
+    )
+    larger = greedy.fit(z, labels, metric, greedy.Search(bags=1), weights=weights * 1024).weights
     assert np.array_equal(weighted, larger)
 
 
@@ -193,12 +199,12 @@ def test_the_path_without_a_sorted_start_has_at_most_so_many_members():
 def test_temperatures_are_those_of_tempered_members(metric):
     z, labels = simulate(4, 200, 5, seed=6)
     inverse = np.array([0.5, 1.0, 2.0, 0.25])  # powers of two, which lose no digit
-    params = greedy.fit(z, labels, metric, bags=2, inverse=inverse)
+    params = greedy.fit(z, labels, metric, greedy.Search(bags=2), inverse=inverse)
     tempered = z * inverse.astype(np.float32)[:, None, None]
-    plain = greedy.fit(tempered, labels, metric, bags=2)
-    assert np.array_equal(params["weights"], plain["weights"])
-    assert np.array_equal(params["inverse_temperatures"], inverse)
-    assert "inverse_temperatures" not in plain
+    plain = greedy.fit(tempered, labels, metric, greedy.Search(bags=2))
+    assert np.array_equal(params.weights, plain.weights)
+    assert np.array_equal(params.inverse_temperatures, inverse)
+    assert plain.inverse_temperatures is None
     assert greedy.apply(params, z) == pytest.approx(greedy.apply(plain, tempered), abs=1e-7)
 
 
@@ -207,10 +213,10 @@ def test_balanced_accuracy_takes_the_member_that_knows_the_rare_class():
     often, rarely = np.full((10, 2), [2.0, 0.0]), np.full((10, 2), [2.0, 0.0])
     rarely[[0, 9]] = [0.0, 2.0]  # 9 of 10 right each; mean recall 1/2 and (8/9 + 1)/2
     z = np.stack([often, rarely]).astype(np.float32)
-    assert np.array_equal(greedy.fit(z, labels, "balanced_accuracy", rounds=1, bags=1)["weights"], [0, 1])
+    assert np.array_equal(greedy.fit(z, labels, "balanced_accuracy", greedy.Search(rounds=1, bags=1)).weights, [0, 1])
     weights = np.where(labels == 1, 0.0, 1.0)  # without rows the class does not count
-    params = greedy.fit(z, labels, "balanced_accuracy", rounds=1, bags=1, weights=weights)
-    assert np.array_equal(params["weights"], [1, 0])
+    params = greedy.fit(z, labels, "balanced_accuracy", greedy.Search(rounds=1, bags=1), weights=weights)
+    assert np.array_equal(params.weights, [1, 0])
 
 
 # ---- awkward rows and members --------------------------------------------------------------------------------------
@@ -232,9 +238,9 @@ AWKWARD = {
 def test_awkward_shapes(case, metric):
     z, labels = AWKWARD[case]
     for sorted_start in (True, False):
-        params = greedy.fit(z, labels, metric, rounds=9, bags=1, sorted_start=sorted_start)
-        assert params["weights"] == pytest.approx(plain_fit(z, labels, metric, 9, sorted_start), abs=1e-12)
-    bagged = greedy.fit(z, labels, metric, rounds=9, bags=3)["weights"]
+        params = greedy.fit(z, labels, metric, greedy.Search(rounds=9, bags=1, sorted_start=sorted_start))
+        assert params.weights == pytest.approx(plain_fit(z, labels, metric, 9, sorted_start), abs=1e-12)
+    bagged = greedy.fit(z, labels, metric, greedy.Search(rounds=9, bags=3)).weights
     assert bagged.sum() == pytest.approx(1)
     assert bagged.min() >= 0
 
@@ -245,16 +251,18 @@ def test_identical_and_constant_members_and_a_class_without_rows(metric):
     labels[labels == 4] = 1
     z[2], z[3], z[4] = z[0], 0.0, [0, 5, 0, 0, 0, 0]  # a copy, no opinion, one opinion
     for sorted_start in (True, False):
-        weights = greedy.fit(z, labels, metric, rounds=12, bags=1, sorted_start=sorted_start)["weights"]
+        weights = greedy.fit(z, labels, metric, greedy.Search(rounds=12, bags=1, sorted_start=sorted_start)).weights
         assert weights == pytest.approx(plain_fit(z, labels, metric, 12, sorted_start), abs=1e-12)
     same = np.repeat(z[:1], 5, axis=0)
-    assert np.array_equal(greedy.fit(same, labels, metric, bags=1, sorted_start=False)["weights"], [1, 0, 0, 0, 0])
+    assert np.array_equal(
+        greedy.fit(same, labels, metric, greedy.Search(bags=1, sorted_start=False)).weights, [1, 0, 0, 0, 0]
+    )
 
 
 def test_log_loss_needs_little_memory_beyond_the_logits():
     z, labels = simulate(10, 20_000, 50, seed=0)
     tracemalloc.start()
-    greedy.fit(z, labels, rounds=3, bags=1)
+    greedy.fit(z, labels, search=greedy.Search(rounds=3, bags=1))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * 10 * 20_000 + 16e6  # the logits are 40 MB

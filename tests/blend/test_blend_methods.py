@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ensemble.blend import methods, metric_bias, view_weights
-from ensemble.blend.methods import greedy, pool, stack, vote
-from ensemble.blend.probabilities import geometric_mean, mixture, softmax, true_class
+from ensemble.blend.methods import greedy, pool, stack, stack_regression, vote
+from ensemble.blend.priors import row_weights
+from ensemble.blend.probabilities import biased, geometric_mean, mixture, softmax, true_class
 from ensemble.errors import UserError
 from ensemble.scoring.outcomes import evaluate
 
@@ -125,11 +126,11 @@ def test_a_useless_member_gets_no_weight_and_a_copy_changes_nothing():
     z, labels = simulate(2, 500, 4)
     noise = np.random.default_rng(9).normal(size=z.shape[1:]).astype(np.float32) * 3
     params = vote.fit(np.stack([*z, noise]), labels)
-    assert params["weights"][2] == 0
+    assert params.weights[2] == 0
     copied = vote.fit(z[[0, 1, 1]], labels)
     probs, again = vote.apply(vote.fit(z, labels), z), vote.apply(copied, z[[0, 1, 1]])
     assert again == pytest.approx(probs, abs=1e-4)
-    assert copied["weights"][1] == pytest.approx(copied["weights"][2], abs=1e-4)
+    assert copied.weights[1] == pytest.approx(copied.weights[2], abs=1e-4)
 
 
 # ---- greedy --------------------------------------------------------------------------------------------------------
@@ -145,14 +146,14 @@ def test_greedy_walks_the_path_worked_out_by_hand():
     # True-class probabilities (.9 .9 .1) and (.1 .1 .9). Both: ln 2 = .6931 (first alone: .8378). Counts 2:1 give
     # .6389, 3:1 .6391, 4:1 .6498: the best prefix of four rounds is 2:1.
     z = two_members([0.9, 0.9, 0.1], [0.1, 0.1, 0.9])
-    params = greedy.fit(z, np.array([0, 0, 0]), rounds=4, bags=1)
-    assert params["weights"] == pytest.approx([2 / 3, 1 / 3])
+    params = greedy.fit(z, np.array([0, 0, 0]), search=greedy.Search(rounds=4, bags=1))
+    assert params.weights == pytest.approx([2 / 3, 1 / 3])
     assert log_loss(np.array([0, 0, 0]), greedy.apply(params, z)) == pytest.approx(0.63894, abs=1e-5)
 
 
 def test_greedy_by_accuracy_takes_the_pair_that_outvotes_each_alone():
     z = two_members([0.9, 0.9, 0.4, 0.4], [0.4, 0.4, 0.9, 0.9])  # each 2 of 4 right; their mean .65 on all
-    params = greedy.fit(z, np.zeros(4, dtype=np.int64), "accuracy", rounds=3, bags=1)
+    params = greedy.fit(z, np.zeros(4, dtype=np.int64), "accuracy", greedy.Search(rounds=3, bags=1))
     assert accuracy(np.zeros(4, dtype=np.int64), greedy.apply(params, z)) == 1.0
 
 
@@ -178,15 +179,15 @@ def slow_selection(z, labels, metric, rounds):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_greedy_looks_only_at_close_rows_and_misses_nothing(metric, seed):
     z, labels = simulate(5, 120, 6, seed=seed, noise=2.5)
-    weights = greedy.fit(z, labels, metric, rounds=12, bags=1)["weights"]
+    weights = greedy.fit(z, labels, metric, greedy.Search(rounds=12, bags=1)).weights
     assert weights == pytest.approx(slow_selection(z, labels, metric, 12))
 
 
 def test_greedy_is_the_same_each_time_and_bags_differ_by_seed():
     z, labels = simulate(9, 200, 5)
-    first = greedy.fit(z, labels)["weights"]
-    assert np.array_equal(first, greedy.fit(z, labels)["weights"])
-    assert not np.array_equal(first, greedy.fit(z, labels, seed=1)["weights"])
+    first = greedy.fit(z, labels).weights
+    assert np.array_equal(first, greedy.fit(z, labels).weights)
+    assert not np.array_equal(first, greedy.fit(z, labels, search=greedy.Search(seed=1)).weights)
     assert first.sum() == pytest.approx(1)
     assert first.min() >= 0
 
@@ -226,7 +227,7 @@ def test_newton_and_l_bfgs_agree(monkeypatch):
     z, labels = simulate(3, 300, 4)
     around = stack.mean_weights(z, labels, "mean"), np.zeros(4)
     exact = stack.solve("pool", 0.01, z, labels, around)
-    monkeypatch.setattr(stack, "NEWTON", 0)
+    monkeypatch.setattr(stack_regression, "NEWTON", 0)
     for one, other in zip(exact, stack.solve("pool", 0.01, z, labels, around), strict=True):
         assert one == pytest.approx(other, abs=2e-3)
 
@@ -236,7 +237,7 @@ def test_stack_at_great_strength_is_what_it_is_drawn_towards():
     around = stack.mean_weights(z, labels, "mean"), np.zeros(4)
     for family in stack.FAMILIES:
         weights, bias = stack.solve(family, 1e6, z, labels, around)
-        predicted = stack.apply({"weights": weights, "bias": bias}, z)
+        predicted = stack.stacked(weights, bias, z)
         beta = vote.inverse_temperature(z.mean(axis=0), labels)
         assert predicted == pytest.approx(softmax(beta * z.mean(axis=0, dtype=np.float64)), abs=1e-3)
 
@@ -247,26 +248,26 @@ def test_a_part_of_many_rows_chooses_and_all_of_them_are_fitted(monkeypatch):
     whole = fit("stack", z, labels)
     monkeypatch.setattr(stack, "CHOICE", 600 * 12)
     units = np.repeat(np.arange(400), 3)
-    kept = stack.some_units(units, 600)
+    kept = stack.some_clusters(units, 600)
     assert 550 < len(kept) < 650
     assert np.array_equal(kept, np.flatnonzero(np.isin(units, units[kept])))  # whole groups
     part = fit("stack", z, labels)
     # half of the rows choose as all of them do, and the last fit is on all, at a penalty that counts the same
-    assert part["family"] == whole["family"] == "pool"
-    assert part["weights"] == pytest.approx(whole["weights"], rel=0.1)
-    some = stack.some_units(np.arange(1200), 600)
-    around = stack.mean_weights(z[:, some], labels[some], part["centre"]), np.zeros(4)
-    weights, bias = stack.solve("pool", part["strengths"]["pool"] * len(some) / 1200, z, labels, around)
-    assert part["weights"] == pytest.approx(weights, abs=1e-3)
-    assert part["bias"] == pytest.approx(bias, abs=1e-3)
+    assert part.learned.family == whole.learned.family == "pool"
+    assert part.learned.weights == pytest.approx(whole.learned.weights, rel=0.1)
+    some = stack.some_clusters(np.arange(1200), 600)
+    around = stack.mean_weights(z[:, some], labels[some], part.learned.centre), np.zeros(4)
+    weights, bias = stack.solve("pool", part.learned.strengths["pool"] * len(some) / 1200, z, labels, around)
+    assert part.learned.weights == pytest.approx(weights, abs=1e-3)
+    assert part.learned.bias == pytest.approx(bias, abs=1e-3)
 
 
 def test_stack_does_not_see_what_is_added_to_a_row():
     z, labels = simulate(2, 200, 3)
     moved = z + 5 * np.random.default_rng(1).normal(size=(2, 200, 1)).astype(np.float32)
     params = fit("stack", z, labels)
-    assert methods.apply("stack", params, moved) == pytest.approx(methods.apply("stack", params, z), abs=1e-4)
-    assert fit("stack", moved, labels)["bias"] == pytest.approx(params["bias"], abs=1e-2)
+    assert methods.apply(params, moved) == pytest.approx(methods.apply(params, z), abs=1e-4)
+    assert fit("stack", moved, labels).learned.bias == pytest.approx(params.learned.bias, abs=1e-2)
 
 
 def test_stack_does_not_collapse_where_plain_stacking_does():
@@ -280,7 +281,7 @@ def test_stack_does_not_collapse_where_plain_stacking_does():
     mean = accuracy(unknown, geometric_mean(new))
     assert plain.score(wide[0], known) > 0.99
     assert plain.score(wide[1], unknown) < mean - 0.12
-    ours = methods.apply("stack", fit("stack", old, known, k=3), new)
+    ours = methods.apply(fit("stack", old, known, k=3), new)
     assert accuracy(unknown, ours) > mean - 0.005
     assert log_loss(unknown, ours) < log_loss(unknown, geometric_mean(new)) - 0.05
 
@@ -290,8 +291,8 @@ def test_an_overconfident_member_does_not_drown_the_others_in_stack():
     z[2] *= 20
     (old, new), (known, unknown) = np.split(z, [600], axis=1), np.split(labels, [600])
     params = fit("stack", old, known)
-    assert params["centre"] == "calibrated"
-    assert accuracy(unknown, methods.apply("stack", params, new)) > accuracy(unknown, geometric_mean(new)) + 0.05
+    assert params.learned.centre == "calibrated"
+    assert accuracy(unknown, methods.apply(params, new)) > accuracy(unknown, geometric_mean(new)) + 0.05
 
 
 def test_the_calibrated_mean_weighs_members_by_their_own_temperatures():
@@ -305,19 +306,19 @@ def test_the_calibrated_mean_weighs_members_by_their_own_temperatures():
 def test_stack_takes_more_parameters_only_where_they_pay():
     classes, rows = 4, 1200
     z, labels = simulate(2, rows, classes, noise=1.5)
-    assert fit("stack", z[:, :300], labels[:300], k=3)["family"] in ("mean", "calibrated", "pool")
+    assert fit("stack", z[:, :300], labels[:300], k=3).learned.family in ("mean", "calibrated", "pool")
     # each member knows half of the classes: one weight a member is not enough
     draw = np.random.default_rng(5)
     halves = z.copy()
     halves[0, :, 2:] = draw.normal(size=(rows, 2)) * 3
     halves[1, :, :2] = draw.normal(size=(rows, 2)) * 3
-    assert fit("stack", halves, labels, k=3)["weights"].ndim >= 2
+    assert fit("stack", halves, labels, k=3).learned.weights.ndim >= 2
     # one member calls the classes by each other's names: only a full matrix mends that
     renamed = z.copy()
     renamed[1] = renamed[1][:, [1, 2, 3, 0]]
     params = fit("stack", renamed, labels, k=3)
-    assert params["family"] == "full"
-    assert log_loss(labels, methods.apply("stack", params, renamed)) < log_loss(labels, geometric_mean(renamed)) - 0.3
+    assert params.learned.family == "full"
+    assert log_loss(labels, methods.apply(params, renamed)) < log_loss(labels, geometric_mean(renamed)) - 0.3
 
 
 # ---- directed at a metric ------------------------------------------------------------------------------------------
@@ -328,21 +329,21 @@ def test_a_class_bias_raises_macro_f1_on_new_rows_of_rare_classes():
     z, labels = simulate(2, 5000, 4, signal=2.0, shares=shares)
     (old, new), (known, unknown) = np.split(z, [2000], axis=1), np.split(labels, [2000])
     plain, aimed = fit("stack", old, known, k=3), fit("stack", old, known, "macro_f1", k=3)
-    assert aimed["metric_bias_family"] != "none"
-    assert np.argmax(aimed["metric_bias"]) in (2, 3)
-    before, after = (macro_f1(unknown, methods.apply("stack", params, new)) for params in (plain, aimed))
+    assert aimed.metric_bias.metric_bias_family != "none"
+    assert np.argmax(aimed.metric_bias.metric_bias) in (2, 3)
+    before, after = (macro_f1(unknown, methods.apply(params, new)) for params in (plain, aimed))
     assert after > before + 0.01
 
 
 def test_a_bias_that_can_gain_nothing_is_none_or_harmless():
     labels = np.arange(200) % 4
     sure = fit("stack", (8 * np.eye(4)[labels])[None].astype(np.float32), labels, "accuracy")
-    assert sure["metric_bias_family"] == "none"
-    assert np.array_equal(sure["metric_bias"], np.zeros(4))
+    assert sure.metric_bias.metric_bias_family == "none"
+    assert np.array_equal(sure.metric_bias.metric_bias, np.zeros(4))
     # equal classes: the largest calibrated probability is right already
     z, labels = simulate(2, 5000, 4)
     (old, new), (known, unknown) = np.split(z, [2000], axis=1), np.split(labels, [2000])
-    plain, aimed = (methods.apply("vote", fit("vote", old, known, m), new) for m in ("log_loss", "accuracy"))
+    plain, aimed = (methods.apply(fit("vote", old, known, m), new) for m in ("log_loss", "accuracy"))
     assert accuracy(unknown, aimed) > accuracy(unknown, plain) - 0.005
 
 
@@ -392,7 +393,7 @@ def test_ascent_by_counts_is_the_ascent(metric, classes):
 
 
 def test_bias_multiplies_probabilities():
-    assert metric_bias.apply(np.log([3.0, 1.0]), np.array([[0.25, 0.75]])) == pytest.approx(np.array([[0.5, 0.5]]))
+    assert biased(np.log([3.0, 1.0]), np.array([[0.25, 0.75]])) == pytest.approx(np.array([[0.5, 0.5]]))
 
 
 # ---- priors --------------------------------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ def test_greedy_selects_for_the_shares_that_are_given():
     second[30:] = [0, 2]  # right on half of class 0 and all of class 1
     z, rows = np.stack([first, second]), np.arange(80)
     for priors, best in ((None, 0), (np.array([0.2, 0.8]), 1)):
-        assert methods.fit("greedy", "accuracy", z, labels, rows % 4, rows, priors)["weights"].argmax() == best
+        assert methods.fit("greedy", "accuracy", z, labels, rows % 4, rows, priors).learned.weights.argmax() == best
 
 
 def test_the_class_bias_is_for_the_shares_that_are_given():
@@ -413,7 +414,7 @@ def test_the_class_bias_is_for_the_shares_that_are_given():
     z, labels = simulate(2, 3000, 2, signal=1.0, shares=[0.9, 0.1])
     rows = np.arange(3000)
     params = methods.fit("mean", "accuracy", z, labels, rows % 5, rows, np.array([0.5, 0.5]))
-    shift, bias = (params[key][1] - params[key][0] for key in ("prior_bias", "metric_bias"))
+    shift, bias = (params.params()[key][1] - params.params()[key][0] for key in ("prior_bias", "metric_bias"))
     assert shift == pytest.approx(np.log(9), abs=0.3)
     assert shift + bias == pytest.approx(0, abs=0.5)
 
@@ -425,9 +426,9 @@ def test_auto_compares_by_the_shares_that_are_given():
     for fold in (0, 1):
         train, test = folds != fold, folds == fold
         params = methods.fit("mean", "accuracy", z[:, train], labels[train], folds[train], units[train], priors)
-        predicted[test] = methods.apply("mean", params, z[:, test]).argmax(axis=1)
-    expected = np.average(predicted == labels, weights=methods.row_weights(labels, priors))
-    tried = methods.fit("auto", "accuracy", z, labels, folds, units, priors)["tried"]
+        predicted[test] = methods.apply(params, z[:, test]).argmax(axis=1)
+    expected = np.average(predicted == labels, weights=row_weights(labels, priors))
+    tried = methods.fit("auto", "accuracy", z, labels, folds, units, priors).choice.tried
     assert tried["mean"] == pytest.approx(expected)
     assert expected != pytest.approx((predicted == labels).mean(), abs=0.01)
 
@@ -436,7 +437,7 @@ def test_auto_compares_by_the_shares_that_are_given():
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "macro_f1"])
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", methods.names())
 @pytest.mark.parametrize("case", ["one member", "two classes", "constant member", "identical members", "no mistakes"])
 def test_awkward_members(case, method, metric):
     members, classes = (1 if case == "one member" else 3), (2 if case == "two classes" else 4)
@@ -448,43 +449,43 @@ def test_awkward_members(case, method, metric):
     if case == "no mistakes":
         z[:] = 8 * np.eye(classes)[labels]
     params = fit(method, z, labels, metric)
-    probs = methods.apply(method, params, z)
+    probs = methods.apply(params, z)
     assert probs.shape == (80, classes)
     assert np.isfinite(probs).all()
     assert probs.min() >= 0
     assert probs.sum(axis=1) == pytest.approx(1)
-    table = methods.readable(method, params, tuple("abc"[:members]))
+    table = methods.readable(params, tuple("abc"[:members]))
     assert all(np.isfinite(list(own.values())).all() for own in table.values())
     alone = max(accuracy(labels, z[m].astype(np.float64)) for m in range(members))
     assert accuracy(labels, probs) >= min(alone, accuracy(labels, geometric_mean(z))) - 0.03
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", methods.names())
 def test_a_class_without_rows_and_many_more_classes_than_rows(method):
     z, labels = simulate(2, 60, 40)
     labels = labels % 7
-    probs = methods.apply(method, fit(method, z, labels, "macro_f1"), z)
+    probs = methods.apply(fit(method, z, labels, "macro_f1"), z)
     assert np.isfinite(probs).all()
     assert probs.sum(axis=1) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", methods.names())
 def test_one_row_is_enough_to_fit(method):
     z, _ = simulate(2, 1, 3)
     params = methods.fit(method, "accuracy", z, np.array([1]), np.array([0]), np.array([0]))
-    assert methods.apply(method, params, z).sum() == pytest.approx(1)
+    assert methods.apply(params, z).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("method", ["mean", "vote", "stack"])
 def test_permuting_members_rows_or_classes_permutes_the_answer(method):
     z, labels = simulate(3, 150, 4)
     folds, units = np.arange(150) % 5, np.arange(150)
-    probs = methods.apply(method, methods.fit(method, "log_loss", z, labels, folds, units), z)
+    probs = methods.apply(methods.fit(method, "log_loss", z, labels, folds, units), z)
     order = np.random.default_rng(0).permutation(150)
     swapped = z[[2, 0, 1]][:, order][:, :, [3, 1, 0, 2]]
     names = np.array([2, 1, 3, 0])[labels][order]  # old class 0 is now at place 2, and so on
     params = methods.fit(method, "log_loss", swapped, names, folds[order], units[order])
-    assert methods.apply(method, params, swapped) == pytest.approx(probs[order][:, [3, 1, 0, 2]], abs=2e-3)
+    assert methods.apply(params, swapped) == pytest.approx(probs[order][:, [3, 1, 0, 2]], abs=2e-3)
 
 
 def test_stack_has_a_weight_for_every_member_in_words():
@@ -492,7 +493,7 @@ def test_stack_has_a_weight_for_every_member_in_words():
     for family in stack.FAMILIES:
         around = stack.mean_weights(z, labels, "mean"), np.zeros(3)
         weights, bias = stack.solve(family, 1e6, z, labels, around)
-        table = methods.readable("stack", {"weights": weights, "bias": bias}, ("a", "b"))
+        table = dict(zip("ab", stack.weights_of(stack.Stack(weights, bias, family, "mean", {}), 2), strict=True))
         beta = vote.inverse_temperature(z.mean(axis=0), labels)
         assert table["a"]["weight"] == pytest.approx(beta / 2, rel=0.01)
 
@@ -500,7 +501,7 @@ def test_stack_has_a_weight_for_every_member_in_words():
 def test_unknown_method_and_metric():
     z, labels = simulate(1, 10, 2)
     with pytest.raises(
-        UserError, match="blend method 'median' is not one of: mean, vote, pool, greedy, stack, trees, auto"
+        UserError, match="blend method 'median' is not one of: mean, pool, vote, greedy, stack, trees, auto"
     ):
         fit("median", z, labels)
     with pytest.raises(UserError, match="metric 'auc' is not one of: accuracy, macro_f1, log_loss"):

@@ -26,15 +26,15 @@ def test_pool_by_hand():
     z = np.array([[[1, -1]] * 4, [[1, -1], [-1, 1], [1, -1], [-1, 1]]], dtype=np.float32)
     params = pool.fit(z, np.array([0, 0, 0, 1]))
     # Row 3 is the only wrong one; member 1 agrees with the truth in rows 0, 2 and 3: its weight helps.
-    assert (params["weights"] > 0).all()
+    assert (params.weights > 0).all()
     alone = pool.fit(z[:1], np.array([0, 0, 0, 1]))
-    assert alone["weights"] == pytest.approx([np.log(7 / 3) / 2], rel=1e-5)
+    assert alone.weights == pytest.approx([np.log(7 / 3) / 2], rel=1e-5)
 
 
 def test_apply_is_the_softmax_of_the_weighted_sum():
     z = np.log(np.array([[[0.8, 0.2]], [[0.5, 0.5]]], dtype=np.float32))
     # .8^2 * .5 : .2^2 * .5 = 16 : 1
-    assert pool.apply({"weights": np.array([2.0, 1.0])}, z) == pytest.approx(np.array([[16 / 17, 1 / 17]]), abs=1e-6)
+    assert pool.pooled(np.array([2.0, 1.0]), z) == pytest.approx(np.array([[16 / 17, 1 / 17]]), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -52,15 +52,15 @@ def test_pool_is_as_good_as_a_general_solver(seed):
         options={"ftol": 1e-13},
     )
     params = pool.fit(z, labels)
-    assert smoothed_loss(params["weights"], z, labels) <= general.fun + 1e-8
-    assert params["weights"] == pytest.approx(general.x, abs=1e-3)
-    assert params["certificate"] < 1e-6
+    assert smoothed_loss(params.weights, z, labels) <= general.fun + 1e-8
+    assert params.weights == pytest.approx(general.x, abs=1e-3)
+    assert params.certificate < 1e-6
 
 
 def test_certificate_bounds_the_distance_to_every_other_pool():
     z, labels = simulate(4, 200, 5, noise=3.0)
     draw = np.random.default_rng(1)
-    best = pool.fit(z, labels)["weights"]
+    best = pool.fit(z, labels).weights
     for _ in range(50):
         own = best * draw.uniform(0.5, 1.5, size=4)
         _, slope, _ = pool.derivatives(z, labels, own, 1 / 201)
@@ -83,9 +83,9 @@ def test_derivatives_are_those_of_the_loss():
 
 def test_a_start_on_some_rows_changes_nothing(monkeypatch):
     z, labels = simulate(3, 900, 4)
-    whole = pool.fit(z, labels)["weights"]
+    whole = pool.fit(z, labels).weights
     monkeypatch.setattr(pool, "FEW", 1000)
-    assert pool.fit(z, labels)["weights"] == pytest.approx(whole, rel=1e-3)
+    assert pool.fit(z, labels).weights == pytest.approx(whole, rel=1e-3)
     near = pool.pool_weights(z, labels, start=np.array([0.2, 0.1, 0.4]))[0]
     assert near == pytest.approx(whole, rel=1e-3)
 

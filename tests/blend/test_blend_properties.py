@@ -30,7 +30,7 @@ def problems(draw, most_members=4):
 
 def fitted(method, z, labels, folds, metric="log_loss"):
     params = methods.fit(method, metric, z, labels, folds, np.arange(len(labels)))
-    return params, methods.apply(method, params, z)
+    return params, methods.apply(params, z)
 
 
 @pytest.mark.parametrize("method", ["mean", "vote", "pool"])
@@ -53,8 +53,8 @@ def test_weights_stay_on_the_simplex_and_probabilities_sum_to_1(metric, problem)
     folds = np.arange(len(labels)) % 3
     for method in ("vote", "greedy"):
         params, probs = fitted(method, z, labels, folds, metric)
-        assert params["weights"].min() >= 0
-        assert params["weights"].sum() == pytest.approx(1)
+        assert params.learned.weights.min() >= 0
+        assert params.learned.weights.sum() == pytest.approx(1)
         assert probs.min() >= 0
         assert probs.sum(axis=1) == pytest.approx(1)
 
@@ -65,8 +65,8 @@ def test_adding_a_copy_of_a_member_never_worsens_the_fitted_loss(problem):
     losses = []
     for own in (z, np.concatenate([z, z[[random.integers(len(z))]]])):
         params = vote.fit(own, labels)
-        voted = -np.log(true_class(own, labels, params["inverse_temperatures"]) @ params["weights"]).mean()
-        losses.append((voted, smoothed_loss(pool.fit(own, labels)["weights"], own, labels)))
+        voted = -np.log(true_class(own, labels, params.inverse_temperatures) @ params.weights).mean()
+        losses.append((voted, smoothed_loss(pool.fit(own, labels).weights, own, labels)))
     assert losses[1][0] <= losses[0][0] + 1e-6
     assert losses[1][1] <= losses[0][1] + 1e-6
 
@@ -86,5 +86,5 @@ def test_the_certificate_holds_for_single_members_and_the_even_vote(problem):
 def test_greedy_by_log_loss_is_never_worse_than_the_best_member(problem):
     z, labels, _ = problem
     p = true_class(z, labels)
-    weights = greedy.fit(z, labels, bags=1)["weights"]
+    weights = greedy.fit(z, labels, search=greedy.Search(bags=1)).weights
     assert -np.log(p @ weights).mean() <= -np.log(p).mean(axis=0).min() + 1e-6

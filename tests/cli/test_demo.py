@@ -6,6 +6,7 @@ from recorder import Recorder
 from sklearn.utils import Bunch
 
 from ensemble import demo
+from ensemble.blend import methods
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 
@@ -20,12 +21,10 @@ def test_the_demo_goes_all_the_way_and_leaves_a_finished_run_alone(tmp_path, mon
     monkeypatch.setattr(demo, "load_digits", lambda: few)
     events = Recorder()
     held_out = demo.run_demo(tmp_path / "demo", events)
-    assert (
-        list(held_out) == list(demo.METHODS)
-        and "540 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
-    )
+    assert list(held_out) == list(methods.names())
+    assert "540 images, 10 classes; 6 jobs, 0 of them done; on cpu" in events.messages
     answers = pd.read_csv(tmp_path / "demo" / "digits" / "answers.csv", dtype=str)
-    for method in demo.METHODS:
+    for method in methods.names():
         made = pd.read_csv(tmp_path / "demo" / f"submission-{method}.csv", dtype=str)
         assert made["id"].tolist() == answers["id"].tolist() and len(made) == 360
         assert held_out[method]["accuracy"] == pytest.approx((made["label"] == answers["label"]).mean())

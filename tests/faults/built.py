@@ -12,7 +12,7 @@ from PIL import Image
 from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import write_state
-from ensemble.blend import blend_run
+from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import load_config
 from ensemble.events import SILENT
 from ensemble.train import fit
@@ -76,7 +76,7 @@ def build(folder):
     run = folder / "run"
     check(experiment, None, None, None, None, (), SILENT)
     add_views(run, ["vflip"], quiet, quiet)
-    blend_run(run, "stack", say=quiet)
+    blend_run(run, BlendOptions("stack"), say=quiet)
     tta_search(run, None, "log_loss", quiet, quiet)
     predict(run, folder / "test", folder / "s.csv")
     paint(folder / "more" / "m0.png")

@@ -22,8 +22,7 @@ import torch
 
 from ensemble import rundir
 from ensemble.backbones.weights import read_tensors
-from ensemble.blend import load_blend
-from ensemble.blend.described import read_scores
+from ensemble.blend import load_blend, read_result
 from ensemble.blend.oof import read_rows
 from ensemble.config import load_config, load_run_config
 from ensemble.data.cache.store import open_pixels
@@ -62,7 +61,7 @@ def of_rows(path):
 
 
 def blended(path):
-    return load_blend(path.parent.parent, path.stem), read_scores(path.parent.parent, path.stem)
+    return load_blend(path.parent.parent, path.stem), read_result(path.parent.parent, path.stem)
 
 
 READERS: dict[str, Read] = {

@@ -81,7 +81,7 @@ def make(folder):
 
 
 def make_run(run):
-    from ensemble.blend import blend_run, methods
+    from ensemble.blend import BlendOptions, blend_run, methods
     from ensemble.blend.fit import read_oof
     from ensemble.data.pixels.preprocess import Preprocess
     from ensemble.inference.eval_model import Inference, save_inference
@@ -102,9 +102,9 @@ def make_run(run):
         save_numerics(rundir.numerics_json(run, name), Numerics("float32", "contiguous", False, 8, 100.0))
         write_json(rundir.speeds_json(run, name), {"float32": 10.0, "bfloat16": 20.0})
         save_inference(rundir.inference_json(rundir.fold_dir(run, name, 0)), Inference("cpu", "float32"))
-    for method in methods.METHODS:
-        blend_run(run, method, say=silent)
-    blend_run(run, "stack", "macro_f1", name="directed", say=silent)
+    for method in methods.names():
+        blend_run(run, BlendOptions(method), say=silent)
+    blend_run(run, BlendOptions("stack", "macro_f1", name="directed"), say=silent)
     oof = read_oof(run)
     found = search_views(oof, np.ones((2, 2)), 1.0)
     from dataclasses import asdict

@@ -20,7 +20,7 @@ from pathlib import Path
 import built
 
 from ensemble import rundir
-from ensemble.blend import blend_run
+from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import load_config
 from ensemble.events import SILENT
 from ensemble.overview.verify import verify
@@ -39,7 +39,7 @@ def commands(folder):
     config = load_config(folder / "e.toml", ("workers=1", *SETTLED))
     assert train_folds(config, SILENT) == []
     add_views(run, ["vflip"], built.quiet, built.quiet)
-    blend_run(run, "stack", say=built.quiet)
+    blend_run(run, BlendOptions("stack"), say=built.quiet)
     built.predict(run, folder / "test", folder / "s.csv")
 
 

@@ -8,8 +8,8 @@ import pytest
 from typing_extensions import TypedDict
 
 from ensemble import rundir
+from ensemble.blend import methods
 from ensemble.blend.methods.trees import UNSPLIT
-from ensemble.blend.params import check_params
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
@@ -86,8 +86,15 @@ def arrays(**changed):
         "mean": {"inverse_temperature": 1.0},
         "vote": {"weights": third, "inverse_temperatures": np.ones(3), "certificate": 0.0},
         "pool": {"weights": third, "certificate": 0.0},
-        "greedy": {"weights": third, "rounds": 3, "bags": 1},
-        "stack": {"weights": np.ones((3, 2, 2)), "bias": np.zeros(2), "centre": "mean", "strengths": {"pool": 1.0}},
+        "greedy": {"weights": third, "rounds": 3, "bags": 1, "seed": 0},
+        "stack": {
+            "weights": np.ones((3, 2, 2)),
+            "bias": np.zeros(2),
+            "family": "full",
+            "centre": "mean",
+            "strengths": {"pool": 1.0},
+            "inner_log_loss": float("nan"),
+        },
         "trees": trees | {"beta": 1.0, "lean": np.zeros(2, np.float32), "stages": 2, "weights": third},
         "auto": {"chosen": "mean", "tried": {"mean": 0.5}},
     }
@@ -96,10 +103,11 @@ def arrays(**changed):
 
 def test_params_of_a_blend_are_held_to_members_and_classes():
     for method, params in arrays().items():
-        check_params(method, params, 3, 2)
+        chain = methods.load(method, params, 3, 2)
+        assert chain.params().keys() == params.keys()
         if method not in ("mean", "auto"):
             with pytest.raises(ValueError, match="want floats"):
-                check_params(method, params, 4, 2)
+                methods.load(method, params, 4, 2)
     loop = np.zeros((2, 15), np.int64)  # the root is its own child: a walk without end
     for method, key, value, fault in [
         ("vote", "weights", np.full(1, 1.0), r"weights is float64 \(1,\), want floats \(3,\)"),
@@ -109,6 +117,9 @@ def test_params_of_a_blend_are_held_to_members_and_classes():
         ("pool", "weights", "many", "weights is 'many', want an array"),
         ("stack", "bias", np.zeros(1), r"bias is float64 \(1,\), want floats \(2,\)"),
         ("stack", "centre", [], "centre is"),
+        ("stack", "family", None, "family is None, want one of"),
+        ("stack", "inner_log_loss", "low", "inner_log_loss is 'low', want a number"),
+        ("greedy", "seed", 0.5, "seed is 0.5, want a whole number"),
         ("trees", "stages", 3, r"want integers \(3, 15\)"),
         ("trees", "left", loop, "not in order"),
         ("auto", "chosen", "trees", "chosen is 'trees', want one of"),
@@ -117,7 +128,7 @@ def test_params_of_a_blend_are_held_to_members_and_classes():
         ("mean", "metric_bias", np.zeros(3), r"want floats \(2,\)"),
     ]:
         with pytest.raises(ValueError, match=fault):
-            check_params(method, arrays(**{key: value})[method], 3, 2)
+            methods.load(method, arrays(**{key: value})[method], 3, 2)
 
 
 def test_an_experiment_that_is_nested_deeply(tmp_path):
@@ -130,7 +141,7 @@ def test_an_experiment_that_is_nested_deeply(tmp_path):
 
 @pytest.mark.parametrize("member", ["../../x", "a/b", "..", "", "é" * 300, "a\0b"])
 def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
-    from ensemble.blend.described import read_described
+    from ensemble.blend.saved import read_described
 
     described = {
         "format": 2, "method": "mean", "metric": "log_loss", "members": [member], "views": [["identity"]],

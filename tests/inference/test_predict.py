@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from ensemble import rundir
-from ensemble.blend import Blend, ForeignFiles, blend_run, load_blend
+from ensemble.blend import Blend, BlendOptions, ForeignFiles, blend_run, load_blend
+from ensemble.blend.methods import Chain
+from ensemble.blend.methods.mean import Mean
 from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
@@ -53,7 +55,7 @@ def run(tmp_path_factory):
         f"[tta]\nbatch_size = 7\n{members}"
     )
     train_folds(load_config(file), SILENT)
-    blend_run(folder / "run", "mean")
+    blend_run(folder / "run", BlendOptions("mean"))
     return folder / "run"
 
 
@@ -202,7 +204,9 @@ def in_chunks(paths, size=10):
 
 
 def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged():
-    blend = Blend("mean", "log_loss", ("a", "b"), (("identity",),) * 2, ("x", "y"), ((1.0,),) * 2, {})
+    blend = Blend(
+        "mean", "log_loss", ("a", "b"), (("identity",),) * 2, ("x", "y"), ((1.0,),) * 2, Chain("mean", Mean())
+    )
     first = np.array([[[[0.0, 0.0]]], [[[4.0, 0.0]]]], dtype=np.float32)  # (K, V, N, C) of member a
     second = np.array([[[[2.0, 0.0]]], [[[0.0, 0.0]]]], dtype=np.float32)
     # fold 0: mean logits 1, 0; fold 1: mean logits 2, 0
@@ -235,7 +239,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
         files.append(tmp_path / f"{kind}.csv")
     said = []
-    blend_run(run, "mean", name="both", foreign=[ForeignFiles("knn", *files)], say=said.append)
+    blend_run(run, BlendOptions("mean", name="both", foreign=[ForeignFiles("knn", *files)]), say=said.append)
     try:
         made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
         blend = load_blend(run, "both")
@@ -299,7 +303,7 @@ def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
 
 
 def test_with_several_blends_one_must_be_named(run, tmp_path):
-    blend_run(run, "mean", name="other")
+    blend_run(run, BlendOptions("mean", name="other"))
     try:
         with pytest.raises(UserError, match=r"holds 2 blends \(mean, other\); choose one with --blend"):
             tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)

@@ -10,7 +10,7 @@ import pytest
 
 from ensemble import tables
 from ensemble.audit.findings import finding
-from ensemble.blend import blend_run, compare, members_table
+from ensemble.blend import BlendOptions, blend_run, compare, members_table
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
@@ -77,7 +77,7 @@ def test_a_run_says_what_it_reached(made):
 def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(copied):
     run = copied("run")
     for name in ("better", "shifted"):
-        blend_run(run, "mean", name=name, priors="uniform" if name == "shifted" else None)
+        blend_run(run, BlendOptions("mean", name=name, priors="uniform" if name == "shifted" else None))
     for name, value in (("better", 0.1), ("shifted", 0.01)):  # for other shares of the classes it means nothing here
         path = Run(run).blend_json(name)
         held = read_json(path)
@@ -221,7 +221,7 @@ def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tm
 def test_a_single_is_told_as_the_best_of_those_that_the_blend_has(copied, tmp_path, capsys):
     run = copied("run")
     shutil.rmtree(run / "blends")
-    blend_run(run, "mean", members=["vit"])
+    blend_run(run, BlendOptions("mean", members=["vit"]))
     row = read_run(run)
     assert (row.single, row.singles, row.members) == ("vit", 1, ("resnet", "vit"))
     assert "best single vit, of the blend's 1" in printed(capsys, list_runs(tmp_path))
@@ -232,7 +232,7 @@ def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(c
         run = copied(name)
         if name != "many":
             shutil.rmtree(run / "blends")
-            blend_run(run, "mean", members=["vit"])
+            blend_run(run, BlendOptions("mean", members=["vit"]))
         path = Run(run).blend_json("mean")
         held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = blend

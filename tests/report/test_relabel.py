@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from recorder import Recorder
 
-from ensemble.blend import blend_run
+from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import load_config
 from ensemble.data.corrections import corrected, read_new_labels
 from ensemble.data.samples import Samples, read_samples
@@ -47,7 +47,7 @@ def flipped(tmp_path_factory, cache_of_the_tests):
         encoding="utf-8",
     )
     assert train_folds(load_config(folder / "e.toml"), SILENT) == []
-    blend_run(folder / "run", "mean")
+    blend_run(folder / "run", BlendOptions("mean"))
     return folder
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from recorder import Recorder
 from report_runs import noisy_logits, write_run
 
-from ensemble.blend import ForeignFiles, blend_run, members_table
+from ensemble.blend import BlendOptions, ForeignFiles, blend_run, members_table
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
@@ -114,7 +114,7 @@ def joined(cell):
 
 def test_numbers_are_those_that_the_commands_print(trained):
     page = report(trained)
-    result = blend_run(trained, "mean", say=lambda _: None)
+    result = blend_run(trained, BlendOptions("mean"), say=lambda _: None)
     text = page.text("members")
     for row in members_table(trained):
         for metric in ("accuracy", "macro_f1", "log_loss"):
@@ -183,7 +183,7 @@ def test_without_a_blend_the_plain_mean_stands_in_and_says_how_to_get_one(tmp_pa
 def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
     run = two_members(tmp_path / "run")
     for method in ("mean", "vote", "stack"):
-        blend_run(run, method, say=lambda _: None)
+        blend_run(run, BlendOptions(method), say=lambda _: None)
     facts = read_run(Run(run), SILENT)
     losses = [own.blend["log_loss"].value for own in facts.blends]
     assert losses == sorted(losses) and facts.best.name == facts.blends[0].name
@@ -195,10 +195,10 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
 
 def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, "vote", name="even", priors="uniform", say=lambda _: None)
+    blend_run(run, BlendOptions("vote", name="even", priors="uniform"), say=lambda _: None)
     facts = read_run(Run(run), SILENT)
     assert [own.shifted for own in facts.blends] == [True] and not facts.saved
-    blend_run(run, "mean", say=lambda _: None)
+    blend_run(run, BlendOptions("mean"), say=lambda _: None)
     facts = read_run(Run(run), SILENT)
     assert facts.best.name == "mean"
     assert "for other class shares: not to be compared" in report(run).text("members")
@@ -206,7 +206,7 @@ def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
 
 def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, "mean", say=lambda _: None)
+    blend_run(run, BlendOptions("mean"), say=lambda _: None)
     labels = np.arange(60) % 3
     other = write_run(
         tmp_path / "other", ("고양이", "<b>dog</b>", "a & b"), labels, np.arange(60) // 3 % 3,
@@ -217,13 +217,13 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
         theirs.oof_file.replace(ours.oof_file)  # as if the fold was trained again
         theirs.done_json.replace(ours.done_json)
     facts = read_run(Run(run), SILENT)
-    assert not facts.saved and facts.blends[0].stale
+    assert not facts.saved and facts.blends[0].name in facts.stale
     assert "Blends of other logits than the run holds: mean." in report(run).text("verdict")
 
 
 def test_a_broken_blend_is_said(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, "mean", say=lambda _: None)
+    blend_run(run, BlendOptions("mean"), say=lambda _: None)
     Run(run).blend_file("mean").write_bytes(b"x")
     text = report(run).text("verdict")
     assert "What could not be read" in text and "not the file that mean.json was written with" in text
@@ -232,14 +232,14 @@ def test_a_broken_blend_is_said(tmp_path):
 def test_a_foreign_member_in_the_best_blend(tmp_path):
     """Its predictions are not in the run: rows are those of the best blend that is all of the run's own."""
     run = two_members(tmp_path / "run")
-    blend_run(run, "mean", say=lambda _: None)
+    blend_run(run, BlendOptions("mean"), say=lambda _: None)
     labels = np.arange(60) % 3
     probs = np.full((60, 3), 0.1)
     probs[np.arange(60), labels] = 0.8
     probs[::9] = [0.3, 0.4, 0.3]
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=probs)
     foreign = [ForeignFiles("svm", tmp_path / "x.npz", None)]
-    blend_run(run, "mean", name="with-svm", foreign=foreign, say=lambda _: None)
+    blend_run(run, BlendOptions("mean", name="with-svm", foreign=foreign), say=lambda _: None)
     facts = read_run(Run(run), SILENT)
     assert facts.best.name == "with-svm" and facts.basis == "blend mean, cross-fitted"
     page = report(run)
@@ -253,7 +253,7 @@ def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
     run = two_members(tmp_path / "run")
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
     foreign = [ForeignFiles("xgb", tmp_path / "x.npz", None)]
-    blend_run(run, "greedy", foreign=foreign, say=lambda _: None)
+    blend_run(run, BlendOptions("greedy", foreign=foreign), say=lambda _: None)
     assert read_json(Run(run).blend_json("greedy"))["foreign"] == []
     facts = read_run(Run(run), SILENT)
     assert facts.best.foreign == ("xgb",) and facts.problems == () and facts.tempered == {}
@@ -264,10 +264,10 @@ def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
 
 def test_a_blend_whose_member_is_not_finished_now_is_stale(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, "mean", say=lambda _: None)
+    blend_run(run, BlendOptions("mean"), say=lambda _: None)
     Run(run).member("two").fold(1).done_json.unlink()
     facts = read_run(Run(run), SILENT)
-    assert not facts.saved and facts.blends[0].stale and facts.oof.members == ("one",)
+    assert not facts.saved and facts.blends[0].name in facts.stale and facts.oof.members == ("one",)
     assert len(set(facts.problems)) == len(facts.problems)
 
 
@@ -298,7 +298,7 @@ def test_a_single_member(tmp_path):
     )
     assert "How members differ" not in page.text("members")
     assert "only, out of fold" in page.text("classes")
-    blend_run(run, "stack", say=lambda _: None)
+    blend_run(run, BlendOptions("stack"), say=lambda _: None)
     text = report(run).text("verdict")
     assert "Blend stack, of only alone, gets" in text and "Over the member by itself, only, " in text
 
@@ -310,7 +310,7 @@ def test_a_blend_that_is_worse_than_its_one_member_is_said(tmp_path):
     labels = (draw.random(24) < 1 / (1 + np.exp(values[:, 0] - values[:, 1]))).astype(int)
     settings = {"only": {"keep": "best"}}
     run = write_run(tmp_path / "run", ("a", "b"), labels, np.arange(24) % 4, {"only": values}, settings=settings)
-    blend_run(run, "stack", say=lambda _: None)
+    blend_run(run, BlendOptions("stack"), say=lambda _: None)
     text = report(run).text("verdict")
     assert "Verdict only alone is better than the blend of it: it gets" in text
     assert "Over the member by itself, only, " in text
@@ -324,7 +324,7 @@ def test_log_loss_is_compared_at_one_temperature(tmp_path):
     run = write_run(tmp_path / "run", ("a", "b", "c"), labels, np.arange(60) // 3 % 3, {"one": values, "two": values})
     for saved in (False, True):
         if saved:
-            blend_run(run, "mean", say=lambda _: None)
+            blend_run(run, BlendOptions("mean"), say=lambda _: None)
         facts = read_run(Run(run), SILENT)
         assert abs(facts.tempered["single"].value) < 1e-6 and abs(facts.tempered["mean"].value) < 1e-6
         text = report(run).text("verdict")
@@ -472,7 +472,7 @@ def test_the_epoch_that_was_enough(tmp_path):
 
 def test_commands_make_the_run_again(tmp_path):
     run = two_members(tmp_path / "my run")
-    blend_run(run, "vote", members=["one"], metric="macro_f1", name="mine", say=lambda _: None)
+    blend_run(run, BlendOptions("vote", members=["one"], metric="macro_f1", name="mine"), say=lambda _: None)
     text = report(run).text("provenance")
     assert f"ens blend '{run}' --method vote --metric macro_f1 --members one --name mine" in text
     assert f"ens tta-predict '{run}' IMAGES --blend mine -o submission.csv" in text

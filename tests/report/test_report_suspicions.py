@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from report_runs import noisy_logits, write_run
 
-from ensemble.blend import blend_run
+from ensemble.blend import BlendOptions, blend_run
 from ensemble.data.logits import Logits
 from ensemble.events import SILENT
 from ensemble.files.sealed import write_json
@@ -232,7 +232,7 @@ def test_predictions_that_are_a_little_or_by_chance_in_other_shares(tmp_path, sh
 
 def test_predictions_of_a_blend_that_is_meant_for_other_shares(tmp_path):
     run = made(tmp_path)
-    blend_run(run, "vote", name="even", priors="uniform", say=lambda _: None)
+    blend_run(run, BlendOptions("vote", name="even", priors="uniform"), say=lambda _: None)
     predict(run, [0.7, 0.15, 0.15], "even")
     assert found(run) == []
 

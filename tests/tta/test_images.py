@@ -10,7 +10,7 @@ from PIL import Image
 
 import ensemble
 from ensemble import rundir
-from ensemble.blend import ForeignFiles, blend_run
+from ensemble.blend import BlendOptions, ForeignFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
@@ -238,7 +238,7 @@ def test_a_blend_with_a_foreign_member_can_not_show_an_image(run, files, tmp_pat
     for kind in ("oof", "test"):
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *(f"{name},0.4,0.6" for name in ids)]))
     foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]
-    blend_run(run, "mean", name="both", foreign=foreign, say=lambda _: None)
+    blend_run(run, BlendOptions("mean", name="both", foreign=foreign), say=lambda _: None)
     try:
         with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and so can't show an im"):
             ensemble.predict(run, files, blend="both")

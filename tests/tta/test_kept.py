@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from ensemble import rundir
-from ensemble.blend import blend_run, load_blend
+from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
@@ -24,9 +24,9 @@ NONE = "all their logits are kept from before: no network is run"
 @pytest.fixture(scope="module")
 def run(noise_run):
     """A finished run of two members, two folds and two views each, and several blends of them."""
-    blend_run(noise_run, "stack")
-    blend_run(noise_run, "mean", name="alone", members=["vit"])
-    blend_run(noise_run, "mean", name="plain", members=["vit"], views=["identity"])
+    blend_run(noise_run, BlendOptions("stack"))
+    blend_run(noise_run, BlendOptions("mean", name="alone", members=["vit"]))
+    blend_run(noise_run, BlendOptions("mean", name="plain", members=["vit"], views=["identity"]))
     return noise_run
 
 

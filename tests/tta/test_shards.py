@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ensemble import rundir
-from ensemble.blend import ForeignFiles, blend_run, load_blend
+from ensemble.blend import BlendOptions, ForeignFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
@@ -229,12 +229,12 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
     output = tmp_path / "s.csv"
     whole = (images / "59.png").read_bytes()
     (images / "59.png").write_text("no image")
-    blend_run(run, "mean", name="mine")
+    blend_run(run, BlendOptions("mean", name="mine"))
     assert "8 of 9 shards are kept" in refusal(run, images, output, blend_name="mine")
     (images / "59.png").write_bytes(whole)
     old = kept(run, images, "mine")
     try:
-        blend_run(run, "vote", name="mine")
+        blend_run(run, BlendOptions("vote", name="mine"))
         _, said = predict(run, images, output, blend_name="mine", show=lambda *_: old.update(kept(run, images, "mine")))
         assert not any("goes on" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
@@ -549,7 +549,7 @@ def test_foreign_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
 
     def predicted(kind, rows):
         foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / f"{kind}.csv")]
-        blend_run(run, "mean", name="both", foreign=foreign, say=lambda _: None)
+        blend_run(run, BlendOptions("mean", name="both", foreign=foreign), say=lambda _: None)
         made, _ = predict(run, run.parent / "train", tmp_path / "s.csv", blend_name="both", shard_rows=rows)
         assert made.ids.tolist() == names
         return made.probabilities[:, 0]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ensemble import rundir
-from ensemble.blend import blend_run, members_table
+from ensemble.blend import BlendOptions, blend_run, members_table
 from ensemble.blend.oof import common_views, fold_logits, read_member, read_oof, read_rows
 from ensemble.blend.saved import check_sources
 from ensemble.config import load_config
@@ -103,12 +103,12 @@ def test_views_that_are_there_are_not_made_again(run):
 
 def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(experiment):
     run = experiment("blended", members=("resnet",))
-    blend_run(run, "mean", say=quiet)
+    blend_run(run, BlendOptions("mean"), say=quiet)
     add_views(run, ["vflip"], quiet, quiet)
     check_sources(run, "mean")
-    assert blend_run(run, "mean", name="trained", say=quiet).views == {"resnet": ("identity", "hflip")}
+    assert blend_run(run, BlendOptions("mean", name="trained"), say=quiet).views == {"resnet": ("identity", "hflip")}
     views = ("identity", "vflip")
-    assert blend_run(run, "mean", name="more", views=views, say=quiet).views == {"resnet": views}
+    assert blend_run(run, BlendOptions("mean", name="more", views=views), say=quiet).views == {"resnet": views}
     directory = rundir.fold_dir(run, "resnet", 0)
     added = load_logits(rundir.added_file(directory))
     dataclasses.replace(added, values=added.values + 1).save(rundir.added_file(directory))

@@ -5,12 +5,18 @@ one at a time to an average of probabilities, each time the one that makes the m
 `z` is float32 (M, N, C). The answers are those of the plain rule: what is left out here could not change them.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ensemble.blend import params as saved
 from ensemble.blend.methods.greedy_metric import Bag, open_members, path_losses, select
+from ensemble.blend.methods.method import Method, Training, member_weights
+from ensemble.blend.methods.vote import inverse_temperatures
 from ensemble.blend.probabilities import mixture, true_class
+from ensemble.scoring.metrics import METRICS
 
 ROUNDS = 50
 BAGS = 20
@@ -21,31 +27,59 @@ SMALLEST_BAG = 4  # members; half of a small pool would leave the best ones out 
 BAG_ROWS, CLASS_ROWS = 10_000, 100
 
 
+@dataclass(frozen=True)
+class Search:
+    """How it is searched.
+
+    rounds: members taken in one selection.
+    bags: selections, whose weights are averaged.
+    seed: of the random numbers that draw the bags' members and rows.
+    sorted_start: begin with the best set of the k best members, not with the best member.
+    """
+
+    rounds: int = ROUNDS
+    bags: int = BAGS
+    seed: int = 0
+    sorted_start: bool = True
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """What greedy selection learns.
+
+    weights: float64 (M,), on the simplex.
+    rounds, bags, seed: of its `Search`.
+    inverse_temperatures: float64 (M,), 1 / T of each member; None where the members were taken as they are.
+    """
+
+    weights: np.ndarray
+    rounds: int
+    bags: int
+    seed: int
+    inverse_temperatures: np.ndarray | None = None
+
+
 def fit(
     z: np.ndarray,
     labels: np.ndarray,
     metric: str = "log_loss",
-    rounds: int = ROUNDS,
-    bags: int = BAGS,
-    seed: int = 0,
-    sorted_start: bool = True,
+    search: Search = Search(),
     weights: np.ndarray | None = None,
     inverse: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> Greedy:
     """Select by `metric` (log_loss, accuracy, balanced_accuracy or macro_f1) on labels int64 (N,).
 
-    Each of `bags` selections sees a random half of the members (at least 4, or all) and rows drawn with replacement,
-    as many as there are but no more than 10,000 or 100 a class; the weights are the mean of theirs. With bags = 1 the
-    selection sees all members and each row once. A selection starts from the best of the sets of the k best members
-    or, unless sorted_start, from the best member; it ends at `rounds` members, and the best set on the way counts.
+    Each of `search.bags` selections sees a random half of the members (at least 4, or all) and rows drawn with
+    replacement, as many as there are but no more than 10,000 or 100 a class; the weights are the mean of theirs. With
+    bags = 1 the selection sees all members and each row once. A selection starts from the best of the sets of the k
+    best members or, unless sorted_start, from the best member; it ends at `rounds` members, and the best set on the way
+    counts.
     Ties in the metric go to the lower log loss, then to the earlier member; for log_loss see `select_log_loss`.
     The same seed gives the same weights.
 
     weights: (N,), how much each row counts: >= 0, not all 0, what is below 1e-9 of the largest may count as 0.
     inverse: (M,), 1 / temperature of each member. Memory beyond z: for log_loss 24 bytes a member and row (37 MB where
     the 30 x 50,000 x 100 logits are 600 MB); for the others 28, and one bag's sums and up to 64 MB (123 MB there).
-
-    Returns weights float64 (M,) on the simplex, rounds, bags, seed and, if given, inverse as inverse_temperatures.
     """
     members, rows, classes = z.shape
     p = true_class(z, labels, inverse)
@@ -53,7 +87,7 @@ def fit(
     # whole numbers, whose sums are exact: a class that loses its last row is left with 0 and not with 1e-17
     units = np.ones(rows) if weights is None else np.rint(np.ldexp(weights, 30 - np.frexp(weights.max())[1]))
     alive = np.flatnonzero(units)
-    draw = np.random.default_rng(seed)
+    draw, bags, rounds = np.random.default_rng(search.seed), search.bags, search.rounds
     size = members if bags == 1 else max(-(-members // 2), min(members, SMALLEST_BAG))
     most = min(len(alive), max(BAG_ROWS, CLASS_ROWS * classes))
     total = np.zeros(members)
@@ -61,20 +95,43 @@ def fit(
         drawn = alive if bags == 1 else alive[draw.integers(len(alive), size=most)]
         if opened is None:
             own = None if weights is None else weights[drawn]
-            total[chosen] += select_log_loss(p[np.ix_(drawn, chosen)], rounds, sorted_start, own)
+            total[chosen] += select_log_loss(p[np.ix_(drawn, chosen)], rounds, search.sorted_start, own)
         else:
             seen = np.bincount(drawn, minlength=rows) * units
             picked = np.flatnonzero(seen)
             bag = Bag(opened, chosen, picked, labels[picked], seen[picked], classes)
             own = np.ascontiguousarray(p[np.ix_(picked, chosen)].T)
-            total[chosen] += select(bag, own, seen[picked], metric, rounds, sorted_start)
-    params = {"weights": total / bags, "rounds": rounds, "bags": bags, "seed": seed}
-    return params if inverse is None else params | {"inverse_temperatures": inverse}
+            total[chosen] += select(bag, own, seen[picked], metric, rounds, search.sorted_start)
+    return Greedy(total / bags, rounds, bags, search.seed, inverse)
 
 
-def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
+def apply(learned: Greedy, z: np.ndarray) -> np.ndarray:
     """Blended probabilities, float64 (N, C), rows sum to 1."""
-    return mixture(z, params["weights"], params.get("inverse_temperatures"))
+    return mixture(z, learned.weights, learned.inverse_temperatures)
+
+
+def load(params: Mapping[str, Any], members: int, classes: int) -> Greedy:
+    """Raises ValueError that names what is not as `fit` makes it."""
+    bags, rounds, seed = (saved.count(params, key) for key in ("bags", "rounds", "seed"))
+    weights, inverse = saved.simplex(params, members), None
+    if "inverse_temperatures" in params:
+        inverse = saved.inverse_temperatures(params, members)
+    return Greedy(weights, rounds, bags, seed, inverse)
+
+
+def describe(learned: Greedy, metric: str) -> list[str]:
+    return [f"members selected by {_selected_by(metric)}, {learned.bags} bags of up to {learned.rounds} rounds"]
+
+
+def _selected_by(metric: str) -> str:
+    """The metric itself where it is one of counts of the predicted classes; else log loss."""
+    return metric if METRICS[metric].needs == "counts" else "log_loss"
+
+
+def _fit_tempered(training: Training) -> Greedy:
+    """Of members at their own temperatures: one that is too modest would count too little."""
+    inverse = inverse_temperatures(training.z, training.labels)
+    return fit(training.z, training.labels, _selected_by(training.metric), weights=training.weights, inverse=inverse)
 
 
 def select_log_loss(
@@ -112,3 +169,16 @@ def select_log_loss(
         if rounded[m] < best_loss:
             best, best_loss = counts.copy(), rounded[m]
     return np.asarray(best / best.sum())
+
+
+METHOD = Method(
+    name="greedy",
+    fit=_fit_tempered,
+    apply=apply,
+    load=load,
+    describe=describe,
+    weights_of=lambda learned, members: member_weights(learned.weights, learned.inverse_temperatures),
+    reading="Weights sum to 1 and count the members' probabilities, each at its own temperature.",
+    sparse=True,
+    by_metric=True,
+)

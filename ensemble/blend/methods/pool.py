@@ -7,10 +7,14 @@ pool is temperature scaling (Guo et al., "On Calibration of Modern Neural Networ
 `z` is float32 (M, N, C) everywhere.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ensemble.blend import params as saved
+from ensemble.blend.methods.method import Method, member_weights
 from ensemble.blend.probabilities import chunks, over_classes, row_sums, softmax
 
 LOWEST, HIGHEST = 1e-3, 1e3  # bounds of 1 / temperature
@@ -19,22 +23,45 @@ ENOUGH = 1e-7  # nats: where the certificate needs no better weights
 REACH = 2.0  # the certificate covers all weights whose sum is at most this many times the fitted sum
 
 
-def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Fit the weights by log loss on labels int64 (N,).
+@dataclass(frozen=True)
+class Pool:
+    """What the pool learns.
 
-    Returns weights float64 (M,), 0 or more, and certificate: the fitted loss is at most this many nats above that of
-    any other weights of 0 or more whose sum is no more than twice theirs.
+    weights: float64 (M,), 0 or more; their sum is the pool's inverse temperature.
+    certificate: the fitted log loss is at most so many nats above that of any other weights of 0 or more whose sum is
+    no more than twice theirs.
     """
-    weights, gap = pool_weights(z, labels)
-    return {"weights": weights, "certificate": gap}
+
+    weights: np.ndarray
+    certificate: float
 
 
-def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
+def fit(z: np.ndarray, labels: np.ndarray) -> Pool:
+    """Fit the weights by log loss on labels int64 (N,)."""
+    return Pool(*pool_weights(z, labels))
+
+
+def apply(learned: Pool, z: np.ndarray) -> np.ndarray:
     """Blended probabilities, float64 (N, C), rows sum to 1."""
+    return pooled(learned.weights, z)
+
+
+def load(params: Mapping[str, Any], members: int, classes: int) -> Pool:
+    """Raises ValueError that names what is not as `fit` makes it."""
+    certificate = saved.number(params, "certificate")
+    return Pool(saved.array(params, "weights", (members,)), certificate)
+
+
+def describe(learned: Pool, metric: str) -> list[str]:
+    return [f"weights certified within {learned.certificate:.1g} nats of the least log loss"]
+
+
+def pooled(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Softmax of sum_m weights[m] z[m], float64 (N, C), rows sum to 1."""
     _, rows, classes = z.shape
     out = np.empty((rows, classes))
     for part in chunks(rows, classes):
-        out[part] = softmax(weighted_sum(params["weights"], z[:, part]).astype(np.float64))
+        out[part] = softmax(weighted_sum(weights, z[:, part]).astype(np.float64))
     return out
 
 
@@ -53,7 +80,7 @@ def inverse_temperature(z: np.ndarray, labels: np.ndarray, start: float | None =
 def pool_weights(
     z: np.ndarray, labels: np.ndarray, lowest: float = 0.0, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """Weights float64 (M,) between `lowest` and 1e3 that minimise the log loss, and the bound of `fit`.
+    """Weights float64 (M,) between `lowest` and 1e3 that minimise the log loss, and the bound of `Pool`.
 
     Projected Newton (Bertsekas, SIAM J. Control and Optimization 1982) from `start` (the plain mean). The targets hold
     one row's weight of a uniform label (Platt's smoothing, 1999), so that members without a mistake get finite
@@ -153,3 +180,16 @@ def optimality_gap(w: np.ndarray, slope: np.ndarray, lowest: float = 0.0) -> flo
     REACH * sum(w): the most that slope @ (w - v) can be."""
     spare = REACH * float(w.sum()) - lowest * len(w)
     return max(0.0, float(slope @ (w - lowest)) + spare * max(0.0, -float(slope.min())))
+
+
+METHOD = Method(
+    name="pool",
+    fit=lambda training: fit(training.z, training.labels),
+    apply=apply,
+    load=load,
+    describe=describe,
+    weights_of=lambda learned, members: member_weights(learned.weights),
+    reading="Weights multiply the members' logits; they are 0 or more.",
+    sparse=True,
+    scaled=True,
+)

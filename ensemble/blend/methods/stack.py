@@ -20,14 +20,17 @@ calibrated one, then `pool`, then `full`, each with a greater strength first.
 `z` is float32 (M, N, C).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ensemble.blend.methods.pool import centred, inverse_temperature, loss_and_softmax, tilt, weighted_sum
-from ensemble.blend.probabilities import chunks, softmax
+from ensemble.blend import params as saved
+from ensemble.blend.methods.method import Method
+from ensemble.blend.methods.pool import inverse_temperature, weighted_sum
+from ensemble.blend.methods.stack_regression import Fit, solve, stacked
+from ensemble.blend.probabilities import chunks
 from ensemble.scoring.cross_fit import simplest, usable_folds
 from ensemble.scoring.row_values import row_losses
 
@@ -35,10 +38,7 @@ CENTRES = ("mean", "calibrated")
 FAMILIES = ("pool", "full")
 STRENGTHS = {"pool": (1.0, 1e-1, 1e-2, 1e-3, 1e-4), "full": (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)}
 CHOICE = 5_000_000  # numbers: of larger logits, a random part so large chooses family and strength
-NEWTON = 1000  # parameters of the pool: up to so many, Newton; above L-BFGS, which `full` always has
 FULL = 200_000_000  # rows x M x C x C: beyond, `full` is not tried: 1,000,000 x 10 x 10 took over two minutes
-
-Fit = tuple[np.ndarray, np.ndarray]  # weights and bias
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,37 @@ class Tried:
     fits: list[Fit]
 
 
-def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stack:
+    """What stacking learns.
+
+    weights: float64 (M,), or (M, C, C) of the family "full".
+    bias: float64 (C,).
+    family: one of FAMILIES, or of CENTRES where nothing more pays.
+    centre: one of CENTRES, which the others are drawn towards.
+    strengths: of the penalty, by family: of the chosen one, and of the pool that "full" is drawn towards.
+    inner_log_loss: the chosen one's on held-out rows; NaN where there was no choice, None where it is not known.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    family: str
+    centre: str
+    strengths: dict[str, float]
+    inner_log_loss: float | None = None
+
+
+def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> Stack:
     """Choose family and strength by inner cross-validation over `folds` and refit on all rows.
 
-    labels, folds, units: int64 (N,); rows of one unit (group) must stand in one fold. With fewer than two units the
-    answer is the plain mean.
-
-    Returns weights float64 (M,) or (M, C, C) by the family, bias float64 (C,), family ("mean" or "calibrated" where
-    nothing more pays), centre (one of those two), strengths ({family: strength} of the chosen family and of the pool
-    that `full` is drawn towards), and inner_log_loss, the chosen one's on held-out rows.
+    labels, folds, clusters: int64 (N,); rows of one cluster (group) must stand in one fold. With fewer than two
+    clusters the answer is the plain mean.
     """
     members, rows, classes = z.shape
     families = FAMILIES if rows * members * classes**2 <= FULL else ("pool",)
-    kept = some_units(units, CHOICE // (members * classes))
+    kept = some_clusters(clusters, CHOICE // (members * classes))
     some, right = (z, labels) if len(kept) == rows else (z[:, kept], labels[kept])
-    chain = choose(some, right, folds[kept], units[kept], families)
+    chain = choose(some, right, folds[kept], clusters[kept], families)
     whole = len(chain) == 1  # the mean is the answer, so all rows have a part in it
     weights = mean_weights(z if whole else some, labels if whole else right, chain[0].family)
     bias = np.zeros(classes)
@@ -74,47 +90,62 @@ def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray)
         if some is not z:  # the loss is a mean over rows, the penalty is not
             fitted = solve(step.family, step.strength * len(kept) / rows, z, labels, (weights, bias), fitted)
         weights, bias = fitted
-    return {
-        "weights": weights,
-        "bias": bias,
-        "family": chain[-1].family,
-        "centre": chain[0].family,
-        "strengths": {step.family: step.strength for step in chain[1:]},
-        "inner_log_loss": float(chain[-1].held.mean()),
-    }
+    return Stack(
+        weights=weights,
+        bias=bias,
+        family=chain[-1].family,
+        centre=chain[0].family,
+        strengths={step.family: step.strength for step in chain[1:]},
+        inner_log_loss=float(chain[-1].held.mean()),
+    )
 
 
-def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
+def apply(learned: Stack, z: np.ndarray) -> np.ndarray:
     """Blended probabilities, float64 (N, C), rows sum to 1."""
-    members, rows, classes = z.shape
-    weights = params["weights"]
-    out = np.empty((rows, classes))
-    for part in chunks(rows, members * classes):
-        own = centred(z[:, part])
-        if weights.ndim == 3:
-            own = side_by_side(own)
-        out[part] = softmax((_forward(weights, own) + params["bias"]).astype(np.float64))
-    return out
+    return stacked(learned.weights, learned.bias, z)
 
 
-def side_by_side(z: np.ndarray) -> np.ndarray:
-    """(M, N, C) as (1, N, M x C), all members' logits of a row together: one matrix product and not M small ones."""
-    return np.ascontiguousarray(z.transpose(1, 0, 2)).reshape(1, z.shape[1], -1)
+def load(params: Mapping[str, Any], members: int, classes: int) -> Stack:
+    """Raises ValueError that names what is not as `fit` makes it."""
+    full = getattr(params.get("weights"), "ndim", 0) == 3
+    return Stack(
+        weights=saved.array(params, "weights", (members, classes, classes) if full else (members,)),
+        bias=saved.array(params, "bias", (classes,)),
+        family=saved.one_of(params, "family", (*CENTRES, *FAMILIES)),
+        centre=saved.one_of(params, "centre", CENTRES),
+        strengths=saved.numbers_by_name(params, "strengths", FAMILIES),
+        inner_log_loss=saved.optional_number(params, "inner_log_loss"),
+    )
 
 
-def some_units(units: np.ndarray, rows: int) -> np.ndarray:
-    """Row numbers of about `rows` rows, whole units drawn at random (the same ones every time); all if no more."""
-    if len(units) <= rows:
-        return np.arange(len(units))
-    names, where = np.unique(units, return_inverse=True)
-    return np.flatnonzero(np.random.default_rng(0).permutation(len(names))[where] < len(names) * rows / len(units))
+def describe(learned: Stack, metric: str) -> list[str]:
+    """What inner cross-validation chose."""
+    choice = {"mean": "the plain mean", "calibrated": "the mean of members at their own temperatures"}[learned.centre]
+    for family, strength in learned.strengths.items():
+        what = {"pool": "one weight a member and one bias a class", "full": "a full matrix a member"}[family]
+        choice = f"{what}, drawn (strength {strength:g}) towards {choice}"
+    return [f"inner cross-validation chose {choice}"]
+
+
+def weights_of(learned: Stack, members: int) -> list[dict[str, float]]:
+    """Of a full matrix the mean of its diagonal."""
+    weights = learned.weights
+    return [{"weight": float(np.diagonal(own).mean() if np.ndim(own) == 2 else own)} for own in weights]
+
+
+def some_clusters(clusters: np.ndarray, rows: int) -> np.ndarray:
+    """Row numbers of about `rows` rows, whole clusters drawn at random (the same ones every time); all if no more."""
+    if len(clusters) <= rows:
+        return np.arange(len(clusters))
+    names, where = np.unique(clusters, return_inverse=True)
+    return np.flatnonzero(np.random.default_rng(0).permutation(len(names))[where] < len(names) * rows / len(clusters))
 
 
 def choose(
-    z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray, families: Sequence[str]
+    z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray, families: Sequence[str]
 ) -> list[Tried]:
     """The simplest candidate within one standard error of the best, last, after those that it is drawn towards."""
-    folds = usable_folds(folds, units)
+    folds = usable_folds(folds, clusters)
     parts = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in np.unique(folds)]
     if len(parts) < 2:
         return [Tried("mean", np.inf, np.full(len(labels), np.nan), [])]
@@ -123,7 +154,7 @@ def choose(
     for kind in CENTRES:
         means = [mean_weights(z[:, train], labels[train], kind, whole[kind]) for train, _ in parts]
         tried.append(_held(kind, np.inf, [(own, np.zeros(z.shape[2])) for own in means], z, labels, parts))
-    chain = [_simplest(tried, units)]
+    chain = [_simplest(tried, clusters)]
     for family in families:
         around, path = chain[-1].fits, [chain[-1]]
         fits: list[Fit | None] = [None] * len(parts)
@@ -134,9 +165,9 @@ def choose(
             ]
             path.append(_held(family, strength, fits, z, labels, parts))
             worse = path[-1].held.mean() >= path[-2].held.mean()
-            if worse or (len(path) > 2 and _simplest(path[-2:], units) is path[-2]):  # so will weaker ones be
+            if worse or (len(path) > 2 and _simplest(path[-2:], clusters) is path[-2]):  # so will weaker ones be
                 break
-        best = _simplest(path, units)
+        best = _simplest(path, clusters)
         if best is not chain[-1]:
             chain.append(best)
     return chain
@@ -157,116 +188,6 @@ def mean_weights(z: np.ndarray, labels: np.ndarray, kind: str, start: np.ndarray
     return inverse / len(z) * inverse_temperature(pooled, labels, near[0] if kind == "mean" else None)
 
 
-def spread(z: np.ndarray) -> np.ndarray:
-    """Root mean square (M,) of each member's centred logits, at least 1e-6."""
-    members, rows, classes = z.shape
-    total = np.zeros(members)
-    for part in chunks(rows, members * classes):
-        own = centred(z[:, part]).reshape(members, -1)
-        total += np.einsum("mi,mi->m", own, own)
-    return np.asarray(np.maximum(np.sqrt(total / (rows * classes)), 1e-6))
-
-
-def solve(
-    family: str, strength: float, z: np.ndarray, labels: np.ndarray, around: Fit, start: Fit | None = None
-) -> Fit:
-    """Minimise mean log loss + strength / 2 * (squared distance from `around`), a convex problem.
-
-    around: weights (M,) and bias (C,) to which the penalty draws. A weight's distance is measured in the root mean
-    square of its member's logits, so that a member's scale does not matter. start: a solution nearby, to save time.
-    Returns weights float64 (M,) or (M, C, C) and bias float64 (C,).
-    """
-    classes = z.shape[2]
-    weights, bias = around
-    scale = spread(z)
-    if family == "full":
-        weights = weights[:, None, None] * np.eye(classes)
-        scale = scale[:, None, None] * np.ones((classes, classes))
-    centre = np.append(weights, bias)
-    units = np.append(1 / scale, np.ones(classes))  # of the parameters, in those of x
-
-    def fitted(x: np.ndarray) -> Fit:
-        own = centre + x * units
-        return own[:-classes].reshape(weights.shape), own[-classes:]
-
-    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        loss, slope, _ = _derivatives(*fitted(x), z, labels, False)
-        return loss + strength / 2 * float(x @ x), slope * units + strength * x
-
-    def curved(x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        loss, slope, curvature = _derivatives(*fitted(x), z, labels, True)
-        curvature = curvature * units[:, None] * units + strength * np.eye(len(units))
-        return loss + strength / 2 * float(x @ x), slope * units + strength * x, curvature
-
-    x: Any = np.zeros(len(centre)) if start is None else (np.append(*start) - centre) / units
-    if family == "pool" and len(x) <= NEWTON:
-        return fitted(_newton(curved, x))
-    from scipy.optimize import minimize
-
-    options: Any = {"maxiter": 200, "ftol": 1e-7, "gtol": 1e-5}
-    return fitted(minimize(value, x, jac=True, method="L-BFGS-B", options=options).x)
-
-
-def _newton(curved: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    loss, slope, curvature = curved(x)
-    for _ in range(50):
-        step = -np.linalg.solve(curvature, slope)
-        expected = -float(slope @ step)
-        if expected <= 1e-6:  # nats: far less than the rows can tell apart
-            break
-        size = 1.0
-        while (trial := curved(x + size * step))[0] > loss - 1e-4 * size * expected and size > 1e-4:
-            size /= 2
-        x = x + size * step
-        loss, slope, curvature = trial
-    return x
-
-
-def _derivatives(
-    weights: np.ndarray, bias: np.ndarray, z: np.ndarray, labels: np.ndarray, curved: bool
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean log loss, its gradient by (weights, bias), flat, and if `curved` its Hessian, else an empty one."""
-    members, rows, classes = z.shape
-    size = weights.size + classes
-    loss, slope, curvature = 0.0, np.zeros(size), np.zeros((size, size) if curved else (0, 0))
-    for part in chunks(rows, members * classes):
-        own, logits = labels[part], centred(z[:, part])
-        if weights.ndim == 3:
-            logits = side_by_side(logits)
-        found, p = loss_and_softmax(_forward(weights, logits) + bias.astype(np.float32), own)
-        loss += found
-        if curved:
-            curvature += _curvature(logits, p)
-        p[np.arange(len(own)), own] -= 1
-        slope += np.append(_backward(p, logits, weights.ndim), p.sum(axis=0, dtype=np.float64))
-    return loss / rows, slope / rows, curvature / rows
-
-
-def _curvature(z: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Sum over the rows of the pool's Hessian by (weights, bias): J' (diag(p) - p p') J, J the scores' derivatives."""
-    tilted, mean, inner = tilt(z, p)
-    cross = tilted.sum(axis=1) - mean @ p
-    of_bias = np.diag(p.sum(axis=0, dtype=np.float64)) - p.T @ p
-    return np.asarray(np.block([[inner, cross], [cross.T, of_bias]]), dtype=np.float64)
-
-
-def _forward(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Scores float32 (N, C) without the bias, of z (M, N, C), or (1, N, M x C) where the weights are (M, C, C)."""
-    w = weights.astype(np.float32)
-    if w.ndim == 1:
-        return weighted_sum(w, z)
-    return np.asarray(z[0] @ w.transpose(0, 2, 1).reshape(-1, w.shape[1]))
-
-
-def _backward(residual: np.ndarray, z: np.ndarray, ndim: int) -> np.ndarray:
-    """Gradient of the loss by the weights, flat float64, from its gradient by the scores, (N, C); z as `_forward`."""
-    if ndim == 1:
-        return np.asarray(z.reshape(len(z), -1) @ residual.ravel(), dtype=np.float64)
-    classes = residual.shape[1]
-    by_class = (residual.T @ z[0]).reshape(classes, -1, classes)
-    return np.asarray(by_class.transpose(1, 0, 2).ravel(), dtype=np.float64)
-
-
 def _held(
     family: str,
     strength: float,
@@ -277,9 +198,21 @@ def _held(
 ) -> Tried:
     held, found = np.empty(len(labels)), [own for own in fits if own is not None]
     for (weights, bias), (_, test) in zip(found, parts, strict=True):
-        held[test] = row_losses(labels[test], apply({"weights": weights, "bias": bias}, z[:, test]))
+        held[test] = row_losses(labels[test], stacked(weights, bias, z[:, test]))
     return Tried(family, strength, held, found)
 
 
-def _simplest(tried: Sequence[Tried], units: np.ndarray) -> Tried:
-    return tried[simplest([candidate.held for candidate in tried], units)]
+def _simplest(tried: Sequence[Tried], clusters: np.ndarray) -> Tried:
+    return tried[simplest([candidate.held for candidate in tried], clusters)]
+
+
+METHOD = Method(
+    name="stack",
+    fit=lambda training: fit(training.z, training.labels, training.folds, training.clusters),
+    apply=apply,
+    load=load,
+    describe=describe,
+    weights_of=weights_of,
+    reading="Weights multiply the members' logits; a negative one corrects another member.",
+    scaled=True,
+)

@@ -21,11 +21,14 @@ difference, over groups where there are groups) of the best one's.
 `z` is float32 (M, N, C).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ensemble.blend import params as saved
+from ensemble.blend.methods.method import Method, member_weights
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import chunks, log_softmax, softmax
 from ensemble.scoring.cross_fit import simplest, usable_folds
@@ -35,6 +38,7 @@ STAGES, STEP = 100, 10  # 0, STEP, 2 * STEP, .. STAGES trees are tried
 RATE, DEPTH, LEAST, RIDGE = 0.1, 3, 10, 5.0  # learning rate; of a tree: depth, examples a leaf, ridge on leaf values
 NODES = 2 ** (DEPTH + 1) - 1
 EXAMPLES = 20_000  # for a tree: at most so many (and at most half) of the N x C
+MOST_STAGES = 10_000  # in a saved blend
 LARGEST = 5_000_000  # of N x C (of 30 members, two minutes of one core): where there are more, rows drawn at random
 
 Tree = dict[str, np.ndarray]
@@ -48,25 +52,47 @@ UNSPLIT: Tree = {
 }
 
 
-def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray, seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Trees:
+    """What boosting learns.
+
+    left, right, feature, threshold, value, gain: (stages, NODES), the nodes of each tree, see `nodes`.
+    inner_log_loss: on held-out rows; None where there were fewer than two clusters.
+    beta: the plain mean's inverse temperature.
+    lean: float32 (C,), see `origin`.
+    stages: the number of trees.
+    weights: float64 (M,), for the reader: each member's share of what the splits on members gained, which also counts
+    where a member is corrected for; uniform where there is none.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    value: np.ndarray
+    gain: np.ndarray
+    inner_log_loss: float | None
+    beta: float
+    lean: np.ndarray
+    stages: int
+    weights: np.ndarray
+
+
+def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray, seed: int = 0) -> Trees:
     """Choose the number of stages by inner cross-validation over `folds`, then boost on all rows.
 
-    labels, folds, units: int64 (N,); rows of one unit (group) must stand in one fold. With fewer than two units the
-    answer is the plain mean. The same seed gives the same answer, also with the classes in another order; rows or
-    members in another order meet other random draws, so that the answer is close, not equal.
-
-    Returns beta, the mean's inverse temperature; lean float32 (C,); stages, and the arrays of `nodes` for each of
-    them, (stages, NODES). For the reader: weights float64 (M,), each member's share of what the splits on members
-    gained (uniform where there is none), and inner_log_loss, on held-out rows (not with fewer than two units).
+    labels, folds, clusters: int64 (N,); rows of one cluster (group) must stand in one fold. With fewer than two
+    clusters the answer is the plain mean. The same seed gives the same answer, also with the classes in another order;
+    rows or members in another order meet other random draws, so that the answer is close, not equal.
     """
     members, rows, classes = z.shape
     kept: Any = slice(None)
     if rows * classes > LARGEST:
         kept = np.sort(np.random.default_rng(seed).choice(rows, max(1, LARGEST // classes), replace=False))
-    labels, units = labels[kept], units[kept]
-    folds, everything = usable_folds(folds[kept], units), np.arange(len(labels))
+    labels, clusters = labels[kept], clusters[kept]
+    folds, everything = usable_folds(folds[kept], clusters), np.arange(len(labels))
     mean, log_p, stages = z.mean(axis=0)[kept], [log_softmax(member[kept]) for member in z], 0
-    found: dict[str, Any] = {}
+    inner_log_loss: float | None = None
     if len(np.unique(folds)) > 1:
         held = np.empty((STAGES // STEP + 1, len(labels)))
         for fold in np.unique(folds):
@@ -75,28 +101,69 @@ def fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray,
             for stage, (_, scores) in enumerate(boost(beta * mean, [*log_p, lean], labels, train, STAGES, seed)):
                 if stage % STEP == 0:
                     held[stage // STEP, test] = row_losses(labels[test], softmax(scores[test]))
-        chosen = simplest(held, units)
-        stages, found = chosen * STEP, {"inner_log_loss": float(held[chosen].mean())}
+        chosen = simplest(held, clusters)
+        stages, inner_log_loss = chosen * STEP, float(held[chosen].mean())
     beta, lean = origin(mean, labels)
     trees = [tree for tree, _ in boost(beta * mean, [*log_p, lean], labels, everything, stages, seed)]
     arrays = {key: np.stack([tree[key] for tree in trees])[1:] for key in trees[0]}
     gain = np.bincount(arrays["feature"].ravel(), arrays["gain"].ravel(), members)[:members]
     weights = gain / gain.sum() if gain.sum() > 0 else np.full(members, 1 / members)
-    return arrays | found | {"beta": beta, "lean": lean, "stages": stages, "weights": weights}
+    return Trees(**arrays, inner_log_loss=inner_log_loss, beta=beta, lean=lean, stages=stages, weights=weights)
 
 
-def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
+def apply(learned: Trees, z: np.ndarray) -> np.ndarray:
     """Blended probabilities, float64 (N, C), rows sum to 1."""
     _, rows, classes = z.shape
     out = np.empty((rows, classes))
-    trees = [{key: params[key][stage] for key in UNSPLIT} for stage in range(params["stages"])]
+    trees = [{key: getattr(learned, key)[stage] for key in UNSPLIT} for stage in range(learned.stages)]
     for part in chunks(rows, classes):
-        scores = params["beta"] * z[:, part].mean(axis=0).astype(np.float64)
-        columns = [*(log_softmax(member[part]) for member in z if trees), params["lean"]]
+        scores = learned.beta * z[:, part].mean(axis=0).astype(np.float64)
+        columns = [*(log_softmax(member[part]) for member in z if trees), learned.lean]
         for tree in trees:
             scores += values(tree, columns)
         out[part] = softmax(scores)
     return out
+
+
+def load(params: Mapping[str, Any], members: int, classes: int) -> Trees:
+    """Raises ValueError that names what is not as `fit` makes it."""
+    stages = saved.count(params, "stages")
+    if stages > MOST_STAGES:
+        raise ValueError(f"stages is {stages}, want at most {MOST_STAGES}")
+    shape, kinds = (stages, NODES), {key: array.dtype.kind for key, array in UNSPLIT.items()}
+    learned = Trees(
+        **{key: saved.array(params, key, shape, kind) for key, kind in kinds.items()},
+        inner_log_loss=saved.optional_number(params, "inner_log_loss"),
+        beta=saved.number(params, "beta"),
+        lean=saved.array(params, "lean", (classes,)),
+        stages=stages,
+        weights=saved.array(params, "weights", (members,)),
+    )
+    _require_walks(learned, members)
+    return learned
+
+
+def _require_walks(learned: Trees, members: int) -> None:
+    """Raise ValueError unless every walk from a tree's root ends, and looks at what `members` members have.
+
+    What is past a tree's last node is not met.
+    """
+    met = np.zeros((learned.stages, NODES), dtype=np.bool_)
+    met[:, 0] = True
+    for node in range(NODES):
+        inner = np.flatnonzero(met[:, node] & (learned.left[:, node] >= 0))
+        for side in (learned.left, learned.right):
+            child = side[inner, node]
+            if ((child <= node) | (child >= NODES)).any():  # else a walk might be without end
+                raise ValueError("a tree's nodes are not in order")
+            met[inner, child] = True
+        feature = learned.feature[inner, node]
+        if ((feature < 0) | (feature > members)).any():
+            raise ValueError(f"a tree looks at a feature that {members} members don't have")
+
+
+def describe(learned: Trees, metric: str) -> list[str]:
+    return [f"inner cross-validation chose {learned.stages} stages of trees on top of the plain mean"]
 
 
 def origin(mean: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
@@ -149,7 +216,7 @@ def nodes(fitted: Any) -> Tree:
     t = fitted.tree_
     left, right, n = t.children_left, t.children_right, t.weighted_n_node_samples
     error, threshold = n * t.impurity, t.threshold.astype(np.float32)
-    own = {
+    arrays = {
         "left": left,
         "right": right,
         "feature": np.maximum(t.feature, 0),
@@ -157,7 +224,7 @@ def nodes(fitted: Any) -> Tree:
         "value": RATE * t.value[:, 0, 0] * n / (n + RIDGE),
         "gain": np.where(left < 0, 0.0, error - error[left] - error[right]),
     }
-    return {key: np.pad(array, (0, NODES - len(array))) for key, array in own.items()}
+    return {key: np.pad(array, (0, NODES - len(array))) for key, array in arrays.items()}
 
 
 def values(tree: Tree, columns: Sequence[np.ndarray], node: int = 0) -> np.ndarray:
@@ -166,3 +233,16 @@ def values(tree: Tree, columns: Sequence[np.ndarray], node: int = 0) -> np.ndarr
         return np.asarray(tree["value"][node])
     low, high = (values(tree, columns, int(tree[side][node])) for side in ("left", "right"))
     return np.where(columns[tree["feature"][node]] <= tree["threshold"][node], low, high)
+
+
+METHOD = Method(
+    name="trees",
+    fit=lambda training: fit(training.z, training.labels, training.folds, training.clusters),
+    apply=apply,
+    load=load,
+    describe=describe,
+    weights_of=lambda learned, members: member_weights(learned.weights),
+    reading="Shares of what the trees' splits gained by each member.",
+    scaled=True,
+    slow=True,
+)

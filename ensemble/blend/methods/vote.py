@@ -6,30 +6,54 @@ mixture proportions, as in Kim, Carbonetto, Stephens & Anitescu (JCGS 2020).
 `z` is float32 (M, N, C) everywhere.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ensemble.blend import params as saved
+from ensemble.blend.methods.method import Method, member_weights
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import mixture, true_class
 from ensemble.machine import cores
 
 
-def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Fit temperatures and weights by log loss on labels int64 (N,).
+@dataclass(frozen=True)
+class Vote:
+    """What the vote learns.
 
-    Returns weights float64 (M,) on the simplex, inverse_temperatures float64 (M,), and certificate: for these
-    temperatures the fitted log loss is at most this many nats above that of any other weights.
+    weights: float64 (M,), on the simplex.
+    inverse_temperatures: float64 (M,), 1 / T of each member.
+    certificate: for these temperatures the fitted log loss is at most so many nats above that of any other weights.
     """
+
+    weights: np.ndarray
+    inverse_temperatures: np.ndarray
+    certificate: float
+
+
+def fit(z: np.ndarray, labels: np.ndarray) -> Vote:
+    """Fit temperatures and weights by log loss on labels int64 (N,)."""
     inverse = inverse_temperatures(z, labels)
     weights, gap = simplex_weights(true_class(z, labels, inverse))
-    return {"weights": weights, "inverse_temperatures": inverse, "certificate": gap}
+    return Vote(weights, inverse, gap)
 
 
-def apply(params: dict[str, Any], z: np.ndarray) -> np.ndarray:
+def apply(learned: Vote, z: np.ndarray) -> np.ndarray:
     """Blended probabilities, float64 (N, C), rows sum to 1."""
-    return mixture(z, params["weights"], params["inverse_temperatures"])
+    return mixture(z, learned.weights, learned.inverse_temperatures)
+
+
+def load(params: Mapping[str, Any], members: int, classes: int) -> Vote:
+    """Raises ValueError that names what is not as `fit` makes it."""
+    certificate = saved.number(params, "certificate")
+    return Vote(saved.simplex(params, members), saved.inverse_temperatures(params, members), certificate)
+
+
+def describe(learned: Vote, metric: str) -> list[str]:
+    return [f"weights certified within {learned.certificate:.1g} nats of the least log loss"]
 
 
 def inverse_temperatures(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -80,3 +104,15 @@ def simplex_weights(p: np.ndarray, lowest_barrier: float = 1e-10) -> tuple[np.nd
 def optimality_gap(p: np.ndarray, w: np.ndarray) -> float:
     """max_m mean(p_m / (p @ w)) - 1: an upper bound, in nats, on how far w's log loss is above the best weights'."""
     return max(0.0, float((1 / (p @ w) @ p).max()) / len(p) - 1)
+
+
+METHOD = Method(
+    name="vote",
+    fit=lambda training: fit(training.z, training.labels),
+    apply=apply,
+    load=load,
+    describe=describe,
+    weights_of=lambda learned, members: member_weights(learned.weights, learned.inverse_temperatures),
+    reading="Weights sum to 1 and count the members' probabilities, each at its own temperature.",
+    sparse=True,
+)

@@ -1,0 +1,139 @@
+"""The result of a blend: its scores beside what they are compared with, saved with the blend and read back."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from ensemble import rundir
+from ensemble.blend.diversity import Diversity
+from ensemble.blend.oof import GIVEN
+from ensemble.blend.prune import Pruned
+from ensemble.blend.saved import Blend, load_blend, read_described
+from ensemble.data.logits import Logits
+from ensemble.errors import UserError
+from ensemble.files.reading import Count, Finite, Unread, parse_json
+from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.calibration import Bin, Calibration
+from ensemble.scoring.metrics import columns
+
+UNSAVED = ("name", "path", "fitted", "tests")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendResult:
+    """A fitted blend with its cross-fitted scores and what they are compared with.
+
+    Scores are metric -> Score, of the metrics that are computed always and of the one asked for.
+
+    name: what it is saved as, or its method.
+    path: its JSON file; None where it is not saved.
+    fitted: the blend fitted on all rows.
+    rows, folds: how many it was scored on; folds is 0 in a result of an older ens.
+    groups: how many groups the rows have; None where they have none.
+    blend: scores on rows that the blend's weights were not fitted on.
+    mean, members: scores of the plain mean and of each member, views averaged, which have nothing fitted.
+    best: metric -> the best single member by that metric on these rows, which favours it a little.
+    gains: over "mean" and over best[metric], per metric.
+    calibration: of "plain mean", "blend" and, where it has a temperature of its own, "blend before its temperature".
+    reliability: the bins of the same.
+    diversity: how the members differ.
+    weights: member -> "weight" and, where there is one, "temperature".
+    views: member -> the views that it was fitted on.
+    view_weights: member -> view -> weight, for members of several views.
+    unused: members, and "view of member" pairs, that have no part in the blend.
+    pruned: what can be left out without loss, if that was asked for.
+    left_out: member -> why.
+    notes: lines to print.
+    optimistic: members whose epoch was chosen on these rows.
+    tests: member -> test predictions, of the foreign members that have some.
+    """
+
+    name: Annotated[str, Unread()]
+    path: Annotated[Path | None, Unread()]
+    fitted: Annotated[Blend, Unread()]
+    rows: Count
+    folds: Count = 0
+    groups: Count | None = None
+    blend: dict[str, Score]
+    mean: dict[str, Score]
+    members: dict[str, dict[str, Score]]
+    best: dict[str, str]
+    gains: tuple[Gain, ...]
+    calibration: dict[str, Calibration]
+    reliability: dict[str, tuple[Bin, ...]]
+    diversity: Diversity
+    weights: dict[str, dict[str, Finite]]
+    views: dict[str, tuple[str, ...]]
+    view_weights: dict[str, dict[str, Finite]]
+    unused: tuple[str, ...]
+    pruned: Pruned | None = None
+    left_out: dict[str, str]
+    notes: tuple[str, ...]
+    optimistic: tuple[str, ...] = ()
+    tests: Annotated[dict[str, Logits], Unread()] = field(default_factory=dict)
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The members that ens did not train, with those that have no part in the blend."""
+        return tuple(name for name in self.members if self.views.get(name) == GIVEN or name in self.fitted.foreign)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether it is for other class shares than those of its rows, so that its scores are not comparable."""
+        return self.fitted.chain.prior_shift is not None
+
+    def gain_over(self, against: str, metric: str) -> Gain | None:
+        """The gain over "mean" or over the best single member, "single"."""
+        name = self.best[metric] if against == "single" else against
+        return next((gain for gain in self.gains if gain.metric == metric and gain.against == name), None)
+
+    def save(self, run: Path, name: str) -> "BlendResult":
+        """Write the blend, its scores and its foreign members' test predictions; returns the result as it is saved."""
+        for member in self.fitted.foreign:
+            if member in self.tests:
+                self.tests[member].save(rundir.foreign_file(run, name, member))
+        scores = asdict(replace(self, tests={}))
+        self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED})
+        return replace(self, name=name, path=rundir.blend_json(run, name))
+
+
+@dataclass(frozen=True)
+class _File:
+    """The part of a blend's JSON that is read here: an error names its keys as they stand there."""
+
+    scores: BlendResult
+
+
+def read_result(run: Path, name: str) -> BlendResult | None:
+    """What `BlendResult.save` wrote, without test predictions; None where a blend was saved without scores.
+
+    Raises UserError as `load_blend`, and where the scores are not those of a result.
+    """
+    blend, described = load_blend(run, name), read_described(run, name)
+    scores = described.get("scores")
+    if not scores:
+        return None
+    path, again = rundir.blend_json(run, name), f"fit it again with: ens blend {run}"
+    views = {"views": dict(zip(blend.members, blend.views, strict=True))}
+    text = json.dumps({"scores": views | scores | dict.fromkeys(UNSAVED)})
+    found = parse_json(text, _File, str(path), again).scores
+    for where, own in (("blend", found.blend), ("mean", found.mean), *found.members.items()):
+        lacking = [metric for metric in columns() if metric not in own]
+        if lacking:
+            raise UserError(f"{path}: its scores of {where} have no {lacking[0]}; {again}")
+    if any(found.best.get(metric) not in found.members for metric in columns()):
+        raise UserError(f"{path}: its best single members are not among its members; {again}")
+    return replace(found, name=name, path=path, fitted=blend, tests={})
+
+
+def saved_views(run: Path, name: str) -> dict[str, tuple[str, ...]] | None:
+    """member -> the views that a saved blend was fitted on; {} where it was saved without scores.
+
+    None where it can't be read: to fit it again mends it.
+    """
+    try:
+        result = read_result(run, name)
+    except UserError:
+        return None
+    return {} if result is None else result.views
