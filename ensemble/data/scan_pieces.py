@@ -2,7 +2,7 @@
 
     scans/<version>/<name>.safetensors   the records and thumbnails of some images, and the checksum of its own bytes
 
-A piece that was damaged, or is of another form, is passed over: its images are measured again.
+A piece that was damaged, or is of another form, is removed, and its images are measured again.
 """
 
 import uuid
@@ -64,16 +64,17 @@ def recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnail
 
 
 def _sound_piece(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The records, FACTS (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it is not as it was
-    written: what it held is then measured again."""
-    try:
-        if not sealed.require_sound_file(path):
-            return None
-        arrays = map_tensors(path)
-        records, small = arrays["facts"].reshape(-1).view(FACTS), arrays["thumbnails"]
-    except (OSError, Damaged, KeyError, ValueError):
-        return None
-    return (records, small) if small.shape == (len(records), SIDE, SIDE) else None
+    """The records, FACTS (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it can't be read, or is
+    not as it was written: it is then removed."""
+    with suppress(OSError):
+        with suppress(Damaged, KeyError, ValueError):
+            if sealed.require_sound_file(path):
+                arrays = map_tensors(path)
+                records, small = arrays["facts"].reshape(-1).view(FACTS), arrays["thumbnails"]
+                if small.shape == (len(records), SIDE, SIDE):
+                    return records, small
+        path.unlink()
+    return None
 
 
 def remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
