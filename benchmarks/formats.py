@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.blend.oof import finished, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
-from ensemble.files.reading import read_json
+from ensemble.events import SILENT
 from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
@@ -31,10 +30,10 @@ VIEWS = ("identity", "hflip")
 
 
 def main() -> None:
-    run = Path(sys.argv[1])
+    run = Run(Path(sys.argv[1]))
     keep_freed_memory()
     device = choose_device()
-    rows, config = read_rows(run), load_config(rundir.config_toml(run))
+    rows, config = read_rows(run.path), load_config(run.config_toml)
     samples = run_samples(config, run)
     row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
     where = np.array([row_of[name] for name in rows.ids.tolist()])
@@ -42,12 +41,12 @@ def main() -> None:
     batch = batch_rows(config.tta.batch_size, device)
     print("| member | speed | folds in it | as it is: classes | log loss | again | as chosen: classes | log loss |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in [name for name in rundir.members(run) if finished(run, name, rows) == folds]:
-        member = load_member(Run(run).member(name), len(rows.classes), len(folds), device)
+    for name in [name for name in run.member_names() if finished(run.path, name, rows) == folds]:
+        member = load_member(run.member(name), len(rows.classes), len(folds), device)
         size = member.preprocess.image_size
         hows = decodings(member.preprocess, VIEWS)
-        pixels = run_pixels(config, samples, hows, lambda *_: None, print)
-        timm_name = read_json(rundir.settings_json(run, name))["timm"]
+        pixels = run_pixels(config, samples, hows, SILENT)
+        timm_name = run.member(name).timm_name()
         create = partial(timm_model.create, timm_name, len(rows.classes), size)
         speeds, _ = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
         half = next(dtype for dtype in speeds if dtype != "float32")

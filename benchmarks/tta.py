@@ -63,7 +63,7 @@ from ensemble.inference.eval_model import (
     margins,
     prepared,
 )
-from ensemble.inference.member import Member
+from ensemble.inference.member import LoadedMember
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, predict_stream, view_of
 from ensemble.inference.views import expand
 from ensemble.tta import shards
@@ -190,12 +190,14 @@ def halved(
     return Forward(Inference(device.type, dtype, settle), fast.exact, fast.fast), said
 
 
-def chunk_rows(members: Sequence[Member], batch: int, device: torch.device) -> int:
+def chunk_rows(members: Sequence[LoadedMember], batch: int, device: torch.device) -> int:
     networks = sum(len(member.forwards) for member in members)
     return shards.chunk_rows([member.preprocess for member in members], networks, batch, device.type)
 
 
-def ens(members: Sequence[Member], paths: Sequence[Path], views: Sequence[str], device: torch.device) -> np.ndarray:
+def ens(
+    members: Sequence[LoadedMember], paths: Sequence[Path], views: Sequence[str], device: torch.device
+) -> np.ndarray:
     """Mean logits float32 (N, C) over members, folds and views."""
     rows = chunk_rows(members, BATCH, device)
     chunks = [paths[start : start + rows] for start in range(0, len(paths), rows)]
@@ -252,7 +254,7 @@ def speed(paths: Sequence[Path], root: Path, models: Sequence[str], size: int, k
         if half != "float32":
             sides[f"ens, {half}, none again"] = (half, replace(forwards[half], inference=Inference(device.type, half)))
         work: dict[str, Callable[[], object]] = {
-            side: functools.partial(ens, [Member(name, pre, (own,))], paths, views, device)
+            side: functools.partial(ens, [LoadedMember(name, pre, (own,))], paths, views, device)
             for side, (_, own) in sides.items()
         }
         work[users] = functools.partial(loop, name, root, size, wrapper, device)
@@ -261,7 +263,7 @@ def speed(paths: Sequence[Path], root: Path, models: Sequence[str], size: int, k
             wrapper(torch.randn(BATCH, 3, size, size, device=device))
             merged(torch.randn(BATCH, 3, size, size, device=device))
         for own in forwards.values():
-            ens([Member(name, pre, (own,))], paths[:BATCH], views, device)
+            ens([LoadedMember(name, pre, (own,))], paths[:BATCH], views, device)
 
         clocks: dict[str, list[Clock]] = {side: [] for side in work}
         limits: dict[str, list[dict[str, float]]] = {dtype: [] for dtype in forwards}
@@ -338,11 +340,13 @@ def members(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int
     print("| format | ens, s | sum of the limits, s | sum / ens | processor-ms an image |\n|---|---|---|---|---|")
     clocks: dict[str, list[Clock]] = {dtype: [] for dtype in plan}
     for forwards in plan.values():
-        ens([Member(name, pres[name], tuple(own)) for name, own in forwards.items()], paths[:BATCH], views, device)
+        ens(
+            [LoadedMember(name, pres[name], tuple(own)) for name, own in forwards.items()], paths[:BATCH], views, device
+        )
     rates: dict[str, dict[str, list[dict[str, float]]]] = {dtype: {name: [] for name in models} for dtype in plan}
     for _ in range(rounds):
         for dtype, forwards in plan.items():
-            own = [Member(name, pres[name], tuple(nets)) for name, nets in forwards.items()]
+            own = [LoadedMember(name, pres[name], tuple(nets)) for name, nets in forwards.items()]
             batches = ready(dtype, size, device)
             before = [limit(forwards[name][0], batches, passes // 2, device) for name in models]
             clocks[dtype].append(clock(functools.partial(ens, own, paths, views, device), device))
@@ -379,7 +383,7 @@ def where(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int, 
             forwards[half] = Forward(Inference(device.type, half), exact, lowered(exact, half))
         for dtype, own in forwards.items():
             for views in (("identity",), ("identity", "hflip"), expand(["d4"])):
-                steps = steps_of(Member(name, pre, (own,)), dtype, views, paths, folder, device)
+                steps = steps_of(LoadedMember(name, pre, (own,)), dtype, views, paths, folder, device)
                 seen: dict[str, list[float]] = {step: [] for step in steps}
                 for turn in range(rounds + 1):
                     for step, work in steps.items():
@@ -395,7 +399,7 @@ def where(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int, 
 
 
 def steps_of(
-    member: Member, dtype: str, views: tuple[str, ...], paths: Sequence[Path], folder: Path, device: torch.device
+    member: LoadedMember, dtype: str, views: tuple[str, ...], paths: Sequence[Path], folder: Path, device: torch.device
 ) -> dict[str, Callable[[], object]]:
     """Each step of a prediction of all paths, alone, and the whole of it last. member: of one fold."""
     pre, own = member.preprocess, member.forwards[0]
@@ -407,7 +411,7 @@ def steps_of(
     rows = [slice(start, min(start + batch, len(paths))) for start in range(0, len(paths), batch)]
     blend = mean_blend([member.name], views)
     chunk = next(predict_stream([member], [paths], [views], BATCH, device))
-    part = shards.Shard(folder / "one.safetensors", 0, len(paths))
+    part = shards.PredictionShard(folder / "one.safetensors", 0, len(paths))
     ids = [f"{row:07}" for row in range(len(paths))]
 
     @torch.inference_mode()
@@ -532,7 +536,7 @@ def child(paths: Sequence[Path], name: str, size: int, folder: Path) -> None:
     ids = [f"{row:07}" for row in range(len(paths))]
     # not `network`, whose pass in training would leave behind memory that the C library keeps
     model = timm_model.create(name, len(CLASSES), size)
-    member = Member(name, preprocess(name, size), (prepared(model, Inference(device.type), size, device),))
+    member = LoadedMember(name, preprocess(name, size), (prepared(model, Inference(device.type), size, device),))
     predictor = Predictor(mean_blend([name], views), (member,), (views,), 1, BATCH, device)
     # the peak so far is of the libraries' start; where the kernel does not let it be forgotten, it counts
     with contextlib.suppress(OSError):

@@ -14,10 +14,11 @@ from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
+from ensemble.run import Run
 from ensemble.scoring.metrics import columns
 from ensemble.scoring.outcomes import evaluate
 from ensemble.train.jobs import train_folds
-from ensemble.tta.run import tta_predict
+from ensemble.tta.predict import PredictionRequest, tta_predict
 
 EXPERIMENT = """\
 run = {run}
@@ -92,7 +93,10 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
         events.message(
             f"3. ens tta-predict {run} {data / 'test'} --blend {method} --sample-submission {sample} -o {output}"
         )
-        made = tta_predict(run, data / "test", output, events.progress, method, None, sample, None, events.message)
+        request = PredictionRequest(
+            run=Run(run), images=data / "test", output=output, blend_name=method, sample_submission=sample
+        )
+        made = tta_predict(request, events)
         labels = np.array([answers[name] for name in made.ids])
         held_out[method] = {metric: evaluate(metric, labels, made.probabilities) for metric in columns()}
     tables.show_held_out(held_out, len(answers), best)

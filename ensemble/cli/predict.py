@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from ensemble import rundir
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, names
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
+from ensemble.run import Run
 from ensemble.scoring.metrics import searchable
 
 
@@ -36,7 +36,7 @@ from ensemble.scoring.metrics import searchable
     type=click.FloatRange(min=0),
     default=4.0,
     show_default=True,
-    help="The most that the run keeps of its members' logits, for other blends of the same images; 0 keeps none.",
+    help="How much of its members' logits the run stores, for other blends of the same images; 0 for none.",
 )
 @JSON
 def tta_predict(
@@ -53,9 +53,9 @@ def tta_predict(
 ) -> None:
     """Predict IMAGES (pictures, a folder or a table) with all fold models of a RUN and a blend of them.
 
-    Pictures that are named one by one are printed with their classes and probabilities. Of a folder or a table,
-    predictions are kept in shards as they are made: the same command goes on after a stop, and ends with the same
-    files. The members' logits are kept too, so that another blend of the same images runs no network.
+    Of pictures that are named one by one, the most likely classes are printed with their probabilities. Predictions of
+    a folder or a table are saved in shards as they are made: after a stop the same command resumes, and ends with the
+    same files. The members' logits are stored too, so that another blend of the same images runs no network.
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
@@ -65,43 +65,42 @@ def tta_predict(
         from ensemble.data.inputs import pictures_or_source
         from ensemble.overview import ledger
 
-        rundir.require_run(run)
+        Run(run).require()
         source = pictures_or_source(images)
         if isinstance(source, list):
             from ensemble.tta.pictures import predict_pictures
 
             if sample_submission is not None:
                 output = output or Path("submission.csv")
-            shown = predict_pictures(run, source, output, blend_name, names(views), sample_submission, form, on_bad)
-            for line in shown.lines():
+            pictures = predict_pictures(
+                Run(run), source, output, blend_name, names(views), sample_submission, form, on_bad
+            )
+            for line in pictures.lines():
                 events.message(line)
-            events.answer(plain(shown))
+            events.answer(plain(pictures))
             return
-        from ensemble.tta.apply import choose_blend
-        from ensemble.tta.run import tta_predict as predict
+        from ensemble.tta import predict
 
-        output = output or Path("submission.csv")
-        book = rundir.submissions_csv(run)
-        made = predict(
-            run,
-            source,
-            output,
-            events.progress,
-            blend_name,
-            names(views),
-            sample_submission,
-            form,
-            events.message,
-            on_bad,
-            keep_bytes=int(keep_gb * 1e9),
+        request = predict.PredictionRequest(
+            run=Run(run),
+            images=source,
+            output=output or Path("submission.csv"),
+            blend_name=blend_name,
+            views=names(views),
+            sample_submission=sample_submission,
+            form=form,
+            on_bad=on_bad,
+            stored_bytes=int(keep_gb * 1e9),
         )
-        name = choose_blend(run, blend_name)
-        events.answer({**plain(made, ("ids",)), "blend": name, "rows": len(made.ids)})
+        made = predict.tta_predict(request, events)
+        events.answer({**plain(made, ("ids", "checksum")), "rows": len(made.ids)})
         events.message(f"wrote {made.submission} ({made.said}) and {made.predictions}")
-        fitted = load_blend(run, name)
-        facts = {"run": run, "blend": name, "views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
+        fitted = load_blend(run, made.blend)
+        facts = {"run": run, "blend": made.blend}
+        facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}
-        recorded(book, made.submission, facts, ledger.scores_of(run, name), events)
+        scores = ledger.scores_of(run, made.blend)
+        recorded(Run(run).submissions_csv, made.submission, facts, scores, events)
 
 
 @click.command()
@@ -111,14 +110,14 @@ def tta_predict(
 def tta_oof(run: Path, views: str, as_json: bool) -> None:
     """Add out-of-fold logits under more views to a RUN that is trained, so that a blend can weigh them.
 
-    Each row's come from the network that never saw it. Nothing is trained again.
+    Each row's logits come from the network that never saw the row. Nothing is trained again.
 
     Example: ens tta-oof runs/art --views d4,scale1.15
     """
     with session(as_json, run) as events:
         from ensemble.tta import oof
 
-        members = oof.add_views(run, names(views) or [], events.progress, events.message)
+        members = oof.add_views(Run(run), names(views) or [], events)
         events.answer({"members": members})
         events.message(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
 
@@ -135,9 +134,9 @@ def tta_oof(run: Path, views: str, as_json: bool) -> None:
 )
 @JSON
 def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None:
-    """Find the smallest set of views that is worth its cost, and name those that hurt.
+    """Find the smallest set of views that is worth its cost, and name the views that hurt.
 
-    Scores are out of fold, and of sets that were chosen on the other folds; costs are measured on this machine.
+    Scores are out of fold, of sets that were chosen on the other folds; costs are measured on this machine.
 
     Example: ens tta-search runs/art --views d4
     """
@@ -146,7 +145,7 @@ def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None
         from ensemble.cli.plain import plain
         from ensemble.tta import search
 
-        found, path = search.tta_search(run, names(views), metric, events.progress, events.message)
+        found, path = search.tta_search(Run(run), names(views), metric, events)
         tables.show_view_search(found)
         events.answer({**plain(found), "path": str(path)})
         events.message(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")

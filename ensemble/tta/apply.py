@@ -1,24 +1,24 @@
-"""Which blend of a run, and what it makes of its members' logits. Never imports torch."""
+"""Which blend of a run is meant, and its probabilities from its members' logits. Never imports torch."""
 
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend import Blend, list_blends, load_blend
 from ensemble.data.logits import load_logits
 from ensemble.data.samples import nfc
 from ensemble.errors import UserError
+from ensemble.run import Run
 
-Given = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop: float32 (1, n, C) of each foreign member
+ExternalRows = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop, float32 (1, n, C) per member
 
 
-def find_blend(run: Path, name: str | None, views: Sequence[str] | None) -> tuple[str, Blend]:
-    """The blend of this name, or the run's only one. Raises UserError if `views` are not those it was fitted on."""
-    rundir.require_run(run)
+def find_blend(run: Run, name: str | None, views: Sequence[str] | None) -> tuple[str, Blend]:
+    """The blend of this name, or the run's only one, and its name. Raises UserError if there is no such blend, or if
+    `views` are not those that it was fitted on."""
+    run.require()
     name = choose_blend(run, name)
-    blend = load_blend(run, name)
+    blend = load_blend(run.path, name)
     if views is None or set(views) == set(blend.all_views):
         return name, blend
     from ensemble.inference.views import expand
@@ -31,54 +31,55 @@ def find_blend(run: Path, name: str | None, views: Sequence[str] | None) -> tupl
     return name, blend
 
 
-def choose_blend(run: Path, name: str | None) -> str:
-    """`name`, or the only blend there is. Raises UserError rather than guess between several."""
-    there = list_blends(run)
+def choose_blend(run: Run, name: str | None) -> str:
+    """`name`, or the only blend there is. Raises UserError if there is none, or several to choose from."""
     if name is not None:
         return name
-    if len(there) != 1:
-        found = (
-            f"holds {len(there)} blends ({', '.join(there)}); choose one with --blend" if there else "holds no blend"
-        )
-        raise UserError(f"{run}: {found}" + ("" if there else f"; fit one with: ens blend {run} --method stack"))
-    return there[0]
+    names = list_blends(run.path)
+    if not names:
+        raise UserError(f"{run}: holds no blend; fit one with: ens blend {run} --method stack")
+    if len(names) > 1:
+        raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
+    return names[0]
 
 
-def foreign_predictions(run: Path, blend_name: str, blend: Blend, ids: Sequence[str]) -> Given:
-    """The kept test predictions of the foreign members for these N ids, by rows. Raises UserError without."""
+def external_predictions(run: Run, blend_name: str, blend: Blend, ids: Sequence[str]) -> ExternalRows:
+    """The stored test predictions of the external members for these N ids, by rows. Raises UserError that names a
+    member without them, or an id that they lack."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for member in blend.foreign:
-        path = rundir.foreign_file(run, blend_name, member)
+        path = run.external_file(blend_name, member)
         if not path.is_file():
             raise UserError(
                 f"blend {blend_name!r} holds {member}, which ens did not train, without test predictions; fit it again "
                 f"with: ens blend {run} --add {member}=OOF,TEST"
             )
         test = load_logits(path, mapped=True)
-        wanted = np.array([nfc(str(name)) for name in ids])
-        found.append((test.values, test.find(wanted, f"the test predictions of {member}")))
+        composed = np.array([nfc(str(name)) for name in ids])
+        found.append((test.values, test.find(composed, f"the test predictions of {member}")))
     return lambda start, stop: [np.asarray(values[:, rows[start:stop]]) for values, rows in found]
 
 
 def blend_chunk(
-    blend: Blend, values: Sequence[np.ndarray], unreadable: Collection[int], given: Sequence[np.ndarray], count: int
+    blend: Blend, logits: Sequence[np.ndarray], unreadable: Collection[int], external: Sequence[np.ndarray], count: int
 ) -> np.ndarray:
     """Probabilities float32 (n, C) of n = `count` images, NaN in the rows that could not be read.
 
-    values: of each member that ens trained its logits, float32 (K, V, n, C). given: of each foreign member float32
-    (1, n, C).
+    logits: float32 (K, V, n, C) of each member that ens trained
+    unreadable: rows of these n
+    external: float32 (1, n, C) of each external member
     """
     probabilities = np.full((count, len(blend.classes)), np.nan, dtype=np.float32)
     rows = np.setdiff1d(np.arange(count), list(unreadable))
     if len(rows):
-        folds = len(values[0]) if values else 1
-        # A foreign member has one prediction: it stands beside each fold's. Foreign members come last in a blend.
-        every = [*values, *(np.repeat(other[None], folds, axis=0) for other in given)]
-        probabilities[rows] = blend_folds(blend, [member[:, :, rows] for member in every])
+        folds = len(logits[0]) if logits else 1
+        # An external member has one prediction, which is blended with each fold's. These members come last in a blend.
+        all_logits = [*logits, *(np.repeat(values[None], folds, axis=0) for values in external)]
+        probabilities[rows] = blend_folds(blend, [values[:, :, rows] for values in all_logits])
     return probabilities
 
 
-def blend_folds(blend: Blend, values: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (N, C) of logits (K, V, N, C) of each member: blended per fold, then averaged over the folds."""
-    folds = len(values[0])
-    return np.asarray(sum(blend.apply([member[fold] for member in values]) for fold in range(folds)) / folds)
+def blend_folds(blend: Blend, logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities (N, C) of the members' logits (K, V, N, C): blended per fold, then averaged over the folds."""
+    folds = len(logits[0])
+    return np.asarray(sum(blend.apply([values[fold] for values in logits]) for fold in range(folds)) / folds)

@@ -1,4 +1,4 @@
-"""Prediction from Python: files, PIL images, arrays and tensors, all decoded as the command line decodes files."""
+"""Prediction from Python: files, PIL images, arrays and tensors are all decoded as the command line decodes files."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.open_image import without_pillow_limit
 from ensemble.data.pixels.upright import orientation
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.inference.decode import Source
 from ensemble.inference.predict import predict_stream
 from ensemble.run import Run
@@ -33,8 +34,12 @@ TENSOR = "uint8, or float in [0, 1], (3, H, W) or (N, 3, H, W)"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `predict` gives. probabilities: float32 (N, C), rows sum to 1. classes: C names. labels: for each image the
-    class of the largest probability."""
+    """A blend's prediction of N images.
+
+    probabilities: float32 (N, C), each row sums to 1
+    classes: C names
+    labels: for each image the class of the largest probability
+    """
 
     probabilities: np.ndarray
     classes: tuple[str, ...]
@@ -42,38 +47,44 @@ class Prediction:
 
 
 def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None) -> Predictor:
-    """A run's blend with its networks on the device, to be given to `predict` many times.
+    """A run's blend with its networks on the device, for many calls of `predict`.
 
-    blend: its name; None takes the only one. views: must be those that the blend was fitted on, as they are for None.
-    Raises UserError for a run, blend, views or files that don't fit, and for a blend that needs predictions made
-    elsewhere, of which there are none for other images.
+    run: a run directory
+    blend: the name of a blend; None for the run's only one
+    views: must be those that the blend was fitted on, as they are for None
+
+    Raises UserError for a run, blend, views or files that don't fit, and for a blend with a member that ens did not
+    train, which can't predict other images.
 
     >>> predictor = ens.load("runs/art", "mean")
     >>> ens.predict(predictor, "data/art/train/a/0.png").classes
     ('a', 'b')
     """
-    run = run.path if isinstance(run, Run) else Path(run)
+    run = run if isinstance(run, Run) else Run(Path(run))
     name, fitted = find_blend(run, blend, views)
     if fitted.foreign:
         raise UserError(
-            f"blend {name!r} holds {fitted.foreign[0]}, which ens did not train and so can't show an image; choose "
-            f"another blend, or fit one without it: ens blend {run}"
+            f"blend {name!r} holds {fitted.foreign[0]}, which ens did not train and can't predict new images with; "
+            f"choose another blend, or fit one without it: ens blend {run}"
         )
-    check_sources(run, name)
-    return load_predictor(run, fitted)
+    check_sources(run.path, name)
+    return load_predictor(run, fitted, SILENT)
 
 
 def predict(
     run: str | Path | Run | Predictor, images: Images, views: Sequence[str] | None = None, blend: str | None = None
 ) -> Prediction:
-    """The blend's prediction of one image or several: to the bit that of `ens tta-predict` for files of these pixels.
+    """The blend's prediction of one image or several, to the bit that of `ens tta-predict` for files of these pixels.
 
-    run: a run directory, or what `load` made of one, with which no network is read from disk again.
-    images: the path of an image file, a PIL image, an array uint8 (H, W, 3) or grey (H, W), a tensor uint8 (3, H, W) or
-    float (3, H, W) in [0, 1] (rounded to bytes, as a file would hold it; not yet normalised by a mean), a batch of such
-    arrays (N, H, W, 3) or tensors (N, 3, H, W), or a list of any of these. All are turned upright, scaled and cut as
-    files are. A JPEG that PIL has opened is scaled down from its full size, a path to it by JPEG's own means first.
-    views, blend: as in `load`, which settles them for what it makes.
+    run: a run directory, or what `load` gives, with which no network is read from disk again
+    images: the path of an image file; a PIL image; an array uint8 (H, W, 3), or (H, W) for grey; a tensor uint8
+        (3, H, W) or float (3, H, W) in [0, 1]; a batch of such arrays (N, H, W, 3) or tensors (N, 3, H, W); or a list
+        of any of these
+    views, blend: as in `load`; None for what `load` gives, since it was loaded with them
+
+    Floats are rounded to bytes, as a file would hold them, and must not be normalised by a mean. All images are turned
+    upright, scaled and cropped as files are. A JPEG that PIL has opened is scaled down from its full size; one given by
+    its path is first decoded at a fraction of its size, as JPEG allows.
 
     Raises UserError that names an image's place in the list, what it is and what is wanted, or the file that can't be
     read, and as `load` does.
@@ -88,15 +99,15 @@ def predict(
     if not isinstance(run, Predictor):
         run = load(run, blend, views)
     elif views is not None or blend is not None:
-        raise UserError("views and blend were settled when the run was loaded: give them to ensemble.load instead")
+        raise UserError("views and blend were chosen when the run was loaded; give them to ensemble.load instead")
     probabilities, _ = _predicted(run, sources, "error")
     classes = run.blend.classes
     return Prediction(probabilities, classes, [classes[best] for best in probabilities.argmax(axis=1)])
 
 
 def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Probabilities of N image files, float32 (N, C), and why a row could not be read, which is NaN then. on_bad:
-    "error" raises UserError that names such a file; "skip" goes on."""
+    """Probabilities of N image files, float32 (N, C), NaN in rows that could not be read, and for each such row the
+    reason. on_bad: "error" raises UserError that names the file instead."""
     return _predicted(predictor, [(str(file), file) for file in files], on_bad)
 
 
@@ -108,18 +119,19 @@ def _predicted(
     size = chunk_rows(preprocesses, networks, predictor.batch_size, predictor.device.type)
     starts = range(0, len(sources), size)
     parts = [sources[start : start + size] for start in starts]
-    chunks = ([_source(image, name) for name, image in part] for part in parts)  # made when their turn comes
+    chunks = ([_source(image, name) for name, image in part] for part in parts)  # each is made when it is needed
     stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad)
-    blended, unreadable = [], dict[int, str]()
+    blended = []
+    unreadable: dict[int, str] = {}
     for start, part, chunk in zip(starts, parts, stream, strict=True):
         blended.append(blend_chunk(predictor.blend, chunk.values, chunk.unreadable, [], len(part)))
-        unreadable |= {start + row: why for row, why in chunk.unreadable.items()}
+        unreadable |= {start + row: reason for row, reason in chunk.unreadable.items()}
     return np.concatenate(blended), unreadable
 
 
 def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
-    """Every single image with its name for errors. Raises UserError for what is none by its type, shape or numbers'
-    type: that is known before the first is predicted."""
+    """Every single image with its name for errors. Raises UserError for one of another type, shape or dtype, before the
+    first image is predicted."""
     if isinstance(images, (list, tuple)):
         for row, image in enumerate(images):
             yield from _checked(image, f"{name}[{row}]")
@@ -129,15 +141,15 @@ def _checked(images: Images, name: str) -> Iterator[tuple[str, OneImage]]:
                 yield from _checked(images[row], f"{name}[{row}]")
             return
         if not _is_image(images):
-            kind, want = ("an array", ARRAY) if isinstance(images, np.ndarray) else ("a tensor", TENSOR)
-            got = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-            raise UserError(f"{name}: {kind} {got}; want {want}")
+            kind, wanted = ("an array", ARRAY) if isinstance(images, np.ndarray) else ("a tensor", TENSOR)
+            found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            raise UserError(f"{name}: {kind} {found}; want {wanted}")
         yield name, images
     elif isinstance(images, (str, Path)):
         refuse_address(images)
         if not Path(images).is_file():
-            what = "is a folder; name the files in it" if Path(images).is_dir() else "no such file"
-            raise UserError(f"{name}: {images}: {what}")
+            reason = "is a folder; name the files in it" if Path(images).is_dir() else "no such file"
+            raise UserError(f"{name}: {images}: {reason}")
         yield name, images
     elif isinstance(images, Image.Image):
         if 0 in images.size:
@@ -157,7 +169,8 @@ def _is_image(image: np.ndarray | torch.Tensor) -> bool:
 
 
 def _source(image: OneImage, name: str) -> Source:
-    """A single image as a file's path or as a PIL image, its pixels loaded: a thread that decodes may not share it."""
+    """A single image as a file's path, or as a PIL image with its pixels loaded: threads that decode can't share the
+    loading."""
     if isinstance(image, (str, Path)):
         return Path(image)
     if isinstance(image, torch.Tensor):
@@ -182,7 +195,8 @@ def _source(image: OneImage, name: str) -> Source:
 
 
 def _loaded(image: Image.Image) -> Image.Image:
-    """Its pixels read. A JPEG that PIL has opened and not read yet may lack its end and no more, as a file may."""
+    """The image with its pixels read. A JPEG that PIL has opened and not read yet may lack its end marker, but nothing
+    else, as a file may."""
     stream = getattr(image, "fp", None)
     if stream is None or image.format not in ("JPEG", "MPO") or not getattr(image, "tile", None):
         image.load()

@@ -1,14 +1,12 @@
-"""`ens tta-oof`: out-of-fold logits under more views for a run that is trained, each row by the network that never saw
-it. Training's own file is left as it is; the new views stand beside it."""
+"""`ens tta-oof`: out-of-fold logits under more views for a trained run, each row by the network that never saw it. The
+new views are written beside the file that training wrote, which stays as it is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from ensemble import rundir
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
 from ensemble.config import Config, load_run_config
 from ensemble.data.cache.store import cache_folder, open_pixels
@@ -19,100 +17,135 @@ from ensemble.data.pixels.preprocess import Decoding, load_preprocess
 from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
+from ensemble.events import Events
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, geometry
 from ensemble.inference.views import check_views, expand
-from ensemble.progress import Show
-from ensemble.run import Run
+from ensemble.run import Fold, Member, Run
 from ensemble.stop import safe_points
 
-Say = Callable[[str], None]
 BATCHES = 32  # whose pixels are in memory at once
 
+MissingViews = Mapping[Fold, tuple[str, ...]]  # of the folds of all finished members
 
-def add_views(run: Path, views: Sequence[str], show: Show, say: Say = print) -> list[str]:
+
+def add_views(run: Run, views: Sequence[str], events: Events) -> list[str]:
     """Add OOF logits of these views (names or sets) to every finished member of the run that lacks them. Returns the
-    members.
+    names of the finished members.
 
-    Folds that are finished are kept if it is stopped. Raises UserError for a view that is unknown or impossible for a
-    member, a run without a finished member, or images that are not those that the run was trained on.
+    Each fold is written as soon as it is done. Raises UserError for a view that is unknown or impossible for a member,
+    a run without a finished member, or images that are not those that the run was trained on.
     """
-    rows = read_rows(run)
-    numbers = np.unique(rows.folds).tolist()
-    members = [name for name in rundir.members(run) if finished(run, name, rows) == numbers]
-    if not members:
-        again = f"train on with: ens train-folds {rundir.config_toml(run)}"
-        raise UserError(f"{run}: no member has all its folds finished; {again}")
-    preprocesses = {name: load_preprocess(rundir.preprocess_json(run, name)) for name in members}
-    lacking: dict[tuple[str, int], tuple[str, ...]] = {}
-    for name, preprocess in preprocesses.items():
-        for fold in numbers:
-            _drop_damaged(rundir.added_file(rundir.fold_dir(run, name, fold)), say)
-            there = fold_logits(rundir.fold_dir(run, name, fold)).views
-            try:
-                # those that are there are told from new ones by what they show, not by their names
-                wanted = check_views(list(dict.fromkeys([*there, *expand(views)])), geometry(preprocess))
-            except UserError as error:
-                raise UserError(f"member {name!r}: {error}") from None
-            lacking[name, fold] = tuple(view for view in wanted if view not in there)
-    todo = [name for name in members if any(lacking[name, fold] for fold in numbers)]
-    if not todo:
-        say(f"{run}: all finished members have these views already")
-        return members
-    config = load_run_config(rundir.config_toml(run))
+    rows = read_rows(run.path)
+    members = _finished_members(run, rows)
+    names = [member.name for member in members]
+    missing = _missing_views(members, np.unique(rows.folds).tolist(), views, events)
+    incomplete = {fold: new for fold, new in missing.items() if new}
+    if not incomplete:
+        events.message(f"{run}: all finished members have these views already")
+        return names
+    config = load_run_config(run.config_toml)
     samples = run_samples(config, run)
-    hows = {how for name in todo for fold in numbers for how in decodings(preprocesses[name], lacking[name, fold])}
-    pixels = run_pixels(config, samples, sorted(hows, key=str), show, say)
+    needed = {
+        decoding
+        for fold, new in incomplete.items()
+        for decoding in decodings(load_preprocess(fold.member.preprocess_json), new)
+    }
+    pixels = run_pixels(config, samples, sorted(needed, key=str), events)
+    row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
+    sample_rows = np.array([row_of[name] for name in rows.ids.tolist()])
+    _add_to_folds(incomplete, missing, rows, sample_rows, pixels, config.tta.batch_size, events)
+    return names
+
+
+def _add_to_folds(
+    incomplete: MissingViews,
+    missing: MissingViews,
+    rows: Rows,
+    sample_rows: np.ndarray,
+    pixels: Mapping[Decoding, Pixels | Files],
+    batch_size: int,
+    events: Events,
+) -> None:
+    """Compute and write the missing views, one fold after the other.
+
+    incomplete: the folds of `missing` that lack a view
+    sample_rows: int64 (N,), for each of the run's rows its row in `pixels`
+    """
     device = choose_device()
     keep_freed_memory()
-    row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
-    where = np.array([row_of[name] for name in rows.ids.tolist()])
-    passes = sum(int((rows.folds == fold).sum()) * len(lacking[name, fold]) for name in todo for fold in numbers)
-    new = tuple(dict.fromkeys(view for own in lacking.values() for view in own))
-    say(f"{len(rows.ids)} images, {len(todo)} members, new views {', '.join(new)}; on {device}")
-    done, added = 0.0, sum(not own for own in lacking.values())
+    names = list(dict.fromkeys(fold.member.name for fold in incomplete))
+    new_views = list(dict.fromkeys(view for views in missing.values() for view in views))
+    events.message(f"{len(rows.ids)} images, {len(names)} members, new views {', '.join(new_views)}; on {device}")
+    passes = sum(int((rows.folds == fold.number).sum()) * len(views) for fold, views in incomplete.items())
+    done, finished_folds = 0.0, len(missing) - len(incomplete)
+    position = {name: row for row, name in enumerate(rows.ids.tolist())}
 
-    def told(images: float, views: int) -> None:
+    def advance(image_views: float) -> None:
         nonlocal done
-        done += images * views
-        show("out-of-fold logits of new views", done, passes)
+        done += image_views
+        events.progress("out-of-fold logits of new views", done, passes)
 
-    batch = batch_rows(config.tta.batch_size, device)
-    at_hand = ""
-    with safe_points(lambda: at_hand, lambda: f"the new views of {added} of {len(lacking)} folds") as asked:
-        for name in todo:
-            member = load_member(Run(run).member(name), len(rows.classes), len(numbers), device)
-            for fold, forward in enumerate(fold_forwards(member)):
-                if not lacking[name, fold]:
+    batch = batch_rows(batch_size, device)
+    current = ""
+    with safe_points(lambda: current, lambda: f"the new views of {finished_folds} of {len(missing)} folds") as asked:
+        for member in dict.fromkeys(fold.member for fold in incomplete):
+            loaded = load_member(member, len(rows.classes), len(np.unique(rows.folds)), device)
+            for number, forward in enumerate(fold_forwards(loaded)):
+                fold = member.fold(number)
+                if fold not in incomplete:
                     continue
-                at_hand = f"fold {fold} of {name}"
-                directory = rundir.fold_dir(run, name, fold)
-                with FileLock(rundir.lock_file(directory)):  # another process may add views, or train the fold again
-                    kept = fold_logits(directory)
-                    own = tuple(view for view in lacking[name, fold] if view not in kept.views)
-                    if own:
-                        group = Group(member.preprocess, own, (forward,))
-                        values = _logits(group, pixels, where[_positions(rows, kept.ids)], batch, device, told)
-                        _add(directory, kept, own, values)
-                added += 1
+                current = f"fold {number} of {member.name}"
+                with FileLock(fold.lock_file):  # another process may add views, or train the fold again
+                    before = fold_logits(fold.path)
+                    views = tuple(view for view in incomplete[fold] if view not in before.views)
+                    if views:
+                        group = Group(loaded.preprocess, views, (forward,))
+                        fold_rows = sample_rows[[position[name] for name in before.ids.tolist()]]
+                        _write_added(fold, before, views, _logits(group, pixels, fold_rows, batch, device, advance))
+                finished_folds += 1
                 if asked():
                     raise KeyboardInterrupt
-    return members
 
 
-def _drop_damaged(added: Path, say: Say) -> None:
-    """Remove added views that are not as they were written: they are computed again if they are asked for."""
+def _finished_members(run: Run, rows: Rows) -> list[Member]:
+    """Raises UserError where there is none."""
+    numbers = np.unique(rows.folds).tolist()
+    names = [name for name in run.member_names() if finished(run.path, name, rows) == numbers]
+    if not names:
+        again = f"train on with: ens train-folds {run.config_toml}"
+        raise UserError(f"{run}: no member has all its folds finished; {again}")
+    return [run.member(name) for name in names]
+
+
+def _missing_views(
+    members: Sequence[Member], numbers: Sequence[int], views: Sequence[str], events: Events
+) -> dict[Fold, tuple[str, ...]]:
+    """For each fold those of the views, or of the views in these sets, that it has no logits of. Raises UserError for a
+    view that is unknown, or impossible for a member."""
+    missing = {}
+    for member in members:
+        sides = geometry(load_preprocess(member.preprocess_json))
+        for fold in map(member.fold, numbers):
+            _remove_if_damaged(fold, events)
+            present = fold_logits(fold.path).views
+            try:
+                # Views are compared by what they show, not by their names.
+                all_views = check_views(list(dict.fromkeys([*present, *expand(views)])), sides)
+            except UserError as error:
+                raise UserError(f"member {member.name!r}: {error}") from None
+            missing[fold] = tuple(view for view in all_views if view not in present)
+    return missing
+
+
+def _remove_if_damaged(fold: Fold, events: Events) -> None:
+    """Remove added views that are damaged: they are computed again where they are asked for."""
     try:
-        if added.is_file():
-            load_logits(added)
+        if fold.added_views_file.is_file():
+            load_logits(fold.added_views_file)
     except Damaged as error:
-        say(f"warning: {error}")
-        added.unlink()
-
-
-def _positions(rows: Rows, ids: np.ndarray) -> np.ndarray:
-    position = {name: row for row, name in enumerate(rows.ids.tolist())}
-    return np.array([position[name] for name in ids.tolist()])
+        events.message(f"warning: {error}")
+        fold.added_views_file.unlink()
 
 
 def _logits(
@@ -121,41 +154,46 @@ def _logits(
     rows: np.ndarray,
     batch: int,
     device: torch.device,
-    told: Callable[[float, int], None],
+    advance: Callable[[float], None],
 ) -> np.ndarray:
     """float32 (V, len(rows), C) of the group's one network."""
+
+    def advance_views(images: float) -> None:
+        advance(images * len(group.views))
+
     parts = []
     for start in range(0, len(rows), BATCHES * batch):
         part = rows[start : start + BATCHES * batch]
-        hows = decodings(group.preprocess, group.views)
-        squares = {how: torch.from_numpy(pixels[how].squares(part)).to(device) for how in hows}
-        show = lambda images: told(images, len(group.views))  # noqa: E731
-        parts.append(forward_views(group, squares, batch, device, advance=show)[0][0])
+        squares = {
+            decoding: torch.from_numpy(pixels[decoding].squares(part)).to(device)
+            for decoding in decodings(group.preprocess, group.views)
+        }
+        parts.append(forward_views(group, squares, batch, device, advance=advance_views)[0][0])
     return np.concatenate(parts, axis=1)
 
 
-def _add(directory: Path, kept: Logits, views: tuple[str, ...], values: np.ndarray) -> None:
-    """Write the new views beside those that were added before."""
-    before = len(load_logits(rundir.oof_file(directory)).views)
-    old = kept.values[before:], kept.views[before:]
-    merged = Logits(kept.ids, old[1] + views, kept.classes, np.concatenate([old[0], values]), kept.meta)
-    merged.save(rundir.added_file(directory))
+def _write_added(fold: Fold, before: Logits, views: tuple[str, ...], values: np.ndarray) -> None:
+    """Write the new views, float32 (V, N, C), beside those that were added before."""
+    trained = len(load_logits(fold.oof_file).views)
+    added_values, added_views = before.values[trained:], before.views[trained:]
+    values = np.concatenate([added_values, values])
+    Logits(before.ids, added_views + views, before.classes, values, before.meta).save(fold.added_views_file)
 
 
-def run_samples(config: Config, run: Path) -> Samples:
+def run_samples(config: Config, run: Run) -> Samples:
     """The run's labelled images. Raises UserError if they are not those that it was trained on."""
     samples = read_labelled(config)
-    held = rundir.read_provenance(run)["facts"].get("data fingerprint")
-    if samples.fingerprint() != held:
+    trained_on = run.read_provenance()["facts"].get("data fingerprint")
+    if samples.fingerprint() != trained_on:
         raise UserError(f"{config.data.train}: not the images that {run} was trained on (its data fingerprint differs)")
     return samples
 
 
 def run_pixels(
-    config: Config, samples: Samples, hows: Sequence[Decoding], show: Show, say: Say
+    config: Config, samples: Samples, needed: Sequence[Decoding], events: Events
 ) -> dict[Decoding, Pixels | Files]:
-    """The decoded pixels of all samples, from the cache where the run uses one."""
+    """The pixels of all samples in these decodings, from the cache where the run uses one."""
     if config.data.cache == "off":
-        return {how: Files(samples.paths, how) for how in hows}
+        return {decoding: Files(samples.paths, decoding) for decoding in needed}
     folder, limit = cache_folder(config.data.cache), int(config.data.cache_limit_gb * 1e9)
-    return {**open_pixels(samples.paths, hows, folder, limit, show, say=say)}
+    return {**open_pixels(samples.paths, needed, folder, limit, events.progress, say=events.message)}

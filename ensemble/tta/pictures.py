@@ -1,4 +1,4 @@
-"""`ens tta-predict RUN photo.jpg ...`: a few pictures, whose classes are printed with their probabilities."""
+"""`ens tta-predict RUN photo.jpg ...`: the most likely classes of a few pictures, with their probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,15 @@ SHOWN = 5  # classes of a picture
 
 @dataclass(frozen=True)
 class PredictedPictures:
-    """N pictures. probabilities: float32 (N, C), NaN in the rows that could not be read. unreadable: why, by row.
-    submission: the CSV that was written, or None. notes: a line on it, and on the sample that it follows."""
+    """The predictions of N pictures.
+
+    ids: N names
+    classes: C names
+    probabilities: float32 (N, C), NaN in rows that could not be read
+    unreadable: for each such row the reason
+    submission: the CSV that was written; None if none was asked for
+    notes: lines on that CSV and on the sample that it follows
+    """
 
     ids: tuple[str, ...]
     classes: tuple[str, ...]
@@ -29,20 +36,20 @@ class PredictedPictures:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """A line on each picture, the likeliest class first."""
+        """One line per picture with its most likely classes, and the notes."""
         lines = []
-        for row, (name, chances) in enumerate(zip(self.ids, self.probabilities, strict=True)):
+        for row, (name, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
             if row in self.unreadable:
                 lines.append(self.unreadable[row])
                 continue
-            best = np.argsort(-chances, kind="stable")[:SHOWN]
-            shown = ", ".join(f"{self.classes[number]} {100 * chances[number]:.1f} %" for number in best)
-            lines.append(f"{name}: {shown}{', ...' if len(chances) > SHOWN else ''}")
+            best = np.argsort(-probabilities, kind="stable")[:SHOWN]
+            shown = ", ".join(f"{self.classes[number]} {100 * probabilities[number]:.1f} %" for number in best)
+            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}")
         return [*lines, *self.notes]
 
 
 def predict_pictures(
-    run: Path,
+    run: Run,
     files: Sequence[Path],
     output: Path | None,
     blend: str | None = None,
@@ -51,20 +58,22 @@ def predict_pictures(
     form: str | None = None,
     on_bad: str = "error",
 ) -> PredictedPictures:
-    """Predict image files by the run's blend, to the bit as `tta_predict` does; nothing is kept in the run.
+    """Predict image files by the run's blend, to the bit as `tta_predict` does; nothing is stored in the run.
 
-    output: a CSV to write, None for none. on_bad: "error" raises UserError that names an image which can't be read;
-    "skip" leaves its prediction empty. Raises UserError as `ensemble.load` does, and for a sample that does not fit.
+    output: a CSV to write; None for none
+    blend, views, sample_submission, form, on_bad: as in `PredictionRequest`
+
+    Raises UserError as `ensemble.load` does, and for a sample that does not fit.
     """
-    predictor, notes = load(run, blend, views), list[str]()
+    predictor = load(run, blend, views)
+    notes: list[str] = []
     classes = predictor.blend.classes
-    named = [nfc(file.as_posix()) for file in files]
-    layout, ids, rows = follow(sample_submission, named, classes, form, notes.append)
-    wanted = [files[row] for row in rows]
+    all_ids = [nfc(file.as_posix()) for file in files]
+    layout, ids, rows = follow(sample_submission, all_ids, classes, form, notes.append)
     if output is not None:
-        require_output(output, [*files, sample_submission, *inputs_of(Run(run))])
-    probabilities, unreadable = predict_files(predictor, wanted, on_bad)
-    if len(unreadable) == len(wanted):
+        require_output(output, [*files, sample_submission, *inputs_of(run)])
+    probabilities, unreadable = predict_files(predictor, [files[row] for row in rows], on_bad)
+    if len(unreadable) == len(rows):
         raise UserError(next(iter(unreadable.values())))
     if output is not None:
         notes.append(f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})")

@@ -1,5 +1,5 @@
-"""`ens tta-search`: which views are worth what they cost. The choice is ensemble/tta/view_sets.py's; the costs are
-measured here."""
+"""`ens tta-search`: which views are worth what they cost. The views are chosen by ensemble/tta/view_sets.py; their
+costs are measured here."""
 
 import statistics
 import time
@@ -9,51 +9,47 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend.oof import Oof, common_views, read_oof
 from ensemble.config import load_run_config
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.device import choose_device, keep_freed_memory, streams
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.sealed import write_json
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
-from ensemble.progress import Show
 from ensemble.run import Run
 from ensemble.tta.oof import add_views, run_samples
 from ensemble.tta.view_sets import ViewSearch, search_views
 
-Say = Callable[[str], None]
-BATCHES, ROUNDS = 2, 3  # of a timed pass, for each thread of a CPU; how often it is timed
+BATCHES = 2  # of a timed pass, for each thread of a CPU
+ROUNDS = 3  # how often a pass is timed
 
 
-def tta_search(
-    run: Path, views: Sequence[str] | None, metric: str, show: Show, say: Say = print
-) -> tuple[ViewSearch, Path]:
-    """Find the smallest set of views worth its cost, of those that the run has out-of-fold logits of and `views`, which
-    are added first. Writes what it found to the run; returns it, and where.
+def tta_search(run: Run, views: Sequence[str] | None, metric: str, events: Events) -> tuple[ViewSearch, Path]:
+    """Find the smallest set of views that is worth its cost, among those that the run has out-of-fold logits of and
+    `views`, which are added first. Returns what was found, and the file of the run that it was written to.
 
-    Raises UserError as `add_views` and `search_views` do, and for a run of one view.
+    Raises UserError as `add_views` and `search_views` do, and for a run with one view.
     """
     if views:
-        add_views(run, views, show, say)
-    oof = read_oof(run, common_views(run) or None)
+        add_views(run, views, events)
+    oof = read_oof(run.path, common_views(run.path) or None)
     if len(oof.views[0]) < 2:
         raise UserError(f"{run}: has only the view {oof.views[0][0]}; name others with --views, as in --views d4")
-    once, passes = costs(run, oof, show)
-    found = search_views(oof, passes, once, metric, show)
-    path = rundir.view_search_json(run)
-    write_json(path, asdict(found))
-    return found, path
+    decoding_ms, pass_ms = costs(run, oof, events)
+    found = search_views(oof, pass_ms, decoding_ms, metric, events)
+    write_json(run.view_search_json, asdict(found))
+    return found, run.view_search_json
 
 
-def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
-    """Milliseconds per image on this machine: of decoding it for all members, and of each pass, float64 (M, V), the
-    passes of a member's K folds together (the first one's time for each network)."""
+def costs(run: Run, oof: Oof, events: Events) -> tuple[float, np.ndarray]:
+    """Milliseconds per image on this machine: of decoding it for all members; and of each member's pass under each
+    view, float64 (M, V). A pass runs all K fold models; it is timed with the first one, and multiplied."""
     device = choose_device()
     keep_freed_memory()
-    config = load_run_config(rundir.config_toml(run))
+    config = load_run_config(run.config_toml)
     batch = batch_rows(config.tta.batch_size, device)
     samples = run_samples(config, run)
     rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCHES * batch * streams(device)))
@@ -61,27 +57,29 @@ def costs(run: Path, oof: Oof, show: Show) -> tuple[float, np.ndarray]:
     folds = len(np.unique(oof.rows.folds))
     members = []
     for number, name in enumerate(oof.members):
-        show("loading the networks", number, len(oof.members))
-        members.append(load_member(Run(run).member(name), oof.classes, folds, device))
-    hows: list[Decoding] = []
+        events.progress("loading the networks", number, len(oof.members))
+        members.append(load_member(run.member(name), oof.classes, folds, device))
+    needed: list[Decoding] = []
     for member, views in zip(members, oof.views, strict=True):
-        hows += [how for how in decodings(member.preprocess, views) if how not in hows]
+        needed += [decoding for decoding in decodings(member.preprocess, views) if decoding not in needed]
+    decoding_ms = _median_ms(lambda: decoded_squares(paths, needed, device)) / len(paths)
+    squares = decoded_squares(paths, needed, device)[0]
+    placed = {decoding: pixels.to(device) for decoding, pixels in squares.items()}
+    pass_ms = np.zeros((len(members), len(oof.views[0])))
+    for m, (member, views) in enumerate(zip(members, oof.views, strict=True)):
+        for v, view in enumerate(views):
+            events.progress("timing the views", m * len(views) + v, pass_ms.size)
+            group = Group(member.preprocess, (view,), member.forwards[:1])
+            milliseconds = _median_ms(lambda group=group: forward_views(group, placed, batch, device))  # type: ignore[misc]
+            pass_ms[m, v] = milliseconds / len(paths) * len(member.forwards)
+    return decoding_ms, pass_ms
+
+
+def _median_ms(work: Callable[[], object]) -> float:
+    """Milliseconds of the median of ROUNDS calls."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        squares = decoded_squares(paths, hows, device)[0]
+        work()
         seconds.append(time.perf_counter() - start)
-    once = 1000 * statistics.median(seconds) / len(paths)
-    placed = {how: own.to(device) for how, own in squares.items()}
-    passes = np.zeros((len(members), len(oof.views[0])))
-    for m, (member, views) in enumerate(zip(members, oof.views, strict=True)):
-        for v, view in enumerate(views):
-            show("timing the views", m * len(views) + v, passes.size)
-            group = Group(member.preprocess, (view,), member.forwards[:1])
-            seconds = []
-            for _ in range(ROUNDS):
-                start = time.perf_counter()
-                forward_views(group, placed, batch, device)
-                seconds.append(time.perf_counter() - start)
-            passes[m, v] = 1000 * statistics.median(seconds) / len(paths) * len(member.forwards)
-    return once, passes
+    return 1000 * statistics.median(seconds)

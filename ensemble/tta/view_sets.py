@@ -24,7 +24,7 @@ from ensemble.blend.methods.pool import centred, inverse_temperature
 from ensemble.blend.oof import Oof
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
-from ensemble.progress import Show
+from ensemble.events import SILENT, Events
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import searchable
@@ -95,7 +95,7 @@ def search_views(
     pass_ms: np.ndarray,
     once_ms: float,
     metric: str = "log_loss",
-    show: Show = lambda text, done, total: None,
+    events: Events = SILENT,
 ) -> ViewSearch:
     """The cheapest set of views whose size's cross-fitted score is within one standard error of the best size's.
 
@@ -127,7 +127,7 @@ def search_views(
     runs += [partial(_whole, work)]
     outcomes = []
     for number, run in enumerate(runs):
-        show("comparing the sets of views", number, len(runs))
+        events.progress("comparing the sets of views", number, len(runs))
         outcomes.append(outcome(labels, cross_fit(run, work.folds, work.units), (metric,)))
     drawn = bootstrap(labels, outcomes, work.units, oof.classes)
     table = scores(labels, outcomes, work.folds, oof.classes, drawn)

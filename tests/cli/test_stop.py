@@ -1,18 +1,19 @@
 """Ctrl-C and SIGTERM, with real signals to real processes."""
 
-import functools
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from recorder import Recorder
 
+from ensemble.events import SILENT
 from ensemble.run import Run
 from ensemble.stop import Stopped, safe_points
 from ensemble.train.ending import Running, kept, may_end, wait_for
 from ensemble.tta.oof import add_views
-from ensemble.tta.run import tta_predict
+from ensemble.tta.predict import PredictionRequest, tta_predict
 
 SCRIPT = """
 import sys, time
@@ -108,7 +109,7 @@ def told(work):
 
 shards.chunk_rows = lambda *facts: 4
 shards.write = told(shards.write)
-oof._add = told(oof._add)
+oof._write_added = told(oof._write_added)
 sys.argv = ["ens", *sys.argv[1:]]
 cli.main()
 """
@@ -148,14 +149,13 @@ def test_prediction_ends_after_a_shard_and_goes_on_to_the_same_bytes(run, tmp_pa
     log = (run / "ens.log").read_text()
     assert "stopping after shard 2 of 6 ..." in log and f"error: {lines[1][5:]}\n" in log
     assert "ends with status 130" in log and not output.exists()
-    said = []
-    predict = functools.partial(tta_predict, run, run.parent / "train", show=nothing, say=said.append)
-    predict(output=output, shard_rows=4)
-    assert said[-1] == "goes on: 2 of 6 shards are there"
+    events = Recorder()
+    tta_predict(PredictionRequest(Run(run), run.parent / "train", output, shard_rows=4), events)
+    assert events.messages[-1] == "resuming: 2 of 6 shards are finished"
     made = run / "predictions" / "train-mean.safetensors"
     bits = made.read_bytes()
-    predict(output=whole, shard_rows=4)
-    assert said[-1].endswith("no network is run") and whole.read_bytes() == output.read_bytes()
+    tta_predict(PredictionRequest(Run(run), run.parent / "train", whole, shard_rows=4), events)
+    assert events.messages[-1].endswith("no network is run") and whole.read_bytes() == output.read_bytes()
     assert made.read_bytes() == bits
 
 
@@ -169,11 +169,11 @@ def test_added_views_end_after_a_fold_and_go_on_to_the_same_bytes(run, tmp_path)
         "ens: stopping after fold 1 of resnet ... (again to stop at once)",
         f"ens: stopped; kept: the new views of 2 of 4 folds; go on with: ens tta-oof {run} --views vflip",
     ]
-    add_views(run, ["vflip"], nothing, nothing)
+    add_views(Run(run), ["vflip"], SILENT)
     bits = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()
-    add_views(run, ["vflip"], nothing, nothing)
+    add_views(Run(run), ["vflip"], SILENT)
     assert [file.read_bytes() for file in files] == bits
 
 

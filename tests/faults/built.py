@@ -15,9 +15,10 @@ from ensemble.backbones.weights import write_state
 from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import load_config
 from ensemble.events import SILENT
+from ensemble.run import Run
 from ensemble.train import fit
 from ensemble.train.jobs import train_folds
-from ensemble.tta import run as predicting
+from ensemble.tta import predict as predicting
 from ensemble.tta.oof import add_views
 
 EXPERIMENT = """run = "{folder}/run"
@@ -75,9 +76,9 @@ def build(folder):
     assert train_folds(load_config(experiment), SILENT) == []
     run = folder / "run"
     check(experiment, None, None, None, None, (), SILENT)
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     blend_run(run, BlendOptions("stack"), say=quiet)
-    tta_search(run, None, "log_loss", quiet, quiet)
+    tta_search(Run(run), None, "log_loss", SILENT)
     predict(run, folder / "test", folder / "s.csv")
     paint(folder / "more" / "m0.png")
     stop_before_submission(run, folder / "more", folder / "m.csv")
@@ -88,7 +89,7 @@ def build(folder):
 
 def predict(run, images, output):
     """The bytes of the submission and of the kept predictions."""
-    made = predicting.tta_predict(run, images, output, quiet, say=quiet)
+    made = predicting.tta_predict(predicting.PredictionRequest(Run(run), images, output), SILENT)
     return output.read_bytes() + made.predictions.read_bytes()
 
 

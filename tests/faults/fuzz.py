@@ -239,7 +239,7 @@ def of_tensors(run, folder):
     ids = np.array([f"r{row}" for row in range(20)])
     logits = Logits(ids, ("identity", "hflip"), CLASSES, np.zeros((2, 20, 3), np.float32), {"member": "net"})
     logits.save(folder / "logits.safetensors")
-    shard = shards.Shard(folder / "shard.safetensors", 0, 5)
+    shard = shards.PredictionShard(folder / "shard.safetensors", 0, 5)
     shards.write(shard, np.full((5, 3), 1 / 3, np.float32), {1: "broken"})
     model = timm.create_model("test_resnet", num_classes=3)
     optimizer = torch.optim.AdamW(model.parameters())

@@ -38,7 +38,7 @@ def commands(folder):
     run = folder / "run"
     config = load_config(folder / "e.toml", ("workers=1", *SETTLED))
     assert train_folds(config, SILENT) == []
-    add_views(run, ["vflip"], built.quiet, built.quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     blend_run(run, BlendOptions("stack"), say=built.quiet)
     built.predict(run, folder / "test", folder / "s.csv")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 
 from ensemble import rundir
 from ensemble.blend import Blend, BlendOptions, ForeignFiles, blend_run, load_blend
@@ -27,7 +28,7 @@ from ensemble.inference.predict import normalise, predict_stream
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.apply import blend_folds
-from ensemble.tta.run import tta_predict
+from ensemble.tta.predict import PredictionRequest, tta_predict
 from ensemble.tta.shards import chunk_rows
 
 CPU = torch.device("cpu")
@@ -57,6 +58,10 @@ def run(tmp_path_factory):
     train_folds(load_config(file), SILENT)
     blend_run(folder / "run", BlendOptions("mean"))
     return folder / "run"
+
+
+def predicted(run, images, output, **settings):
+    return tta_predict(PredictionRequest(Run(run), images, output, **settings), SILENT)
 
 
 def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
@@ -215,7 +220,7 @@ def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged()
 
 
 def test_predictions_are_saved_with_ids_and_match_the_submission(run, tmp_path):
-    made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
+    made = predicted(run, run.parent / "images", tmp_path / "s.csv")
     saved = load_logits(rundir.predictions_file(run, "images", "mean"))
     assert saved.ids.tolist() == made.ids.tolist() == sorted(read_folds(Run(run))["id"])
     assert np.allclose(np.exp(saved.values[0]), made.probabilities, atol=1e-6)
@@ -227,7 +232,7 @@ def test_predictions_are_saved_with_ids_and_match_the_submission(run, tmp_path):
 
 def test_views_other_than_the_blends_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="the blend was fitted on the views identity,hflip, not identity: fit one"):
-        tta_predict(run, run.parent / "images", tmp_path / "s.csv", views=["identity"], **QUIET)
+        predicted(run, run.parent / "images", tmp_path / "s.csv", views=["identity"])
 
 
 def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_path):
@@ -241,7 +246,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
     said = []
     blend_run(run, BlendOptions("mean", name="both", foreign=[ForeignFiles("knn", *files)]), say=said.append)
     try:
-        made = tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
+        made = predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
         blend = load_blend(run, "both")
         own = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
         paths = [run.parent / "images" / name for name in made.ids]
@@ -253,7 +258,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
         assert made.probabilities == pytest.approx(expected, abs=1e-5)
         rundir.foreign_file(run, "both", "knn").unlink()
         with pytest.raises(UserError, match="holds knn, which ens did not train, without test predictions; fit it ag"):
-            tta_predict(run, run.parent / "images", tmp_path / "s.csv", blend_name="both", **QUIET)
+            predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
     finally:
         rundir.blend_json(run, "both").unlink()
 
@@ -266,7 +271,7 @@ def test_a_member_trained_again_makes_its_blend_stale(run, tmp_path):
     rundir.mark_done(fold, [rundir.model_file(fold), file, rundir.log_file(fold)])
     try:
         with pytest.raises(UserError, match=r"blend 'mean' was fitted on another 'vit' than .*; fit it again"):
-            tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
+            predicted(run, run.parent / "images", tmp_path / "s.csv")
     finally:
         kept.save(file)
         rundir.done_json(fold).write_bytes(marker)
@@ -277,27 +282,19 @@ def test_a_form_that_the_sample_cannot_hold_is_refused_before_any_image_is_read(
     (tmp_path / "images" / "broken.png").write_text("no image")
     (tmp_path / "sample.csv").write_text("id,x,y\nbroken.png,0,0\n")
     with pytest.raises(UserError, match="a label needs one column beside the id; the header has: x, y"):
-        tta_predict(
-            run,
-            tmp_path / "images",
-            tmp_path / "s.csv",
-            sample_submission=tmp_path / "sample.csv",
-            form="label",
-            **QUIET,
-        )
+        predicted(run, tmp_path / "images", tmp_path / "s.csv", sample_submission=tmp_path / "sample.csv", form="label")
 
 
 def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
     sample = tmp_path / "sample.csv"
     sample.write_text("id,label\n5,a\n2,a\n")
-    said = []
-    made = tta_predict(
-        run, run.parent / "images", tmp_path / "s.csv", QUIET["show"], sample_submission=sample, say=said.append
-    )
+    events = Recorder()
+    request = PredictionRequest(Run(run), run.parent / "images", tmp_path / "s.csv", sample_submission=sample)
+    made = tta_predict(request, events)
     assert made.ids.tolist() == ["5", "2"]
-    assert f"22 images are not in {sample} and are left out (a/0.png, a/10.png, a/12.png, ...)" in said
+    assert f"22 images are not in {sample} and are left out (a/0.png, a/10.png, a/12.png, ...)" in events.messages
     some = made.probabilities  # read before the whole set's are written over them
-    whole = tta_predict(run, run.parent / "images", tmp_path / "all.csv", **QUIET)
+    whole = predicted(run, run.parent / "images", tmp_path / "all.csv")
     rows = [whole.ids.tolist().index(name) for name in ("b/5.png", "a/2.png")]
     assert np.array_equal(some, whole.probabilities[rows])
 
@@ -306,7 +303,7 @@ def test_with_several_blends_one_must_be_named(run, tmp_path):
     blend_run(run, BlendOptions("mean", name="other"))
     try:
         with pytest.raises(UserError, match=r"holds 2 blends \(mean, other\); choose one with --blend"):
-            tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
+            predicted(run, run.parent / "images", tmp_path / "s.csv")
     finally:
         rundir.blend_json(run, "other").unlink()
 
@@ -318,7 +315,7 @@ def test_a_cut_model_file_is_named(run, tmp_path):
     shutil.rmtree(run / "predictions" / "logits")  # with which the network is not needed
     try:
         with pytest.raises(UserError, match=r"vit/fold1: is not finished, or its files are cut short"):
-            tta_predict(run, run.parent / "images", tmp_path / "s.csv", **QUIET)
+            predicted(run, run.parent / "images", tmp_path / "s.csv")
     finally:
         file.write_bytes(whole)
 

@@ -14,10 +14,11 @@ from ensemble.blend import BlendOptions, ForeignFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
-from ensemble.tta.run import tta_predict
+from ensemble.tta.predict import PredictionRequest, tta_predict
 
 ARRAY = "want uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
 TENSOR = "want uint8, or float in [0, 1], (3, H, W) or (N, 3, H, W)"
@@ -40,7 +41,7 @@ def files(run):
 @pytest.fixture(scope="module")
 def want(run):
     """The log-probabilities that the command saves."""
-    tta_predict(run, run.parent / "test", run.parent / "s.csv", lambda *_: None, say=lambda _: None)
+    tta_predict(PredictionRequest(Run(run), run.parent / "test", run.parent / "s.csv"), SILENT)
     return load_logits(rundir.predictions_file(run, "test", "mean")).values[0]
 
 
@@ -229,7 +230,7 @@ def test_views_and_blends_are_refused_as_by_the_command(run, loaded, files):
     with pytest.raises(UserError, match="not a run directory"):
         ensemble.predict(run.parent, files)
     for words in ({"views": ["identity", "hflip"]}, {"blend": "mean"}):
-        with pytest.raises(UserError, match=r"settled when the run was loaded: give them to ensemble\.load instead"):
+        with pytest.raises(UserError, match=r"chosen when the run was loaded; give them to ensemble\.load instead"):
             ensemble.predict(loaded, files, **words)
 
 
@@ -240,7 +241,7 @@ def test_a_blend_with_a_foreign_member_can_not_show_an_image(run, files, tmp_pat
     foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]
     blend_run(run, BlendOptions("mean", name="both", foreign=foreign), say=lambda _: None)
     try:
-        with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and so can't show an im"):
+        with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and can't predict new im"):
             ensemble.predict(run, files, blend="both")
     finally:
         rundir.blend_json(run, "both").unlink()

@@ -13,6 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from filelock import FileLock
+from recorder import Recorder
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -24,21 +25,21 @@ from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.progress import paced
 from ensemble.run import Run
-from ensemble.tta import kept as kept_logits
-from ensemble.tta import shards
-from ensemble.tta.run import tta_predict
+from ensemble.tta import shards, stored_logits
+from ensemble.tta.predict import PredictionRequest, tta_predict
 
 ROWS = 7  # of a shard: 60 images make 9
 
 # Imports once, which takes seconds, and forks for each command, which is then `ens` with small shards. A command is
 # killed by itself at its n-th change of a file, or by the kernel after a share of the processor time of a whole one.
 DRIVER = """
-import functools, json, os, resource, signal, sys
+import dataclasses, json, os, resource, signal, sys
 from ensemble import cli
 from ensemble.inference import member, predict  # and with them torch and timm
 from ensemble.run import Run
-from ensemble.tta import run as tta
-tta.tta_predict = functools.partial(tta.tta_predict, shard_rows=7)
+from ensemble.tta import predict as tta
+with_any = tta.tta_predict
+tta.tta_predict = lambda request, events: with_any(dataclasses.replace(request, shard_rows=7), events)
 changes = 0
 whole = 0.0
 
@@ -113,10 +114,10 @@ def attempt(driver, *words, at=0, share=0.0, largest=0):
 
 def predict(run, images, output, **changes):
     """tta_predict in this process with small shards, and what it said."""
-    said = []
-    show = changes.pop("show", lambda text, done, total: None)
-    made = tta_predict(run, images, output, show, say=said.append, **{"shard_rows": ROWS, **changes})
-    return made, said
+    events = Recorder()
+    events.progress = changes.pop("show", events.progress)
+    request = PredictionRequest(Run(run), images, output, **{"shard_rows": ROWS, **changes})
+    return tta_predict(request, events), events.messages
 
 
 def refusal(run, images, output, **changes):
@@ -147,14 +148,14 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
     output = tmp_path / "out" / "s.csv"
     words = [run, images, "--form", "probability", "-o", output]
     status, out, line, changes = attempt(driver, *words)
-    assert (status, line) == (0, "") and "goes on" not in out and changes > 30
+    assert (status, line) == (0, "") and "resuming" not in out and changes > 30
     table, logits = output.read_bytes(), saved(run, images).read_bytes()
     assert table.count(b"\n") == 61 and load_logits(saved(run, images)).values.shape == (1, 60, 2)
     random = np.random.default_rng(0)
     moments = [{"at": int(at)} for at in random.integers(1, changes + 1, 3)]
     moments += [{"share": float(share)} for share in random.uniform(0.1, 0.5, 2)]
     moments += [{"at": changes - 12}]  # between the two final files: only that of the CSV and the shards' end follow
-    moments += [{"at": 20}]  # and where all logits are kept from before
+    moments += [{"at": 20}]  # and where all logits are stored from before
     resumed = 0
     for moment in moments:
         output.unlink()
@@ -168,7 +169,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
         before = list(rundir.shards_dir(saved(run, images)).glob("[!.]*"))
         status, out, *_ = attempt(driver, *words)
         assert status == 0
-        said = re.findall(r"goes on: (\d+) of 9 shards are there", out)
+        said = re.findall(r"resuming: (\d+) of 9 shards are finished", out)
         assert said == ([str(len(before))] if before else []), moment
         resumed += len(before)
         assert output.read_bytes() == table and saved(run, images).read_bytes() == logits, moment
@@ -188,7 +189,7 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
     line = refusal(run, images, output, form="probability")
     assert line.startswith(f"{images / '30.png'}: not a readable image (")
     assert line.endswith(
-        "; replace it or remove it; 4 of 9 shards are kept, and the same command then goes on (with --on-bad skip it "
+        "; replace it or remove it; 4 of 9 shards are kept, and the same command then resumes (with --on-bad skip it "
         "leaves such images without a prediction)"
     )
     assert output.read_bytes() == want[0] and saved(run, images).read_bytes() == want[1]  # the last ones stay
@@ -205,7 +206,7 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
             shown.append(done)
 
     _, said = predict(run, images, output, form="probability", show=show)
-    assert said[-1] == "goes on: 4 of 9 shards are there"
+    assert said[-1] == "resuming: 4 of 9 shards are finished"
     assert all(before.items() <= each.items() for each in times)  # they were not written again
     assert shown[0] == 28 and shown[-1] == pytest.approx(60)
     assert (output.read_bytes(), saved(run, images).read_bytes()) == want
@@ -219,9 +220,9 @@ def test_a_replaced_file_costs_only_its_shard(run, images, tmp_path, paint):
     (images / "59.png").write_bytes(whole)
     paint(images / "10.png", 40, 40, seed=5)
     made, said = predict(run, images, output)
-    assert said[-1] == "goes on: 7 of 9 shards are there"
+    assert said[-1] == "resuming: 7 of 9 shards are finished"
     fresh, said = predict(run, images, tmp_path / "t.csv")
-    assert "goes on" not in said[-1]
+    assert "resuming" not in said[-1]
     assert np.array_equal(made.probabilities, fresh.probabilities) and len(np.unique(made.probabilities)) > 60
 
 
@@ -236,7 +237,7 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
     try:
         blend_run(run, BlendOptions("vote", name="mine"))
         _, said = predict(run, images, output, blend_name="mine", show=lambda *_: old.update(kept(run, images, "mine")))
-        assert not any("goes on" in line for line in said)
+        assert not any("resuming" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
     finally:
         rundir.blend_json(run, "mine").unlink()
@@ -260,7 +261,7 @@ def test_a_damaged_shard_and_foreign_files_do_not_count(run, images, tmp_path):
     left = saved(run, images).with_name(f".{saved(run, images).name}.99999.tmp")
     left.write_text("left by a kill")
     _, said = predict(run, images, tmp_path / "s.csv")
-    assert said[-1] == "goes on: 5 of 9 shards are there" and saved(run, images).read_bytes() == want
+    assert said[-1] == "resuming: 5 of 9 shards are finished" and saved(run, images).read_bytes() == want
     assert not folder.exists() and not left.exists()
 
 
@@ -283,7 +284,7 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
     other = dataclasses.replace(whole, views=(whole.views[0], whole.views[1][:1]))
 
     def plan(blend=whole, folds=2, batch=64, device="cpu"):
-        return shards.plan_digest(run, "mean", kept_logits.columns(run, blend, folds, batch, device))
+        return shards.plan_digest(Run(run), "mean", stored_logits.member_views(Run(run), blend, folds, batch, device))
 
     usual = plan()
     assert plan() == usual
@@ -365,6 +366,7 @@ def test_a_second_process_is_told_so(run, images, tmp_path):
 @pytest.mark.parametrize("form", ["label", "index", "probability"])
 def test_skipped_images_have_empty_cells_and_shift_nothing(run, images, tmp_path, form):
     good, _ = predict(run, images, tmp_path / "good.csv", form=form)
+    good_probabilities = good.probabilities
     bad = [0, 8, *range(20, 29), 59]  # first and last, and all of a shard (21 to 27)
     for index in bad:
         (images / f"{index:02}.png").write_bytes(b"" if index == 8 else b"no image")
@@ -382,7 +384,11 @@ def test_skipped_images_have_empty_cells_and_shift_nothing(run, images, tmp_path
     rows = np.isin(np.arange(60), bad)
     assert logits.ids.tolist() == [f"{index:02}.png" for index in range(60)]
     assert np.isnan(logits.values[0, rows]).all() and np.isfinite(logits.values[0, ~rows]).all()
-    assert np.array_equal(made.probabilities[~rows], good.probabilities[~rows])
+    assert np.array_equal(made.probabilities[~rows], good_probabilities[~rows])
+    with pytest.raises(
+        UserError, match=r"-mean\.safetensors: was replaced by another prediction; start this one again"
+    ):
+        _ = good.probabilities  # never the other prediction's
 
 
 @pytest.mark.process
@@ -403,7 +409,7 @@ def test_shards_with_skipped_images_go_on_by_skipping_alone(run, images, tmp_pat
     status, _, line, _ = attempt(driver, *words)  # which takes no shard that lacks a row
     assert status == 2 and f"{images / '03.png'}: " in line
     status, out, *_ = attempt(driver, *shard_files)
-    assert status == 0 and "goes on: " in out and "1 of 60 images could not be read" in out
+    assert status == 0 and "resuming: " in out and "1 of 60 images could not be read" in out
     assert (tmp_path / "s.csv").read_bytes() == want
 
 
@@ -437,7 +443,7 @@ def test_a_full_disk_is_named_and_what_was_there_stays(run, images, tmp_path, dr
         assert (output.read_bytes(), saved(run, images).read_bytes()) == want and len(kept(run, images)) == 9
         assert not list(tmp_path.glob(".*.tmp"))
         status, out, *_ = attempt(driver, *words)
-        assert status == 0 and "goes on: 9 of 9 shards are there" in out
+        assert status == 0 and "resuming: 9 of 9 shards are finished" in out
         assert (output.read_bytes(), saved(run, images).read_bytes()) == want
     status, _, line, _ = attempt(driver, *words, largest=100)
     folder = rundir.shards_dir(saved(run, images))

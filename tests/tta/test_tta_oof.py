@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 
 from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, members_table
@@ -67,7 +68,7 @@ def run(experiment):
 def test_added_views_are_what_prediction_makes_of_the_rows_by_their_own_network(experiment, cache):
     run = experiment(f"cache-{cache}", cache=cache)
     trained = {path: path.read_bytes() for path in run.glob("*/fold*/*")}
-    assert add_views(run, ["vflip", "flips", "top-left", "scale1.2*hflip"], quiet, quiet) == ["resnet", "vit"]
+    assert add_views(Run(run), ["vflip", "flips", "top-left", "scale1.2*hflip"], SILENT) == ["resnet", "vit"]
     assert {path: path.read_bytes() for path in trained} == trained  # nothing of training's was touched
     new = ("vflip", "rot180", "top-left", "scale1.2*hflip")
     for name in ("resnet", "vit"):
@@ -85,26 +86,26 @@ def test_added_views_are_what_prediction_makes_of_the_rows_by_their_own_network(
 
 
 def test_views_that_are_there_are_not_made_again(run):
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/views.safetensors")}
-    said = []
-    add_views(run, ["vflip", "identity"], quiet, said.append)
-    assert said == [f"{run}: all finished members have these views already"]
+    events = Recorder()
+    add_views(Run(run), ["vflip", "identity"], events)
+    assert events.messages == [f"{run}: all finished members have these views already"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     lost = rundir.added_file(rundir.fold_dir(run, "vit", 1))
     lost.unlink()
-    add_views(run, ["vflip"], quiet, quiet)  # goes on where it was stopped
+    add_views(Run(run), ["vflip"], SILENT)  # goes on where it was stopped
     assert lost.is_file() and before[rundir.added_file(rundir.fold_dir(run, "vit", 0))] == (
         rundir.added_file(rundir.fold_dir(run, "vit", 0)).stat().st_mtime_ns
     )
-    add_views(run, ["rot180"], quiet, quiet)
+    add_views(Run(run), ["rot180"], SILENT)
     assert fold_logits(lost.parent).views == ("identity", "hflip", "vflip", "rot180")
 
 
 def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(experiment):
     run = experiment("blended", members=("resnet",))
     blend_run(run, BlendOptions("mean"), say=quiet)
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     check_sources(run, "mean")
     assert blend_run(run, BlendOptions("mean", name="trained"), say=quiet).views == {"resnet": ("identity", "hflip")}
     views = ("identity", "vflip")
@@ -119,7 +120,7 @@ def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(exp
 
 def test_training_a_fold_again_drops_what_was_added(experiment):
     run = experiment("again", members=("resnet",))
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     directory = rundir.fold_dir(run, "resnet", 1)
     rundir.done_json(directory).unlink()
     train_folds(load_config(rundir.config_toml(run)), SILENT)
@@ -129,7 +130,7 @@ def test_training_a_fold_again_drops_what_was_added(experiment):
     lacking = r"not vflip; choose with --views among .*, or add it: ens tta-oof .*again --views vflip"
     with pytest.raises(UserError, match=lacking):
         read_oof(run, ["vflip"])
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     assert common_views(run) == ("identity", "hflip", "vflip")
 
 
@@ -137,9 +138,9 @@ def test_views_added_in_another_order_are_the_same_views(experiment):
     """As after a stop: one fold got b after a, the other a after b."""
     run = experiment("order", members=("resnet",))
     one, other = (rundir.added_file(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     other.unlink()
-    add_views(run, ["rot180", "vflip"], quiet, quiet)
+    add_views(Run(run), ["rot180", "vflip"], SILENT)
     assert load_logits(one).views == ("vflip", "rot180") and load_logits(other).views == ("rot180", "vflip")
     assert common_views(run) == ("identity", "hflip", "vflip", "rot180")
     rows = read_rows(run)
@@ -152,7 +153,7 @@ def test_views_added_in_another_order_are_the_same_views(experiment):
 
 def test_added_views_of_other_rows_are_refused(experiment):
     run = experiment("other rows", members=("resnet",))
-    add_views(run, ["vflip"], quiet, quiet)
+    add_views(Run(run), ["vflip"], SILENT)
     path = rundir.added_file(rundir.fold_dir(run, "resnet", 0))
     added = load_logits(path)
     dataclasses.replace(added, ids=added.ids[::-1]).save(path)
@@ -172,7 +173,7 @@ def test_added_views_of_other_rows_are_refused(experiment):
 def test_views_that_cannot_be_had_are_named_before_anything_is_computed(experiment, views, error):
     run = experiment("refused")
     with pytest.raises(UserError, match=error):
-        add_views(run, views, quiet, quiet)
+        add_views(Run(run), views, SILENT)
     assert not list(run.glob("*/fold*/views.safetensors"))
 
 
@@ -182,19 +183,19 @@ def test_images_that_are_not_the_run_s_are_refused(experiment):
     Image.new("RGB", (40, 40)).save(extra)
     try:
         with pytest.raises(UserError, match=r"images: not the images that .*changed was trained on"):
-            add_views(run, ["vflip"], quiet, quiet)
+            add_views(Run(run), ["vflip"], SILENT)
     finally:
         extra.unlink()
 
 
 def test_a_search_adds_views_scores_them_and_is_saved(experiment):
     run = experiment("search")
-    shown = []
-    found, path = tta_search(run, ["vflip"], "log_loss", lambda text, done, total: shown.append(text), quiet)
+    events = Recorder()
+    found, path = tta_search(Run(run), ["vflip"], "log_loss", events)
     assert path == run / "tta-search.json" and read_json(path)["chosen"] == list(found.chosen)
     assert found.base == "identity" and len(found.sizes) == 3
     assert [size.ms for size in found.sizes] == sorted(size.ms for size in found.sizes) and found.sizes[0].ms > 0
-    assert {"out-of-fold logits of new views", "timing the views"} <= set(shown)
+    assert {"out-of-fold logits of new views", "timing the views"} <= {text for text, *_ in events.steps}
 
 
 def test_a_search_among_one_view_says_what_to_do(experiment):
@@ -208,11 +209,11 @@ def test_a_search_among_one_view_says_what_to_do(experiment):
         facts["files"][path.name] = path.stat().st_size
         write_json(done, facts)
     with pytest.raises(UserError, match="has only the view identity; name others with --views, as in --views d4"):
-        tta_search(run, None, "log_loss", quiet, quiet)
+        tta_search(Run(run), None, "log_loss", SILENT)
 
 
 def test_a_run_without_a_finished_member_is_refused(experiment):
     run = experiment("unfinished", members=("resnet",))
     rundir.done_json(rundir.fold_dir(run, "resnet", 1)).unlink()
     with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
-        add_views(run, ["vflip"], quiet, quiet)
+        add_views(Run(run), ["vflip"], SILENT)

@@ -1,4 +1,4 @@
-"""Test logits that a run keeps: another blend of the same images runs no network, and ends with the same bits."""
+"""Test logits that a run stores: another blend of the same images runs no network, and ends with the same bits."""
 
 import dataclasses
 import os
@@ -9,16 +9,18 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
+from recorder import Recorder
 
 from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
-from ensemble.tta import kept as kept_logits
-from ensemble.tta.run import tta_predict
+from ensemble.run import Run
+from ensemble.tta import stored_logits
+from ensemble.tta.predict import PredictionRequest, tta_predict
 
-NONE = "all their logits are kept from before: no network is run"
+NONE = "all their logits are stored from before: no network is run"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def run(noise_run):
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(run):
+def nothing_stored(run):
     shutil.rmtree(run / "predictions", ignore_errors=True)
 
 
@@ -45,16 +47,17 @@ def images(tmp_path, paint):
 
 def predict(run, images, blend="mean", **more):
     """The bytes of both files, what was said, and how many images' worth of networks were run."""
-    said, shown = [], []
+    events = Recorder()
     output = run.parent / "s.csv"
-    settings = {"blend_name": blend, "form": "probability", "shard_rows": 6, "say": said.append} | more
-    made = tta_predict(run, images, output, lambda text, done, total: shown.append((text, done)), **settings)
+    settings = {"blend_name": blend, "form": "probability", "shard_rows": 6} | more
+    made = tta_predict(PredictionRequest(Run(run), images, output, **settings), events)
+    said = events.messages
     said = said[next(row for row, line in enumerate(said) if " views in all" in line) :]
-    done = [done for text, done in shown if text.startswith("predicting")]
+    done = [done for text, done, _ in events.steps if text.startswith("predicting")]
     return (output.read_bytes(), made.predictions.read_bytes()), said, round(done[-1] - done[0], 6) if done else 0
 
 
-def kept_files(run):
+def stored_files(run):
     return sorted((run / "predictions" / "logits").glob("*/[!.]*"))
 
 
@@ -66,10 +69,10 @@ def test_another_blend_of_the_same_images_runs_no_network(run, images):
     folder = rundir.logits_dir(run, "test")
     # 20 images x 2 folds x 4 views x 2 classes x 4 bytes
     assert said[1] == (
-        f"their logits (1.28 kB) are kept in {folder}, so that another blend of these images runs no network; delete "
+        f"their logits (1.28 kB) are stored in {folder}, so that another blend of these images runs no network; delete "
         "that folder to free the space"
     )
-    assert len(kept_files(run)) == 4  # a shard each
+    assert len(stored_files(run)) == 4  # a shard each
     again, said, ran = predict(run, images, "stack")
     assert ran == 0 and said == [f"20 images, 2 members x 2 folds, 4 views in all; {NONE}"] and again == fresh
     assert predict(run, images, "alone")[1:] == ([f"20 images, 1 members x 2 folds, 2 views in all; {NONE}"], 0)
@@ -91,12 +94,12 @@ def test_only_what_is_missing_is_computed(run, images, paint):
     fresh = predict(run, images)[0]
     shutil.rmtree(run / "predictions")
     predict(run, images, "plain")  # one of the four columns
-    assert "; 25% of their logits are kept from before" in (found := predict(run, images))[1][0]
+    assert "; 25% of their logits are stored from before" in (found := predict(run, images))[1][0]
     assert found[0] == fresh and found[2] == 20
     paint(images / "05.png", 40, 40, seed=9)
     paint(images / "new.png", 40, 40)
     changed, said, ran = predict(run, images)
-    assert ran == 2 and "90% of their logits are kept from before" in said[0]
+    assert ran == 2 and "90% of their logits are stored from before" in said[0]
     shutil.rmtree(run / "predictions")
     assert predict(run, images)[0] == changed != fresh
 
@@ -125,17 +128,17 @@ def test_a_fold_that_was_trained_again_is_computed_again(run, images):
     whole = marker.read_text()
     try:
         write_json(marker, {**read_json(marker), "seconds": 99.0})
-        assert "50% of their logits are kept from before" in predict(run, images)[1][0]
+        assert "50% of their logits are stored from before" in predict(run, images)[1][0]
         assert predict(run, images)[2] == 0
     finally:
         marker.write_text(whole)
-    assert predict(run, images)[2] == 0  # both are kept
+    assert predict(run, images)[2] == 0  # both are stored
 
 
 @pytest.mark.parametrize("place", ["header", "values", "cut", "swapped"])
 def test_damaged_files_are_noticed_and_cost_only_their_rows(run, images, place):
     fresh = predict(run, images)[0]
-    first, second, *_ = kept_files(run)
+    first, second, *_ = stored_files(run)
     content = bytearray(first.read_bytes())
     if place == "swapped":
         first.write_bytes(second.read_bytes())
@@ -147,30 +150,30 @@ def test_damaged_files_are_noticed_and_cost_only_their_rows(run, images, place):
     again, said, ran = predict(run, images)
     assert again == fresh and ran in (2, 6)  # a shard's images: three of 6 and one of 2
     folder = rundir.logits_dir(run, "test")
-    assert said[1] == f"{folder}: 1 damaged files of kept logits are removed; they are computed again"
-    assert len(kept_files(run)) == 4 and predict(run, images)[2] == 0
+    assert said[1] == f"{folder}: removed damaged files (1); their logits are computed again"
+    assert len(stored_files(run)) == 4 and predict(run, images)[2] == 0
 
 
 def test_the_space_is_bounded_and_what_was_not_used_for_longest_goes_first(run, images, tmp_path):
-    _, said, _ = predict(run, images, keep_bytes=1279)
-    assert not kept_files(run) and said[1] == (
-        "their logits are not kept for other blends: they would take 1.28 kB, and the run may keep 1.28 kB in all "
+    _, said, _ = predict(run, images, stored_bytes=1279)
+    assert not stored_files(run) and said[1] == (
+        "their logits are not stored for other blends: they would take 1.28 kB, and the run may store 1.28 kB in all "
         "(--keep-gb sets that)"
     )
-    assert "their logits are not kept" in predict(run, images, keep_bytes=0)[1][1] and not kept_files(run)
+    assert "their logits are not stored" in predict(run, images, stored_bytes=0)[1][1] and not stored_files(run)
     for name in ("one", "two"):
         shutil.copytree(images, tmp_path / name)
         predict(run, tmp_path / name)
-    one, two = ([path for path in kept_files(run) if path.parent.name == name] for name in ("one", "two"))
-    for path in kept_files(run):
+    one, two = ([path for path in stored_files(run) if path.parent.name == name] for name in ("one", "two"))
+    for path in stored_files(run):
         os.utime(path, (1, 1 if path in one[:2] else 2))
-    total = sum(path.stat().st_size for path in kept_files(run))
+    total = sum(path.stat().st_size for path in stored_files(run))
     (one[0].parent / ".left.safetensors.1.tmp").write_text("by a kill")
-    predict(run, images, keep_bytes=total + 1280 - 1)
-    left = kept_files(run)
+    predict(run, images, stored_bytes=total + 1280 - 1)
+    left = stored_files(run)
     assert set(two) <= set(left) and len(set(one) & set(left)) == 3 and len(left) == 4 + 3 + 4
     assert not list(one[0].parent.glob(".*"))
-    assert predict(run, images, keep_bytes=1)[2] == 0  # what is there is used
+    assert predict(run, images, stored_bytes=1)[2] == 0  # what is there is used
 
 
 def test_images_that_can_not_be_read_need_no_network_either(run, images):
@@ -196,18 +199,18 @@ def test_a_process_that_may_not_add_says_so(run, images):
         other.stdout.readline()
         _, said, ran = predict(run, images)
         other.communicate(b"\n")
-    assert ran == 20 and said[1].endswith("another ens tta-predict of this run is keeping its own")
-    assert not kept_files(run)
+    assert ran == 20 and said[1].endswith("another ens tta-predict of this run is storing its own")
+    assert not stored_files(run)
     with FileLock(folder / ".lock", timeout=0):
         pass
 
 
 def test_a_column_counts_its_own_member_and_view(run):
     blend = load_blend(run, "mean")
-    whole = kept_logits.columns(run, blend, 2, 64, "cpu")
+    whole = stored_logits.member_views(Run(run), blend, 2, 64, "cpu")
     assert [(own.member, own.view) for own in whole] == [
         (member, view) for member in ("resnet", "vit") for view in ("identity", "hflip")
     ]
     assert len({own.digest for own in whole}) == 4
     small = dataclasses.replace(blend, members=("vit",), views=(("hflip",),))
-    assert kept_logits.columns(run, small, 2, 64, "cpu") == (whole[3],)
+    assert stored_logits.member_views(Run(run), small, 2, 64, "cpu") == (whole[3],)

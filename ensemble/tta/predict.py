@@ -1,0 +1,227 @@
+"""`ens tta-predict`: from a run, a blend and images to saved predictions and a submission.
+
+Networks, and torch, are loaded only for logits that the run has not stored before (ensemble/tta/stored_logits.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.blend import GIVEN, check_sources
+from ensemble.config import load_run_config
+from ensemble.data.cache.shards import size
+from ensemble.data.folds import fold_count
+from ensemble.data.logits import load_logits, write_logits
+from ensemble.data.pixels.preprocess import load_preprocess
+from ensemble.data.samples import read_images
+from ensemble.data.submission.write import follow, write_submission
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.files import sealed
+from ensemble.machine import cores, device_type, threads_allowed
+from ensemble.run import Run
+from ensemble.run.outputs import inputs_of, require_output
+from ensemble.tta import shards, stored_logits
+from ensemble.tta.apply import external_predictions, find_blend
+from ensemble.tta.fill import PredictionPlan, fill
+from ensemble.tta.shards import PredictionShard
+from ensemble.tta.stored_logits import StoredLogits
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """What to predict, and where to write it.
+
+    run: a run directory
+    images: a folder or a table
+    output: the CSV to write
+    blend_name: None for the run's only blend
+    views: must be those that the blend was fitted on, as they are for None
+    sample_submission: a CSV whose ids, order and header are followed; None for all images and plain columns
+    form: "label", "index" or "probability"; None for the form of the sample
+    on_bad: at an image that can't be read: "error" raises UserError that names it, "skip" leaves its prediction empty
+    shard_rows: rows of a shard; None for as many as the memory is meant for
+    stored_bytes: how many bytes of logits the run may store, of these and other images, so that another blend of them
+        needs no network; 0 for none
+    """
+
+    run: Run
+    images: Path
+    output: Path
+    blend_name: str | None = None
+    views: Sequence[str] | None = None
+    sample_submission: Path | None = None
+    form: str | None = None
+    on_bad: str = "error"
+    shard_rows: int | None = None
+    stored_bytes: int = stored_logits.LIMIT
+
+
+@dataclass(frozen=True)
+class SavedPrediction:
+    """What `tta_predict` has written.
+
+    ids: str (N,), in the order of the rows
+    classes: C names
+    blend: its name
+    predictions: the file of probabilities
+    checksum: of that file
+    submission: the CSV
+    said: what the CSV holds, in words
+    unreadable: how many of the N images have no prediction
+    """
+
+    ids: np.ndarray
+    classes: tuple[str, ...]
+    blend: str
+    predictions: Path
+    checksum: str | None
+    submission: Path
+    said: str
+    unreadable: int
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (N, C), NaN in rows without a prediction, read from the predictions' file. Raises UserError if that
+        has been replaced: another prediction of the same images by the same blend writes to the same file."""
+        saved = load_logits(self.predictions)
+        if sealed.file_checksum(self.predictions) != self.checksum:
+            raise UserError(f"{self.predictions}: was replaced by another prediction; start this one again")
+        return np.asarray(np.exp(saved.values[0]))
+
+
+def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
+    """Predict every image, or those that the sample submission names, by a blend of the run, and write both files.
+
+    The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
+    are averaged. Rows are predicted and saved in shards, so that the same call resumes after a kill, and ends with the
+    same bytes.
+
+    Raises UserError for anything that doesn't fit, as far as possible before the first image is decoded, and OSError
+    that names a file which can't be written.
+    """
+    run, images = request.run, request.images
+    name, blend = find_blend(run, request.blend_name, request.views)
+    all_ids, all_files = read_images(images, events.message)
+    # The layout comes before any prediction, so that a wrong form fails at once.
+    layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, events.message)
+    check_sources(run.path, name)
+    external = external_predictions(run, name, blend, ids)
+    require_output(request.output, [images, request.sample_submission, *inputs_of(run)])
+    images_name = images.stem if images.is_file() else images.resolve().name
+    saved = run.predictions_file(images_name, name)
+    logits_dir = run.logits_dir(images_name)
+    plan = PredictionPlan(
+        run=run,
+        blend=blend,
+        files=[all_files[row] for row in rows],
+        external=external,
+        preprocesses={
+            member: load_preprocess(run.member(member).preprocess_json)
+            for member, views in zip(blend.members, blend.views, strict=True)
+            if views != GIVEN
+        },
+        folds=fold_count(run),
+        batch_size=load_run_config(run.config_toml).tta.batch_size,
+        on_bad=request.on_bad,
+    )
+    with shards.locked(saved), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
+        _warn_if_optimistic(plan, events)
+        device = device_type()
+        stored = _find_stored(plan, logits_dir, device, events)
+        may_store = stored.missing_bytes() > 0 and may_add and stored_logits.make_room(stored, request.stored_bytes)
+        if stored.missing_bytes():
+            events.message(_storing(stored, may_store, may_add, request.stored_bytes))
+
+        digest = shards.plan_digest(run, name, stored.member_views)
+        shard_rows = request.shard_rows or _shard_rows(plan, device)
+        parts = shards.divide(saved, digest, ids, plan.files, shard_rows, external)
+        removed = shards.remove_others(saved, parts)
+        if removed:
+            events.message(f"removed {removed} shards of a prediction that was stopped, of other images or settings")
+        unreadable = fill(parts, plan, stored, may_store, events)
+        if unreadable:
+            events.message(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
+            for line in shards.unreadable_lines(ids, unreadable):
+                events.message(line)
+        if len(unreadable) == len(ids):
+            shards.remove(saved)
+            raise UserError(f"{images}: not one of its {len(ids)} images could be read")
+
+        # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
+        meta = {"blend": name, "images": str(images)}
+        shape = (1, len(ids), len(blend.classes))
+        write_logits(saved, ids, ("blend",), blend.classes, shape, map(_log_probabilities, parts), meta)
+        checksum = sealed.file_checksum(saved)
+        said = write_submission(request.output, layout, ids, map(shards.read, parts))
+        shards.remove(saved)
+    said += f"; {len(unreadable)} images have empty cells" if unreadable else ""
+    return SavedPrediction(np.array(ids), blend.classes, name, saved, checksum, request.output, said, len(unreadable))
+
+
+def network_count(run: Run, members: Sequence[str], folds: int) -> int:
+    """How many networks are loaded for these members: the folds of a linear probe share theirs."""
+    settings = [run.member(name).read_settings() for name in members]
+    return sum(1 if each.get("strategy") == "probe" else folds for each in settings)
+
+
+def _shard_rows(plan: PredictionPlan, device: str) -> int:
+    networks = network_count(plan.run, list(plan.preprocesses), plan.folds)
+    return shards.chunk_rows(list(plan.preprocesses.values()), networks, plan.batch_size, device)
+
+
+def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:
+    names = [name for name in plan.preprocesses if plan.run.member(name).is_optimistic()]
+    if names:
+        events.message(
+            f"the scores of {', '.join(names)}, and so the blend's, are optimistic: the best epochs were kept"
+        )
+
+
+def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Events) -> StoredLogits:
+    """Which of the plan's logits are stored. Tells how many images, members and views there are, and where networks
+    will run."""
+    views = stored_logits.member_views(plan.run, plan.blend, plan.folds, plan.batch_size, device)
+    stored = stored_logits.find(logits_dir, plan.files, views, (plan.folds, len(plan.blend.classes)))
+    events.message(
+        f"{len(plan.files)} images, {len(plan.preprocesses)} members x {plan.folds} folds, {len(views)} views in all; "
+        f"{_where(stored, device)}"
+    )
+    if stored.damaged:
+        events.message(f"{logits_dir}: removed damaged files ({stored.damaged}); their logits are computed again")
+    return stored
+
+
+def _where(stored: StoredLogits, device: str) -> str:
+    """Where networks will run, and on how many cores, or that none will."""
+    missing = stored.file < 0
+    if not missing.any() and missing.size:
+        return "all their logits are stored from before: no network is run"
+    from_before = "" if missing.all() else f"; {1 - missing.mean():.0%} of their logits are stored from before"
+    threads = threads_allowed()
+    if device == "cpu" and threads is not None and threads < cores():
+        return f"on cpu, {threads} of {cores()} cores (OMP_NUM_THREADS={threads}){from_before}"
+    return f"on {device}{from_before}"
+
+
+def _storing(stored: StoredLogits, may_store: bool, may_add: bool, limit: int) -> str:
+    """Whether what is computed will be stored, and where."""
+    new = size(stored.missing_bytes())
+    if may_store:
+        return (
+            f"their logits ({new}) are stored in {stored.folder}, so that another blend of these images runs no "
+            "network; delete that folder to free the space"
+        )
+    if not may_add:
+        return "their logits are not stored for other blends: another ens tta-predict of this run is storing its own"
+    return (
+        f"their logits are not stored for other blends: they would take {new}, and the run may store {size(limit)} in "
+        "all (--keep-gb sets that)"
+    )
+
+
+def _log_probabilities(part: PredictionShard) -> np.ndarray:
+    """float32 (n, C). Logarithms of probabilities are logits like any other, so one file format serves for both."""
+    return np.asarray(np.log(np.maximum(shards.read(part), np.finfo(np.float32).tiny)))

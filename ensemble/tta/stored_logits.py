@@ -1,0 +1,279 @@
+"""Test logits that a run stores, so that another blend of the same images runs no network. Never imports torch.
+
+    predictions/logits/<set>/<digest>.safetensors   logits of some images by some members under some views
+    predictions/logits/.lock                        held by the one process that adds and removes files
+
+Logits are found by what determines them, not by the blend that asked for them: a member under a view by a digest of its
+networks, its preprocessing and all else that may change a bit, an image by its path, size and times. So another blend,
+fewer images or another order of them find all that they need, and only what is new is computed. Each file lists what is
+in it, and its checksum (ensemble/files/sealed.py) is compared before any of it is used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import PIL
+from filelock import FileLock, Timeout
+
+from ensemble import __version__
+from ensemble.blend import GIVEN, Blend
+from ensemble.data.cache.shards import key
+from ensemble.data.pixels.preprocess import load_preprocess
+from ensemble.errors import Damaged, UserError
+from ensemble.files import sealed
+from ensemble.files.tensors import map_tensors, of_array, write_tensors
+from ensemble.run import Run
+from ensemble.run.vouched import digest_in_done
+
+FORMAT = 1  # of the files and of what is in them: raise it when either changes
+LIMIT = 4_000_000_000  # bytes of a run: 100,000 images of 7 classes take 200 MB (seven members, five folds, two views)
+
+
+@dataclass(frozen=True)
+class MemberView:
+    """A member under a view.
+
+    digest: of all that determines its logits of an image, hexadecimal
+    """
+
+    member: str
+    view: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class StoredLogits:
+    """Which logits are stored of N images (U different ones) and Q member views, and where.
+
+    folder: of the files
+    member_views: Q, in the blend's order
+    shape: folds and classes, (K, C)
+    keys: S16 (U,), one for each different image, sorted
+    image: int64 (N,), the place of each row's image in `keys`
+    files: those that hold any of these logits, each checked
+    file: int32 (U, Q), the number of the file that holds an image's logits, -1 if none does
+    at: int32 (U, Q), their row in that file
+    failed: bool (U,), whether an image could not be read when that was last tried
+    damaged: how many files were damaged, and have been removed
+    """
+
+    folder: Path
+    member_views: tuple[MemberView, ...]
+    shape: tuple[int, int]
+    keys: np.ndarray
+    image: np.ndarray
+    files: tuple[Path, ...]
+    file: np.ndarray
+    at: np.ndarray
+    failed: np.ndarray
+    damaged: int
+
+    def missing(self, rows: slice) -> np.ndarray:
+        """bool (n, Q), whether the logits of these rows have to be computed."""
+        return np.asarray(self.file[self.image[rows]] < 0)
+
+    def missing_bytes(self) -> int:
+        """Bytes of all logits that have to be computed."""
+        return 4 * int((self.file < 0).sum()) * self.shape[0] * self.shape[1]
+
+    def read(self, rows: slice) -> list[np.ndarray]:
+        """For each member view the logits of these rows, float32 (K, n, C), NaN where none are stored.
+
+        Raises UserError if a file was removed since it was found.
+        """
+        images = self.image[rows]
+        file, at = self.file[images], self.at[images]
+        folds, classes = self.shape
+        values = [np.full((folds, len(images), classes), np.nan, dtype=np.float32) for _ in self.member_views]
+        for number in np.unique(file[file >= 0]).tolist():
+            try:
+                tensors = map_tensors(self.files[number])
+            except OSError:
+                raise UserError(f"{self.files[number]}: was removed; start the same command again") from None
+            for q, member_view in enumerate(self.member_views):
+                in_file = np.flatnonzero(file[:, q] == number)
+                if len(in_file):
+                    values[q][:, in_file] = tensors[member_view.digest][:, at[in_file, q]]
+        return values
+
+
+def member_views(run: Run, blend: Blend, folds: int, batch_size: int, device: str) -> tuple[MemberView, ...]:
+    """Each view of each of the blend's members that ens trained, in the blend's order.
+
+    The small files of a member count with all their bytes, and with them the digest of each fold's weights, where its
+    done marker has one; else weights count by size and time of change. The number of threads and the model of a GPU do
+    not count: they may change a last bit, and hours of work are worth more.
+    """
+    found = []
+    for name, views in zip(blend.members, blend.views, strict=True):
+        if views == GIVEN:
+            continue
+        member = run.member(name)
+        preprocess = load_preprocess(member.preprocess_json)
+        files, models = [member.settings_json], []
+        for fold in (member.fold(number) for number in range(folds)):
+            files += [fold.done_json, fold.inference_json]
+            models.append(digest_in_done(fold.model_file) or file_state(fold.model_file)[:2])
+        facts = {
+            "format": FORMAT,
+            "versions": [__version__, *map(version, ("torch", "timm")), PIL.__version__],
+            "device": device,
+            "batch_size": batch_size,
+            "classes": blend.classes,
+            "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
+            "models": models,
+            "member": [name, asdict(preprocess), key(preprocess.decoding)],
+        }
+        text = json.dumps(facts, sort_keys=True)
+        found += [MemberView(name, view, hashlib.sha256(f"{text} {view}".encode()).hexdigest()) for view in views]
+    return tuple(found)
+
+
+@contextmanager
+def lock_for_adding(folder: Path) -> Iterator[bool]:
+    """Yield whether this process may add to what a run stores, and remove some: False while another one may."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def find(
+    folder: Path, files: Sequence[Path], member_views: tuple[MemberView, ...], shape: tuple[int, int]
+) -> StoredLogits:
+    """What `folder` holds of N image files and Q member views. Damaged files are removed. shape: folds and classes."""
+    keys, image = np.unique(_keys(files), return_inverse=True)
+    file, at = (np.full((len(keys), len(member_views)), -1, dtype=np.int32) for _ in range(2))
+    failed = np.zeros(len(keys), dtype=bool)
+    used: list[Path] = []
+    damaged = 0
+    for path in sorted(folder.glob("[!.]*.safetensors")):
+        tensors = _checked(path, shape)
+        if tensors is None:
+            damaged += 1
+            with suppress(OSError):
+                path.unlink()
+            continue
+        places, rows = _matches(keys, tensors["images"])
+        failed[_matches(keys, tensors["failed"])[0]] = True
+        new = [q for q, each in enumerate(member_views) if each.digest in tensors and (file[places, q] < 0).any()]
+        for q in new:
+            unknown = file[places, q] < 0
+            file[places[unknown], q], at[places[unknown], q] = len(used), rows[unknown]
+        if new:
+            used.append(path)
+            with suppress(OSError):
+                os.utime(path)  # the least recently used files are removed first
+    return StoredLogits(folder, member_views, shape, keys, image, tuple(used), file, at, failed, damaged)
+
+
+def make_room(stored: StoredLogits, limit: int) -> bool:
+    """Whether the missing logits fit beside those that are used, in at most `limit` bytes for the run; files that were
+    least recently used are removed for them. Only for the process that may add."""
+    new = stored.missing_bytes()
+    files = sorted(stored.folder.parent.glob("*/*.safetensors"), key=lambda path: path.stat().st_mtime)
+    sizes = {path: path.stat().st_size for path in files}
+    if new + sum(sizes[path] for path in stored.files) > limit:
+        return False
+    total = new + sum(sizes.values())
+    for path in files:
+        if total <= limit:
+            break
+        if path not in stored.files:
+            path.unlink(missing_ok=True)
+            total -= sizes[path]
+    for temporary in stored.folder.parent.glob("*/.*.tmp"):  # of writers that were killed
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def add(
+    stored: StoredLogits,
+    rows: np.ndarray,
+    numbers: Sequence[int],
+    values: Sequence[np.ndarray],
+    unreadable: Collection[int],
+) -> None:
+    """Store the logits of n rows under the member views of these numbers. Raises OSError that names the file.
+
+    rows: int64 (n,), of all N
+    values: for each member view float32 (K, n, C)
+    unreadable: those of the n rows that could not be read, which is stored too
+    """
+    images = stored.keys[stored.image[rows]]
+    bad = np.array(sorted(unreadable), dtype=np.int64)
+    good = np.setdiff1d(np.arange(len(rows)), bad)
+    tensors = {"images": _bytes(images[good]), "failed": _bytes(images[bad])}
+    for number, logits in zip(numbers, values, strict=True):
+        tensors[stored.member_views[number].digest] = np.ascontiguousarray(logits[:, good])
+    named = [stored.member_views[number] for number in numbers]
+    path = stored.folder / f"{_name(tensors)}.safetensors"
+    write_tensors(
+        path,
+        {name: of_array(array) for name, array in tensors.items()},
+        {each.digest: f"{each.member} {each.view}" for each in named},
+    )
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Size and times of change in nanoseconds, of the contents and of the file itself; the latter is not set back by
+    copying. -1 each for a file that is gone: reading it will say so."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _keys(files: Sequence[Path]) -> np.ndarray:
+    """S16 (N,)."""
+    each = (json.dumps([str(file.absolute()), *file_state(file)]) for file in files)
+    return np.frombuffer(b"".join(hashlib.sha256(text.encode()).digest()[:16] for text in each), dtype="S16")
+
+
+def _bytes(keys: np.ndarray) -> np.ndarray:
+    """uint8 (n, 16) of S16 (n,)."""
+    return np.frombuffer(keys.tobytes(), dtype=np.uint8).reshape(-1, 16)
+
+
+def _matches(keys: np.ndarray, in_file: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For those keys of a file, uint8 (n, 16), that are among the sorted `keys`: their places there and their rows in
+    the file, int64 (m,) each."""
+    names = np.frombuffer(in_file.tobytes(), dtype="S16")
+    near = np.minimum(np.searchsorted(keys, names), len(keys) - 1)
+    rows = np.flatnonzero(keys[near] == names)
+    return near[rows], rows
+
+
+def _checked(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """A file's arrays; None if its bytes are not those that were written, or its arrays not such as `add` writes."""
+    try:
+        tensors = map_tensors(path) if sealed.require_sound_file(path) else {}
+        logits_shape = (shape[0], len(tensors["images"]), shape[1])
+        for name, array in tensors.items():
+            if array.shape != ((len(array), 16) if name in ("images", "failed") else logits_shape):
+                return None
+        return tensors if path.stem == _name(tensors) else None
+    except (OSError, Damaged, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _name(tensors: Mapping[str, np.ndarray]) -> str:
+    """Of the file that holds them, by the images and member views that they belong to: a file that is written over
+    another one holds the same."""
+    about = "".join(sorted(tensors)).encode() + tensors["images"].tobytes() + b" " + tensors["failed"].tobytes()
+    return hashlib.sha256(about).hexdigest()[:32]
