@@ -14,8 +14,15 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from ensemble.machine import cores
+
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """pytest -n auto: a process for each core that is there for it; each takes 1 GB."""
+    return min(cores(), 8)
 
 
 def pytest_configure(config):
@@ -29,8 +36,8 @@ def pytest_configure(config):
         return
     else:
         number = os.getpid()
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[number % len(cores)]})
+    there = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {there[number % len(there)]})
 
 
 @pytest.fixture(scope="session")
