@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ensemble.data.folds import fold_count, read_folds
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import Tensor, metadata_of, read_bytes, write_tensors
@@ -107,6 +106,8 @@ def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) ->
     source = _source(path)
     if source is None:
         return 0
+    from ensemble.data.folds import read_folds  # pandas takes the workers of training most of a second
+
     table = read_folds(source.member.run)
     fold_of = dict(zip(table["id"], table["fold"].tolist(), strict=True))
     k = int(table["fold"].max()) + 1
@@ -158,6 +159,8 @@ def _fold_at(directory: Path) -> Fold | None:
 
 def _finished(path: Path, source: _Source) -> list[Path]:
     """The weights files of all the source's folds, in order. Raises UserError that names the folds that lack one."""
+    from ensemble.data.folds import fold_count  # pandas, see above
+
     folds = [source.member.fold(number) for number in range(fold_count(source.member.run))]
     unfinished = [fold for fold in folds if not fold.is_done()]
     if unfinished:

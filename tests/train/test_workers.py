@@ -331,3 +331,12 @@ def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the
     assert train(experiment("one", workers=1), changes=changes)[0] == []
     assert train(experiment("two", workers=1), changes=changes)[0] == []
     assert [bits(tmp_path / "one", fold) for fold in (0, 1)] == [bits(run, fold) for fold in (0, 1)]
+
+
+@pytest.mark.process
+def test_a_worker_imports_nothing_that_it_does_not_need():
+    """Each of these would take every worker most of a second, or more."""
+    heavy = ("pandas", "pyarrow", "scipy", "sklearn", "rich", "click", "matplotlib")
+    code = f"import sys, ensemble.train.work; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
