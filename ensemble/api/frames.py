@@ -6,14 +6,16 @@ from dataclasses import fields
 import pandas as pd
 
 from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.metrics import computed
 
 
 def scores_frame(scores: Mapping[str, Mapping[str, Score]], index: str) -> pd.DataFrame:
     """A row for each name, the index being called `index`. Of each metric four columns: its value, the ends `_low` and
     `_high` of the 95% interval, and `_std`, the standard deviation over folds. NaN where a name has no scores."""
-    rows = {name: _cells(by_metric) for name, by_metric in scores.items()}
-    frame = pd.DataFrame.from_dict(rows, orient="index", dtype=float)
-    return frame.rename_axis(index)
+    metrics = dict.fromkeys(metric for by_metric in scores.values() for metric in by_metric) or computed()
+    columns = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high", "_std")]
+    rows = [_cells(by_metric) for by_metric in scores.values()]
+    return pd.DataFrame(rows, index=pd.Index(list(scores), name=index, dtype="str"), columns=columns, dtype=float)
 
 
 def gains_frame(gains: Iterable[Gain]) -> pd.DataFrame:

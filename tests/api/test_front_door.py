@@ -39,6 +39,8 @@ def test_a_run_that_is_there_shows_its_members(art):
     members = run.members
     assert members["folds_done"].tolist() == [0, 1] and members["rows"].tolist() == [0, 12]
     assert members["accuracy"].isna().tolist() == [True, False]
+    (art / "runs/art/vit/fold0/done.json").unlink()
+    assert run.members["accuracy"].isna().all()
 
 
 def test_training_goes_on_and_a_blend_predicts_files_and_images(art, capfd):
