@@ -1,6 +1,5 @@
 """The blend of a run, and its members' scores."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -87,18 +86,8 @@ def member_scores(run: Run) -> pd.DataFrame:
     return facts.join(scores_frame({row.member: row.scores for row in rows}, "member"))
 
 
-def fit_run_blend(
-    run: Run,
-    method: str,
-    metric: str,
-    name: str | None,
-    views: Sequence[str] | None,
-    members: Sequence[str] | None,
-    priors: str | None,
-    events: Events | None,
-) -> RunBlend:
+def fit_run_blend(run: Run, options: BlendOptions, events: Events | None) -> RunBlend:
     """See `Run.blend`."""
-    options = BlendOptions(method, metric, name, views, members, priors=priors)
     with listening(events) as listener:
         result = blend_run(run.path, options, listener.message, listener.progress)
     return RunBlend(run, result)

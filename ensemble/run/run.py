@@ -101,8 +101,9 @@ class Run:
         1.0
         """
         from ensemble.api.blending import fit_run_blend
+        from ensemble.blend import BlendOptions
 
-        return fit_run_blend(self, method, metric, name, views, members, priors, events)
+        return fit_run_blend(self, BlendOptions(method, metric, name, views, members, priors=priors), events)
 
     def predict(self, images: "Images", blend: str | None = None) -> "Prediction":
         """The prediction of one image or several by a blend of this run; None takes the only one. See `ens.predict`.
