@@ -26,10 +26,10 @@ def blend_weights(result: BlendResult) -> pd.DataFrame:
 
 def blend_line(result: BlendResult) -> str:
     """What it is and what it scores, in one line."""
-    scores = [
-        f"{METRICS[metric].heading} {score_cell(metric, result.blend[metric]).replace(chr(10), ' ')}"
-        for metric in HEADLINE
-    ]
+    scores = []
+    for metric in HEADLINE:
+        cell = score_cell(metric, result.blend[metric]).replace("\n", " ")
+        scores.append(f"{METRICS[metric].title} {cell}{' %' if METRICS[metric].factor == 100 else ''}")
     return f"{result.name!r} of {len(result.members)} members, cross-fitted on {result.rows} rows: {', '.join(scores)}"
 
 
