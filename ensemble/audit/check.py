@@ -54,7 +54,7 @@ def check(
     default = Run(given.run or Path()).audit_json
     output = output or default
     inputs = [data, given.rows.source, test, sample_submission]
-    require_output(output, inputs, own=default, begins="{")
+    require_output(output, inputs, allowed=default, begins="{")
     if fix is not None:
         require_new(fix)
         require_output(fix, inputs)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,14 +13,14 @@ CLASSES = click.option(
     "--classes",
     multiple=True,
     metavar="PATTERN",
-    help="Which folders in DATA are the classes, where that can be read in several ways: 'train/*', '*', '!test'.",
+    help="Which folders in DATA are the classes, if there are several readings: 'train/*', '*', '!test'.",
 )
 
 
 @click.command()
 @click.argument("data", metavar="DATA|FILE", type=FOLDER_OR_FILE)
 @click.option(
-    "--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict: leaks, and how they differ."
+    "--test", type=FOLDER_OR_FILE, help="Folder or table of the images to predict, to find leaks and how they differ."
 )
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids to compare with the test images.")
 @click.option(
@@ -27,7 +28,7 @@ CLASSES = click.option(
     is_flag=False,
     flag_value="cleaned.csv",
     type=FOLDER_OR_FILE,
-    help="Write a cleaned table to train on, and beside it what left and why. Images stay as they are. "
+    help="Write a cleaned table to train on, and a list of the dropped rows with reasons. Images are not changed. "
     "[alone: cleaned.csv]",
 )
 @click.option(
@@ -35,14 +36,14 @@ CLASSES = click.option(
     type=click.Choice(["error", "warning", "note", "never"]),
     default="error",
     show_default=True,
-    help="The least finding that ends with status 1.",
+    help="The lowest level of finding that ends with status 1.",
 )
 @CLASSES
 @click.option(
     "-o",
     "--output",
     type=FOLDER_OR_FILE,
-    help="Where all findings go. [default: audit.json, in the run if there is one]",
+    help="File for all findings. [default: audit.json, in the run if there is one]",
 )
 @JSON
 def check(
@@ -55,9 +56,10 @@ def check(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what is wrong with labelled images, or odd: broken files, copies, labels, leaks, shortcuts, shift.
+    """Find what is wrong with labelled images: broken files, copies, labels, leaks, shortcuts, shift.
 
-    DATA is a folder of class folders, a CSV or a Parquet file; FILE is an experiment, with the folds of its run.
+    DATA is a folder of class folders, a CSV or a Parquet file. FILE is an experiment file; the folds of its run are
+    checked too.
 
     Example: ens check data/art/train --test data/art/test
     """
@@ -87,27 +89,17 @@ def check(
 @click.option("--images", type=FOLDER_OR_FILE, help="Folder that a table's paths start from. [default: found]")
 @click.option(
     "--label",
-    help="A table's column of class names, or with commas between them its columns of 0 and 1, one for each class. "
+    help="A table's column of class names, or its columns of 0 and 1, one per class, separated by commas. "
     "[default: found]",
 )
 @click.option(
     "--for",
     "machine",
     type=click.Choice(["gpu", "cpu"]),
-    help="The machine to choose networks, image size and epochs for. [default: this one]",
+    help="Choose networks, image size and epochs for this kind of machine. [default: the one ens runs on]",
 )
 @JSON
-def init(
-    data: Path,
-    test: Path | None,
-    sample_submission: Path | None,
-    classes: tuple[str, ...],
-    output: Path,
-    images: Path | None,
-    label: str | None,
-    machine: str | None,
-    as_json: bool,
-) -> None:
+def init(data: Path, output: Path, label: str | None, as_json: bool, **options: Any) -> None:
     """Look at labelled images and write an experiment file for them.
 
     DATA is a folder of class folders, a CSV or a Parquet file.
@@ -119,7 +111,7 @@ def init(
     with session(as_json) as events:
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
-        for line in write_experiment(data, test, sample_submission, output, classes, images, chosen, machine):
+        for line in write_experiment(data, output=output, label=chosen, **options):
             events.message(line)
         events.answer({"experiment": str(output)})
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def runs(folder: Path, sort: str, as_json: bool) -> None:
     """List the runs in DIR and up to three folders below: scores, costs, and what differs in their settings.
 
-    Scores are out of fold, of the best blend (by log loss) and of the best single member. Runs on different data stand
-    apart, since their scores are not comparable.
+    Scores are out of fold, of the best blend (by log loss) and of the best single member. Runs on different data have
+    tables of their own, since their scores are not comparable.
 
     Example: ens runs runs
     """
@@ -53,15 +53,15 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
     type=click.Choice(list(METRICS)),
     default="accuracy",
     show_default=True,
-    help="What the board's scores are.",
+    help="The metric of the board's scores.",
 )
 @JSON
 def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], metric: str, as_json: bool) -> None:
     """List the submissions that were written from a RUN, or from all runs in DIR, the newest last.
 
-    ens tta-predict enters each in RUN/submissions.csv, with its score out of fold. Enter the board's score, and from
-    three on it is said whether the scores out of fold can be trusted. FILE is a submission's path or name, or the first
-    digits of its SHA-256; the newest of that file is meant.
+    ens tta-predict enters each in RUN/submissions.csv, with its out-of-fold score. Once you have entered three scores
+    of the board, they are compared with the out-of-fold scores. FILE is a submission's path or name, or the first
+    digits of its SHA-256; the newest entry of that file is changed.
 
     Example: ens submissions runs/art --board submission.csv=0.8286
     """
@@ -76,11 +76,11 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
                 if not (equals and file and value.strip()):
                     raise UserError(f"{option} {text}: want FILE={'SCORE' if column == 'board' else 'TEXT'}")
                 entry = ledger.enter(place, file, column, value.strip())
-                own = entry.values
+                values = entry.values
                 events.message(
-                    f"entered in {entry.ledger}: {column} {value.strip()} for {own.get('file')} (blend "
-                    f"{own.get('blend')}, written {own.get('written')})"
-                    + (f"; that file is {entry.state} meanwhile" if entry.state else "")
+                    f"entered in {entry.ledger}: {column} {value.strip()} for {values.get('file')} (blend "
+                    f"{values.get('blend')}, written {values.get('written')})"
+                    + (f"; that file is {entry.state} since then" if entry.state else "")
                 )
         found = ledger.entries(place)
         trust = ledger.trust(found, metric)
@@ -94,7 +94,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
 def recorded(
     ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], events: Events
 ) -> None:
-    """Enter a submission that was just written. It is there: where its ledger can't be written, that is only said."""
+    """Enter a submission that was just written. If the ledger can't be written, that is only a warning."""
     from ensemble.overview import ledger as book
 
     try:

@@ -15,9 +15,9 @@ from ensemble.scoring.bootstrap import Score
 def plain(value: Any, without: Collection[str] = ()) -> Any:
     """Numbers, strings, lists and dictionaries, of dataclasses, arrays, paths, dates and numpy's scalars.
 
-    A dataclass is a dictionary of its fields, a `Score` with its mean, its deviation and n, its number of folds. What
-    is not finite is None: JSON has no such numbers. without: fields to leave out; of "Block.folds" that of the class
-    Block alone. Raises TypeError for anything else.
+    A dataclass is a dictionary of its fields, a `Score` with its mean, its deviation and n, its number of folds.
+    Numbers that are not finite become None, since JSON has none. without: fields to leave out; "Block.folds"
+    only leaves out that of the class Block. Raises TypeError for anything else.
     """
     if isinstance(value, Score):
         spread = {"mean": plain(value.mean), "std": plain(value.std), "n": len(value.folds)}
@@ -30,11 +30,11 @@ def plain(value: Any, without: Collection[str] = ()) -> Any:
         kept = [name for name in names if name not in without and f"{kind}.{name}" not in without]
         return {name: plain(getattr(value, name), without) for name in kept}
     if isinstance(value, Mapping):
-        return {str(key): plain(own, without) for key, own in value.items()}
+        return {str(key): plain(item, without) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist(), without)
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(own, without) for own in value]
+        return [plain(item, without) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""`ens report`, `ens relabel`: what became of a run."""
+"""`ens report`, `ens relabel`: looking at a run."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from ensemble.cli.session import session
 @click.option("-o", "--output", type=FOLDER_OR_FILE, help="The page to write. [default: report.html in the run]")
 @JSON
 def report(run: Path, output: Path | None, as_json: bool) -> None:
-    """Write one HTML page on a RUN: its verdict, what is suspicious, its members, classes and images.
+    """Write one HTML page on a RUN: its verdict, what to check, its members, classes and images.
 
-    The page is whole in itself: it needs no network and no other file.
+    The page needs no network and no other file.
 
     Example: ens report runs/art
     """
@@ -35,13 +35,14 @@ def report(run: Path, output: Path | None, as_json: bool) -> None:
     type=FOLDER_OR_FILE,
     default="relabel.csv",
     show_default=True,
-    help="The table to write; what you entered into one that is there is kept.",
+    help="The table to write; your entries in an existing one are kept.",
 )
 @JSON
 def relabel(run: Path, output: Path, as_json: bool) -> None:
-    """Write the doubtful labels of a RUN into a table, the most doubtful first, for you to look at.
+    """Write the doubtful labels of a RUN into a table, the most doubtful first.
 
-    Enter a class, keep or drop into its column new_label, and train with data.relabel naming the file.
+    Look at each image, enter a class, keep or drop into the column new_label, and set data.relabel to the file to
+    train with the changes.
 
     Example: ens relabel runs/art -o relabel.csv
     """

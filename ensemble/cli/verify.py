@@ -1,4 +1,4 @@
-"""`ens verify`: whether the files of a run are as they were written."""
+"""`ens verify`: are the files of a run as they were written?"""
 
 import sys
 from pathlib import Path
@@ -16,8 +16,8 @@ from ensemble.cli.session import session
 def verify(run: Path, cache: Path | None, as_json: bool) -> None:
     """Compare every file of a RUN, and its cached pixels, with the digests that were kept when they were written.
 
-    Says which files are damaged or missing, what is lost with them and which command makes them again; changes nothing.
-    It ends with status 1 if there are any. The run may have been copied to anywhere.
+    Lists the files that are damaged or missing, what is lost with them, and which command makes them again. Changes
+    nothing. Ends with status 1 if there are any. The run may have been copied anywhere.
 
     Example: ens verify runs/art
     """

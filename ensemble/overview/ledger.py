@@ -25,14 +25,14 @@ from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import METRICS, computed
 
 FACTS = ("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows")
-FEWEST = 3  # scores on the board: of fewer no order can be told
+FEWEST = 3  # scores on the board: fewer do not show an order
 NONE = "no submission is recorded; ens tta-predict records those that it writes"
 LEAST_DIGITS = 7  # of a digest that stands for a file
 
 
 @dataclass(frozen=True)
-class Table:
-    """A CSV as it is on disk. lines: of text, each of as many cells as there are columns, or fewer."""
+class LedgerTable:
+    """A CSV as it is on disk. lines: cells by column; a line may have fewer cells than there are columns."""
 
     columns: tuple[str, ...]
     lines: tuple[dict[str, str], ...]
@@ -43,8 +43,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Entry:
-    """One submission. ledger, line: where it stands. values: its cells by column. state: "changed" or "gone" where the
-    file is not what was written. fingerprint: of the data of the ledger's run, "" where that is not known."""
+    """One submission.
+
+    ledger, line: where it is entered
+    values: its cells by column
+    state: "changed" or "gone" if the file is not what was written, else ""
+    fingerprint: of the data of the ledger's run; "" if it is not known
+    """
 
     ledger: Path
     line: int
@@ -55,9 +60,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whether out-of-fold scores foretell the board's, by `metric`, of n submissions on the same data. fingerprint: of
-    these data, "" where it is not known. tau: Kendall's rank correlation, NaN where all are equal; gap: the board's
-    score minus the one out of fold, mean. lines: the same in words."""
+    """Whether out-of-fold scores predict the board's, for submissions on the same data.
+
+    fingerprint: of these data; "" if it is not known
+    metric: of the board's scores
+    n: number of submissions
+    tau: Kendall's rank correlation; NaN if all scores are equal
+    gap: mean of the board's score minus the out-of-fold score
+    lines: the same in words
+    """
 
     fingerprint: str
     metric: str
@@ -76,14 +87,14 @@ def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Map
     row = {key: str(value) for key, value in facts.items()}
     row["written"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}"
     row["file"], row["sha256"] = str(submission.resolve()), digest(submission)
-    for metric, own in scores.items():
-        numbers = {"": own.value, "_low": own.low, "_high": own.high}
+    for metric, score in scores.items():
+        numbers = {"": score.value, "_low": score.low, "_high": score.high}
         row |= {metric + end: f"{number:.6g}" for end, number in numbers.items()}
     wanted = columns_of(computed(*scores))
     with _lock(ledger):
-        table = read_table(ledger) if ledger.is_file() else Table(wanted, ())
+        table = read_table(ledger) if ledger.is_file() else LedgerTable(wanted, ())
         columns = (*table.columns, *(name for name in wanted if name not in table.columns))
-        _write(ledger, Table(columns, (*table.lines, row), table.delimiter, table.newline, table.mark))
+        _write(ledger, LedgerTable(columns, (*table.lines, row), table.delimiter, table.newline, table.mark))
 
 
 def columns_of(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -92,8 +103,8 @@ def columns_of(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def entries(place: Path) -> list[Entry]:
-    """The submissions of a run, or of all runs below a folder and of the folder itself, the newest last. What stands in
-    the ledgers of two, a copied run, is told once: as in that where its board's score was entered, else the first.
+    """The submissions of a run, or of all runs below a folder and of the folder itself, the newest last. An entry
+    of two ledgers (of a copied run) is listed once: from the ledger with its board's score, else from the first.
 
     Raises UserError if `place` is no folder, or a ledger can't be read.
     """
@@ -125,54 +136,54 @@ def enter(place: Path, file: str, column: str, text: str) -> Entry:
             raise UserError(f"{entry.ledger}: was changed meanwhile; try again")
         columns = table.columns if column in table.columns else (*table.columns, column)
         lines = [line | ({column: text} if n == same[-1] else {}) for n, line in enumerate(table.lines)]
-        _write(entry.ledger, Table(columns, tuple(lines), table.delimiter, table.newline, table.mark))
+        _write(entry.ledger, LedgerTable(columns, tuple(lines), table.delimiter, table.newline, table.mark))
     return entry
 
 
 def find(found: Sequence[Entry], file: str) -> Entry:
     """The newest entry that `file` means: a path, a name, or the first digits of a digest.
 
-    A file that holds something else than its newest entry says, being written over meanwhile, is looked for by its
-    digest. Raises UserError if there is none, or if files of several folders have that name.
+    A file that was overwritten since its newest entry is found by its digest. Raises UserError if there is none, or if
+    files of several folders have that name.
     """
     path = Path(file)
-    own = [entry for entry in found if entry.values.get("file") == str(path.resolve())]
-    if not own:
-        own = [entry for entry in found if Path(entry.values.get("file", "").replace("\\", "/")).name == file]
-        folders = sorted({entry.values.get("file", "") for entry in own})
+    matches = [entry for entry in found if entry.values.get("file") == str(path.resolve())]
+    if not matches:
+        matches = [entry for entry in found if Path(entry.values.get("file", "").replace("\\", "/")).name == file]
+        folders = sorted({entry.values.get("file", "") for entry in matches})
         if len(folders) > 1:
             raise UserError(f"{file}: {len(folders)} files have that name ({', '.join(folders)}); write the whole path")
-    if not own and len(file) >= LEAST_DIGITS:
-        own = [entry for entry in found if entry.values.get("sha256", "").startswith(file.lower())]
-        if len({entry.values["sha256"] for entry in own}) > 1:
-            raise UserError(f"{file}: digests of several submissions begin so; write more of it")
-    there = Path(own[-1].values.get("file", "")) if own else path
-    if there.is_file() and (not own or own[-1].state == "changed"):
+    if not matches and len(file) >= LEAST_DIGITS:
+        matches = [entry for entry in found if entry.values.get("sha256", "").startswith(file.lower())]
+        if len({entry.values["sha256"] for entry in matches}) > 1:
+            raise UserError(f"{file}: the digests of several submissions begin with that; write more digits")
+    there = Path(matches[-1].values.get("file", "")) if matches else path
+    if there.is_file() and (not matches or matches[-1].state == "changed"):
         now = digest(there)
-        own = [entry for entry in found if entry.values.get("sha256") == now] or own
+        matches = [entry for entry in found if entry.values.get("sha256") == now] or matches
     if not found:
         raise UserError(f"{file}: {NONE}")
-    if not own:
+    if not matches:
         names = ", ".join(dict.fromkeys(Path(entry.values.get("file", "")).name for entry in reversed(found)))
         raise UserError(f"{file}: no such submission; there are: {names}")
-    return own[-1]
+    return matches[-1]
 
 
 def trust(found: Sequence[Entry], metric: str = "accuracy") -> tuple[Trust, ...]:
-    """How the board's scores, which are of `metric`, go with those out of fold: of each data set with FEWEST or more.
-    Where the data are not known, ledgers stand for them.
+    """How the board's scores, which are of `metric`, agree with those out of fold, for each data set with FEWEST or
+    more. If the data are not known, each ledger counts as a data set.
 
-    A board that counts to 100 is read as percent. Kendall's tau-b (1945); of so few scores it is rough.
+    A board that counts to 100 is read as percent. Kendall's tau-b (1945) of so few scores is rough.
     """
     data: dict[str | Path, list[Entry]] = {}
     for entry in found:
         data.setdefault(entry.fingerprint or entry.ledger, []).append(entry)
     several = len(data) > 1
-    told = []
-    for own, some in data.items():
-        which = f"data {own[:12]}: " if isinstance(own, str) else f"{own}: "
-        told.append(_trust(some, metric, which if several else ""))
-    return tuple(one for one in told if one is not None)
+    results = []
+    for key, some in data.items():
+        which = f"data {key[:12]}: " if isinstance(key, str) else f"{key}: "
+        results.append(_trust(some, metric, which if several else ""))
+    return tuple(result for result in results if result is not None)
 
 
 def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
@@ -193,18 +204,18 @@ def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
     name = METRICS[metric].title
     order = f"rank correlation (Kendall's tau) of {name} out of fold and on the board: {tau:.2f}"
     if not varied:
-        order = f"no order of {name} out of fold and on the board can be told: scores are all equal"
-    lines = (f"{which}{order}; n = {len(known)}: rough", f"{which}board minus out of fold, mean: {shown}")
+        order = f"no rank correlation of {name} out of fold and on the board: all scores are equal"
+    lines = (f"{which}{order}; n = {len(known)}, so it is rough", f"{which}mean of board minus out of fold: {shown}")
     return Trust(found[0].fingerprint, metric, len(known), tau, gap, lines)
 
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
-    """The cross-fitted scores of a run's blend; none where it was saved without."""
+    """The cross-fitted scores of a run's blend; empty if it was saved without any."""
     result = read_result(run, blend)
     return {} if result is None else result.blend
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> LedgerTable:
     """Read a ledger, as ens or a spreadsheet wrote it. Raises UserError."""
     require_text_table(path)
     try:
@@ -220,17 +231,17 @@ def read_table(path: Path) -> Table:
     try:
         cells = list(reader)
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num} is not readable as CSV ({error}); mend it") from None
+        raise UserError(f"{path}: line {reader.line_num} is not readable as CSV ({error}); correct it") from None
     columns = cells[0] if cells else []
     if "file" not in columns or len(set(columns)) < len(columns):
-        raise UserError(f"{path}: no ledger of submissions (a column named file, no name twice); move it away")
+        raise UserError(f"{path}: not a ledger of submissions (a column named file, no name twice); move it away")
     lines = []
     for number, row in enumerate(cells[1:], start=2):
         if len(row) > len(columns):
-            raise UserError(f"{path}: line {number} has {len(row)} cells, the header {len(columns)}; mend it")
+            raise UserError(f"{path}: line {number} has {len(row)} cells, the header {len(columns)}; correct it")
         if any(row):
             lines.append(dict(zip(columns, row, strict=False)))
-    return Table(tuple(columns), tuple(lines), delimiter, "\r\n" if head.endswith("\r") else "\n", mark)
+    return LedgerTable(tuple(columns), tuple(lines), delimiter, "\r\n" if head.endswith("\r") else "\n", mark)
 
 
 def digest(path: Path) -> str:
@@ -238,7 +249,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, table: Table) -> None:
+def _write(path: Path, table: LedgerTable) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=table.delimiter, lineterminator=table.newline)
     writer.writerow(table.columns)
@@ -251,7 +262,7 @@ def _lock(ledger: Path) -> FileLock:
 
 
 def _fingerprint(run: Path) -> str:
-    """Of the run's data; "" where it says none, or is no run."""
+    """Of the run's data; "" if it has none or is not a run."""
     try:
         return str(Run(run).read_provenance()["facts"]["data fingerprint"])
     except (UserError, OSError, KeyError, TypeError):
@@ -260,8 +271,7 @@ def _fingerprint(run: Path) -> str:
 
 def _written(entry: Entry) -> tuple[str, ...]:
     """What is the same in copies of one line, whatever the user wrote beside it."""
-    own = entry.values
-    named = tuple(own.get(column, "") for column in ("sha256", "written", "file"))
+    named = tuple(entry.values.get(column, "") for column in ("sha256", "written", "file"))
     return named if all(named) else (str(entry.ledger), str(entry.line))
 
 

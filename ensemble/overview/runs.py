@@ -1,4 +1,4 @@
-"""`ens runs`: what the runs below a directory reached, what they cost, and in which settings they differ. Never imports
+"""`ens runs`: scores and costs of the runs below a directory, and the settings in which they differ. Never imports
 torch."""
 
 import os
@@ -26,14 +26,23 @@ Scores = Mapping[str, Score]  # by metric
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run. done, folds: finished folds and all, of its members together. fingerprint: of its data. blend: the one
-    of the least cross-fitted log loss, with its scores; single: the best by the same of the blend's members (of the
-    finished ones where there is no blend), likewise; singles: how many those are. blends: how many there are.
-    blend_optimistic, single_optimistic: whether the best epoch of one of the blend's members, or of the single one, was
-    chosen on the very rows of the scores. seconds: of training, as far as it is done. ms: an image's time at prediction
-    with the blend's views, where ens tta-search measured it. date: when its last fold was finished, or when it was
-    begun. settings: dotted keys of its config, as text. notes: what is wrong with it, if anything; nothing else may be
-    known then."""
+    """One run.
+
+    done, folds: number of finished folds and of all folds, of its members together
+    fingerprint: of its data
+    blend: the one of the lowest cross-fitted log loss; "" if there is none
+    blends: how many there are
+    blend_scores: cross-fitted
+    blend_optimistic: whether the best epoch of one of its members was chosen on the rows of the scores
+    single: the member of the lowest log loss, of the blend's members, or of the finished ones if there is no blend
+    singles: how many members that was chosen from
+    single_scores, single_optimistic: as of the blend
+    seconds: of training so far
+    ms: prediction time per image with the blend's views; None if ens tta-search has not measured it
+    date: when its last fold was finished, or when it was begun
+    settings: dotted keys of its config, as text
+    notes: what is wrong with it, if anything; other fields may then be unknown
+    """
 
     run: Path
     members: tuple[str, ...] = ()
@@ -57,8 +66,11 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunList:
-    """Runs in order, those of the same data together. groups: the rows' numbers by data, first those of the first one.
-    differs: run -> what stands in its config and not in all, as text, of the runs whose config can be read."""
+    """Runs in order, those of the same data together.
+
+    groups: the numbers of the rows of each data set
+    differs: run -> the settings that are not the same in all runs, as text; of runs whose config can be read
+    """
 
     rows: tuple[RunRow, ...]
     groups: tuple[tuple[int, ...], ...]
@@ -68,9 +80,9 @@ class RunList:
 def list_runs(folder: Path, sort: str = "score", events: Events = SILENT) -> RunList:
     """Every run in `folder` and up to DEPTH folders below it. A run that can't be read is listed with the reason.
 
-    sort: "score" (least log loss of the best blend, or of the best member where there is no blend; of a blend of one
-    member, its or the member's own, whichever is less: of more, the best is flattered by being chosen), "date" (latest
-    first) or "name". Raises UserError if `folder` is none, or holds no run.
+    sort: "score", "date" (latest first) or "name". The score is the log loss of the best blend, or of the best member
+    if there is no blend. For a blend of a single member it is the lower of the two; of more members the best one is
+    optimistic, being chosen. Raises UserError if `folder` does not exist or holds no run.
     """
     found = list(find_runs(folder))
     if not found:
@@ -86,24 +98,25 @@ def list_runs(folder: Path, sort: str = "score", events: Events = SILENT) -> Run
         "name": lambda row: str(row.run),
     }
     rows.sort(key=keys[sort])
-    order = sorted(dict.fromkeys(row.fingerprint for row in rows), key=lambda own: own == "")  # unknown data last
+    order = sorted(dict.fromkeys(row.fingerprint for row in rows), key=lambda data: data == "")  # unknown data last
     rows.sort(key=lambda row: order.index(row.fingerprint))
-    groups = [tuple(r for r, row in enumerate(rows) if row.fingerprint == own) for own in order]
+    groups = [tuple(r for r, row in enumerate(rows) if row.fingerprint == data) for data in order]
     return RunList(tuple(rows), tuple(groups), differences(rows))
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
     """The run directories in `folder` and below it, in order of name; there are none inside of a run.
 
-    Links are followed, as runs often lie on another disk; of several ways to one run that without a link is told.
+    Links are followed, since runs often lie on another disk. If several paths lead to a run, the one without a link is
+    taken.
     """
     found: dict[Path, Path] = {}
     for path, folders, files in os.walk(folder, followlinks=True):  # a link to above ends at DEPTH
         here = Path(path)
         if "folds.csv" in files or ("config.toml" in files and Run(here).is_begun()):
-            own = here.resolve()
-            if own not in found or own == folder.resolve() / here.relative_to(folder):
-                found[own] = here
+            real = here.resolve()
+            if real not in found or real == folder.resolve() / here.relative_to(folder):
+                found[real] = here
             folders.clear()
         elif len(here.relative_to(folder).parts) == DEPTH:
             folders.clear()
@@ -112,7 +125,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def read_run(run: Path) -> RunRow:
-    """What a run says of itself. Never raises for what stands in it."""
+    """What a run holds. Never raises, whatever is in it."""
     row = RunRow(run)
     for part in (_of_folds, _of_data, _of_config, _of_scores):
         try:
@@ -125,8 +138,8 @@ def read_run(run: Path) -> RunRow:
 
 
 def differences(rows: Sequence[RunRow]) -> dict[Path, dict[str, str]]:
-    """run -> the dotted keys whose values are not the same in all, with its own. Of a backbone that some runs lack, its
-    keys are compared among the others."""
+    """run -> the dotted keys whose values are not the same in all runs, with its values. Keys of a backbone that some
+    runs lack are compared among the others."""
     known = {row.run: row.settings for row in rows if row.settings is not None}
     out: dict[Path, dict[str, str]] = {run: {} for run in known}
     for key in dict.fromkeys(key for settings in known.values() for key in settings):

@@ -26,7 +26,7 @@ Check = Callable[[], object]  # raises UserError where a file is not sound; Fals
 
 
 @dataclass(frozen=True)
-class Finding:
+class BadFile:
     """A file that is damaged or missing.
 
     state: "damaged" or "missing"
@@ -53,7 +53,7 @@ class Verified:
 
     run: Path
     files: int
-    findings: tuple[Finding, ...]
+    findings: tuple[BadFile, ...]
     unvouched: int
     unfinished: tuple[str, ...]
     images: int
@@ -69,18 +69,18 @@ def verify(run: Run, events: Events, cache: Path | None = None) -> Verified:
     if not run.provenance_json.is_file():
         run.require()
     checks = list(_checks(run))
-    findings: list[Finding] = []
+    findings: list[BadFile] = []
     unvouched = 0
     for number, (path, check) in enumerate(checks):
         events.progress("comparing digests", number, len(checks))
         if not path.is_file():
             lost, again = loss_of(path)
-            findings.append(Finding(path, "missing", f"{path}: missing; lost: {lost}; {again}"))
+            findings.append(BadFile(path, "missing", f"{path}: missing; lost: {lost}; {again}"))
             continue
         try:
             unvouched += check() is False
         except (UserError, OSError) as error:
-            findings.append(Finding(path, "damaged", str(error)))
+            findings.append(BadFile(path, "damaged", str(error)))
     images, notes = _verify_pixels(run, cache, events, findings)
     unfinished = tuple(str(fold) for fold in _folds(run) if fold.log_file.is_file() and not fold.done_json.is_file())
     return Verified(run.path, len(checks), tuple(findings), unvouched, unfinished, images, notes)
@@ -197,7 +197,7 @@ def _folds(run: Run) -> list[Fold]:
 
 
 def _verify_pixels(
-    run: Run, cache: Path | None, events: Events, findings: list[Finding]
+    run: Run, cache: Path | None, events: Events, findings: list[BadFile]
 ) -> tuple[int, tuple[str, ...]]:
     """How many cached images of the run were compared with their checksums. What is damaged is added to `findings`; it
     is decoded again where it is needed, so no number was ever made of it."""
@@ -220,7 +220,7 @@ def _verify_pixels(
         places = shards.read_places(path)
         again = "its images are decoded again where they are needed"
         if places is None:
-            findings.append(Finding(path, "damaged", f"{path}: damaged: not the list that ens wrote; {again}"))
+            findings.append(BadFile(path, "damaged", f"{path}: damaged: not the list that ens wrote; {again}"))
             continue
         names = places.keys() if wanted is None else places.keys() & wanted
         for shard in shards.open_shards_at([path], names):
@@ -229,7 +229,7 @@ def _verify_pixels(
             if bad:
                 data = shards.data_file(path)
                 count = f"{len(bad)} of {pluralize(len(shard.places), 'image')}"
-                findings.append(Finding(data, "damaged", f"{data}: {count} damaged; {again}"))
+                findings.append(BadFile(data, "damaged", f"{data}: {count} damaged; {again}"))
     return compared, notes
 
 

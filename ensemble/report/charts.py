@@ -74,7 +74,7 @@ def svg(figure: Figure, key: str, label: str) -> Markup:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = body.replace("xlink:href", "href")
     used = set(re.findall(r"(?:url\(#|href=\"#)([\w-]+)", body))
-    body = re.sub(r' id="([\w.-]+)"', lambda own: f' id="{key}-{own[1]}"' if own[1] in used else "", body)
+    body = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", body)
     body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{key}-", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var({variable})")

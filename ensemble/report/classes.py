@@ -1,4 +1,4 @@
-"""Which classes are told apart and which are not, and whether the probabilities can be believed."""
+"""Which classes are confused, scores by class, and calibration."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from ensemble.scoring.calibration import ece, reliability
 from ensemble.scoring.counts import class_counts
 
 MOST_MATRIX = 50  # classes: of more, only the most confused pairs are shown
-MOST_TABLE = 300  # classes: of more, those of the least F1
+MOST_TABLE = 300  # classes: of more, those of the lowest F1
 PAIRS = 12
-OWN_TEMPERATURE = "the blend's own temperature"  # as the blend's notes begin that say it
+OWN_TEMPERATURE = "the blend's own temperature"  # how the blend's note on it begins
 
 
 def section(facts: RunFacts) -> dict[str, Any] | None:
@@ -29,11 +29,11 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     right = predicted == rows.labels
     confidence = facts.probabilities.max(axis=1)
     table = by_class(rows.labels, predicted, rows.units, rows.grouped, rows.classes)
-    least = np.floor(10 * min((own["recall_ends"][0] for own in table if own["rows"]), default=0.0)) / 10
-    least = min(float(least), 0.9)  # a strip from 100 to 100 has no room
-    for own in table:
-        own["strip"] = strip(own["recall_ends"][0], own["recall"], own["recall_ends"][1], least, 1.0)
-    shown = sorted(table, key=lambda own: (own["f1"], own["name"]))[:MOST_TABLE] if len(table) > MOST_TABLE else table
+    least = np.floor(10 * min((row["recall_ends"][0] for row in table if row["rows"]), default=0.0)) / 10
+    least = min(float(least), 0.9)  # a strip from 100 to 100 would have no width
+    for row in table:
+        row["strip"] = strip(row["recall_ends"][0], row["recall"], row["recall_ends"][1], least, 1.0)
+    shown = sorted(table, key=lambda row: (row["f1"], row["name"]))[:MOST_TABLE] if len(table) > MOST_TABLE else table
     return {
         "classes": rows.classes,
         "matrix": _matrix(matrix, rows.classes) if len(rows.classes) <= MOST_MATRIX else None,
@@ -58,13 +58,13 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How many rows of each true class (first axis) are taken for each class, int64 (C, C)."""
+    """How many rows of each true class (first axis) are predicted as each class, int64 (C, C)."""
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return np.asarray(counts.reshape(classes, classes))
 
 
 def confused_pairs(matrix: np.ndarray, classes: tuple[str, ...], most: int = PAIRS) -> list[dict[str, Any]]:
-    """The two classes that are taken for each other the most, first: how often, and which way."""
+    """The pairs of classes that are confused the most often, first: how often, and which way."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     both = np.triu(wrong + wrong.T)
@@ -96,7 +96,7 @@ def by_class(
     right, taken, true = counts.right, counts.predicted, counts.true
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {"precision": right / taken, "recall": right / true, "f1": 2 * right / (taken + true)}
-    ends = {name: _percentiles(own) for name, own in _resampled(labels, predicted, units, len(classes)).items()}
+    ends = {name: _percentiles(values) for name, values in _resampled(labels, predicted, units, len(classes)).items()}
     if not grouped:
         ends["precision"], ends["recall"] = wilson(right, taken), wilson(right, true)
     else:
@@ -107,7 +107,7 @@ def by_class(
     ends["f1"][:, np.isin(values["f1"], (0, 1))] = np.nan
     return [
         {"name": name, "rows": int(true[c]), "taken": int(taken[c])}
-        | {key: float(own[c]) for key, own in values.items()}
+        | {key: float(score[c]) for key, score in values.items()}
         | {f"{key}_ends": tuple(map(float, ends[key][:, c])) for key in values}
         for c, name in enumerate(classes)
     ]
@@ -141,7 +141,7 @@ def _resampled(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, cla
     out = {name: np.empty((RESAMPLES, classes)) for name in ("precision", "recall", "f1")}
     for b in range(RESAMPLES):
         times = np.bincount(draw.integers(size, size=size), minlength=size).astype(np.float64)
-        right, taken, true = (own @ times for own in counts)
+        right, taken, true = (count @ times for count in counts)
         with np.errstate(invalid="ignore", divide="ignore"):
             out["precision"][b], out["recall"][b] = right / taken, right / true
             out["f1"][b] = 2 * right / (taken + true)
@@ -163,7 +163,7 @@ def _matrix(matrix: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]
         rows = int(matrix[a].sum())
         cells = [
             {"count": int(count), "rate": float(count / rows) if rows else 0.0, "off": a != b,
-             # a square root shows the few: what is wrong is rarer than what is right
+             # a square root makes rare errors visible
              "share": float(np.sqrt(count / rows)) if rows else 0.0}
             for b, count in enumerate(matrix[a])
         ]  # fmt: skip
@@ -172,10 +172,10 @@ def _matrix(matrix: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]
 
 
 def _reliability(right: np.ndarray, confidence: np.ndarray) -> Markup:
-    """Accuracy by confidence with Wilson's intervals, and below it how many rows there are."""
+    """Accuracy by confidence with Wilson's intervals, and below it the number of rows."""
     bins = reliability(right, confidence)
-    sure, hits = np.array([own.confidence for own in bins]), np.array([own.accuracy for own in bins])
-    rows = np.array([own.rows for own in bins])
+    sure, hits = np.array([bin.confidence for bin in bins]), np.array([bin.accuracy for bin in bins])
+    rows = np.array([bin.rows for bin in bins])
     low, high = wilson(hits * rows, rows)
     figure, axes = new_chart(4.4, 4.6, 2)
     grid = axes[0].get_subplotspec()
@@ -194,16 +194,14 @@ def _reliability(right: np.ndarray, confidence: np.ndarray) -> Markup:
             linestyle="none",
             elinewidth=1.2,
         )
-        axes[0].set_title("right, %")
+        axes[0].set_title("accuracy, %")
         axes[0].set_ylim(0, 102)
         axes[1].bar(
-            [50 * (own.low + own.high) for own in bins], rows, width=[98 * (own.high - own.low) for own in bins],
+            [50 * (bin.low + bin.high) for bin in bins], rows, width=[98 * (bin.high - bin.low) for bin in bins],
             color=SERIES[0],
         )  # fmt: skip
         axes[1].set_title("images")
         axes[1].set_xlim(0, 102)
         axes[1].set_xlabel("confidence (largest probability), %")
         axes[1].tick_params(axis="x", color=LINE)
-    return svg(
-        figure, "reliability", "Share of right answers, and number of images, by the confidence of the prediction"
-    )
+    return svg(figure, "reliability", "Accuracy and number of images by the confidence of the prediction")

@@ -1,4 +1,4 @@
-"""Which images of a run show the same, or look alike: as ens check and training found, from the search they share."""
+"""Which images of a run are copies or look alike, from the search that ens check and training share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ Pair = tuple[int, int, str]  # two rows and how they are alike, as in `near.Pair
 
 @dataclass(frozen=True)
 class Copies:
-    """copies, look_alikes: pairs of the rows that were asked for. text: how many there are among all images of the run,
-    as ens check and training say it; "" where there are none. near: near copies were looked for, not exact ones only.
+    """Copies among the images of a run.
+
+    copies, look_alikes: pairs of the rows that were asked for
+    text: how many there are among all images of the run, in the words of ens check and training; "" if there are none
+    near: near copies were searched, not only exact ones
     """
 
     copies: tuple[Pair, ...]
@@ -29,9 +32,9 @@ class Copies:
 
 
 def run_copies(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> Copies | None:
-    """Copies and look-alikes among the rows, str (N,), of a run; where its images are gone, as audit.json says, and
-    None without one. files: of all images of the run, by id; near copies are not looked for where
-    `folds.near_copies` is false."""
+    """Copies and look-alikes among the rows, str (N,), of a run. If its images are gone, those that audit.json lists;
+    None without one. files: of all images of the run, by id. Near copies are not searched if `folds.near_copies` is
+    false."""
     place = {name: row for row, name in enumerate(ids.tolist())}
     if files and facts.config is not None:
         names = list(files)
@@ -43,13 +46,13 @@ def run_copies(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> Copi
             else:
                 pairs = spread(scanned.digests, [])
     elif facts.audit is not None:
-        listed = [own for own in facts.audit.get("pairs") or [] if own["sides"] == "train-train"]
-        names, near = sorted({own[side] for own in listed for side in ("first", "second")}), True
+        listed = [pair for pair in facts.audit.get("pairs") or [] if pair["sides"] == "train-train"]
+        names, near = sorted({pair[side] for pair in listed for side in ("first", "second")}), True
         at = {name: row for row, name in enumerate(names)}
-        first, second = (np.array([at[own[side]] for own in listed], dtype=np.int64) for side in ("first", "second"))
+        first, second = (np.array([at[pair[side]] for pair in listed], dtype=np.int64) for side in ("first", "second"))
         ones = np.ones(len(listed), dtype=np.float32)
         # an older ens called it a copy where parts had been drawn over
-        kinds = tuple(LOOK_ALIKE if own["kind"] == "edited" else own["kind"] for own in listed)
+        kinds = tuple(LOOK_ALIKE if pair["kind"] == "edited" else pair["kind"] for pair in listed)
         pairs = Pairs(first, second, kinds, ones)
     else:
         return None
@@ -57,7 +60,7 @@ def run_copies(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> Copi
 
 
 def _of_rows(pairs: Pairs, names: Sequence[str], place: dict[str, int]) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Copies, and look-alikes, of which both images are among the rows."""
+    """The copies and the look-alikes whose two images are both among the rows."""
     found: list[Pair] = []
     for one, other, kind in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.kinds, strict=True):
         if names[one] in place and names[other] in place:

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ensemble.plural import pluralize
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
 from ensemble.report.run import MemberFacts, RunFacts
 from ensemble.train.enough import enough_epochs
@@ -19,25 +20,25 @@ TRAINING, HELD_OUT, RATE = SERIES[0], SERIES[1], SERIES[5]
 
 def section(facts: RunFacts) -> dict[str, Any] | None:
     """One chart for each member that was trained by epochs."""
-    trained = [own for own in facts.members if any(own.logs.values())]
-    probes = [own.name for own in facts.members if not any(own.logs.values()) and own.row.done]
+    trained = [member for member in facts.members if any(member.logs.values())]
+    probes = [member.name for member in facts.members if not any(member.logs.values()) and member.row.done]
     if not trained:
         why = "linear probes have no epochs" if probes else "no member has finished an epoch yet"
         return {"missing": f"No learning curves: {why}."}
     charts = []
-    for number, own in enumerate(trained[:MOST]):
-        line = enough_epochs(facts.run.member(own.name))
+    for number, member in enumerate(trained[:MOST]):
+        line = enough_epochs(facts.run.member(member.name))
         charts.append({
-            "name": own.name, "chart": _chart(own, number, _enough(line)), "enough": _sentence(line),
-            "pace": _pace(own), "unfinished": _unfinished(own),
+            "name": member.name, "chart": _chart(member, number, _enough(line)), "enough": _sentence(line),
+            "pace": _pace(member), "unfinished": _unfinished(member),
         })  # fmt: skip
-    looked = any("held_out_log_loss" in line for own in trained for log in own.logs.values() for line in log)
-    return {"charts": charts, "probes": probes, "looked": looked, "cut": len(trained) - len(charts)}
+    evaluated = any("held_out_log_loss" in line for member in trained for log in member.logs.values() for line in log)
+    return {"charts": charts, "probes": probes, "evaluated": evaluated, "cut": len(trained) - len(charts)}
 
 
-def by_epoch(own: MemberFacts, key: str) -> tuple[np.ndarray, np.ndarray]:
+def by_epoch(member: MemberFacts, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs int64 (E,) and the value of `key` at their end, float64 (K, E); NaN where a fold's log has none."""
-    logs = [log for _, log in sorted(own.logs.items()) if log]
+    logs = [log for _, log in sorted(member.logs.items()) if log]
     epochs = sorted({int(line["epoch"]) for log in logs for line in log if line.get(key) is not None})
     values = np.full((len(logs), len(epochs)), np.nan)
     for k, log in enumerate(logs):
@@ -47,42 +48,42 @@ def by_epoch(own: MemberFacts, key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(epochs, dtype=np.int64), values
 
 
-def _chart(own: MemberFacts, number: int, enough: int | None) -> Markup:
-    """Losses, then held-out accuracy where it was looked at, then the learning rate."""
-    looked = len(by_epoch(own, "held_out_accuracy")[0]) > 0
-    figure, axes = new_chart(3.2, 3.0 if looked else 2.3, 3 if looked else 2)
-    ratios = [3, 2, 1] if looked else [3, 1]
+def _chart(member: MemberFacts, number: int, enough: int | None) -> Markup:
+    """Losses, then held-out accuracy if it was evaluated, then the learning rate."""
+    evaluated = len(by_epoch(member, "held_out_accuracy")[0]) > 0
+    figure, axes = new_chart(3.2, 3.0 if evaluated else 2.3, 3 if evaluated else 2)
+    ratios = [3, 2, 1] if evaluated else [3, 1]
     grid = axes[0].get_subplotspec()
     assert grid is not None
     grid.get_gridspec().set_height_ratios(ratios)
     with rc_context(SETTINGS):
-        _lines(axes[0], own, "loss", TRAINING)
-        _lines(axes[0], own, "held_out_log_loss", HELD_OUT)
+        _lines(axes[0], member, "loss", TRAINING)
+        _lines(axes[0], member, "held_out_log_loss", HELD_OUT)
         axes[0].set_title("loss")
         axes[0].set_ylim(bottom=0)
-        if looked:
-            _lines(axes[1], own, "held_out_accuracy", HELD_OUT, 100)
+        if evaluated:
+            _lines(axes[1], member, "held_out_accuracy", HELD_OUT, 100)
             axes[1].set_title("held-out accuracy, %")
-        _lines(axes[-1], own, "lr", RATE)
-        top = float(np.nanmax(by_epoch(own, "lr")[1], initial=0.0)) or 1.0
+        _lines(axes[-1], member, "lr", RATE)
+        top = float(np.nanmax(by_epoch(member, "lr")[1], initial=0.0)) or 1.0
         axes[-1].set_ylim(0, 1.15 * top)
         axes[-1].set_yticks([0, top], ["0", f"{top:.1e}".replace("e-0", "e-").replace(".0e", "e")])
         axes[-1].set_title("learning rate")
         axes[-1].set_xlabel("epoch")
-        epochs = by_epoch(own, "loss")[0]
+        epochs = by_epoch(member, "loss")[0]
         last = int(epochs.max()) if len(epochs) else 1
         axes[-1].set_xlim(0.5 if last < 8 else 0, last + (0.5 if last < 8 else 1))
         axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if enough is not None:
             for one in axes[:-1]:
                 one.axvline(enough, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    what = "training loss" + (", held-out loss and accuracy" if looked else "") + " and learning rate by epoch"
-    return svg(figure, f"curve{number}", f"{own.name}: {what}")
+    what = "training loss" + (", held-out loss and accuracy" if evaluated else "") + " and learning rate by epoch"
+    return svg(figure, f"curve{number}", f"{member.name}: {what}")
 
 
-def _lines(axes: Axes, own: MemberFacts, key: str, colour: str, factor: float = 1) -> None:
-    """A thin line a fold, a thick one for their mean where all folds have it; points where epochs were skipped."""
-    epochs, values = by_epoch(own, key)
+def _lines(axes: Axes, member: MemberFacts, key: str, colour: str, factor: float = 1) -> None:
+    """A thin line per fold, a thick one for their mean where all folds have a value; points if epochs were skipped."""
+    epochs, values = by_epoch(member, key)
     if not len(epochs):
         return
     sparse = "o" if len(epochs) < 2 or bool((np.diff(epochs) > 1).any()) or key.startswith("held_out") else ""
@@ -102,20 +103,20 @@ def _enough(line: str | None) -> int | None:
 
 
 def _sentence(line: str | None) -> str | None:
-    """The line without the member's name, which stands above it."""
+    """The line without the member's name, which is in the heading."""
     if line is None:
         return None
     text = line.split(": ", 1)[1]
     return text[0].upper() + text[1:] + "."
 
 
-def _pace(own: MemberFacts) -> str | None:
-    _, seconds = by_epoch(own, "seconds")
-    _, rates = by_epoch(own, "images_per_second")
+def _pace(member: MemberFacts) -> str | None:
+    _, seconds = by_epoch(member, "seconds")
+    _, rates = by_epoch(member, "images_per_second")
     if not seconds.size:
         return None
-    pace = f"{_three_digits(np.nanmedian(seconds))} s an epoch"
-    return pace + (f", {_three_digits(np.nanmedian(rates))} images a second" if rates.size else "") + " (medians)"
+    pace = f"{_three_digits(np.nanmedian(seconds))} s per epoch"
+    return pace + (f", {_three_digits(np.nanmedian(rates))} images per second" if rates.size else "") + " (medians)"
 
 
 def _three_digits(value: np.floating[Any]) -> str:
@@ -123,6 +124,6 @@ def _three_digits(value: np.floating[Any]) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
-def _unfinished(own: MemberFacts) -> str | None:
-    lacking = own.row.folds - len(own.row.done)
-    return f"{lacking} of {own.row.folds} folds are not finished" if lacking else None
+def _unfinished(member: MemberFacts) -> str | None:
+    lacking = member.row.folds - len(member.row.done)
+    return f"{lacking} of {pluralize(member.row.folds, 'fold')} not finished" if lacking else None

@@ -14,9 +14,9 @@ from ensemble.report.provenance import experiment
 from ensemble.report.run import RunFacts
 from ensemble.report.thumbnails import image_files, thumbnails, upright_size
 
-MANY = 50  # classes, of which only the largest and the smallest are shown, half of this number each
+MANY = 50  # classes: of more, the largest and the smallest are shown, half of this number each
 WIDE = 24  # classes, up to which there is a table of folds
-SAMPLE = 2000  # files whose sizes are looked at
+SAMPLE = 2000  # files whose sizes are measured
 PAIRS = 6
 SIDE = 128
 AT = (0, 0.05, 0.5, 0.95, 1)
@@ -43,8 +43,8 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
 
 
 def class_balance(facts: RunFacts) -> list[dict[str, Any]]:
-    """Each class's number of rows and share, in the order of the classes; where they are many the largest and the
-    smallest, by size."""
+    """Each class's number of rows and share, in the order of the classes; of many, the largest and the smallest by
+    size."""
     counts = np.bincount(facts.rows.labels, minlength=len(facts.classes))
     order = np.arange(len(counts))
     if len(counts) > MANY:
@@ -62,20 +62,19 @@ def class_balance(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def folds_table(facts: RunFacts) -> list[dict[str, Any]]:
-    """For each fold its number of rows and those of each class: all of them, or, where they are many, the least and
-    the most."""
+    """For each fold its number of rows, and those of each class; if there are many classes, the least and the most."""
     rows = facts.rows
     numbers = np.unique(rows.folds).tolist()
     table = [np.bincount(rows.labels[rows.folds == fold], minlength=len(rows.classes)) for fold in numbers]
     return [
         {
             "fold": fold,
-            "rows": int(own.sum()),
-            "counts": own.tolist() if len(own) <= WIDE else [],
-            "least": int(own.min()),
-            "most": int(own.max()),
+            "rows": int(counts.sum()),
+            "counts": counts.tolist() if len(counts) <= WIDE else [],
+            "least": int(counts.min()),
+            "most": int(counts.max()),
         }
-        for fold, own in zip(numbers, table, strict=True)
+        for fold, counts in zip(numbers, table, strict=True)
     ]
 
 
@@ -93,12 +92,12 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
             return None
 
     with ThreadPoolExecutor(cores()) as pool:
-        found = np.array([own for own in pool.map(size, names) if own is not None], dtype=np.int64)
+        found = np.array([pair for pair in pool.map(size, names) if pair is not None], dtype=np.int64)
     if not len(found):
         return None
     short = found.min(axis=1)
     ratio = found.max(axis=1) / short
-    inputs = sorted({int(own.settings["image_size"]) for own in facts.members if "image_size" in own.settings})
+    inputs = sorted({int(member.settings["image_size"]) for member in facts.members if "image_size" in member.settings})
     same = len(np.unique(found, axis=0)) == 1
     chart = None
     if not same:
@@ -107,7 +106,7 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
         log = bool(short.max() > 10 * short.min())
         chart = charts.histogram(short, "sizes", label, "shorter side, px", bins=bins, log=log)
     return {
-        "looked_at": len(found),
+        "measured": len(found),
         "of": len(facts.rows.ids),
         "same": f"{found[0, 0]} × {found[0, 1]}" if same else "",
         "chart": chart,
@@ -121,8 +120,8 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
 
 
 def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
-    """How many copies and look-alikes there are, how many copies carry two labels or stand in two folds, and a few to
-    look at."""
+    """How many copies and look-alikes there are, how many copies carry two labels or are in two folds, and a few of
+    them."""
     found = run_copies(facts, facts.rows.ids, files)
     pairs = [] if found is None else [*found.copies, *found.look_alikes]
     labels, folds = facts.rows.labels, facts.rows.folds
@@ -136,7 +135,7 @@ def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
     names = [str(facts.rows.ids[row]) for pair in shown for row in pair[:2]]
     pictures = thumbnails([files.get(name) for name in names], SIDE)
     return {
-        "looked_at": found is not None,
+        "searched": found is not None,
         "near": found is not None and found.near,
         "file": experiment(facts),
         "text": "" if found is None else found.text,

@@ -1,7 +1,7 @@
 """What the networks see: for one image of each class the file, the evaluation input, training crops and views.
 
 All of it is made by the code that trains and predicts, with the stored preprocessing and settings, and then
-de-normalised. So a crop that differs between training and prediction is to be seen here, and not only in its effect.
+denormalised. So a crop that differs between training and prediction can be seen here, and not only in its effect.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from ensemble.train.batches import batches
 SIDE = 128  # px of a picture's longer side
 DRAWS = 5  # of each image
 CLASSES = 10
-GROUPS = 4  # of members that see the same
+GROUPS = 4  # of members that see the same pixels
 VIEWS = 10
 PICTURES = 360  # 5 kB each
 TRIES = 20  # images of a class, until one can be read
@@ -38,9 +38,14 @@ AUGMENTATION = (
 
 
 @dataclass(frozen=True)
-class Sight:
-    """Members that are shown images in the same way. whole: training crops are cut from the file at its own scale.
-    views: without `identity`, which is the evaluation input."""
+class SharedInput:
+    """Members that see the same pixels.
+
+    members: their names
+    preprocess, settings: those of the first member
+    views: without `identity`, which is the evaluation input
+    whole: training crops are cut from the file at its own scale
+    """
 
     members: tuple[str, ...]
     preprocess: Preprocess
@@ -55,50 +60,52 @@ class Sight:
 
     @property
     def augmented(self) -> bool:
-        """A linear probe is fitted on the evaluation input."""
+        """False for a linear probe, which is fitted on the evaluation input."""
         return self.settings.strategy != "probe"
 
 
 def section(facts: RunFacts) -> dict[str, Any] | None:
     """For each group of members a table of pictures, and what they show in words."""
-    seen = sights(facts)
-    if not seen:
+    inputs = shared_inputs(facts)
+    if not inputs:
         return {"missing": "No member has stored its preprocessing yet."}
     try:
         files = image_files(facts.config)
     except UserError as error:
         return {"missing": f"The images can’t be shown: {error}."}
-    shown = seen[:GROUPS]
-    columns = sum(2 + DRAWS + len(own.views) for own in shown)
+    shown = inputs[:GROUPS]
+    columns = sum(2 + DRAWS + len(shared.views) for shared in shown)
     chosen = typical(facts, files, min(CLASSES, max(2, PICTURES // columns)))
     if not chosen:
         return {"missing": "None of the images could be read."}
     return {
-        "groups": [_group(own, chosen) for own in shown],
+        "groups": [_group(shared, chosen) for shared in shown],
         "classes_shown": len(chosen),
-        "not_shown": [", ".join(own.members) for own in seen[GROUPS:]],
+        "not_shown": [", ".join(shared.members) for shared in inputs[GROUPS:]],
     }
 
 
-def sights(facts: RunFacts) -> list[Sight]:
-    """The members in groups that see the same pixels, the largest group first. Normalisation does not tell groups
-    apart: it is undone here."""
-    groups: dict[tuple[Any, ...], Sight] = {}
-    for own in facts.members:
-        path = facts.run.member(own.name).preprocess_json
+def shared_inputs(facts: RunFacts) -> list[SharedInput]:
+    """The members in groups that see the same pixels, the largest group first. Normalisation makes no difference, since
+    it is undone here."""
+    groups: dict[tuple[Any, ...], SharedInput] = {}
+    for member in facts.members:
+        path = facts.run.member(member.name).preprocess_json
         if not path.is_file():
             continue
         preprocess = load_preprocess(path)
-        settings = Train.model_validate({key: own.settings[key] for key in Train.model_fields if key in own.settings})
-        views = _views(facts, own)
+        settings = Train.model_validate(
+            {key: member.settings[key] for key in Train.model_fields if key in member.settings}
+        )
+        views = _views(facts, member)
         whole = facts.config is not None and facts.config.data.cache == "off"
         kind = tuple(getattr(settings, key) for key in AUGMENTATION) if settings.strategy != "probe" else ()
         size = settings.crop_size or preprocess.image_size
         key = (preprocess.image_size, preprocess.decoding, preprocess.cropping, size, kind, views, whole)
         before = groups[key].members if key in groups else ()
-        first = groups.get(key, Sight((), preprocess, settings, views, whole))
-        groups[key] = Sight((*before, own.name), first.preprocess, first.settings, views, whole)
-    return sorted(groups.values(), key=lambda own: -len(own.members))
+        first = groups.get(key, SharedInput((), preprocess, settings, views, whole))
+        groups[key] = SharedInput((*before, member.name), first.preprocess, first.settings, views, whole)
+    return sorted(groups.values(), key=lambda shared: -len(shared.members))
 
 
 def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[str, str, Path]]:
@@ -112,9 +119,10 @@ def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[s
     there = numbers[np.bincount(rows.labels, minlength=len(numbers)) > 0]
     found = []
     for c in there[np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(int))]:
-        own = np.flatnonzero(rows.labels == c)
-        own = own[np.argsort(np.abs(probability[own] - np.median(probability[own])), kind="stable")]
-        for name in (str(rows.ids[row]) for row in own[:TRIES]):
+        of_class = np.flatnonzero(rows.labels == c)
+        distance = np.abs(probability[of_class] - np.median(probability[of_class]))
+        nearest = of_class[np.argsort(distance, kind="stable")]
+        for name in (str(rows.ids[row]) for row in nearest[:TRIES]):
             if name in files and not thumbnails([files[name]], 8)[0].problem:
                 found.append((facts.classes[c], name, files[name]))
                 break
@@ -130,16 +138,17 @@ def seen_boxes(width: int, height: int, preprocess: Preprocess) -> dict[str, tup
     across, down = min(across, MAX_ASPECT * short), min(down, MAX_ASPECT * short)
     side = short * preprocess.image_size / preprocess.decode_size
 
-    def middle(own: float, high: float) -> tuple[float, float, float, float]:
-        return (width - own) / 2, (height - high) / 2, own, high
+    def middle(wide: float, high: float) -> tuple[float, float, float, float]:
+        return (width - wide) / 2, (height - high) / 2, wide, high
 
     return {"training": middle(across, down), "evaluation": middle(side, side)}
 
 
 def evaluation_views(paths: Sequence[Path], preprocess: Preprocess, views: Sequence[str]) -> dict[str, np.ndarray]:
-    """Each view of each file as its network is given it, de-normalised: uint8 (N, S, S, 3)."""
+    """Each view of each file as its network is given it, denormalised: uint8 (N, S, S, 3)."""
     squares = {
-        how: torch.from_numpy(Files(paths, how).squares(np.arange(len(paths)))) for how in decodings(preprocess, views)
+        decoding: torch.from_numpy(Files(paths, decoding).squares(np.arange(len(paths))))
+        for decoding in decodings(preprocess, views)
     }
     return {
         view: _pixels(view_of(squares, preprocess, view, slice(0, len(paths)), len(paths)), preprocess)
@@ -147,31 +156,33 @@ def evaluation_views(paths: Sequence[Path], preprocess: Preprocess, views: Seque
     }
 
 
-def training_draws(paths: Sequence[Path], sight: Sight, count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def training_draws(
+    paths: Sequence[Path], shared: SharedInput, count: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """`count` batches of these files as training makes them, mixing them with each other where it mixes.
 
-    Each is uint8 (N, S, S, 3), de-normalised, with the row of each image's partner, int64 (N,), and the image's own
+    Each is uint8 (N, S, S, 3), denormalised, with the row of each image's partner, int64 (N,), and the image's own
     share in the result, float32 (N,).
     """
-    own = sight.preprocess
-    how = Decoding(None, own.interpolation, own.crop) if sight.whole else own.cropping
-    files = Files(paths, how)
+    preprocess = shared.preprocess
+    uncut = Decoding(None, preprocess.interpolation, preprocess.crop)
+    files = Files(paths, uncut if shared.whole else preprocess.cropping)
     order = np.tile(np.arange(len(paths)), (count, 1))
     rng, mixing = np.random.default_rng(0), np.random.default_rng(1)
     found = []
     for batch, draws, _ in batches(
-        rng, files, lambda rows, drawn, size: crops(files, rows, drawn, size), order, sight.size, sight.settings, 0
+        rng, files, lambda rows, drawn, size: crops(files, rows, drawn, size), order, shared.size, shared.settings, 0
     ):
-        images = finish(batch, draws, own.mean, own.std)
-        images, partner, share = mix(mixing, images, sight.settings.mixup, sight.settings.cutmix)
-        found.append((_pixels(images, own), partner.numpy(), share.numpy()))
+        images = finish(batch, draws, preprocess.mean, preprocess.std)
+        images, partner, share = mix(mixing, images, shared.settings.mixup, shared.settings.cutmix)
+        found.append((_pixels(images, preprocess), partner.numpy(), share.numpy()))
     return found
 
 
-def _group(sight: Sight, chosen: Sequence[tuple[str, str, Path]]) -> dict[str, Any]:
+def _group(shared: SharedInput, chosen: Sequence[tuple[str, str, Path]]) -> dict[str, Any]:
     paths = [path for _, _, path in chosen]
-    views = evaluation_views(paths, sight.preprocess, ("identity", *sight.views))
-    drawn = training_draws(paths, sight, DRAWS) if sight.augmented else []
+    views = evaluation_views(paths, shared.preprocess, ("identity", *shared.views))
+    drawn = training_draws(paths, shared, DRAWS) if shared.augmented else []
     rows = []
     for row, ((name, id_, path), picture) in enumerate(zip(chosen, thumbnails(paths, SIDE), strict=True)):
         width, height = upright_size(path)
@@ -182,38 +193,45 @@ def _group(sight: Sight, chosen: Sequence[tuple[str, str, Path]]) -> dict[str, A
                 "file": picture,
                 "width": width,
                 "height": height,
-                "boxes": _shares(seen_boxes(width, height, sight.preprocess), width, height),
+                "boxes": _shares(seen_boxes(width, height, shared.preprocess), width, height),
                 "evaluation": from_pixels(views["identity"][row], SIDE),
-                "training": [_draw(own, row, chosen) for own in drawn],
-                "views": [(view, from_pixels(views[view][row], SIDE)) for view in sight.views],
+                "training": [_draw(draw, row, chosen) for draw in drawn],
+                "views": [(view, from_pixels(views[view][row], SIDE)) for view in shared.views],
             }
         )
     return {
-        "members": sight.members,
-        "views": sight.views,
+        "members": shared.members,
+        "views": shared.views,
         "draws": len(drawn),
-        "said": in_words(sight),
+        "lines": in_words(shared),
         "rows": rows,
-        "size": sight.preprocess.image_size,
-        "training_size": sight.size,
+        "size": shared.preprocess.image_size,
+        "training_size": shared.size,
     }
 
 
-def in_words(sight: Sight) -> list[str]:
+def in_words(shared: SharedInput) -> list[str]:
     """What lies between a file and the network's input, in evaluation and in training."""
-    own, settings = sight.preprocess, sight.settings
-    cut = f"cut to its middle {own.crop[1]} x {own.crop[0]} px (width x height), " if own.crop else ""
-    share = 100 * own.image_size / own.decode_size
-    middle = f"the middle {own.image_size} px of that ({share:.0f} % of the side)" if share < 100 else "all of that"
+    preprocess, settings = shared.preprocess, shared.settings
+    cut = (
+        f"cut to its middle {preprocess.crop[1]} x {preprocess.crop[0]} px (width x height), "
+        if preprocess.crop
+        else ""
+    )
+    share = 100 * preprocess.image_size / preprocess.decode_size
+    middle = (
+        f"the middle {preprocess.image_size} px of that ({share:.0f} % of the side)" if share < 100 else "all of that"
+    )
     lines = [
-        f"Evaluation and prediction: the file is {cut}scaled ({own.interpolation}) until its shorter side has "
-        f"{own.decode_size} px, and the network sees {middle if share < 100 else 'the middle square'}."
+        f"Evaluation and prediction: the file is {cut}scaled ({preprocess.interpolation}) until its shorter side has "
+        f"{preprocess.decode_size} px, and the network sees {middle if share < 100 else 'the middle square'}."
     ]
-    if not sight.augmented:
+    if not shared.augmented:
         return [*lines, "Training: a linear probe is fitted on the evaluation input, without augmentation."]
     low, high = (100 * part for part in settings.crop_area)
     parts = [
-        f"a random box of {low:.0f} to {high:.0f} % of the {'cut ' if own.crop else ''}picture, at {sight.size} px"
+        f"a random box of {low:.0f} to {high:.0f} % of the {'cut ' if preprocess.crop else ''}picture, "
+        f"at {shared.size} px"
     ]
     parts += [
         text
@@ -232,10 +250,10 @@ def in_words(sight: Sight) -> list[str]:
     return [*lines, f"Training: {'; '.join(parts)}."]
 
 
-def _views(facts: RunFacts, own: MemberFacts) -> tuple[str, ...]:
+def _views(facts: RunFacts, member: MemberFacts) -> tuple[str, ...]:
     """Of training and of the best blend, without the first one, identity."""
-    blended = facts.best.views.get(own.name, ()) if facts.best is not None else ()
-    views = dict.fromkeys((*expand(own.settings.get("views", [])), *blended))
+    blended = facts.best.views.get(member.name, ()) if facts.best is not None else ()
+    views = dict.fromkeys((*expand(member.settings.get("views", [])), *blended))
     return tuple(view for view in views if view not in ("identity", "given"))[:VIEWS]
 
 
@@ -263,6 +281,6 @@ def _shares(
     """Left, top, width and height in % of the file's."""
     whole = (width, height, width, height)
     return {
-        name: tuple(round(100 * side / own, 2) for side, own in zip(box, whole, strict=True))
+        name: tuple(round(100 * side / length, 2) for side, length in zip(box, whole, strict=True))
         for name, box in boxes.items()
     }

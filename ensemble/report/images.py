@@ -1,8 +1,8 @@
-"""Images worth a look: surely wrong, hardly decided, doubtful labels, and the best and worst of each class.
+"""Images worth a look: most confident mistakes, least certain, doubtful labels, best and worst of each class.
 
-An image that stands in two lists is on the page twice: one copy that several places show (a CSS background, an SVG
-`use`) can't be saved, printed or read aloud as an image, and the lists are short. At most 132 thumbnails of about 10
-kB stand here, whatever the number of classes.
+An image of two lists is on the page twice: one copy shown in several places (a CSS background, an SVG `use`) can't be
+saved, printed or read aloud as an image, and the lists are short. There are at most 132 thumbnails of about 10 kB,
+whatever the number of classes.
 """
 
 from collections import Counter
@@ -19,14 +19,14 @@ from ensemble.report.thumbnails import Thumbnail, image_files, thumbnails
 
 SHOWN = 12  # images of a list
 DOUBTFUL = 24
-FEW_CLASSES = 12  # of more classes only this many, those of the least recall, are shown
+FEW_CLASSES = 12  # of more classes, this many of the lowest recall are shown
 EACH = 3  # of the best and of the worst of a class
 
 
 def section(facts: RunFacts) -> dict[str, Any] | None:
     """Lists of cards, each an image with its label, its prediction, their probabilities and the members' votes."""
     if facts.oof is None:
-        return {"missing": "No fold is done yet, so no image has a prediction."}
+        return {"missing": "No fold is finished yet, so no image has a prediction."}
     files, problem = _files(facts)
     errors = label_errors(facts, files)
     wrong, unsure = confidently_wrong(facts), least_sure(facts)
@@ -40,7 +40,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     def cards(rows: np.ndarray) -> list[dict[str, Any]]:
         return [card(facts, int(row), pictures[int(row)]) for row in rows]
 
-    said = [
+    doubts = [
         {
             "suggested": facts.classes[errors.suggested[at]],
             "votes": votes_text(errors, at, len(facts.oof.members), facts.classes),
@@ -53,7 +53,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "wrong": cards(wrong),
         "wrong_of": int((facts.predicted != facts.oof.rows.labels).sum()),
         "unsure": cards(unsure),
-        "doubtful": [one | {"doubt": two} for one, two in zip(cards(doubtful), said, strict=True)],
+        "doubtful": [image | {"doubt": doubt} for image, doubt in zip(cards(doubtful), doubts, strict=True)],
         "doubtful_of": len(errors),
         "members": len(facts.oof.members),
         "by_class": [
@@ -64,15 +64,15 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
 
 
 def confidently_wrong(facts: RunFacts, count: int = SHOWN) -> np.ndarray:
-    """The rows that are predicted wrong, the surest first, int64 (at most count,)."""
+    """The rows that are predicted wrongly, the most confident first, int64 (at most count,)."""
     assert facts.oof is not None
     wrong = np.flatnonzero(facts.predicted != facts.oof.rows.labels)
-    sure = facts.probabilities[wrong, facts.predicted[wrong]]
-    return wrong[np.argsort(-sure, kind="stable")][:count]
+    confidence = facts.probabilities[wrong, facts.predicted[wrong]]
+    return wrong[np.argsort(-confidence, kind="stable")][:count]
 
 
 def least_sure(facts: RunFacts, count: int = SHOWN) -> np.ndarray:
-    """The rows whose two most probable classes are the nearest, right or wrong, int64 (at most count,)."""
+    """The rows whose two largest probabilities are the closest, right or wrong, int64 (at most count,)."""
     margins = np.empty(len(facts.probabilities))
     for part in chunks(*facts.probabilities.shape):
         two = np.partition(facts.probabilities[part], -2, axis=1)
@@ -81,8 +81,8 @@ def least_sure(facts: RunFacts, count: int = SHOWN) -> np.ndarray:
 
 
 def best_and_worst(facts: RunFacts, c: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the rows labelled c, those predicted so with the highest probability, and those that hold c for the least
-    probable, int64; no row is in both."""
+    """The rows of label c that are predicted c with the highest probabilities, and those where c is the least probable,
+    int64; no row is in both."""
     assert facts.oof is not None
     rows = np.flatnonzero(facts.oof.rows.labels == c)
     rows = rows[np.argsort(-facts.probabilities[rows, c], kind="stable")]
@@ -92,7 +92,7 @@ def best_and_worst(facts: RunFacts, c: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shown_classes(facts: RunFacts) -> list[int]:
-    """All classes with a row, or those of the least recall where they are many."""
+    """All classes that have a row; if they are many, those of the lowest recall."""
     assert facts.oof is not None
     labels = facts.oof.rows.labels
     counts = np.bincount(labels, minlength=len(facts.classes))
@@ -104,10 +104,10 @@ def shown_classes(facts: RunFacts) -> list[int]:
 
 
 def card(facts: RunFacts, row: int, picture: Thumbnail) -> dict[str, Any]:
-    """What stands at an image."""
+    """What is shown with an image."""
     assert facts.oof is not None
     label, predicted = int(facts.oof.rows.labels[row]), int(facts.predicted[row])
-    votes = Counter(int(own.predicted[row]) for own in facts.single)
+    votes = Counter(int(member.predicted[row]) for member in facts.single)
     return {
         "id": str(facts.oof.rows.ids[row]),
         "picture": picture,
@@ -116,7 +116,9 @@ def card(facts: RunFacts, row: int, picture: Thumbnail) -> dict[str, Any]:
         "right": label == predicted,
         "p_label": float(facts.probabilities[row, label]),
         "p_predicted": float(facts.probabilities[row, predicted]),
-        "votes": [(count, facts.classes[c]) for c, count in sorted(votes.items(), key=lambda own: (-own[1], own[0]))],
+        "votes": [
+            (count, facts.classes[c]) for c, count in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0]))
+        ],
     }
 
 

@@ -62,7 +62,7 @@ def _member(run: Run, own: MemberFacts, ece: float | None, config: Config | None
     return {
         "facts": own,
         "ece": ece,
-        "numbers": _numbers(run, own),
+        "parameters": _numbers(run, own),
         "seconds": sum(own.seconds.values()),
         "epochs": max(epochs, default=0),
         "timm": own.settings.get("timm", "?"),

@@ -1,10 +1,9 @@
 """`ens report`: the page, section by section.
 
 A section is a module of this package with `section(facts)`, which gives what its template, templates/<name>.html,
-is filled with: a dict; {"missing": "a line"} where there is nothing to show and a reader would miss it; None where
-nobody would. The template holds what stands below the section's heading. It knows `facts` too, the macros of
-macros.html, and the filters of `environment`. No name, path or id is trusted: everything is escaped, unless a module
-made it as Markup.
+is filled with: a dict; {"missing": "a line"} if there is nothing to show and a reader would miss it; None if nobody
+would. The template holds what stands below the section's heading. It may use `facts`, the macros of macros.html and
+the filters of `environment`. No name, path or id is trusted: everything is escaped, unless a module made it as Markup.
 """
 
 import shlex
@@ -19,6 +18,7 @@ from ensemble import __version__
 from ensemble.escape import escaped
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
+from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.report.run import RunFacts, read_run
 from ensemble.run import Run
@@ -46,7 +46,7 @@ def write_report(run: Run, output: Path | None, events: Events) -> Path:
     """
     run.require()
     path = output or run.report_html
-    require_output(path, inputs_of(run), own=run.report_html, begins="<!doctype html>")
+    require_output(path, inputs_of(run), allowed=run.report_html, begins="<!doctype html>")
     text = render(read_run(run, events), events)
     write_text(path, text)
     events.message(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
@@ -73,7 +73,7 @@ def render(facts: RunFacts, events: Events) -> str:
 
 def environment() -> Environment:
     """Templates with their filters: `cell` (a Score or Gain as `ens blend` prints it), `percent`, `count`,
-    `duration`, `quote` (a path as a word of a command)."""
+    `plural` (3 rows), `duration`, `quote` (a path as a word of a command)."""
     made = Environment(
         loader=PackageLoader("ensemble.report"),
         autoescape=True,
@@ -85,6 +85,7 @@ def environment() -> Environment:
         "cell": cell,
         "percent": percent,
         "count": "{:,}".format,
+        "plural": pluralize,
         "duration": duration,
         "quote": lambda path: shlex.quote(str(path)),
     }

@@ -1,11 +1,11 @@
-"""`ens relabel`: which given labels are probably wrong, as a CSV to be edited.
+"""`ens relabel`: writes labels that are probably wrong into a CSV to be edited.
 
-A row is a candidate where the cross-fitted blend holds another class for ten times as probable as the given one, and
-where either that class is as probable as it usually is for rows of its own (confident learning: Northcutt, Jiang and
-Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 2021) or no member, out of fold, says what
-the label says; or where a copy of the image carries another label. The least probable label comes first.
+A row is a candidate if the cross-fitted blend gives another class ten times the probability of the label, and either
+that class is as probable as it usually is for its own rows (confident learning: Northcutt, Jiang and Chuang, "Confident
+learning: estimating uncertainty in dataset labels", JAIR 2021) or no member, out of fold, predicts the label; or if a
+copy of the image carries another label. The least probable label comes first.
 
-The order decides most. Labels flipped at random, average precision of the ranking, and what the list holds:
+The order matters most. Labels flipped at random, average precision of the ranking, and what the list holds:
 
     paintings, 2 % flipped    by the probability of the label (this) 0.972, by the margin 0.942, by votes 0.941, by the
                               plain mean of the members 0.921; 49 listed, 67 % of them flipped, 97 % of the flips
@@ -14,8 +14,8 @@ The order decides most. Labels flipped at random, average precision of the ranki
 
 The digits' networks were trained on the flipped labels; the paintings' were not, only the blend was fitted on them.
 cleanlab 2.9, given the same probabilities, ranks the same way by `self_confidence`; its default filter finds 82, 76
-and 84 % of the flips in lists of 48, 85 and 36. Where labels are sound the list holds hard images instead: of the 22
-that it doubts in the paintings as they are, not one is wrong to the eye. So no label changes unless a person says so.
+and 84 % of the flips in lists of 48, 85 and 36. If labels are sound, the list holds hard images instead: of the 22 that
+it lists for the paintings as they are, none looks wrong to a person. So no label changes unless a person says so.
 """
 
 import csv
@@ -33,6 +33,7 @@ from ensemble.data.table.read import table_bytes
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.atomic import require_writable, write_text
+from ensemble.plural import pluralize
 from ensemble.report.copies import run_copies
 from ensemble.report.run import RunFacts, read_run
 from ensemble.report.thumbnails import image_files
@@ -47,8 +48,10 @@ COLUMNS = ("id", "path", "label", "suggested", COLUMN, "p_label", "p_suggested",
 class LabelErrors:
     """K probable label errors, the most probable first.
 
-    rows: int64 (K,), into the N rows. suggested: int64 (K,), the class to take instead. votes: int64 (K,), how many
-    members say so. copy: int64 (K,), the row of a copy with another label, -1 where there is none.
+    rows: int64 (K,), into the N rows
+    suggested: int64 (K,), the class to use instead
+    votes: int64 (K,), how many members predict that class
+    copy: int64 (K,), the row of a copy with another label, -1 if there is none
     """
 
     rows: np.ndarray
@@ -92,7 +95,7 @@ def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
     """`find_label_errors` of a run. files: of those ids whose images are there."""
     assert facts.oof is not None
     rows = facts.oof.rows
-    predicted = np.stack([own.predicted for own in facts.single])
+    predicted = np.stack([member.predicted for member in facts.single])
     found = run_copies(facts, rows.ids, files)
     pairs = [] if found is None else [(first, second) for first, second, _ in found.copies]
     return find_label_errors(rows.labels, facts.probabilities, predicted, pairs)
@@ -101,20 +104,19 @@ def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
 def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     """Write the probable label errors of a run to `output` (None: relabel.csv here), atomically.
 
-    Where the file is there already, its entries in `new_label` are kept, and so are its own columns, the rows with an
-    entry that are no longer among the errors, and what parts its cells. UTF-8 with a byte order mark, without which
-    Excel garbles Korean. Raises UserError as `read_run` does, if no fold is done, or if a file that is no such table is
-    in the way.
+    Of a file that exists already, the entries in `new_label`, columns that the user added, rows with an entry that are
+    no longer among the errors, and the delimiter are kept. The file is UTF-8 with a byte order mark, without which
+    Excel garbles Korean. Raises UserError as `read_run` does, if no fold is finished, or if another file is in the way.
     """
     path = output or Path("relabel.csv")
-    require_output(path)  # what is there is read first, and refused where it is no such table
+    require_output(path)  # a file that is there is read first, and refused if it is not such a table
     held = _held(path)
     delimiter = _delimiter(path)
     facts = read_run(run, events)
     for problem in facts.problems:
         events.message(f"warning: {problem}")
     if facts.oof is None:
-        raise UserError(f"{run}: no fold is done, so no label can be doubted; train on with: ens train-folds FILE")
+        raise UserError(f"{run}: no fold is finished, so no label can be checked; to go on: ens train-folds FILE")
     try:
         files = image_files(facts.config)
     except UserError as error:
@@ -133,16 +135,16 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     table.writerows(lines)
     require_writable(path)
     write_text(path, "\ufeff" + text.getvalue())
-    kept = f"; {entries} entries in {COLUMN} kept as they were" if held else ""
+    kept = f"; {pluralize(entries, 'entry', 'entries')} in {COLUMN} kept" if held else ""
     total = len(facts.oof.rows.ids)
     if not len(found):
-        events.message(f"{path}: none of {total:,} labels is doubtful: there is nothing to look at{kept}")
+        events.message(f"{path}: none of {pluralize(total, 'label')} is doubtful, so there is nothing to check{kept}")
         return path
     verb = "label is" if len(found) == 1 else "labels are"
     events.message(f"{path}: {len(found)} of {total:,} {verb} doubtful, the most doubtful first{kept}")
     change = shlex.quote(f"data.relabel={path}")
     events.message(
-        "where labels are sound most of these are hard images: look at each, and write a class, keep or drop into "
+        "if the labels are sound, most of these are hard images: look at each, and write a class, keep or drop into "
         f"{COLUMN}; then train with --set {change} --set run=ANOTHER"
     )
     return path
@@ -154,7 +156,7 @@ def votes_text(found: LabelErrors, at: int, members: int, classes: Sequence[str]
 
 
 def why_text(facts: RunFacts, found: LabelErrors, at: int) -> str:
-    """Where a copy has another label, which; else nothing, since the votes say it."""
+    """Which copy has another label; "" if none has, since the votes say it all."""
     assert facts.oof is not None
     rows, copy = facts.oof.rows, int(found.copy[at])
     return "" if copy < 0 else f"copy of {rows.ids[copy]}, labelled {rows.classes[rows.labels[copy]]}"
@@ -179,7 +181,7 @@ def _line(facts: RunFacts, files: dict[str, Path], found: LabelErrors, at: int) 
 
 
 def _held(path: Path) -> dict[str, dict[str, str]]:
-    """id -> the row of a file that is there already; nothing where there is none."""
+    """id -> the row of a file that exists already; empty if there is none."""
     if not path.exists():
         return {}
     try:
@@ -194,5 +196,5 @@ def _held(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _delimiter(path: Path) -> str:
-    """That of the file which is there already and was read, so that the user's spreadsheet opens it again."""
+    """The delimiter of the file that was read, so that the user's spreadsheet can open it again."""
     return delimiter_of(decoded(table_bytes(path))[0]) if path.is_file() else ","

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend import BlendResult
-from ensemble.report import suspicions
+from ensemble.report import checks
+from ensemble.report.audited import not_checked
 from ensemble.report.blends import Scores
-from ensemble.report.checked import not_looked_at
 from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
 from ensemble.report.run import RunFacts
@@ -18,17 +18,17 @@ from ensemble.tables.layout import gain_cell
 
 
 def section(facts: RunFacts) -> dict[str, Any] | None:
-    """Sentences, then the list of what is suspicious."""
+    """Sentences, then what to check."""
     if facts.best is None:
-        again = f"Train on with: {train_again(facts)}"
-        return {"missing": f"No member has finished a fold yet, so there is nothing to judge. {again}"}
-    found = suspicions.look(facts)
+        again = f"To go on: {train_again(facts)}"
+        return {"missing": f"No member has finished a fold yet, so there are no scores. {again}"}
+    issues = checks.check(facts)
     return {
         "sentences": sentences(facts, facts.best),
-        "suspicious": [own for own in found if own.level == "suspicious"],
-        "hints": [own for own in found if own.level == "hint"],
-        "looked_at": suspicions.LOOKED_AT,
-        "not_looked_at": not_looked_at(facts),
+        "warnings": [issue for issue in issues if issue.level == "warning"],
+        "notes": [issue for issue in issues if issue.level == "note"],
+        "checked": checks.CHECKED,
+        "not_checked": not_checked(facts),
         "problems": facts.problems,
     }
 

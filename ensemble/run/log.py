@@ -1,5 +1,5 @@
-"""RUN/ens.log: what every command that is given a run said and when, which warnings and errors there were, and how it
-ended. Plain text, appended to: a line is one write, so that two processes may share the file."""
+"""RUN/ens.log: what each command on a run printed and when, its warnings and errors, and how it ended. Plain text. Each
+line is appended by one write, so that two processes may share the file."""
 
 import os
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from pathlib import Path
 from ensemble.escape import escaped
 from ensemble.run.run import Run
 
-Log = Callable[[str], bool]  # a text of one or more lines; says whether it is in the file
+Log = Callable[[str], bool]  # takes one or more lines; returns whether they are in the file
 
 
 def open_log(run: Run) -> Log:
     """`log(text)`, which appends to the run's log, with the time (UTC) and the number of the process.
 
-    What is logged before the run's directory is made is kept until it is; where there will never be a run, nothing is
-    written. A log that can't be written (a run that is read-only, a full disk) stops no command.
+    Lines that are logged before the run's directory exists are kept until it does; if it never does, nothing is
+    written. A log that can't be written (a read-only run, a full disk) does not stop the command.
     """
     waiting: list[str] = []
 

@@ -11,31 +11,35 @@ from ensemble.run.run import Run
 HEAD = 4096  # bytes of a file that is there: what ens writes for people is text
 
 
-def require_output(output: Path, inputs: Iterable[Path | None] = (), own: Path | None = None, begins: str = "") -> None:
-    """Raise UserError unless the command may write its result at `output`: to be asked before the work.
+def require_output(
+    output: Path, inputs: Iterable[Path | None] = (), allowed: Path | None = None, begins: str = ""
+) -> None:
+    """Raise UserError unless the command may write its result to `output`. Called before the work begins.
 
-    Links and relative paths are followed, and names count as equal in upper and lower case, as some file systems have
-    them. What the same command wrote may be written again. inputs: what it reads (of a table, its file; a folder's
-    images are no text and so are refused anyway). own: the file of a run that this command writes, report.html say.
-    begins: how all begin that the command writes.
+    Links and relative paths are followed, and upper and lower case count as equal, as on some file systems. A file that
+    the same command wrote may be written again.
+
+    inputs: files that the command reads (images of a folder are not text, and so are refused anyway)
+    allowed: the file of a run that this command writes, such as report.html
+    begins: the first characters of everything that the command writes
     """
     real = output.resolve()
     for path in inputs:
         if path is not None and not path.is_dir() and _same(real, path):
             raise UserError(f"{output}: is what the command reads, {path}; name another file to write")
     run = next((Run(folder) for folder in real.parents if _is_run(folder)), None)
-    if run is not None and (own is None or not _same(real, own)) and _owns(run, real):
-        raise UserError(f"{output}: is a file of the run {run}, or would be; name a file outside of the run")
+    if run is not None and (allowed is None or not _same(real, allowed)) and _owns(run, real):
+        raise UserError(f"{output}: belongs to the run {run}; name a file outside of the run")
     require_writable(output)
     head = _head(real)
     if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is text too
-        raise UserError(f"{output}: is there already and holds no text, so ens did not write it; name another file")
+        raise UserError(f"{output}: exists already and is not text, so ens did not write it; name another file")
     if head and not head.lower().startswith(begins.encode()):
-        raise UserError(f"{output}: is there already and is nothing that this command writes; name another file")
+        raise UserError(f"{output}: exists already and was not written by this command; name another file")
 
 
 def inputs_of(run: Run) -> list[Path]:
-    """The files that the run's experiment names; none of a config that can't be read."""
+    """The files that the run's experiment names; none if its config can't be read."""
     try:
         config = load_config(run.config_toml)
     except UserError:
@@ -50,7 +54,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _owns(run: Run, path: Path) -> bool:
-    """True for the files of a run that `Run` names, there or not yet: those of its folders all are."""
+    """True for the files that `Run` names, whether they exist or not, and for everything in its folders."""
     first, *below = path.relative_to(run.path).parts
     if below:
         member = run.member(first)

@@ -1,6 +1,6 @@
-"""The types of a run's small JSON files, as far as they are read by key: their other keys stay as they are.
+"""The types of a run's small JSON files, for the keys that are read; other keys are left alone.
 
-What is NotRequired is lacking in the runs of an older ens.
+Keys that are NotRequired are missing in runs of an older ens.
 """
 
 from typing import Any, NotRequired
@@ -11,14 +11,14 @@ from ensemble.files.reading import Count, Finite
 
 
 class Vouched(TypedDict):
-    """Of a file, in done.json."""
+    """A file's entry in done.json."""
 
     bytes: Count
     xxh3: str
 
 
 class Done(TypedDict):
-    """done.json. An older one has sizes alone."""
+    """done.json. Older ones hold sizes only."""
 
     files: dict[str, Vouched | Count]
     settings: NotRequired[str]  # the checksum of the member's settings.json
@@ -26,7 +26,7 @@ class Done(TypedDict):
 
 
 class Settings(TypedDict):
-    """settings.json, as far as it is read by key; an older run lacks some."""
+    """The keys of settings.json that are read; older runs lack some."""
 
     timm: NotRequired[str]
     views: NotRequired[list[str]]
@@ -40,8 +40,8 @@ class Settings(TypedDict):
 
 Corrected = TypedDict("Corrected", {"labels changed": NotRequired[Count], "rows dropped": NotRequired[Count]})
 
-Facts = TypedDict(
-    "Facts",
+ProvenanceFacts = TypedDict(
+    "ProvenanceFacts",
     {"data fingerprint": NotRequired[str], "classes": NotRequired[list[str]], "relabel": NotRequired[Corrected | None]},
 )
 
@@ -52,7 +52,7 @@ _Provenance = TypedDict("_Provenance", {"made with": NotRequired[dict[str, str |
 class Provenance(_Provenance):
     """provenance.json."""
 
-    facts: Facts
+    facts: ProvenanceFacts
     files: NotRequired[dict[str, str]]  # XXH3 of folds.csv and classes.json
 
 
@@ -65,7 +65,7 @@ class SavedSize(TypedDict):
 
 
 class SavedSearch(TypedDict):
-    """tta-search.json, as far as it is read."""
+    """The keys of tta-search.json that are read."""
 
     metric: str
     base: str
@@ -74,7 +74,7 @@ class SavedSearch(TypedDict):
 
 
 class Epoch(TypedDict):
-    """A line of log.jsonl; a linear probe's one line has no epoch."""
+    """A line of log.jsonl. A linear probe has one line, without an epoch."""
 
     epoch: NotRequired[Count]
     loss: NotRequired[float]  # NaN where training went wrong
@@ -90,7 +90,7 @@ class Epoch(TypedDict):
 
 
 class SavedPair(TypedDict):
-    """Two images that show the same, in audit.json."""
+    """Two copies or look-alikes, in audit.json."""
 
     first: str
     second: str
@@ -110,7 +110,7 @@ class SavedFinding(TypedDict):
 
 
 class SavedAudit(TypedDict):
-    """audit.json, as far as a report reads it."""
+    """The keys of audit.json that a report reads."""
 
     fingerprint: NotRequired[str | None]
     test: NotRequired[str | None]

@@ -1,5 +1,5 @@
-"""Whether a file is the one that its run vouches for: that of its fold's done marker, of its run's provenance.json, and
-of the member and fold whose directory it lies in."""
+"""Whether a file is the one that its run vouches for: by its fold's done marker, by its run's provenance.json, and by
+the member and fold whose directory it lies in."""
 
 import re
 from collections.abc import Mapping
@@ -31,17 +31,17 @@ def fold_metadata(path: Path) -> dict[str, str]:
 
 
 def digest_in_done(path: Path) -> str | None:
-    """The digest that its fold's done marker has of a file; None where there is no marker, or one that has none."""
+    """The digest that its fold's done marker has of a file; None if there is no marker, or it has none."""
     marker = path.with_name("done.json")
     if not marker.is_file():
         return None
     entry = read_json(marker, Done, f"delete {path.parent} to train the fold again")["files"].get(path.name)
-    return entry["xxh3"] if isinstance(entry, dict) else None  # an older one has sizes alone
+    return entry["xxh3"] if isinstance(entry, dict) else None  # older ones hold sizes only
 
 
 def require_in_fold(path: Path, metadata: Mapping[str, str], checksum: str | None = None) -> None:
     """Raise Damaged if a file in a fold's directory says in its metadata that it is another member's or fold's, or if
-    the fold's done marker vouches for a file of another checksum. What neither of them says is not compared."""
+    the fold's done marker vouches for a file of another checksum. What neither of them holds is not compared."""
     place = fold_metadata(path)
     if not place:  # it was copied to somewhere else
         return

@@ -19,12 +19,14 @@ def show_audit(found: Audit) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, ratio in (("", None), ("found, for example", 3), ("what to do", 2)):
         table.add_column(heading, overflow="fold", ratio=ratio)
-    for own in found.findings:
-        side = "" if own.side == "train" else f"{own.side}: "
-        some = ", ".join(map(escaped, own.examples)) + (", ..." if len(own.rows) > len(own.examples) else "")
+    for finding in found.findings:
+        side = "" if finding.side == "train" else f"{finding.side}: "
+        some = ", ".join(map(escaped, finding.examples)) + (
+            ", ..." if len(finding.rows) > len(finding.examples) else ""
+        )
         table.add_row(
-            f"[{STYLES[own.level]}]{own.level}[/]",
-            escape(f"{side}{own.count:,} {escaped(own.what)}\n{some}"),
-            escape(escaped(own.advice)),
+            f"[{STYLES[finding.level]}]{finding.level}[/]",
+            escape(f"{side}{finding.count:,} {escaped(finding.what)}\n{some}"),
+            escape(escaped(finding.advice)),
         )
     print_table(table)

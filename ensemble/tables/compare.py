@@ -7,6 +7,7 @@ from rich.markup import escape
 from ensemble.blend import Comparison
 from ensemble.blend.compare import FEWEST, Block, Item, tells
 from ensemble.escape import escaped
+from ensemble.plural import pluralize
 from ensemble.scoring.metrics import HEADLINE, columns
 from ensemble.tables.layout import gain_cell, headings, new_table, print_line, print_table, score_cell
 
@@ -17,15 +18,16 @@ MOST_CLASSES = 50  # of more, only those that are marked are shown
 
 def show_comparison(result: Comparison) -> None:
     """Each block of a comparison: scores, what is gained over the baseline at what cost, the verdict, the classes."""
-    units = f"{len(result.labels)} rows" + (f" in {len(set(result.units.tolist()))} groups" if result.grouped else "")
+    rows = pluralize(len(result.labels), "row")
+    rows += f" in {pluralize(len(set(result.units.tolist())), 'group')}" if result.grouped else ""
     for note in result.notes:
         print_line(note)
     for block in result.blocks:
         print_line()
-        title = f"{block.title}, out of fold, {units}: score ± deviation over folds, [95% interval]"
+        title = f"{block.title}, out of fold, {rows}: score ± deviation over folds, [95% interval]"
         table = new_table(title, "", *headings(columns()), "at temperature")
-        for item, own, tempered in zip(block.items, block.scores, block.tempered, strict=True):
-            cells = [score_cell(metric, own[metric]) for metric in columns()]
+        for item, scores, tempered in zip(block.items, block.scores, block.tempered, strict=True):
+            cells = [score_cell(metric, scores[metric]) for metric in columns()]
             cells = [  # no room for the intervals of those that nothing is said about
                 cell if metric in HEADLINE else cell.splitlines()[0]
                 for metric, cell in zip(columns(), cells, strict=True)
@@ -37,53 +39,59 @@ def show_comparison(result: Comparison) -> None:
             print_line(line)
         _show_classes(block, result)
     print_line()
-    print_line(
-        "at temperature: log loss at the item's one best temperature, fitted on the other folds; gains are in that."
-    )
-    print_line("Intervals are over the rows, with the networks as they are: another seed moves the scores as well.")
+    print_line("at temperature: log loss at one temperature per item, fitted on the other folds; gains are in that.")
+    print_line("Intervals are over the rows, for these networks; another seed moves the scores as well.")
 
 
 def verdict(block: Block) -> list[str]:
-    """In words: which items are better or worse than the baseline at 95%; of more than two, which may be the best."""
+    """Which items are better or worse than the baseline at 95%, in words; of more than two, which may be the best."""
     lines = []
     for item, accuracy, loss, differ in zip(
         block.items[1:], block.accuracy[1:], block.log_loss[1:], block.differ[1:].tolist(), strict=True
     ):
-        told = {"accuracy": tells(accuracy, differ), "log loss": tells(loss)}
-        signs = {word: [metric for metric in told if told[metric] == sign] for word, sign in SIGNS.items()}
+        found = {"accuracy": tells(accuracy, differ), "log loss": tells(loss)}
+        signs = {word: [metric for metric in found if found[metric] == sign] for word, sign in SIGNS.items()}
         what = ", ".join(f"{word} in {' and '.join(metrics)}" for word, metrics in signs.items() if metrics)
-        few = f" but only {differ} differ, too few to tell" if differ < FEWEST and tells(accuracy) else ""
+        few = (
+            f" but only {pluralize(differ, 'row differs', 'rows differ')}, too few to decide"
+            if differ < FEWEST and tells(accuracy)
+            else ""
+        )
         gained = f"gained: accuracy {gain_cell(accuracy)}{few}, log loss {gain_cell(loss)}"
-        lines.append(f"{what or 'no difference can be told at 95%'}: {item.label} ({gained})")
+        lines.append(f"{what or 'no significant difference at 95%'}: {item.label} ({gained})")
     if len(block.items) > 2:
         level = [
-            f"{item.label} ({gain_cell(own)})"
-            for s, (item, own) in enumerate(zip(block.items, block.behind, strict=True))
-            if s != block.best and not tells(own, int(block.behind_differ[s]))
+            f"{item.label} ({gain_cell(behind)})"
+            for s, (item, behind) in enumerate(zip(block.items, block.behind, strict=True))
+            if s != block.best and not tells(behind, int(block.behind_differ[s]))
         ]
         lines.append(
             f"best by accuracy: {block.items[block.best].label}; "
-            + (f"not to be told from it at 95%: {', '.join(level)}" if level else "all others are told from it at 95%")
+            + (
+                f"no significant difference to it at 95%: {', '.join(level)}"
+                if level
+                else "all others differ from it at 95%"
+            )
         )
-        lines.append(f"it is the best of {len(block.items)} by these very rows, so its lead is flattered")
+        lines.append(f"it was chosen as the best of {len(block.items)} on these rows, so its lead is optimistic")
     return lines
 
 
 def _show_gained(block: Block) -> None:
     title = (
-        f"gained over {block.items[0].label} (positive is better), P: share of resamples that are better, "
-        "[95% interval, paired]; and what training took"
+        f"gain over {block.items[0].label} (positive is better), P: share of resamples that are better, "
+        "[95% interval, paired]; and the cost of training"
     )
     table = new_table(title, "", "accuracy points", "log loss", "h:mm:ss", "epochs")
     for s, (item, *gains) in enumerate(zip(block.items, block.accuracy, block.log_loss, strict=True)):
-        told = [gain_cell(own).replace(" [", f", P {own.p_better:.3f}\n[") if s else "baseline" for own in gains]
+        cells = [gain_cell(g).replace(" [", f", P {g.p_better:.3f}\n[") if s else "baseline" for g in gains]
         epochs = "-" if item.epochs is None else str(item.epochs)
-        table.add_row(escape(escaped(item.label)), *told, _clock(item.seconds), epochs)
+        table.add_row(escape(escaped(item.label)), *cells, _clock(item.seconds), epochs)
     print_table(table)
 
 
 def _show_classes(block: Block, result: Comparison) -> None:
-    """Recall by class; items that do not fit beside the baseline have a table of their own."""
+    """Recall by class; items that do not fit beside the baseline get further tables."""
     rows = [int((result.labels == c).sum()) for c in range(len(result.classes))]
     compared = (len(block.items) - 1) * sum(count > 0 for count in rows)
     kept = [c for c, count in enumerate(rows) if count]
@@ -91,7 +99,7 @@ def _show_classes(block: Block, result: Comparison) -> None:
         kept = [c for c in kept if block.marked[:, c].any()]
     for start in range(1, len(block.items), ACROSS):
         others = range(start, min(start + ACROSS, len(block.items)))
-        title = f"recall % by class, and what is gained over {block.items[0].label}"
+        title = f"recall % by class, and the gain over {block.items[0].label}"
         table = new_table(title, "class (rows)", *(_heading(block.items[s]) for s in (0, *others)))
         for c in kept:
             cells = [f"{100 * block.recall[0, c]:.1f}"]
@@ -105,8 +113,8 @@ def _show_classes(block: Block, result: Comparison) -> None:
     unit = "groups" if result.grouped else "rows"
     print_line(
         f"* interval without 0, and at least {FEWEST} {unit} that differ: {int(block.marked.sum())} of {compared} "
-        f"comparisons; 5% of them, {0.05 * compared:.1f}, are expected by chance alone"
-        + (f"; of {len(result.classes)} classes only those are shown" if len(kept) < sum(map(bool, rows)) else "")
+        f"comparisons; {0.05 * compared:.1f} (5%) are expected by chance alone"
+        + (f"; of {len(result.classes)} classes, only these are shown" if len(kept) < sum(map(bool, rows)) else "")
     )
 
 

@@ -44,7 +44,7 @@ def print_line(text: str = "") -> None:
 
 
 def print_table(table: Table) -> None:
-    """Cells may have several lines: a name with a line break in it is for `escaped` to mend before."""
+    """Cells may have several lines. A name that may hold a line break has to go through `escaped` first."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a file or a pipe has no width of its own

@@ -5,6 +5,7 @@ from rich.markup import escape
 from ensemble.blend import MemberRow
 from ensemble.blend.compare import OPTIMISTIC
 from ensemble.escape import escaped
+from ensemble.plural import pluralize
 from ensemble.scoring.metrics import METRICS, columns
 from ensemble.tables.layout import STAR, headings, new_table, print_line, print_table, score_cell
 
@@ -23,8 +24,10 @@ def show_members(rows: list[MemberRow]) -> None:
 
 
 def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -> None:
-    """Each blend's scores on images that were never trained on; `chosen` is the one that OOF rows alone would take."""
-    table = new_table(f"{rows} held-out images; * has the least out-of-fold log loss", "blend", *headings(columns()))
+    """Each blend's scores on images that were never trained on. chosen: the best blend by out-of-fold rows."""
+    table = new_table(
+        f"{pluralize(rows, 'held-out image')}; * has the lowest out-of-fold log loss", "blend", *headings(columns())
+    )
     for name, values in scores.items():
         cells = [METRICS[metric].number(values[metric]) for metric in columns()]
         table.add_row(f"{escape(escaped(name))}{' *' if name == chosen else ''}", *cells)

@@ -9,6 +9,7 @@ from ensemble.blend.compare import OPTIMISTIC
 from ensemble.escape import escaped
 from ensemble.overview.ledger import Entry, Trust
 from ensemble.overview.runs import RunList, RunRow
+from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import HEADLINE, METRICS, columns
@@ -24,28 +25,28 @@ def show_runs(found: RunList) -> None:
         known = rows[0].fingerprint
         which = f" {number + 1} of {len(found.groups)}" if len(found.groups) > 1 else ""
         data = f"data{which}, fingerprint {known[:12]}" if known else "unknown data"
-        title = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'} on {data}: out of fold, "
+        title = f"{pluralize(len(rows), 'run')} on {data}: out of fold, "
         table = new_table(title + "[95% interval]", "run", "folds", *headings(HEADLINE), "h:mm:ss,\nms/image", "date")
         for row in rows:
             for cells in _lines(row):
                 table.add_row(*cells)
         print_table(table)
     if any(row.blend_optimistic or row.single_optimistic for row in found.rows):
-        print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of blends of it")
+        print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of its blends")
     if len({row.fingerprint for row in found.rows} - {""}) > 1:
         print_line(NOT_COMPARABLE)
     for row in found.rows:
         for note in row.notes:
             print_line(f"{row.run}: {note}")
-    differing = {run: own for run, own in found.differs.items() if own}
+    differing = {run: settings for run, settings in found.differs.items() if settings}
     if differing:
-        print_line("what differs in their settings:")
-    for run, own in differing.items():
-        print_line(f"{run}: " + ", ".join(f"{key}={value}" for key, value in own.items()))
+        print_line("settings that differ:")
+    for run, settings in differing.items():
+        print_line(f"{run}: " + ", ".join(f"{key}={value}" for key, value in settings.items()))
 
 
 def _lines(row: RunRow) -> list[list[str]]:
-    """A run's own line, and those of its best blend and its best member."""
+    """The lines of a run, of its best blend and of its best member."""
     cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
     date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
     among = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
@@ -77,20 +78,20 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str
         "board",
     )
     for entry in entries:
-        own = entry.values
-        name = escaped(_near(own.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
-        about = " ".join(text for text in (own.get("run", ""), own.get("blend", "")) if text)
+        values = entry.values
+        name = escaped(_near(values.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
+        about = " ".join(text for text in (values.get("run", ""), values.get("blend", "")) if text)
         name += f"\n{escaped(about)}" if about else ""
-        name += f"\n{escaped(own['note'])}" if own.get("note") else ""
-        cells = [_saved(metric, own.get(metric, "")) for metric in shown]
-        table.add_row(escape(name), _when(own.get("written", "")), *cells, own.get("board", ""))
+        name += f"\n{escaped(values['note'])}" if values.get("note") else ""
+        cells = [_saved(metric, values.get(metric, "")) for metric in shown]
+        table.add_row(escape(name), _when(values.get("written", "")), *cells, values.get("board", ""))
     print_table(table)
-    for line in (line for own in trust for line in own.lines):
+    for line in (line for one in trust for line in one.lines):
         print_line(line)
 
 
 def _near(file: str) -> str:
-    """As seen from here, where it lies below."""
+    """Relative to the working directory, if it lies below."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 

@@ -160,7 +160,7 @@ def test_a_class_without_rows_has_no_recall(tmp_path, capsys):
     assert np.isnan(block.recall[:, 2]).all() and np.isnan(block.recall_interval[:, :, 2]).all()
     tables.show_comparison(result)
     out = capsys.readouterr().out
-    assert "newt" not in out and "0 of 2 comparisons; 5% of them, 0.1, are expected by chance alone" in out
+    assert "newt" not in out and "0 of 2 comparisons; 0.1 (5%) are expected by chance alone" in out
 
 
 def test_scores_are_those_of_the_members_table(two):
@@ -410,8 +410,8 @@ def test_the_command(monkeypatch, capfd, two):
     assert "x, out of fold, 24 rows: score ± deviation over folds, [95% interval]" in out
     assert re.search(r"a +66\.67 ±0\.00 +\d+\.\d\d ±\d\.\d\d +\d\.\d{4} ±\d\.\d{4} +\d\.\d{4} ±\d\.\d{4}", out)
     assert re.search(r"a +baseline +baseline +- +- *\n", out)
-    assert "no difference can be told at 95%: b (gained: accuracy +20.83 [+0.00, +41.67], log loss +0.2" in out
-    assert "no difference can be told at 95%: b (gained: accuracy +0.00 [+0.00, +0.00], log loss " in out
+    assert "no significant difference at 95%: b (gained: accuracy +20.83 [+0.00, +41.67], log loss +0.2" in out
+    assert "no significant difference at 95%: b (gained: accuracy +0.00 [+0.00, +0.00], log loss " in out
     assert "the plain mean of x, y, out of fold, 24 rows" in out
     assert "left out, as their names are in one run only: a/only_a" in out
     assert "best by accuracy" not in out
@@ -434,17 +434,17 @@ def test_verdicts_in_words(tmp_path):
         "e": logits(labels, range(15)),
     }
     result = compare([make_run(tmp_path / "run", labels, own)])
-    b, c, d, e, best, flattered = tables.verdict(result.blocks[0])
+    b, c, d, e, best, optimistic = tables.verdict(result.blocks[0])
     assert b.startswith("better in accuracy and log loss: b (gained: accuracy +12.00 [+")
     assert c.startswith("worse in accuracy and log loss: c (gained: accuracy -20.00 [-")
-    assert d.startswith("no difference can be told at 95%: d (gained: accuracy +2.00 [-")
-    few = r"accuracy \+5\.00 \[\+1\.00, \+\d\d?\.00\] but only 5 differ, too few to tell, log loss \+"
+    assert d.startswith("no significant difference at 95%: d (gained: accuracy +2.00 [-")
+    few = r"accuracy \+5\.00 \[\+1\.00, \+\d\d?\.00\] but only 5 rows differ, too few to decide, log loss \+"
     assert re.match(rf"better in log loss: e \(gained: {few}", e)
-    assert re.fullmatch(r"best by accuracy: b; all others are told from it at 95%", best)
-    assert flattered == "it is the best of 5 by these very rows, so its lead is flattered"
+    assert re.fullmatch(r"best by accuracy: b; all others differ from it at 95%", best)
+    assert optimistic == "it was chosen as the best of 5 on these rows, so its lead is optimistic"
     own = {name: own[name] for name in ("a", "d", "e")}
-    *_, best, flattered = tables.verdict(compare([make_run(tmp_path / "other", labels, own)]).blocks[0])
-    pattern = r"best by accuracy: e; not to be told from it at 95%: a \(-5\.00 \[.*\]\), d \(-3\.00 \[.*\]\)"
+    *_, best, _ = tables.verdict(compare([make_run(tmp_path / "other", labels, own)]).blocks[0])
+    pattern = r"best by accuracy: e; no significant difference to it at 95%: a \(-5\.00 \[.*\]\), d \(-3\.00 \[.*\]\)"
     assert re.fullmatch(pattern, best)
 
 
@@ -472,8 +472,8 @@ def test_an_optimistic_member_is_marked_wherever_it_is_named(tmp_path, capsys):
     assert all(line.count(OPTIMISTIC) == line.count(f"{best}") for line in lines)
     tables.show_comparison(compare([best / "x", plain / "x"]))
     out = capsys.readouterr().out
-    assert f"gained over {best} ({OPTIMISTIC}) (positive is better)" in " ".join(out.split())
-    assert f"recall % by class, and what is gained over {best} ({OPTIMISTIC})" in " ".join(out.split())
+    assert f"gain over {best} ({OPTIMISTIC}) (positive is better)" in " ".join(out.split())
+    assert f"recall % by class, and the gain over {best} ({OPTIMISTIC})" in " ".join(out.split())
     assert out.count("(optimistic:") == 5  # and in both tables, and above its column of recalls
 
 
@@ -510,7 +510,7 @@ def test_many_items_and_many_classes(tmp_path, capsys):
     tables.show_comparison(compare([make_run(tmp_path / "run", labels, own, classes=classes)]))
     out = capsys.readouterr().out
     assert out.count("recall % by class") == 2 and len(re.findall(r"class\d+ \(8\)", out)) == 4
-    last = "8 of 240 comparisons; 5% of them, 12.0, are expected by chance alone; of 60 classes only those are shown"
+    last = "8 of 240 comparisons; 12.0 (5%) are expected by chance alone; of 60 classes, only these are shown"
     assert f"* interval without 0, and at least 6 rows that differ: {last}" in out
 
 

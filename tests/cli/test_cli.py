@@ -512,7 +512,7 @@ def test_a_submission_is_entered_and_the_ledger_is_never_in_the_way(monkeypatch,
     assert status == 0 and "no submission is recorded; ens tta-predict records those that it writes" in out
     words = ["tta-predict", run, images, "-o"]
     status, _, err = ens(monkeypatch, capfd, *words, run / "submissions.csv")
-    assert status == 2 and "submissions.csv: is a file of the run" in err
+    assert status == 2 and "submissions.csv: belongs to the run" in err
     (run / "submissions.csv").write_text("id,label\n")
     status, out, _ = ens(monkeypatch, capfd, *words, tmp_path / "s.csv")
     assert status == 0 and "warning: not entered in the ledger: " in out and (tmp_path / "s.csv").is_file()
@@ -521,7 +521,7 @@ def test_a_submission_is_entered_and_the_ledger_is_never_in_the_way(monkeypatch,
         path = tmp_path / f"{number}.csv"
         assert ens(monkeypatch, capfd, *words, path)[0] == 0
         status, out, _ = ens(monkeypatch, capfd, "submissions", run, "--board", f"{path}={board}")
-    assert status == 0 and "no order of accuracy out of fold and on the board can be told" in out
+    assert status == 0 and "no rank correlation of accuracy out of fold and on the board" in out
     (tmp_path / "1.csv").unlink()
     status, out, _ = ens(monkeypatch, capfd, "submissions", tmp_path)
     rows = [line.split()[0] for line in out.splitlines() if ".csv" in line and "[" not in line]

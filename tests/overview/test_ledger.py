@@ -99,17 +99,17 @@ def test_what_a_spreadsheet_made_of_it_stays(run, delimiter, mark, newline):
     ("content", "line"),
     [
         ("이름,file\n".encode("cp949"), "not UTF-8; in the spreadsheet, save it as CSV UTF-8"),
-        (b"id,label\n1,2\n", "no ledger of submissions (a column named file, no name twice); move it away"),
-        (b"file,file\n", "no ledger of submissions (a column named file, no name twice); move it away"),
-        (b"file,board\na,1\nb,0,8286\n", "line 3 has 3 cells, the header 2; mend it"),
+        (b"id,label\n1,2\n", "not a ledger of submissions (a column named file, no name twice); move it away"),
+        (b"file,file\n", "not a ledger of submissions (a column named file, no name twice); move it away"),
+        (b"file,board\na,1\nb,0,8286\n", "line 3 has 3 cells, the header 2; correct it"),
         (
             b'file,note\na,x\nb,"a "better" one"\n',
-            "line 3 is not readable as CSV (',' expected after '\"'); mend it",
+            "line 3 is not readable as CSV (',' expected after '\"'); correct it",
         ),
-        (b'file,note\na,"x\n', "line 2 is not readable as CSV (unexpected end of data); mend it"),
+        (b'file,note\na,"x\n', "line 2 is not readable as CSV (unexpected end of data); correct it"),
         (
             b"file,note\na," + b"x" * 140_000 + b"\n",
-            "line 2 is not readable as CSV (field larger than field limit (131072)); mend it",
+            "line 2 is not readable as CSV (field larger than field limit (131072)); correct it",
         ),
     ],
 )
@@ -212,8 +212,8 @@ def test_whether_out_of_fold_scores_can_be_trusted(run):
     # two of the three pairs go the same way: (2 - 1) / 3; gaps -0.10, -0.07, -0.05
     assert found.n == 3 and found.tau == pytest.approx(1 / 3) and found.gap == pytest.approx(-0.22 / 3)
     assert found.lines == (
-        "rank correlation (Kendall's tau) of accuracy out of fold and on the board: 0.33; n = 3: rough",
-        "board minus out of fold, mean: -7.33 points",
+        "rank correlation (Kendall's tau) of accuracy out of fold and on the board: 0.33; n = 3, so it is rough",
+        "mean of board minus out of fold: -7.33 points",
     )
 
 
@@ -223,9 +223,9 @@ def test_a_board_in_percent_and_scores_that_are_all_equal(run):
         ledger.enter(run, f"{number}.csv", "board", board)
     (found,) = ledger.trust(ledger.entries(run))
     assert math.isnan(found.tau) and found.gap == pytest.approx(-0.03)
-    assert found.lines[0].startswith("no order of accuracy out of fold and on the board can be told")
+    assert found.lines[0].startswith("no rank correlation of accuracy out of fold and on the board")
     (loss,) = ledger.trust(ledger.entries(run), "log_loss")
-    assert loss.gap == pytest.approx(86.7) and loss.lines[1] == "board minus out of fold, mean: +86.7000"
+    assert loss.gap == pytest.approx(86.7) and loss.lines[1] == "mean of board minus out of fold: +86.7000"
     assert ledger.trust(ledger.entries(run), "macro_f1") == ()
 
 
@@ -249,7 +249,7 @@ def test_each_data_set_is_told_by_itself_and_runs_on_the_same_together(tmp_path)
     assert (first.fingerprint, first.n, first.tau) == ("x" * 64, 3, 1) and first.gap == pytest.approx(-0.1)
     assert (second.fingerprint, second.n, second.tau) == ("y" * 64, 3, -1) and second.gap == pytest.approx(-0.62)
     assert first.lines[0].startswith("data xxxxxxxxxxxx: rank correlation")
-    assert second.lines[1] == "data yyyyyyyyyyyy: board minus out of fold, mean: -62.00 points"
+    assert second.lines[1] == "data yyyyyyyyyyyy: mean of board minus out of fold: -62.00 points"
     (alone,) = ledger.trust(ledger.entries(tmp_path / "c"))
     assert alone.lines[0].startswith("rank correlation")
 

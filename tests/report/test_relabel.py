@@ -136,7 +136,7 @@ def test_entries_columns_and_lost_rows_survive_a_second_writing(flipped, tmp_pat
     write_relabel(Run(flipped / "run"), path, Recorder(said))
     again = lines_of(path)
     assert again == lines[:-1]  # the row without an entry was not the user's
-    assert said[0].endswith("; 2 entries in new_label kept as they were")
+    assert said[0].endswith("; 2 entries in new_label kept")
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -164,7 +164,7 @@ def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch)
     monkeypatch.setattr("ensemble.report.relabel.RATIO", 0.0)  # no label is so improbable
     said = []
     path = write_relabel(Run(flipped / "run"), tmp_path / "relabel.csv", Recorder(said))
-    assert said == [f"{path}: none of 48 labels is doubtful: there is nothing to look at"]
+    assert said == [f"{path}: none of 48 labels is doubtful, so there is nothing to check"]
     assert path.read_text(encoding="utf-8-sig") == ",".join(COLUMNS) + "\n"
     write_relabel(Run(flipped / "run"), path, Recorder(said))  # nor is that file in the way
     assert lines_of(path) == [] and len(said) == 2
@@ -175,7 +175,7 @@ def test_where_no_label_is_doubtful_that_is_said(flipped, tmp_path, monkeypatch)
     with path.open("a", encoding="utf-8", newline="") as file:
         csv.DictWriter(file, COLUMNS).writerow(row)
     write_relabel(Run(flipped / "run"), path, Recorder(said))
-    assert lines_of(path) == [row] and said[-1].endswith("nothing to look at; 1 entries in new_label kept as they were")
+    assert lines_of(path) == [row] and said[-1].endswith("nothing to check; 1 entry in new_label kept")
 
 
 def test_the_command_that_is_told_can_be_pasted(flipped, tmp_path):

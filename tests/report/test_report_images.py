@@ -193,11 +193,13 @@ def test_lost_images_have_placeholders(facts, tmp_path):
     assert examples.section(own)["missing"].startswith(f"The images can’t be shown: {train}: no such file or folder")
     page = rendered("data", data.section(own), own)
     assert "Not known: no image was found." in page
-    assert "Not looked for: no image was found." in page
+    assert "Not searched, since no image was found." in page
 
 
 def test_without_a_finished_fold_there_are_no_predictions(facts):
-    assert images.section(replace(facts, oof=None)) == {"missing": "No fold is done yet, so no image has a prediction."}
+    assert images.section(replace(facts, oof=None)) == {
+        "missing": "No fold is finished yet, so no image has a prediction."
+    }
 
 
 def test_a_config_that_cannot_be_read(facts):
@@ -228,9 +230,9 @@ def test_a_thousand_classes_stay_small(facts, tmp_path):
     shown = {"images": images, "examples": examples, "data": data}
     pages = {name: rendered(name, module.section(own), own) for name, module in shown.items()}
     assert len(pictures(pages["images"])) <= 132
-    assert "The 12 classes of the least recall; 988 others are left out." in pages["images"]
+    assert "Shown are the 12 classes of the lowest recall; 988 others are left out." in pages["images"]
     assert "10 of 1,000 classes" in pages["examples"]
-    assert "The 25 largest and the 25 smallest classes; 950 between them are left out." in pages["data"]
+    assert "Shown are the 25 largest and the 25 smallest classes; 950 between them are left out." in pages["data"]
     assert sum(len(page) for page in pages.values()) < 4e6
 
 
@@ -267,7 +269,7 @@ def test_boxes_by_hand():
 
 def test_a_crop_is_seen_in_evaluation_and_in_training(framed):
     settings = Train(crop_area=(0.2, 1.0), color_jitter=0)
-    cropped = examples.Sight(("a",), CROPPED, settings, ("hflip",), whole=False)
+    cropped = examples.SharedInput(("a",), CROPPED, settings, ("hflip",), whole=False)
     views = examples.evaluation_views([framed], CROPPED, ("identity", "hflip"))
     assert {name: own.shape for name, own in views.items()} == dict.fromkeys(("identity", "hflip"), (1, 32, 32, 3))
     assert red(views["identity"]).all()
@@ -299,7 +301,7 @@ def plain(tmp_path):
 
 def sight(**changes):
     settings = Train(**{"crop_area": (0.9, 1.0), "hflip": False, "color_jitter": 0} | changes)
-    return examples.Sight(("a",), WHOLE, settings, (), whole=False)
+    return examples.SharedInput(("a",), WHOLE, settings, (), whole=False)
 
 
 def near(pixels, colour):
@@ -353,7 +355,7 @@ def test_settings_in_words():
         crop_area=(0.5, 1), hflip=False, vflip=True, rotate=10, color_jitter=0.3, trivial_augment=True, erase=0.25,
         mixup=0.2, cutmix=1, crop_size=24,
     )  # fmt: skip
-    own = examples.Sight(("a",), CROPPED, settings, (), whole=False)
+    own = examples.SharedInput(("a",), CROPPED, settings, (), whole=False)
     assert examples.in_words(own) == [
         "Evaluation and prediction: the file is cut to its middle 40 x 40 px (width x height), scaled (bicubic) until "
         "its shorter side has 36 px, and the network sees the middle 32 px of that (89 % of the side).",
@@ -370,14 +372,14 @@ def test_settings_in_words():
 
 
 def test_members_that_see_the_same_share_a_table(facts, trained):
-    seen = examples.sights(facts)
+    seen = examples.shared_inputs(facts)
     assert [own.members for own in seen] == [("resnet",), ("vit",)]  # 32 and 48 px
     assert [own.preprocess for own in seen] == [
         load_preprocess(facts.run.member(name).preprocess_json) for name in ("resnet", "vit")
     ]
     assert all(own.views == ("hflip",) for own in seen)
     twice = replace(facts, members=(*facts.members, facts.members[0]))
-    assert [own.members for own in examples.sights(twice)] == [("resnet", "resnet"), ("vit",)]
+    assert [own.members for own in examples.shared_inputs(twice)] == [("resnet", "resnet"), ("vit",)]
 
 
 def test_one_typical_image_a_class(facts):
@@ -494,14 +496,14 @@ def test_copies_without_a_cache_are_the_same(facts):
     assert kept == off
 
 
-def test_near_copies_that_training_was_told_to_leave_apart_are_not_looked_for(facts):
+def test_near_copies_that_training_was_told_to_leave_apart_are_not_searched(facts):
     folds = facts.config.folds.model_copy(update={"near_copies": False})
     own = replace(facts, config=facts.config.model_copy(update={"folds": folds}))
     assert not run_copies(own, own.rows.ids, image_files(own.config)).near
     page = rendered("data", data.section(own), own)
-    assert "Near copies (resized, mirrored, saved anew) were not looked for, since folds.near_copies = false" in page
-    none = {"copies": data.found_copies(facts, {}) | {"looked_at": True, "near": True}}
-    assert "None: no two training images show the same or look alike." in rendered(
+    assert "Near copies (resized, mirrored, saved again) were not searched, since folds.near_copies = false" in page
+    none = {"copies": data.found_copies(facts, {}) | {"searched": True, "near": True}}
+    assert "None: no two training images show the same picture or look alike." in rendered(
         "data", data.section(facts) | none, facts
     )
 
@@ -510,8 +512,8 @@ def test_corrected_labels_are_admitted(facts):
     own = replace(facts, provenance={"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}})
     page = rendered("data", data.section(own), own)
     assert "Labels were corrected before training: 12 labels changed, 3 rows dropped." in page
-    assert "flatter the scores out of fold" in page
-    assert "flatter" not in rendered("data", data.section(facts) | {"copies": data.found_copies(facts, {})}, facts)
+    assert "makes out-of-fold scores optimistic" in page
+    assert "optimistic" not in rendered("data", data.section(facts) | {"copies": data.found_copies(facts, {})}, facts)
 
 
 def test_paths_of_the_config_and_its_corrections(trained, tmp_path):

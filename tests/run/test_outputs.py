@@ -60,7 +60,7 @@ def test_a_file_of_a_run_is_refused(run, name):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "ens.log"}
     error, _ = told("report", run, "-o", run / name)
     assert isinstance(error, UserError)
-    assert str(error) == f"{run / name}: is a file of the run {run}, or would be; name a file outside of the run"
+    assert str(error) == f"{run / name}: belongs to the run {run}; name a file outside of the run"
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
@@ -69,7 +69,7 @@ def test_links_lead_to_the_file(run, tmp_path):
     (tmp_path / "folder").symlink_to(run / "net")
     os.link(tmp_path / "train.csv", tmp_path / "hard.csv")
     for path in (tmp_path / "link.csv", tmp_path / "folder" / "fold0" / "log.jsonl"):
-        with pytest.raises(UserError, match="is a file of the run"):
+        with pytest.raises(UserError, match="belongs to the run"):
             require_output(path)
     with pytest.raises(UserError, match=r"hard\.csv: is what the command reads, .*train\.csv; name another"):
         require_output(tmp_path / "hard.csv", [tmp_path / "train.csv"])
@@ -90,7 +90,10 @@ def test_a_file_that_the_run_was_trained_on_is_refused(run, tmp_path):
 def test_what_ens_can_not_have_written_is_refused(run, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "notes.txt").write_text("mine")
-    for name, reason in (("a.png", "holds no text, so ens did not write it"), ("notes.txt", "is nothing that this")):
+    for name, reason in (
+        ("a.png", "is not text, so ens did not write it"),
+        ("notes.txt", "was not written by this command"),
+    ):
         before = (tmp_path / name).read_bytes()
         error, _ = told("report", run, "-o", tmp_path / name)
         assert isinstance(error, UserError) and reason in str(error)

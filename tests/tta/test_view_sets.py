@@ -281,12 +281,12 @@ def test_a_search_that_gains_nothing_on_rows_that_it_did_not_choose_on_recommend
     assert found.honest_gains["log_loss"].value < 0
     first, second, *_, last = printed(found, monkeypatch, capsys, 200).splitlines()
     assert re.fullmatch(
-        r"held out, the whole search gains over identity alone: log loss -0\.0029 \[-0\.\d+, \+0\.\d+\], perhaps by "
-        r"chance; accuracy -1\.67 \[-5\.00, \+0\.00\], perhaps by chance",
+        r"held out, the whole search gains over identity alone: log loss -0\.0029 \[-0\.\d+, \+0\.\d+\], possibly by "
+        r"chance; accuracy -1\.67 \[-5\.00, \+0\.00\], possibly by chance",
         first,
     )
     assert second == "that is no gain: identity alone is recommended, not identity, vflip"
-    assert last == "choice: identity alone: what the search takes gains nothing on rows that it did not choose on"
+    assert last == "choice: identity alone: what the search chose gains nothing on rows that it did not see"
 
 
 def pair():
@@ -515,8 +515,8 @@ def test_the_tables(monkeypatch, capsys):
         gains.startswith("held out, the whole search gains over identity alone: log loss +0.") and "chance" not in gains
     )
     assert out.startswith(
-        "sets of views, out of fold, 1200 rows in 600 groups, cross-fitted over 5 folds:\n"
-        "score [95% interval], and below it what is gained over identity alone\n"
+        "sets of views, out of fold, 1,200 rows in 600 groups, cross-fitted over 5 folds:\n"
+        "score [95% interval], and below it the gain over identity alone\n"
     )
     first, second = found.sizes[:2]
     loss, share = second.scores["log_loss"], second.scores["accuracy"]
@@ -534,15 +534,15 @@ def test_the_tables(monkeypatch, capsys):
     hurts = found.singles[1]
     added, alone = (f"{gain['log_loss'].value:+.4f} [" for gain in (hurts.added, hurts.alone))
     assert re.search(rf"\n vflip +{re.escape(added)}.* hurts *\n +{re.escape(alone)}", out)
-    assert "told by log loss at 95%, of 3 added: 2 helps, 1 hurts; 0.15 by chance alone, if none did anything\n" in out
+    assert "of 3 added views, by log loss at 95%: 2 help, 1 hurts; 0.15 expected by chance alone\n" in out
     gained = found.sizes[2].gains["log_loss"]
     assert out.endswith(
-        "choice: identity, hflip, rot90: the best by log loss; 5.0 ms an image, where identity alone takes 3.0; "
-        f"gained over identity alone: {gained.value:+.4f} [{gained.low:+.4f}, {gained.high:+.4f}]\n"
+        "choice: identity, hflip, rot90: the best by log loss; 5.0 ms per image, identity alone 3.0; "
+        f"gain over identity alone: {gained.value:+.4f} [{gained.low:+.4f}, {gained.high:+.4f}]\n"
     )
     assert "all sets of each size were tried;" in out
     monkeypatch.setattr(view_sets, "MOST_SETS", 1)
-    assert "sets were grown by the best next view;" in printed(search(oof), monkeypatch, capsys)
+    assert "sets were grown greedily, a view at a time;" in printed(search(oof), monkeypatch, capsys)
 
 
 def test_a_step_between_sets_that_are_not_nested_and_other_choices(monkeypatch, capsys):
@@ -562,7 +562,7 @@ def test_a_step_between_sets_that_are_not_nested_and_other_choices(monkeypatch, 
         r"choice: identity alone: no set beats it by more than one standard error of macro F1 "
         r"\(the best, of 2 views, gains \+1\.23 \[.*\]\)\n"
     )
-    assert re.fullmatch(pattern, out.splitlines(keepends=True)[-1]) and "told by macro F1 at 95%, of 1 added: " in out
+    assert re.fullmatch(pattern, out.splitlines(keepends=True)[-1]) and "of 1 added view, by macro F1 at 95%: " in out
     assert "macro F1 %" in out and "accuracy %" not in out
 
 
@@ -574,7 +574,7 @@ def test_the_cheapest_within_one_standard_error_is_named(monkeypatch, capsys):
     found = dataclasses.replace(found, chosen=found.sizes[1].views, sizes=sizes)
     last = printed(found, monkeypatch, capsys).splitlines()[-1]
     why = "the cheapest within one standard error of the best by log loss (the best, of 3 views, gains "
-    cost = "; 4.0 ms an image, where identity alone takes 3.0; gained over identity alone: "
+    cost = "; 4.0 ms per image, identity alone 3.0; gain over identity alone: "
     ends = r"\+\d\.\d{4} \[.*\]"
     assert re.fullmatch(rf"choice: identity, [hv]flip: {re.escape(why)}{ends}\){re.escape(cost)}{ends}", last)
 

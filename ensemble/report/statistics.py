@@ -1,4 +1,4 @@
-"""What suspicions rest on: the tests behind them, as plain functions."""
+"""The statistical tests behind the report's checks, as plain functions."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2, hypergeom, norm
 
+from ensemble.plural import pluralize
 from ensemble.report.curves import by_epoch
 from ensemble.report.run import MemberFacts
 
@@ -14,8 +15,13 @@ NAMES = 6  # of classes or members in a line
 
 
 @dataclass(frozen=True)
-class Finding:
-    """what: a sentence. why: what it may mean and what to do. level: "suspicious" or "hint"."""
+class Issue:
+    """Something to check in a run.
+
+    level: "warning" or "note"
+    what: a sentence
+    why: what it may mean and what to do
+    """
 
     level: str
     what: str
@@ -25,16 +31,16 @@ class Finding:
 def fold_test(right: np.ndarray, folds: np.ndarray, units: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Whether folds differ in accuracy by more than chance: (p-value, z of each fold (K,), fold numbers (K,)).
 
-    right: bool (N,). Under one accuracy for all, each fold's differs from it by a variance that is that of the units'
-    sums of residuals, so that rows of a group need not be independent; without groups this is the chi-square test of
-    homogeneity. z: each fold against the others, in standard errors. p is 1 where nothing varies.
+    right: bool (N,). The variance of a fold's accuracy, if all folds share one accuracy, is taken from the residuals
+    summed over each unit, so rows of a group need not be independent. Without groups this is the chi-square test of
+    homogeneity. z: each fold against the others, in standard errors. p is 1 if nothing varies.
     """
     numbers, fold = np.unique(folds, return_inverse=True)
     rows = np.bincount(fold).astype(np.float64)
     whole = float(right.mean())
     residuals = right - whole
     _, unit = np.unique(units, return_inverse=True)
-    variance = float((np.bincount(unit, residuals) ** 2).sum() / len(right))  # of a row, what its group shares included
+    variance = float((np.bincount(unit, residuals) ** 2).sum() / len(right))  # per row, with what its group shares
     if variance == 0 or len(numbers) < 2:
         return 1.0, np.zeros(len(numbers)), numbers
     sums = np.bincount(fold, residuals)
@@ -47,8 +53,8 @@ def fold_test(right: np.ndarray, folds: np.ndarray, units: np.ndarray) -> tuple[
 def tails(right: np.ndarray, folds: np.ndarray, z: np.ndarray, grouped: bool) -> np.ndarray:
     """Two-sided p-value of each fold against the others, float64 (K,), in the order of fold numbers.
 
-    Without groups exact: of the errors there are, how many a random fold of this size would have (hypergeometric,
-    Fisher's test). Of few errors the normal tail of z, which stands for grouped rows, alarms three times too often.
+    Exact without groups: how many of all errors a random fold of this size would have (hypergeometric, Fisher's test).
+    Grouped rows use the normal tail of z, which raises three times too many alarms if errors are few.
     """
     if grouped:
         return np.asarray(2 * norm.sf(np.abs(z)))
@@ -59,8 +65,8 @@ def tails(right: np.ndarray, folds: np.ndarray, z: np.ndarray, grouped: bool) ->
 
 
 def near_chance(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, bool]:
-    """The balanced accuracy, over the classes that have rows, and whether it is at most two standard errors above that
-    of blind guesses."""
+    """The balanced accuracy over the classes that have rows, and whether it is at most two standard errors above
+    chance."""
     rows = np.bincount(labels)
     hits = np.bincount(labels[predicted == labels], minlength=len(rows))[rows > 0]
     rows = rows[rows > 0]
@@ -79,16 +85,17 @@ def smoothing_floor(smoothing: float, classes: int) -> float:
     return -top * math.log(top) - (classes - 1) * other * math.log(other)
 
 
-def rise(own: MemberFacts) -> str | None:
-    """If the mean held-out loss rises from an epoch to the end, by 5 % and by twice the standard error over folds."""
-    epochs, values = by_epoch(own, "held_out_log_loss")
+def rise(member: MemberFacts) -> str | None:
+    """How far the mean held-out loss rises from its least to the end, in words; None if that is less than 5 % or than
+    two standard errors over folds."""
+    epochs, values = by_epoch(member, "held_out_log_loss")
     if len(values) < 2 or len(epochs) < 2 or not np.isfinite(values).all():
         return None
     first = int(values.mean(axis=0).argmin())
     more = values[:, -1] - values[:, first]
     least, last = values[:, first].mean(), values[:, -1].mean()
     if last - least > RISE * least and more.mean() > 2 * more.std(ddof=1) / math.sqrt(len(more)):
-        return f"{least:.3f} after {epochs[first]} epochs, {last:.3f} after {epochs[-1]}"
+        return f"{least:.3f} after {pluralize(int(epochs[first]), 'epoch')}, {last:.3f} after {epochs[-1]}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the report calls suspicious: each with a planted case, and silence on a sound run."""
+"""What the report says to check: each with a planted case, and silence on a sound run."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from ensemble.data.logits import Logits
 from ensemble.events import SILENT
 from ensemble.files.sealed import write_json
 from ensemble.report import read_run
-from ensemble.report.checked import not_looked_at
-from ensemble.report.signs import fold_test, near_chance, smoothing_floor, some, tails
-from ensemble.report.suspicions import look
+from ensemble.report.audited import not_checked
+from ensemble.report.checks import check
+from ensemble.report.statistics import fold_test, near_chance, smoothing_floor, some, tails
 from ensemble.run import Run
 
 ROWS, CLASSES = 600, ("a", "b", "c")
@@ -26,7 +26,7 @@ def made(tmp_path, members=None, labels=LABELS, folds=FOLDS, **more):
 
 
 def found(run):
-    return look(read_run(Run(run), SILENT))
+    return check(read_run(Run(run), SILENT))
 
 
 def right_in(shares, seed=0):
@@ -44,7 +44,7 @@ def curve(training, held_out):
     ]
 
 
-def test_a_sound_run_is_not_suspicious(tmp_path):
+def test_a_sound_run_has_no_warnings(tmp_path):
     log = curve([1.0, 0.6, 0.5], [0.9, 0.6, 0.6])
     run = made(tmp_path, logs={name: dict.fromkeys(range(4), log) for name in ("one", "two")})
     assert found(run) == []
@@ -59,16 +59,16 @@ def test_the_test_of_folds_alarms_as_often_as_it_says():
     assert 0.03 < below < 0.07
 
 
-def test_what_was_not_looked_at_is_said(tmp_path):
+def test_what_was_not_checked_is_said(tmp_path):
     run = made(tmp_path)
-    lines = not_looked_at(read_run(Run(run), SILENT))
-    assert lines[0].endswith(f"(look with: ens check {run / 'config.toml'} --test TEST)") and len(lines) == 2
+    lines = not_checked(read_run(Run(run), SILENT))
+    assert lines[0].endswith(f"(to check them: ens check {run / 'config.toml'} --test TEST)") and len(lines) == 2
 
 
 def test_almost_perfect(tmp_path):
     run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 40, 1), "two": noisy_logits(LABELS, 3, 2, 2)})
     what = [own for own in found(run) if own.what.startswith("Almost perfect")]
-    assert what[0].level == "suspicious" and "one (100.00 %, log loss 0.0000)" in what[0].what
+    assert what[0].level == "warning" and "one (100.00 %, log loss 0.0000)" in what[0].what
     assert "two (" not in what[0].what and f"ens check {run / 'config.toml'}" in what[0].why
 
 
@@ -76,8 +76,8 @@ def test_folds_that_differ(tmp_path):
     run = made(tmp_path, {"one": right_in([0.9, 0.9, 0.9, 0.6])})
     spread, far = found(run)
     assert spread.what.startswith("Folds differ by more than chance explains: one (") and "data.group" in spread.why
-    assert far.what.startswith("Far off: fold 3 of one (") and "standard errors below the others" in far.what
-    assert {spread.level, far.level} == {"suspicious"}
+    assert far.what.startswith("Outlying folds: fold 3 of one (") and "standard errors below the others" in far.what
+    assert {spread.level, far.level} == {"warning"}
 
 
 def test_the_test_of_folds_is_the_chi_square_of_homogeneity():
@@ -116,13 +116,13 @@ def test_a_member_with_one_answer(tmp_path):
     values = np.zeros((ROWS, 3))
     values[:, 1] = 1
     run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 2, 1), "stuck": values})
-    assert "stuck answers 'b' for every image." in [own.what for own in found(run)]
+    assert "stuck predicts 'b' for every image." in [own.what for own in found(run)]
 
 
 def test_a_member_that_learned_nothing(tmp_path):
     run = made(tmp_path, {"one": noisy_logits(LABELS, 3, 2, 1), "lost": noisy_logits((LABELS + 1) % 3, 3, 1, 3)})
-    what = next(own.what for own in found(run) if own.what.startswith("lost gets "))
-    assert what.endswith("is no better than chance.") and "to name the commonest class always gets 33.3 %." in what
+    what = next(own.what for own in found(run) if own.what.startswith("lost has an accuracy of "))
+    assert what.endswith("is no better than chance.") and "always predicting the commonest class has 33.3 %." in what
 
 
 def test_a_member_that_is_trained_for_rare_classes_is_not_accused(tmp_path):
@@ -146,24 +146,24 @@ def test_a_class_that_is_never_found(tmp_path):
     values = noisy_logits(LABELS, 3, 2, 1)
     values[:, 2] = -9
     run = made(tmp_path, {"one": values})
-    assert "Never found: c (200 images)." in [own.what for own in found(run)]
+    assert "Never predicted correctly: c (200 images)." in [own.what for own in found(run)]
 
 
 def test_a_class_without_validated_rows(tmp_path):
     labels = np.arange(ROWS) % 2
     run = made(tmp_path, {"one": noisy_logits(labels, 3, 2, 1)}, labels)
-    assert [(own.level, own.what) for own in found(run)] == [("hint", "Without a validated image: c.")]
+    assert [(own.level, own.what) for own in found(run)] == [("note", "Classes without a validated image: c.")]
 
 
 def test_optimistic(tmp_path):
     own = found(made(tmp_path, settings={"two": {"keep": "best"}}))[0]
-    assert (own.level, own.what) == ("suspicious", "Optimistic: two.")
+    assert (own.level, own.what) == ("warning", "Optimistic: two.")
 
 
 def test_known_by_heart(tmp_path):
     run = made(tmp_path, logs={"one": dict.fromkeys(range(4), curve([0.5, 0.01], [0.5, 0.5]))})
     what = found(run)[0].what
-    assert what.startswith("Training images are known by heart: one (training loss 0.010 above its least possible")
+    assert what.startswith("Overfitting: one (training loss 0.010 above its minimum")
 
 
 def test_label_smoothing_keeps_the_training_loss_up(tmp_path):
@@ -172,7 +172,7 @@ def test_label_smoothing_keeps_the_training_loss_up(tmp_path):
     assert smoothing_floor(0.0, 3) == 0
     logs = {"one": dict.fromkeys(range(4), curve([0.9, 0.645], [0.5, 0.5]))}
     run = made(tmp_path, logs=logs, settings={"one": {"label_smoothing": 0.3}})
-    assert found(run)[0].what.startswith("Training images are known by heart: one (training loss 0.006")
+    assert found(run)[0].what.startswith("Overfitting: one (training loss 0.006")
 
 
 def test_held_out_loss_that_rises(tmp_path):
@@ -189,13 +189,13 @@ def test_held_out_loss_that_rises_by_a_trifle(tmp_path):
 
 def test_still_learning(tmp_path):
     logs = {"one": dict.fromkeys(range(4), curve([0.9, 0.8, 0.7], [0.9, 0.8, 0.7]))}
-    assert [own.what for own in found(made(tmp_path, logs=logs))] == ["Not yet done learning: one."]
+    assert [own.what for own in found(made(tmp_path, logs=logs))] == ["Still improving at the end of training: one."]
 
 
 def test_a_loss_that_is_no_number(tmp_path):
     logs = {"one": {2: curve([0.9, float("nan")], [0.9, 0.8])}}
     own = found(made(tmp_path, logs=logs))[0]
-    assert (own.level, own.what) == ("suspicious", "A loss that is not a number: one.")
+    assert (own.level, own.what) == ("warning", "Losses that are not numbers: one.")
 
 
 def predict(run, shares, blend="mean", rows=300):
@@ -209,8 +209,8 @@ def test_predictions_in_other_shares(tmp_path):
     run = made(tmp_path)
     predict(run, [0.7, 0.15, 0.15])
     own = found(run)[0]
-    assert own.level == "suspicious" and own.what.startswith(
-        "Predictions test-mean (300 images) name the classes in other shares than out of fold: a 62.7 %"
+    assert own.level == "warning" and own.what.startswith(
+        "Predictions test-mean (300 images) have other class shares than out of fold: a 62.7 %"
     )
     assert "ens blend --priors" in own.why
 
@@ -219,7 +219,7 @@ def test_predictions_in_the_same_shares(tmp_path):
     run = made(tmp_path)
     predict(run, [0.34, 0.33, 0.33])
     assert found(run) == []
-    assert len(not_looked_at(read_run(Run(run), SILENT))) == 1
+    assert len(not_checked(read_run(Run(run), SILENT))) == 1
 
 
 @pytest.mark.parametrize(("shares", "rows"), [([0.43, 0.29, 0.28], 20_000), ([0.8, 0.1, 0.1], 6)])
@@ -262,20 +262,20 @@ def test_what_the_audit_found(tmp_path):
     ]
     write_json(run / "audit.json", {"format": 1, "test": "t", "findings": findings})
     assert [(own.level, own.what, own.why) for own in found(run)] == [
-        ("suspicious", "From ens check: 1 unreadable image.", "Remove it."),
-        ("suspicious", "From ens check: test: 5 images differ.", "Look."),
-        ("hint", "From ens check: 3 copies.", "Drop them."),
-        ("hint", "From ens check: 1,234 tiny images.", "Drop them."),
+        ("warning", "From ens check: 1 unreadable image.", "Remove it."),
+        ("warning", "From ens check: test: 5 images differ.", "Look."),
+        ("note", "From ens check: 3 copies.", "Drop them."),
+        ("note", "From ens check: 1,234 tiny images.", "Drop them."),
     ]
-    assert not any("ens check" in line for line in not_looked_at(read_run(Run(run), SILENT)))
+    assert not any("ens check" in line for line in not_checked(read_run(Run(run), SILENT)))
 
 
-def test_an_audit_without_test_images_looked_at_no_leaks(tmp_path):
+def test_an_audit_without_test_images_checked_no_leaks(tmp_path):
     run = made(tmp_path)
     write_json(run / "audit.json", {"format": 1, "test": None, "findings": []})
-    assert not_looked_at(read_run(Run(run), SILENT))[0] == (
-        "leaks to the test images and shift: ens check was not given them "
-        f"(look with: ens check {run / 'config.toml'} --test TEST)"
+    assert not_checked(read_run(Run(run), SILENT))[0] == (
+        "leaks to the test images and shift, since ens check was not given them "
+        f"(to check them: ens check {run / 'config.toml'} --test TEST)"
     )
 
 
@@ -304,7 +304,7 @@ def test_labels_that_were_corrected(tmp_path):
     write_json(Run(run).provenance_json, facts)
     own = found(run)[0]
     assert own.what == "Labels were corrected by a file (labels changed: 12, rows dropped: 3)."
-    assert "flatter the scores" in own.why
+    assert "makes out-of-fold scores optimistic" in own.why
 
 
 def test_long_lists_are_cut():
