@@ -49,7 +49,15 @@ from ensemble.blend.methods.mean import Mean
 from ensemble.data.logits import write_logits
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.data.submission.write import lay_out, write_submission
-from ensemble.device import choose_device, exactly, in_layout, keep_freed_memory, side_by_side, streams, synchronize
+from ensemble.device import (
+    choose_device,
+    in_layout,
+    keep_freed_memory,
+    side_by_side,
+    streams,
+    synchronize,
+    without_tf32,
+)
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.eval_model import (
     DTYPES,
@@ -499,7 +507,7 @@ def stacking(
 
     @torch.inference_mode()
     def stacked(index: int) -> Tensor:
-        with exactly(device):
+        with without_tf32(device):
             return together(*state, batches[index % READY])  # type: ignore[no-any-return]
 
     one, other = sequence(0), stacked(0)

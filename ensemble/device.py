@@ -1,7 +1,8 @@
-"""Where the work runs, and with which numbers."""
+"""The device that computes, and how it computes."""
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,21 +21,36 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+_tf32_lock = threading.Lock()
+_tf32_settings: list[str] = []  # PyTorch's own, while float32 is computed without TF32
+_without_tf32 = 0  # how many threads compute so
+
+
 @contextmanager
-def exactly(device: torch.device) -> Iterator[None]:
-    """Float32 as it says: NVIDIA's convolutions else take 10 of the 23 bits of a number's fraction (TF32)."""
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Compute float32 with all its bits: NVIDIA's convolutions else take 10 of the 23 bits of a number's fraction.
+
+    The setting is the whole process's. Where several threads are inside, the last one to leave restores it.
+    """
+    global _without_tf32
     if device.type != "cuda":
         yield
         return
-    places: tuple[Any, Any] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    backends: tuple[Any, Any] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    with _tf32_lock:
+        if _without_tf32 == 0:
+            _tf32_settings[:] = [backend.fp32_precision for backend in backends]
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+        _without_tf32 += 1
     try:
-        for place in places:
-            place.fp32_precision = "ieee"
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        with _tf32_lock:
+            _without_tf32 -= 1
+            if _without_tf32 == 0:
+                for backend, precision in zip(backends, _tf32_settings, strict=True):
+                    backend.fp32_precision = precision
 
 
 def streams(device: torch.device) -> int:
@@ -48,7 +64,7 @@ def streams(device: torch.device) -> int:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
-    """`work` of each item, in order, as many at a time as there are `streams`. What it raises ends all."""
+    """`work` of each item, in order, as many at a time as there are `streams`. What one of them raises ends all."""
     if device.type != "cpu":
         return [work(item) for item in items]
     with one_thread_each(streams(device)) as pool:

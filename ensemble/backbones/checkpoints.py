@@ -1,5 +1,5 @@
-"""Weights from elsewhere for a network to start from: what PyTorch pickled, within containers and behind prefixes, of
-another image size."""
+"""Weights from other programs for a network to start from: PyTorch's pickles, weights in containers and behind
+prefixes, and weights of another image size."""
 
 import argparse
 import math
@@ -25,8 +25,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """state: by the network's own names. container, prefix: where it stood in the file, "" for neither. outside: names
-    of what stood beside the prefix."""
+    """Weights as they were found in a file.
+
+    state: by the network's names
+    container: the keys that led to them, "" for none
+    prefix: what stood before each name, "" for nothing
+    outside: names of the tensors without that prefix
+    """
 
     state: dict[str, torch.Tensor]
     container: str = ""
@@ -39,19 +44,19 @@ class Checkpoint:
 
 
 def load_checkpoint(model: torch.nn.Module, path: Path, name: str, classifiers: Sequence[str]) -> str:
-    """Load a file into a network of timm's architecture `name`, all but the modules named as its classifiers. Returns
-    what was loaded and what was not, in one line.
+    """Load a file into a network of timm's architecture `name`, except for the modules named as its classifiers.
+    Returns what was loaded and what was not, in one line.
 
     Raises UserError as `read_checkpoint` does, and unless the file holds all the rest in the network's shapes, in
     finite numbers, and nothing that the network lacks.
     """
-    own = model.state_dict()
-    checkpoint = read_checkpoint(path, own)
+    initial = model.state_dict()
+    checkpoint = read_checkpoint(path, initial)
     state = _converted(checkpoint.state, model, path, name)
     heads = tuple(f"{head}." for head in classifiers)
-    body = {key: value for key, value in own.items() if not key.startswith(heads)}
+    body = {key: value for key, value in initial.items() if not key.startswith(heads)}
     missing = [key for key in body if key not in state and not key.endswith("num_batches_tracked")]  # which counts only
-    unknown = [key for key in state if not key.startswith(heads) and key not in own]
+    unknown = [key for key in state if not key.startswith(heads) and key not in initial]
     kinds = (("lacks", missing), ("has an unknown", unknown))
     if problems := [f"{what} {keys[0]!r} ({len(keys)} such)" for what, keys in kinds if keys]:
         raise UserError(f"{path}: does not fit {name!r}: it {' and '.join(problems)}")
@@ -79,7 +84,8 @@ def load_checkpoint(model: torch.nn.Module, path: Path, name: str, classifiers: 
 def _converted(
     state: Mapping[str, torch.Tensor], model: torch.nn.Module, path: Path, name: str
 ) -> dict[str, torch.Tensor]:
-    """By timm's own conversion of files, where the architecture has one, which resizes most position embeddings."""
+    """The weights after timm's conversion of files, where the architecture has one; it resizes most position
+    embeddings."""
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
         with warnings.catch_warnings(action="ignore"):  # it warns of what PyTorch could do faster
@@ -92,59 +98,63 @@ def _converted(
     return converted
 
 
-def _resampled(value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Absolute position embeddings of a square grid, (1, positions, D) or (1, height, width, D), at the model's size,
-    as timm does it, where it has left them (CaiT, Hiera, VOLO); where they are no such grids, as they are."""
-    if value.shape == own.shape or value.ndim not in (3, 4) or value.ndim != own.ndim or len(value) != 1:
+def _resampled(value: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Absolute position embeddings of a square grid, (1, positions, D) or (1, height, width, D), resized to the model's
+    as timm does it, for architectures that timm doesn't resize (CaiT, Hiera, VOLO). Others are returned unchanged."""
+    if value.shape == wanted.shape or value.ndim not in (3, 4) or value.ndim != wanted.ndim or len(value) != 1:
         return value
-    grids = [each.shape[1:3] if each.ndim == 4 else 2 * [math.isqrt(each.shape[1])] for each in (value, own)]
+    grids = [each.shape[1:3] if each.ndim == 4 else 2 * [math.isqrt(each.shape[1])] for each in (value, wanted)]
     if value.ndim == 3 and any(
-        math.prod(grid) != each.shape[1] for grid, each in zip(grids, (value, own), strict=True)
+        math.prod(grid) != each.shape[1] for grid, each in zip(grids, (value, wanted), strict=True)
     ):
         return value
     image = value.reshape(1, *grids[0], -1).permute(0, 3, 1, 2).float()
     resampled = interpolate(image, size=list(grids[1]), mode="bicubic", antialias=True)
-    return resampled.permute(0, 2, 3, 1).reshape(1, *own.shape[1:-1], -1).to(value.dtype)
+    return resampled.permute(0, 2, 3, 1).reshape(1, *wanted.shape[1:-1], -1).to(value.dtype)
 
 
-def read_checkpoint(path: Path, own: Iterable[str]) -> Checkpoint:
+def read_checkpoint(path: Path, names: Iterable[str]) -> Checkpoint:
     """A safetensors file, or what torch.save wrote (.pth, .pt, .bin, .ckpt), told apart by their contents.
 
-    own: names in the network that the weights are for. Raises UserError that names the file if it is missing, damaged
-    or holds other Python objects than tensors and plain values, which are never unpickled: that could run any code.
+    names: of the tensors of the network that the weights are for
+
+    Raises UserError that names the file if it is missing, damaged, or holds Python objects other than tensors and plain
+    values. Those are never unpickled, since that could run any code.
     """
-    held: Any = _unpickled(path) if _is_pickled(path) else read_state(path)
+    content: Any = _unpickled(path) if _is_pickled(path) else read_state(path)
     container = ""
-    while isinstance(held, Mapping) and (found := [key for key in CONTAINERS if isinstance(held.get(key), Mapping)]):
-        container, held = f"{container}[{found[0]}]" if container else found[0], held[found[0]]
-    if not isinstance(held, Mapping):
-        raise UserError(f"{path}: holds a {type(held).__name__}, not a state dict; {_SAVE}")
-    state = {str(key): value for key, value in held.items() if isinstance(value, torch.Tensor)}
+    while isinstance(content, Mapping) and (
+        keys := [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
+    ):
+        container, content = f"{container}[{keys[0]}]" if container else keys[0], content[keys[0]]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict; {_SAVE}")
+    state = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
-        keys = ", ".join(repr(str(key)) for key in list(held)[:5]) or "nothing"
-        raise UserError(f"{path}: holds no state dict (it holds {keys}); {_SAVE}")
-    return _bare(state, container, tuple(own))
+        first_keys = ", ".join(repr(str(key)) for key in list(content)[:5]) or "nothing"
+        raise UserError(f"{path}: holds no state dict (it holds {first_keys}); {_SAVE}")
+    return _without_prefix(state, container, tuple(names))
 
 
 _SAVE = "save the network's weights alone: torch.save(model.state_dict(), FILE)"
 
 
-def _bare(state: dict[str, torch.Tensor], container: str, own: tuple[str, ...]) -> Checkpoint:
-    """Take off the prefixes that most names have and none of the network's own."""
-    whole = ""
+def _without_prefix(state: dict[str, torch.Tensor], container: str, names: tuple[str, ...]) -> Checkpoint:
+    """Remove the prefixes that most names have, and none of the network's names."""
+    removed = ""
     outside: list[str] = []
     while True:
         counts = {prefix: sum(name.startswith(prefix) for name in state) for prefix in PREFIXES}
         prefix = max(counts, key=lambda each: counts[each])
-        if 2 * counts[prefix] <= len(state) or any(name.startswith(prefix) for name in own):
-            return Checkpoint(state, container, whole, tuple(outside))
-        outside += [whole + name for name in state if not name.startswith(prefix)]
+        if 2 * counts[prefix] <= len(state) or any(name.startswith(prefix) for name in names):
+            return Checkpoint(state, container, removed, tuple(outside))
+        outside += [removed + name for name in state if not name.startswith(prefix)]
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        whole += prefix
+        removed += prefix
 
 
 def _is_pickled(path: Path) -> bool:
-    """By the first bytes: a zip or a pickle, but not the length and the brace that safetensors begin with."""
+    """Told by the first bytes: those of a zip or a pickle, not the length and the brace that safetensors begin with."""
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -1,4 +1,4 @@
-"""timm backbones: made, filled with weights, fitted with preprocessing. Nothing else imports timm."""
+"""timm backbones: creating them, loading weights, their preprocessing. No other module imports timm."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from timm.utils import ModelEmaV3
 from ensemble.backbones.checkpoints import load_checkpoint
 from ensemble.backbones.weights import read_state as read_state
 from ensemble.data.pixels.preprocess import Preprocess
-from ensemble.device import exactly
+from ensemble.device import without_tf32
 from ensemble.errors import UserError
 
 
@@ -25,8 +25,8 @@ def check_name(name: str) -> None:
     """Raise UserError, offering the nearest names, unless timm knows the architecture (and its pretrained tag)."""
     if "/" in name or ":" in name:
         raise UserError(
-            f"timm model {name!r}: of the hub's repositories ens knows timm's own alone (timm/NAME, hf-hub:timm/NAME); "
-            "for another, or a folder, download its weights, give its architecture as timm and the file as weights"
+            f"timm model {name!r}: of the hub's repositories ens knows only timm's (timm/NAME, hf-hub:timm/NAME); for "
+            "another, or a folder, download its weights, and name its architecture as timm and the file as weights"
         )
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -48,13 +48,16 @@ def create(
 ) -> torch.nn.Module:
     """A backbone with a fresh classifier of `classes` outputs.
 
-    weights: a file of weights to start from, as `load_checkpoint` reads it; say is told what was loaded of it, and what
-    not. pretrained: timm's hub weights; neither: from scratch. A
-    classifier in the file is left aside, whatever its size, and the new one starts at zero on trained features.
-    drop_path: stochastic depth (Huang et al., Deep networks with stochastic depth, ECCV 2016): the last block's chance
-    to be skipped for an image in training; the chance falls linearly to 0 at the first block. At 0 the architecture
-    keeps its own rate, which is above 0 for a few (fasternet, nextvit, tiny_vit).
-    Raises UserError if the file, its shapes or the hub fail, or if the architecture has no stochastic depth.
+    image_size: in pixels, for architectures whose parameters depend on it
+    pretrained: start from timm's hub weights
+    weights: start from this file instead, as `load_checkpoint` reads it; without both, from scratch
+    drop_path: stochastic depth (Huang et al., Deep networks with stochastic depth, ECCV 2016): the last block's
+        probability to be skipped for an image in training, which falls linearly to 0 at the first block. With 0 the
+        architecture keeps its default, which is above 0 for a few (fasternet, nextvit, tiny_vit)
+    say: called with a line on what of the file was loaded and what was not
+
+    A classifier in the weights is never loaded: the new one starts at zero on trained features. Raises UserError if the
+    file, its shapes or the hub fail, or if the architecture has no stochastic depth.
     """
     check_name(name)
     options: dict[str, Any] = {"num_classes": classes}
@@ -73,7 +76,7 @@ def create(
         if not pretrained or weights is not None:
             raise UserError(f"timm could not make {name!r} at {image_size} px: {_line(error)}") from None
         raise UserError(
-            f"the pretrained weights of {name!r} could not be had ({_line(error)}); give a local file with "
+            f"the pretrained weights of {name!r} could not be loaded ({_line(error)}); name a local file with "
             "weights = ..., or train from scratch with pretrained = false"
         ) from None
     if drop_path and not _drops_paths(model, name, image_size):
@@ -83,7 +86,7 @@ def create(
         if say is not None:
             say(line)
     if pretrained or weights is not None:
-        # A random classifier on trained features starts at a loss of 7 and spoils them before it is any use: on art
+        # A random classifier on trained features starts at a loss of 7, and its gradients spoil the features: on art
         # paintings (tf_mobilenetv3_large_minimal_100, 160 px, 4 epochs, one fold) 82.7% against 90.3% from zeros.
         for head in _classifiers(model):
             for parameter in model.get_submodule(head).parameters():
@@ -95,8 +98,8 @@ _NO_DROP_PATH = "{!r} takes no drop_path (now {:g}): timm has no stochastic dept
 
 
 def _drops_paths(model: torch.nn.Module, name: str, image_size: int) -> bool:
-    """False for a network that takes the rate and never uses it, which only a pass through it can tell: blocks without
-    a shortcut (all of MobileNetV1's and LCNet's) hold the module all the same. Raises UserError if nothing passes."""
+    """False for a network that takes the rate and never uses it, which only a forward pass can tell: blocks without a
+    shortcut (all of MobileNetV1's and LCNet's) hold the module all the same. Raises UserError if the pass fails."""
     used: list[torch.nn.Module] = []
     drops = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
     hooks = [module.register_forward_hook(lambda module, *_: used.append(module)) for module in drops]
@@ -125,14 +128,14 @@ def fill(model: torch.nn.Module, path: Path) -> None:
 
 def logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     """float32 (B, C) of normalised float32 images (B, 3, H, W), in evaluation."""
-    with exactly(images.device):
+    with without_tf32(images.device):
         return model(images)  # type: ignore[no-any-return]
 
 
 def embed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     """float32 (B, D): what the classifier is given of normalised float32 images (B, 3, H, W), in evaluation:
     `classifier(model)(embed(model, images))` is `logits(model, images)`, to the bit on the CPU."""
-    with exactly(images.device):
+    with without_tf32(images.device):
         return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator, no-any-return]
 
 

@@ -35,12 +35,12 @@ def _tensor(value: torch.Tensor) -> Tensor:
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """A safetensors state dict. Raises UserError that names the file if it is missing or cut short, Damaged if it is
-    one of ens and its bytes are not those that were written, or if it lies in another fold than its own."""
+    one of ens and its bytes have changed since, or if it lies in another fold's directory."""
     return read_tensors(path)[0]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The same, and the metadata."""
+    """As `read_state`, and the file's metadata."""
     try:
         data = read_bytes(path)
         state, metadata = dict(sorted(load(data).items())), metadata_of(data)
@@ -56,10 +56,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def member_weights(path: Path, fold: int, name: str) -> Path:
     """The weights file that fold `fold` of a backbone `name` starts from.
 
-    path: any file (then that one, for every fold) or a member's directory of another run of K folds, such as
-    runs/food42/resnet18 (then the model of its fold `fold` mod K). Where the K folds of both runs are the same split,
-    no model starts from one that saw its held-out rows (`shared_rows`). The number of classes and the image size may
-    differ. Raises UserError if the source is another architecture, or if not all of its folds are finished.
+    path: any file, which every fold then starts from; or a member's directory of another run of K folds, such as
+        runs/food42/resnet18: then fold `fold` starts from the model of that member's fold `fold` mod K
+
+    Where the K folds of both runs are the same split, no model starts from one that saw its held-out rows
+    (`shared_rows`). The number of classes and the image size may differ. Raises UserError if the weights are of another
+    architecture, or if not all of the member's folds are finished.
     """
     source = _source(path)
     if source is None:
@@ -76,8 +78,8 @@ def member_weights(path: Path, fold: int, name: str) -> Path:
 
 
 def source_of(path: Path) -> str | list[str]:
-    """What names the weights for good, wherever they lie: a file's SHA-256, or those of a member's K files in the order
-    of the folds. Raises UserError like `member_weights`, and if there is no such file."""
+    """What identifies the weights, wherever the files lie: a file's SHA-256, or those of a member's K files in order of
+    the folds. Raises UserError like `member_weights`, and if there is no such file."""
     source = _source(path)
     if source is None or source.fold is not None:
         return digest(path)
@@ -85,7 +87,7 @@ def source_of(path: Path) -> str | list[str]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a weights file; of a member's directory, that of its files' SHA-256s, a line each."""
+    """SHA-256 of a weights file; for a member's directory, that of the SHA-256s of its files, one per line."""
     if path.is_dir():
         return hashlib.sha256("".join(f"{each}\n" for each in source_of(path)).encode()).hexdigest()
     try:
@@ -96,12 +98,14 @@ def digest(path: Path) -> str:
 
 
 def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) -> int:
-    """How many rows are held out by a model that starts from one that was trained on them: their OOF logits would
-    flatter. 0 for a file that is no run's, of which nothing is known.
+    """How many rows are held out by a model that starts from one that was trained on them: their OOF scores would be
+    optimistic. 0 for a file of no run, whose training rows are unknown.
 
-    ids: str (N,). folds: int8 (N,), this run's; without it, all rows count that stand in the source run, as if no two
-    folds agreed. Rows are the same if their ids are, so that two data sets that number their files count as one; what
-    the source's own start saw is not followed up.
+    ids: str (N,)
+    folds: int8 (N,), of this run; without them all rows of the other run count, as if no two folds agreed
+
+    Rows are the same if their ids are, so that two data sets whose files are numbered count as one. What the other
+    run's weights themselves started from is not considered.
     """
     source = _source(path)
     if source is None:

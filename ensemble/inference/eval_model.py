@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ensemble.backbones import timm_model
-from ensemble.device import exactly, in_layout, is_out_of_memory, synchronize, to_device
+from ensemble.device import in_layout, is_out_of_memory, synchronize, to_device, without_tf32
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.machine import waited, was_busy
@@ -284,7 +284,7 @@ def formats(device: torch.device) -> list[str]:
 @torch.inference_mode()
 def _speed(model: torch.nn.Module, images: torch.Tensor, passes: int = 2, seconds: float = 0.7) -> float:
     times: list[float] = []
-    with exactly(images.device):
+    with without_tf32(images.device):
         model(images)
         while len(times) < passes and sum(times) < seconds:
             start = time.perf_counter()

@@ -283,6 +283,6 @@ def test_timms_repositories_on_the_hub_are_its_own_names(name):
 def test_other_repositories_are_refused_by_name(name):
     line = refusal(timm_model.check_name, Backbone(name="a", timm=name).timm)
     assert (
-        line.startswith(f"timm model {name!r}: of the hub's repositories ens knows timm's own alone")
+        line.startswith(f"timm model {name!r}: of the hub's repositories ens knows only timm's")
         and "\n" not in line
     )
