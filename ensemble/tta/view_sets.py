@@ -1,13 +1,14 @@
 """`ens tta-search`: the smallest set of views that is worth its cost. Never imports torch.
 
-A set is scored as the blend `mean` would be with it: softmax of the mean logits of all members over all views in the
-set, at one temperature. The mean over members commutes with the mean over views, so that all sets are made of one
-array, the members' mean (V, N, C). Every set holds the base view, the image as it is. Of each size the set of the best
-score is taken, and of the sizes the cheapest within one standard error of the best (`auto.choose`): the smallest, where
-views cost the same. A set with a view that hurts is not taken, however low its log loss (`_harmless`): the mean of many
-views may know better when it is wrong, and be wrong more often.
+A set is scored as the blend `mean` would be with it: softmax of the mean logits of all members over all views of the
+set, at one temperature. The mean over members commutes with the mean over views, so all sets are computed from one
+array, the members' mean (V, N, C). Every set holds the base view, usually the image as it is. For each size the set
+with the best score is chosen, and among the sizes the cheapest within one standard error of the best (`auto.choose`):
+the smallest, where views cost the same. A set with a view that hurts is not chosen, however low its log loss
+(`_is_harmless`): the mean of many views may be better calibrated and still be wrong more often.
+
 Both choices and the temperature are cross-fitted, so that no row is scored by what was chosen on it. Where the whole
-search gains nothing on such rows, the base is what it recommends. That a view may hurt, and which, depends on the data:
+search gains nothing on such rows, the base is recommended. Whether a view hurts, and which one, depends on the data:
 Shanmugam et al., "Better Aggregation in Test-Time Augmentation" (ICCV 2021).
 """
 
@@ -29,22 +30,24 @@ from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import searchable
 from ensemble.scoring.outcomes import Outcome, outcome
-from ensemble.tta.view_losses import Set, Work, set_mean, set_metric, set_ms, tempered
+from ensemble.tta.view_losses import SearchData, Set, set_mean, set_metric, set_ms, tempered
 
 BASE = "identity"
-MOST_SETS, MOST_WORK = 1024, 500_000_000  # sets, and numbers in them: of more, sets are grown view by view
-EQUAL = 1e-5  # scores that differ by less are the same: temperatures are fitted to some millionths of a nat
+MOST_SETS, MOST_WORK = 1024, 500_000_000  # sets, and numbers in all of them: beyond, sets are grown view by view
+EQUAL = 1e-5  # scores that differ by less count as equal: temperatures are fitted to some millionths of a nat
 VERDICTS = {1: "helps", -1: "hurts", 0: "no difference can be told"}
 
 
 @dataclass(frozen=True)
-class Size:
+class BestOfSize:
     """The best set of one size.
 
-    views: the set chosen on all rows, in the run's order; ms: what an image costs with it. scores, gains: by metric,
-    cross-fitted: the best set of this size is chosen without the fold that is scored; gains are over the base view
-    alone. by_fold: the set chosen without each fold. pareto: no other size is as cheap or cheaper and has as low or
-    lower a log loss, one of the two strictly.
+    views: chosen on all rows, in the run's order
+    ms: milliseconds per image with them
+    scores: by metric, cross-fitted: each fold is scored by the best set of this size on the other folds
+    gains: by metric, over the base view alone, likewise
+    by_fold: for each fold the set that is chosen without it
+    pareto: whether no other size is at least as cheap with at least as low a log loss, and better in one of the two
     """
 
     views: tuple[str, ...]
@@ -56,10 +59,16 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Single:
-    """One view beside the base. ms: what it adds to an image's cost. added, alone: by metric, what the base and it, and
-    it alone, gain over the base alone. verdict: on `added`, by the search's metric, one of VERDICTS, each at 95%: of
-    V - 1 views that do nothing, 0.05 (V - 1) are told to do something by chance alone."""
+class SingleView:
+    """One view beside the base.
+
+    view: its name
+    ms: milliseconds that it adds per image
+    added: by metric, what base and view together gain over the base alone
+    alone: by metric, what the view alone gains over the base alone
+    verdict: one of VERDICTS, of `added` by the search's metric at 95%: if no view had any effect, 5% would still be
+        said to help or hurt, by chance
+    """
 
     view: str
     ms: float
@@ -70,17 +79,29 @@ class Single:
 
 @dataclass(frozen=True)
 class ViewSearch:
-    """sizes: of 1 to V views. found: the set of the size that was chosen. chosen: the set that is recommended, the
-    base where the whole procedure gains nothing. honest, honest_gains: by metric, the whole procedure's, the choice of
-    the size included, nested in the cross-fitting. exhaustive: whether all sets were tried. groups: how many, None
-    where the rows have none. notes: lines to print."""
+    """What the search has found.
+
+    metric: by which sets and sizes were chosen
+    base: the view in every set
+    chosen: the recommended set, the base alone where the whole search gains nothing
+    found: the best set of the chosen size
+    sizes: 1 to V views
+    singles: each view but the base
+    honest: by metric, the scores of the whole search, with the choice of the size nested in the cross-fitting
+    honest_gains: by metric, over the base alone, likewise
+    exhaustive: whether all sets were tried
+    rows: N
+    groups: how many groups the rows have; None for rows without groups
+    folds: K
+    notes: lines to print
+    """
 
     metric: str
     base: str
     chosen: tuple[str, ...]
     found: tuple[str, ...]
-    sizes: tuple[Size, ...]
-    singles: tuple[Single, ...]
+    sizes: tuple[BestOfSize, ...]
+    singles: tuple[SingleView, ...]
     honest: dict[str, Score]
     honest_gains: dict[str, Gain]
     exhaustive: bool
@@ -93,62 +114,67 @@ class ViewSearch:
 def search_views(
     oof: Oof,
     pass_ms: np.ndarray,
-    once_ms: float,
+    decoding_ms: float,
     metric: str = "log_loss",
     events: Events = SILENT,
 ) -> ViewSearch:
     """The cheapest set of views whose size's cross-fitted score is within one standard error of the best size's.
 
-    pass_ms: float64 (M, V), milliseconds an image of each member and view; once_ms: what an image costs once, whatever
-    the views. metric: one of `searchable`, by which sets and sizes are chosen; temperatures are fitted by log loss, and
-    no class gets a bias. The base is `identity`, or the first view where there is none.
-    Raises UserError for an unknown metric, fewer than two views, or fewer than two units (rows or groups); ValueError
-    for members with different views, and for costs that are not of shape (M, V), negative or not finite.
+    pass_ms: float64 (M, V), milliseconds per image for each member and view
+    decoding_ms: milliseconds per image that are spent once, whatever the views
+    metric: one of `searchable`, by which sets and sizes are chosen; temperatures are fitted by log loss, and no class
+        gets a bias
+
+    The base is `identity`, or the first view where there is no identity. Raises UserError for an unknown metric, fewer
+    than two views, or fewer than two clusters (rows or groups); ValueError for members with different views, and for
+    costs that are not of shape (M, V), negative or not finite.
     """
     if metric not in searchable():
         raise UserError(f"views can't be searched by {metric!r}; by one of: {', '.join(searchable())}")
     views = oof.views[0]
-    if any(own != views for own in oof.views):
+    if any(member_views != views for member_views in oof.views):
         raise ValueError(f"members have different views: {sorted(set(oof.views))}")
     if len(views) < 2:
         raise UserError(f"there is only the view {views[0]}: add others with: ens tta-oof RUN --views flips")
     costs = np.asarray(pass_ms, dtype=np.float64)
     if costs.shape != (len(oof.members), len(views)):
         raise ValueError(f"pass_ms is {costs.shape}, want {(len(oof.members), len(views))}: members x views")
-    if not (np.isfinite(costs).all() and np.isfinite(once_ms) and costs.min() >= 0 and once_ms >= 0):
-        raise ValueError("pass_ms and once_ms are milliseconds: finite, and 0 or more")
-    work = _work(oof, costs.sum(axis=0), metric)
-    labels, every, base, count = work.labels, np.arange(len(work.labels)), work.base, len(views)
+    if not (np.isfinite(costs).all() and np.isfinite(decoding_ms) and costs.min() >= 0 and decoding_ms >= 0):
+        raise ValueError("pass_ms and decoding_ms are milliseconds: finite, and 0 or more")
+    data = _search_data(oof, costs.sum(axis=0), metric)
+    labels, every, base, count = data.labels, np.arange(len(data.labels)), data.base, len(views)
     others = [v for v in range(count) if v != base]
 
     runs: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = []
-    runs += [partial(_of_size, work, size) for size in range(1, count + 1)]
-    runs += [partial(_probabilities, work, own) for own in [_with((base,), v) for v in others] + [(v,) for v in others]]
-    runs += [partial(_whole, work)]
+    runs += [partial(_of_size, data, size) for size in range(1, count + 1)]
+    runs += [
+        partial(_probabilities, data, chosen) for chosen in [_with((base,), v) for v in others] + [(v,) for v in others]
+    ]
+    runs += [partial(_whole, data)]
     outcomes = []
     for number, run in enumerate(runs):
         events.progress("comparing the sets of views", number, len(runs))
-        outcomes.append(outcome(labels, cross_fit(run, work.folds, work.units), (metric,)))
-    drawn = bootstrap(labels, outcomes, work.units, oof.classes)
-    table = scores(labels, outcomes, work.folds, oof.classes, drawn)
+        outcomes.append(outcome(labels, cross_fit(run, data.folds, data.units), (metric,)))
+    drawn = bootstrap(labels, outcomes, data.units, oof.classes)
+    table = scores(labels, outcomes, data.folds, oof.classes, drawn)
     gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in drawn} for s in range(len(runs))]
 
     def names(sets: list[Set]) -> list[tuple[str, ...]]:
-        return [tuple(views[v] for v in own) for own in sets]
+        return [tuple(views[v] for v in chosen) for chosen in sets]
 
-    sets = _best_sets(work, every)
-    ms = [float(once_ms) + set_ms(work, own) for own in sets]
-    front = pareto(ms, [own["log_loss"].value for own in table[:count]])
-    by_fold = [names(_best_sets(work, np.flatnonzero(work.folds != fold))) for fold in np.unique(work.folds)]
+    sets = _best_sets(data, every)
+    ms = [float(decoding_ms) + set_ms(data, chosen) for chosen in sets]
+    front = pareto(ms, [by_metric["log_loss"].value for by_metric in table[:count]])
+    by_fold = [names(_best_sets(data, np.flatnonzero(data.folds != fold))) for fold in np.unique(data.folds)]
     of_size = zip(names(sets), ms, table, gains, zip(*by_fold, strict=True), front, strict=False)
-    sizes = tuple(Size(*own) for own in of_size)
+    sizes = tuple(BestOfSize(*fields) for fields in of_size)
     singles = []
     for v, pair, alone in zip(others, range(count, len(runs)), gains[2 * count - 1 :], strict=False):
-        differ = None if metric == "log_loss" else _differ(outcomes[pair], outcomes[0], work)
+        differ = None if metric == "log_loss" else _differ(outcomes[pair], outcomes[0], data)
         added = gains[pair][metric]
         verdict = VERDICTS[tells(added, differ) if abs(added.value) > EQUAL else 0]
-        singles.append(Single(views[v], float(work.ms[v]), gains[pair], alone, verdict))
-    found = sizes[_choose_size(work, every) - 1].views
+        singles.append(SingleView(views[v], float(data.ms[v]), gains[pair], alone, verdict))
+    found = sizes[_choose_size(data, every) - 1].views
     return ViewSearch(
         metric=metric,
         base=views[base],
@@ -158,131 +184,131 @@ def search_views(
         singles=tuple(singles),
         honest=table[-1],
         honest_gains=gains[-1],
-        exhaustive=work.exhaustive,
+        exhaustive=data.exhaustive,
         rows=len(labels),
-        groups=len(np.unique(work.units)) if oof.rows.grouped else None,
+        groups=len(np.unique(data.units)) if oof.rows.grouped else None,
         folds=len(by_fold),
         notes=tuple(f"left out: {member} ({why})" for member, why in oof.left_out.items()),
     )
 
 
 def pareto(ms: Sequence[float], losses: Sequence[float]) -> list[bool]:
-    """Which of S candidates no other one beats: none is as cheap and as good, and better in at least one of the two."""
+    """For each of S candidates whether no other one is at least as cheap and as good, and better in one of the two."""
     pairs = list(zip(ms, losses, strict=True))
-    return [not any(o[0] <= own[0] and o[1] <= own[1] and o != own for o in pairs) for own in pairs]
+    return [not any(other[0] <= pair[0] and other[1] <= pair[1] and other != pair for other in pairs) for pair in pairs]
 
 
-def _work(oof: Oof, ms: np.ndarray, metric: str) -> Work:
+def _search_data(oof: Oof, ms: np.ndarray, metric: str) -> SearchData:
     rows, views = oof.rows, oof.views[0]
     z = oof.values[0].astype(np.float32)
-    for own in oof.values[1:]:
-        z += own
+    for logits in oof.values[1:]:
+        z += logits
     z = centred(z / np.float32(len(oof.values)))
     folds = usable_folds(rows.folds, rows.units)
     cells = folds.copy()
-    if len(np.unique(folds)) == 2:  # of one fold to train on, `cross_fit` makes parts: the nested choice needs them
+    if len(np.unique(folds)) == 2:  # `cross_fit` divides the one fold that is left, which the nested choice needs
         for fold in np.unique(folds):
-            own = np.flatnonzero(folds == fold)
-            cells[own] = usable_folds(folds[own], rows.units[own]) + len(folds) * fold
+            in_fold = np.flatnonzero(folds == fold)
+            cells[in_fold] = usable_folds(folds[in_fold], rows.units[in_fold]) + len(folds) * fold
     cells = np.unique(cells, return_inverse=True)[1]
-    right = np.stack([np.bincount(cells, own[np.arange(len(cells)), rows.labels]) for own in z])
+    right = np.stack([np.bincount(cells, logits[np.arange(len(cells)), rows.labels]) for logits in z])
     base, sets = views.index(BASE) if BASE in views else 0, 2 ** (len(views) - 1)
     exhaustive = sets <= MOST_SETS and sets * z[0].size <= MOST_WORK
-    return Work(z, rows.labels, folds, rows.units, cells, np.bincount(cells), right, ms, metric, base, exhaustive)
+    return SearchData(z, rows.labels, folds, rows.units, cells, np.bincount(cells), right, ms, metric, base, exhaustive)
 
 
-def _of_size(work: Work, size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """As `cross_fit` wants it: the set of that size that is best on the training rows."""
-    return _probabilities(work, _best_sets(work, train)[size - 1], train, test)
+def _of_size(data: SearchData, size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """For `cross_fit`: the probabilities of the test rows by the set of that size that is best on the training rows."""
+    return _probabilities(data, _best_sets(data, train)[size - 1], train, test)
 
 
-def _whole(work: Work, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _whole(data: SearchData, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """As `_of_size`, with the size chosen on the training rows too, by cross-fitting among them."""
-    return _of_size(work, _choose_size(work, train), train, test)
+    return _of_size(data, _choose_size(data, train), train, test)
 
 
-def _choose_size(work: Work, rows: np.ndarray) -> int:
+def _choose_size(data: SearchData, rows: np.ndarray) -> int:
     """The cheapest size within one standard error of the best, by cross-fitting among the rows, of those whose best set
     has no view that hurts."""
 
     def run(size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return _of_size(work, size, rows[train], rows[test])
+        return _of_size(data, size, rows[train], rows[test])
 
-    sets = _best_sets(work, rows)  # a set of more views that are cheap may cost less than one of few
-    sizes = [size for size in range(1, len(sets) + 1) if _harmless(work, sets[size - 1], rows)]
-    order = sorted(sizes, key=lambda size: (set_ms(work, sets[size - 1]), size))
+    sets = _best_sets(data, rows)  # many cheap views may cost less than few expensive ones
+    sizes = [size for size in range(1, len(sets) + 1) if _is_harmless(data, sets[size - 1], rows)]
+    order = sorted(sizes, key=lambda size: (set_ms(data, sets[size - 1]), size))
     runs = {str(size): partial(run, size) for size in order}
-    own = work.labels[rows], work.folds[rows], work.units[rows]
-    chosen, tried = auto.choose(runs, *own, work.z.shape[2], work.metric)
+    labels, folds, units = data.labels[rows], data.folds[rows], data.units[rows]
+    chosen, tried = auto.choose(runs, labels, folds, units, data.z.shape[2], data.metric)
     return int(next((name for name, score in tried.items() if abs(score - tried[chosen]) < EQUAL), chosen))
 
 
-def _harmless(work: Work, chosen: Set, rows: np.ndarray) -> bool:
-    """Whether a set gets no fewer of the rows right than the base alone, and without any one of its views not more, by
-    over one standard error. Metrics that weigh the classes may cost accuracy: they are asked alone."""
-    if work.metric not in ("log_loss", "accuracy") or len(chosen) == 1:
+def _is_harmless(data: SearchData, chosen: Set, rows: np.ndarray) -> bool:
+    """False if the set gets fewer of the rows right than the base alone, or more without one of its views, by over one
+    standard error. True for metrics that weigh the classes, which may cost accuracy."""
+    if data.metric not in ("log_loss", "accuracy") or len(chosen) == 1:
         return True
-    labels = work.labels[rows]
-    units = np.unique(work.units[rows], return_inverse=True)[1]
+    labels = data.labels[rows]
+    units = np.unique(data.units[rows], return_inverse=True)[1]
 
     def gained(other: Set) -> tuple[float, float]:
         """How many more rows the set gets right than another one, and the standard error of that."""
-        right, its = (set_mean(work, own, rows).argmax(axis=1) == labels for own in (chosen, other))
-        each = np.bincount(units, right.astype(float) - its)
-        return float(each.sum()), float(each.std() * np.sqrt(len(each)))
+        right, other_right = (set_mean(data, views, rows).argmax(axis=1) == labels for views in (chosen, other))
+        of_unit = np.bincount(units, right.astype(float) - other_right)
+        return float(of_unit.sum()), float(of_unit.std() * np.sqrt(len(of_unit)))
 
-    if gained((work.base,))[0] < 0:
+    if gained((data.base,))[0] < 0:
         return False
-    without = [gained(tuple(v for v in chosen if v != own)) for own in chosen if own != work.base]
+    without = [gained(tuple(v for v in chosen if v != left_out)) for left_out in chosen if left_out != data.base]
     return all(more >= -error for more, error in without)
 
 
 def _gains(honest: dict[str, Gain], metric: str) -> bool:
-    """Whether the whole search gains anything over the base on rows that it did not choose on; by log loss it may not
-    cost accuracy either."""
+    """Whether the whole search gains anything over the base on rows that it did not choose on. A gain in log loss must
+    not cost accuracy."""
     return honest[metric].value > EQUAL and (metric != "log_loss" or honest["accuracy"].value >= 0)
 
 
-def _probabilities(work: Work, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Of the test rows (n, C), at the temperature of the training rows."""
-    key = chosen, _cells(work, train)
-    if key not in work.inverse:
-        guess = tempered(work, *key)[1]
-        work.inverse[key] = inverse_temperature(set_mean(work, chosen, train), work.labels[train], guess)
-    return softmax(set_mean(work, chosen, test) * work.inverse[key])
+def _probabilities(data: SearchData, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Of the test rows (n, C), at the temperature that fits the training rows."""
+    key = chosen, _cells(data, train)
+    if key not in data.inverse:
+        guess = tempered(data, *key)[1]
+        data.inverse[key] = inverse_temperature(set_mean(data, chosen, train), data.labels[train], guess)
+    return softmax(set_mean(data, chosen, test) * data.inverse[key])
 
 
-def _best_sets(work: Work, train: np.ndarray) -> list[Set]:
-    """For each size the set of the best score on the training rows; of equal ones the cheapest, then the first."""
-    parts = _cells(work, train)
-    if parts not in work.best:
-        near = tempered(work, (work.base,), parts)[2]
+def _best_sets(data: SearchData, train: np.ndarray) -> list[Set]:
+    """For each size the set with the best score on the training rows; of equal ones the cheapest, then the first."""
+    parts = _cells(data, train)
+    if parts not in data.best:
+        near = tempered(data, (data.base,), parts)[2]
 
         def rank(chosen: Set) -> tuple[float, float, float]:
-            score = 0.0 if work.metric == "log_loss" else -set_metric(work, chosen, parts)
-            return score, tempered(work, chosen, parts, near)[0], set_ms(work, chosen)
+            score = 0.0 if data.metric == "log_loss" else -set_metric(data, chosen, parts)
+            return score, tempered(data, chosen, parts, near)[0], set_ms(data, chosen)
 
-        others = [v for v in range(len(work.z)) if v != work.base]
-        found: list[Set] = [(work.base,)]
-        for size in range(1, len(work.z)):
-            if work.exhaustive:
-                tried = [_with(extra, work.base) for extra in combinations(others, size)]
+        others = [v for v in range(len(data.z)) if v != data.base]
+        found: list[Set] = [(data.base,)]
+        for size in range(1, len(data.z)):
+            if data.exhaustive:
+                tried = [_with(extra, data.base) for extra in combinations(others, size)]
             else:
                 tried = [_with(found[-1], v) for v in others if v not in found[-1]]
             found.append(min(tried, key=rank))
-        work.best[parts] = found
-    return work.best[parts]
+        data.best[parts] = found
+    return data.best[parts]
 
 
-def _cells(work: Work, rows: np.ndarray) -> tuple[int, ...]:
-    return tuple(np.unique(work.cells[rows]).tolist())
+def _cells(data: SearchData, rows: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.unique(data.cells[rows]).tolist())
 
 
 def _with(chosen: Set, view: int) -> Set:
     return tuple(sorted((*chosen, view)))
 
 
-def _differ(one: Outcome, other: Outcome, work: Work) -> int:
-    """Units on which one is not right as often as the other."""
-    right, its = (each.predicted == work.labels for each in (one, other))
-    return int(differing_units(right[None], its, work.units)[0])
+def _differ(one: Outcome, other: Outcome, data: SearchData) -> int:
+    """How many clusters the two don't get right equally often."""
+    right, other_right = (each.predicted == data.labels for each in (one, other))
+    return int(differing_units(right[None], other_right, data.units)[0])

@@ -282,7 +282,4 @@ def test_timms_repositories_on_the_hub_are_its_own_names(name):
 @pytest.mark.parametrize("name", ["hf-hub:someone/net", "someone/resnet18", "local-dir:/nets/a"])
 def test_other_repositories_are_refused_by_name(name):
     line = refusal(timm_model.check_name, Backbone(name="a", timm=name).timm)
-    assert (
-        line.startswith(f"timm model {name!r}: of the hub's repositories ens knows only timm's")
-        and "\n" not in line
-    )
+    assert line.startswith(f"timm model {name!r}: of the hub's repositories ens knows only timm's") and "\n" not in line

@@ -54,9 +54,9 @@ def noisy(rows, views, noise=1.0, signal=(1.5,), shared=0.5, classes=3, seed=0):
     return labels, sure + common + noise * draw.normal(size=(views, rows, classes))
 
 
-def search(oof, pass_ms=None, once_ms=2.0, metric="log_loss"):
+def search(oof, pass_ms=None, decoding_ms=2.0, metric="log_loss"):
     costs = np.ones((len(oof.members), len(oof.views[0]))) if pass_ms is None else np.asarray(pass_ms, dtype=float)
-    return search_views(oof, costs, once_ms, metric)
+    return search_views(oof, costs, decoding_ms, metric)
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_losses_from_sums_are_those_at_the_best_temperature(scale, signal):
     """Smoothed as in pool.py, for logits of any size, also where all rows are right or the best answer is no answer."""
     labels, z = noisy(100, 2, signal=(signal,), seed=3)
     z = (scale * z).astype(np.float32)
-    work = view_sets._work(oof_of(z, labels=labels), np.ones(2), "log_loss")
+    work = view_sets._search_data(oof_of(z, labels=labels), np.ones(2), "log_loss")
     rows = np.isin(work.cells, [0, 2, 3])
     loss, inverse, _ = view_sets.tempered(work, (0, 1), (0, 2, 3))
     mean, own = z.mean(axis=0)[rows].astype(float), labels[rows]
@@ -198,7 +198,7 @@ def test_losses_from_sums_are_those_at_the_best_temperature(scale, signal):
 
 def test_costs_and_the_front_by_hand():
     labels, z = noisy(300, 3, seed=2)
-    found = search(oof_of(z, z, labels=labels), [[1, 2, 4], [8, 16, 32]], once_ms=0.5)
+    found = search(oof_of(z, z, labels=labels), [[1, 2, 4], [8, 16, 32]], decoding_ms=0.5)
     assert [size.ms for size in found.sizes] == [9.5, 27.5 if "hflip" in found.sizes[1].views else 45.5, 63.5]
     assert [single.ms for single in found.singles] == [18, 36]
     assert pareto([1, 2, 3, 4], [0.5, 0.4, 0.45, 0.3]) == [True, True, False, True]
@@ -482,7 +482,7 @@ def test_mistakes_are_answered_with_one_line():
     group = "a blend is scored on rows it was not fitted on: it needs at least 2 rows (or 2 groups)"
     assert said(UserError, oof_of(z, labels=labels, folds=[0] * 30, units=[0] * 30)) == group
     assert said(ValueError, oof, np.ones((2, 1))) == "pass_ms is (2, 1), want (1, 2): members x views"
-    wrong = "pass_ms and once_ms are milliseconds: finite, and 0 or more"
+    wrong = "pass_ms and decoding_ms are milliseconds: finite, and 0 or more"
     for costs, once in (([[1, -1]], 0), ([[1, 1]], -0.1), ([[1, np.nan]], 0), ([[1, np.inf]], 0), ([[1, 1]], np.nan)):
         assert said(ValueError, oof, costs, once) == wrong
     mixed = dataclasses.replace(oof_of(z, z, labels=labels), views=(("identity", "hflip"), ("identity", "vflip")))
