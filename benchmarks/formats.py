@@ -19,7 +19,7 @@ from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
 from ensemble.events import SILENT
-from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, lowered
+from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, half_precision_copy
 from ensemble.inference.member import fold_forwards, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
 from ensemble.run import Run
@@ -56,7 +56,7 @@ def main() -> None:
             own = np.flatnonzero(rows.folds == fold)
             squares = {how: torch.from_numpy(pixels[how].squares(where[own])).to(device) for how in hows}
 
-            fast = Forward(Inference(device.type, half), forward.exact, lowered(forward.exact, half))
+            fast = Forward(Inference(device.type, half), forward.exact, half_precision_copy(forward.exact, half))
             slow = Forward(Inference(device.type), forward.exact)
             groups = [Group(member.preprocess, VIEWS, (form,)) for form in (slow, fast)]
             both = [forward_views(group, squares, batch, device) for group in groups]

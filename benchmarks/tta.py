@@ -66,8 +66,8 @@ from ensemble.inference.eval_model import (
     Inference,
     _margin_error,
     formats,
+    half_precision_copy,
     logits_of,
-    lowered,
     margins,
     prepared,
 )
@@ -187,7 +187,7 @@ def halved(
     forward: Forward, dtype: str, pre: Preprocess, views: Sequence[str], paths: Sequence[Path], device: torch.device
 ) -> tuple[Forward, str]:
     """The network in half precision, with the margin under which ens would compute its rows again; and what that is."""
-    fast = Forward(Inference(device.type, dtype), forward.exact, lowered(forward.exact, dtype))
+    fast = Forward(Inference(device.type, dtype), forward.exact, half_precision_copy(forward.exact, dtype))
     squares = decoded_squares(paths[:SAMPLE], decodings(pre, views), device)[0]
     placed = {how: own.to(device) for how, own in squares.items()}
     exact, own = forward_views(Group(pre, tuple(views), (forward, fast)), placed, batch_rows(BATCH, device), device)
@@ -388,7 +388,7 @@ def where(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int, 
         forwards = {"float32": prepared(network(name, size, paths), Inference(device.type), size, device)}
         if half != "float32":  # nothing is computed again, so that the steps make the whole
             exact = forwards["float32"].exact
-            forwards[half] = Forward(Inference(device.type, half), exact, lowered(exact, half))
+            forwards[half] = Forward(Inference(device.type, half), exact, half_precision_copy(exact, half))
         for dtype, own in forwards.items():
             for views in (("identity",), ("identity", "hflip"), expand(["d4"])):
                 steps = steps_of(LoadedMember(name, pre, (own,)), dtype, views, paths, folder, device)
@@ -471,7 +471,7 @@ def vmap(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int) -
         made = [network(name, size, paths, fold) for fold in range(FOLDS)]
         forwards = [prepared(own, Inference(device.type), size, device) for own in made]
         for dtype in dict.fromkeys(("float32", formats(device)[-1])):
-            nets = [own.exact if dtype == "float32" else lowered(own.exact, dtype) for own in forwards]
+            nets = [own.exact if dtype == "float32" else half_precision_copy(own.exact, dtype) for own in forwards]
             try:
                 sides = stacking(nets, dtype, size, count, device)
             except (RuntimeError, NotImplementedError) as error:

@@ -44,7 +44,7 @@ def create(
     pretrained: bool = False,
     weights: Path | None = None,
     drop_path: float = 0.0,
-    say: Callable[[str], None] | None = None,
+    on_loaded: Callable[[str], None] | None = None,
 ) -> torch.nn.Module:
     """A backbone with a fresh classifier of `classes` outputs.
 
@@ -54,7 +54,7 @@ def create(
     drop_path: stochastic depth (Huang et al., Deep networks with stochastic depth, ECCV 2016): the last block's
         probability to be skipped for an image in training, which falls linearly to 0 at the first block. With 0 the
         architecture keeps its default, which is above 0 for a few (fasternet, nextvit, tiny_vit)
-    say: called with a line on what of the file was loaded and what was not
+    on_loaded: called with a line on what of the file was loaded and what was not
 
     A classifier in the weights is never loaded: the new one starts at zero on trained features. Raises UserError if the
     file, its shapes or the hub fail, or if the architecture has no stochastic depth.
@@ -83,8 +83,8 @@ def create(
         raise UserError(_NO_DROP_PATH.format(name, drop_path))
     if weights is not None:
         line = load_checkpoint(model, weights, name, _classifiers(model))
-        if say is not None:
-            say(line)
+        if on_loaded is not None:
+            on_loaded(line)
     if pretrained or weights is not None:
         # A random classifier on trained features starts at a loss of 7, and its gradients spoil the features: on art
         # paintings (tf_mobilenetv3_large_minimal_100, 160 px, 4 epochs, one fold) 82.7% against 90.3% from zeros.

@@ -104,10 +104,12 @@ def save_inference(path: Path, inference: Inference) -> None:
 def prepared(model: torch.nn.Module, inference: Inference, image_size: int, device: torch.device) -> Forward:
     """A copy of a trained network, in the form in which it evaluates fastest in this format."""
     exact = to_device(folded(model, image_size), device).eval().requires_grad_(False)
-    return Forward(inference, exact, None if inference.dtype == "float32" else lowered(exact, inference.dtype))
+    return Forward(
+        inference, exact, None if inference.dtype == "float32" else half_precision_copy(exact, inference.dtype)
+    )
 
 
-def lowered(exact: torch.nn.Module, dtype: str) -> torch.nn.Module:
+def half_precision_copy(exact: torch.nn.Module, dtype: str) -> torch.nn.Module:
     """A copy that computes in `dtype`, but for its classifier, which stays in float32: a bfloat16 logit between 8 and
     16 would be a multiple of 1/16, so that classes would tie and temperatures be fitted to the rounding."""
     fast = copy.deepcopy(exact).to(DTYPES[dtype])
@@ -253,7 +255,7 @@ def find_speeds(
     begun = waited()
     exact = prepared(create(), Inference(device.type), image_size, device).exact
     noise = torch.randn(batch_size, 3, image_size, image_size, device=device)
-    models = {dtype: exact if dtype == "float32" else lowered(exact, dtype) for dtype in formats(device)}
+    models = {dtype: exact if dtype == "float32" else half_precision_copy(exact, dtype) for dtype in formats(device)}
     timed: dict[str, list[float]] = {dtype: [] for dtype in models}
     for _ in range(ROUNDS):
         for dtype in list(timed):

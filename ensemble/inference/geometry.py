@@ -1,8 +1,8 @@
-"""Where on the image a view lies, and what must be done with the pixels to show it.
+"""Where on the image a view lies, and how its pixels are made from the image's.
 
 A view is one affine map from its own square back to the square that it is cut from. Both have coordinates from -1 to 1,
-edge to edge (torch's align_corners=False), x to the right and y down. The map of a chain is the product of its parts'
-from left to right, since each part asks the one before it where to look.
+edge to edge (torch's align_corners=False), x to the right and y down. The map of a chain is the product of the maps of
+its parts from left to right, since each part takes its pixels from the part before it.
 """
 
 import math
@@ -35,9 +35,12 @@ WINDOWS = {  # x and y: at the low end, in the middle or at the high end
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sides in pixels of the three squares of a member: `image_size` is what a view gives and the network takes,
-    `decode_size` (at least that) what most views are cut from, `wide_size` (at least that again) what the windows are
-    cut from: the same picture, larger."""
+    """Sides in pixels of a member's three squares.
+
+    image_size: of a view, which the network takes
+    decode_size: of the square that most views are cut from, at least image_size
+    wide_size: of the square that windows are cut from, the same picture enlarged; at least decode_size
+    """
 
     image_size: int
     decode_size: int
@@ -46,8 +49,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Chain:
-    """A name that was understood. before, after: float64 (2, 2), what happens before the window is taken and after it.
-    window: a key of WINDOWS, or None for the middle of the decoded square."""
+    """The parts of a view's name.
+
+    name: the whole name
+    before: float64 (2, 2), the map of the parts before the window
+    window: a key of WINDOWS; None for the middle of the decoded square
+    after: float64 (2, 2), the map of the parts after the window
+    """
 
     name: str
     before: np.ndarray
@@ -57,10 +65,13 @@ class Chain:
 
 @dataclass(frozen=True)
 class Box:
-    """A view that shows whole pixels side by side, mirrored or turned by quarters.
+    """A view that is a box of whole pixels, perhaps mirrored or turned by quarters.
 
-    source: side of the square that it is cut from. top, left, side: of the box in that, in pixels. mirrored: the
-    dimensions that are flipped, -1 and -2. transposed: whether rows and columns then change places.
+    source: side of the square that it is cut from, pixels
+    top, left: where the box begins in that square, pixels
+    side: of the box, pixels
+    mirrored: the dimensions that are flipped, of -1 and -2
+    transposed: whether rows and columns are exchanged after that
     """
 
     source: int
@@ -73,8 +84,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Turned:
-    """A view at another angle. source: as of Box. theta: (2, 3), the map. step: from one of its pixels to the next, in
-    pixels of the source."""
+    """A view at another angle.
+
+    source: side of the square that it is cut from, pixels
+    theta: (2, 3), the map from the view to that square
+    step: distance between neighbouring pixels of the view, in pixels of the source
+    """
 
     source: int
     theta: tuple[tuple[float, ...], ...]
@@ -92,13 +107,13 @@ def affine(chain: Chain, geometry: Geometry) -> np.ndarray:
     window = _window(chain, geometry)
     before, after = np.eye(3), np.eye(3)
     before[:2, :2], after[:2, :2] = chain.before, chain.after
-    # The middle commutes with all else: each turn is one of the middle itself, whose own middle is half a pixel beside
-    # the square's where the difference of their sides is odd.
+    # Turns are about the middle of the window, so they commute with it. That middle is half a pixel beside the
+    # square's where the difference of their sides is odd.
     return before @ window @ after if _at_corner(chain) else window @ before @ after
 
 
 def place(chain: Chain, geometry: Geometry) -> Box | Turned:
-    """What must be done to show a chain. Raises UserError for one that shows more than there is."""
+    """How a chain's pixels are made. Raises UserError for a chain that reaches beyond the image."""
     _check_reach(chain, geometry)
     map_, source = affine(chain, geometry), _source(chain, geometry)
     linear = map_[:2, :2] * source / geometry.image_size  # pixels of the source for each of the view
@@ -143,7 +158,7 @@ def _window(chain: Chain, geometry: Geometry) -> np.ndarray:
 
 
 def _check_reach(chain: Chain, geometry: Geometry) -> None:
-    """Refuse scales that would show what lies outside of the square. Rotations may: it is reflected for them."""
+    """Raise UserError for scales that reach beyond the square. Rotations may: the square is reflected for them."""
     window = _window(chain, geometry)
     share, shift = window[0, 0], np.abs(window[:2, 2]).max()
     before, after = (math.sqrt(abs(np.linalg.det(part))) for part in (chain.before, chain.after))

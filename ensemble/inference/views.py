@@ -1,13 +1,12 @@
-"""Views of an image: names for pure functions from a batch of decoded squares to what the network is shown.
+"""Views of an image: names of pure functions from a batch of decoded squares to the network's input.
 
-- `identity`, `hflip`, `vflip`, `rot90`, `rot180`, `rot270`, `transpose`, `transverse`: the eight ways to lay a square
-- `rotate15`: by that many degrees against the clock; what lies outside of the image is its reflection
+- `identity`, `hflip`, `vflip`, `rot90`, `rot180`, `rot270`, `transpose`, `transverse`: the symmetries of a square
+- `rotate15`: turned by that many degrees counterclockwise; beyond the edge of the image lies its reflection
 - `scale1.15`: enlarged by that factor about the middle
 - `centre`, `top-left`, `top-right`, `bottom-left`, `bottom-right`: windows of a larger square of the same picture
 - `top-left*hflip`: one after the other, from left to right
 
-Quarter turns, mirrors and windows move bytes and invent none; scales and rotations interpolate once, however long the
-chain.
+Quarter turns, mirrors and windows only move bytes; scales and rotations interpolate once, however long the chain.
 """
 
 import difflib
@@ -56,7 +55,8 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_views(names: Sequence[str], geometry: Geometry) -> tuple[str, ...]:
-    """What `expand` gives, if each of it can be shown and all differ. Raises UserError else."""
+    """The names that `expand` gives. Raises UserError as it does, for a view that reaches beyond the image, and for two
+    views that show the same pixels."""
     views = expand(names)
     for name in views:
         _place(name, geometry)
@@ -71,18 +71,20 @@ def check_views(names: Sequence[str], geometry: Geometry) -> tuple[str, ...]:
 
 
 def is_wide(name: str) -> bool:
-    """Whether a single view is cut from the wide square. Raises UserError for a name that is none."""
+    """Whether a single view is cut from the wide square. Raises UserError for an unknown name."""
     return _chain(name).window is not None
 
 
 def cut(squares: Tensor, name: str, geometry: Geometry) -> Tensor:
     """One view of a batch, (B, 3, S, S) in channels_last with S = image_size, on the squares' device.
 
-    squares: uint8 (B, 3, side, side) with side = wide_size where `is_wide(name)`, else decode_size; not changed, though
-    the result may share its memory. The result is uint8 where bytes are moved or the CPU's uint8 kernel scales them,
-    else float32 in [0, 255]; an image's pixels are the same whichever batch it comes in. Squares may also be floats of
-    any scale, such as normalised images: the result is of their type then, and nothing is clipped. Raises ValueError
-    for squares of another size or type, UserError for a name that is none or a view that shows more than there is.
+    squares: uint8 (B, 3, side, side) with side = wide_size where `is_wide(name)`, else decode_size; or floats of any
+        scale, such as normalised images. They are not changed, though the result may share their memory
+
+    Of uint8 the result is uint8 where bytes are moved or the CPU's uint8 kernel scales them, else float32 in [0, 255];
+    of floats it is of their dtype, and nothing is clipped. An image's pixels are the same whichever batch it comes in.
+    Raises ValueError for squares of another size or dtype, UserError for an unknown name or a view that reaches beyond
+    the image.
     """
     where = _place(name, geometry)
     want = (len(squares), 3, where.source, where.source)
@@ -103,9 +105,9 @@ def _boxed(squares: Tensor, box: Box, geometry: Geometry) -> Tensor:
 
 
 def _turned(squares: Tensor, turned: Turned, geometry: Geometry) -> Tensor:
-    # Bilinear: 0.7 ms an image of 224 px on one core, bicubic 2.8. It takes only four pixels for each of the view,
-    # which skips some and makes patterns of what is left where the view is smaller: shrunk by as much first, the
-    # square has none to be skipped. The map is in shares of the square and stays what it is.
+    # Bilinear takes 0.7 ms per image of 224 px on one core, bicubic 2.8 ms. It reads only four pixels for each pixel of
+    # the view, so that where the view is smaller, pixels are skipped and the others form patterns. The square is
+    # therefore shrunk by as much first. The map is in shares of the square, and stays the same.
     is_float = squares.dtype.is_floating_point  # as given: the shrunk square of bytes may be floats
     side = max(round(turned.source / turned.step), 1)
     if side < turned.source:
@@ -118,7 +120,7 @@ def _turned(squares: Tensor, turned: Turned, geometry: Geometry) -> Tensor:
 
 
 def _resized(pixels: Tensor, size: int) -> Tensor:
-    """Bicubic and antialiased: of uint8, uint8 on a CPU, where that is 8 times faster than floats, else float32."""
+    """Bicubic and antialiased. Of uint8 the result is uint8 on a CPU, where that is 8 times as fast, else float32."""
     if pixels.dtype == torch.uint8 and pixels.device.type == "cpu":
         resized: Tensor = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
         return resized
@@ -145,7 +147,7 @@ def _chain(name: str) -> Chain:
 
 
 def _linear(part: str, name: str) -> np.ndarray:
-    """The map of one part that is no window, float64 (2, 2). name: of the whole chain, for the errors."""
+    """The map of a part other than a window, float64 (2, 2). name: of the whole chain, for errors."""
     if part in TURNS:
         return np.array(TURNS[part], dtype=np.float64)
     kind = next((kind for kind in NUMBERED if part.startswith(kind)), None)
@@ -168,7 +170,7 @@ def _linear(part: str, name: str) -> np.ndarray:
 
 
 def _nearest(part: str) -> str:
-    """What may have been meant by a name that is unknown."""
+    """Suggests what an unknown name may have meant."""
     number = NUMBER.search(part)
     if number and number.end() == len(part):
         kinds = difflib.get_close_matches(part[: number.start()], NUMBERED, n=1)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ensemble.data.pixels.preprocess import Preprocess
-from ensemble.inference.eval_model import Forward, Inference, Speeds, choose_inference, lowered, prepared
+from ensemble.inference.eval_model import Forward, Inference, Speeds, choose_inference, half_precision_copy, prepared
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run.shapes import Epoch
 from ensemble.train.rows import TrainingData
@@ -57,7 +57,7 @@ def final_logits(
 
     def compute(dtype: str) -> np.ndarray:
         inference = Inference(evaluation.device.type, dtype)
-        fast = Forward(inference, forward.exact, lowered(forward.exact, dtype))
+        fast = Forward(inference, forward.exact, half_precision_copy(forward.exact, dtype))
         return held_out_logits(fast, data, rows, evaluation)
 
     values = held_out_logits(forward, data, rows, evaluation)

@@ -29,7 +29,7 @@ def load(tmp_path, resnet):
     def write_and_load(held, name="own.pth"):
         torch.save(held, tmp_path / name)
         lines = []
-        model = timm_model.create("test_resnet", 3, 64, weights=tmp_path / name, say=lines.append)
+        model = timm_model.create("test_resnet", 3, 64, weights=tmp_path / name, on_loaded=lines.append)
         state = model.state_dict()
         body = {key: value for key, value in resnet.state_dict().items() if not key.startswith("fc.")}
         same = all(torch.equal(state[key], value) for key, value in body.items())
@@ -229,7 +229,7 @@ def test_position_embeddings_are_resampled(tmp_path, name, sizes):
     there = timm_model.create(name, 3, sizes[0])
     torch.save({"model": prefixed(there.state_dict(), "module.")}, tmp_path / "own.pth")
     lines = []
-    here = timm_model.create(name, 4, sizes[1], weights=tmp_path / "own.pth", say=lines.append)
+    here = timm_model.create(name, 4, sizes[1], weights=tmp_path / "own.pth", on_loaded=lines.append)
     assert "1 resized to the image size" in lines[0] and here(torch.zeros(1, 3, sizes[1], sizes[1])).shape == (1, 4)
     prefix = 0 if there.no_embed_class else there.num_prefix_tokens
     assert torch.equal(here.pos_embed[:, :prefix], there.pos_embed[:, :prefix])

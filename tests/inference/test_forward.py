@@ -20,9 +20,9 @@ from ensemble.inference.eval_model import (
     find_speeds,
     folded,
     formats,
+    half_precision_copy,
     load_inference,
     logits_of,
-    lowered,
     margins,
     prepared,
     save_inference,
@@ -154,7 +154,7 @@ def test_a_folded_convolution_by_hand():
 # ---- formats -------------------------------------------------------------------------------------------------------
 
 
-def test_a_lowered_network_keeps_its_classifier_and_its_logits_in_float32():
+def test_a_copy_in_half_precision_keeps_its_classifier_and_its_logits_in_float32():
     model = network("test_resnet")
     own = prepared(model, Inference("cpu", "bfloat16"), 64, CPU)
     assert own.fast is not None and timm_model.classifier(own.fast).weight.dtype == torch.float32
@@ -322,7 +322,7 @@ def test_timm_still_gives_its_batch_norms_an_activation():
     assert isinstance(layer.act, torch.nn.Module) and not isinstance(layer.act, torch.nn.Identity)
 
 
-def test_a_copy_is_lowered_not_the_network_itself():
+def test_half_precision_is_that_of_a_copy_not_of_the_network_itself():
     model = network("test_resnet")
-    lowered(model, "bfloat16")
+    half_precision_copy(model, "bfloat16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
