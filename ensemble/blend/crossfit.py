@@ -19,11 +19,13 @@ class Recipe:
 
     method, metric: as in `methods.fit`.
     shares: float64 (C,), the classes' shares where the blend is to be used; None for those of the rows.
+    costs: float64 (C, C), what mistakes cost, for a metric that needs it.
     """
 
     method: str
     metric: str = "log_loss"
     shares: np.ndarray | None = None
+    costs: np.ndarray | None = None
 
 
 def plain_average(oof: Oof) -> np.ndarray:
@@ -39,7 +41,7 @@ def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> t
         of_views = view_weights.fit(oof.values, every.labels, every.folds, every.units, rows)
     z = member_logits(oof, plain, of_views, rows)
     labels, folds, clusters = every.labels[rows], every.folds[rows], every.units[rows]
-    return of_views, methods.fit(recipe.method, recipe.metric, z, labels, folds, clusters, recipe.shares)
+    return of_views, methods.fit(recipe.method, recipe.metric, z, labels, folds, clusters, recipe.shares, recipe.costs)
 
 
 def held_out(
@@ -56,7 +58,8 @@ def held_out(
         return np.stack(both, axis=1)
 
     both = cross_fit(fit_apply, oof.rows.folds, oof.rows.units)
-    return outcome(oof.rows.labels, both[:, 0], (recipe.metric,)), outcome(oof.rows.labels, both[:, 1])
+    labels = oof.rows.labels
+    return outcome(labels, both[:, 0], (recipe.metric,), recipe.costs), outcome(labels, both[:, 1])
 
 
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -103,6 +106,7 @@ def without_zero_weight(
         view_weights=tuple(weights),
         chain=chain if used.all() else methods.keep(chain, used),
         foreign=kept.foreign,
+        costs=recipe.costs,
     )
     return blend, tuple(unused)
 

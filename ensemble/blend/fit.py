@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble import rundir
 from ensemble.blend import methods
+from ensemble.blend.costs import read_costs
 from ensemble.blend.crossfit import Recipe, counted, fit_rows, held_out, plain_average, without_zero_weight
 from ensemble.blend.diversity import diversity, leave_out_costs
 from ensemble.blend.external.members import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
@@ -24,7 +25,7 @@ from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.calibration import calibration, reliability
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
-from ensemble.scoring.outcomes import Outcome, outcome
+from ensemble.scoring.outcomes import Outcome, outcome, value
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
@@ -39,6 +40,7 @@ class BlendOptions:
     foreign: predictions of others, to blend as further members.
     priors: "uniform" or a file, see `read_priors`; None for the class shares of the rows.
     prune: look for what can be left out without loss.
+    costs: a file, see `read_costs`, for a metric that needs what mistakes cost.
     """
 
     method: str = "stack"
@@ -49,6 +51,7 @@ class BlendOptions:
     foreign: Sequence[ForeignFiles] = ()
     priors: str | None = None
     prune: bool = False
+    costs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,7 @@ def blend_run(
     for an unknown method or metric, if the rows can't be divided, and, where only some members or views were asked for
     and no name, if a blend of others would be written over.
     """
-    methods.require_method(options.method)
-    require_metric(options.metric)
+    _require(options)
     plain_name = options.method if options.metric == "log_loss" else f"{options.method}-{options.metric}"
     name = options.name or plain_name
     require_name(name)
@@ -105,8 +107,7 @@ def blend_files(
     labels: see `read_labels`. options: without name, views and members. wanted: called before the fit with the ids of
     the first member's test predictions and the classes; it gives the ids that all test predictions must have.
     """
-    methods.require_method(options.method)
-    require_metric(options.metric)
+    _require(options)
     oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), options.foreign, say)
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
@@ -119,9 +120,21 @@ def blend_files(
     return replace(fit_oof(oof, recipe, options.prune, show), tests=tests)
 
 
+def _require(options: BlendOptions) -> None:
+    """Raise UserError, before anything is read, for an unknown method or metric, and for costs without the metric that
+    needs them, or that metric without costs."""
+    methods.require_method(options.method)
+    given = None if options.costs is None else np.empty(0)
+    if require_metric(options.metric, costs=given).needs != "costs" and options.costs is not None:
+        needing = ", ".join(name for name, metric in METRICS.items() if metric.needs == "costs")
+        raise UserError(f"--costs {options.costs} goes with --metric {needing}, not {options.metric}")
+
+
 def _recipe(options: BlendOptions, oof: Oof) -> Recipe:
-    shares = None if options.priors is None else read_priors(options.priors, oof.rows.classes)
-    return Recipe(options.method, options.metric, shares)
+    classes = oof.rows.classes
+    shares = None if options.priors is None else read_priors(options.priors, classes)
+    costs = None if options.costs is None else read_costs(options.costs, classes)
+    return Recipe(options.method, options.metric, shares, costs)
 
 
 def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -144,8 +157,13 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
     rows, labels, classes = oof.rows, oof.rows.labels, oof.classes
     weights = None if recipe.shares is None else row_weights(labels, recipe.shares)
     plain = plain_average(oof)
-    asked = (recipe.metric,)
-    mean, single = outcome(labels, geometric_mean(plain), asked), member_outcomes(plain, labels, asked)
+    require_metric(recipe.metric, classes, recipe.costs)
+    mean, *single = (
+        outcome(labels, probs, (recipe.metric,), recipe.costs)
+        for probs in (geometric_mean(plain), *(softmax(member) for member in plain))
+    )
+    if np.isnan(value(recipe.metric, labels, mean, classes, weights)):
+        raise UserError(f"metric {recipe.metric!r} has no value here: all rows that count are of one class")
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
     fitted = counted(show, oof, costly)
     honest, before = held_out(oof, plain, recipe, fitted)
@@ -166,6 +184,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
     if chain.temperature is None:
         del stages["blend before its temperature"]
     notes = methods.notes(chain, recipe.metric)
+    notes += _without_value(recipe.metric, drawn[recipe.metric], table[0][recipe.metric], np.unique(rows.folds))
     final = replace(recipe, method=chain.method)  # what `auto` chose
     costs: dict[str, Gain] = {}
     if costly:
@@ -201,6 +220,18 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
     )
 
 
+def _without_value(metric: str, drawn: np.ndarray, score: Score, folds: np.ndarray) -> list[str]:
+    """Lines on the resamples, of drawn float64 (resamples, S), and on the folds where a metric has no value."""
+    lines, title = [], METRICS[metric].title
+    resamples = int(np.isnan(drawn).any(axis=1).sum())
+    if resamples:
+        lines.append(f"{title} has no value in {resamples} of {len(drawn)} resamples; intervals are of the others")
+    lacking = [str(fold) for fold, own in zip(folds, score.folds, strict=True) if np.isnan(own)]
+    if lacking:
+        lines.append(f"{title} has no value on fold {', '.join(lacking)} alone, so there is no deviation over folds")
+    return lines
+
+
 def members_table(run: Path) -> list[MemberRow]:
     """Every member of the run with the OOF scores of its finished folds (views averaged), in order of name.
 
@@ -225,9 +256,9 @@ def members_table(run: Path) -> list[MemberRow]:
     return out
 
 
-def member_outcomes(z: np.ndarray, labels: np.ndarray, asked: Sequence[str] = ()) -> list[Outcome]:
-    """The outcome of each member by itself, from z float32 (M, N, C). asked: as `outcome` takes."""
-    return [outcome(labels, softmax(member), asked) for member in z]
+def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
+    """The outcome of each member by itself, from z float32 (M, N, C)."""
+    return [outcome(labels, softmax(member)) for member in z]
 
 
 def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:

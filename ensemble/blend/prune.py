@@ -7,7 +7,7 @@ from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
 from ensemble.blend.oof import GIVEN, Oof
 from ensemble.blend.priors import row_weights
-from ensemble.scoring.bootstrap import Gain, bootstrap
+from ensemble.scoring.bootstrap import Gain, bootstrap, deviation
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, value
 
@@ -49,7 +49,7 @@ def pruned(
         other = held_out(trial, plain_average(trial), recipe, fitted)[0]
         drawn = bootstrap(rows.labels, [honest, other], rows.units, oof.classes, weights, RESAMPLES)[metric]
         both = [value(metric, rows.labels, own, oof.classes, weights) for own in (honest, other)]
-        return sign * (both[0] - both[1]), float((drawn[:, 0] - drawn[:, 1]).std(ddof=1))
+        return sign * (both[0] - both[1]), deviation(drawn[:, 0] - drawn[:, 1])
 
     if not costs and len(oof.members) > 1:
         costs = leave_out_costs(oof, recipe, honest, fitted)

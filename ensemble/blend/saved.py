@@ -19,6 +19,7 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
+from ensemble.scoring.row_values import cheapest
 
 FORMAT = 2
 
@@ -38,6 +39,7 @@ class Described(TypedDict):
     params: dict[str, Any]
     arrays: dict[str, list[Count]]
     sha256: str
+    costs: NotRequired[list[list[Finite]]]
     fitted_on: NotRequired[dict[str, str]]
     scores: NotRequired[dict[str, Any]]
 
@@ -53,6 +55,8 @@ class Blend:
     view_weights: for each member, what each of its views counts, sum 1.
     chain: what was fitted.
     foreign: members that ens did not train.
+    costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: images are then
+        decided for the class of the least expected cost. None: for the most probable one.
     """
 
     method: str
@@ -63,6 +67,7 @@ class Blend:
     view_weights: tuple[tuple[float, ...], ...]
     chain: methods.Chain
     foreign: tuple[str, ...] = ()
+    costs: np.ndarray | None = None
 
     @property
     def all_views(self) -> tuple[str, ...]:
@@ -86,6 +91,10 @@ class Blend:
                 raise RunFailure(f"{member}: NaN or infinite logits in row {row} of those to predict")
         z = view_weights.apply([np.array(own) for own in self.view_weights], values, slice(None))
         return methods.apply(self.chain, z)
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """The class that each row of probabilities (N, C) is decided for, int64 (N,)."""
+        return probabilities.argmax(axis=1) if self.costs is None else cheapest(probabilities, self.costs)
 
     def save(self, run: Path, name: str, scores: Mapping[str, Any] | None = None) -> None:
         """Write blends/<name>.safetensors, then blends/<name>.json, which vouches for it; each atomically.
@@ -111,6 +120,8 @@ class Blend:
             "fitted_on": oof_digests(run, _own(self.members, self.views)),
             "scores": scores or {},
         }
+        if self.costs is not None:
+            description["costs"] = self.costs.tolist()
         write_json(rundir.blend_json(run, name), description)
 
 
@@ -182,6 +193,9 @@ def load_blend(run: Path, name: str) -> Blend:
         shapes = {key: list(value.shape) for key, value in arrays.items()}
         if shapes != found["arrays"]:
             raise UserError(f"{tensors}: holds {shapes}, {path.name} says {found['arrays']}; {again}")
+        costs = np.array(found["costs"], dtype=np.float64) if "costs" in found else None
+        if costs is not None and costs.shape != 2 * (len(found["classes"]),):
+            raise ValueError(f"costs are {costs.shape}, want a row and a column for each class")
         return Blend(
             method=found["method"],
             metric=found["metric"],
@@ -191,6 +205,7 @@ def load_blend(run: Path, name: str) -> Blend:
             view_weights=tuple(tuple(own) for own in found["view_weights"]),
             chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
             foreign=tuple(found["foreign"]),
+            costs=costs,
         )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None

@@ -46,6 +46,13 @@ def _methods() -> Sequence[str]:
     help="The test set's class shares, if you know them: all equal, or a CSV with the columns class and share.",
 )
 @click.option(
+    "--costs",
+    type=FOLDER_OR_FILE,
+    help="With --metric expected_cost: what mistakes cost, a CSV with the true classes in its first column and the "
+    "predicted ones in its header. Images are then decided for the class of the least expected cost, which may not be "
+    "the most probable one.",
+)
+@click.option(
     "--add",
     "added",
     multiple=True,
@@ -78,6 +85,7 @@ def blend_command(
     name: str | None,
     prune: bool,
     priors: str | None,
+    costs: Path | None,
     added: tuple[str, ...],
     kinds: tuple[str, ...],
     labels: Path | None,
@@ -97,7 +105,7 @@ def blend_command(
         from ensemble import blend, tables
 
         foreign = _foreign(added, kinds)
-        options = blend.BlendOptions(method, metric, name, names(views), names(members), foreign, priors, prune)
+        options = blend.BlendOptions(method, metric, name, names(views), names(members), foreign, priors, prune, costs)
         if (run is None) == (labels is None):
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
         if run is not None:
@@ -121,7 +129,7 @@ def blend_command(
         if output is not None:
             from ensemble.run.outputs import require_output
 
-            read = [labels, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
+            read = [labels, costs, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
             require_output(output, [*read, Run(output.parent).submissions_csv])
         if sample_submission is not None and output is None:
             raise UserError("--sample-submission goes with --apply, which names the CSV to write")
@@ -133,9 +141,11 @@ def blend_command(
         planned: list[tuple[Layout, list[str], list[str]]] = []
 
         def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
+            from ensemble.blend.costs import read_costs
             from ensemble.data.submission.write import follow
 
-            layout, ids, rows = follow(sample_submission, images, classes, form, events.message)
+            matrix = None if costs is None else read_costs(costs, classes)
+            layout, ids, rows = follow(sample_submission, images, classes, form, events.message, matrix)
             planned.append((layout, ids, [images[row] for row in rows]))
             return planned[0][2]
 

@@ -44,7 +44,7 @@ def cross_fitted(run: Run, own: BlendResult) -> np.ndarray:
     trained = [member for member in own.members if member not in own.foreign]
     names = own.views.get(trained[0])
     oof = read_oof(run.path, names if names != GIVEN else None, trained)
-    return cross_fit_of(oof, Recipe(own.fitted.method, own.fitted.metric))
+    return cross_fit_of(oof, Recipe(own.fitted.method, own.fitted.metric, costs=own.fitted.costs))
 
 
 def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:

@@ -27,7 +27,7 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
     if best is not None and facts.saved:
         line = f"ens blend {run} --method {best.fitted.method}"
         if best.fitted.metric != "log_loss":
-            line += f" --metric {best.fitted.metric}"
+            line += f" --metric {best.fitted.metric}" + " --costs FILE" * (best.fitted.costs is not None)
         trained = [own.name for own in facts.members if own.whole]
         own = [member for member in best.members if member not in best.foreign]
         if sorted(own) != sorted(trained):

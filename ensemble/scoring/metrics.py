@@ -104,5 +104,5 @@ def require_metric(name: str, classes: int | None = None, costs: np.ndarray | No
             "every row is a hit"
         )
     if metric.needs == "costs" and costs is None:
-        raise UserError(f"metric {name!r} needs to know what mistakes cost")
+        raise UserError(f"metric {name!r} needs to know what mistakes cost: --costs FILE")
     return metric

@@ -102,7 +102,7 @@ def predict(
         raise UserError("views and blend were chosen when the run was loaded; give them to ensemble.load instead")
     probabilities, _ = _predicted(run, sources, "error")
     classes = run.blend.classes
-    return Prediction(probabilities, classes, [classes[best] for best in probabilities.argmax(axis=1)])
+    return Prediction(probabilities, classes, [classes[best] for best in run.blend.decide(probabilities)])
 
 
 def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> tuple[np.ndarray, dict[int, str]]:

@@ -26,6 +26,7 @@ class PredictedPictures:
     unreadable: for each such row the reason
     submission: the CSV that was written; None if none was asked for
     notes: lines on that CSV and on the sample that it follows
+    decided: the class of each, if the blend knows what mistakes cost
     """
 
     ids: tuple[str, ...]
@@ -34,6 +35,7 @@ class PredictedPictures:
     unreadable: dict[int, str]
     submission: Path | None
     notes: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """One line per picture with its most likely classes, and the notes."""
@@ -44,7 +46,8 @@ class PredictedPictures:
                 continue
             best = np.argsort(-probabilities, kind="stable")[:SHOWN]
             shown = ", ".join(f"{self.classes[number]} {100 * probabilities[number]:.1f} %" for number in best)
-            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}")
+            decided = f"; of the least expected cost: {self.decided[row]}" if self.decided else ""
+            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}{decided}")
         return [*lines, *self.notes]
 
 
@@ -69,7 +72,7 @@ def predict_pictures(
     notes: list[str] = []
     classes = predictor.blend.classes
     all_ids = [nfc(file.as_posix()) for file in files]
-    layout, ids, rows = follow(sample_submission, all_ids, classes, form, notes.append)
+    layout, ids, rows = follow(sample_submission, all_ids, classes, form, notes.append, predictor.blend.costs)
     if output is not None:
         require_output(output, [*files, sample_submission, *inputs_of(run)])
     probabilities, unreadable = predict_files(predictor, [files[row] for row in rows], on_bad)
@@ -77,6 +80,9 @@ def predict_pictures(
         raise UserError(next(iter(unreadable.values())))
     if output is not None:
         notes.append(f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})")
+    decided: tuple[str, ...] = ()
+    if predictor.blend.costs is not None:
+        decided = tuple(classes[number] for number in predictor.blend.decide(np.nan_to_num(probabilities)))
     return PredictedPictures(
-        tuple(ids), classes, probabilities, unreadable, output, () if output is None else tuple(notes)
+        tuple(ids), classes, probabilities, unreadable, output, () if output is None else tuple(notes), decided
     )

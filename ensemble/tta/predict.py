@@ -106,7 +106,9 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     name, blend = find_blend(run, request.blend_name, request.views)
     all_ids, all_files = read_images(images, events.message)
     # The layout comes before any prediction, so that a wrong form fails at once.
-    layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, events.message)
+    layout, ids, rows = follow(
+        request.sample_submission, all_ids, blend.classes, request.form, events.message, blend.costs
+    )
     check_sources(run.path, name)
     external = external_predictions(run, name, blend, ids)
     require_output(request.output, [images, request.sample_submission, *inputs_of(run)])

@@ -3,9 +3,9 @@
 A blend is a chain: the method; for those that don't scale their own probabilities one temperature; the shift to the
 test set's class shares, where they are known; one bias a class for the metric.
 
-What `metric` means: `greedy` selects members by it and `auto` chooses by it. All else is fitted by log loss, a proper
-score, whatever the metric; for another one, a blend then gets one bias a class (see `metric_bias.py`), which the result
-names and which moves probabilities away from calibrated ones.
+What `metric` means: `auto` chooses by it, and `greedy` selects members by it if it is one of counts of the predicted
+classes. All else is fitted by log loss, a proper score, whatever the metric; for one of such counts a blend then gets
+one bias a class (see `metric_bias.py`), which the result names and which moves probabilities away from calibrated ones.
 """
 
 from collections.abc import Mapping
@@ -89,19 +89,21 @@ def fit(
     folds: np.ndarray,
     clusters: np.ndarray,
     shares: np.ndarray | None = None,
+    costs: np.ndarray | None = None,
 ) -> Chain:
     """`method` for `metric`, fitted on z float32 (M, N, C) and labels, folds, clusters int64 (N,).
 
     shares: (C,), the classes' shares where the blend is to be used; those of `labels` where they are not given.
-    Raises UserError for an unknown method or metric.
+    costs: float64 (C, C), what mistakes cost, for a metric that needs it. Raises UserError for an unknown method or
+    metric, and as `require_metric`.
     """
     require_method(method)
-    require_metric(metric)
+    require_metric(metric, z.shape[2], costs)
     weights = None if shares is None else priors.row_weights(labels, shares)
     training = Training(z, labels, folds, clusters, metric, weights)
     if method == auto.NAME:
-        choice = _choose(training, shares)
-        return replace(fit(choice.chosen, metric, z, labels, folds, clusters, shares), choice=choice)
+        choice = _choose(training, shares, costs)
+        return replace(fit(choice.chosen, metric, z, labels, folds, clusters, shares, costs), choice=choice)
     chain = Chain(method, METHODS[method].fit(training))
     if not METHODS[method].scaled:
         chain = replace(chain, temperature=temperature.fit(log_probabilities(chain, z), labels))
@@ -114,17 +116,19 @@ def fit(
     return chain
 
 
-def _choose(training: Training, shares: np.ndarray | None) -> auto.Choice:
+def _choose(training: Training, shares: np.ndarray | None, costs: np.ndarray | None) -> auto.Choice:
     z, labels, folds, clusters = training.z, training.labels, training.folds, training.clusters
     if len(z) == 1:  # nothing to combine: the candidates differ in how they calibrate the one member
         return auto.Choice(candidates()[0], {})
 
     def fit_apply(name: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        chain = fit(name, training.metric, z[:, train], labels[train], folds[train], clusters[train], shares)
+        some = labels[train], folds[train], clusters[train]
+        chain = fit(name, training.metric, z[:, train], *some, shares, costs)
         return apply(chain, z[:, test])
 
     runs = {name: partial(fit_apply, name) for name in candidates()}
-    return auto.Choice(*auto.choose(runs, labels, folds, clusters, z.shape[2], training.metric, training.weights))
+    given = labels, folds, clusters, z.shape[2], training.metric, training.weights, costs
+    return auto.Choice(*auto.choose(runs, *given))
 
 
 def apply(chain: Chain, z: np.ndarray, calibrated: bool = True) -> np.ndarray:
@@ -199,4 +203,10 @@ def notes(chain: Chain, metric: str) -> list[str]:
         fitted = "selected by it" if method.by_metric else "fitted by log loss"
         family = metric_bias.FAMILIES[chain.metric_bias.metric_bias_family]
         lines.append(f"{chain.method} is {fitted}; for {metric}: {family}")
+    elif METRICS[metric].needs == "costs":
+        lines.append(
+            f"{chain.method} is fitted by log loss; images are decided for the class of the least expected cost"
+        )
+    elif metric != "log_loss":
+        lines.append(f"{chain.method} is fitted by log loss; for {metric} there is no class bias")
     return lines

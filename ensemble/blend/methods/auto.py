@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend import params as saved
-from ensemble.scoring.bootstrap import bootstrap
+from ensemble.scoring.bootstrap import bootstrap, deviation
 from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome, value
@@ -44,21 +44,25 @@ def choose(
     classes: int,
     metric: str,
     weights: np.ndarray | None = None,
+    costs: np.ndarray | None = None,
 ) -> tuple[str, dict[str, float]]:
     """The chosen candidate's name, and each one's cross-fitted score by `metric`.
 
     candidates: from simple to free; each a function (train, test) -> probabilities, as `cross_fit` takes. The standard
     error is that of the paired difference from the best, by bootstrap over the clusters; scores that differ by less
-    than 1e-6 are equal. With fewer than two clusters there is nothing to compare and the first is chosen.
+    than 1e-6 are equal. With fewer than two clusters, or rows that the metric has no value on, there is nothing to
+    compare and the first is chosen. costs: see `evaluate`.
     """
     if len(np.unique(usable_folds(folds, clusters))) < 2:
         return next(iter(candidates)), {}
-    outcomes = [outcome(labels, cross_fit(run, folds, clusters), (metric,)) for run in candidates.values()]
+    outcomes = [outcome(labels, cross_fit(run, folds, clusters), (metric,), costs) for run in candidates.values()]
     sign = METRICS[metric].sign
     scores = np.array([sign * value(metric, labels, result, classes, weights) for result in outcomes])
     drawn = sign * bootstrap(labels, outcomes, clusters, classes, weights, RESAMPLES)[metric]
+    if np.isnan(scores).any():
+        return next(iter(candidates)), {}
     best = int(scores.argmax())
-    errors = (drawn - drawn[:, [best]]).std(axis=0, ddof=1)
+    errors = [deviation(own) for own in (drawn - drawn[:, [best]]).T]
     first = next(i for i in range(len(outcomes)) if scores[best] - scores[i] <= max(errors[i], EQUAL))
     names = list(candidates)
     return names[first], {name: sign * float(score) for name, score in zip(names, scores, strict=True)}
