@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from ensemble.scoring.metrics import METRICS
-
 
 class OneOf(click.ParamType[str]):
     """One of the names that `names` gives, which is asked when the option is read or its help is shown: their table
@@ -25,10 +23,22 @@ class OneOf(click.ParamType[str]):
         return click.Choice(self.names()).convert(value, param, ctx)
 
 
+def metric_names() -> Sequence[str]:
+    from ensemble.scoring.metrics import METRICS
+
+    return list(METRICS)
+
+
+def searchable_metrics() -> Sequence[str]:
+    from ensemble.scoring.metrics import searchable
+
+    return searchable()
+
+
 FOLDER_OR_FILE = click.Path(path_type=Path)
 METRIC = click.option(
     "--metric",
-    type=click.Choice(list(METRICS)),
+    type=OneOf(metric_names),
     default="log_loss",
     show_default=True,
     help="What it is directed at.",

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, metric_names
 from ensemble.cli.session import session
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
     from ensemble.scoring.bootstrap import Score
@@ -50,7 +49,7 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
 @click.option("--note", "notes", multiple=True, metavar="FILE=TEXT", help="Enter a note on a submission.")
 @click.option(
     "--metric",
-    type=click.Choice(list(METRICS)),
+    type=OneOf(metric_names),
     default="accuracy",
     show_default=True,
     help="The metric of the board's scores.",

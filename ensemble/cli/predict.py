@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, names
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, names, searchable_metrics
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.run import Run
-from ensemble.scoring.metrics import searchable
 
 
 @click.command()
@@ -127,7 +126,7 @@ def tta_oof(run: Path, views: str, as_json: bool) -> None:
 @click.option("--views", help="Views or named sets to try beside those that are there; added first.")
 @click.option(
     "--metric",
-    type=click.Choice(list(searchable())),
+    type=OneOf(searchable_metrics),
     default="log_loss",
     show_default=True,
     help="What sets of views are compared by.",

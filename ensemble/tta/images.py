@@ -38,7 +38,8 @@ class Prediction:
 
     probabilities: float32 (N, C), each row sums to 1
     classes: C names
-    labels: for each image the class of the largest probability
+    labels: for each image the class of the largest probability, or of the least expected cost if the blend knows what
+        mistakes cost
     """
 
     probabilities: np.ndarray

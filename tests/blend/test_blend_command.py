@@ -433,9 +433,36 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
         apply_files(result, ["stranger"])
 
 
+def test_costs_decide_what_is_written(tmp_path):
+    """To miss the last class costs 1,000, so that it is answered unless it is all but excluded."""
+    pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
+    oof = table(tmp_path / "svm.csv", IDS, logits(LABELS))
+    names = [f"new{i}" for i in range(12)]
+    test = table(tmp_path / "test.csv", names, logits(np.arange(12) % 3))
+    costs = tmp_path / "costs.csv"
+    rows = zip(CLASSES, ("0,1,1", "1,0,1", "1000,1000,0"), strict=True)
+    costs.write_text("\n".join([f"true,{','.join(CLASSES)}", *(f"{name},{row}" for name, row in rows)]))
+    call = ["blend", "--labels", str(tmp_path / "labels.csv"), "--add", f"svm={oof},{test}", "--method", "mean"]
+    call += ["--apply", str(tmp_path / "out.csv")]
+    plain = CliRunner().invoke(ens, call)
+    assert plain.exit_code == 0, plain.output
+    before = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)["label"]
+    priced = CliRunner().invoke(ens, [*call, "--metric", "expected_cost", "--costs", str(costs)])
+    assert priced.exit_code == 0, priced.output
+    after = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)["label"]
+    assert (after == CLASSES[2]).sum() > (before == CLASSES[2]).sum()
+    assert "each answer is the class of the least expected cost" in priced.output and "expected cost" in priced.output
+    assert "each answer is" not in plain.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["RUN", "--metric", "expected_cost"],
+            "metric 'expected_cost' needs to know what mistakes cost: --costs FILE",
+        ),
+        (["RUN", "--costs", "c.csv"], "--costs c.csv goes with --metric expected_cost, not log_loss"),
         ([], "name either a RUN, or --labels with --add; see: ens blend --help"),
         (["RUN", "--labels", "x.csv"], "name either a RUN, or --labels with --add; see: ens blend --help"),
         (

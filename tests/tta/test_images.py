@@ -18,6 +18,7 @@ from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
+from ensemble.tta.pictures import predict_pictures
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
 ARRAY = "want uint8 (H, W, 3) or (H, W), or (N, H, W, 3)"
@@ -48,6 +49,22 @@ def want(run):
 @pytest.fixture(scope="module")
 def loaded(run):
     return ensemble.load(run)
+
+
+def test_a_blend_that_knows_what_mistakes_cost_decides_for_the_cheapest_class(run, files):
+    (run.parent / "costs.csv").write_text("true,a,b\na,0,1\nb,1e6,0\n")  # to miss b is out of the question
+    blend_run(run, BlendOptions("mean", "expected_cost", costs=run.parent / "costs.csv"), say=lambda _: None)
+    try:
+        made = ensemble.predict(run, files, blend="mean-expected_cost")
+        assert made.labels == ["b"] * 6 and (made.probabilities.argmax(axis=1) == 0).any()
+        output = run.parent / "priced.csv"
+        tta_predict(PredictionRequest(Run(run), run.parent / "test", output, "mean-expected_cost"), SILENT)
+        assert [line.split(",")[1] for line in output.read_text().splitlines()[1:]] == ["b"] * 6
+        (line, *_) = predict_pictures(Run(run), files[:1], None, "mean-expected_cost").lines()
+        assert line.endswith("; of the least expected cost: b")
+    finally:  # the run is shared
+        for path in (run / "blends").glob("mean-expected_cost.*"):
+            path.unlink()
 
 
 def pixels(file):
