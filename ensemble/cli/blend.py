@@ -48,6 +48,7 @@ def _methods() -> Sequence[str]:
 @click.option(
     "--costs",
     type=FOLDER_OR_FILE,
+    metavar="FILE",
     help="With --metric expected_cost: what mistakes cost, a CSV with the true classes in its first column and the "
     "predicted ones in its header. Images are then decided for the class of the least expected cost, which may not be "
     "the most probable one.",
