@@ -114,8 +114,8 @@ def blend_file(run: Path, name: str) -> Path:
     return run / "blends" / f"{name}.safetensors"
 
 
-def foreign_file(run: Path, name: str, member: str) -> Path:
-    """The test predictions of a blend's foreign member."""
+def external_file(run: Path, name: str, member: str) -> Path:
+    """The test predictions of a blend's external member."""
     return run / "blends" / f"{name}-{member}.safetensors"
 
 

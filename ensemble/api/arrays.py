@@ -14,7 +14,7 @@ from ensemble.blend import BlendResult
 from ensemble.blend.crossfit import Recipe
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.fit import fit_oof
-from ensemble.blend.oof import GIVEN, Oof, Rows
+from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows
 from ensemble.data.classes import listed
 from ensemble.data.folds import across
 from ensemble.errors import UserError
@@ -135,21 +135,21 @@ def fit_blend(
         ids=_ids(ids, count),
         labels=codes,
         folds=_folds(folds, count),
-        units=_clusters(groups, count),
+        clusters=_clusters(groups, count),
         grouped=groups is not None,
         classes=names,
     )
-    if folds is not None and groups is not None and across(rows.folds, rows.units):
+    if folds is not None and groups is not None and across(rows.folds, rows.clusters):
         raise UserError(
             "folds: a group is in two folds; put it in one, or leave folds out: groups are then dealt whole"
         )
-    rows = replace(rows, folds=usable_folds(rows.folds, rows.units))
+    rows = replace(rows, folds=usable_folds(rows.folds, rows.clusters))
     counts = np.bincount(codes, minlength=columns)
     shares = dict(zip(names, ((counts + 1) / (count + columns)).tolist(), strict=True))
     values = [member_logits(arrays[name], kind, name, rows.folds, shares, rows.ids.tolist()) for name in members]
     for line in suspicious(rows, list(members), np.stack(values), list(members)):
         warnings.warn(line.removeprefix("warning: "), stacklevel=2)
-    given = Oof(rows, members, (GIVEN,) * len(members), tuple(z[None] for z in values), {}, foreign=members)
+    given = Oof(rows, members, (EXTERNAL_VIEW,) * len(members), tuple(z[None] for z in values), {}, external=members)
     return FittedBlend(fit_oof(given, Recipe(method, metric)), classes, members, kind, shares)
 
 

@@ -1,19 +1,19 @@
 """`ens blend`: combine the members' out-of-fold logits, score the combination honestly. Never imports torch."""
 
 from ensemble.blend.compare import Comparison, compare
-from ensemble.blend.external.members import ForeignFiles
+from ensemble.blend.external.members import ExternalFiles
 from ensemble.blend.fit import BlendOptions, MemberRow, apply_files, blend_files, blend_run, members_table
-from ensemble.blend.oof import GIVEN
+from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.result import BlendResult, read_result
 from ensemble.blend.saved import Blend, check_sources, list_blends, load_blend
 
 __all__ = [
-    "GIVEN",
+    "EXTERNAL_VIEW",
     "Blend",
     "BlendOptions",
     "BlendResult",
     "Comparison",
-    "ForeignFiles",
+    "ExternalFiles",
     "MemberRow",
     "apply_files",
     "blend_files",

@@ -25,7 +25,7 @@ from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, on_rows, outcome
 
 OPTIMISTIC = "optimistic: its best epoch was chosen on these rows"
-FEWEST = 6  # units that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)
+FEWEST = 6  # clusters that must differ for accuracy to tell: of 5, all one way are chance in 1 of 16 cases (sign test)
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Block:
     -log(true-class probability) at the item's own scores, and at its best temperature on the other folds. scores:
     metric -> Score at the item's own scores; tempered: Score of the log loss at its temperature.
     accuracy, log_loss: each item's gain over the baseline (0 of the baseline itself); the log loss is the tempered one.
-    differ: int64 (S,), units (rows or groups) on which an item is not right as often as the baseline.
+    differ: int64 (S,), clusters (rows or groups) on which an item is not right as often as the baseline.
     best: the first item of the greatest accuracy. behind: each item's gain in accuracy over it, 0 or less;
     behind_differ: as `differ`, against the best.
     recall, recall_gain: float64 (S, C), of each class, NaN without rows, and what is gained over the baseline;
     recall_interval: float64 (2, S, C), the gain's 95% interval, for which the class's rows (or groups) are resampled;
-    marked: bool (S, C), whether that excludes 0 and at least FEWEST units differ.
+    marked: bool (S, C), whether that excludes 0 and at least FEWEST clusters differ.
     """
 
     title: str
@@ -87,12 +87,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Blocks of items on the same rows. ids: str (N,). labels, units: int64 (N,); rows of one unit (row or group) are
-    resampled together. classes: C names. notes: lines to print: what was left out and why."""
+    """Blocks of items on the same rows.
+
+    ids: str (N,). labels, clusters: int64 (N,); rows of one cluster (row or group) are resampled together. classes: C
+    names. notes: lines to print: what was left out and why.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
-    units: np.ndarray
+    clusters: np.ndarray
     grouped: bool
     classes: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -102,7 +105,7 @@ class Comparison:
 def tells(own: Gain, differ: int | None = None) -> int:
     """1 if the interval of a gain lies above 0, -1 if below, else 0: no difference can be told at 95%.
 
-    differ: for accuracy, the units that differ; of fewer than FEWEST, whatever the bootstrap says, none can be told.
+    differ: for accuracy, the clusters that differ; of fewer than FEWEST, whatever the bootstrap says, none can be told.
     """
     return 0 if differ is not None and differ < FEWEST else int(own.low > 0) - int(own.high < 0)
 
@@ -114,7 +117,7 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     plain means of the names that all these runs have, if those are at least two. Where no name is in two runs, where
     only members are named, or of a single run, all members make one block. Views are averaged. Raises UserError for
     what is no run or member, a member named but not finished, fewer than two items, classes or labels that differ, no
-    common row (or only one unit), and as `read_rows` and `read_member` do.
+    common row (or only one cluster), and as `read_rows` and `read_member` do.
     """
     rows: dict[Path, Rows] = {}
     found: list[tuple[Path, str]] = []
@@ -134,8 +137,8 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     where = join_rows({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
     labels = first.labels[where[used[0]]]
-    units = joined_clusters([rows[run].units[where[run]] for run in used if rows[run].grouped], len(labels))
-    if len(np.unique(units)) < 2:
+    clusters = joined_clusters([rows[run].clusters[where[run]] for run in used if rows[run].grouped], len(labels))
+    if len(np.unique(clusters)) < 2:
         raise UserError("the runs have only one row (or group) in common: no interval can be drawn from it")
     columns = {run: [rows[run].classes.index(name) for name in first.classes] for run in used}
     logits = {
@@ -147,8 +150,8 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
         show(f"comparing {title}", number, len(plan))
         z = [np.mean([logits[item.run, name] for name in item.members], axis=0) for item in items]
         folds = np.stack([rows[item.run].folds[where[item.run]] for item in items])
-        blocks.append(_block(title, items, z, folds, labels, units, len(first.classes)))
-    return Comparison(first.ids[where[used[0]]], labels, units, grouped, first.classes, tuple(blocks), tuple(notes))
+        blocks.append(_block(title, items, z, folds, labels, clusters, len(first.classes)))
+    return Comparison(first.ids[where[used[0]]], labels, clusters, grouped, first.classes, tuple(blocks), tuple(notes))
 
 
 def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path, list[str]]:
@@ -227,13 +230,19 @@ def _item(name: str, run: Path, members: Sequence[str]) -> Item:
 
 
 def _block(
-    title: str, items: list[Item], z: list[np.ndarray], folds: np.ndarray, labels: np.ndarray, units: np.ndarray, n: int
+    title: str,
+    items: list[Item],
+    z: list[np.ndarray],
+    folds: np.ndarray,
+    labels: np.ndarray,
+    clusters: np.ndarray,
+    n: int,
 ) -> Block:
     """z: each item's logits, float32 (N, n) for n classes. folds: int64 (S, N)."""
     raw = [outcome(labels, softmax(own)) for own in z]
-    honest = [cross_fit(partial(_at_temperature, own, labels), of, units) for own, of in zip(z, folds, strict=True)]
+    honest = [cross_fit(partial(_at_temperature, own, labels), of, clusters) for own, of in zip(z, folds, strict=True)]
     tempered = [outcome(labels, probs) for probs in honest]
-    drawn = bootstrap(labels, raw + tempered, units, n)  # at once, so that all see the same resamples
+    drawn = bootstrap(labels, raw + tempered, clusters, n)  # at once, so that all see the same resamples
     columns = [{metric: values[:, [s]] for metric, values in drawn.items()} for s in range(2 * len(items))]
     parts = zip(raw + tempered, [*folds, *folds], columns, strict=True)
     table = [scores(labels, [result], of, n, column)[0] for result, of, column in parts]
@@ -251,11 +260,11 @@ def _block(
         tempered=tuple(own["log_loss"] for own in table[len(items) :]),
         accuracy=tuple(gain("accuracy", table, drawn, s, 0, items[0].name) for s in first),
         log_loss=tuple(gain("log_loss", table, drawn, s, len(items), items[0].name) for s in second),
-        differ=differing_units(right, right[0], units),
+        differ=differing_clusters(right, right[0], clusters),
         best=best,
         behind=tuple(gain("accuracy", table, drawn, s, best, items[best].name) for s in first),
-        behind_differ=differing_units(right, right[best], units),
-        **_recalls(labels, raw, units, n),
+        behind_differ=differing_clusters(right, right[best], clusters),
+        **_recalls(labels, raw, clusters, n),
     )
 
 
@@ -263,13 +272,13 @@ def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: 
     return softmax(z[test] * inverse_temperature(z[train], labels[train]))
 
 
-def differing_units(right: np.ndarray, other: np.ndarray, units: np.ndarray) -> np.ndarray:
+def differing_clusters(right: np.ndarray, other: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Units on which each of bool (S, N) is not right as often as bool (N,), int64 (S,)."""
-    where = np.unique(units, return_inverse=True)[1]
+    where = np.unique(clusters, return_inverse=True)[1]
     return np.array([np.count_nonzero(np.bincount(where, own.astype(float) - other)) for own in right])
 
 
-def _recalls(labels: np.ndarray, outcomes: list[Outcome], units: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+def _recalls(labels: np.ndarray, outcomes: list[Outcome], clusters: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     """The fields `recall`, `recall_gain`, `recall_interval` and `marked` of a block."""
     recall, ends = np.full((len(outcomes), classes), np.nan), np.full((2, len(outcomes), classes), np.nan)
     marked = np.zeros(recall.shape, dtype=bool)
@@ -282,8 +291,8 @@ def _recalls(labels: np.ndarray, outcomes: list[Outcome], units: np.ndarray, cla
             replace(on_rows(o, own), predicted=np.where(hit, 0, 1), metrics=("accuracy",))
             for o, hit in zip(outcomes, right, strict=True)
         ]
-        drawn = bootstrap(np.zeros_like(own), parts, units[own], 2)["accuracy"]
+        drawn = bootstrap(np.zeros_like(own), parts, clusters[own], 2)["accuracy"]
         ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
         apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)
-        marked[:, c] = apart & (differing_units(right, right[0], units[own]) >= FEWEST)
+        marked[:, c] = apart & (differing_clusters(right, right[0], clusters[own]) >= FEWEST)
     return {"recall": recall, "recall_gain": recall - recall[0], "recall_interval": ends, "marked": marked}

@@ -38,9 +38,9 @@ def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> t
     every = oof.rows
     of_views = view_weights.even(oof.values)
     if methods.weighs_views(recipe.method):
-        of_views = view_weights.fit(oof.values, every.labels, every.folds, every.units, rows)
+        of_views = view_weights.fit(oof.values, every.labels, every.folds, every.clusters, rows)
     z = member_logits(oof, plain, of_views, rows)
-    labels, folds, clusters = every.labels[rows], every.folds[rows], every.units[rows]
+    labels, folds, clusters = every.labels[rows], every.folds[rows], every.clusters[rows]
     return of_views, methods.fit(recipe.method, recipe.metric, z, labels, folds, clusters, recipe.shares, recipe.costs)
 
 
@@ -57,7 +57,7 @@ def held_out(
         fitted()
         return np.stack(both, axis=1)
 
-    both = cross_fit(fit_apply, oof.rows.folds, oof.rows.units)
+    both = cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
     labels = oof.rows.labels
     return outcome(labels, both[:, 0], (recipe.metric,), recipe.costs), outcome(labels, both[:, 1])
 
@@ -77,7 +77,7 @@ def only(oof: Oof, members: Sequence[str]) -> Oof:
         members=tuple(oof.members[m] for m in kept),
         views=tuple(oof.views[m] for m in kept),
         values=tuple(oof.values[m] for m in kept),
-        foreign=tuple(name for name in oof.foreign if name in members),
+        external=tuple(name for name in oof.external if name in members),
     )
 
 
@@ -105,7 +105,7 @@ def without_zero_weight(
         classes=oof.rows.classes,
         view_weights=tuple(weights),
         chain=chain if used.all() else methods.keep(chain, used),
-        foreign=kept.foreign,
+        external=kept.external,
         costs=recipe.costs,
     )
     return blend, tuple(unused)

@@ -62,6 +62,6 @@ def leave_out_costs(
         rest = only(oof, [other for other in oof.members if other != name])
         outcomes.append(held_out(rest, plain_average(rest), recipe, fitted)[0])
     rows, weights = oof.rows, None if recipe.shares is None else row_weights(oof.rows.labels, recipe.shares)
-    drawn = bootstrap(rows.labels, outcomes, rows.units, oof.classes, weights)
+    drawn = bootstrap(rows.labels, outcomes, rows.clusters, oof.classes, weights)
     table = scores(rows.labels, outcomes, rows.folds, oof.classes, drawn, weights)
     return {name: gain(recipe.metric, table, drawn, 0, 1 + m, f"without {name}") for m, name in enumerate(oof.members)}

@@ -11,7 +11,7 @@ from ensemble.blend import methods
 from ensemble.blend.costs import read_costs
 from ensemble.blend.crossfit import Recipe, counted, fit_rows, held_out, plain_average, without_zero_weight
 from ensemble.blend.diversity import diversity, leave_out_costs
-from ensemble.blend.external.members import ForeignFiles, read_labels, read_tests, rows_of, with_foreign
+from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
@@ -37,7 +37,7 @@ class BlendOptions:
     method, metric: as in `methods.fit`.
     name: what to save it as; None for the method's name, with "-<metric>" for another metric than log_loss.
     views, members: those to use; None for all.
-    foreign: predictions of others, to blend as further members.
+    external: predictions of others, to blend as further members.
     priors: "uniform" or a file, see `read_priors`; None for the class shares of the rows.
     prune: look for what can be left out without loss.
     costs: a file, see `read_costs`, for a metric that needs what mistakes cost.
@@ -48,7 +48,7 @@ class BlendOptions:
     name: str | None = None
     views: Sequence[str] | None = None
     members: Sequence[str] | None = None
-    foreign: Sequence[ForeignFiles] = ()
+    external: Sequence[ExternalFiles] = ()
     priors: str | None = None
     prune: bool = False
     costs: Path | None = None
@@ -82,14 +82,14 @@ def blend_run(
     plain_name = options.method if options.metric == "log_loss" else f"{options.method}-{options.metric}"
     name = options.name or plain_name
     require_name(name)
-    oof = with_foreign(read_oof(run, options.views, options.members), options.foreign, say)
+    oof = with_external(read_oof(run, options.views, options.members), options.external, say)
     if not options.name and (options.views is not None or options.members is not None):
         _refuse_to_replace(run, name, oof)
     recipe = _recipe(options, oof)
-    tests = read_tests(options.foreign, oof.rows, say)
+    tests = read_tests(options.external, oof.rows, say)
     optimistic = tuple(member for member in oof.members if rundir.is_optimistic(run, member))
     result = replace(fit_oof(oof, recipe, options.prune, show), optimistic=optimistic, tests=tests).save(run, name)
-    lacking = [member for member in result.fitted.foreign if member not in tests]
+    lacking = [member for member in result.fitted.external if member not in tests]
     if lacking:
         say(f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST")
     return result
@@ -102,17 +102,17 @@ def blend_files(
     wanted: Callable[[Sequence[str], tuple[str, ...]], Sequence[str]] | None = None,
     show: Show = lambda text, done, total: None,
 ) -> BlendResult:
-    """As `blend_run`, of foreign members alone, with no run directory and nothing saved.
+    """As `blend_run`, of external members alone, with no run directory and nothing saved.
 
     labels: see `read_labels`. options: without name, views and members. wanted: called before the fit with the ids of
     the first member's test predictions and the classes; it gives the ids that all test predictions must have.
     """
     _require(options)
-    oof = with_foreign(Oof(read_labels(labels), (), (), (), {}), options.foreign, say)
+    oof = with_external(Oof(read_labels(labels), (), (), (), {}), options.external, say)
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
-    oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.units)))
+    oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.clusters)))
     recipe = _recipe(options, oof)
-    tests = read_tests(options.foreign, oof.rows, say)
+    tests = read_tests(options.external, oof.rows, say)
     if wanted is not None and tests:
         ids = wanted([str(name) for name in next(iter(tests.values())).ids], oof.rows.classes)
         for member, test in tests.items():
@@ -168,7 +168,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
     fitted = counted(show, oof, costly)
     honest, before = held_out(oof, plain, recipe, fitted)
     outcomes = [honest, mean, *single]
-    drawn = bootstrap(labels, outcomes, rows.units, classes, weights)
+    drawn = bootstrap(labels, outcomes, rows.clusters, classes, weights)
     table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
     gains, best = [], {}
     for target in honest.metrics:
@@ -197,7 +197,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
         fitted=blend,
         rows=len(labels),
         folds=len(np.unique(rows.folds)),
-        groups=len(np.unique(rows.units)) if rows.grouped else None,
+        groups=len(np.unique(rows.clusters)) if rows.grouped else None,
         blend=table[0],
         mean=table[1],
         members=dict(zip(oof.members, table[2:], strict=True)),
@@ -249,7 +249,7 @@ def members_table(run: Path) -> list[MemberRow]:
         where = np.flatnonzero(np.isin(rows.folds, done))
         labels = rows.labels[where]
         own = member_outcomes(z[None, where], labels)
-        drawn = bootstrap(labels, own, rows.units[where], len(rows.classes))
+        drawn = bootstrap(labels, own, rows.clusters[where], len(rows.classes))
         table = scores(labels, own, rows.folds[where], len(rows.classes), drawn)
         optimistic = rundir.is_optimistic(run, member)
         out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], optimistic))

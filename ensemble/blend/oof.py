@@ -16,21 +16,21 @@ from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
 from ensemble.run.vouched import require_vouched
 
-GIVEN = ("given",)  # the one view of a foreign member
+EXTERNAL_VIEW = ("given",)  # the one view of an external member
 
 
 @dataclass(frozen=True)
 class Rows:
     """The validated rows of folds.csv (fold >= 0), in its order.
 
-    ids: str (N,). labels, folds: int64 (N,). units: int64 (N,), the number of the row's group, or of the row where
+    ids: str (N,). labels, folds: int64 (N,). clusters: int64 (N,), the number of the row's group, or of the row where
     there are no groups. classes: C names.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     folds: np.ndarray
-    units: np.ndarray
+    clusters: np.ndarray
     grouped: bool
     classes: tuple[str, ...]
 
@@ -39,7 +39,7 @@ class Rows:
 class Oof:
     """Out-of-fold logits: `values` are M arrays float32 (V, N, C), one for each member; N as in `rows`.
 
-    views: each member's V names; a foreign member (one that ens did not train) has one, "given". left_out: member ->
+    views: each member's V names; an external member (one that ens did not train) has one, "given". left_out: member ->
     why, for members of the run that are not here.
     """
 
@@ -48,7 +48,7 @@ class Oof:
     views: tuple[tuple[str, ...], ...]
     values: tuple[np.ndarray, ...]
     left_out: dict[str, str]
-    foreign: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -99,8 +99,8 @@ def read_rows(run: Path) -> Rows:
     names, counts = np.unique(np.array(ids), return_counts=True)
     if len(names) != len(ids):
         raise UserError(f"{path}: id {str(names[counts > 1][0])!r} is there twice")
-    units = np.unique(np.array(groups), return_inverse=True)[1] if grouped else np.arange(len(ids))
-    return Rows(np.array(ids), np.array(labels), np.array(folds), units.astype(np.int64), grouped, classes)
+    clusters = np.unique(np.array(groups), return_inverse=True)[1] if grouped else np.arange(len(ids))
+    return Rows(np.array(ids), np.array(labels), np.array(folds), clusters.astype(np.int64), grouped, classes)
 
 
 def finished(run: Path, member: str, rows: Rows) -> list[int]:

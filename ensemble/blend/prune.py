@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
-from ensemble.blend.oof import GIVEN, Oof
+from ensemble.blend.oof import EXTERNAL_VIEW, Oof
 from ensemble.blend.priors import row_weights
 from ensemble.scoring.bootstrap import Gain, bootstrap, deviation
 from ensemble.scoring.metrics import METRICS
@@ -47,7 +47,7 @@ def pruned(
 
     def loss(trial: Oof) -> tuple[float, float]:
         other = held_out(trial, plain_average(trial), recipe, fitted)[0]
-        drawn = bootstrap(rows.labels, [honest, other], rows.units, oof.classes, weights, RESAMPLES)[metric]
+        drawn = bootstrap(rows.labels, [honest, other], rows.clusters, oof.classes, weights, RESAMPLES)[metric]
         both = [value(metric, rows.labels, own, oof.classes, weights) for own in (honest, other)]
         return sign * (both[0] - both[1]), deviation(drawn[:, 0] - drawn[:, 1])
 
@@ -82,8 +82,8 @@ def without_view(oof: Oof, view: str) -> Oof | None:
 
 
 def _views(oof: Oof) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(view for names in oof.views if names != GIVEN for view in names))
+    return tuple(dict.fromkeys(view for names in oof.views if names != EXTERNAL_VIEW for view in names))
 
 
 def _passes(oof: Oof) -> int:
-    return sum(len(names) for names in oof.views if names != GIVEN)
+    return sum(len(names) for names in oof.views if names != EXTERNAL_VIEW)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ensemble import rundir
 from ensemble.blend.diversity import Diversity
-from ensemble.blend.oof import GIVEN
+from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.prune import Pruned
 from ensemble.blend.saved import Blend, load_blend, read_described
 from ensemble.data.logits import Logits
@@ -46,7 +46,7 @@ class BlendResult:
     left_out: member -> why.
     notes: lines to print.
     optimistic: members whose epoch was chosen on these rows.
-    tests: member -> test predictions, of the foreign members that have some.
+    tests: member -> test predictions, of the external members that have some.
     """
 
     name: Annotated[str, Unread()]
@@ -74,9 +74,11 @@ class BlendResult:
     tests: Annotated[dict[str, Logits], Unread()] = field(default_factory=dict)
 
     @property
-    def foreign(self) -> tuple[str, ...]:
+    def external(self) -> tuple[str, ...]:
         """The members that ens did not train, with those that have no part in the blend."""
-        return tuple(name for name in self.members if self.views.get(name) == GIVEN or name in self.fitted.foreign)
+        return tuple(
+            name for name in self.members if self.views.get(name) == EXTERNAL_VIEW or name in self.fitted.external
+        )
 
     @property
     def shifted(self) -> bool:
@@ -89,10 +91,10 @@ class BlendResult:
         return next((gain for gain in self.gains if gain.metric == metric and gain.against == name), None)
 
     def save(self, run: Path, name: str) -> "BlendResult":
-        """Write the blend, its scores and its foreign members' test predictions; returns the result as it is saved."""
-        for member in self.fitted.foreign:
+        """Write the blend, its scores and its external members' test predictions; returns the result as it is saved."""
+        for member in self.fitted.external:
             if member in self.tests:
-                self.tests[member].save(rundir.foreign_file(run, name, member))
+                self.tests[member].save(rundir.external_file(run, name, member))
         scores = asdict(replace(self, tests={}))
         self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED})
         return replace(self, name=name, path=rundir.blend_json(run, name))

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from ensemble import rundir
 from ensemble.blend import methods, view_weights
-from ensemble.blend.oof import GIVEN, fold_logits
+from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
@@ -34,7 +34,7 @@ class Described(TypedDict):
     members: list[str]
     views: list[list[str]]
     view_weights: list[list[Finite]]
-    foreign: list[str]
+    foreign: list[str]  # the external members: a key of format 2
     classes: list[str]
     params: dict[str, Any]
     arrays: dict[str, list[Count]]
@@ -50,11 +50,11 @@ class Blend:
 
     method, metric: as `ens blend` was told.
     members: M names.
-    views: for each member those that it is given, a foreign member's being ("given",).
+    views: for each member those that it is given, an external member's being ("given",).
     classes: C names.
     view_weights: for each member, what each of its views counts, sum 1.
     chain: what was fitted.
-    foreign: members that ens did not train.
+    external: members that ens did not train.
     costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: images are then
         decided for the class of the least expected cost. None: for the most probable one.
     """
@@ -66,13 +66,13 @@ class Blend:
     classes: tuple[str, ...]
     view_weights: tuple[tuple[float, ...], ...]
     chain: methods.Chain
-    foreign: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
     costs: np.ndarray | None = None
 
     @property
     def all_views(self) -> tuple[str, ...]:
         """The views that any of its own members is given, in order of first use."""
-        return tuple(dict.fromkeys(view for own in self.views for view in own if own != GIVEN))
+        return tuple(dict.fromkeys(view for own in self.views for view in own if own != EXTERNAL_VIEW))
 
     def apply(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities float64 (N, C), rows sum to 1, of the logits of M members, each float32 (V, N, C).
@@ -112,7 +112,7 @@ class Blend:
             "members": list(self.members),
             "views": [list(own) for own in self.views],
             "view_weights": [list(own) for own in self.view_weights],
-            "foreign": list(self.foreign),
+            "foreign": list(self.external),
             "classes": list(self.classes),
             "params": {key: v for key, v in params.items() if key not in arrays},
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
@@ -143,7 +143,7 @@ def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]
 
 def _own(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
     """The views of the members that ens trained."""
-    return {member: own for member, own in zip(members, views, strict=True) if tuple(own) != GIVEN}
+    return {member: own for member, own in zip(members, views, strict=True) if tuple(own) != EXTERNAL_VIEW}
 
 
 def check_sources(run: Path, name: str) -> None:
@@ -204,7 +204,7 @@ def load_blend(run: Path, name: str) -> Blend:
             classes=tuple(found["classes"]),
             view_weights=tuple(tuple(own) for own in found["view_weights"]),
             chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
-            foreign=tuple(found["foreign"]),
+            external=tuple(found["foreign"]),
             costs=costs,
         )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -222,7 +222,7 @@ def read_described(run: Path, name: str) -> Described:
     if not members or len(set(members)) < len(members) or len(views) != len(members) or counts[0] != counts[1]:
         raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
     if any(not own or len(set(own)) < len(own) for own in views) or not {*found["foreign"]} <= {*members}:
-        raise UserError(f"{path}: a member has no view or one twice, or a foreign one is no member; {again}")
+        raise UserError(f"{path}: a member has no view or one twice, or an external one is no member; {again}")
     if any(not _is_name(member) for member in members):
         raise UserError(f"{path}: a member's name can't be that of a folder; {again}")
     if len(set(classes)) < len(classes) or len(classes) < 2:

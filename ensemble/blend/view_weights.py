@@ -19,10 +19,10 @@ from ensemble.scoring.row_values import row_losses
 
 
 def fit(
-    values: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, units: np.ndarray, rows: np.ndarray
+    values: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray, rows: np.ndarray
 ) -> list[np.ndarray]:
-    """Each member's weights float64 (V,), from the rows `rows` int64 (n,). labels, folds, units: int64 (N,)."""
-    own, parts = units[rows], usable_folds(folds[rows], units[rows])
+    """Each member's weights float64 (V,), from the rows `rows` int64 (n,). labels, folds, clusters: int64 (N,)."""
+    own, parts = clusters[rows], usable_folds(folds[rows], clusters[rows])
     return [_fit(member[:, rows], labels[rows], parts, own) if len(member) > 1 else np.ones(1) for member in values]
 
 
@@ -40,7 +40,7 @@ def apply(weights: Sequence[np.ndarray], values: Sequence[np.ndarray], rows: np.
     return np.stack(parts)
 
 
-def _fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray) -> np.ndarray:
+def _fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     count = len(z)
     plain, held = np.full(count, 1 / count), np.empty((2, len(labels)))
     for fold in np.unique(folds):
@@ -51,7 +51,7 @@ def _fit(z: np.ndarray, labels: np.ndarray, folds: np.ndarray, units: np.ndarray
         for i, logits in enumerate((mean, z)):
             found = pool_weights(logits[:, train], labels[train])[0]
             held[i, test] = row_losses(labels[test], pooled(found, logits[:, test]))
-    if simplest(held, units) == 0:
+    if simplest(held, clusters) == 0:
         return plain
     weights = pool_weights(z, labels)[0]
     # No view tells anything on all rows: a few rows in each fold said otherwise by luck.

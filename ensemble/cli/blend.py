@@ -13,11 +13,11 @@ from ensemble.errors import UserError
 from ensemble.run import Run
 
 if TYPE_CHECKING:
-    from ensemble.blend import BlendResult, ForeignFiles
+    from ensemble.blend import BlendResult, ExternalFiles
     from ensemble.data.submission.write import Layout
 
 
-OF_EVERY_ROW = {"ids", "labels", "units", "predicted", "losses", "tempered_losses", "Block.folds"}
+OF_EVERY_ROW = {"ids", "labels", "clusters", "predicted", "losses", "tempered_losses", "Block.folds"}
 
 
 def _methods() -> Sequence[str]:
@@ -105,8 +105,8 @@ def blend_command(
     with session(as_json, run) as events:
         from ensemble import blend, tables
 
-        foreign = _foreign(added, kinds)
-        options = blend.BlendOptions(method, metric, name, names(views), names(members), foreign, priors, prune, costs)
+        external = _external(added, kinds)
+        options = blend.BlendOptions(method, metric, name, names(views), names(members), external, priors, prune, costs)
         if (run is None) == (labels is None):
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
         if run is not None:
@@ -130,13 +130,13 @@ def blend_command(
         if output is not None:
             from ensemble.run.outputs import require_output
 
-            read = [labels, costs, sample_submission, *(file for own in foreign for file in (own.oof, own.test))]
+            read = [labels, costs, sample_submission, *(file for own in external for file in (own.oof, own.test))]
             require_output(output, [*read, Run(output.parent).submissions_csv])
         if sample_submission is not None and output is None:
             raise UserError("--sample-submission goes with --apply, which names the CSV to write")
         if form is not None and output is None:
             raise UserError("--form goes with --apply, which names the CSV to write")
-        lacking = [own.name for own in foreign if own.test is None]
+        lacking = [own.name for own in external if own.test is None]
         if output is not None and lacking:
             raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
         planned: list[tuple[Layout, list[str], list[str]]] = []
@@ -199,8 +199,8 @@ def _plain(result: "BlendResult") -> dict[str, Any]:
     return {**own, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
 
 
-def _foreign(added: Sequence[str], kinds: Sequence[str]) -> list["ForeignFiles"]:
-    from ensemble.blend import ForeignFiles
+def _external(added: Sequence[str], kinds: Sequence[str]) -> list["ExternalFiles"]:
+    from ensemble.blend import ExternalFiles
     from ensemble.blend.external.scale import KINDS
 
     found: dict[str, str] = {}
@@ -215,5 +215,5 @@ def _foreign(added: Sequence[str], kinds: Sequence[str]) -> list["ForeignFiles"]
         oof, _, test = paths.partition(",")
         if not (name and equals and oof):
             raise UserError(f"--add {text}: want NAME=OOF or NAME=OOF,TEST, as in --add xgb=oof_xgb.csv,test_xgb.csv")
-        files.append(ForeignFiles(name, Path(oof), Path(test) if test else None, found.get(name)))
+        files.append(ExternalFiles(name, Path(oof), Path(test) if test else None, found.get(name)))
     return files

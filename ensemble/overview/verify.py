@@ -148,7 +148,7 @@ def _of_blend(run: Run, name: str) -> Iterator[tuple[Path, Check]]:
     yield run.blend_json(name), _sealed(run.blend_json(name))
     yield run.blend_file(name), lambda: load_blend(run.path, name) and None
     try:
-        external = load_blend(run.path, name).foreign
+        external = load_blend(run.path, name).external
     except UserError:
         return  # the check of the same file says so
     for member in external:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, methods, read_result
 from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
-from ensemble.blend.oof import GIVEN, Oof, Rows, finished, read_oof
+from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
 from ensemble.errors import UserError
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
@@ -41,9 +41,9 @@ def cross_fitted(run: Run, own: BlendResult) -> np.ndarray:
     N as in folds.csv's validated rows. Not saved with a blend, so it is fitted again. Raises UserError where the run
     no longer holds what it was fitted on.
     """
-    trained = [member for member in own.members if member not in own.foreign]
+    trained = [member for member in own.members if member not in own.external]
     names = own.views.get(trained[0])
-    oof = read_oof(run.path, names if names != GIVEN else None, trained)
+    oof = read_oof(run.path, names if names != EXTERNAL_VIEW else None, trained)
     return cross_fit_of(oof, Recipe(own.fitted.method, own.fitted.metric, costs=own.fitted.costs))
 
 
@@ -55,16 +55,16 @@ def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:
         of_views, chain = fit_rows(oof, plain, recipe, train)
         return methods.apply(chain, member_logits(oof, plain, of_views, test))
 
-    return cross_fit(fit_apply, oof.rows.folds, oof.rows.units)
+    return cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
 
 
 def some_rows(oof: Oof, where: np.ndarray) -> Oof:
     """The same members on the rows `where` int64 (n,)."""
     every = oof.rows
     rows = Rows(
-        every.ids[where], every.labels[where], every.folds[where], every.units[where], every.grouped, every.classes
+        every.ids[where], every.labels[where], every.folds[where], every.clusters[where], every.grouped, every.classes
     )
-    return Oof(rows, oof.members, oof.views, tuple(own[:, where] for own in oof.values), oof.left_out, oof.foreign)
+    return Oof(rows, oof.members, oof.views, tuple(own[:, where] for own in oof.values), oof.left_out, oof.external)
 
 
 def _stale(run: Run, own: BlendResult, rows: Rows) -> str | None:
@@ -76,7 +76,7 @@ def _stale(run: Run, own: BlendResult, rows: Rows) -> str | None:
         return str(error)
     there = run.member_names()
     for member in own.members:
-        if member in own.foreign:
+        if member in own.external:
             continue
         if member not in there:
             return f"the run has no member {member!r} any more"

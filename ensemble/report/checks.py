@@ -80,7 +80,7 @@ def _fold_spread(facts: RunFacts) -> list[Issue]:
     apart, outlying = [], []
     count = len(np.unique(rows.folds))
     for name, right in systems:
-        p, z, numbers = fold_test(right, rows.folds, rows.units)
+        p, z, numbers = fold_test(right, rows.folds, rows.clusters)
         accuracies = [100 * float(right[rows.folds == fold].mean()) for fold in numbers]
         if p < CHANCE / len(systems):
             apart.append(f"{name} ({min(accuracies):.1f} to {max(accuracies):.1f} %, p = {p:.1g})")

@@ -28,7 +28,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     matrix = confusion(rows.labels, predicted, len(rows.classes))
     right = predicted == rows.labels
     confidence = facts.probabilities.max(axis=1)
-    table = by_class(rows.labels, predicted, rows.units, rows.grouped, rows.classes)
+    table = by_class(rows.labels, predicted, rows.clusters, rows.grouped, rows.classes)
     least = np.floor(10 * min((row["recall_ends"][0] for row in table if row["rows"]), default=0.0)) / 10
     least = min(float(least), 0.9)  # a strip from 100 to 100 would have no width
     for row in table:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from ensemble.blend import BlendResult
 from ensemble.blend.diversity import disagreement, error_correlation
 from ensemble.blend.methods import METHODS
-from ensemble.blend.oof import GIVEN
+from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.config import Config
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberFacts, RunFacts
@@ -132,8 +132,8 @@ def _blends(facts: RunFacts) -> list[dict[str, Any]]:
             remarks = []
             if own.fitted.metric != "log_loss":
                 remarks.append(f"for {METRICS[own.fitted.metric].title}")
-            if own.foreign:
-                remarks.append(f"with {', '.join(own.foreign)}, not trained here")
+            if own.external:
+                remarks.append(f"with {', '.join(own.external)}, not trained here")
             if own.unused:
                 remarks.append(
                     f"{len(own.members) - sum(name in own.members for name in own.unused)} of "
@@ -197,7 +197,7 @@ def _weights(best: BlendResult) -> dict[str, Any]:
             "name": member, "cells": cells, "whole": f"{own['weight']:.3f}", "share": own["weight"] / most,
             "temperature": own.get("temperature"), "used": member not in best.unused,
         })  # fmt: skip
-    named = ["given" if (view,) == GIVEN else view for view in views]
+    named = ["given" if (view,) == EXTERNAL_VIEW else view for view in views]
     reading = METHODS[best.fitted.chain.method].reading
     return {"views": named, "table": table, "reading": reading, "notes": best.notes,
             "temperatures": any(row["temperature"] is not None for row in table)}  # fmt: skip

@@ -29,13 +29,13 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
         if best.fitted.metric != "log_loss":
             line += f" --metric {best.fitted.metric}" + " --costs FILE" * (best.fitted.costs is not None)
         trained = [own.name for own in facts.members if own.whole]
-        own = [member for member in best.members if member not in best.foreign]
+        own = [member for member in best.members if member not in best.external]
         if sorted(own) != sorted(trained):
             line += f" --members {shlex.quote(','.join(own))}"
         views = best.views.get(own[0], ()) if own else ()
         if facts.oof is not None and views and facts.oof.views and tuple(views) != tuple(facts.oof.views[0]):
             line += f" --views {shlex.quote(','.join(views))}"
-        line += "".join(f" --add {shlex.quote(f'{name}=OOF,TEST')}" for name in best.foreign)
+        line += "".join(f" --add {shlex.quote(f'{name}=OOF,TEST')}" for name in best.external)
         plain = best.fitted.method if best.fitted.metric == "log_loss" else f"{best.fitted.method}-{best.fitted.metric}"
         if best.name != plain:
             line += f" --name {shlex.quote(best.name)}"

@@ -203,10 +203,10 @@ def _row_probabilities(
 ) -> tuple[np.ndarray, str]:
     """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
 
-    A foreign member's out-of-fold predictions are in the user's file, not in the run.
+    An external member's out-of-fold predictions are in the user's file, not in the run.
     """
     for own in candidates:
-        if own.foreign:
+        if own.external:
             continue
         try:
             probabilities = cross_fitted(run, own)
@@ -239,7 +239,7 @@ def _plain_mean(oof: Oof) -> BlendResult:
     labels = oof.rows.labels
     single = member_outcomes(plain_average(oof), labels)
     outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
-    drawn = bootstrap(labels, outcomes, oof.rows.units, oof.classes)
+    drawn = bootstrap(labels, outcomes, oof.rows.clusters, oof.classes)
     table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
     gains: list[Gain] = []
     for metric in drawn if len(oof.members) > 1 else ():

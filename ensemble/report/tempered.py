@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.blend import BlendResult
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.methods.pool import inverse_temperature
-from ensemble.blend.oof import GIVEN, Oof, read_oof
+from ensemble.blend.oof import EXTERNAL_VIEW, Oof, read_oof
 from ensemble.blend.probabilities import softmax
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
@@ -26,7 +26,7 @@ def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilit
     """
     if saved:
         names = best.views.get(next(iter(best.members)))
-        oof = read_oof(run.path, names if names != GIVEN else None, list(best.members))
+        oof = read_oof(run.path, names if names != EXTERNAL_VIEW else None, list(best.members))
     rows, labels = oof.rows, oof.rows.labels
     plain = plain_average(oof)
 
@@ -34,12 +34,12 @@ def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilit
         def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
             return softmax(z[test] * inverse_temperature(z[train], labels[train]))
 
-        return cross_fit(fit_apply, rows.folds, rows.units)
+        return cross_fit(fit_apply, rows.folds, rows.clusters)
 
     tempered = [outcome(labels, at_temperature(z)) for z in (plain.mean(axis=0), *plain)]
     first = 1 + int(np.argmin([own.losses.mean() for own in tempered[1:]]))
     outcomes = [outcome(labels, probabilities) if saved else tempered[0], tempered[0], tempered[first]]
-    drawn = bootstrap(labels, outcomes, rows.units, oof.classes)
+    drawn = bootstrap(labels, outcomes, rows.clusters, oof.classes)
     table = scores(labels, outcomes, rows.folds, oof.classes, drawn)
     return {
         "mean": gain("log_loss", table, drawn, 0, 1, "mean"),

@@ -37,7 +37,7 @@ def sentences(facts: RunFacts, best: BlendResult) -> list[str]:
     """The score and what it beats."""
     assert facts.oof is not None
     rows, single = facts.oof.rows, best.best["log_loss"]
-    groups = len(np.unique(rows.units))
+    groups = len(np.unique(rows.clusters))
     units = f"{best.rows:,} images" + (f" in {groups:,} groups" if rows.grouped else "")
 
     def score(own: Scores) -> str:

@@ -19,7 +19,7 @@ MOST_CLASSES = 50  # of more, only those that are marked are shown
 def show_comparison(result: Comparison) -> None:
     """Each block of a comparison: scores, what is gained over the baseline at what cost, the verdict, the classes."""
     rows = pluralize(len(result.labels), "row")
-    rows += f" in {pluralize(len(set(result.units.tolist())), 'group')}" if result.grouped else ""
+    rows += f" in {pluralize(len(set(result.clusters.tolist())), 'group')}" if result.grouped else ""
     for note in result.notes:
         print_line(note)
     for block in result.blocks:

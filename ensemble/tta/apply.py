@@ -47,7 +47,7 @@ def external_predictions(run: Run, blend_name: str, blend: Blend, ids: Sequence[
     """The stored test predictions of the external members for these N ids, by rows. Raises UserError that names a
     member without them, or an id that they lack."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for member in blend.foreign:
+    for member in blend.external:
         path = run.external_file(blend_name, member)
         if not path.is_file():
             raise UserError(

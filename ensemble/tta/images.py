@@ -63,9 +63,9 @@ def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] |
     """
     run = run if isinstance(run, Run) else Run(Path(run))
     name, fitted = find_blend(run, blend, views)
-    if fitted.foreign:
+    if fitted.external:
         raise UserError(
-            f"blend {name!r} holds {fitted.foreign[0]}, which ens did not train and can't predict new images with; "
+            f"blend {name!r} holds {fitted.external[0]}, which ens did not train and can't predict new images with; "
             f"choose another blend, or fit one without it: ens blend {run}"
         )
     check_sources(run.path, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.blend import GIVEN, check_sources
+from ensemble.blend import EXTERNAL_VIEW, check_sources
 from ensemble.config import load_run_config
 from ensemble.data.cache.shards import size
 from ensemble.data.folds import fold_count
@@ -123,7 +123,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         preprocesses={
             member: load_preprocess(run.member(member).preprocess_json)
             for member, views in zip(blend.members, blend.views, strict=True)
-            if views != GIVEN
+            if views != EXTERNAL_VIEW
         },
         folds=fold_count(run),
         batch_size=load_run_config(run.config_toml).tta.batch_size,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble.blend import GIVEN, Blend
+from ensemble.blend import EXTERNAL_VIEW, Blend
 from ensemble.config import load_run_config
 from ensemble.data.folds import fold_count
 from ensemble.device import choose_device
@@ -42,7 +42,7 @@ class Predictor:
 def load_predictor(run: Run, blend: Blend, events: Events) -> Predictor:
     """Those members of the blend that ens trained, on the device. Raises UserError that names a fold that is missing or
     not whole."""
-    trained = {name: views for name, views in zip(blend.members, blend.views, strict=True) if views != GIVEN}
+    trained = {name: views for name, views in zip(blend.members, blend.views, strict=True) if views != EXTERNAL_VIEW}
     folds = fold_count(run)
     members = load_members(run, list(trained), len(blend.classes), folds, events)
     batch_size = load_run_config(run.config_toml).tta.batch_size

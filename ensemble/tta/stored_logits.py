@@ -23,7 +23,7 @@ import PIL
 from filelock import FileLock, Timeout
 
 from ensemble import __version__
-from ensemble.blend import GIVEN, Blend
+from ensemble.blend import EXTERNAL_VIEW, Blend
 from ensemble.data.cache.shards import key
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
@@ -113,7 +113,7 @@ def member_views(run: Run, blend: Blend, folds: int, batch_size: int, device: st
     """
     found = []
     for name, views in zip(blend.members, blend.views, strict=True):
-        if views == GIVEN:
+        if views == EXTERNAL_VIEW:
             continue
         member = run.member(name)
         preprocess = load_preprocess(member.preprocess_json)

@@ -24,7 +24,7 @@ class SearchData:
     z: float32 (V, N, C), the mean of the members' logits, centred
     labels: int64 (N,)
     folds: int64 (N,)
-    units: int64 (N,), the cluster of each row
+    clusters: int64 (N,), the cluster of each row
     cells: int64 (N,), 0 to F - 1; every set of rows that is trained on is a union of cells
     rows: int64 (F,), how many rows each cell has
     right: float64 (V, F), over the rows of each cell the sum of the true class's z
@@ -41,7 +41,7 @@ class SearchData:
     z: np.ndarray
     labels: np.ndarray
     folds: np.ndarray
-    units: np.ndarray
+    clusters: np.ndarray
     cells: np.ndarray
     rows: np.ndarray
     right: np.ndarray

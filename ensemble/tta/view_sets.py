@@ -19,7 +19,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ensemble.blend.compare import differing_units, tells
+from ensemble.blend.compare import differing_clusters, tells
 from ensemble.blend.methods import auto
 from ensemble.blend.methods.pool import centred, inverse_temperature
 from ensemble.blend.oof import Oof
@@ -154,8 +154,8 @@ def search_views(
     outcomes = []
     for number, run in enumerate(runs):
         events.progress("comparing the sets of views", number, len(runs))
-        outcomes.append(outcome(labels, cross_fit(run, data.folds, data.units), (metric,)))
-    drawn = bootstrap(labels, outcomes, data.units, oof.classes)
+        outcomes.append(outcome(labels, cross_fit(run, data.folds, data.clusters), (metric,)))
+    drawn = bootstrap(labels, outcomes, data.clusters, oof.classes)
     table = scores(labels, outcomes, data.folds, oof.classes, drawn)
     gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in drawn} for s in range(len(runs))]
 
@@ -186,7 +186,7 @@ def search_views(
         honest_gains=gains[-1],
         exhaustive=data.exhaustive,
         rows=len(labels),
-        groups=len(np.unique(data.units)) if oof.rows.grouped else None,
+        groups=len(np.unique(data.clusters)) if oof.rows.grouped else None,
         folds=len(by_fold),
         notes=tuple(f"left out: {member} ({why})" for member, why in oof.left_out.items()),
     )
@@ -204,17 +204,19 @@ def _search_data(oof: Oof, ms: np.ndarray, metric: str) -> SearchData:
     for logits in oof.values[1:]:
         z += logits
     z = centred(z / np.float32(len(oof.values)))
-    folds = usable_folds(rows.folds, rows.units)
+    folds = usable_folds(rows.folds, rows.clusters)
     cells = folds.copy()
     if len(np.unique(folds)) == 2:  # `cross_fit` divides the one fold that is left, which the nested choice needs
         for fold in np.unique(folds):
             in_fold = np.flatnonzero(folds == fold)
-            cells[in_fold] = usable_folds(folds[in_fold], rows.units[in_fold]) + len(folds) * fold
+            cells[in_fold] = usable_folds(folds[in_fold], rows.clusters[in_fold]) + len(folds) * fold
     cells = np.unique(cells, return_inverse=True)[1]
     right = np.stack([np.bincount(cells, logits[np.arange(len(cells)), rows.labels]) for logits in z])
     base, sets = views.index(BASE) if BASE in views else 0, 2 ** (len(views) - 1)
     exhaustive = sets <= MOST_SETS and sets * z[0].size <= MOST_WORK
-    return SearchData(z, rows.labels, folds, rows.units, cells, np.bincount(cells), right, ms, metric, base, exhaustive)
+    return SearchData(
+        z, rows.labels, folds, rows.clusters, cells, np.bincount(cells), right, ms, metric, base, exhaustive
+    )
 
 
 def _of_size(data: SearchData, size: int, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -238,8 +240,8 @@ def _choose_size(data: SearchData, rows: np.ndarray) -> int:
     sizes = [size for size in range(1, len(sets) + 1) if _is_harmless(data, sets[size - 1], rows)]
     order = sorted(sizes, key=lambda size: (set_ms(data, sets[size - 1]), size))
     runs = {str(size): partial(run, size) for size in order}
-    labels, folds, units = data.labels[rows], data.folds[rows], data.units[rows]
-    chosen, tried = auto.choose(runs, labels, folds, units, data.z.shape[2], data.metric)
+    labels, folds, clusters = data.labels[rows], data.folds[rows], data.clusters[rows]
+    chosen, tried = auto.choose(runs, labels, folds, clusters, data.z.shape[2], data.metric)
     return int(next((name for name, score in tried.items() if abs(score - tried[chosen]) < EQUAL), chosen))
 
 
@@ -249,12 +251,12 @@ def _is_harmless(data: SearchData, chosen: Set, rows: np.ndarray) -> bool:
     if data.metric not in ("log_loss", "accuracy") or len(chosen) == 1:
         return True
     labels = data.labels[rows]
-    units = np.unique(data.units[rows], return_inverse=True)[1]
+    clusters = np.unique(data.clusters[rows], return_inverse=True)[1]
 
     def gained(other: Set) -> tuple[float, float]:
         """How many more rows the set gets right than another one, and the standard error of that."""
         right, other_right = (set_mean(data, views, rows).argmax(axis=1) == labels for views in (chosen, other))
-        of_unit = np.bincount(units, right.astype(float) - other_right)
+        of_unit = np.bincount(clusters, right.astype(float) - other_right)
         return float(of_unit.sum()), float(of_unit.std() * np.sqrt(len(of_unit)))
 
     if gained((data.base,))[0] < 0:
@@ -311,4 +313,4 @@ def _with(chosen: Set, view: int) -> Set:
 def _differ(one: Outcome, other: Outcome, data: SearchData) -> int:
     """How many clusters the two don't get right equally often."""
     right, other_right = (each.predicted == data.labels for each in (one, other))
-    return int(differing_units(right[None], other_right, data.units)[0])
+    return int(differing_clusters(right[None], other_right, data.clusters)[0])

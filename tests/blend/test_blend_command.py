@@ -11,7 +11,7 @@ from test_blend_run import CLASSES, make_run, rewrite
 from ensemble import rundir
 from ensemble.blend import (
     BlendOptions,
-    ForeignFiles,
+    ExternalFiles,
     apply_files,
     blend_files,
     blend_run,
@@ -367,40 +367,40 @@ def test_counts_of_a_metric():
     assert METRICS["macro_f1"].score(counts) == pytest.approx((2 / 3 + 4 / 7) / 2)
 
 
-# ---- foreign members -----------------------------------------------------------------------------------------------
+# ---- external members -----------------------------------------------------------------------------------------------
 
 
-def test_a_foreign_member_joins_a_run_by_id(run, tmp_path):
+def test_an_external_member_joins_a_run_by_id(run, tmp_path):
     z = logits(LABELS, seed=7)
     oof = table(tmp_path / "xgb.csv", IDS, z)
     test = table(tmp_path / "test.csv", ["x.png", "y.png"], z[:2])
     said = []
-    result = blend_run(run, BlendOptions("pool", foreign=[ForeignFiles("xgb", oof, test)]), say=said.append)
+    result = blend_run(run, BlendOptions("pool", external=[ExternalFiles("xgb", oof, test)]), say=said.append)
     assert len(said) == 2 and all(line.endswith(", rows sum to 1) were taken for probabilities") for line in said)
     assert list(result.members) == ["a", "b", "xgb"]
     assert result.members["xgb"]["accuracy"].value == pytest.approx((z.argmax(axis=1) == LABELS).mean())
     saved = load_blend(run, "pool")
-    assert saved.foreign == ("xgb",) and saved.views[-1] == ("given",) and saved.all_views == ("identity", "hflip")
+    assert saved.external == ("xgb",) and saved.views[-1] == ("given",) and saved.all_views == ("identity", "hflip")
     from ensemble.data.logits import load_logits
 
-    kept = load_logits(rundir.foreign_file(run, "pool", "xgb"))
+    kept = load_logits(rundir.external_file(run, "pool", "xgb"))
     assert softmax(kept.align(np.array(["x.png"])).values[0]) == pytest.approx(softmax(z[:1]), abs=1e-5)
 
 
-def test_rows_that_a_foreign_member_lacks_are_left_out_for_all_and_said(run, tmp_path):
+def test_rows_that_an_external_member_lacks_are_left_out_for_all_and_said(run, tmp_path):
     oof = table(tmp_path / "knn.csv", IDS[:80], logits(LABELS[:80]))
     said = []
-    result = blend_run(run, BlendOptions("vote", foreign=[ForeignFiles("knn", oof)]), say=said.append)
+    result = blend_run(run, BlendOptions("vote", external=[ExternalFiles("knn", oof)]), say=said.append)
     assert result.rows == 80
     assert said[1] == (
         "warning: knn: has no prediction for 10 of the 90 rows (first: id 'bild ü080.png'); they are left out for all "
         "members"
     )
-    if "knn" in result.fitted.foreign:
+    if "knn" in result.fitted.external:
         assert said[-1] == "warning: knn has no test predictions; to predict, fit again with --add knn=OOF,TEST"
 
 
-def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
+def test_external_members_alone_make_a_submission_with_no_run(tmp_path):
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     new = np.arange(12) % 3
     names = [f"new{i}" for i in range(12)]
@@ -422,10 +422,10 @@ def test_foreign_members_alone_make_a_submission_with_no_run(tmp_path):
     assert f"wrote {output} (12 rows of class names as in the training labels: " in done.output
     assert not (tmp_path / "blends").exists()
 
-    foreign = [
-        ForeignFiles(name, tmp_path / f"{name}.csv", tmp_path / f"{name}_test.csv") for name in ("svm", "forest")
+    external = [
+        ExternalFiles(name, tmp_path / f"{name}.csv", tmp_path / f"{name}_test.csv") for name in ("svm", "forest")
     ]
-    result = blend_files(tmp_path / "labels.csv", BlendOptions("vote", foreign=foreign))
+    result = blend_files(tmp_path / "labels.csv", BlendOptions("vote", external=external))
     assert result.folds == 5 and np.isfinite(result.blend["accuracy"].std)
     ids, probs = apply_files(result)
     assert set(ids) == set(names) and probs.sum(axis=1) == pytest.approx(1)
@@ -514,15 +514,15 @@ def test_a_bad_test_file_is_found_before_the_fit(run, tmp_path, no_fit):
     oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
     test = tmp_path / "test.csv"
     test.write_text("id,cat,dog,NA\nx.png,1,0,0\ny.png,oops,0,1\n", encoding="utf-8")
-    foreign = [ForeignFiles("xgb", oof, test)]
+    external = [ExternalFiles("xgb", oof, test)]
     message = f"{test}: id 'y.png', column 'cat': 'oops' is not a number"
     with pytest.raises(UserError) as caught:
-        blend_run(run, BlendOptions("stack", foreign=foreign))
+        blend_run(run, BlendOptions("stack", external=external))
     assert str(caught.value) == message
     assert not rundir.blend_json(run, "stack").parent.exists()
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError) as caught:
-        blend_files(tmp_path / "labels.csv", BlendOptions("stack", foreign=foreign))
+        blend_files(tmp_path / "labels.csv", BlendOptions("stack", external=external))
     assert str(caught.value) == message
 
 
@@ -570,7 +570,7 @@ def test_what_the_numbers_are_can_be_said(tmp_path):
 def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
-    result = blend_files(tmp_path / "labels.csv", BlendOptions("mean", foreign=[ForeignFiles("xgb", oof)]))
+    result = blend_files(tmp_path / "labels.csv", BlendOptions("mean", external=[ExternalFiles("xgb", oof)]))
     with pytest.raises(UserError) as caught:
         apply_files(result)
     assert str(caught.value) == "xgb has no test predictions; name them with --add xgb=OOF,TEST"
@@ -579,10 +579,10 @@ def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
 def test_two_members_of_one_name(run, tmp_path):
     oof = table(tmp_path / "a.csv", IDS, logits(LABELS))
     with pytest.raises(UserError, match="two members are named 'a'; give each its own name: NAME=OOF,TEST"):
-        blend_run(run, BlendOptions("vote", foreign=[ForeignFiles("a", oof)]))
+        blend_run(run, BlendOptions("vote", external=[ExternalFiles("a", oof)]))
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError, match="no members to blend; name their files with --add NAME=OOF,TEST"):
-        blend_files(tmp_path / "labels.csv", BlendOptions("vote", foreign=[]))
+        blend_files(tmp_path / "labels.csv", BlendOptions("vote", external=[]))
 
 
 def test_what_the_command_prints_fits_and_says_it_all(run):

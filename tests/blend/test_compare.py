@@ -101,7 +101,7 @@ def test_two_groups_by_hand(tmp_path):
     run = make_run(tmp_path / "run", labels, {"a": a, "b": b}, folds=np.arange(16) // 8, groups=groups)
     result = compare([run])
     own, recalls = result.blocks[0].accuracy[1], result.blocks[0].recall_interval
-    assert result.grouped and result.units.tolist() == [0] * 8 + [1] * 8
+    assert result.grouped and result.clusters.tolist() == [0] * 8 + [1] * 8
     assert (own.value, own.low, own.high) == (pytest.approx(1 / 8), -1 / 4, 1 / 2)
     assert own.p_better == pytest.approx(3 / 4, abs=0.04)
     assert recalls[:, 1, 0].tolist() == [-1 / 2, 1]  # of 4 cats in each group all are won, and 2 are lost
@@ -262,8 +262,8 @@ def test_rows_of_a_group_in_any_run_are_resampled_together(two, tmp_path):
     pairs, threes = [f"p{i // 2}" for i in range(24)], [f"q{i // 3 if i < 6 else i}" for i in range(24)]
     one = make_run(tmp_path / "one", LABELS, {"x": logits(LABELS)}, groups=pairs)
     other = make_run(tmp_path / "other", LABELS, {"x": logits(LABELS)}, groups=threes)
-    assert np.array_equal(compare([two[0] / "x", one]).units, np.unique(pairs, return_inverse=True)[1])
-    units = compare([one, other]).units  # 0 1 2 and 3 4 5 by one run, 2 3 by the other: six rows hang together
+    assert np.array_equal(compare([two[0] / "x", one]).clusters, np.unique(pairs, return_inverse=True)[1])
+    units = compare([one, other]).clusters  # 0 1 2 and 3 4 5 by one run, 2 3 by the other: six rows hang together
     assert len(set(units[:6].tolist())) == 1 and len(set(units.tolist())) == 10 and units[6] == units[7]
 
 

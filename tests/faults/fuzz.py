@@ -75,7 +75,7 @@ def make(folder):
         *of_tensors(run, folder / "tensors"),
         *of_the_cache(folder / "cache"),
         *of_tables(folder / "tables"),
-        *of_foreign(folder / "foreign"),
+        *of_external(folder / "foreign"),
         *of_images(folder / "images"),
     ]
 
@@ -368,7 +368,7 @@ def of_tables(folder):
     ]
 
 
-def of_foreign(folder):
+def of_external(folder):
     from ensemble.blend.external.members import read_labels, read_predictions
 
     folder.mkdir(parents=True)
@@ -388,13 +388,13 @@ def of_foreign(folder):
         return lambda: read_predictions(folder / name, CLASSES, silent, "x")
 
     return [
-        Target("foreign: csv", folder / "p.csv", "csv", read("p.csv"), 1),
-        Target("foreign: parquet", folder / "p.parquet", "bytes", read("p.parquet"), 0.5),
-        Target("foreign: npz", folder / "p.npz", "npy", read("p.npz"), 1),
-        Target("foreign: npz, compressed", folder / "q.npz", "bytes", read("q.npz"), 1),
-        Target("foreign: npy", folder / "p.npy", "npy", read("p.npy"), 2),
-        Target("foreign: ids", folder / "p.ids.txt", "bytes", read("p.npy"), 2),
-        Target("foreign: labels", folder / "labels.csv", "csv", lambda: read_labels(folder / "labels.csv"), 1),
+        Target("external: csv", folder / "p.csv", "csv", read("p.csv"), 1),
+        Target("external: parquet", folder / "p.parquet", "bytes", read("p.parquet"), 0.5),
+        Target("external: npz", folder / "p.npz", "npy", read("p.npz"), 1),
+        Target("external: npz, compressed", folder / "q.npz", "bytes", read("q.npz"), 1),
+        Target("external: npy", folder / "p.npy", "npy", read("p.npy"), 2),
+        Target("external: ids", folder / "p.ids.txt", "bytes", read("p.npy"), 2),
+        Target("external: labels", folder / "labels.csv", "csv", lambda: read_labels(folder / "labels.csv"), 1),
     ]
 
 

@@ -63,7 +63,7 @@ def npy_header(shape, descr="'<f8'"):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
 
 
-def read_foreign(path):
+def read_external(path):
     from ensemble.blend.external.files import array_predictions
 
     path.with_name(path.stem + ".ids.txt").write_text("a\nb\n")
@@ -76,17 +76,17 @@ def test_an_npy_that_says_22_tib(tmp_path):
     path = tmp_path / "p.npy"
     path.write_bytes(npy_header((2**38 * 11, 1)) + bytes(16))
     count = 2**38 * 11 * 8
-    assert read_foreign(path) == (
+    assert read_external(path) == (
         f"{path}: holds {count:,} bytes, more than the 4,294,967,296 that ens reads; if it is sound, set "
         f"ENS_MAX_TABLE_BYTES={count}"
     )
     path.write_bytes(npy_header((2000, 2)) + bytes(16))
-    assert read_foreign(path) == (
+    assert read_external(path) == (
         f"{path}: its array is (2000, 2), 32,000 bytes by its header, but 16 follow it; save it again"
     )
     for text in ("(-1, 2)", "(" * 2000, "(2, 'a')"):
         path.write_bytes(npy_header(text) + bytes(16))
-        assert read_foreign(path).startswith(f"{path}: ")
+        assert read_external(path).startswith(f"{path}: ")
 
 
 def test_an_npz_that_unpacks_to_more_than_may_be_read(tmp_path, monkeypatch):
@@ -94,11 +94,11 @@ def test_an_npz_that_unpacks_to_more_than_may_be_read(tmp_path, monkeypatch):
     np.savez_compressed(path, values=np.zeros((500_000, 2)), ids=np.array(["a", "b"]))
     assert path.stat().st_size < 20_000
     monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "1e6")
-    assert read_foreign(path).startswith(
+    assert read_external(path).startswith(
         f"{path}: holds 8,000,000 bytes, more than the 1,000,000 that ens reads; if it"
     )
     monkeypatch.setenv("ENS_MAX_TABLE_BYTES", "8000004")  # each may be read, both may not
-    assert "holds 8,000,008 bytes, more than the 8,000,004" in read_foreign(path)
+    assert "holds 8,000,008 bytes, more than the 8,000,004" in read_external(path)
 
 
 def test_a_remembered_scan_that_says_22_tib_costs_only_time(tmp_path, paint):

@@ -10,7 +10,7 @@ from PIL import Image
 from recorder import Recorder
 
 from ensemble import rundir
-from ensemble.blend import Blend, BlendOptions, ForeignFiles, blend_run, load_blend
+from ensemble.blend import Blend, BlendOptions, ExternalFiles, blend_run, load_blend
 from ensemble.blend.methods import Chain
 from ensemble.blend.methods.mean import Mean
 from ensemble.config import load_config
@@ -235,7 +235,7 @@ def test_views_other_than_the_blends_are_refused(run, tmp_path):
         predicted(run, run.parent / "images", tmp_path / "s.csv", views=["identity"])
 
 
-def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_path):
+def test_an_external_member_s_test_predictions_stand_beside_each_fold(run, tmp_path):
     ids, labels = read_folds(Run(run))["id"].tolist(), read_folds(Run(run))["label"].tolist()
     files = []
     for kind in ("oof", "test"):
@@ -244,7 +244,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
         files.append(tmp_path / f"{kind}.csv")
     said = []
-    blend_run(run, BlendOptions("mean", name="both", foreign=[ForeignFiles("knn", *files)]), say=said.append)
+    blend_run(run, BlendOptions("mean", name="both", external=[ExternalFiles("knn", *files)]), say=said.append)
     try:
         made = predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
         blend = load_blend(run, "both")
@@ -256,7 +256,7 @@ def test_a_foreign_member_s_test_predictions_stand_beside_each_fold(run, tmp_pat
         given = np.log(np.stack([share, 1 - share], axis=1)).astype(np.float32)
         expected = blend_folds(blend, [*values, np.stack([given[None]] * 2)])
         assert made.probabilities == pytest.approx(expected, abs=1e-5)
-        rundir.foreign_file(run, "both", "knn").unlink()
+        rundir.external_file(run, "both", "knn").unlink()
         with pytest.raises(UserError, match="holds knn, which ens did not train, without test predictions; fit it ag"):
             predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
     finally:

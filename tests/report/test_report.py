@@ -11,7 +11,7 @@ from PIL import Image
 from recorder import Recorder
 from report_runs import noisy_logits, write_run
 
-from ensemble.blend import BlendOptions, ForeignFiles, blend_run, members_table
+from ensemble.blend import BlendOptions, ExternalFiles, blend_run, members_table
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
@@ -229,7 +229,7 @@ def test_a_broken_blend_is_said(tmp_path):
     assert "What could not be read" in text and "not the file that mean.json was written with" in text
 
 
-def test_a_foreign_member_in_the_best_blend(tmp_path):
+def test_an_external_member_in_the_best_blend(tmp_path):
     """Its predictions are not in the run: rows are those of the best blend that is all of the run's own."""
     run = two_members(tmp_path / "run")
     blend_run(run, BlendOptions("mean"), say=lambda _: None)
@@ -238,8 +238,8 @@ def test_a_foreign_member_in_the_best_blend(tmp_path):
     probs[np.arange(60), labels] = 0.8
     probs[::9] = [0.3, 0.4, 0.3]
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=probs)
-    foreign = [ForeignFiles("svm", tmp_path / "x.npz", None)]
-    blend_run(run, BlendOptions("mean", name="with-svm", foreign=foreign), say=lambda _: None)
+    external = [ExternalFiles("svm", tmp_path / "x.npz", None)]
+    blend_run(run, BlendOptions("mean", name="with-svm", external=external), say=lambda _: None)
     facts = read_run(Run(run), SILENT)
     assert facts.best.name == "with-svm" and facts.basis == "blend mean, cross-fitted"
     page = report(run)
@@ -249,14 +249,14 @@ def test_a_foreign_member_in_the_best_blend(tmp_path):
     assert "--add svm=OOF,TEST --name with-svm" in page.text("provenance")
 
 
-def test_a_foreign_member_without_weight_is_foreign_all_the_same(tmp_path):
+def test_an_external_member_without_weight_is_external_all_the_same(tmp_path):
     run = two_members(tmp_path / "run")
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
-    foreign = [ForeignFiles("xgb", tmp_path / "x.npz", None)]
-    blend_run(run, BlendOptions("greedy", foreign=foreign), say=lambda _: None)
+    external = [ExternalFiles("xgb", tmp_path / "x.npz", None)]
+    blend_run(run, BlendOptions("greedy", external=external), say=lambda _: None)
     assert read_json(Run(run).blend_json("greedy"))["foreign"] == []
     facts = read_run(Run(run), SILENT)
-    assert facts.best.foreign == ("xgb",) and facts.problems == () and facts.tempered == {}
+    assert facts.best.external == ("xgb",) and facts.problems == () and facts.tempered == {}
     page = report(run)
     assert "part of that may be what one temperature gives" in page.text("verdict")
     assert f"ens blend {run} --method greedy --add xgb=OOF,TEST" in page.text("provenance")

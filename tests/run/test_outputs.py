@@ -109,7 +109,7 @@ def test_what_was_written_may_be_written_again(run, tmp_path):
         assert error is None, output
 
 
-def test_foreign_blends_and_checks_are_held_to_it_too(tmp_path):
+def test_external_blends_and_checks_are_held_to_it_too(tmp_path):
     rng = np.random.default_rng(0)
     ids = [f"r{row}" for row in range(40)]
     labels = pd.DataFrame({"id": ids, "label": ["a", "b"] * 20, "fold": np.arange(40) // 8})

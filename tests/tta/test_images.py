@@ -10,7 +10,7 @@ from PIL import Image
 
 import ensemble
 from ensemble import rundir
-from ensemble.blend import BlendOptions, ForeignFiles, blend_run
+from ensemble.blend import BlendOptions, ExternalFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
@@ -251,12 +251,12 @@ def test_views_and_blends_are_refused_as_by_the_command(run, loaded, files):
             ensemble.predict(loaded, files, **words)
 
 
-def test_a_blend_with_a_foreign_member_can_not_show_an_image(run, files, tmp_path):
+def test_a_blend_with_a_external_member_can_not_show_an_image(run, files, tmp_path):
     ids = read_folds(Run(run))["id"].tolist()
     for kind in ("oof", "test"):
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *(f"{name},0.4,0.6" for name in ids)]))
-    foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]
-    blend_run(run, BlendOptions("mean", name="both", foreign=foreign), say=lambda _: None)
+    external = [ExternalFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]
+    blend_run(run, BlendOptions("mean", name="both", external=external), say=lambda _: None)
     try:
         with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and can't predict new im"):
             ensemble.predict(run, files, blend="both")

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ensemble import rundir
-from ensemble.blend import BlendOptions, ForeignFiles, blend_run, load_blend
+from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
@@ -243,7 +243,7 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
         rundir.blend_json(run, "mine").unlink()
 
 
-def test_a_damaged_shard_and_foreign_files_do_not_count(run, images, tmp_path):
+def test_a_damaged_shard_and_external_files_do_not_count(run, images, tmp_path):
     predict(run, images, tmp_path / "s.csv")
     want = saved(run, images).read_bytes()
     whole = (images / "59.png").read_bytes()
@@ -539,7 +539,7 @@ def test_a_large_file_is_written_and_mapped_with_little_memory(tmp_path):
         tracemalloc.stop()
 
 
-def test_foreign_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
+def test_external_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
     table = read_folds(Run(run))
     random = np.random.default_rng(3)
     shares = {
@@ -554,8 +554,8 @@ def test_foreign_predictions_stay_with_their_rows_in_every_shard(run, tmp_path):
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
 
     def predicted(kind, rows):
-        foreign = [ForeignFiles("knn", tmp_path / "oof.csv", tmp_path / f"{kind}.csv")]
-        blend_run(run, BlendOptions("mean", name="both", foreign=foreign), say=lambda _: None)
+        external = [ExternalFiles("knn", tmp_path / "oof.csv", tmp_path / f"{kind}.csv")]
+        blend_run(run, BlendOptions("mean", name="both", external=external), say=lambda _: None)
         made, _ = predict(run, run.parent / "train", tmp_path / "s.csv", blend_name="both", shard_rows=rows)
         assert made.ids.tolist() == names
         return made.probabilities[:, 0]

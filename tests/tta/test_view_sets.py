@@ -27,17 +27,17 @@ from ensemble.tta.view_sets import pareto, search_views
 VIEWS = ("identity", "hflip", "vflip", "rot90", "rot180", "rot270")
 
 
-def oof_of(*members, labels, views=None, folds=None, units=None, classes=None, left_out=None):
+def oof_of(*members, labels, views=None, folds=None, clusters=None, classes=None, left_out=None):
     """members: (V, N, C) each."""
     count = len(labels)
     names = VIEWS[: len(members[0])] if views is None else tuple(views)
-    own = np.arange(count) if units is None else np.asarray(units)
+    own = np.arange(count) if clusters is None else np.asarray(clusters)
     rows = Rows(
         ids=np.array([f"{i}.png" for i in range(count)]),
         labels=np.asarray(labels),
         folds=np.arange(count) % 5 if folds is None else np.asarray(folds),
-        units=own,
-        grouped=units is not None,
+        clusters=own,
+        grouped=clusters is not None,
         classes=tuple(f"c{c}" for c in range(members[0].shape[2])) if classes is None else classes,
     )
     values = tuple(np.asarray(z, dtype=np.float32) for z in members)
@@ -89,7 +89,7 @@ def brute_force(oof, metric="log_loss"):
     z = np.mean(oof.values, axis=0)
     base, count = oof.views[0].index("identity"), len(z)
     rows = oof.rows
-    folds = usable_folds(rows.folds, rows.units)
+    folds = usable_folds(rows.folds, rows.clusters)
 
     def sets_of(size):
         return [own for own in itertools.combinations(range(count), size) if base in own]
@@ -105,7 +105,7 @@ def brute_force(oof, metric="log_loss"):
         return min(sets_of(size), key=lambda own: row_losses(rows.labels[train], probs(own, train, train)).mean())
 
     def held_out(inside):
-        own = usable_folds(folds[inside], rows.units[inside])
+        own = usable_folds(folds[inside], rows.clusters[inside])
         out, chosen = np.empty((count, len(inside))), []
         for fold in np.unique(own):
             train, test = inside[own != fold], np.flatnonzero(own == fold)
@@ -121,7 +121,7 @@ def brute_force(oof, metric="log_loss"):
             right, its = (z[list(each)][:, inside].mean(axis=0).argmax(axis=1) == rows.labels[inside]
                           for each in (own, other))  # fmt: skip
             each = np.array(
-                [(right - 1.0 * its)[rows.units[inside] == unit].sum() for unit in np.unique(rows.units[inside])]
+                [(right - 1.0 * its)[rows.clusters[inside] == unit].sum() for unit in np.unique(rows.clusters[inside])]
             )
             return each.sum(), each.std() * len(each) ** 0.5
 
@@ -131,7 +131,7 @@ def brute_force(oof, metric="log_loss"):
             without = [gained(own, [v for v in own if v != one]) for one in own if one != base] if size > 1 else []
             if gained(own, [base])[0] >= 0 and all(more >= -error for more, error in without):
                 sizes.append(size)
-        return sizes[simplest(losses[[size - 1 for size in sizes]], rows.units[inside])]
+        return sizes[simplest(losses[[size - 1 for size in sizes]], rows.clusters[inside])]
 
     every = np.arange(len(folds))
     losses, chosen = held_out(every)
@@ -152,8 +152,8 @@ def test_every_score_and_choice_is_that_of_brute_force(folds):
     views = ("hflip", "identity", "vflip", "rot90")
     labels, a = noisy(150, 4, noise=1.2, signal=[1.2, 1.5, 1.4, 0.6], seed=6)
     b = 3 * a + 2 * np.random.default_rng(2).normal(size=a.shape)  # counts three times as much as a
-    units = np.arange(150) // 3
-    oof = oof_of(a, b, labels=labels, folds=units % folds, units=units, views=views)
+    clusters = np.arange(150) // 3
+    oof = oof_of(a, b, labels=labels, folds=clusters % folds, clusters=clusters, views=views)
     losses, by_fold, sets, taken = brute_force(oof)
     found = search(oof)
     assert found.base == "identity" and found.exhaustive and found.folds == len(by_fold)
@@ -367,7 +367,7 @@ def test_of_fewer_than_six_rows_accuracy_tells_nothing(mended, verdict):
     oof = oof_of(np.stack([identity, hflip]), labels=labels)
     assert search(oof, metric="accuracy").singles[0].added["accuracy"].low > 0
     assert search(oof, metric="accuracy").singles[0].verdict == verdict
-    in_pairs = dataclasses.replace(oof, rows=dataclasses.replace(oof.rows, units=np.arange(60) // 2))
+    in_pairs = dataclasses.replace(oof, rows=dataclasses.replace(oof.rows, clusters=np.arange(60) // 2))
     assert search(in_pairs, metric="accuracy").singles[0].verdict == "no difference can be told"
 
 
@@ -382,8 +382,8 @@ def test_what_is_chosen_for_a_fold_does_not_look_at_its_labels(monkeypatch, metr
     monkeypatch.setattr(view_sets, "MOST_SETS", most)
     given, real = [], view_sets.cross_fit
 
-    def spy(run, folds, units):
-        given.append(real(run, folds, units))
+    def spy(run, folds, clusters):
+        given.append(real(run, folds, clusters))
         return given[-1]
 
     monkeypatch.setattr(view_sets, "cross_fit", spy)
@@ -408,7 +408,7 @@ def test_groups_are_resampled_whole_and_never_divided():
     labels, z = noisy(100, 2, noise=1.5, seed=4)
     rows = np.repeat(np.arange(100), 8)
     plain = search(oof_of(z, labels=labels, folds=np.arange(100) % 5))
-    grouped = search(oof_of(z[:, rows], labels=labels[rows], folds=rows % 5, units=rows))
+    grouped = search(oof_of(z[:, rows], labels=labels[rows], folds=rows % 5, clusters=rows))
     loose = search(oof_of(z[:, rows], labels=labels[rows], folds=rows % 5))
     widths = [
         own.sizes[1].gains["log_loss"].high - own.sizes[1].gains["log_loss"].low for own in (plain, grouped, loose)
@@ -425,7 +425,7 @@ def test_what_temperatures_are_fitted_on(monkeypatch, folds, want):
     """All folds but one, and in the nested choice all of those but one. A single held-out part is divided, and so is
     what remains of two, by groups: here 10 of 10 rows each."""
     labels, z = noisy(100, 2, noise=1.5, seed=4)
-    units, seen = np.arange(100) // 10, []
+    clusters, seen = np.arange(100) // 10, []
     real = view_sets.inverse_temperature
 
     def spy(z, labels, start=None):
@@ -433,7 +433,7 @@ def test_what_temperatures_are_fitted_on(monkeypatch, folds, want):
         return real(z, labels, start)
 
     monkeypatch.setattr(view_sets, "inverse_temperature", spy)
-    found = search(oof_of(z, labels=labels, folds=units % folds, units=units))
+    found = search(oof_of(z, labels=labels, folds=clusters % folds, clusters=clusters))
     assert found.folds == len(found.sizes[0].scores["log_loss"].folds) == len(found.sizes[0].by_fold)
     assert found.folds == (2 if folds == 2 else 5) and set(seen) == want
 
@@ -480,7 +480,7 @@ def test_mistakes_are_answered_with_one_line():
     unknown = f"views can't be searched by 'auc'; by one of: {', '.join(searchable())}"
     assert said(UserError, oof, metric="auc") == unknown
     group = "a blend is scored on rows it was not fitted on: it needs at least 2 rows (or 2 groups)"
-    assert said(UserError, oof_of(z, labels=labels, folds=[0] * 30, units=[0] * 30)) == group
+    assert said(UserError, oof_of(z, labels=labels, folds=[0] * 30, clusters=[0] * 30)) == group
     assert said(ValueError, oof, np.ones((2, 1))) == "pass_ms is (2, 1), want (1, 2): members x views"
     wrong = "pass_ms and decoding_ms are milliseconds: finite, and 0 or more"
     for costs, once in (([[1, -1]], 0), ([[1, 1]], -0.1), ([[1, np.nan]], 0), ([[1, np.inf]], 0), ([[1, 1]], np.nan)):
@@ -506,7 +506,7 @@ def printed(found, monkeypatch, capsys, width=100):
 
 def test_the_tables(monkeypatch, capsys):
     labels, z = noisy(1200, 4, signal=[1.5, 1.5, -0.5, 1.5], noise=1.5, shared=0)
-    oof = oof_of(z, labels=labels, units=np.arange(1200) // 2, left_out={"x": "not finished: fold 1"})
+    oof = oof_of(z, labels=labels, clusters=np.arange(1200) // 2, left_out={"x": "not finished: fold 1"})
     found = search(oof)
     out = printed(found, monkeypatch, capsys)
     head, gains, out = out.split("\n", 2)

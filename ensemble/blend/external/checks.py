@@ -15,19 +15,19 @@ MOST_CLASSES = 2000  # beyond this no order is looked for: its confusion matrix 
 SHOWN_CLASSES = 20
 
 
-def suspicious(rows: Rows, names: Sequence[str], z: np.ndarray, foreign_names: Sequence[str]) -> list[str]:
-    """Warning lines on the foreign members among `names`; z: logits float32 (M, N, C) of all of them on `rows`.
+def suspicious(rows: Rows, names: Sequence[str], z: np.ndarray, external_names: Sequence[str]) -> list[str]:
+    """Warning lines on the external members among `names`; z: logits float32 (M, N, C) of all of them on `rows`.
 
     A member is suspected if its output is the same for all rows, if it looks trained on these rows (no error on 100
     rows or more, or less than a quarter of the best other member's), if it knows no more than the classes' shares, if
     it would be far better with its columns in another order, or if it is the same as another member.
     """
-    labels, foreign = rows.labels, set(foreign_names)
+    labels, external = rows.labels, set(external_names)
     predicted = z.argmax(axis=2)
     errors = (predicted != labels).sum(axis=1)
     lines = []
     for m, name in enumerate(names):
-        if name not in foreign:
+        if name not in external:
             continue
         if len(labels) > 1 and _all_same(z[m], z[m, :1]):
             lines.append(f"warning: {name}: its output is the same for all {len(labels)} rows")
@@ -36,7 +36,7 @@ def suspicious(rows: Rows, names: Sequence[str], z: np.ndarray, foreign_names: S
         lines += _disordered(rows, name, z[m], predicted[m])
     for a, name in enumerate(names):
         for b in range(a + 1, len(names)):
-            if (name in foreign or names[b] in foreign) and _all_same(z[a], z[b]):
+            if (name in external or names[b] in external) and _all_same(z[a], z[b]):
                 lines.append(f"warning: {name} and {names[b]} are the same predictions; leave one out")
     return lines
 

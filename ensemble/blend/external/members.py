@@ -22,7 +22,7 @@ from ensemble.blend.external.files import (
     table_predictions,
 )
 from ensemble.blend.external.scale import KINDS, LARGEST, floored, logits_of, recognised, without_unknown_classes
-from ensemble.blend.oof import GIVEN, Oof, Rows
+from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows
 from ensemble.data.classes import in_order, listed
 from ensemble.data.logits import Logits
 from ensemble.data.samples import nfc
@@ -59,12 +59,12 @@ def read_labels(path: Path) -> Rows:
         raise UserError(f"{path}: only one class, {classes[0]!r}; a classifier needs two or more")
     number = {name: c for c, name in enumerate(classes)}
     labels = np.array([number[name] for name in names], dtype=np.int64)[codes[kept]]
-    units = np.arange(len(kept))
+    clusters = np.arange(len(kept))
     if "group" in others:
         groups = _coded(table["group"])[0]
         _refuse_empty(groups, kept, "group", ids, path)
-        units = np.unique(groups[kept], return_inverse=True)[1]
-    return Rows(ids[kept], labels, folds[kept], units.astype(np.int64), "group" in others, classes)
+        clusters = np.unique(groups[kept], return_inverse=True)[1]
+    return Rows(ids[kept], labels, folds[kept], clusters.astype(np.int64), "group" in others, classes)
 
 
 def read_predictions(
@@ -76,7 +76,7 @@ def read_predictions(
     A table has its ids in the column "id", else in the first, and one column per class, named after it. An npz has one
     2-D array of floats, `ids`, and perhaps `classes` in the order of its columns. An npy has its ids beside it
     (`oof.npy`: `oof.ids.txt`, `oof.ids.npy`). What the numbers are is seen by their range and sums (see
-    `foreign_scale.recognised`) and said, unless `kind` says it. Logits stay as they are; the rows of probabilities are
+    `scale.recognised`) and said, unless `kind` says it. Logits stay as they are; the rows of probabilities are
     made to sum to 1 and their logs returned. what: the member's name, for what is said. Raises UserError that names
     file, id and column, or where the numbers could be of two kinds.
     """
@@ -128,12 +128,12 @@ def join(
                 f"warning: {name}: {int(others.sum())} of its {len(ids)} ids are not among the rows (first: "
                 f"{str(ids[others][0])!r}); they are not used"
             )
-    units = np.unique(rows.units[kept], return_inverse=True)[1].astype(np.int64)
-    return Rows(rows.ids[kept], rows.labels[kept], rows.folds[kept], units, rows.grouped, rows.classes), z
+    clusters = np.unique(rows.clusters[kept], return_inverse=True)[1].astype(np.int64)
+    return Rows(rows.ids[kept], rows.labels[kept], rows.folds[kept], clusters, rows.grouped, rows.classes), z
 
 
 @dataclass(frozen=True)
-class ForeignFiles:
+class ExternalFiles:
     """A member that ens did not train: its name, its out-of-fold predictions, and those of the test set if any. kind:
     what its numbers are, if the user says it."""
 
@@ -143,7 +143,7 @@ class ForeignFiles:
     kind: str | None = None
 
 
-def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str], None]) -> Oof:
+def with_external(oof: Oof, members: Sequence[ExternalFiles], say: Callable[[str], None]) -> Oof:
     """`oof` with further members, joined by id, on the rows that all of them have.
 
     Says in warnings what can be seen to be wrong. Raises UserError as `read_predictions` and `join` do, for a name
@@ -172,31 +172,31 @@ def with_foreign(oof: Oof, members: Sequence[ForeignFiles], say: Callable[[str],
         oof,
         rows=rows,
         members=tuple(names),
-        views=(*oof.views, *(GIVEN,) * len(members)),
+        views=(*oof.views, *(EXTERNAL_VIEW,) * len(members)),
         values=tuple(everything),
-        foreign=tuple(names[len(own) :]),
+        external=tuple(names[len(own) :]),
     )
 
 
-def read_tests(members: Sequence[ForeignFiles], rows: Rows, say: Callable[[str], None]) -> dict[str, Logits]:
+def read_tests(members: Sequence[ExternalFiles], rows: Rows, say: Callable[[str], None]) -> dict[str, Logits]:
     """The test predictions of those members that have some, by name: before a fit, which a bad file must not cost."""
     return {files.name: read_test(files, rows, say) for files in members if files.test is not None}
 
 
-def read_test(files: ForeignFiles, rows: Rows, say: Callable[[str], None]) -> Logits:
+def read_test(files: ExternalFiles, rows: Rows, say: Callable[[str], None]) -> Logits:
     """A member's test predictions, values (1, N, C). rows: the labelled ones. Raises UserError if it has none, and as
     `read_predictions`."""
     if files.test is None:
         raise UserError(f"{files.name} has no test predictions; name them with --add {files.name}={files.oof},TEST")
     ids, z = read_predictions(files.test, rows.classes, say, files.name, files.kind)
     z = _finite(z, np.full(len(ids), -1), rows, files, files.test, say)
-    return Logits(ids, GIVEN, rows.classes, z[None], {"source": str(files.test)})
+    return Logits(ids, EXTERNAL_VIEW, rows.classes, z[None], {"source": str(files.test)})
 
 
 def _finite(
-    z: np.ndarray, folds: np.ndarray, rows: Rows, files: ForeignFiles, path: Path, say: Callable[[str], None]
+    z: np.ndarray, folds: np.ndarray, rows: Rows, files: ExternalFiles, path: Path, say: Callable[[str], None]
 ) -> np.ndarray:
-    """Logits float32 (N, C) without the -inf of probabilities that are 0; see `foreign_scale`."""
+    """Logits float32 (N, C) without the -inf of probabilities that are 0; see `scale`."""
 
     def warn(text: str) -> None:
         say(f"warning: {files.name} ({path.name}): {text}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ensemble.blend import BlendOptions, blend_files
 from ensemble.blend.external.checks import suspicious
-from ensemble.blend.external.members import ForeignFiles, join, read_labels, read_predictions, read_test, rows_of
+from ensemble.blend.external.members import ExternalFiles, join, read_labels, read_predictions, read_test, rows_of
 from ensemble.blend.external.scale import floored, without_unknown_classes
 from ensemble.blend.oof import Rows
 from ensemble.data.logits import Logits
@@ -80,7 +80,7 @@ def test_labels_of_two_columns(tmp_path):
     assert rows.classes == ("cat", "owl")
     assert rows.labels.tolist() == [1, 0, 1] and rows.labels.dtype == np.int64
     assert rows.folds.tolist() == [0, 0, 0] and rows.folds.dtype == np.int64
-    assert rows.units.tolist() == [0, 1, 2] and rows.units.dtype == np.int64
+    assert rows.clusters.tolist() == [0, 1, 2] and rows.clusters.dtype == np.int64
     assert rows.grouped is False
 
 
@@ -94,7 +94,7 @@ def test_labels_with_folds_and_groups(tmp_path):
     rows = read_labels(written(tmp_path / "y.csv", text))
     assert rows.ids.tolist() == ["a", "b", "c"]
     assert rows.folds.tolist() == [1, 0, 1]
-    assert rows.units.tolist() == [0, 1, 0]
+    assert rows.clusters.tolist() == [0, 1, 0]
     assert rows.grouped is True
     assert rows.classes == ("cat", "dog", "owl")  # the owl is only trained on, and still has its column
     assert rows.labels.tolist() == [0, 1, 0]
@@ -481,10 +481,10 @@ def test_a_fold_without_a_class_does_not_spoil_the_blend(tmp_path):
         if name == "b":
             p[folds == 0, 2] = 0
             p /= p.sum(axis=1, keepdims=True)
-        names.append(ForeignFiles(name, tmp_path / f"{name}.csv"))
+        names.append(ExternalFiles(name, tmp_path / f"{name}.csv"))
         pd.DataFrame({"id": ids, **dict(zip(CLASSES, p.T, strict=True))}).to_csv(names[-1].oof, index=False)
     said = []
-    result = blend_files(tmp_path / "y.csv", BlendOptions("mean", foreign=names), say=said.append)
+    result = blend_files(tmp_path / "y.csv", BlendOptions("mean", external=names), say=said.append)
     assert result.blend["log_loss"].value < min(own["log_loss"].value for own in result.members.values())
     assert any("b (b.csv): gives 'owl' a probability of exactly 0 in all 150 rows of fold 0" in line for line in said)
 
@@ -622,7 +622,7 @@ def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path_factory, order, ki
     joined, values = join(rows, [("xgb", read_ids, z)], said.append)
     assert joined.ids.tolist() == ids.tolist()
     assert values == pytest.approx(np.log(p)[None], rel=1e-5)
-    test = read_test(ForeignFiles("xgb", path, path), rows, said.append)
+    test = read_test(ExternalFiles("xgb", path, path), rows, said.append)
     assert rows_of(test, list(ids), "xgb")[0] == pytest.approx(np.log(p), rel=1e-5)
     assert len(said) == 2 and all(line.endswith("were taken for probabilities") for line in said)
 
@@ -645,7 +645,7 @@ def test_rows_that_a_member_lacks_are_left_out_for_all():
     assert joined.ids.tolist() == list("adef")
     assert joined.labels.tolist() == [0, 0, 1, 2]
     assert joined.folds.tolist() == [0, 1, 0, 1]
-    assert joined.units.tolist() == [0, 1, 1, 2] and joined.units.dtype == np.int64
+    assert joined.clusters.tolist() == [0, 1, 1, 2] and joined.clusters.dtype == np.int64
     assert joined.grouped and joined.classes == CLASSES
     assert values[0, :, 0].tolist() == [12, 6, 3, 0]
     assert values[1, :, 0].tolist() == [0, 6, 9, 12]
@@ -697,10 +697,10 @@ def member(labels, wrong, seed=0, classes=3):
 LABELS = np.arange(1000) % 3
 
 
-def lines(labels, members, foreign=None, classes=CLASSES):
+def lines(labels, members, external=None, classes=CLASSES):
     names = [f"m{i}" for i in range(len(members))]
     return suspicious(
-        make_rows(labels, classes=classes), names, np.stack(members), names if foreign is None else foreign
+        make_rows(labels, classes=classes), names, np.stack(members), names if external is None else external
     )
 
 
@@ -717,7 +717,7 @@ def test_predictions_of_rows_that_were_trained_on():
         f"warning: m1: wrong on 49 of 1000 rows, the best other member (m0) on 200; {ask}"
     ]
     assert lines(LABELS, [honest, perfect]) == [f"warning: m1: no error at all on 1000 rows; {ask}"]
-    assert lines(LABELS, [honest, perfect], foreign=["m0"]) == []
+    assert lines(LABELS, [honest, perfect], external=["m0"]) == []
     few = LABELS[:60]
     assert lines(few, [member(few, 12, 1), member(few, 2, 2)]) == []  # 2 against 12 of 60: p = 0.001
     assert lines(few, [member(few, 30, 1), member(few, 2, 2)]) == [
@@ -727,7 +727,7 @@ def test_predictions_of_rows_that_were_trained_on():
 
 def test_columns_in_another_order():
     z = member(LABELS, 100)
-    assert lines(LABELS, [z, z[:, [1, 2, 0]]], foreign=["m1"]) == [
+    assert lines(LABELS, [z, z[:, [1, 2, 0]]], external=["m1"]) == [
         "warning: m1: right on 10.0% of the rows, no more than by always saying 'cat' (33.4%); are its columns in "
         "another order? It would be right on 90.0% if those read as cat, dog, owl were dog, owl, cat"
     ]
@@ -785,7 +785,7 @@ def test_the_same_predictions_twice():
     near = one.copy()
     near[500, 1] += 0.01
     assert lines(LABELS, [one, other, one + 5, near]) == ["warning: m0 and m2 are the same predictions; leave one out"]
-    assert lines(LABELS, [one, one, other], foreign=["m2"]) == []
+    assert lines(LABELS, [one, one, other], external=["m2"]) == []
 
 
 def test_torch_is_not_loaded():
