@@ -101,7 +101,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             state.log.append(line)
             save_state(fold.state_file, state)
             write_log(fold, state.log)
-            if epoch + 1 < settings.epochs:  # the last one is told of with its final score
+            if epoch + 1 < settings.epochs:  # the last one is reported with its final score
                 events.epoch_finished(fold.member.name, fold.number, line)
         return _finish(job, data, state, loss.log_prior, events)
 
@@ -172,7 +172,7 @@ def _finish(job: Job, data: TrainingData, state: TrainState, log_prior: np.ndarr
     fold, settings, views = job.fold, job.settings, job.evaluation.views
     if state.best:
         state.eval_model.load_state_dict(state.best)
-    # Which class is the largest depends on the prior that this loss leaves out: ties can't be told without it.
+    # Which class is the largest depends on the prior that this loss leaves out: ties can't be recognised without it.
     speeds = {"float32": 1.0} if settings.loss == "logit_adjusted" else job.speeds
     held_out = data.rows.held_out_rows(fold.number)
     inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds)

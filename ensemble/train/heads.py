@@ -35,29 +35,32 @@ def fit_heads(
 ) -> Heads:
     """Multinomial regressions on standardised features, one for each fold, fitted on the rows of the others.
 
-    features: float32 (V, N, D) on any device; every view of a row is a training row of its own. labels: int64 (N,).
-    folds: int8 (N,), -1 for rows that are trained on in every fold. weights: of the rows, float64 (N,), or None.
+    features: float32 (V, N, D) on any device; every view of a row is a training row of its own.
+    labels: int64 (N,).
+    folds: int8 (N,), -1 for rows that are trained on in every fold.
+    weights: of the rows, float64 (N,), or None.
+
     Minimised for each fold: mean weighted log loss + strength / 2 * the squared norm of the weights on features that
     have variance 1 over the fold's training rows (the biases are free).
     """
     count = int(folds.max()) + 1
-    own = np.ones(len(labels)) if weights is None else weights / weights.max()  # float32 holds none of 1e-50 or 1e50
-    outer = np.stack([own * (folds != fold) for fold in range(count)])
+    scaled = np.ones(len(labels)) if weights is None else weights / weights.max()  # float32 holds none of 1e-50 or 1e50
+    outer = np.stack([scaled * (folds != fold) for fold in range(count)])
     if count > 2:
         pairs = [(j, k) for k in range(count) for j in range(k)]
-        inner = np.stack([own * ((folds != j) & (folds != k)) for j, k in pairs])
-        judges = [(pair, k, own * (folds == j)) for pair, (j, k) in enumerate(pairs)]
-        judges += [(pair, j, own * (folds == k)) for pair, (j, k) in enumerate(pairs)]
+        inner = np.stack([scaled * ((folds != j) & (folds != k)) for j, k in pairs])
+        validations = [(pair, k, scaled * (folds == j)) for pair, (j, k) in enumerate(pairs)]
+        validations += [(pair, j, scaled * (folds == k)) for pair, (j, k) in enumerate(pairs)]
     else:  # two folds leave no rows without both: each fold's training rows are halved instead
         halves = np.zeros((count, 2, len(labels)))
         for k in range(count):
             rows = np.flatnonzero(folds != k)
             rows = rows[np.argsort(labels[rows], kind="stable")]  # each class is halved
             halves[k, 0, rows[::2]] = halves[k, 1, rows[1::2]] = 1
-        inner = np.concatenate([own * half for half in halves])
-        judges = [(2 * k + side, k, own * halves[k, 1 - side]) for k in range(count) for side in (0, 1)]
+        inner = np.concatenate([scaled * half for half in halves])
+        validations = [(2 * k + side, k, scaled * halves[k, 1 - side]) for k in range(count) for side in (0, 1)]
     mean = _Problem(features.mean(0, keepdim=True), labels, classes)  # the views' mean is enough to choose by
-    strengths, starts = _choose(mean, inner, judges, count)
+    strengths, starts = _choose(mean, inner, validations, count)
     problem = _Problem(features, labels, classes)
     start = mean.moved(starts, mean.row_weights(outer), problem, problem.row_weights(outer))
     found = problem.solve(outer, np.array(strengths), TOLERANCE, start)
@@ -65,13 +68,14 @@ def fit_heads(
 
 
 def _choose(
-    problem: "_Problem", inner: np.ndarray, judges: Sequence[tuple[int, int, np.ndarray]], folds: int
+    problem: "_Problem", inner: np.ndarray, validations: Sequence[tuple[int, int, np.ndarray]], folds: int
 ) -> tuple[list[float], torch.Tensor]:
-    """The strength of least held-out log loss for each fold, and the mean of the fits that judged it, as a start.
+    """The strength of least held-out log loss for each fold, and the mean of the fits it was chosen by, as a start.
 
-    judges: (which fit, for which fold, weights of the rows). It goes from 0.1 to weaker strengths until no fold gains,
-    then to stronger ones; what is tried after a fold's own first loss is not for that fold, so that none can tell how
-    far the others went.
+    validations: (which fit, for which fold, weights of the rows).
+
+    It goes from 0.1 to weaker strengths until no fold gains, then to stronger ones. What is tried after a fold's first
+    loss (one that did not gain) does not count for that fold, so that no fold learns how far the others went.
     """
     losses: dict[float, np.ndarray] = {}
     fits: dict[float, torch.Tensor] = {}
@@ -82,7 +86,7 @@ def _choose(
             at = fits[strength] = problem.solve(inner, np.full(len(inner), strength), ROUGH, at)
             row_losses = problem.row_losses(at, inner)
             new = np.zeros(folds)
-            for fit, fold, rows in judges:
+            for fit, fold, rows in validations:
                 new[fold] += (row_losses[fit] * rows).sum()
             least = np.min([np.full(folds, np.inf), *losses.values()], axis=0)
             losses[strength] = np.where(gaining, new, np.inf)
@@ -95,8 +99,8 @@ def _choose(
     tried = list(losses)
     chosen = [tried[index] for index in np.argmin(np.stack(list(losses.values())), axis=0)]
     starts = [
-        torch.stack([fits[strength][fit] for fit, fold, _ in judges if fold == own]).mean(0)
-        for own, strength in enumerate(chosen)
+        torch.stack([fits[strength][fit] for fit, fold, _ in validations if fold == chosen_for]).mean(0)
+        for chosen_for, strength in enumerate(chosen)
     ]
     return chosen, torch.stack(starts)
 
@@ -219,31 +223,31 @@ def minimize(
             break
         direction = gradient.clone()
         shares = []
-        for moved, bent, inverse in reversed(history):
-            share = inverse * dot(moved, direction)
-            direction -= spread_out(share) * bent
+        for step, gradient_change, inverse in reversed(history):
+            share = inverse * dot(step, direction)
+            direction -= spread_out(share) * gradient_change
             shares.append(share)
         direction = metric(direction)
-        for (moved, bent, inverse), share in zip(history, reversed(shares), strict=True):
-            direction += spread_out(share - inverse * dot(bent, direction)) * moved
+        for (step, gradient_change, inverse), share in zip(history, reversed(shares), strict=True):
+            direction += spread_out(share - inverse * dot(gradient_change, direction)) * step
         slope = dot(gradient, direction)
         length = torch.ones_like(value)
         for _ in range(10):
             there = at - spread_out(length) * direction
             new_value, new_gradient = value_and_gradient(there)
-            short = new_value > value - 1e-4 * length * slope
-            if not short.any():
+            too_long = new_value > value - 1e-4 * length * slope
+            if not too_long.any():
                 break
-            length = torch.where(short, length / 2, length)
-        still = new_value > value  # rounding decides now: these stay where they are
-        length = torch.where(still, 0.0, length)
-        if still.all():
+            length = torch.where(too_long, length / 2, length)
+        stuck = new_value > value  # rounding decides now: these stay where they are
+        length = torch.where(stuck, 0.0, length)
+        if stuck.all():
             break
-        there = torch.where(spread_out(still), at, there)
-        new_gradient = torch.where(spread_out(still), gradient, new_gradient)
-        moved, bent = there - at, new_gradient - gradient
-        curvature = dot(moved, bent)
+        there = torch.where(spread_out(stuck), at, there)
+        new_gradient = torch.where(spread_out(stuck), gradient, new_gradient)
+        step, gradient_change = there - at, new_gradient - gradient
+        curvature = dot(step, gradient_change)
         inverse = torch.where(curvature > 1e-12, 1 / curvature.clamp_min(1e-12), 0.0)
-        history = [*history[-MEMORY + 1 :], (moved, bent, inverse)]
-        at, value, gradient = there, torch.where(still, value, new_value), new_gradient
+        history = [*history[-MEMORY + 1 :], (step, gradient_change, inverse)]
+        at, value, gradient = there, torch.where(stuck, value, new_value), new_gradient
     return at

@@ -1,4 +1,4 @@
-"""A job: all that the training of one backbone on one fold depends on beside its data."""
+"""A job: all that the training of one backbone on one fold depends on, except for its data."""
 
 import hashlib
 from collections.abc import Callable, Mapping

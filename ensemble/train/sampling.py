@@ -27,7 +27,7 @@ def epoch_rows(rng: np.random.Generator, rows: np.ndarray, labels: np.ndarray, k
     parts[rng.permutation(len(present))[: len(rows) % len(present)]] += 1
     drawn = []
     for label, part in zip(present, parts, strict=True):
-        own = rows[labels[rows] == label]
-        rounds = [rng.permutation(own) for _ in range(-(-part // len(own)))]
+        class_rows = rows[labels[rows] == label]
+        rounds = [rng.permutation(class_rows) for _ in range(-(-part // len(class_rows)))]
         drawn.append(np.concatenate([rows[:0], *rounds])[:part])
     return rng.permutation(np.concatenate(drawn))
