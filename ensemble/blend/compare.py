@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend.joined import join_rows
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, interval, scores
 from ensemble.scoring.clusters import joined_clusters
 from ensemble.scoring.cross_fit import cross_fit
@@ -129,9 +129,9 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     if len(found) < 2:
         left = "".join(f"; {note}" for note in notes)
         raise UserError(f"{found[0][0] / found[0][1]}: nothing to compare it with, name a second run or member{left}")
-    each_named = not any(rundir.folds_csv(path).is_file() for path in paths)
+    each_named = not any(Run(path).folds_csv.is_file() for path in paths)
     plan = _plan(found, each_named, notes)
-    if rundir.folds_csv(paths[0]).is_file() and plan[0][1][0].run == plan[0][1][-1].run:
+    if Run(paths[0]).folds_csv.is_file() and plan[0][1][0].run == plan[0][1][-1].run:
         notes.append(_baseline(*found[0]))
     used = list(dict.fromkeys(item.run for _, items in plan for item in items))
     where = join_rows({run: rows[run] for run in used}, notes)
@@ -157,14 +157,14 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
 def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path, list[str]]:
     """The run that `path` is or lies in, as first named, and the members meant; adds to `rows`. As in `ens blend`, a
     member that is named must be finished; of a whole run, those that are not are noted."""
-    whole = rundir.folds_csv(path).is_file() or not rundir.folds_csv(path.parent).is_file()
+    whole = Run(path).folds_csv.is_file() or not Run(path.parent).folds_csv.is_file()
     run = path if whole else path.parent
     run = next((known for known in rows if known.resolve() == run.resolve()), run)
     rows[run] = rows.get(run) or read_rows(run)
-    there = _in_file_order(run, rundir.members(run))
+    there = _in_file_order(run, Run(run).member_names())
     if not whole and path.name not in there:
         raise UserError(f"{run}: no member {path.name!r}; there are: {', '.join(there) or 'none'}")
-    again = f"train on with: ens train-folds {rundir.config_toml(run)}"
+    again = f"train on with: ens train-folds {Run(run).config_toml}"
     ready: list[str] = []
     for name in there if whole else [path.name]:
         lacking = sorted(set(np.unique(rows[run].folds).tolist()) - set(finished(run, name, rows[run])))
@@ -180,7 +180,7 @@ def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path
 def _in_file_order(run: Path, members: Sequence[str]) -> list[str]:
     """Members as the experiment file lists its backbones; those that it lacks last, by their names."""
     try:
-        listed = [own["name"] for own in tomllib.loads(rundir.config_toml(run).read_text(encoding="utf-8"))["backbone"]]
+        listed = [own["name"] for own in tomllib.loads(Run(run).config_toml.read_text(encoding="utf-8"))["backbone"]]
     except (OSError, ValueError, KeyError, TypeError):
         return list(members)
     return sorted(members, key=lambda name: listed.index(name) if name in listed else len(listed))
@@ -188,7 +188,7 @@ def _in_file_order(run: Path, members: Sequence[str]) -> list[str]:
 
 def _baseline(run: Path, member: str) -> str:
     """Which member the others are compared with, where the user named none, and how to choose another."""
-    file = rundir.config_toml(run)
+    file = Run(run).config_toml
     why = f"the first in {file}" if file.is_file() else "the first by its name"
     return f"the baseline is {member}, {why}; for another, name it first: ens compare {run / 'MEMBER'} {run}"
 
@@ -218,9 +218,9 @@ def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> 
 
 
 def _item(name: str, run: Path, members: Sequence[str]) -> Item:
-    settings = [rundir.read_settings(run, member) for member in members]
-    folds = [rundir.fold_dir(run, member, fold) for member in members for fold in rundir.folds_of(run, member)]
-    seconds = [rundir.read_done(fold).get("seconds") for fold in folds if rundir.is_done(fold)]
+    settings = [Run(run).member(member).read_settings() for member in members]
+    folds = [fold for member in members for fold in Run(run).member(member).folds()]
+    seconds = [fold.read_done().get("seconds") for fold in folds if fold.is_done()]
     epochs = {None if own.get("strategy") == "probe" else own.get("epochs") for own in settings}
     total, same = (
         None if None in seconds else sum(own or 0.0 for own in seconds),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.blend.costs import read_costs
 from ensemble.blend.crossfit import Recipe, counted, fit_rows, held_out, plain_average, without_zero_weight
@@ -21,6 +20,7 @@ from ensemble.blend.saved import require_name
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.progress import Show
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.calibration import calibration, reliability
 from ensemble.scoring.cross_fit import usable_folds
@@ -87,7 +87,7 @@ def blend_run(
         _refuse_to_replace(run, name, oof)
     recipe = _recipe(options, oof)
     tests = read_tests(options.external, oof.rows, say)
-    optimistic = tuple(member for member in oof.members if rundir.is_optimistic(run, member))
+    optimistic = tuple(member for member in oof.members if Run(run).member(member).is_optimistic())
     result = replace(fit_oof(oof, recipe, options.prune, show), optimistic=optimistic, tests=tests).save(run, name)
     lacking = [member for member in result.fitted.external if member not in tests]
     if lacking:
@@ -240,10 +240,10 @@ def members_table(run: Path) -> list[MemberRow]:
     rows = read_rows(run)
     numbers = np.unique(rows.folds)
     out = []
-    for member in rundir.members(run):
+    for member in Run(run).member_names():
         done = finished(run, member, rows)
         if not done:
-            out.append(MemberRow(member, (), len(numbers), 0, {}, rundir.is_optimistic(run, member)))
+            out.append(MemberRow(member, (), len(numbers), 0, {}, Run(run).member(member).is_optimistic()))
             continue
         z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
         where = np.flatnonzero(np.isin(rows.folds, done))
@@ -251,7 +251,7 @@ def members_table(run: Path) -> list[MemberRow]:
         own = member_outcomes(z[None, where], labels)
         drawn = bootstrap(labels, own, rows.clusters[where], len(rows.classes))
         table = scores(labels, own, rows.folds[where], len(rows.classes), drawn)
-        optimistic = rundir.is_optimistic(run, member)
+        optimistic = Run(run).member(member).is_optimistic()
         out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], optimistic))
     return out
 
@@ -263,7 +263,7 @@ def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
 
 def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:
     """Raise UserError if the run's blend `name` was fitted on other members or views than those of `oof`."""
-    if not rundir.blend_json(run, name).is_file():
+    if not Run(run).blend_json(name).is_file():
         return
     there = saved_views(run, name)
     if there is not None and there != dict(zip(oof.members, oof.views, strict=True)):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble import rundir
 from ensemble.data.logits import Logits, load_logits
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
+from ensemble.run import Fold, Run
 from ensemble.run.vouched import require_vouched
 
 EXTERNAL_VIEW = ("given",)  # the one view of an external member
@@ -61,10 +61,10 @@ def read_rows(run: Path) -> Rows:
     Raises UserError, naming file, line and value, for a lacking column, a repeated id, a label that is not a class, a
     fold that is not a number, or no validated row.
     """
-    rundir.require_run(run)
-    path = rundir.folds_csv(run)
+    Run(run).require()
+    path = Run(run).folds_csv
     require_vouched(path)
-    classes = tuple(rundir.read_classes(run))
+    classes = tuple(Run(run).read_classes())
     number = {name: c for c, name in enumerate(classes)}
     ids: list[str] = []
     labels, folds, groups = [], [], []
@@ -105,7 +105,7 @@ def read_rows(run: Path) -> Rows:
 
 def finished(run: Path, member: str, rows: Rows) -> list[int]:
     """The fold numbers of `rows` that `member` has finished, sorted."""
-    return [int(f) for f in np.unique(rows.folds) if rundir.is_done(rundir.fold_dir(run, member, int(f)))]
+    return [int(f) for f in np.unique(rows.folds) if Run(run).member(member).fold(int(f)).is_done()]
 
 
 def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
@@ -115,7 +115,7 @@ def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[st
     a member asked for is unknown or not finished, if none is finished, and as `read_member` does.
     """
     rows = read_rows(run)
-    there = rundir.members(run)
+    there = Run(run).member_names()
     for name in members or []:
         if name not in there:
             near = difflib.get_close_matches(name, there, n=3, cutoff=0.0)
@@ -128,7 +128,7 @@ def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[st
             left_out[name] = f"not finished: fold {', '.join(map(str, lacking))}"
         else:
             ready.append(name)
-    again = f"train on with: ens train-folds {rundir.config_toml(run)}"
+    again = f"train on with: ens train-folds {Run(run).config_toml}"
     if members is not None and len(ready) < len(set(members)):
         first = next(name for name in members if name not in ready)
         raise UserError(f"{run}: member {first!r} is {left_out[first]}; {again}")
@@ -159,8 +159,8 @@ def read_member(
     if names is not None and (not names or len(set(names)) < len(names)):
         raise UserError(f"views {', '.join(names) or '(none)'}: name at least one, each once")
     for fold in np.unique(rows.folds).tolist() if folds is None else folds:
-        path = rundir.oof_file(rundir.fold_dir(run, member, fold))
-        logits = fold_logits(path.parent)
+        job = Run(run).member(member).fold(fold)
+        path, logits = job.oof_file, fold_logits(job)
         where = np.flatnonzero(rows.folds == fold)
         _require_same_rows(logits, rows.ids[where], member, fold, path)
         if logits.classes != rows.classes:
@@ -190,18 +190,18 @@ def read_member(
     return out, names
 
 
-def fold_logits(directory: Path) -> Logits:
+def fold_logits(fold: Fold) -> Logits:
     """A fold's OOF logits: the views that it was trained with, then those that were added later.
 
     Raises UserError that names the file that is missing, cut short or not of these rows.
     """
-    logits = load_logits(rundir.oof_file(directory))
-    path = rundir.added_file(directory)
+    logits = load_logits(fold.oof_file)
+    path = fold.added_views_file
     if not path.is_file():
         return logits
     added = load_logits(path)
     if added.classes != logits.classes or not np.array_equal(added.ids, logits.ids):
-        raise UserError(f"{path}: not of the rows and classes of {rundir.oof_file(directory).name}; delete it")
+        raise UserError(f"{path}: not of the rows and classes of {fold.oof_file.name}; delete it")
     return replace(logits, views=logits.views + added.views, values=np.concatenate([logits.values, added.values]))
 
 
@@ -209,8 +209,8 @@ def common_views(run: Path) -> tuple[str, ...]:
     """The views that all folds of all finished members have OOF logits of, in the first one's order."""
     rows = read_rows(run)
     numbers = np.unique(rows.folds).tolist()
-    ready = [name for name in rundir.members(run) if finished(run, name, rows) == numbers]
-    every = [fold_logits(rundir.fold_dir(run, name, fold)).views for name in ready for fold in numbers]
+    ready = [name for name in Run(run).member_names() if finished(run, name, rows) == numbers]
+    every = [fold_logits(Run(run).member(name).fold(fold)).views for name in ready for fold in numbers]
     return tuple(view for view in every[0] if all(view in own for own in every)) if every else ()
 
 

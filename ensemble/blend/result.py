@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from ensemble import rundir
 from ensemble.blend.diversity import Diversity
 from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.prune import Pruned
@@ -13,6 +12,7 @@ from ensemble.blend.saved import Blend, load_blend, read_described
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, Unread, parse_json
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.scoring.calibration import Bin, Calibration
 from ensemble.scoring.metrics import columns
@@ -94,10 +94,10 @@ class BlendResult:
         """Write the blend, its scores and its external members' test predictions; returns the result as it is saved."""
         for member in self.fitted.external:
             if member in self.tests:
-                self.tests[member].save(rundir.external_file(run, name, member))
+                self.tests[member].save(Run(run).external_file(name, member))
         scores = asdict(replace(self, tests={}))
         self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED})
-        return replace(self, name=name, path=rundir.blend_json(run, name))
+        return replace(self, name=name, path=Run(run).blend_json(name))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_result(run: Path, name: str) -> BlendResult | None:
     scores = described.get("scores")
     if not scores:
         return None
-    path, again = rundir.blend_json(run, name), f"fit it again with: ens blend {run}"
+    path, again = Run(run).blend_json(name), f"fit it again with: ens blend {run}"
     views = {"views": dict(zip(blend.members, blend.views, strict=True))}
     text = json.dumps({"scores": views | scores | dict.fromkeys(UNSAVED)})
     found = parse_json(text, _File, str(path), again).scores

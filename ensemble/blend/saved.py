@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from typing_extensions import TypedDict
 
-from ensemble import rundir
 from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
+from ensemble.run import Run
 from ensemble.scoring.row_values import cheapest
 
 FORMAT = 2
@@ -103,7 +103,7 @@ class Blend:
         """
         params = self.chain.params()
         arrays = {key: np.ascontiguousarray(v) for key, v in params.items() if isinstance(v, np.ndarray)}
-        path = rundir.blend_file(run, name)
+        path = Run(run).blend_file(name)
         write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"blend": name})
         description = {
             "format": FORMAT,
@@ -122,7 +122,7 @@ class Blend:
         }
         if self.costs is not None:
             description["costs"] = self.costs.tolist()
-        write_json(rundir.blend_json(run, name), description)
+        write_json(Run(run).blend_json(name), description)
 
 
 def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -131,10 +131,9 @@ def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]
     digests = {}
     for member, own in views.items():
         whole = hashlib.sha256()
-        for fold in rundir.folds_of(run, member):
-            directory = rundir.fold_dir(run, member, fold)
-            if rundir.oof_file(directory).is_file():
-                logits = fold_logits(directory)
+        for fold in Run(run).member(member).folds():
+            if fold.oof_file.is_file():
+                logits = fold_logits(fold)
                 there = [logits.views.index(view) for view in own if view in logits.views]
                 whole.update(np.ascontiguousarray(logits.values[there]).tobytes())
         digests[member] = whole.hexdigest()
@@ -165,7 +164,7 @@ def require_name(name: str) -> None:
 
 def list_blends(run: Path) -> list[str]:
     """Names of the run's blends, sorted."""
-    return sorted(path.stem for path in rundir.blend_json(run, "x").parent.glob("*.json") if path.name[0] != ".")
+    return sorted(path.stem for path in Run(run).blend_json("x").parent.glob("*.json") if path.name[0] != ".")
 
 
 def load_blend(run: Path, name: str) -> Blend:
@@ -175,7 +174,7 @@ def load_blend(run: Path, name: str) -> Blend:
     format, or don't belong together.
     """
     require_name(name)
-    path, tensors = rundir.blend_json(run, name), rundir.blend_file(run, name)
+    path, tensors = Run(run).blend_json(name), Run(run).blend_file(name)
     if not path.is_file():
         there = list_blends(run)
         hint = f"there are: {', '.join(there)}" if there else f"make one with: ens blend {run} --method stack"
@@ -213,7 +212,7 @@ def load_blend(run: Path, name: str) -> Blend:
 
 def read_described(run: Path, name: str) -> Described:
     """A blend's JSON. Raises UserError that names the file if it is of another format, or doesn't fit together."""
-    path, again = rundir.blend_json(run, name), f"fit it again with: ens blend {run}"
+    path, again = Run(run).blend_json(name), f"fit it again with: ens blend {run}"
     if read_json(path, dict[str, Any], again).get("format") != FORMAT:
         raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
     found = read_json(path, Described, again)

@@ -97,7 +97,7 @@ def _add_to_folds(
                     continue
                 current = f"fold {number} of {member.name}"
                 with FileLock(fold.lock_file):  # another process may add views, or train the fold again
-                    before = fold_logits(fold.path)
+                    before = fold_logits(fold)
                     views = tuple(view for view in incomplete[fold] if view not in before.views)
                     if views:
                         group = Group(loaded.preprocess, views, (forward,))
@@ -128,7 +128,7 @@ def _missing_views(
         sides = geometry(load_preprocess(member.preprocess_json))
         for fold in map(member.fold, numbers):
             _remove_if_damaged(fold, events)
-            present = fold_logits(fold.path).views
+            present = fold_logits(fold).views
             try:
                 # Views are compared by what they show, not by their names.
                 all_views = check_views(list(dict.fromkeys([*present, *expand(views)])), sides)

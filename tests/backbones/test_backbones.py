@@ -11,13 +11,13 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import digest, member_weights, shared_rows, source_of
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 HALF = (0.5, 0.5, 0.5)
 WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "weights"
@@ -154,17 +154,17 @@ def source(resnet, tmp_path):
 
     def write(finished=(0, 1, 2), begun=()):
         run = tmp_path / "food"
-        write_json(rundir.settings_json(run, "small"), {"timm": "test_resnet.r160_in1k", "image_size": 96})
+        write_json(Run(run).member("small").settings_json, {"timm": "test_resnet.r160_in1k", "image_size": 96})
         rows = [("a", 0), ("b", 1), ("c", 2), ("d", 2), ("e", -1)]
         lines = "".join(f"{name},x,{fold}\n" for name, fold in rows)
-        write_text(rundir.folds_csv(run), f"id,label,fold\n{lines}")
+        write_text(Run(run).folds_csv, f"id,label,fold\n{lines}")
         for fold in {*finished, *begun}:
-            directory = rundir.fold_dir(run, "small", fold)
-            directory.mkdir()
+            directory = Run(run).member("small").fold(fold)
+            directory.path.mkdir()
             if fold in finished:
                 state = {**resnet.state_dict(), "bn1.bias": torch.full((32,), float(fold))}
-                save_file(state, rundir.model_file(directory))
-                rundir.mark_done(directory, [rundir.model_file(directory)])
+                save_file(state, directory.model_file)
+                directory.mark_done([directory.model_file])
         return run / "small"
 
     return write
@@ -174,13 +174,13 @@ def test_each_fold_starts_from_the_sources_own(source):
     member = source()
     for fold in range(7):
         file = member_weights(member, fold, "test_resnet")
-        assert file == rundir.model_file(member / f"fold{fold % 3}")
+        assert file == (member / f"fold{fold % 3}" / "model.safetensors")
         model = timm_model.create("test_resnet", 7, 64, weights=file)  # of other classes, at another size
         assert model.bn1.bias.tolist() == [fold % 3] * 32 and model.fc.out_features == 7
 
 
 def test_a_file_is_every_folds_start(source, weights):
-    file = rundir.model_file(source() / "fold1")
+    file = source() / "fold1" / "model.safetensors"
     assert [member_weights(file, fold, "test_resnet") for fold in (0, 1, 5)] == [file] * 3
     assert member_weights(weights(), 4, "any") == weights()  # whose architecture is only seen when it is loaded
 
@@ -188,14 +188,14 @@ def test_a_file_is_every_folds_start(source, weights):
 def test_a_link_to_a_member_is_the_member(source, tmp_path):
     member = source()
     (tmp_path / "link").symlink_to(member)
-    assert member_weights(tmp_path / "link", 4, "test_resnet") == rundir.model_file(member / "fold1")
+    assert member_weights(tmp_path / "link", 4, "test_resnet") == (member / "fold1" / "model.safetensors")
 
 
 def test_source_of_another_architecture(source):
     member = source()
     end = "holds a 'test_resnet.r160_in1k', but the backbone is a 'test_vit': the architectures must be the same"
     assert refusal(member_weights, member, 0, "test_vit") == f"{member}: {end}"
-    file = rundir.model_file(member / "fold0")
+    file = member / "fold0" / "model.safetensors"
     assert refusal(member_weights, file, 0, "test_vit") == f"{file}: {end}"
     assert member_weights(file, 0, "test_resnet.other") == file
 
@@ -223,7 +223,7 @@ def test_directories_that_are_no_member(source, tmp_path):
 
 def test_source_is_named_by_its_files_contents(source, tmp_path):
     member = source()
-    files = [rundir.model_file(member / f"fold{fold}") for fold in range(3)]
+    files = [(member / f"fold{fold}" / "model.safetensors") for fold in range(3)]
     each = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     assert len(set(each)) == 3 and source_of(member) == each and source_of(files[1]) == each[1]
     assert digest(member) == hashlib.sha256(f"{each[0]}\n{each[1]}\n{each[2]}\n".encode()).hexdigest()
@@ -242,7 +242,7 @@ def test_rows_that_the_source_saw(source, weights):
     assert shared_rows(member, ids, np.array([0, 1, 2, 2, -1, 0])) == 0  # the same split: fold 1 starts from fold 1
     assert shared_rows(member, ids, np.array([0, 1, 2, 2, 0, 0])) == 1  # e, which is held out here
     assert shared_rows(member, ids, np.array([3, 1, 2, 0, -1, 0])) == 1  # d; fold 3 starts from fold 0, held out there
-    fold0 = rundir.model_file(member / "fold0")
+    fold0 = member / "fold0" / "model.safetensors"
     assert shared_rows(fold0, ids, np.array([0, 1, 2, 2, -1, 0])) == 3  # b, c, d
     assert shared_rows(fold0, ids) == 5
     assert shared_rows(weights(), ids, np.array([0, 1, 2, 2, -1, 0])) == 0

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 from test_blend_run import CLASSES, make_run, rewrite
 
-from ensemble import rundir
 from ensemble.blend import (
     BlendOptions,
     ExternalFiles,
@@ -26,6 +25,7 @@ from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import bootstrap, interval
 from ensemble.scoring.calibration import calibration, ece, reliability
 from ensemble.scoring.counts import ClassCounts
@@ -105,9 +105,9 @@ def test_priors_by_hand():
 
 
 def test_with_uniform_priors_accuracy_is_balanced_accuracy(run):
-    text = rundir.folds_csv(run).read_text(encoding="utf-8").splitlines()
+    text = Run(run).folds_csv.read_text(encoding="utf-8").splitlines()
     kept = [line for i, line in enumerate(text) if ",dog," not in line or i % 2]
-    write_text(rundir.folds_csv(run), "\n".join(kept) + "\n")
+    write_text(Run(run).folds_csv, "\n".join(kept) + "\n")
     for member in "ab":
         for fold in range(3):
             there = {line.split(",")[0] for line in kept}
@@ -383,7 +383,7 @@ def test_an_external_member_joins_a_run_by_id(run, tmp_path):
     assert saved.external == ("xgb",) and saved.views[-1] == ("given",) and saved.all_views == ("identity", "hflip")
     from ensemble.data.logits import load_logits
 
-    kept = load_logits(rundir.external_file(run, "pool", "xgb"))
+    kept = load_logits(Run(run).external_file("pool", "xgb"))
     assert softmax(kept.align(np.array(["x.png"])).values[0]) == pytest.approx(softmax(z[:1]), abs=1e-5)
 
 
@@ -519,7 +519,7 @@ def test_a_bad_test_file_is_found_before_the_fit(run, tmp_path, no_fit):
     with pytest.raises(UserError) as caught:
         blend_run(run, BlendOptions("stack", external=external))
     assert str(caught.value) == message
-    assert not rundir.blend_json(run, "stack").parent.exists()
+    assert not Run(run).blend_json("stack").parent.exists()
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError) as caught:
         blend_files(tmp_path / "labels.csv", BlendOptions("stack", external=external))
@@ -591,7 +591,7 @@ def test_what_the_command_prints_fits_and_says_it_all(run):
     for text in (
         "calibration, cross-fitted",
         "reliability: rows, their mean confidence % and accuracy %",
-        "above the diagonal: rows on which two members disagree",
+        "above the diagonal: % of rows on which two members disagree",
         "what leaving a member out costs, balanced accuracy %",
         "weights certified within",
         "the blend's own temperature",

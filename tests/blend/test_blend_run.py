@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend, members_table, read_result
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.data.logits import Logits
@@ -16,6 +15,7 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import bootstrap, interval
 from ensemble.scoring.outcomes import outcome
 
@@ -34,12 +34,12 @@ def make_run(path, rows=90, k=3, members=("a", "b"), groups=False, seed=0, unval
         lines.append(f"{ids[i]},{CLASSES[labels[i]]},{folds[i]}" + (f",p{i // 2}" if groups else ""))
     lines += [f"train only {i},cat,-1" + (",px" if groups else "") for i in range(unvalidated)]
     path.mkdir(parents=True)
-    write_text(rundir.folds_csv(path), "\n".join(lines) + "\n")
-    write_json(rundir.classes_json(path), list(CLASSES))
+    write_text(Run(path).folds_csv, "\n".join(lines) + "\n")
+    write_json(Run(path).classes_json, list(CLASSES))
     z = draw.normal(size=(len(members), len(VIEWS), rows, len(CLASSES))).astype(np.float32)
     z += 1.5 * np.eye(len(CLASSES), dtype=np.float32)[labels]
     for m, member in enumerate(members):
-        write_json(rundir.settings_json(path, member), {})
+        write_json(Run(path).member(member).settings_json, {})
         for fold in range(k):
             where = draw.permutation(np.flatnonzero(folds == fold))  # any order: rows are joined by id
             write_fold(path, member, fold, [ids[i] for i in where], z[m][:, where])
@@ -47,16 +47,16 @@ def make_run(path, rows=90, k=3, members=("a", "b"), groups=False, seed=0, unval
 
 
 def write_fold(run, member, fold, ids, values, views=VIEWS, classes=CLASSES):
-    folder = rundir.fold_dir(run, member, fold)
-    Logits(np.array(ids), views, classes, values).save(rundir.oof_file(folder))
-    rundir.mark_done(folder, [rundir.oof_file(folder)])
+    folder = Run(run).member(member).fold(fold)
+    Logits(np.array(ids), views, classes, values).save(folder.oof_file)
+    folder.mark_done([folder.oof_file])
 
 
 def rewrite(run, member, fold, change):
     """Save one fold's OOF logits again after `change` (a function of ids and values that returns both)."""
     from ensemble.data.logits import load_logits
 
-    old = load_logits(rundir.oof_file(rundir.fold_dir(run, member, fold)))
+    old = load_logits(Run(run).member(member).fold(fold).oof_file)
     ids, values = change(list(old.ids), old.values.copy())
     write_fold(run, member, fold, ids, values)
 
@@ -161,9 +161,9 @@ def test_one_held_out_part_can_be_blended(tmp_path):
 def test_a_class_absent_from_a_fold(tmp_path):
     run = tmp_path / "run"
     make_run(run)
-    text = rundir.folds_csv(run).read_text(encoding="utf-8").splitlines()
+    text = Run(run).folds_csv.read_text(encoding="utf-8").splitlines()
     moved = [line.replace(",NA,0", ",cat,0") for line in text]
-    write_text(rundir.folds_csv(run), "\n".join(moved) + "\n")
+    write_text(Run(run).folds_csv, "\n".join(moved) + "\n")
     for method in ("vote", "greedy", "stack"):
         assert 0 < blend_run(run, BlendOptions(method, "macro_f1")).blend["macro_f1"].folds[0] <= 1
 
@@ -176,14 +176,14 @@ def test_one_member(tmp_path):
 
 
 def test_members_not_finished_are_left_out_and_named(run):
-    rundir.done_json(rundir.fold_dir(run, "b", 1)).unlink()
+    Run(run).member("b").fold(1).done_json.unlink()
     result = blend_run(run, BlendOptions("mean"))
     assert list(result.members) == ["a"]
     assert result.left_out == {"b": "not finished: fold 1"}
     with pytest.raises(UserError, match="member 'b' is not finished: fold 1; train on with: ens train-folds"):
         blend_run(run, BlendOptions("mean", members=["a", "b"]))
     for fold in range(3):
-        rundir.done_json(rundir.fold_dir(run, "a", fold)).unlink()
+        Run(run).member("a").fold(fold).done_json.unlink()
     with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
         blend_run(run, BlendOptions("mean"))
 
@@ -206,7 +206,7 @@ def test_chosen_members_views_and_name(run, tmp_path):
 @pytest.mark.parametrize("part", [{"members": ["a"]}, {"views": ["hflip"]}])
 def test_a_blend_of_a_part_does_not_replace_that_of_all(run, part, monkeypatch):
     blend_run(run, BlendOptions("vote"))
-    before = rundir.blend_json(run, "vote").read_bytes()
+    before = Run(run).blend_json("vote").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("ensemble.blend.fit.fit_oof", lambda *_: pytest.fail("fitted what can't be saved"))
         with pytest.raises(UserError) as caught:
@@ -214,7 +214,7 @@ def test_a_blend_of_a_part_does_not_replace_that_of_all(run, part, monkeypatch):
     assert str(caught.value) == (
         f"{run}: there is a blend 'vote' already, of other members or views; give this one its own --name"
     )
-    assert rundir.blend_json(run, "vote").read_bytes() == before
+    assert Run(run).blend_json("vote").read_bytes() == before
     assert blend_run(run, BlendOptions("vote", name="part", **part)).name == "part"
     assert blend_run(run, BlendOptions("vote", name="vote", **part)).name == "vote"  # as asked for
     assert blend_run(run, BlendOptions("vote", **part)).name == "vote"  # of the same members and views
@@ -238,7 +238,7 @@ def test_a_part_with_a_member_that_has_no_weight_is_still_that_part(tmp_path):
 
 def test_members_with_different_views(run):
     for fold in range(3):
-        old = rundir.oof_file(rundir.fold_dir(run, "b", fold))
+        old = Run(run).member("b").fold(fold).oof_file
         from ensemble.data.logits import load_logits
 
         logits = load_logits(old)
@@ -275,7 +275,7 @@ def test_logits_that_are_not_finite(run, bad):
 
 
 def test_classes_that_differ(run):
-    write_json(rundir.classes_json(run), ["cat", "dog", "NA", "newt"])
+    write_json(Run(run).classes_json, ["cat", "dog", "NA", "newt"])
     with pytest.raises(UserError, match=r"its classes are not those of classes\.json"):
         blend_run(run, BlendOptions("mean"))
 
@@ -290,8 +290,8 @@ def test_classes_that_differ(run):
     ],
 )
 def test_folds_csv_with_a_fault(run, old, new, message):
-    text = rundir.folds_csv(run).read_text(encoding="utf-8")
-    write_text(rundir.folds_csv(run), text.replace(old, new, 1))
+    text = Run(run).folds_csv.read_text(encoding="utf-8")
+    write_text(Run(run).folds_csv, text.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         blend_run(run, BlendOptions("mean"))
 
@@ -302,14 +302,14 @@ def test_a_folder_that_is_not_a_run(tmp_path):
 
 
 def test_members_table(run):
-    rundir.done_json(rundir.fold_dir(run, "b", 1)).unlink()
+    Run(run).member("b").fold(1).done_json.unlink()
     for fold in range(3):
         (run / "c" / f"fold{fold}").mkdir(parents=True)
-    write_json(rundir.settings_json(run, "c"), {})
+    write_json(Run(run).member("c").settings_json, {})
     a, b, c = members_table(run)
     assert (a.member, a.done, a.folds, a.rows) == ("a", (0, 1, 2), 3, 90)
     assert (b.member, b.done, b.rows, c.done, c.scores) == ("b", (0, 2), 60, (), {})
-    rundir.mark_done(rundir.fold_dir(run, "b", 1), [rundir.oof_file(rundir.fold_dir(run, "b", 1))])
+    Run(run).member("b").fold(1).mark_done([Run(run).member("b").fold(1).oof_file])
     whole = blend_run(run, BlendOptions("mean")).members["a"]
     for metric in ("log_loss", "accuracy", "macro_f1"):
         assert a.scores[metric].folds == pytest.approx(whole[metric].folds)
@@ -344,20 +344,20 @@ def test_a_blend_that_is_not_there(run):
 def test_half_written_blends(run):
     """A kill between the two files of a second fit leaves a pair that doesn't belong together."""
     blend_run(run, BlendOptions("vote"))
-    first = rundir.blend_json(run, "vote").read_bytes()
+    first = Run(run).blend_json("vote").read_bytes()
     blend_run(run, BlendOptions("vote", name="vote", views=["hflip"]))
-    second = json.dumps(read_json(rundir.blend_json(run, "vote")))
-    rundir.blend_json(run, "vote").write_bytes(first)
+    second = json.dumps(read_json(Run(run).blend_json("vote")))
+    Run(run).blend_json("vote").write_bytes(first)
     with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):
         load_blend(run, "vote")
-    rundir.blend_file(run, "vote").unlink()
+    Run(run).blend_file("vote").unlink()
     with pytest.raises(UserError, match=r"vote\.safetensors: no such file; fit it again"):
         load_blend(run, "vote")
     for text, message in (
         (second.replace('"format": 2', '"format": 1'), "not a blend of format 2"),
         (second[: len(second) // 2], "not valid JSON"),
     ):
-        rundir.blend_json(run, "vote").write_text(text, encoding="utf-8")
+        Run(run).blend_json("vote").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             load_blend(run, "vote")
 

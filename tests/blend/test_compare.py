@@ -11,7 +11,7 @@ import pytest
 from commands import ens
 from rich.console import Console
 
-from ensemble import rundir, tables
+from ensemble import tables
 from ensemble.blend import compare, members_table
 from ensemble.blend.compare import OPTIMISTIC, tells
 from ensemble.data.contents import contents_of
@@ -19,6 +19,7 @@ from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain
 
 CLASSES = ("cat", "dog")
@@ -38,24 +39,24 @@ def make_run(path, labels, members, k=2, folds=None, groups=None, ids=None, clas
     lines = ["id,label,fold" + (",group" if groups is not None else "")]
     for i, label in enumerate(labels):
         lines.append(f"{ids[i]},{classes[label]},{folds[i]}" + (f",{groups[i]}" if groups is not None else ""))
-    write_text(rundir.folds_csv(path), "\n".join([*lines, "only trained on,cat,-1,"[: None if groups else -1]]))
-    write_json(rundir.classes_json(path), list(classes))
+    write_text(Run(path).folds_csv, "\n".join([*lines, "only trained on,cat,-1,"[: None if groups else -1]]))
+    write_json(Run(path).classes_json, list(classes))
     for name, z in members.items():
         z = z if z.ndim == 3 else z[None]
-        write_json(rundir.settings_json(path, name), settings)
+        write_json(Run(path).member(name).settings_json, settings)
         for fold in np.unique(folds).tolist():
             where = np.flatnonzero(folds == fold)[::-1]
-            folder = rundir.fold_dir(path, name, fold)
+            folder = Run(path).member(name).fold(fold)
             views = ("identity", "hflip")[: len(z)]
             own = np.ascontiguousarray(z[:, where])
-            Logits(np.array(ids)[where], views, classes, own).save(rundir.oof_file(folder))
+            Logits(np.array(ids)[where], views, classes, own).save(folder.oof_file)
             facts = {} if seconds is None else {"seconds": seconds}
-            rundir.mark_done(folder, [rundir.oof_file(folder)], **facts)
+            folder.mark_done([folder.oof_file], **facts)
     return path
 
 
 def undo(run, member, fold):
-    rundir.done_json(rundir.fold_dir(run, member, fold)).unlink()
+    Run(run).member(member).fold(fold).done_json.unlink()
 
 
 LABELS = np.arange(24) % 2
@@ -274,9 +275,9 @@ def test_what_training_took(tmp_path):
     result = compare([a, b])
     assert [(item.seconds, item.epochs) for item in result.blocks[0].items] == [(3723.0, 4), (None, None)]
     assert [(item.seconds, item.epochs) for item in result.blocks[2].items] == [(7446.0, 4), (None, None)]
-    write_json(rundir.settings_json(a, "y"), {"epochs": 5})
+    write_json(Run(a).member("y").settings_json, {"epochs": 5})
     assert compare([a, b]).blocks[2].items[0].epochs is None
-    write_json(rundir.settings_json(a, "y"), {"epochs": 12, "strategy": "probe"})  # which has none
+    write_json(Run(a).member("y").settings_json, {"epochs": 12, "strategy": "probe"})  # which has none
     assert compare([a / "y", b / "y"]).blocks[0].items[0].epochs is None
 
 
@@ -325,16 +326,16 @@ def test_the_members_of_a_run_stand_in_the_order_of_its_file(tmp_path):
     result = compare([run])
     assert [item.name for item in result.blocks[0].items] == ["a", "b", "c"]
     assert result.notes == (f"the baseline is a, the first by its name{other}",)
-    rundir.config_toml(run).write_text('[[backbone]]\nname = "c"\n[[backbone]]\nname = "a"\n')
+    Run(run).config_toml.write_text('[[backbone]]\nname = "c"\n[[backbone]]\nname = "a"\n')
     result = compare([run])
     assert [item.name for item in result.blocks[0].items] == ["c", "a", "b"]
-    assert result.notes == (f"the baseline is c, the first in {rundir.config_toml(run)}{other}",)
+    assert result.notes == (f"the baseline is c, the first in {Run(run).config_toml}{other}",)
     result = compare([run / "b", run])
     assert [item.name for item in result.blocks[0].items] == ["b", "c", "a"] and result.notes == ()
 
 
 def keep_digests(run, ids, digests):
-    write_json(rundir.contents_json(run), contents_of(ids, digests))
+    write_json(Run(run).contents_json, contents_of(ids, digests))
 
 
 def test_rows_with_other_ids_are_joined_by_what_their_files_hold(tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from report_runs import noisy_logits, write_run
 from test_blend_run import make_run
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend
 from ensemble.blend.costs import read_costs
 from ensemble.blend.oof import read_member, read_rows
@@ -18,6 +17,7 @@ from ensemble.blend.saved import read_described
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 CLASSES = ("cat", "dog", "NA")
 
@@ -111,7 +111,7 @@ def test_costs_and_their_metric_go_together(run, tmp_path):
 
 def test_saved_costs_of_another_shape_are_refused(run, tmp_path):
     blend_run(run, BlendOptions("mean", "expected_cost", costs=write(tmp_path, COSTS)))
-    path = rundir.blend_json(run, "mean-expected_cost")
+    path = Run(run).blend_json("mean-expected_cost")
     held = read_json(path, dict[str, Any])
     write_json(path, held | {"costs": [[0.0, 1.0], [1.0, 0.0]]})
     with pytest.raises(UserError, match="costs are \\(2, 2\\), want a row and a column for each class"):

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble import rundir
 from ensemble.data.folds import (
     check_classes,
     check_own_folds,
@@ -205,7 +204,7 @@ def test_folds_csv_keeps_every_text_as_it_is(tmp_path):
     assert table["label"].tolist() == ["007", "NA", "007", "가"]
     assert table["fold"].dtype == np.int8 and table["fold"].tolist() == [0, 1, -1, 0]
     assert table["group"].tolist() == ["NA", "1.0", "p", "p"]
-    assert read_json(rundir.classes_json(tmp_path)) == ["007", "NA", "가"]
+    assert read_json(Run(tmp_path).classes_json) == ["007", "NA", "가"]
 
 
 def test_folds_csv_of_numbers_alone_stays_text(tmp_path):

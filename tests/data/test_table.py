@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble import rundir
 from ensemble.config import load_config
 from ensemble.data.labelled import read_labelled
 from ensemble.data.samples import Samples, read_images, read_samples
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 
 def nfd(text):
@@ -219,8 +219,8 @@ def test_a_run_keeps_the_order_of_classes_that_it_stored(tmp_path):
     (tmp_path / "e.toml").write_text(f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{source}"\n{backbone}')
     config = load_config(tmp_path / "e.toml")
     assert read_labelled(config).classes == ("1.0", "2.0", "10.0")
-    write_json(rundir.classes_json(tmp_path / "run"), ["1.0", "10.0", "2.0"])
-    write_text(rundir.log_file(rundir.fold_dir(tmp_path / "run", "a", 0)), "{}\n")
+    write_json(Run(tmp_path / "run").classes_json, ["1.0", "10.0", "2.0"])
+    write_text(Run(tmp_path / "run").member("a").fold(0).log_file, "{}\n")
     samples = read_labelled(config)
     assert samples.classes == ("1.0", "10.0", "2.0") and samples.labels.tolist() == [0, 2, 1]
 

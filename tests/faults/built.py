@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ensemble import rundir
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import write_state
 from ensemble.blend import BlendOptions, blend_run
@@ -123,7 +122,7 @@ def stop_in_last_fold(experiment, run):
             train_folds(load_config(experiment, (f"run={run}", "workers=1")), SILENT)
     finally:
         fit.save_state = save
-    assert rundir.state_file(run / "resnet" / "fold1").is_file()
+    assert (run / "resnet" / "fold1" / "state" / "last.safetensors").is_file()
 
 
 def copied(run, folder):

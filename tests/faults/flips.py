@@ -20,7 +20,6 @@ import built
 import numpy as np
 import torch
 
-from ensemble import rundir
 from ensemble.backbones.weights import read_tensors
 from ensemble.blend import load_blend, read_result
 from ensemble.blend.oof import read_rows
@@ -37,6 +36,7 @@ from ensemble.files.tensors import read_bytes
 from ensemble.inference.eval_model import load_inference
 from ensemble.overview.verify import verify
 from ensemble.run import Run
+from ensemble.run.shapes import SavedAudit
 from ensemble.train.numerics import load_numerics
 from ensemble.train.probe import load_heads
 
@@ -60,17 +60,23 @@ def of_rows(path):
     return read_rows(path.parent), read_folds(Run(path.parent)).to_dict("list")
 
 
+def fold_of(path):
+    """The fold whose directory a file lies in."""
+    folder = path.parent
+    return Run(folder.parent.parent).member(folder.parent.name).fold(int(folder.name.removeprefix("fold")))
+
+
 def blended(path):
     return load_blend(path.parent.parent, path.stem), read_result(path.parent.parent, path.stem)
 
 
 READERS: dict[str, Read] = {
-    "provenance.json": lambda path: (rundir.read_provenance(path.parent), of_rows(path)),
+    "provenance.json": lambda path: (Run(path.parent).read_provenance(), of_rows(path)),
     "folds.csv": of_rows,
     "classes.json": of_rows,
     "config.toml": lambda path: load_run_config(path).model_dump(mode="json"),
     "contents.json": read_json,
-    "settings.json": lambda path: rundir.read_settings(path.parent.parent, path.parent.name),
+    "settings.json": lambda path: Run(path.parent.parent).member(path.parent.name).read_settings(),
     "preprocess.json": load_preprocess,
     "numerics.json": load_numerics,
     "speeds.json": read_json,
@@ -79,15 +85,15 @@ READERS: dict[str, Read] = {
     "model.safetensors": read_tensors,
     "oof.safetensors": load_logits,
     "views.safetensors": load_logits,
-    "log.jsonl": lambda path: rundir.read_log(path.parent),
-    "done.json": lambda path: (rundir.is_done(path.parent), rundir.read_done(path.parent)),
+    "log.jsonl": lambda path: fold_of(path).read_log(),
+    "done.json": lambda path: (fold_of(path).is_done(), fold_of(path).read_done()),
     "state/last.safetensors": read_tensors,
     "blends/*.json": blended,
     "blends/*.safetensors": blended,
     "predictions/*.safetensors": load_logits,
     "predictions/shards": read_bytes,
-    "tta-search.json": lambda path: rundir.read_view_search(path.parent),
-    "audit.json": rundir.read_audit,
+    "tta-search.json": lambda path: Run(path.parent).read_view_search(),
+    "audit.json": lambda path: read_json(path, SavedAudit),
 }
 UNVOUCHED = {"log.jsonl"}  # of a fold that is not finished
 
@@ -158,7 +164,7 @@ def flip_cache(experiment, folder, n, seed):
     """The same for the cached pixels in `folder`: what is damaged is decoded again, to the same bytes."""
     config = load_config(experiment)
     samples = read_labelled(config)
-    how = load_preprocess(rundir.preprocess_json(config.run, "resnet")).decoding
+    how = load_preprocess(Run(config.run).member("resnet").preprocess_json).decoding
 
     def pixels(said):
         found = open_pixels(samples.paths, [how], folder, 10**9, built.quiet, say=said)[how]

@@ -33,10 +33,11 @@ from mutate import mutated  # noqa: E402
 from PIL import Image  # noqa: E402
 from report_runs import noisy_logits, write_run  # noqa: E402
 
-from ensemble import rundir  # noqa: E402
 from ensemble.errors import RunFailure, UserError  # noqa: E402
+from ensemble.files.reading import read_json  # noqa: E402
 from ensemble.files.sealed import write_json  # noqa: E402
 from ensemble.run import Run  # noqa: E402
+from ensemble.run.shapes import SavedAudit  # noqa: E402
 
 CLASSES = ("cat", "dog", "고양이")
 SECONDS = 20  # of one reading
@@ -98,10 +99,10 @@ def make_run(run):
     logs = {name: dict.fromkeys(range(3), log) for name in members}
     write_run(run, CLASSES, labels, np.arange(60) // 3 % 3, members, logs=logs)
     for name in members:
-        Preprocess(32, 36, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).save(rundir.preprocess_json(run, name))
-        save_numerics(rundir.numerics_json(run, name), Numerics("float32", "contiguous", False, 8, 100.0))
-        write_json(rundir.speeds_json(run, name), {"float32": 10.0, "bfloat16": 20.0})
-        save_inference(rundir.inference_json(rundir.fold_dir(run, name, 0)), Inference("cpu", "float32"))
+        Preprocess(32, 36, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).save(Run(run).member(name).preprocess_json)
+        save_numerics(Run(run).member(name).numerics_json, Numerics("float32", "contiguous", False, 8, 100.0))
+        write_json(Run(run).member(name).speeds_json, {"float32": 10.0, "bfloat16": 20.0})
+        save_inference(Run(run).member(name).fold(0).inference_json, Inference("cpu", "float32"))
     for method in methods.names():
         blend_run(run, BlendOptions(method), say=silent)
     blend_run(run, BlendOptions("stack", "macro_f1", name="directed"), say=silent)
@@ -109,12 +110,12 @@ def make_run(run):
     found = search_views(oof, np.ones((2, 2)), 1.0)
     from dataclasses import asdict
 
-    write_json(rundir.view_search_json(run), asdict(found))
+    write_json(Run(run).view_search_json, asdict(found))
     finding = {"kind": "shift", "level": "warning", "count": 2, "what": "odd", "advice": "look", "side": "train"}
     pair = {"first": "r0", "second": "r1", "kind": "exact", "sides": "train-train"}
     audit = {"fingerprint": None, "test": None, "findings": [finding], "pairs": [pair], "classes": {"cat": 20}}
-    write_json(rundir.audit_json(run), audit)
-    rundir.submissions_csv(run).write_text(
+    write_json(Run(run).audit_json, audit)
+    Run(run).submissions_csv.write_text(
         "written,file,sha256,run,blend,accuracy,board\n" + "2026-01-02T03:04:05+00:00,s.csv,ab,run,mean,0.9,0.8\n" * 4
     )
     return run
@@ -134,34 +135,35 @@ def of_the_run(run):
     from ensemble.train.numerics import load_numerics
     from ensemble.train.prepare import allowed_speeds
 
-    fold = rundir.fold_dir(run, "net", 0)
-    config = load_config(rundir.config_toml(run))
+    fold = Run(run).member("net").fold(0)
+    config = load_config(Run(run).config_toml)
     small = [
-        ("done.json", rundir.done_json(fold), "json", lambda: rundir.is_done(fold)),
-        ("settings.json", rundir.settings_json(run, "net"), "json", lambda: rundir.is_optimistic(run, "net")),
-        ("preprocess.json", rundir.preprocess_json(run, "net"), "json",
-         lambda: load_preprocess(rundir.preprocess_json(run, "net"))),
-        ("numerics.json", rundir.numerics_json(run, "net"), "json",
-         lambda: load_numerics(rundir.numerics_json(run, "net"))),
-        ("speeds.json", rundir.speeds_json(run, "net"), "json", lambda: allowed_speeds(config, Run(run).member("net"))),
-        ("inference.json", rundir.inference_json(fold), "json", lambda: _inference(fold)),
-        ("provenance.json", rundir.provenance_json(run), "json", lambda: rundir.read_provenance(run)),
-        ("log.jsonl", rundir.log_file(fold), "jsonl",
-         lambda: (rundir.read_log(fold), enough_epochs(Run(run).member("net")))),
-        ("audit.json", rundir.audit_json(run), "json", lambda: rundir.read_audit(rundir.audit_json(run))),
-        ("tta-search.json", rundir.view_search_json(run), "json", lambda: rundir.read_view_search(run)),
-        ("classes.json", rundir.classes_json(run), "json", lambda: read_rows(run)),
-        ("folds.csv", rundir.folds_csv(run), "csv", lambda: (read_rows(run), read_folds(Run(run)))),
-        ("config.toml", rundir.config_toml(run), "toml",
-         lambda: (load_config(rundir.config_toml(run)), inputs_of(Run(run)))),
-        ("submissions.csv", rundir.submissions_csv(run), "csv", lambda: ledger.trust(ledger.entries(run))),
+        ("done.json", fold.done_json, "json", lambda: fold.is_done()),
+        ("settings.json", Run(run).member("net").settings_json, "json", lambda: Run(run).member("net").is_optimistic()),
+        ("preprocess.json", Run(run).member("net").preprocess_json, "json",
+         lambda: load_preprocess(Run(run).member("net").preprocess_json)),
+        ("numerics.json", Run(run).member("net").numerics_json, "json",
+         lambda: load_numerics(Run(run).member("net").numerics_json)),
+        ("speeds.json", Run(run).member("net").speeds_json, "json",
+         lambda: allowed_speeds(config, Run(run).member("net"))),
+        ("inference.json", fold.inference_json, "json", lambda: _inference(fold)),
+        ("provenance.json", Run(run).provenance_json, "json", lambda: Run(run).read_provenance()),
+        ("log.jsonl", fold.log_file, "jsonl",
+         lambda: (fold.read_log(), enough_epochs(Run(run).member("net")))),
+        ("audit.json", Run(run).audit_json, "json", lambda: read_json(Run(run).audit_json, SavedAudit)),
+        ("tta-search.json", Run(run).view_search_json, "json", lambda: Run(run).read_view_search()),
+        ("classes.json", Run(run).classes_json, "json", lambda: read_rows(run)),
+        ("folds.csv", Run(run).folds_csv, "csv", lambda: (read_rows(run), read_folds(Run(run)))),
+        ("config.toml", Run(run).config_toml, "toml",
+         lambda: (load_config(Run(run).config_toml), inputs_of(Run(run)))),
+        ("submissions.csv", Run(run).submissions_csv, "csv", lambda: ledger.trust(ledger.entries(run))),
     ]  # fmt: skip
     targets = [Target(name, path, kind, read, 12) for name, path, kind, read in small]
     for name, path, kind, _ in small:  # and what reads them all; `ens runs` lists a run whatever is wrong with it
         targets.append(Target(f"ens report: {name}", path, kind, lambda: read_all(run, silent), 0.004))
         targets.append(Target(f"ens compare: {name}", path, kind, lambda: compare([run], silent), 0.004))
         targets.append(Target(f"ens runs: {name}", path, kind, lambda: _without_a_bug(read_run(run)), 0.05))
-    return [*targets, Target("members of folds.csv", rundir.folds_csv(run), "csv", lambda: members_table(run), 0.05)]
+    return [*targets, Target("members of folds.csv", Run(run).folds_csv, "csv", lambda: members_table(run), 0.05)]
 
 
 def _inference(fold):
@@ -169,7 +171,7 @@ def _inference(fold):
 
     from ensemble.inference.eval_model import load_inference
 
-    return load_inference(rundir.inference_json(fold), torch.device("cpu"))
+    return load_inference(fold.inference_json, torch.device("cpu"))
 
 
 def _without_a_bug(row):
@@ -198,10 +200,10 @@ def of_blends(run):
 
     targets = []
     for name in list_blends(run):
-        path = rundir.blend_json(run, name)
+        path = Run(run).blend_json(name)
         targets.append(Target(f"blend {name}: json", path, "json", lambda name=name: read(name)))
         targets.append(Target(f"blend {name}: report", path, "json", lambda: read_blends(run, rows), 0.02))
-        targets.append(Target(f"blend {name}: arrays", rundir.blend_file(run, name), "safetensors",
+        targets.append(Target(f"blend {name}: arrays", Run(run).blend_file(name), "safetensors",
                               lambda name=name: (_vouch(run, name), read(name)), beside=(path,)))  # fmt: skip
     return targets
 
@@ -211,10 +213,10 @@ def _vouch(run, name):
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = rundir.blend_json(run, name)
+    path = Run(run).blend_json(name)
     held = json.loads(path.read_bytes())
     held.pop("checksum", None)
-    content = rundir.blend_file(run, name).read_bytes()
+    content = Run(run).blend_file(name).read_bytes()
     held["sha256"] = hashlib.sha256(content).hexdigest()
     try:
         held["arrays"] = {key: list(value.shape) for key, value in load(content).items()}
@@ -260,7 +262,7 @@ def of_tensors(run, folder):
     heads = Heads(torch.zeros(3, 3, 4), torch.zeros(3, 3), (1.0, 1.0, 1.0))
     facts = {"strengths": json.dumps(heads.strengths)}
     write_state(probe, {"weights": heads.weights, "biases": heads.biases}, facts)
-    fold = rundir.fold_dir(run, "net", 0)
+    fold = Run(run).member("net").fold(0)
     from ensemble.blend import members_table
     from ensemble.report.run import MemberFacts
 
@@ -270,13 +272,13 @@ def of_tensors(run, folder):
                lambda: load_logits(folder / "logits.safetensors"), 12),
         Target("logits, mapped", folder / "logits.safetensors", "safetensors",
                lambda: load_logits(folder / "logits.safetensors", mapped=True).values.sum(), 2),
-        Target("oof of a fold", rundir.oof_file(fold), "safetensors", lambda: load_logits(rundir.oof_file(fold)), 8),
+        Target("oof of a fold", fold.oof_file, "safetensors", lambda: load_logits(fold.oof_file), 8),
         Target("shard of predictions", shard.path, "safetensors",
                lambda: (shards.unreadable_rows(shard, 3), shards.read(shard)), 10),
         Target("training state", state, "safetensors", lambda: load_state(state, training), 0.05),
         Target("weights", head, "safetensors", lambda: weights.read_state(head), 10),
         Target("probes", probe, "safetensors", lambda: load_heads(probe), 10),
-        Target("numbers of a model", rundir.model_file(fold), "safetensors", lambda: _numbers(run, facts_of_net), 6),
+        Target("numbers of a model", fold.model_file, "safetensors", lambda: _numbers(run, facts_of_net), 6),
     ]  # fmt: skip
 
 

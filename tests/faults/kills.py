@@ -19,7 +19,6 @@ from pathlib import Path
 
 import built
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import load_config
 from ensemble.events import SILENT
@@ -93,7 +92,7 @@ def kill_runs(place, n, seed):
         run = folder / "run"
         if ended != -signal.SIGKILL:
             wrong.append(f"operation {kill_at}: ended with {ended}, not killed")
-        if rundir.folds_csv(run).is_file():
+        if Run(run).folds_csv.is_file():
             wrong += [f"operation {kill_at}: {own.line}" for own in verify(Run(run), SILENT).findings]
         if forked(folder, 0, count) != 0:
             wrong.append(f"operation {kill_at}: the same commands fail afterwards")

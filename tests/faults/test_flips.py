@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.blend import load_blend
 from ensemble.cli import ens
 from ensemble.config import load_config
@@ -41,7 +40,7 @@ def flip(path, place=-100):
 def trained_on(run):
     """The lines that `ens train-folds` of the run's own config says, with the run where it lies now."""
     said = []
-    assert train_folds(load_config(rundir.config_toml(run), (f"run={run}",)), Recorder(said)) == []
+    assert train_folds(load_config(Run(run).config_toml, (f"run={run}",)), Recorder(said)) == []
     return [line for line in said if line.startswith("warning: ")]
 
 
@@ -175,17 +174,17 @@ def test_damaged_folds_of_other_data_are_not_made_up(run):
 
 def test_damaged_state_begins_the_fold_again(runs, tmp_path):
     stopped = built.copied(runs[1], tmp_path)
-    state = rundir.state_file(stopped / "resnet" / "fold1")
+    state = stopped / "resnet" / "fold1" / "state" / "last.safetensors"
     flip(state)
     (warning,) = trained_on(stopped)
     assert warning.startswith(f"warning: {state}: damaged: ")
     assert "lost: the epochs so far of resnet, fold 1; ens train-folds" in warning
-    whole = rundir.model_file(runs[0] / "resnet" / "fold1")
-    assert rundir.model_file(stopped / "resnet" / "fold1").read_bytes() == whole.read_bytes()
+    whole = runs[0] / "resnet" / "fold1" / "model.safetensors"
+    assert (stopped / "resnet" / "fold1" / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
 def test_exchanged_folds_are_trained_again(run):
-    one, other = (rundir.model_file(run / "resnet" / f"fold{fold}") for fold in (0, 1))
+    one, other = ((run / "resnet" / f"fold{fold}" / "model.safetensors") for fold in (0, 1))
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
@@ -206,7 +205,7 @@ def test_damaged_views_are_computed_again(run):
 
 
 def test_edited_config_is_taken_with_a_word(run):
-    path = rundir.config_toml(run)
+    path = Run(run).config_toml
     path.write_text(path.read_text().replace("batch_size = 64", "batch_size = 32"))
     done = CliRunner().invoke(ens, ["tta-predict", str(run), str(run)])
     done = CliRunner().invoke(ens, ["train-folds", str(path), "--set", f"run={run}"])

@@ -11,7 +11,7 @@ import pytest
 from commands import ens
 from PIL import Image
 
-from ensemble import rundir
+from ensemble.run import Run
 
 ROOM = 4096  # bytes that a full disk has left: enough for a lock file and a line of the log
 
@@ -143,4 +143,4 @@ def test_a_run_without_room_goes_on_when_there_is_some(disk, tmp_path, monkeypat
     full_then_not("relabel", run, "-o", small / "relabel.csv", left=0)
     for path, content in whole.items():
         assert path.read_bytes() == content
-    assert rundir.report_html(run).is_file() and Path(tmp_path / "s.csv").is_file()
+    assert Run(run).report_html.is_file() and Path(tmp_path / "s.csv").is_file()

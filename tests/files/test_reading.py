@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from typing_extensions import TypedDict
 
-from ensemble import rundir
 from ensemble.blend import methods
 from ensemble.blend.methods.trees import UNSPLIT
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 
 class Facts(TypedDict):
@@ -71,11 +71,13 @@ def test_what_is_right_comes_back_as_it_was(tmp_path):
 
 
 def test_a_line_of_a_log_is_named(tmp_path):
-    rundir.log_file(tmp_path).write_text('{"epoch": 1, "loss": NaN}\n{"epoch": 2.5}\n')
+    fold = Run(tmp_path).member("swin").fold(0)
+    fold.path.mkdir(parents=True)
+    fold.log_file.write_text('{"epoch": 1, "loss": NaN}\n{"epoch": 2.5}\n')
     with pytest.raises(UserError, match=r"log\.jsonl, line 2: key 'epoch' should be a valid integer, but is 2\.5"):
-        rundir.read_log(tmp_path)
-    rundir.log_file(tmp_path).write_text('{"strategy": "probe"}\n{"epoch": 1}\n')
-    assert rundir.read_log(tmp_path) == [{"strategy": "probe"}, {"epoch": 1}]
+        fold.read_log()
+    fold.log_file.write_text('{"strategy": "probe"}\n{"epoch": 1}\n')
+    assert fold.read_log() == [{"strategy": "probe"}, {"epoch": 1}]
 
 
 def arrays(**changed):
@@ -147,8 +149,8 @@ def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
         "format": 2, "method": "mean", "metric": "log_loss", "members": [member], "views": [["identity"]],
         "view_weights": [[1.0]], "foreign": [], "classes": ["a", "b"], "params": {}, "arrays": {}, "sha256": "",
     }  # fmt: skip
-    write_json(rundir.blend_json(tmp_path, "x"), described)
+    write_json(Run(tmp_path).blend_json("x"), described)
     with pytest.raises(UserError, match="a member's name can't be that of a folder"):
         read_described(tmp_path, "x")
-    write_json(rundir.blend_json(tmp_path, "x"), {**described, "members": ["고양이"]})
+    write_json(Run(tmp_path).blend_json("x"), {**described, "members": ["고양이"]})
     assert read_described(tmp_path, "x")["members"] == ["고양이"]

@@ -10,7 +10,6 @@ import xxhash
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ensemble import rundir
 from ensemble.backbones.weights import read_tensors, write_state
 from ensemble.errors import UserError
 from ensemble.files import sealed
@@ -19,7 +18,14 @@ from ensemble.files.damage import loss_of
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import Tensor, of_array, write_tensors
+from ensemble.run import Run
 from ensemble.run.vouched import fold_metadata
+
+
+def fold_of(path):
+    """The fold whose directory a file lies in."""
+    folder = path.parent
+    return Run(folder.parent.parent).member(folder.parent.name).fold(int(folder.name.removeprefix("fold")))
 
 
 def refused(call, path):
@@ -165,10 +171,10 @@ def test_pieces_of_another_size_leave_no_file(tmp_path, piece, said):
 def folds(tmp_path):
     """Two finished folds of one member."""
     for number in (0, 1):
-        fold = rundir.fold_dir(tmp_path, "swin", number)
-        write_state(rundir.model_file(fold), {"w": torch.full((3,), float(number))}, fold_metadata(fold / "x"))
-        write_text(rundir.log_file(fold), '{"epoch": 1}\n')
-        rundir.mark_done(fold, [rundir.model_file(fold), rundir.log_file(fold)])
+        fold = Run(tmp_path).member("swin").fold(number)
+        write_state(fold.model_file, {"w": torch.full((3,), float(number))}, fold_metadata(fold.model_file))
+        write_text(fold.log_file, '{"epoch": 1}\n')
+        fold.mark_done([fold.model_file, fold.log_file])
     return tmp_path / "swin"
 
 
@@ -199,16 +205,16 @@ def test_weights_of_the_same_fold_of_another_run(folds):
 
 def test_log_that_was_changed(folds):
     path = folds / "fold0" / "log.jsonl"
-    assert rundir.read_log(path.parent) == [{"epoch": 1}]
+    assert fold_of(path).read_log() == [{"epoch": 1}]
     path.write_text('{"epoch": 2}\n')
-    line = refused(rundir.read_log, path.parent)
+    line = refused(lambda path: fold_of(path).read_log(), path)
     assert line.startswith(f"{path}: damaged: ") and "; lost: the learning curve of swin, fold 0, and no more; " in line
 
 
 def test_damaged_marker(folds):
     path = folds / "fold0" / "done.json"
     path.write_text(path.read_text().replace("bytes", "bites", 1))
-    assert refused(rundir.is_done, path.parent).endswith(
+    assert refused(lambda path: fold_of(path).is_done(), path).endswith(
         f"lost: the mark that swin, fold 0 is whole; ens train-folds {folds.parent}/config.toml writes it again"
     )
 

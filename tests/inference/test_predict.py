@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.blend import Blend, BlendOptions, ExternalFiles, blend_run, load_blend
 from ensemble.blend.methods import Chain
 from ensemble.blend.methods.mean import Mean
@@ -69,7 +68,7 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
     for name in ("resnet", "vit"):
         member = load_member(Run(run).member(name), 2, 2, CPU)
         for fold in (0, 1):
-            kept = load_logits(rundir.oof_file(rundir.fold_dir(run, name, fold)))
+            kept = load_logits(Run(run).member(name).fold(fold).oof_file)
             ids = table["id"].tolist()[::-1]  # another order, so other neighbours in every batch
             paths = [run.parent / "images" / each for each in ids]
             parts = [
@@ -82,7 +81,7 @@ def test_prediction_repeats_the_out_of_fold_logits_to_the_bit(run):
 def test_prediction_follows_the_stored_preprocessing(run):
     paths = sorted((run.parent / "images").rglob("*.png"))[:3]
     stored = load_member(Run(run).member("resnet"), 2, 2, CPU)
-    assert stored.preprocess == load_preprocess(rundir.preprocess_json(run, "resnet"))
+    assert stored.preprocess == load_preprocess(Run(run).member("resnet").preprocess_json)
     outputs = []
     for change in ({}, {"std": (0.5, 0.5, 0.9)}, {"crop": (20, 20)}, {}):
         member = dataclasses.replace(stored, preprocess=dataclasses.replace(stored.preprocess, **change))
@@ -195,7 +194,7 @@ def test_any_number_of_threads_gives_the_same_bits(run):
 
 
 def test_chunks_are_bounded_by_their_bytes(run):
-    small = [load_preprocess(rundir.preprocess_json(run, name)) for name in ("resnet", "vit")]
+    small = [load_preprocess(Run(run).member(name).preprocess_json) for name in ("resnet", "vit")]
     assert chunk_rows(small, 4, 64, "cpu") == 1024  # 20,000 bytes an image
     large = [dataclasses.replace(small[0], image_size=896, decode_size=1024)]
     assert chunk_rows(large, 2, 64, "cpu") == 64  # 3 MB an image
@@ -221,7 +220,7 @@ def test_the_blend_is_applied_to_each_folds_set_and_probabilities_are_averaged()
 
 def test_predictions_are_saved_with_ids_and_match_the_submission(run, tmp_path):
     made = predicted(run, run.parent / "images", tmp_path / "s.csv")
-    saved = load_logits(rundir.predictions_file(run, "images", "mean"))
+    saved = load_logits(Run(run).predictions_file("images", "mean"))
     assert saved.ids.tolist() == made.ids.tolist() == sorted(read_folds(Run(run))["id"])
     assert np.allclose(np.exp(saved.values[0]), made.probabilities, atol=1e-6)
     assert made.probabilities.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-6)
@@ -256,25 +255,25 @@ def test_an_external_member_s_test_predictions_stand_beside_each_fold(run, tmp_p
         given = np.log(np.stack([share, 1 - share], axis=1)).astype(np.float32)
         expected = blend_folds(blend, [*values, np.stack([given[None]] * 2)])
         assert made.probabilities == pytest.approx(expected, abs=1e-5)
-        rundir.external_file(run, "both", "knn").unlink()
+        Run(run).external_file("both", "knn").unlink()
         with pytest.raises(UserError, match="holds knn, which ens did not train, without test predictions; fit it ag"):
             predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
     finally:
-        rundir.blend_json(run, "both").unlink()
+        Run(run).blend_json("both").unlink()
 
 
 def test_a_member_trained_again_makes_its_blend_stale(run, tmp_path):
-    fold = rundir.fold_dir(run, "vit", 1)
-    file, marker = rundir.oof_file(fold), rundir.done_json(fold).read_bytes()
+    fold = Run(run).member("vit").fold(1)
+    file, marker = fold.oof_file, fold.done_json.read_bytes()
     kept = load_logits(file)
     dataclasses.replace(kept, values=kept.values + 1).save(file)
-    rundir.mark_done(fold, [rundir.model_file(fold), file, rundir.log_file(fold)])
+    fold.mark_done([fold.model_file, file, fold.log_file])
     try:
         with pytest.raises(UserError, match=r"blend 'mean' was fitted on another 'vit' than .*; fit it again"):
             predicted(run, run.parent / "images", tmp_path / "s.csv")
     finally:
         kept.save(file)
-        rundir.done_json(fold).write_bytes(marker)
+        fold.done_json.write_bytes(marker)
 
 
 def test_a_form_that_the_sample_cannot_hold_is_refused_before_any_image_is_read(run, tmp_path):
@@ -305,11 +304,11 @@ def test_with_several_blends_one_must_be_named(run, tmp_path):
         with pytest.raises(UserError, match=r"holds 2 blends \(mean, other\); choose one with --blend"):
             predicted(run, run.parent / "images", tmp_path / "s.csv")
     finally:
-        rundir.blend_json(run, "other").unlink()
+        Run(run).blend_json("other").unlink()
 
 
 def test_a_cut_model_file_is_named(run, tmp_path):
-    file = rundir.model_file(rundir.fold_dir(run, "vit", 1))
+    file = Run(run).member("vit").fold(1).model_file
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     shutil.rmtree(run / "predictions" / "logits")  # with which the network is not needed
@@ -322,7 +321,7 @@ def test_a_cut_model_file_is_named(run, tmp_path):
 
 def test_normalise_by_hand(run):
     stored = dataclasses.replace(
-        load_preprocess(rundir.preprocess_json(run, "resnet")), mean=(0, 0.5, 1), std=(1, 0.5, 2)
+        load_preprocess(Run(run).member("resnet").preprocess_json), mean=(0, 0.5, 1), std=(1, 0.5, 2)
     )
     for dtype in (torch.uint8, torch.float32):
         batch = torch.full((1, 3, 2, 2), 255, dtype=dtype)

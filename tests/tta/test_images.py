@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import ensemble
-from ensemble import rundir
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
@@ -43,7 +42,7 @@ def files(run):
 def want(run):
     """The log-probabilities that the command saves."""
     tta_predict(PredictionRequest(Run(run), run.parent / "test", run.parent / "s.csv"), SILENT)
-    return load_logits(rundir.predictions_file(run, "test", "mean")).values[0]
+    return load_logits(Run(run).predictions_file("test", "mean")).values[0]
 
 
 @pytest.fixture(scope="module")
@@ -261,11 +260,11 @@ def test_a_blend_with_a_external_member_can_not_show_an_image(run, files, tmp_pa
         with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and can't predict new im"):
             ensemble.predict(run, files, blend="both")
     finally:
-        rundir.blend_json(run, "both").unlink()
+        Run(run).blend_json("both").unlink()
 
 
 def test_a_stale_blend_is_refused(run, files):
-    path = rundir.blend_json(run, "mean")
+    path = Run(run).blend_json("mean")
     before = path.read_text()
     stale = read_json(path)
     stale["fitted_on"]["vit"] = "0" * 64

@@ -17,7 +17,6 @@ from recorder import Recorder
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
@@ -25,6 +24,7 @@ from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.progress import paced
 from ensemble.run import Run
+from ensemble.run.run import predictions_lock, shards_dir
 from ensemble.tta import shards, stored_logits
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
@@ -127,7 +127,7 @@ def refusal(run, images, output, **changes):
 
 
 def saved(run, images, blend="mean"):
-    return rundir.predictions_file(run, images.name, blend)
+    return Run(run).predictions_file(images.name, blend)
 
 
 def forget(run):
@@ -137,7 +137,7 @@ def forget(run):
 
 def kept(run, images, blend="mean"):
     """Shards on disk: name -> time of change."""
-    return {path.name: path.stat().st_mtime_ns for path in rundir.shards_dir(saved(run, images, blend)).glob("*")}
+    return {path.name: path.stat().st_mtime_ns for path in shards_dir(saved(run, images, blend)).glob("*")}
 
 
 # ---- stopped and gone on -------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
         assert status == -(signal.SIGPROF if "share" in moment else signal.SIGKILL)
         if moment == moments[0]:
             assert attempt(driver, *words, at=10)[0] == -signal.SIGKILL  # and once more, soon after it went on
-        before = list(rundir.shards_dir(saved(run, images)).glob("[!.]*"))
+        before = list(shards_dir(saved(run, images)).glob("[!.]*"))
         status, out, *_ = attempt(driver, *words)
         assert status == 0
         said = re.findall(r"resuming: (\d+) of 9 shards are finished", out)
@@ -175,7 +175,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
         assert output.read_bytes() == table and saved(run, images).read_bytes() == logits, moment
         left = sorted(path.name for path in saved(run, images).parent.glob(f"*{images.name}-mean*"))
         assert left == [f".{images.name}-mean.lock", f"{images.name}-mean.safetensors"]
-        assert not rundir.shards_dir(saved(run, images)).exists()
+        assert not shards_dir(saved(run, images)).exists()
     assert resumed > 9
 
 
@@ -240,7 +240,7 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
         assert not any("resuming" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
     finally:
-        rundir.blend_json(run, "mine").unlink()
+        Run(run).blend_json("mine").unlink()
 
 
 def test_a_damaged_shard_and_external_files_do_not_count(run, images, tmp_path):
@@ -252,7 +252,7 @@ def test_a_damaged_shard_and_external_files_do_not_count(run, images, tmp_path):
     refusal(run, images, tmp_path / "s.csv")
     (images / "59.png").write_bytes(whole)
     os.utime(images / "59.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    folder = rundir.shards_dir(saved(run, images))
+    folder = shards_dir(saved(run, images))
     first, second, third, *_ = sorted(folder.glob("*"))
     first.write_bytes(first.read_bytes()[:-1])
     save_file({"probabilities": np.zeros((6, 2), np.float32)}, second, {"unreadable": "{}"})
@@ -288,22 +288,22 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
 
     usual = plan()
     assert plan() == usual
-    fold = rundir.fold_dir(run, "vit", 1)
-    model = rundir.model_file(fold)
+    fold = Run(run).member("vit").fold(1)
+    model = fold.model_file
     stamp = model.stat()
     found = {usual, plan(first), plan(other), plan(folds=1), plan(batch=32), plan(device="cuda")}
     os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     assert plan() == usual  # the done marker has a digest of the weights
-    before = change(rundir.done_json(fold), '{"files": {}}')  # of an older run, it hadn't
+    before = change(fold.done_json, '{"files": {}}')  # of an older run, it hadn't
     found.add(plan())
     os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    restore(rundir.done_json(fold), before)
-    for path in (rundir.blend_json(run, "mean"), rundir.blend_file(run, "mean"), rundir.done_json(fold),
-                 rundir.settings_json(run, "vit"), rundir.inference_json(fold)):  # fmt: skip
+    restore(fold.done_json, before)
+    for path in (Run(run).blend_json("mean"), Run(run).blend_file("mean"), fold.done_json,
+                 Run(run).member("vit").settings_json, fold.inference_json):  # fmt: skip
         before = change(path, '{"files": {}}')
         found.add(plan())
         restore(path, before)
-    file = rundir.preprocess_json(run, "vit")
+    file = Run(run).member("vit").preprocess_json
     before, stored = file.read_bytes(), read_json(file)
     for key, value in (("std", [0.5, 0.5, 0.9]), ("crop", [20, 20]), ("interpolation", "nearest")):
         file.write_text(json.dumps(stored | {key: value}))
@@ -349,14 +349,14 @@ def test_a_second_process_is_told_so(run, images, tmp_path):
         "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
         "print(1, flush=True); sys.stdin.read()"
     )
-    words = [sys.executable, "-c", code, rundir.predictions_lock(file)]
+    words = [sys.executable, "-c", code, predictions_lock(file)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         line = f"{file}: another ens tta-predict is writing it; wait until that has ended"
         assert refusal(run, images, tmp_path / "s.csv") == line
         other.stdin.close()
     predict(run, images, tmp_path / "s.csv")
-    with FileLock(rundir.predictions_lock(file), timeout=0):  # and it is free again
+    with FileLock(predictions_lock(file), timeout=0):  # and it is free again
         pass
 
 
@@ -418,7 +418,7 @@ def test_where_no_image_can_be_read_it_is_an_error(run, images, tmp_path):
         path.write_text("no image")
     line = f"{images}: not one of its 60 images could be read"
     assert refusal(run, images, tmp_path / "s.csv", on_bad="skip") == line
-    assert not (tmp_path / "s.csv").exists() and not rundir.shards_dir(saved(run, images)).exists()
+    assert not (tmp_path / "s.csv").exists() and not shards_dir(saved(run, images)).exists()
 
 
 # ---- faults --------------------------------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def test_a_full_disk_is_named_and_what_was_there_stays(run, images, tmp_path, dr
         assert status == 0 and "resuming: 9 of 9 shards are finished" in out
         assert (output.read_bytes(), saved(run, images).read_bytes()) == want
     status, _, line, _ = attempt(driver, *words, largest=100)
-    folder = rundir.shards_dir(saved(run, images))
+    folder = shards_dir(saved(run, images))
     assert status == 1 and line.startswith(f"ens: {folder}/") and "could not be written (" in line
     assert (output.read_bytes(), saved(run, images).read_bytes()) == want and not kept(run, images)
 
@@ -566,7 +566,7 @@ def test_external_predictions_stay_with_their_rows_in_every_shard(run, tmp_path)
         assert np.flatnonzero(small != after).tolist() == [0, len(names) - 1]
         assert after[0] < small[0] - 0.05 and after[-1] > small[-1] + 0.05
     finally:
-        rundir.blend_json(run, "both").unlink()
+        Run(run).blend_json("both").unlink()
 
 
 # ---- progress ------------------------------------------------------------------------------------------------------

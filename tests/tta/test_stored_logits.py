@@ -11,7 +11,6 @@ import pytest
 from filelock import FileLock
 from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
 from ensemble.files.reading import read_json
@@ -66,7 +65,7 @@ def test_another_blend_of_the_same_images_runs_no_network(run, images):
     shutil.rmtree(run / "predictions")
     _, said, ran = predict(run, images)
     assert ran == 20 and said[0].startswith("20 images, 2 members x 2 folds, 4 views in all; on cpu")
-    folder = rundir.logits_dir(run, "test")
+    folder = Run(run).logits_dir("test")
     # 20 images x 2 folds x 4 views x 2 classes x 4 bytes
     assert said[1] == (
         f"their logits (1.28 kB) are stored in {folder}, so that another blend of these images runs no network; delete "
@@ -124,7 +123,7 @@ def test_a_file_of_the_same_size_and_time_of_change_is_another_one(run, images):
 
 def test_a_fold_that_was_trained_again_is_computed_again(run, images):
     predict(run, images)
-    marker = rundir.done_json(rundir.fold_dir(run, "vit", 1))
+    marker = Run(run).member("vit").fold(1).done_json
     whole = marker.read_text()
     try:
         write_json(marker, {**read_json(marker), "seconds": 99.0})
@@ -149,7 +148,7 @@ def test_damaged_files_are_noticed_and_cost_only_their_rows(run, images, place):
         first.write_bytes(content)
     again, said, ran = predict(run, images)
     assert again == fresh and ran in (2, 6)  # a shard's images: three of 6 and one of 2
-    folder = rundir.logits_dir(run, "test")
+    folder = Run(run).logits_dir("test")
     assert said[1] == f"{folder}: removed damaged files (1); their logits are computed again"
     assert len(stored_files(run)) == 4 and predict(run, images)[2] == 0
 
@@ -186,7 +185,7 @@ def test_images_that_can_not_be_read_need_no_network_either(run, images):
     good = (images / "00.png").read_bytes()
     (images / "03.png").write_bytes(good)
     ran = predict(run, images, on_bad="skip")[2]
-    values = load_logits(rundir.predictions_file(run, "test", "mean")).values[0]
+    values = load_logits(Run(run).predictions_file("test", "mean")).values[0]
     assert ran == 1 and np.array_equal(values[3], values[0]) and np.isnan(values[4]).all()
 
 

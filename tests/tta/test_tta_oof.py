@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from recorder import Recorder
 
-from ensemble import rundir
 from ensemble.blend import BlendOptions, blend_run, members_table
 from ensemble.blend.oof import common_views, fold_logits, read_member, read_oof, read_rows
 from ensemble.blend.saved import check_sources
@@ -74,11 +73,11 @@ def test_added_views_are_what_prediction_makes_of_the_rows_by_their_own_network(
     for name in ("resnet", "vit"):
         member = load_member(Run(run).member(name), 2, 2, CPU)
         for fold in (0, 1):
-            directory = rundir.fold_dir(run, name, fold)
-            assert rundir.is_done(directory)
+            directory = Run(run).member(name).fold(fold)
+            assert directory.is_done()
             kept = fold_logits(directory)
             assert kept.views == ("identity", "hflip", *new)
-            assert load_logits(rundir.added_file(directory)).views == new
+            assert load_logits(directory.added_views_file).views == new
             paths = [run.parent / "images" / each for each in kept.ids]
             (chunk,) = predict_stream([member], [paths], [kept.views], 64, CPU)
             assert np.array_equal(chunk.values[0][fold], kept.values)
@@ -92,11 +91,11 @@ def test_views_that_are_there_are_not_made_again(run):
     add_views(Run(run), ["vflip", "identity"], events)
     assert events.messages == [f"{run}: all finished members have these views already"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    lost = rundir.added_file(rundir.fold_dir(run, "vit", 1))
+    lost = Run(run).member("vit").fold(1).added_views_file
     lost.unlink()
     add_views(Run(run), ["vflip"], SILENT)  # goes on where it was stopped
-    assert lost.is_file() and before[rundir.added_file(rundir.fold_dir(run, "vit", 0))] == (
-        rundir.added_file(rundir.fold_dir(run, "vit", 0)).stat().st_mtime_ns
+    assert lost.is_file() and before[Run(run).member("vit").fold(0).added_views_file] == (
+        Run(run).member("vit").fold(0).added_views_file.stat().st_mtime_ns
     )
     add_views(Run(run), ["rot180"], SILENT)
     assert fold_logits(lost.parent).views == ("identity", "hflip", "vflip", "rot180")
@@ -110,9 +109,9 @@ def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(exp
     assert blend_run(run, BlendOptions("mean", name="trained"), say=quiet).views == {"resnet": ("identity", "hflip")}
     views = ("identity", "vflip")
     assert blend_run(run, BlendOptions("mean", name="more", views=views), say=quiet).views == {"resnet": views}
-    directory = rundir.fold_dir(run, "resnet", 0)
-    added = load_logits(rundir.added_file(directory))
-    dataclasses.replace(added, values=added.values + 1).save(rundir.added_file(directory))
+    directory = Run(run).member("resnet").fold(0)
+    added = load_logits(directory.added_views_file)
+    dataclasses.replace(added, values=added.values + 1).save(directory.added_views_file)
     check_sources(run, "mean")  # does not use the view that changed
     with pytest.raises(UserError, match="blend 'more' was fitted on another 'resnet' than"):
         check_sources(run, "more")
@@ -121,10 +120,10 @@ def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(exp
 def test_training_a_fold_again_drops_what_was_added(experiment):
     run = experiment("again", members=("resnet",))
     add_views(Run(run), ["vflip"], SILENT)
-    directory = rundir.fold_dir(run, "resnet", 1)
-    rundir.done_json(directory).unlink()
-    train_folds(load_config(rundir.config_toml(run)), SILENT)
-    assert not rundir.added_file(directory).is_file()
+    directory = Run(run).member("resnet").fold(1)
+    directory.done_json.unlink()
+    train_folds(load_config(Run(run).config_toml), SILENT)
+    assert not directory.added_views_file.is_file()
     assert common_views(run) == ("identity", "hflip") and read_oof(run).views == (("identity", "hflip"),)
     members_table(run)  # the scores of the run are those of the views that it was trained with
     lacking = r"not vflip; choose with --views among .*, or add it: ens tta-oof .*again --views vflip"
@@ -137,7 +136,7 @@ def test_training_a_fold_again_drops_what_was_added(experiment):
 def test_views_added_in_another_order_are_the_same_views(experiment):
     """As after a stop: one fold got b after a, the other a after b."""
     run = experiment("order", members=("resnet",))
-    one, other = (rundir.added_file(rundir.fold_dir(run, "resnet", fold)) for fold in (0, 1))
+    one, other = (Run(run).member("resnet").fold(fold).added_views_file for fold in (0, 1))
     add_views(Run(run), ["vflip"], SILENT)
     other.unlink()
     add_views(Run(run), ["rot180", "vflip"], SILENT)
@@ -154,7 +153,7 @@ def test_views_added_in_another_order_are_the_same_views(experiment):
 def test_added_views_of_other_rows_are_refused(experiment):
     run = experiment("other rows", members=("resnet",))
     add_views(Run(run), ["vflip"], SILENT)
-    path = rundir.added_file(rundir.fold_dir(run, "resnet", 0))
+    path = Run(run).member("resnet").fold(0).added_views_file
     added = load_logits(path)
     dataclasses.replace(added, ids=added.ids[::-1]).save(path)
     with pytest.raises(UserError, match=r"views\.safetensors: not of the rows and classes of oof.*; delete it"):
@@ -201,10 +200,10 @@ def test_a_search_adds_views_scores_them_and_is_saved(experiment):
 def test_a_search_among_one_view_says_what_to_do(experiment):
     run = experiment("one", members=("resnet",))
     for fold in (0, 1):
-        path = rundir.oof_file(rundir.fold_dir(run, "resnet", fold))
+        path = Run(run).member("resnet").fold(fold).oof_file
         logits = load_logits(path)
         dataclasses.replace(logits, views=("identity",), values=logits.values[:1]).save(path)
-        done = rundir.done_json(path.parent)
+        done = path.with_name("done.json")
         facts = read_json(done)
         facts["files"][path.name] = path.stat().st_size
         write_json(done, facts)
@@ -214,6 +213,6 @@ def test_a_search_among_one_view_says_what_to_do(experiment):
 
 def test_a_run_without_a_finished_member_is_refused(experiment):
     run = experiment("unfinished", members=("resnet",))
-    rundir.done_json(rundir.fold_dir(run, "resnet", 1)).unlink()
+    Run(run).member("resnet").fold(1).done_json.unlink()
     with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
         add_views(Run(run), ["vflip"], SILENT)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from ensemble import rundir
 from ensemble.errors import UserError
 from ensemble.files.atomic import replacing, write_text
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.run import Run
 
 
 def refusal(call, *arguments):
@@ -126,40 +126,40 @@ def test_json_that_is_missing_or_broken(tmp_path):
 @pytest.fixture
 def fold(tmp_path):
     """A finished fold of two files."""
-    fold = rundir.fold_dir(tmp_path, "swin", 0)
-    write_text(rundir.model_file(fold), "weights")
-    write_text(rundir.oof_file(fold), "logits")
-    rundir.mark_done(fold, [rundir.model_file(fold), rundir.oof_file(fold)], seconds=3)
+    fold = Run(tmp_path).member("swin").fold(0)
+    write_text(fold.model_file, "weights")
+    write_text(fold.oof_file, "logits")
+    fold.mark_done([fold.model_file, fold.oof_file], seconds=3)
     return fold
 
 
 def test_done_fold(fold):
-    assert rundir.is_done(fold)
-    found = read_json(fold / "done.json")
+    assert fold.is_done()
+    found = read_json(fold.done_json)
     assert {name: own["bytes"] for name, own in found["files"].items()} == {
         "model.safetensors": 7,
         "oof.safetensors": 6,
     }
     assert found["seconds"] == 3
-    write_json(fold / "done.json", {"files": {"model.safetensors": 7, "oof.safetensors": 6}, "seconds": 3})
-    assert rundir.is_done(fold)  # as markers were before there were digests
+    write_json(fold.done_json, {"files": {"model.safetensors": 7, "oof.safetensors": 6}, "seconds": 3})
+    assert fold.is_done()  # as markers were before there were digests
 
 
 def test_fold_without_its_marker_is_not_done(fold):
-    (fold / "done.json").unlink()
-    assert not rundir.is_done(fold)
-    assert not rundir.is_done(fold / "nowhere")
+    (fold.done_json).unlink()
+    assert not fold.is_done()
+    assert not fold.member.fold(7).is_done()
 
 
 def test_fold_with_a_missing_file_is_not_done(fold):
-    rundir.oof_file(fold).unlink()
-    assert not rundir.is_done(fold)
+    fold.oof_file.unlink()
+    assert not fold.is_done()
 
 
 @pytest.mark.parametrize("text", ["weight", "weights!", ""])
 def test_fold_with_a_file_of_another_size_is_not_done(fold, text):
-    rundir.model_file(fold).write_text(text)
-    assert not rundir.is_done(fold)
+    fold.model_file.write_text(text)
+    assert not fold.is_done()
 
 
 # ---- what a run holds ----------------------------------------------------------------------------------------------
@@ -167,33 +167,34 @@ def test_fold_with_a_file_of_another_size_is_not_done(fold, text):
 
 def test_folds_in_the_order_of_their_numbers(tmp_path):
     for number in (10, 9, 0, 2):
-        rundir.fold_dir(tmp_path, "swin", number).mkdir(parents=True)
+        Run(tmp_path).member("swin").fold(number).path.mkdir(parents=True)
     (tmp_path / "swin" / "fold3.old").mkdir()
     (tmp_path / "swin" / "preprocess.json").touch()
-    assert rundir.folds_of(tmp_path, "swin") == [0, 2, 9, 10]
+    assert [fold.number for fold in Run(tmp_path).member("swin").folds()] == [0, 2, 9, 10]
 
 
 def test_members_are_the_folders_with_settings(tmp_path):
     for member in ("swin", "convnext"):
-        write_json(rundir.settings_json(tmp_path, member), {})
-    write_json(rundir.blend_json(tmp_path, "stack"), {})
-    assert rundir.members(tmp_path) == ["convnext", "swin"]
+        write_json(Run(tmp_path).member(member).settings_json, {})
+    write_json(Run(tmp_path).blend_json("stack"), {})
+    assert Run(tmp_path).member_names() == ["convnext", "swin"]
 
 
 def test_folder_that_is_no_run(tmp_path):
     line = f"{tmp_path}: not a run directory (it has no folds.csv); make one with: ens train-folds FILE"
-    assert refusal(rundir.require_run, tmp_path) == line
-    rundir.folds_csv(tmp_path).touch()
-    rundir.require_run(tmp_path)
+    assert refusal(Run(tmp_path).require) == line
+    Run(tmp_path).folds_csv.touch()
+    Run(tmp_path).require()
 
 
 def test_the_fold_that_was_trained_with_other_settings_is_found(tmp_path):
-    path = rundir.settings_json(tmp_path, "net")
+    member = Run(tmp_path).member("net")
+    path = member.settings_json
     for fold, epochs in ((0, 3), (1, 3), (10, 5)):
         write_json(path, {"epochs": epochs})
-        rundir.finish(rundir.fold_dir(tmp_path, "net", fold), 1.0)
-    assert rundir.fold_of_other_settings(tmp_path, "net") == 0
+        Run(tmp_path).member("net").fold(fold).finish(1.0)
+    assert str(member.fold_of_other_settings()) == "net fold 0"
     write_json(path, {"epochs": 3})
-    assert rundir.fold_of_other_settings(tmp_path, "net") == 10
-    rundir.done_json(rundir.fold_dir(tmp_path, "net", 10)).unlink()
-    assert rundir.fold_of_other_settings(tmp_path, "net") is None
+    assert str(member.fold_of_other_settings()) == "net fold 10"
+    Run(tmp_path).member("net").fold(10).done_json.unlink()
+    assert member.fold_of_other_settings() is None
