@@ -34,6 +34,7 @@ from PIL import Image  # noqa: E402
 from report_runs import noisy_logits, write_run  # noqa: E402
 
 from ensemble.errors import RunFailure, UserError  # noqa: E402
+from ensemble.events import SILENT  # noqa: E402
 from ensemble.files.reading import read_json  # noqa: E402
 from ensemble.files.sealed import write_json  # noqa: E402
 from ensemble.run import Run  # noqa: E402
@@ -160,7 +161,7 @@ def of_the_run(run):
     ]  # fmt: skip
     targets = [Target(name, path, kind, read, 12) for name, path, kind, read in small]
     for name, path, kind, _ in small:  # and what reads them all; `ens runs` lists a run whatever is wrong with it
-        targets.append(Target(f"ens report: {name}", path, kind, lambda: read_all(run, silent), 0.004))
+        targets.append(Target(f"ens report: {name}", path, kind, lambda: read_all(Run(run), SILENT), 0.004))
         targets.append(Target(f"ens compare: {name}", path, kind, lambda: compare([run], silent), 0.004))
         targets.append(Target(f"ens runs: {name}", path, kind, lambda: _without_a_bug(read_run(run)), 0.05))
     return [*targets, Target("members of folds.csv", Run(run).folds_csv, "csv", lambda: members_table(run), 0.05)]
@@ -202,7 +203,7 @@ def of_blends(run):
     for name in list_blends(run):
         path = Run(run).blend_json(name)
         targets.append(Target(f"blend {name}: json", path, "json", lambda name=name: read(name)))
-        targets.append(Target(f"blend {name}: report", path, "json", lambda: read_blends(run, rows), 0.02))
+        targets.append(Target(f"blend {name}: report", path, "json", lambda: read_blends(Run(run), rows), 0.02))
         targets.append(Target(f"blend {name}: arrays", Run(run).blend_file(name), "safetensors",
                               lambda name=name: (_vouch(run, name), read(name)), beside=(path,)))  # fmt: skip
     return targets
@@ -278,7 +279,7 @@ def of_tensors(run, folder):
         Target("training state", state, "safetensors", lambda: load_state(state, training), 0.05),
         Target("weights", head, "safetensors", lambda: weights.read_state(head), 10),
         Target("probes", probe, "safetensors", lambda: load_heads(probe), 10),
-        Target("numbers of a model", fold.model_file, "safetensors", lambda: _numbers(run, facts_of_net), 6),
+        Target("numbers of a model", fold.model_file, "safetensors", lambda: _numbers(Run(run), facts_of_net), 6),
     ]  # fmt: skip
 
 
