@@ -33,7 +33,7 @@ def main() -> None:
     run = Run(Path(sys.argv[1]))
     keep_freed_memory()
     device = choose_device()
-    rows, config = read_rows(run.path), load_config(run.config_toml)
+    rows, config = read_rows(Run(run)), load_config(run.config_toml)
     samples = run_samples(config, run)
     row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
     where = np.array([row_of[name] for name in rows.ids.tolist()])
@@ -41,7 +41,7 @@ def main() -> None:
     batch = batch_rows(config.tta.batch_size, device)
     print("| member | speed | folds in it | as it is: classes | log loss | again | as chosen: classes | log loss |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in [name for name in run.member_names() if finished(run.path, name, rows) == folds]:
+    for name in [name for name in run.member_names() if finished(Run(run), name, rows) == folds]:
         member = load_member(run.member(name), len(rows.classes), len(folds), device)
         size = member.preprocess.image_size
         hows = decodings(member.preprocess, VIEWS)

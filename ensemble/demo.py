@@ -76,14 +76,14 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     answers = write_digits(data)
     events.message(f"1. ens train-folds {experiment}")
     failures = train_folds(load_config(experiment), events)
-    tables.show_members(blend.members_table(run))
+    tables.show_members(blend.members_table(Run(run)))
 
     held_out: dict[str, dict[str, float]] = {}
     best = ""
     least = np.inf
     for method in methods():
         events.message(f"2. ens blend {run} --method {method}")
-        result = blend.blend_run(run, blend.BlendOptions(method), show=events.progress)
+        result = blend.blend_run(Run(run), blend.BlendOptions(method), events)
         tables.show_blend(result)
         if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
             best, least = method, result.blend["log_loss"].value

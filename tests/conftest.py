@@ -15,6 +15,7 @@ from hypothesis import settings
 from PIL import Image
 
 from ensemble.machine import cores
+from ensemble.run import Run
 
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")
@@ -84,7 +85,7 @@ def blended_run(cache_of_the_tests):
             f"{members}"
         )
         assert train_folds(load_config(folder / "e.toml"), SILENT) == []
-        blend_run(folder / "run", BlendOptions("mean"))
+        blend_run(Run(folder / "run"), BlendOptions("mean"))
         return folder / "run"
 
     return make

@@ -73,7 +73,7 @@ class RunBlend:
 
 def member_scores(run: Run) -> pd.DataFrame:
     """See `Run.members`."""
-    rows = members_table(run.path)
+    rows = members_table(run)
     facts = pd.DataFrame(
         {
             "rows": [row.rows for row in rows],
@@ -89,5 +89,5 @@ def member_scores(run: Run) -> pd.DataFrame:
 def fit_run_blend(run: Run, options: BlendOptions, events: Events | None) -> RunBlend:
     """See `Run.blend`."""
     with listening(events) as listener:
-        result = blend_run(run.path, options, listener.message, listener.progress)
+        result = blend_run(run, options, listener)
     return RunBlend(run, result)

@@ -109,4 +109,4 @@ def compare_runs(*runs: Run | str | Path, events: Events | None = None) -> RunCo
     1
     """
     with listening(events) as listener:
-        return RunComparison(compare([Path(str(run)) for run in runs], listener.progress))
+        return RunComparison(compare([Path(str(run)) for run in runs], listener))

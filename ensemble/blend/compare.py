@@ -17,7 +17,7 @@ from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
-from ensemble.progress import Show
+from ensemble.events import SILENT, Events
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, interval, scores
 from ensemble.scoring.clusters import joined_clusters
@@ -37,7 +37,7 @@ class Item:
     """
 
     name: str
-    run: Path
+    run: Run
     members: tuple[str, ...]
     seconds: float | None
     epochs: int | None
@@ -110,7 +110,7 @@ def tells(own: Gain, differ: int | None = None) -> int:
     return 0 if differ is not None and differ < FEWEST else int(own.low > 0) - int(own.high < 0)
 
 
-def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) -> Comparison:
+def compare(paths: Sequence[Path], events: Events = SILENT) -> Comparison:
     """Compare runs (all their finished members) and members (RUN/MEMBER) on the out-of-fold rows that all have.
 
     Of several runs, members of one name are paired: a block for each name that at least two runs have, and one for the
@@ -119,8 +119,8 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     what is no run or member, a member named but not finished, fewer than two items, classes or labels that differ, no
     common row (or only one cluster), and as `read_rows` and `read_member` do.
     """
-    rows: dict[Path, Rows] = {}
-    found: list[tuple[Path, str]] = []
+    rows: dict[Run, Rows] = {}
+    found: list[tuple[Run, str]] = []
     notes: list[str] = []
     for path in paths:
         run, own = _members(path, rows, notes)
@@ -128,7 +128,9 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     found, notes = list(dict.fromkeys(found)), list(dict.fromkeys(notes))  # one may be named twice
     if len(found) < 2:
         left = "".join(f"; {note}" for note in notes)
-        raise UserError(f"{found[0][0] / found[0][1]}: nothing to compare it with, name a second run or member{left}")
+        raise UserError(
+            f"{found[0][0].path / found[0][1]}: nothing to compare it with, name a second run or member{left}"
+        )
     each_named = not any(Run(path).folds_csv.is_file() for path in paths)
     plan = _plan(found, each_named, notes)
     if Run(paths[0]).folds_csv.is_file() and plan[0][1][0].run == plan[0][1][-1].run:
@@ -147,57 +149,57 @@ def compare(paths: Sequence[Path], show: Show = lambda text, done, total: None) 
     }
     blocks = []
     for number, (title, items) in enumerate(plan):
-        show(f"comparing {title}", number, len(plan))
+        events.progress(f"comparing {title}", number, len(plan))
         z = [np.mean([logits[item.run, name] for name in item.members], axis=0) for item in items]
         folds = np.stack([rows[item.run].folds[where[item.run]] for item in items])
         blocks.append(_block(title, items, z, folds, labels, clusters, len(first.classes)))
     return Comparison(first.ids[where[used[0]]], labels, clusters, grouped, first.classes, tuple(blocks), tuple(notes))
 
 
-def _members(path: Path, rows: dict[Path, Rows], notes: list[str]) -> tuple[Path, list[str]]:
+def _members(path: Path, rows: dict[Run, Rows], notes: list[str]) -> tuple[Run, list[str]]:
     """The run that `path` is or lies in, as first named, and the members meant; adds to `rows`. As in `ens blend`, a
     member that is named must be finished; of a whole run, those that are not are noted."""
     whole = Run(path).folds_csv.is_file() or not Run(path.parent).folds_csv.is_file()
-    run = path if whole else path.parent
-    run = next((known for known in rows if known.resolve() == run.resolve()), run)
+    named = Run(path if whole else path.parent)
+    run = next((known for known in rows if known.path.resolve() == named.path.resolve()), named)
     rows[run] = rows.get(run) or read_rows(run)
-    there = _in_file_order(run, Run(run).member_names())
+    there = _in_file_order(run, run.member_names())
     if not whole and path.name not in there:
         raise UserError(f"{run}: no member {path.name!r}; there are: {', '.join(there) or 'none'}")
-    again = f"train on with: ens train-folds {Run(run).config_toml}"
+    again = f"train on with: ens train-folds {run.config_toml}"
     ready: list[str] = []
     for name in there if whole else [path.name]:
         lacking = sorted(set(np.unique(rows[run].folds).tolist()) - set(finished(run, name, rows[run])))
         why = f"not finished: fold {', '.join(map(str, lacking))}"
         if lacking and not whole:
             raise UserError(f"{run}: member {name!r} is {why}; {again}")
-        (notes if lacking else ready).append(f"left out: {run / name} ({why})" if lacking else name)
+        (notes if lacking else ready).append(f"left out: {run.path / name} ({why})" if lacking else name)
     if not ready:
         raise UserError(f"{run}: no member has all its folds finished; {again}")
     return run, ready
 
 
-def _in_file_order(run: Path, members: Sequence[str]) -> list[str]:
+def _in_file_order(run: Run, members: Sequence[str]) -> list[str]:
     """Members as the experiment file lists its backbones; those that it lacks last, by their names."""
     try:
-        listed = [own["name"] for own in tomllib.loads(Run(run).config_toml.read_text(encoding="utf-8"))["backbone"]]
+        listed = [own["name"] for own in tomllib.loads(run.config_toml.read_text(encoding="utf-8"))["backbone"]]
     except (OSError, ValueError, KeyError, TypeError):
         return list(members)
     return sorted(members, key=lambda name: listed.index(name) if name in listed else len(listed))
 
 
-def _baseline(run: Path, member: str) -> str:
+def _baseline(run: Run, member: str) -> str:
     """Which member the others are compared with, where the user named none, and how to choose another."""
-    file = Run(run).config_toml
+    file = run.config_toml
     why = f"the first in {file}" if file.is_file() else "the first by its name"
-    return f"the baseline is {member}, {why}; for another, name it first: ens compare {run / 'MEMBER'} {run}"
+    return f"the baseline is {member}, {why}; for another, name it first: ens compare {run.path / 'MEMBER'} {run}"
 
 
-def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> list[tuple[str, list[Item]]]:
+def _plan(found: list[tuple[Run, str]], each_named: bool, notes: list[str]) -> list[tuple[str, list[Item]]]:
     """The blocks: their titles and items, in the order in which they were named."""
     if each_named and len({run for run, _ in found}) > 1 < len({name for _, name in found}):
-        return [("the members named", [_item(str(run / name), run, [name]) for run, name in found])]
-    runs: dict[str, list[Path]] = {}  # of each member's name
+        return [("the members named", [_item(str(run.path / name), run, [name]) for run, name in found])]
+    runs: dict[str, list[Run]] = {}  # of each member's name
     for run, name in found:
         runs.setdefault(name, []).append(run)
     common = {name: own for name, own in runs.items() if len(own) > 1}
@@ -205,8 +207,8 @@ def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> 
         if len({run for run, _ in found}) == 1:
             return [(f"members of {found[0][0]}", [_item(name, run, [name]) for run, name in found])]
         notes.append("no member's name is in two of the runs: all are compared with each other")
-        return [("all members", [_item(str(run / name), run, [name]) for run, name in found])]
-    alone = [_item(str(own[0] / name), own[0], [name]).label for name, own in runs.items() if name not in common]
+        return [("all members", [_item(str(run.path / name), run, [name]) for run, name in found])]
+    alone = [_item(str(own[0].path / name), own[0], [name]).label for name, own in runs.items() if name not in common]
     if alone:
         notes.append(f"left out, as their names are in one run only: {', '.join(alone)}")
     plan = [(name, [_item(str(run), run, [name]) for run in own]) for name, own in common.items()]
@@ -217,9 +219,9 @@ def _plan(found: list[tuple[Path, str]], each_named: bool, notes: list[str]) -> 
     return plan
 
 
-def _item(name: str, run: Path, members: Sequence[str]) -> Item:
-    settings = [Run(run).member(member).read_settings() for member in members]
-    folds = [fold for member in members for fold in Run(run).member(member).folds()]
+def _item(name: str, run: Run, members: Sequence[str]) -> Item:
+    settings = [run.member(member).read_settings() for member in members]
+    folds = [fold for member in members for fold in run.member(member).folds()]
     seconds = [fold.read_done().get("seconds") for fold in folds if fold.is_done()]
     epochs = {None if own.get("strategy") == "probe" else own.get("epochs") for own in settings}
     total, same = (

@@ -8,7 +8,7 @@ import numpy as np
 from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import Oof
 from ensemble.blend.saved import Blend
-from ensemble.progress import Show
+from ensemble.events import Events
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome
 
@@ -111,7 +111,7 @@ def without_zero_weight(
     return blend, tuple(unused)
 
 
-def counted(show: Show, oof: Oof, costly: bool) -> Callable[[], None]:
+def counted(events: Events, oof: Oof, costly: bool) -> Callable[[], None]:
     """Shows how many fits are done, each time it is called: one of each fold, and one of all rows; `costly`: and again
     of each fold without each member. (Of fewer members a fit takes less, and of the chosen method than of "auto".)"""
     folds = max(len(np.unique(oof.rows.folds)), 2)
@@ -121,7 +121,7 @@ def counted(show: Show, oof: Oof, costly: bool) -> Callable[[], None]:
     def fitted() -> None:
         nonlocal done
         done += 1
-        show("fitting the blend", min(done, total), total)
+        events.progress("fitting the blend", min(done, total), total)
 
-    show("fitting the blend", 0, total)
+    events.progress("fitting the blend", 0, total)
     return fitted

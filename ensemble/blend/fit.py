@@ -19,7 +19,7 @@ from ensemble.blend.result import BlendResult, saved_views
 from ensemble.blend.saved import require_name
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
-from ensemble.progress import Show
+from ensemble.events import SILENT, Events
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.calibration import calibration, reliability
@@ -67,10 +67,9 @@ class MemberRow:
 
 
 def blend_run(
-    run: Path,
+    run: Run,
     options: BlendOptions,
-    say: Callable[[str], None] = print,
-    show: Show = lambda text, done, total: None,
+    events: Events = SILENT,
 ) -> BlendResult:
     """Fit a blend on the run's OOF logits, score it by cross-fitting, and save it.
 
@@ -82,25 +81,26 @@ def blend_run(
     plain_name = options.method if options.metric == "log_loss" else f"{options.method}-{options.metric}"
     name = options.name or plain_name
     require_name(name)
-    oof = with_external(read_oof(run, options.views, options.members), options.external, say)
+    oof = with_external(read_oof(run, options.views, options.members), options.external, events.message)
     if not options.name and (options.views is not None or options.members is not None):
         _refuse_to_replace(run, name, oof)
     recipe = _recipe(options, oof)
-    tests = read_tests(options.external, oof.rows, say)
-    optimistic = tuple(member for member in oof.members if Run(run).member(member).is_optimistic())
-    result = replace(fit_oof(oof, recipe, options.prune, show), optimistic=optimistic, tests=tests).save(run, name)
+    tests = read_tests(options.external, oof.rows, events.message)
+    optimistic = tuple(member for member in oof.members if run.member(member).is_optimistic())
+    result = replace(fit_oof(oof, recipe, options.prune, events), optimistic=optimistic, tests=tests).save(run, name)
     lacking = [member for member in result.fitted.external if member not in tests]
     if lacking:
-        say(f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST")
+        events.message(
+            f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST"
+        )
     return result
 
 
 def blend_files(
     labels: Path,
     options: BlendOptions,
-    say: Callable[[str], None] = print,
+    events: Events = SILENT,
     wanted: Callable[[Sequence[str], tuple[str, ...]], Sequence[str]] | None = None,
-    show: Show = lambda text, done, total: None,
 ) -> BlendResult:
     """As `blend_run`, of external members alone, with no run directory and nothing saved.
 
@@ -108,16 +108,16 @@ def blend_files(
     the first member's test predictions and the classes; it gives the ids that all test predictions must have.
     """
     _require(options)
-    oof = with_external(Oof(read_labels(labels), (), (), (), {}), options.external, say)
+    oof = with_external(Oof(read_labels(labels), (), (), (), {}), options.external, events.message)
     # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.clusters)))
     recipe = _recipe(options, oof)
-    tests = read_tests(options.external, oof.rows, say)
+    tests = read_tests(options.external, oof.rows, events.message)
     if wanted is not None and tests:
         ids = wanted([str(name) for name in next(iter(tests.values())).ids], oof.rows.classes)
         for member, test in tests.items():
             _test_rows(member, test, ids)
-    return replace(fit_oof(oof, recipe, options.prune, show), tests=tests)
+    return replace(fit_oof(oof, recipe, options.prune, events), tests=tests)
 
 
 def _require(options: BlendOptions) -> None:
@@ -152,7 +152,7 @@ def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[
     return wanted, blend.apply([_test_rows(member, test, wanted) for member, test in tests.items()])
 
 
-def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda text, done, total: None) -> BlendResult:
+def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILENT) -> BlendResult:
     """Fit, cross-fit and compare; nothing is read or written. prune: see `pruned`."""
     rows, labels, classes = oof.rows, oof.rows.labels, oof.classes
     weights = None if recipe.shares is None else row_weights(labels, recipe.shares)
@@ -165,7 +165,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
     if np.isnan(value(recipe.metric, labels, mean, classes, weights)):
         raise UserError(f"metric {recipe.metric!r} has no value here: all rows that count are of one class")
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
-    fitted = counted(show, oof, costly)
+    fitted = counted(events, oof, costly)
     honest, before = held_out(oof, plain, recipe, fitted)
     outcomes = [honest, mean, *single]
     drawn = bootstrap(labels, outcomes, rows.clusters, classes, weights)
@@ -214,7 +214,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, show: Show = lambda t
             if len(names) > 1
         },
         unused=unused,
-        pruned=pruned(oof, final, honest, costs, counted(show, oof, not costs)) if prune else None,
+        pruned=pruned(oof, final, honest, costs, counted(events, oof, not costs)) if prune else None,
         left_out=oof.left_out,
         notes=tuple(notes),
     )
@@ -232,7 +232,7 @@ def _without_value(metric: str, drawn: np.ndarray, score: Score, folds: np.ndarr
     return lines
 
 
-def members_table(run: Path) -> list[MemberRow]:
+def members_table(run: Run) -> list[MemberRow]:
     """Every member of the run with the OOF scores of its finished folds (views averaged), in order of name.
 
     Raises UserError as `read_rows` and `read_member` do.
@@ -240,10 +240,10 @@ def members_table(run: Path) -> list[MemberRow]:
     rows = read_rows(run)
     numbers = np.unique(rows.folds)
     out = []
-    for member in Run(run).member_names():
+    for member in run.member_names():
         done = finished(run, member, rows)
         if not done:
-            out.append(MemberRow(member, (), len(numbers), 0, {}, Run(run).member(member).is_optimistic()))
+            out.append(MemberRow(member, (), len(numbers), 0, {}, run.member(member).is_optimistic()))
             continue
         z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
         where = np.flatnonzero(np.isin(rows.folds, done))
@@ -251,7 +251,7 @@ def members_table(run: Path) -> list[MemberRow]:
         own = member_outcomes(z[None, where], labels)
         drawn = bootstrap(labels, own, rows.clusters[where], len(rows.classes))
         table = scores(labels, own, rows.folds[where], len(rows.classes), drawn)
-        optimistic = Run(run).member(member).is_optimistic()
+        optimistic = run.member(member).is_optimistic()
         out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], optimistic))
     return out
 
@@ -261,9 +261,9 @@ def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
     return [outcome(labels, softmax(member)) for member in z]
 
 
-def _refuse_to_replace(run: Path, name: str, oof: Oof) -> None:
+def _refuse_to_replace(run: Run, name: str, oof: Oof) -> None:
     """Raise UserError if the run's blend `name` was fitted on other members or views than those of `oof`."""
-    if not Run(run).blend_json(name).is_file():
+    if not run.blend_json(name).is_file():
         return
     there = saved_views(run, name)
     if there is not None and there != dict(zip(oof.members, oof.views, strict=True)):

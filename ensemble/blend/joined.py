@@ -2,7 +2,6 @@
 
 from collections import Counter
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from ensemble.errors import UserError
 from ensemble.run import Run
 
 
-def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray]:
+def join_rows(runs: dict[Run, Rows], notes: list[str]) -> dict[Run, np.ndarray]:
     """Each run's row numbers, int64 (N,), of the rows that all have, in the first run's order; checks what they say.
 
     Rows are joined by what their files hold where the runs keep digests, else by their ids. Adds to `notes`. Raises
@@ -48,10 +47,10 @@ def join_rows(runs: dict[Path, Rows], notes: list[str]) -> dict[Path, np.ndarray
     return where
 
 
-def _renamed(run: Path, ids: np.ndarray, base: Path, notes: list[str]) -> np.ndarray:
+def _renamed(run: Run, ids: np.ndarray, base: Run, notes: list[str]) -> np.ndarray:
     """A run's ids, those of rows whose file is one of `base` under another id replaced by that. Ids change when a table
     gets a column of ids, or a folder another name. A file that is there twice is known by its id alone."""
-    of_id, of_base = row_digests(Run(run)), row_digests(Run(base))
+    of_id, of_base = row_digests(run), row_digests(base)
     times, times_base = Counter(of_id.values()), Counter(of_base.values())
     there = {digest: id for id, digest in of_base.items() if times_base[digest] == 1}
     by_file = [there.get(of_id.get(id, "")) if times[of_id.get(id, "")] == 1 else None for id in ids.tolist()]

@@ -55,16 +55,16 @@ class Oof:
         return len(self.rows.classes)
 
 
-def read_rows(run: Path) -> Rows:
+def read_rows(run: Run) -> Rows:
     """Read folds.csv and classes.json of a run.
 
     Raises UserError, naming file, line and value, for a lacking column, a repeated id, a label that is not a class, a
     fold that is not a number, or no validated row.
     """
-    Run(run).require()
-    path = Run(run).folds_csv
+    run.require()
+    path = run.folds_csv
     require_vouched(path)
-    classes = tuple(Run(run).read_classes())
+    classes = tuple(run.read_classes())
     number = {name: c for c, name in enumerate(classes)}
     ids: list[str] = []
     labels, folds, groups = [], [], []
@@ -103,19 +103,19 @@ def read_rows(run: Path) -> Rows:
     return Rows(np.array(ids), np.array(labels), np.array(folds), clusters.astype(np.int64), grouped, classes)
 
 
-def finished(run: Path, member: str, rows: Rows) -> list[int]:
+def finished(run: Run, member: str, rows: Rows) -> list[int]:
     """The fold numbers of `rows` that `member` has finished, sorted."""
-    return [int(f) for f in np.unique(rows.folds) if Run(run).member(member).fold(int(f)).is_done()]
+    return [int(f) for f in np.unique(rows.folds) if run.member(member).fold(int(f)).is_done()]
 
 
-def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
+def read_oof(run: Run, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
     """Join the OOF logits of every member whose folds are all done, or of just `members`, by id.
 
     views: which to read; None for those that the run was trained with, not those that were added. Raises UserError if
     a member asked for is unknown or not finished, if none is finished, and as `read_member` does.
     """
     rows = read_rows(run)
-    there = Run(run).member_names()
+    there = run.member_names()
     for name in members or []:
         if name not in there:
             near = difflib.get_close_matches(name, there, n=3, cutoff=0.0)
@@ -128,7 +128,7 @@ def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[st
             left_out[name] = f"not finished: fold {', '.join(map(str, lacking))}"
         else:
             ready.append(name)
-    again = f"train on with: ens train-folds {Run(run).config_toml}"
+    again = f"train on with: ens train-folds {run.config_toml}"
     if members is not None and len(ready) < len(set(members)):
         first = next(name for name in members if name not in ready)
         raise UserError(f"{run}: member {first!r} is {left_out[first]}; {again}")
@@ -143,7 +143,7 @@ def read_oof(run: Path, views: Sequence[str] | None = None, members: Sequence[st
 
 
 def read_member(
-    run: Path,
+    run: Run,
     member: str,
     rows: Rows,
     views: Sequence[str] | None = None,
@@ -159,7 +159,7 @@ def read_member(
     if names is not None and (not names or len(set(names)) < len(names)):
         raise UserError(f"views {', '.join(names) or '(none)'}: name at least one, each once")
     for fold in np.unique(rows.folds).tolist() if folds is None else folds:
-        job = Run(run).member(member).fold(fold)
+        job = run.member(member).fold(fold)
         path, logits = job.oof_file, fold_logits(job)
         where = np.flatnonzero(rows.folds == fold)
         _require_same_rows(logits, rows.ids[where], member, fold, path)
@@ -205,12 +205,12 @@ def fold_logits(fold: Fold) -> Logits:
     return replace(logits, views=logits.views + added.views, values=np.concatenate([logits.values, added.values]))
 
 
-def common_views(run: Path) -> tuple[str, ...]:
+def common_views(run: Run) -> tuple[str, ...]:
     """The views that all folds of all finished members have OOF logits of, in the first one's order."""
     rows = read_rows(run)
     numbers = np.unique(rows.folds).tolist()
-    ready = [name for name in Run(run).member_names() if finished(run, name, rows) == numbers]
-    every = [fold_logits(Run(run).member(name).fold(fold)).views for name in ready for fold in numbers]
+    ready = [name for name in run.member_names() if finished(run, name, rows) == numbers]
+    every = [fold_logits(run.member(name).fold(fold)).views for name in ready for fold in numbers]
     return tuple(view for view in every[0] if all(view in own for own in every)) if every else ()
 
 

@@ -90,14 +90,14 @@ class BlendResult:
         name = self.best[metric] if against == "single" else against
         return next((gain for gain in self.gains if gain.metric == metric and gain.against == name), None)
 
-    def save(self, run: Path, name: str) -> "BlendResult":
+    def save(self, run: Run, name: str) -> "BlendResult":
         """Write the blend, its scores and its external members' test predictions; returns the result as it is saved."""
         for member in self.fitted.external:
             if member in self.tests:
-                self.tests[member].save(Run(run).external_file(name, member))
+                self.tests[member].save(run.external_file(name, member))
         scores = asdict(replace(self, tests={}))
         self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED})
-        return replace(self, name=name, path=Run(run).blend_json(name))
+        return replace(self, name=name, path=run.blend_json(name))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _File:
     scores: BlendResult
 
 
-def read_result(run: Path, name: str) -> BlendResult | None:
+def read_result(run: Run, name: str) -> BlendResult | None:
     """What `BlendResult.save` wrote, without test predictions; None where a blend was saved without scores.
 
     Raises UserError as `load_blend`, and where the scores are not those of a result.
@@ -116,7 +116,7 @@ def read_result(run: Path, name: str) -> BlendResult | None:
     scores = described.get("scores")
     if not scores:
         return None
-    path, again = Run(run).blend_json(name), f"fit it again with: ens blend {run}"
+    path, again = run.blend_json(name), f"fit it again with: ens blend {run}"
     views = {"views": dict(zip(blend.members, blend.views, strict=True))}
     text = json.dumps({"scores": views | scores | dict.fromkeys(UNSAVED)})
     found = parse_json(text, _File, str(path), again).scores
@@ -129,7 +129,7 @@ def read_result(run: Path, name: str) -> BlendResult | None:
     return replace(found, name=name, path=path, fitted=blend, tests={})
 
 
-def saved_views(run: Path, name: str) -> dict[str, tuple[str, ...]] | None:
+def saved_views(run: Run, name: str) -> dict[str, tuple[str, ...]] | None:
     """member -> the views that a saved blend was fitted on; {} where it was saved without scores.
 
     None where it can't be read: to fit it again mends it.

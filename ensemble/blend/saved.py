@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NotRequired
 
 import numpy as np
@@ -96,14 +95,14 @@ class Blend:
         """The class that each row of probabilities (N, C) is decided for, int64 (N,)."""
         return probabilities.argmax(axis=1) if self.costs is None else cheapest(probabilities, self.costs)
 
-    def save(self, run: Path, name: str, scores: Mapping[str, Any] | None = None) -> None:
+    def save(self, run: Run, name: str, scores: Mapping[str, Any] | None = None) -> None:
         """Write blends/<name>.safetensors, then blends/<name>.json, which vouches for it; each atomically.
 
         scores: as JSON, kept beside the blend, which does without them.
         """
         params = self.chain.params()
         arrays = {key: np.ascontiguousarray(v) for key, v in params.items() if isinstance(v, np.ndarray)}
-        path = Run(run).blend_file(name)
+        path = run.blend_file(name)
         write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"blend": name})
         description = {
             "format": FORMAT,
@@ -122,16 +121,16 @@ class Blend:
         }
         if self.costs is not None:
             description["costs"] = self.costs.tolist()
-        write_json(Run(run).blend_json(name), description)
+        write_json(run.blend_json(name), description)
 
 
-def oof_digests(run: Path, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def oof_digests(run: Run, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """SHA-256 of each member's OOF values under its views (those of `views`), in the order of the folds: what a blend
     was fitted on. Views that are added later change nothing."""
     digests = {}
     for member, own in views.items():
         whole = hashlib.sha256()
-        for fold in Run(run).member(member).folds():
+        for fold in run.member(member).folds():
             if fold.oof_file.is_file():
                 logits = fold_logits(fold)
                 there = [logits.views.index(view) for view in own if view in logits.views]
@@ -145,7 +144,7 @@ def _own(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Se
     return {member: own for member, own in zip(members, views, strict=True) if tuple(own) != EXTERNAL_VIEW}
 
 
-def check_sources(run: Path, name: str) -> None:
+def check_sources(run: Run, name: str) -> None:
     """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
     found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
@@ -162,19 +161,19 @@ def require_name(name: str) -> None:
         raise UserError(f"blend name {name!r}: use letters, digits, '_', '-' and '.' only")
 
 
-def list_blends(run: Path) -> list[str]:
+def list_blends(run: Run) -> list[str]:
     """Names of the run's blends, sorted."""
-    return sorted(path.stem for path in Run(run).blend_json("x").parent.glob("*.json") if path.name[0] != ".")
+    return sorted(path.stem for path in run.blend_json("x").parent.glob("*.json") if path.name[0] != ".")
 
 
-def load_blend(run: Path, name: str) -> Blend:
+def load_blend(run: Run, name: str) -> Blend:
     """Read what `Blend.save` wrote.
 
     Raises UserError if there is no such blend, naming those there are, or if its two files are not whole, of another
     format, or don't belong together.
     """
     require_name(name)
-    path, tensors = Run(run).blend_json(name), Run(run).blend_file(name)
+    path, tensors = run.blend_json(name), run.blend_file(name)
     if not path.is_file():
         there = list_blends(run)
         hint = f"there are: {', '.join(there)}" if there else f"make one with: ens blend {run} --method stack"
@@ -210,9 +209,9 @@ def load_blend(run: Path, name: str) -> Blend:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None
 
 
-def read_described(run: Path, name: str) -> Described:
+def read_described(run: Run, name: str) -> Described:
     """A blend's JSON. Raises UserError that names the file if it is of another format, or doesn't fit together."""
-    path, again = Run(run).blend_json(name), f"fit it again with: ens blend {run}"
+    path, again = run.blend_json(name), f"fit it again with: ens blend {run}"
     if read_json(path, dict[str, Any], again).get("format") != FORMAT:
         raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
     found = read_json(path, Described, again)

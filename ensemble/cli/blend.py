@@ -115,7 +115,7 @@ def blend_command(
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
                     )
-            result = blend.blend_run(run, options, events.message, events.progress)
+            result = blend.blend_run(Run(run), options, events)
             tables.show_details(result)
             tables.show_blend(result)
             events.answer(_plain(result))
@@ -151,7 +151,7 @@ def blend_command(
             return planned[0][2]
 
         wanted_ids = wanted if output is not None else None
-        result = blend.blend_files(labels, options, events.message, wanted_ids, events.progress)
+        result = blend.blend_files(labels, options, events, wanted_ids)
         tables.show_details(result)
         tables.show_blend(result)
         events.answer(_plain(result))
@@ -183,7 +183,7 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
         from ensemble import blend, tables
         from ensemble.cli.plain import plain
 
-        result = blend.compare(runs, events.progress)
+        result = blend.compare(runs, events)
         tables.show_comparison(result)
         verdicts = [{"verdict": tables.verdict(block)} for block in result.blocks]
         answer = plain(result, OF_EVERY_ROW)

@@ -94,7 +94,7 @@ def tta_predict(
         made = predict.tta_predict(request, events)
         events.answer({**plain(made, ("ids", "checksum")), "rows": len(made.ids)})
         events.message(f"wrote {made.submission} ({made.said}) and {made.predictions}")
-        fitted = load_blend(run, made.blend)
+        fitted = load_blend(Run(run), made.blend)
         facts = {"run": run, "blend": made.blend}
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}

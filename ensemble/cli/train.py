@@ -8,6 +8,7 @@ from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import Damaged, RunFailure
 from ensemble.files import sealed
+from ensemble.run import Run
 
 
 @click.command()
@@ -36,7 +37,7 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
         from ensemble.train import jobs
 
         failures = jobs.train_folds(config, events)
-        rows = blend.members_table(config.run)
+        rows = blend.members_table(Run(config.run))
         tables.show_members(rows)
         events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
         if failures:

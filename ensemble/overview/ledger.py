@@ -211,7 +211,7 @@ def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
     """The cross-fitted scores of a run's blend; empty if it was saved without any."""
-    result = read_result(run, blend)
+    result = read_result(Run(run), blend)
     return {} if result is None else result.blend
 
 

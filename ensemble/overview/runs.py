@@ -191,11 +191,11 @@ def _of_config(row: RunRow) -> RunRow:
 
 def _of_scores(row: RunRow) -> RunRow:
     best: BlendResult | None = None
-    names = list_blends(row.run)
+    names = list_blends(Run(row.run))
     for name in names:
         try:
-            result = read_result(row.run, name)
-            check_sources(row.run, name)
+            result = read_result(Run(row.run), name)
+            check_sources(Run(row.run), name)
         except UserError as error:
             row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
             continue
@@ -208,7 +208,7 @@ def _of_scores(row: RunRow) -> RunRow:
             best, row = result, replace(row, blend=name)
     row = replace(row, blends=len(names))
     if best is None:
-        members = [own for own in members_table(row.run) if own.scores and len(own.done) == own.folds]
+        members = [own for own in members_table(Run(row.run)) if own.scores and len(own.done) == own.folds]
         if members:
             own = min(members, key=lambda own: own.scores["log_loss"].value)
             row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)

@@ -124,7 +124,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
             yield member.probe_file, _tensors(member.probe_file)
     for fold in _folds(run):
         yield from _of_fold(fold)
-    for name in list_blends(run.path):
+    for name in list_blends(run):
         yield from _of_blend(run, name)
     for path in sorted((run.path / "predictions").rglob("*.safetensors")):
         yield path, _tensors(path)
@@ -146,9 +146,9 @@ def _of_fold(fold: Fold) -> Iterator[tuple[Path, Check]]:
 
 def _of_blend(run: Run, name: str) -> Iterator[tuple[Path, Check]]:
     yield run.blend_json(name), _sealed(run.blend_json(name))
-    yield run.blend_file(name), lambda: load_blend(run.path, name) and None
+    yield run.blend_file(name), lambda: load_blend(run, name) and None
     try:
-        external = load_blend(run.path, name).external
+        external = load_blend(run, name).external
     except UserError:
         return  # the check of the same file says so
     for member in external:

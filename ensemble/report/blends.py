@@ -17,9 +17,9 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
     """The blends by their log loss, the least first; name -> why, of those that don't belong to what the run holds now;
     and a line for each that can't be shown."""
     found, stale, problems = [], {}, []
-    for name in list_blends(run.path):
+    for name in list_blends(run):
         try:
-            result = read_result(run.path, name)
+            result = read_result(run, name)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -43,7 +43,7 @@ def cross_fitted(run: Run, own: BlendResult) -> np.ndarray:
     """
     trained = [member for member in own.members if member not in own.external]
     names = own.views.get(trained[0])
-    oof = read_oof(run.path, names if names != EXTERNAL_VIEW else None, trained)
+    oof = read_oof(run, names if names != EXTERNAL_VIEW else None, trained)
     return cross_fit_of(oof, Recipe(own.fitted.method, own.fitted.metric, costs=own.fitted.costs))
 
 
@@ -71,7 +71,7 @@ def _stale(run: Run, own: BlendResult, rows: Rows) -> str | None:
     if own.rows != len(rows.ids):
         return f"it was fitted on {own.rows} rows, the run has {len(rows.ids)}"
     try:
-        check_sources(run.path, own.name)
+        check_sources(run, own.name)
     except UserError as error:
         return str(error)
     there = run.member_names()
@@ -80,6 +80,6 @@ def _stale(run: Run, own: BlendResult, rows: Rows) -> str | None:
             continue
         if member not in there:
             return f"the run has no member {member!r} any more"
-        if len(finished(run.path, member, rows)) < len(np.unique(rows.folds)):
+        if len(finished(run, member, rows)) < len(np.unique(rows.folds)):
             return f"its member {member!r} is not finished now"
     return None

@@ -122,14 +122,14 @@ def read_run(run: Run, events: Events) -> RunFacts:
     read is left out and said in `problems`.
     """
     events.progress("reading the run", 0, 3)
-    rows = read_rows(run.path)
+    rows = read_rows(run)
     problems: list[str] = []
     try:
         config = load_run_config(run.config_toml)
     except UserError as error:
         config = None
         problems.append(str(error))
-    members = tuple(_member(run, row, problems) for row in members_table(run.path))
+    members = tuple(_member(run, row, problems) for row in members_table(run))
     blends, stale, unread = read_blends(run, rows)
     problems += unread
     oof = _oof(run, rows, members)
@@ -183,7 +183,7 @@ def _member(run: Run, row: MemberRow, problems: list[str]) -> MemberFacts:
 def _oof(run: Run, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
     """The logits of the whole members; if there are none, of those with the most folds, on these folds."""
     if any(own.whole for own in members):
-        return read_oof(run.path)
+        return read_oof(run)
     most = max((own.row.done for own in members), key=len, default=())
     if not most:
         return None
@@ -192,7 +192,7 @@ def _oof(run: Run, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
     values: list[np.ndarray] = []
     names: tuple[str, ...] = ()
     for member in ready:
-        own, names = read_member(run.path, member, rows, names or None, most)
+        own, names = read_member(run, member, rows, names or None, most)
         values.append(own)
     lacking = {own.name: "not finished" for own in members if own.name not in ready}
     return some_rows(Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), lacking), where)

@@ -26,7 +26,7 @@ def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilit
     """
     if saved:
         names = best.views.get(next(iter(best.members)))
-        oof = read_oof(run.path, names if names != EXTERNAL_VIEW else None, list(best.members))
+        oof = read_oof(run, names if names != EXTERNAL_VIEW else None, list(best.members))
     rows, labels = oof.rows, oof.rows.labels
     plain = plain_average(oof)
 

@@ -18,7 +18,7 @@ def find_blend(run: Run, name: str | None, views: Sequence[str] | None) -> tuple
     `views` are not those that it was fitted on."""
     run.require()
     name = choose_blend(run, name)
-    blend = load_blend(run.path, name)
+    blend = load_blend(run, name)
     if views is None or set(views) == set(blend.all_views):
         return name, blend
     from ensemble.inference.views import expand
@@ -35,7 +35,7 @@ def choose_blend(run: Run, name: str | None) -> str:
     """`name`, or the only blend there is. Raises UserError if there is none, or several to choose from."""
     if name is not None:
         return name
-    names = list_blends(run.path)
+    names = list_blends(run)
     if not names:
         raise UserError(f"{run}: holds no blend; fit one with: ens blend {run} --method stack")
     if len(names) > 1:

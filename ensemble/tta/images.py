@@ -68,7 +68,7 @@ def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] |
             f"blend {name!r} holds {fitted.external[0]}, which ens did not train and can't predict new images with; "
             f"choose another blend, or fit one without it: ens blend {run}"
         )
-    check_sources(run.path, name)
+    check_sources(run, name)
     return load_predictor(run, fitted, SILENT)
 
 

@@ -36,7 +36,7 @@ def add_views(run: Run, views: Sequence[str], events: Events) -> list[str]:
     Each fold is written as soon as it is done. Raises UserError for a view that is unknown or impossible for a member,
     a run without a finished member, or images that are not those that the run was trained on.
     """
-    rows = read_rows(run.path)
+    rows = read_rows(run)
     members = _finished_members(run, rows)
     names = [member.name for member in members]
     missing = _missing_views(members, np.unique(rows.folds).tolist(), views, events)
@@ -111,7 +111,7 @@ def _add_to_folds(
 def _finished_members(run: Run, rows: Rows) -> list[Member]:
     """Raises UserError where there is none."""
     numbers = np.unique(rows.folds).tolist()
-    names = [name for name in run.member_names() if finished(run.path, name, rows) == numbers]
+    names = [name for name in run.member_names() if finished(run, name, rows) == numbers]
     if not names:
         again = f"train on with: ens train-folds {run.config_toml}"
         raise UserError(f"{run}: no member has all its folds finished; {again}")

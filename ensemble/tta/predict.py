@@ -109,7 +109,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     layout, ids, rows = follow(
         request.sample_submission, all_ids, blend.classes, request.form, events.message, blend.costs
     )
-    check_sources(run.path, name)
+    check_sources(run, name)
     external = external_predictions(run, name, blend, ids)
     require_output(request.output, [images, request.sample_submission, *inputs_of(run)])
     images_name = images.stem if images.is_file() else images.resolve().name

@@ -35,7 +35,7 @@ def tta_search(run: Run, views: Sequence[str] | None, metric: str, events: Event
     """
     if views:
         add_views(run, views, events)
-    oof = read_oof(run.path, common_views(run.path) or None)
+    oof = read_oof(run, common_views(run) or None)
     if len(oof.views[0]) < 2:
         raise UserError(f"{run}: has only the view {oof.views[0][0]}; name others with --views, as in --views d4")
     decoding_ms, pass_ms = costs(run, oof, events)

@@ -8,6 +8,7 @@ from PIL import Image
 
 import ensemble as ens
 from ensemble.blend import members_table
+from ensemble.run import Run
 
 
 class Recorder:
@@ -27,7 +28,7 @@ class Recorder:
 
 def test_a_run_that_is_there_shows_its_members(art):
     run = ens.Run("runs/art")
-    members, rows = run.members, {row.member: row for row in members_table(run.path)}
+    members, rows = run.members, {row.member: row for row in members_table(Run(run.path))}
     assert members.index.tolist() == ["resnet", "vit"] and members["folds_done"].tolist() == [2, 2]
     for name, row in members.iterrows():
         score = rows[name].scores["accuracy"]

@@ -69,7 +69,7 @@ def test_unknown_tag_is_answered_with_the_known_ones():
 def test_hub_weights_that_do_not_exist():
     line = refusal(timm_model.create, "test_vit_relpos", 3, 64, pretrained=True)
     assert line.startswith("the pretrained weights of 'test_vit_relpos' could not be loaded (")
-    assert line.endswith("); give a local file with weights = ..., or train from scratch with pretrained = false")
+    assert line.endswith("); name a local file with weights = ..., or train from scratch with pretrained = false")
 
 
 # ---- weights -------------------------------------------------------------------------------------------------------

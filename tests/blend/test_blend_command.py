@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from recorder import Recorder
 from test_blend_run import CLASSES, make_run, rewrite
 
 from ensemble.blend import (
@@ -76,7 +77,7 @@ def test_a_blend_that_is_too_modest_gets_a_temperature(run):
     for member in "ab":
         for fold in range(3):
             rewrite(run, member, fold, lambda ids, v: (ids, v / 8))
-    result = blend_run(run, BlendOptions("mean"))
+    result = blend_run(Run(run), BlendOptions("mean"))
     before, after = result.calibration["blend before its temperature"], result.calibration["blend"]
     assert result.fitted.chain.temperature.inverse_temperature > 4
     assert after.log_loss < before.log_loss - 0.2
@@ -118,13 +119,13 @@ def test_with_uniform_priors_accuracy_is_balanced_accuracy(run):
                 lambda ids, v, there=there: ([i for i in ids if i in there], v[:, [i in there for i in ids]]),
             )
     plain, shifted = (
-        blend_run(run, BlendOptions("vote")),
-        blend_run(run, BlendOptions("vote", priors="uniform", name="shifted")),
+        blend_run(Run(run), BlendOptions("vote")),
+        blend_run(Run(run), BlendOptions("vote", priors="uniform", name="shifted")),
     )
     assert plain.mean["accuracy"].value != pytest.approx(plain.mean["balanced_accuracy"].value, abs=1e-4)
     assert shifted.mean["accuracy"].value == pytest.approx(plain.mean["balanced_accuracy"].value)
     assert shifted.mean["balanced_accuracy"].value == pytest.approx(plain.mean["balanced_accuracy"].value)
-    bias = load_blend(run, "shifted").chain.prior_shift.prior_bias
+    bias = load_blend(Run(run), "shifted").chain.prior_shift.prior_bias
     assert bias[1] - bias[0] == pytest.approx(np.log(2))
     assert any("shifted to the given shares" in note for note in shifted.notes)
 
@@ -133,7 +134,7 @@ def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path
     z = make_run(tmp_path / "run").mean(axis=1)
     shares = tmp_path / "shares.csv"
     shares.write_text("class,share\ncat,6\ndog,3\nNA,1\n", encoding="utf-8")
-    result = blend_run(tmp_path / "run", BlendOptions("mean", priors=str(shares)))
+    result = blend_run(Run(tmp_path / "run"), BlendOptions("mean", priors=str(shares)))
     weights = row_weights(LABELS, np.array([0.6, 0.3, 0.1]))
     mean = outcome(LABELS, geometric_mean(z))
     drawn = bootstrap(LABELS, [mean], np.arange(90), 3, weights)
@@ -142,7 +143,7 @@ def test_scores_and_intervals_are_those_to_expect_with_the_given_shares(tmp_path
         assert found.value == pytest.approx(value(metric, LABELS, mean, 3, weights))
         assert (found.low, found.high) == pytest.approx(interval(drawn[metric][:, 0]))
     # what leaving a member out costs is in the same measure: the other's loss less the blend's
-    plain = blend_run(tmp_path / "run", BlendOptions("mean")).diversity.costs
+    plain = blend_run(Run(tmp_path / "run"), BlendOptions("mean")).diversity.costs
     for m, member in enumerate("ab"):
         alone = outcome(LABELS, held_out_mean(z[[1 - m]], np.array([0.6, 0.3, 0.1])))
         cost = result.diversity.costs[member].value
@@ -208,11 +209,11 @@ def test_a_member_that_only_adds_noise_costs_nothing_and_is_pruned(tmp_path):
     make_run(run, rows=300, members=("a", "b", "noise"))
     for fold in range(3):
         rewrite(run, "noise", fold, lambda ids, v: (ids, np.random.default_rng(1).normal(size=v.shape).astype("f4")))
-    result = blend_run(run, BlendOptions("vote", prune=True))
+    result = blend_run(Run(run), BlendOptions("vote", prune=True))
     costs = result.diversity.costs
     assert costs["noise"].value == pytest.approx(0, abs=2e-3)
     assert costs["a"].value > 0.02 and costs["b"].value > 0.02
-    assert "noise" in result.unused and load_blend(run, "vote").members == ("a", "b")
+    assert "noise" in result.unused and load_blend(Run(run), "vote").members == ("a", "b")
     assert "noise" not in result.pruned.members and set(result.pruned.members) == {"a", "b"}
     assert result.pruned.cost <= result.pruned.error
     assert result.pruned.passes[0] == 6 and result.pruned.passes[1] in (2, 4)
@@ -232,7 +233,7 @@ def test_the_least_missed_member_is_tried_first(tmp_path, monkeypatch):
         return held_out(trial, *others)
 
     monkeypatch.setattr(prune, "held_out", recorded)
-    costs = blend_run(run, BlendOptions("mean", prune=True)).diversity.costs
+    costs = blend_run(Run(run), BlendOptions("mean", prune=True)).diversity.costs
     assert min(costs, key=lambda member: costs[member].value) == "b"
     assert tried[0] == ("a", "c")
 
@@ -248,8 +249,8 @@ def test_a_view_that_hurts_has_no_part_in_the_blend(tmp_path):
 
     for fold in range(3):
         rewrite(run, "a", fold, spoil)
-    result = blend_run(run, BlendOptions("pool", prune=True))
-    saved = load_blend(run, "pool")
+    result = blend_run(Run(run), BlendOptions("pool", prune=True))
+    saved = load_blend(Run(run), "pool")
     assert saved.views == (("identity",), ("identity", "hflip"))
     assert saved.view_weights[0] == (1.0,) and sum(saved.view_weights[1]) == pytest.approx(1)
     assert result.unused == ("hflip of a",)
@@ -269,8 +270,8 @@ def test_learned_weights_of_views_are_saved_and_applied(tmp_path):
 
     for fold in range(3):
         rewrite(run, "a", fold, blur)
-    result = blend_run(run, BlendOptions("pool"))
-    saved, weights = load_blend(run, "pool"), result.view_weights["a"]
+    result = blend_run(Run(run), BlendOptions("pool"))
+    saved, weights = load_blend(Run(run), "pool"), result.view_weights["a"]
     assert weights["identity"] > 0.6 and 0 < weights["hflip"] < 0.4
     assert saved.views == (("identity", "hflip"),) * 2
     assert saved.view_weights[0] == (weights["identity"], weights["hflip"])
@@ -340,17 +341,17 @@ def test_auto_takes_the_simplest_of_equal_candidates():
 
 
 def test_auto_of_one_member_is_its_mean(run):
-    result = blend_run(run, BlendOptions("auto", members=["a"], name="one"))
-    assert load_blend(run, "one").chain.method == "mean"
+    result = blend_run(Run(run), BlendOptions("auto", members=["a"], name="one"))
+    assert load_blend(Run(run), "one").chain.method == "mean"
     assert result.notes[0] == "auto took mean, the simplest: there is nothing to choose between"
     assert result.blend["log_loss"].value == pytest.approx(
-        blend_run(run, BlendOptions("mean", members=["a"], name="same")).blend["log_loss"].value
+        blend_run(Run(run), BlendOptions("mean", members=["a"], name="same")).blend["log_loss"].value
     )
 
 
 def test_auto_says_what_it_chose_and_is_applied_as_that(run):
-    result = blend_run(run, BlendOptions("auto"))
-    saved = load_blend(run, "auto")
+    result = blend_run(Run(run), BlendOptions("auto"))
+    saved = load_blend(Run(run), "auto")
     chosen = saved.chain.method
     assert chosen in methods.candidates()
     assert list(saved.chain.choice.tried) == list(methods.candidates())
@@ -374,12 +375,14 @@ def test_an_external_member_joins_a_run_by_id(run, tmp_path):
     z = logits(LABELS, seed=7)
     oof = table(tmp_path / "xgb.csv", IDS, z)
     test = table(tmp_path / "test.csv", ["x.png", "y.png"], z[:2])
-    said = []
-    result = blend_run(run, BlendOptions("pool", external=[ExternalFiles("xgb", oof, test)]), say=said.append)
-    assert len(said) == 2 and all(line.endswith(", rows sum to 1) were taken for probabilities") for line in said)
+    recorder = Recorder()
+    result = blend_run(Run(run), BlendOptions("pool", external=[ExternalFiles("xgb", oof, test)]), events=recorder)
+    assert len(recorder.messages) == 2 and all(
+        line.endswith(", rows sum to 1) were taken for probabilities") for line in recorder.messages
+    )
     assert list(result.members) == ["a", "b", "xgb"]
     assert result.members["xgb"]["accuracy"].value == pytest.approx((z.argmax(axis=1) == LABELS).mean())
-    saved = load_blend(run, "pool")
+    saved = load_blend(Run(run), "pool")
     assert saved.external == ("xgb",) and saved.views[-1] == ("given",) and saved.all_views == ("identity", "hflip")
     from ensemble.data.logits import load_logits
 
@@ -389,15 +392,18 @@ def test_an_external_member_joins_a_run_by_id(run, tmp_path):
 
 def test_rows_that_an_external_member_lacks_are_left_out_for_all_and_said(run, tmp_path):
     oof = table(tmp_path / "knn.csv", IDS[:80], logits(LABELS[:80]))
-    said = []
-    result = blend_run(run, BlendOptions("vote", external=[ExternalFiles("knn", oof)]), say=said.append)
+    recorder = Recorder()
+    result = blend_run(Run(run), BlendOptions("vote", external=[ExternalFiles("knn", oof)]), events=recorder)
     assert result.rows == 80
-    assert said[1] == (
+    assert recorder.messages[1] == (
         "warning: knn: has no prediction for 10 of the 90 rows (first: id 'bild ü080.png'); they are left out for all "
         "members"
     )
     if "knn" in result.fitted.external:
-        assert said[-1] == "warning: knn has no test predictions; to predict, fit again with --add knn=OOF,TEST"
+        assert (
+            recorder.messages[-1]
+            == "warning: knn has no test predictions; to predict, fit again with --add knn=OOF,TEST"
+        )
 
 
 def test_external_members_alone_make_a_submission_with_no_run(tmp_path):
@@ -517,7 +523,7 @@ def test_a_bad_test_file_is_found_before_the_fit(run, tmp_path, no_fit):
     external = [ExternalFiles("xgb", oof, test)]
     message = f"{test}: id 'y.png', column 'cat': 'oops' is not a number"
     with pytest.raises(UserError) as caught:
-        blend_run(run, BlendOptions("stack", external=external))
+        blend_run(Run(run), BlendOptions("stack", external=external))
     assert str(caught.value) == message
     assert not Run(run).blend_json("stack").parent.exists()
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
@@ -579,7 +585,7 @@ def test_a_member_without_test_predictions_can_not_be_applied(tmp_path):
 def test_two_members_of_one_name(run, tmp_path):
     oof = table(tmp_path / "a.csv", IDS, logits(LABELS))
     with pytest.raises(UserError, match="two members are named 'a'; give each its own name: NAME=OOF,TEST"):
-        blend_run(run, BlendOptions("vote", external=[ExternalFiles("a", oof)]))
+        blend_run(Run(run), BlendOptions("vote", external=[ExternalFiles("a", oof)]))
     pd.DataFrame({"id": IDS, "label": [CLASSES[c] for c in LABELS]}).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(UserError, match="no members to blend; name their files with --add NAME=OOF,TEST"):
         blend_files(tmp_path / "labels.csv", BlendOptions("vote", external=[]))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from ensemble.blend import BlendOptions, blend_files
 from ensemble.blend.external.checks import suspicious
@@ -483,10 +484,13 @@ def test_a_fold_without_a_class_does_not_spoil_the_blend(tmp_path):
             p /= p.sum(axis=1, keepdims=True)
         names.append(ExternalFiles(name, tmp_path / f"{name}.csv"))
         pd.DataFrame({"id": ids, **dict(zip(CLASSES, p.T, strict=True))}).to_csv(names[-1].oof, index=False)
-    said = []
-    result = blend_files(tmp_path / "y.csv", BlendOptions("mean", external=names), say=said.append)
+    recorder = Recorder()
+    result = blend_files(tmp_path / "y.csv", BlendOptions("mean", external=names), events=recorder)
     assert result.blend["log_loss"].value < min(own["log_loss"].value for own in result.members.values())
-    assert any("b (b.csv): gives 'owl' a probability of exactly 0 in all 150 rows of fold 0" in line for line in said)
+    assert any(
+        "b (b.csv): gives 'owl' a probability of exactly 0 in all 150 rows of fold 0" in line
+        for line in recorder.messages
+    )
 
 
 # ---- arrays --------------------------------------------------------------------------------------------------------

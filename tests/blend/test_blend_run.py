@@ -72,7 +72,7 @@ def run(tmp_path):
 def test_a_blend_is_scored_saved_loaded_and_applied(tmp_path, method, metric):
     run = tmp_path / "run"
     z = make_run(run)
-    result = blend_run(run, BlendOptions(method, metric))
+    result = blend_run(Run(run), BlendOptions(method, metric))
     assert result.name == (method if metric == "log_loss" else f"{method}-{metric}")
     assert (result.rows, result.folds, result.groups) == (90, 3, None)
     assert list(result.members) == ["a", "b"]
@@ -87,7 +87,7 @@ def test_a_blend_is_scored_saved_loaded_and_applied(tmp_path, method, metric):
     assert set(result.weights) == {"a", "b"}
     assert all(isinstance(line, str) for line in result.notes)
 
-    loaded = load_blend(run, result.name)
+    loaded = load_blend(Run(run), result.name)
     assert (loaded.method, loaded.metric, loaded.members, loaded.views) == (method, metric, ("a", "b"), (VIEWS, VIEWS))
     assert loaded.classes == CLASSES
     probs = loaded.apply(z)
@@ -97,13 +97,13 @@ def test_a_blend_is_scored_saved_loaded_and_applied(tmp_path, method, metric):
     assert (probs.argmax(axis=1) == np.arange(90) % 3).mean() > 0.8
     written = json.loads(result.path.read_text(encoding="utf-8"))
     assert written["scores"]["blend"]["accuracy"]["value"] == result.blend["accuracy"].value
-    assert list_blends(run) == [result.name]
+    assert list_blends(Run(run)) == [result.name]
 
 
 def test_scores_are_those_of_the_rows_by_id(tmp_path):
     z = make_run(tmp_path / "run").mean(axis=1)
     labels = np.arange(90) % 3
-    result = blend_run(tmp_path / "run", BlendOptions("mean"))
+    result = blend_run(Run(tmp_path / "run"), BlendOptions("mean"))
     assert result.mean["accuracy"].value == pytest.approx((geometric_mean(z).argmax(axis=1) == labels).mean())
     assert result.members["b"]["accuracy"].value == pytest.approx((z[1].argmax(axis=1) == labels).mean())
     # The method "mean" is the plain mean at its best temperature: the same labels, other probabilities.
@@ -119,7 +119,7 @@ def test_the_best_single_member_is_the_best_by_each_metric(run):
         rewrite(
             run, "b", fold, lambda ids, v: (ids, v + 2 * np.random.default_rng(1).normal(size=v.shape).astype("f4"))
         )
-    result = blend_run(run, BlendOptions("mean"))
+    result = blend_run(Run(run), BlendOptions("mean"))
     over = {gain.metric: gain for gain in result.gains if gain.against != "mean"}
     for metric, sign in (("log_loss", -1), ("accuracy", 1), ("macro_f1", 1), ("balanced_accuracy", 1)):
         a, b = (result.members[member][metric].value for member in "ab")
@@ -135,14 +135,14 @@ def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
     for member in "abcdef":
         for fold in range(3):
             rewrite(run, member, fold, lambda ids, v: (ids, np.random.default_rng(v.size).permuted(v, axis=2)))
-    result = blend_run(run, BlendOptions("stack", "accuracy"))
+    result = blend_run(Run(run), BlendOptions("stack", "accuracy"))
     assert result.blend["accuracy"].value < 0.5
     assert result.blend["log_loss"].value > np.log(3) - 0.05
 
 
 def test_groups_are_resampled_whole(tmp_path):
     z = make_run(tmp_path / "run", groups=True).mean(axis=1)
-    result = blend_run(tmp_path / "run", BlendOptions("vote"))
+    result = blend_run(Run(tmp_path / "run"), BlendOptions("vote"))
     assert result.groups == 45
     labels = np.arange(90) % 3
     groups = np.unique([f"p{i // 2}" for i in range(90)], return_inverse=True)[1]
@@ -153,7 +153,7 @@ def test_groups_are_resampled_whole(tmp_path):
 
 def test_one_held_out_part_can_be_blended(tmp_path):
     make_run(tmp_path / "run", k=1)
-    result = blend_run(tmp_path / "run", BlendOptions("vote"))
+    result = blend_run(Run(tmp_path / "run"), BlendOptions("vote"))
     assert result.folds == 1
     assert result.blend["log_loss"].value > 0
 
@@ -165,64 +165,64 @@ def test_a_class_absent_from_a_fold(tmp_path):
     moved = [line.replace(",NA,0", ",cat,0") for line in text]
     write_text(Run(run).folds_csv, "\n".join(moved) + "\n")
     for method in ("vote", "greedy", "stack"):
-        assert 0 < blend_run(run, BlendOptions(method, "macro_f1")).blend["macro_f1"].folds[0] <= 1
+        assert 0 < blend_run(Run(run), BlendOptions(method, "macro_f1")).blend["macro_f1"].folds[0] <= 1
 
 
 def test_one_member(tmp_path):
     make_run(tmp_path / "run", members=("only",))
-    result = blend_run(tmp_path / "run", BlendOptions("vote"))
+    result = blend_run(Run(tmp_path / "run"), BlendOptions("vote"))
     assert result.weights["only"]["weight"] == 1
     assert result.best["accuracy"] == "only"
 
 
 def test_members_not_finished_are_left_out_and_named(run):
     Run(run).member("b").fold(1).done_json.unlink()
-    result = blend_run(run, BlendOptions("mean"))
+    result = blend_run(Run(run), BlendOptions("mean"))
     assert list(result.members) == ["a"]
     assert result.left_out == {"b": "not finished: fold 1"}
     with pytest.raises(UserError, match="member 'b' is not finished: fold 1; train on with: ens train-folds"):
-        blend_run(run, BlendOptions("mean", members=["a", "b"]))
+        blend_run(Run(run), BlendOptions("mean", members=["a", "b"]))
     for fold in range(3):
         Run(run).member("a").fold(fold).done_json.unlink()
     with pytest.raises(UserError, match="no member has all its folds finished; train on with: ens train-folds"):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 def test_chosen_members_views_and_name(run, tmp_path):
-    result = blend_run(run, BlendOptions("vote", name="flips", views=["hflip"], members=["b"]))
+    result = blend_run(Run(run), BlendOptions("vote", name="flips", views=["hflip"], members=["b"]))
     assert result.path == run / "blends" / "flips.json"
-    assert load_blend(run, "flips").views == (("hflip",),)
+    assert load_blend(Run(run), "flips").views == (("hflip",),)
     assert result.left_out == {"a": "not asked for"}
     with pytest.raises(UserError, match="no member 'c'; nearest: "):
-        blend_run(run, BlendOptions("vote", members=["c"]))
+        blend_run(Run(run), BlendOptions("vote", members=["c"]))
     with pytest.raises(UserError, match="a has the views identity, hflip, not rot90; choose with --views"):
-        blend_run(run, BlendOptions("vote", views=["rot90"]))
+        blend_run(Run(run), BlendOptions("vote", views=["rot90"]))
     with pytest.raises(UserError, match="name at least one, each once"):
-        blend_run(run, BlendOptions("vote", views=["hflip", "hflip"]))
+        blend_run(Run(run), BlendOptions("vote", views=["hflip", "hflip"]))
     with pytest.raises(UserError, match=r"blend name '\.\./x'"):
-        blend_run(run, BlendOptions("vote", name="../x"))
+        blend_run(Run(run), BlendOptions("vote", name="../x"))
 
 
 @pytest.mark.parametrize("part", [{"members": ["a"]}, {"views": ["hflip"]}])
 def test_a_blend_of_a_part_does_not_replace_that_of_all(run, part, monkeypatch):
-    blend_run(run, BlendOptions("vote"))
+    blend_run(Run(run), BlendOptions("vote"))
     before = Run(run).blend_json("vote").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("ensemble.blend.fit.fit_oof", lambda *_: pytest.fail("fitted what can't be saved"))
         with pytest.raises(UserError) as caught:
-            blend_run(run, BlendOptions("vote", **part))
+            blend_run(Run(run), BlendOptions("vote", **part))
     assert str(caught.value) == (
         f"{run}: there is a blend 'vote' already, of other members or views; give this one its own --name"
     )
     assert Run(run).blend_json("vote").read_bytes() == before
-    assert blend_run(run, BlendOptions("vote", name="part", **part)).name == "part"
-    assert blend_run(run, BlendOptions("vote", name="vote", **part)).name == "vote"  # as asked for
-    assert blend_run(run, BlendOptions("vote", **part)).name == "vote"  # of the same members and views
-    assert blend_run(run, BlendOptions("vote")).views == {
+    assert blend_run(Run(run), BlendOptions("vote", name="part", **part)).name == "part"
+    assert blend_run(Run(run), BlendOptions("vote", name="vote", **part)).name == "vote"  # as asked for
+    assert blend_run(Run(run), BlendOptions("vote", **part)).name == "vote"  # of the same members and views
+    assert blend_run(Run(run), BlendOptions("vote")).views == {
         "a": VIEWS,
         "b": VIEWS,
     }  # all of them are what the name stands for
-    assert blend_run(run, BlendOptions("vote", members=["b", "a"], views=VIEWS)).name == "vote"
+    assert blend_run(Run(run), BlendOptions("vote", members=["b", "a"], views=VIEWS)).name == "vote"
 
 
 def test_a_part_with_a_member_that_has_no_weight_is_still_that_part(tmp_path):
@@ -230,10 +230,10 @@ def test_a_part_with_a_member_that_has_no_weight_is_still_that_part(tmp_path):
     make_run(run, rows=300, members=("a", "noise"))
     for fold in range(3):
         rewrite(run, "noise", fold, lambda ids, v: (ids, np.random.default_rng(1).normal(size=v.shape).astype("f4")))
-    assert blend_run(run, BlendOptions("vote", views=["hflip"])).fitted.members == ("a",)
-    blend_run(run, BlendOptions("vote", views=["hflip"]))
+    assert blend_run(Run(run), BlendOptions("vote", views=["hflip"])).fitted.members == ("a",)
+    blend_run(Run(run), BlendOptions("vote", views=["hflip"]))
     with pytest.raises(UserError, match="there is a blend 'vote' already, of other members or views"):
-        blend_run(run, BlendOptions("vote", members=["a"], views=["hflip"]))
+        blend_run(Run(run), BlendOptions("vote", members=["a"], views=["hflip"]))
 
 
 def test_members_with_different_views(run):
@@ -244,8 +244,8 @@ def test_members_with_different_views(run):
         logits = load_logits(old)
         write_fold(run, "b", fold, logits.ids, logits.values[:1], views=("identity",))
     with pytest.raises(UserError, match="b has the views identity, not hflip; choose with --views"):
-        blend_run(run, BlendOptions("mean"))
-    assert blend_run(run, BlendOptions("mean", views=["identity"])).fitted.views == (("identity",),) * 2
+        blend_run(Run(run), BlendOptions("mean"))
+    assert blend_run(Run(run), BlendOptions("mean", views=["identity"])).fitted.views == (("identity",),) * 2
 
 
 def test_members_with_different_ids(run):
@@ -253,13 +253,13 @@ def test_members_with_different_ids(run):
     with pytest.raises(
         UserError, match=r"b, fold 1: the out-of-fold file has no row for id 'bild ü\d+\.png'.*1 missing"
     ):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 def test_a_row_too_many(run):
     rewrite(run, "a", 2, lambda ids, v: ([*ids, "stranger.png"], np.concatenate([v, v[:, :1]], axis=1)))
     with pytest.raises(UserError, match=r"a, fold 2: the out-of-fold file has a row for id 'stranger\.png'"):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 @pytest.mark.parametrize("bad", [(0.0, np.nan), (0.0, np.inf), (-np.inf, np.inf)])
@@ -271,13 +271,13 @@ def test_logits_that_are_not_finite(run, bad):
 
     rewrite(run, "b", 0, spoil)
     with pytest.raises(UserError, match=f"b, fold 0: NaN or infinite logits for id '{spoil.name}'"):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 def test_classes_that_differ(run):
     write_json(Run(run).classes_json, ["cat", "dog", "NA", "newt"])
     with pytest.raises(UserError, match=r"its classes are not those of classes\.json"):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 @pytest.mark.parametrize(
@@ -293,12 +293,12 @@ def test_folds_csv_with_a_fault(run, old, new, message):
     text = Run(run).folds_csv.read_text(encoding="utf-8")
     write_text(Run(run).folds_csv, text.replace(old, new, 1))
     with pytest.raises(UserError, match=message):
-        blend_run(run, BlendOptions("mean"))
+        blend_run(Run(run), BlendOptions("mean"))
 
 
 def test_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
-        blend_run(tmp_path, BlendOptions("mean"))
+        blend_run(Run(tmp_path), BlendOptions("mean"))
 
 
 def test_members_table(run):
@@ -306,11 +306,11 @@ def test_members_table(run):
     for fold in range(3):
         (run / "c" / f"fold{fold}").mkdir(parents=True)
     write_json(Run(run).member("c").settings_json, {})
-    a, b, c = members_table(run)
+    a, b, c = members_table(Run(run))
     assert (a.member, a.done, a.folds, a.rows) == ("a", (0, 1, 2), 3, 90)
     assert (b.member, b.done, b.rows, c.done, c.scores) == ("b", (0, 2), 60, (), {})
     Run(run).member("b").fold(1).mark_done([Run(run).member("b").fold(1).oof_file])
-    whole = blend_run(run, BlendOptions("mean")).members["a"]
+    whole = blend_run(Run(run), BlendOptions("mean")).members["a"]
     for metric in ("log_loss", "accuracy", "macro_f1"):
         assert a.scores[metric].folds == pytest.approx(whole[metric].folds)
         for end in ("value", "low", "high"):
@@ -321,7 +321,7 @@ def test_members_table(run):
 
 
 def test_apply_checks_shapes_and_numbers(run):
-    blend = blend_run(run, BlendOptions("stack")).fitted
+    blend = blend_run(Run(run), BlendOptions("stack")).fitted
     z = np.zeros((2, 2, 5, 3), dtype=np.float32)
     assert blend.apply(z).shape == (5, 3)
     assert blend.apply(z[:, :, :0]).shape == (0, 3)
@@ -335,37 +335,37 @@ def test_apply_checks_shapes_and_numbers(run):
 
 def test_a_blend_that_is_not_there(run):
     with pytest.raises(UserError, match="no blend 'stack'; make one with: ens blend"):
-        load_blend(run, "stack")
-    blend_run(run, BlendOptions("mean"))
+        load_blend(Run(run), "stack")
+    blend_run(Run(run), BlendOptions("mean"))
     with pytest.raises(UserError, match="no blend 'stack'; there are: mean"):
-        load_blend(run, "stack")
+        load_blend(Run(run), "stack")
 
 
 def test_half_written_blends(run):
     """A kill between the two files of a second fit leaves a pair that doesn't belong together."""
-    blend_run(run, BlendOptions("vote"))
+    blend_run(Run(run), BlendOptions("vote"))
     first = Run(run).blend_json("vote").read_bytes()
-    blend_run(run, BlendOptions("vote", name="vote", views=["hflip"]))
+    blend_run(Run(run), BlendOptions("vote", name="vote", views=["hflip"]))
     second = json.dumps(read_json(Run(run).blend_json("vote")))
     Run(run).blend_json("vote").write_bytes(first)
     with pytest.raises(UserError, match=r"not the file that vote\.json was written with; fit it again"):
-        load_blend(run, "vote")
+        load_blend(Run(run), "vote")
     Run(run).blend_file("vote").unlink()
     with pytest.raises(UserError, match=r"vote\.safetensors: no such file; fit it again"):
-        load_blend(run, "vote")
+        load_blend(Run(run), "vote")
     for text, message in (
         (second.replace('"format": 2', '"format": 1'), "not a blend of format 2"),
         (second[: len(second) // 2], "not valid JSON"),
     ):
         Run(run).blend_json("vote").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
-            load_blend(run, "vote")
+            load_blend(Run(run), "vote")
 
 
 def test_blending_loads_no_torch(run):
     code = (
-        "import sys, pathlib; from ensemble.blend import BlendOptions, blend_run; "
-        "[blend_run(pathlib.Path(sys.argv[1]), BlendOptions(m, 'macro_f1')) for m in ('greedy', 'stack')]; "
+        "import sys, pathlib; from ensemble.blend import BlendOptions, blend_run; from ensemble.run import Run; "
+        "[blend_run(Run(sys.argv[1]), BlendOptions(m, 'macro_f1')) for m in ('greedy', 'stack')]; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
@@ -373,8 +373,8 @@ def test_blending_loads_no_torch(run):
 
 
 def test_a_result_is_read_back_as_it_was(run):
-    result = blend_run(run, BlendOptions("vote", "macro_f1", prune=True))
-    again = read_result(run, "vote-macro_f1")
+    result = blend_run(Run(run), BlendOptions("vote", "macro_f1", prune=True))
+    again = read_result(Run(run), "vote-macro_f1")
     assert replace(again, fitted=None, diversity=None) == replace(result, fitted=None, diversity=None)
     assert again.diversity.costs == result.diversity.costs
     assert np.array_equal(again.fitted.chain.learned.weights, result.fitted.chain.learned.weights)
@@ -382,7 +382,7 @@ def test_a_result_is_read_back_as_it_was(run):
 
 def test_a_result_of_an_older_ens_is_read(run):
     """What format 2 did not hold from the start: the views, the number of folds, a fourth metric, who is optimistic."""
-    result = blend_run(run, BlendOptions("pool"))
+    result = blend_run(Run(run), BlendOptions("pool"))
     described = read_json(result.path)
     for key in ("folds", "groups", "views", "pruned", "optimistic"):
         del described["scores"][key]
@@ -390,12 +390,12 @@ def test_a_result_of_an_older_ens_is_read(run):
         del table["balanced_accuracy"]
     described["scores"]["diversity"] = {"costs": {}}
     write_json(result.path, described)
-    again = read_result(run, "pool")
+    again = read_result(Run(run), "pool")
     assert (again.folds, again.groups, again.views, again.optimistic) == (0, None, {"a": VIEWS, "b": VIEWS}, ())
     assert again.blend == {metric: own for metric, own in result.blend.items() if metric != "balanced_accuracy"}
     described["scores"] = {}
     write_json(result.path, described)
-    assert read_result(run, "pool") is None and load_blend(run, "pool").members == ("a", "b")
+    assert read_result(Run(run), "pool") is None and load_blend(Run(run), "pool").members == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,13 @@ def test_a_result_of_an_older_ens_is_read(run):
     ],
 )
 def test_a_result_that_is_damaged_names_file_and_key(run, change, message):
-    path = blend_run(run, BlendOptions("mean")).path
+    path = blend_run(Run(run), BlendOptions("mean")).path
     described = read_json(path)
     change(described["scores"])
     write_json(path, described)
     with pytest.raises(UserError, match=message) as caught:
-        read_result(run, "mean")
+        read_result(Run(run), "mean")
     assert str(caught.value).startswith(f"{path}: ") and str(caught.value).endswith(
         f"fit it again with: ens blend {run}"
     )
-    assert load_blend(run, "mean").members == ("a", "b")  # prediction does without the scores
+    assert load_blend(Run(run), "mean").members == ("a", "b")  # prediction does without the scores

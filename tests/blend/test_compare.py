@@ -165,7 +165,7 @@ def test_a_class_without_rows_has_no_recall(tmp_path, capsys):
 
 
 def test_scores_are_those_of_the_members_table(two):
-    rows = {row.member: row for row in members_table(two[0])}
+    rows = {row.member: row for row in members_table(Run(two[0]))}
     block = compare([two[0]]).blocks[0]
     assert [item.name for item in block.items] == ["only_a", "x", "y"]
     for item, own in zip(block.items, block.scores, strict=True):
@@ -197,7 +197,7 @@ def test_too_few_rows_tell_nothing():
 
 
 def names(block):
-    return [(item.run.name, item.members) for item in block.items]
+    return [(item.run.path.name, item.members) for item in block.items]
 
 
 def test_members_of_one_name_are_paired_and_then_their_means(two):

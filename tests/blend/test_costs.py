@@ -75,47 +75,47 @@ def run(tmp_path):
 @pytest.mark.parametrize("method", ["stack", "greedy", "auto"])
 def test_a_blend_is_scored_by_its_decisions_and_keeps_the_costs(run, tmp_path, method):
     options = BlendOptions(method, "expected_cost", costs=write(tmp_path, COSTS))
-    result = blend_run(run, options)
+    result = blend_run(Run(run), options)
     assert result.name == f"{method}-expected_cost"
     costs = np.array([[0.0, 1, 1], [1, 0, 1], [9, 9, 0]])
-    loaded = load_blend(run, result.name)
+    loaded = load_blend(Run(run), result.name)
     assert np.array_equal(loaded.costs, costs) and np.array_equal(result.fitted.costs, costs)
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.96, 0.02, 0.02]])
     assert loaded.decide(probabilities).tolist() == [2, 2, 0]  # 0.1 x 9 > 0.8 + 0.1; 0.02 x 9 < 0.98
-    z = np.stack([read_member(run, name, read_rows(run))[0].mean(axis=0) for name in "ab"])
-    labels, mean = read_rows(run).labels, geometric_mean(z)
+    z = np.stack([read_member(Run(run), name, read_rows(Run(run)))[0].mean(axis=0) for name in "ab"])
+    labels, mean = read_rows(Run(run)).labels, geometric_mean(z)
     decided = (mean @ costs).argmin(axis=1)
     assert result.mean["expected_cost"].value == pytest.approx(costs[labels, decided].mean())
     assert result.mean["accuracy"].value == (mean.argmax(axis=1) == labels).mean()  # of the most probable classes
     assert {own.metric for own in result.diversity.costs.values()} == {"expected_cost"}
     decisions = "is fitted by log loss; images are decided for the class of the least expected cost"
     assert any(decisions in note for note in result.notes)
-    assert read_result(run, result.name).blend["expected_cost"] == result.blend["expected_cost"]
+    assert read_result(Run(run), result.name).blend["expected_cost"] == result.blend["expected_cost"]
 
 
 def test_a_blend_without_costs_decides_for_the_most_probable_class(run):
-    blend_run(run, BlendOptions("mean"))
-    loaded = load_blend(run, "mean")
+    blend_run(Run(run), BlendOptions("mean"))
+    loaded = load_blend(Run(run), "mean")
     assert loaded.costs is None and loaded.decide(np.array([[0.2, 0.8, 0.0]])).tolist() == [1]
-    assert "costs" not in read_described(run, "mean")
+    assert "costs" not in read_described(Run(run), "mean")
 
 
 def test_costs_and_their_metric_go_together(run, tmp_path):
     path = write(tmp_path, COSTS)
     with pytest.raises(UserError, match="metric 'expected_cost' needs to know what mistakes cost: --costs FILE"):
-        blend_run(run, BlendOptions(metric="expected_cost"))
+        blend_run(Run(run), BlendOptions(metric="expected_cost"))
     with pytest.raises(UserError, match=f"--costs {path} goes with --metric expected_cost, not macro_f1"):
-        blend_run(run, BlendOptions(metric="macro_f1", costs=path))
-    assert list_blends(run) == []
+        blend_run(Run(run), BlendOptions(metric="macro_f1", costs=path))
+    assert list_blends(Run(run)) == []
 
 
 def test_saved_costs_of_another_shape_are_refused(run, tmp_path):
-    blend_run(run, BlendOptions("mean", "expected_cost", costs=write(tmp_path, COSTS)))
+    blend_run(Run(run), BlendOptions("mean", "expected_cost", costs=write(tmp_path, COSTS)))
     path = Run(run).blend_json("mean-expected_cost")
     held = read_json(path, dict[str, Any])
     write_json(path, held | {"costs": [[0.0, 1.0], [1.0, 0.0]]})
     with pytest.raises(UserError, match="costs are \\(2, 2\\), want a row and a column for each class"):
-        load_blend(run, "mean-expected_cost")
+        load_blend(Run(run), "mean-expected_cost")
 
 
 # ---- other metrics --------------------------------------------------------------------------------------------------
@@ -124,19 +124,19 @@ def test_saved_costs_of_another_shape_are_refused(run, tmp_path):
 @pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "quadratic_kappa", "matthews"])
 @pytest.mark.parametrize("method", ["vote", "greedy", "auto"])
 def test_a_blend_for_each_metric(run, method, metric):
-    result = blend_run(run, BlendOptions(method, metric, prune=True))
+    result = blend_run(Run(run), BlendOptions(method, metric, prune=True))
     for table in (result.blend, result.mean, *result.members.values()):
         assert table[metric].low <= table[metric].value <= table[metric].high
     assert (result.fitted.chain.metric_bias is not None) == (metric in ("quadratic_kappa", "matthews"))
     if method == "greedy":
         by = "log_loss" if metric in ("roc_auc", "average_precision") else metric
         assert any(note.startswith(f"members selected by {by}, ") for note in result.notes)
-    assert read_result(run, result.name).blend[metric] == result.blend[metric]
+    assert read_result(Run(run), result.name).blend[metric] == result.blend[metric]
 
 
 def test_a_metric_that_needs_more_classes_is_refused(run):
     with pytest.raises(UserError, match="'top5_accuracy' needs at least 6 classes, and there are 3"):
-        blend_run(run, BlendOptions(metric="top5_accuracy"))
+        blend_run(Run(run), BlendOptions(metric="top5_accuracy"))
 
 
 def test_folds_and_resamples_without_a_value_are_said(tmp_path):
@@ -145,13 +145,13 @@ def test_folds_and_resamples_without_a_value_are_said(tmp_path):
     labels[[0, 2, 4]] = 1
     members = {name: noisy_logits(labels, 2, 1.0, seed) for seed, name in enumerate("ab")}
     path = write_run(tmp_path / "run", ("no", "yes"), labels, np.arange(40) % 2, members)
-    result = blend_run(path, BlendOptions("mean", "roc_auc"))
+    result = blend_run(Run(path), BlendOptions("mean", "roc_auc"))
     assert np.isfinite(result.blend["roc_auc"].value) and np.isnan(result.blend["roc_auc"].folds[1])
     said = "\n".join(result.notes)
     lacking = int(re.search(r"ROC AUC has no value in (\d+) of 1000 resamples; intervals are of the others", said)[1])
     assert 20 < lacking < 80  # (1 - 3 / 40) ** 40 is 4.4%
     assert "ROC AUC has no value on fold 1 alone, so there is no deviation over folds" in said
-    assert np.isnan(read_result(path, "mean-roc_auc").blend["roc_auc"].folds[1])
+    assert np.isnan(read_result(Run(path), "mean-roc_auc").blend["roc_auc"].folds[1])
 
 
 def test_rows_of_one_class_have_no_roc_auc(tmp_path):
@@ -159,4 +159,4 @@ def test_rows_of_one_class_have_no_roc_auc(tmp_path):
     members = {name: noisy_logits(labels, 2, 1.0, seed) for seed, name in enumerate("ab")}
     path = write_run(tmp_path / "run", ("no", "yes"), labels, np.arange(20) % 2, members)
     with pytest.raises(UserError, match="metric 'roc_auc' has no value here: all rows that count are of one class"):
-        blend_run(path, BlendOptions("mean", "roc_auc"))
+        blend_run(Run(path), BlendOptions("mean", "roc_auc"))

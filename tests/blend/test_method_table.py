@@ -13,6 +13,7 @@ from ensemble.blend.probabilities import softmax
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.report.members import _weights
+from ensemble.run import Run
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def test_a_method_of_the_table_is_fitted_saved_loaded_and_shown(tmp_path, best):
     done = CliRunner().invoke(ens, ["blend", str(run), "--method", "best"])
     assert done.exit_code == 0, done.output + str(done.exception)
     assert "the best member alone, " in done.output and "the blend's own temperature" in done.output
-    saved, result = load_blend(run, "best"), read_result(run, "best")
+    saved, result = load_blend(Run(run), "best"), read_result(Run(run), "best")
     assert (saved.method, len(saved.members)) == ("best", 1)  # the others have no part in it
     assert saved.chain.learned.weights.tolist() == [1.0] and saved.chain.learned.loss > 0
     assert sorted(own["weight"] for own in result.weights.values()) == [0.0, 1.0]
@@ -66,7 +67,7 @@ def test_a_method_of_the_table_is_fitted_saved_loaded_and_shown(tmp_path, best):
 def test_auto_tries_what_the_table_holds_unless_it_is_slow(tmp_path, best):
     run = tmp_path / "run"
     make_run(run)
-    tried = blend_run(run, BlendOptions("auto")).fitted.chain.choice.tried
+    tried = blend_run(Run(run), BlendOptions("auto")).fitted.chain.choice.tried
     assert list(tried) == ["mean", "pool", "vote", "greedy", "stack", "best"]
 
 
@@ -75,11 +76,11 @@ def test_a_method_that_is_gone_is_refused(tmp_path, monkeypatch):
     make_run(run)
     with monkeypatch.context() as patch:
         patch.setitem(methods.METHODS, "best", BEST)
-        blend_run(run, BlendOptions("best"))
+        blend_run(Run(run), BlendOptions("best"))
     with pytest.raises(
         UserError, match="blend method 'best' is not one of: mean, pool, vote, greedy, stack, trees, auto"
     ):
-        load_blend(run, "best")
+        load_blend(Run(run), "best")
     done = CliRunner().invoke(ens, ["blend", str(run), "--method", "best"])
     assert done.exit_code == 2 and "'best' is not one of 'mean', 'pool'" in done.output
 

@@ -76,7 +76,7 @@ def build(folder):
     run = folder / "run"
     check(experiment, None, None, None, None, (), SILENT)
     add_views(Run(run), ["vflip"], SILENT)
-    blend_run(run, BlendOptions("stack"), say=quiet)
+    blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     tta_search(Run(run), None, "log_loss", SILENT)
     predict(run, folder / "test", folder / "s.csv")
     paint(folder / "more" / "m0.png")

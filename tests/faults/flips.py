@@ -57,7 +57,7 @@ def told(value):
 
 
 def of_rows(path):
-    return read_rows(path.parent), read_folds(Run(path.parent)).to_dict("list")
+    return read_rows(Run(path.parent)), read_folds(Run(path.parent)).to_dict("list")
 
 
 def fold_of(path):
@@ -67,7 +67,7 @@ def fold_of(path):
 
 
 def blended(path):
-    return load_blend(path.parent.parent, path.stem), read_result(path.parent.parent, path.stem)
+    return load_blend(Run(path.parent.parent), path.stem), read_result(Run(path.parent.parent), path.stem)
 
 
 READERS: dict[str, Read] = {

@@ -105,9 +105,9 @@ def make_run(run):
         write_json(Run(run).member(name).speeds_json, {"float32": 10.0, "bfloat16": 20.0})
         save_inference(Run(run).member(name).fold(0).inference_json, Inference("cpu", "float32"))
     for method in methods.names():
-        blend_run(run, BlendOptions(method), say=silent)
-    blend_run(run, BlendOptions("stack", "macro_f1", name="directed"), say=silent)
-    oof = read_oof(run)
+        blend_run(Run(run), BlendOptions(method), events=SILENT)
+    blend_run(Run(run), BlendOptions("stack", "macro_f1", name="directed"), events=SILENT)
+    oof = read_oof(Run(run))
     found = search_views(oof, np.ones((2, 2)), 1.0)
     from dataclasses import asdict
 
@@ -153,8 +153,8 @@ def of_the_run(run):
          lambda: (fold.read_log(), enough_epochs(Run(run).member("net")))),
         ("audit.json", Run(run).audit_json, "json", lambda: read_json(Run(run).audit_json, SavedAudit)),
         ("tta-search.json", Run(run).view_search_json, "json", lambda: Run(run).read_view_search()),
-        ("classes.json", Run(run).classes_json, "json", lambda: read_rows(run)),
-        ("folds.csv", Run(run).folds_csv, "csv", lambda: (read_rows(run), read_folds(Run(run)))),
+        ("classes.json", Run(run).classes_json, "json", lambda: read_rows(Run(run))),
+        ("folds.csv", Run(run).folds_csv, "csv", lambda: (read_rows(Run(run)), read_folds(Run(run)))),
         ("config.toml", Run(run).config_toml, "toml",
          lambda: (load_config(Run(run).config_toml), inputs_of(Run(run)))),
         ("submissions.csv", Run(run).submissions_csv, "csv", lambda: ledger.trust(ledger.entries(run))),
@@ -162,9 +162,9 @@ def of_the_run(run):
     targets = [Target(name, path, kind, read, 12) for name, path, kind, read in small]
     for name, path, kind, _ in small:  # and what reads them all; `ens runs` lists a run whatever is wrong with it
         targets.append(Target(f"ens report: {name}", path, kind, lambda: read_all(Run(run), SILENT), 0.004))
-        targets.append(Target(f"ens compare: {name}", path, kind, lambda: compare([run], silent), 0.004))
+        targets.append(Target(f"ens compare: {name}", path, kind, lambda: compare([run]), 0.004))
         targets.append(Target(f"ens runs: {name}", path, kind, lambda: _without_a_bug(read_run(run)), 0.05))
-    return [*targets, Target("members of folds.csv", Run(run).folds_csv, "csv", lambda: members_table(run), 0.05)]
+    return [*targets, Target("members of folds.csv", Run(run).folds_csv, "csv", lambda: members_table(Run(run)), 0.05)]
 
 
 def _inference(fold):
@@ -189,18 +189,18 @@ def of_blends(run):
     from ensemble.report.blends import read_blends
 
     values = [np.zeros((2, 4, 3), np.float32)] * 2
-    rows = read_rows(run)
+    rows = read_rows(Run(run))
 
     def read(name):
-        blend = load_blend(run, name)
-        check_sources(run, name)
+        blend = load_blend(Run(run), name)
+        check_sources(Run(run), name)
         shapes = [(len(own), 4, len(blend.classes)) for own in blend.views]
         if shapes == [value.shape for value in values]:
             made = blend.apply(values)
             assert made.shape == (4, 3) and np.isfinite(made).all(), "a blend gave no probabilities"
 
     targets = []
-    for name in list_blends(run):
+    for name in list_blends(Run(run)):
         path = Run(run).blend_json(name)
         targets.append(Target(f"blend {name}: json", path, "json", lambda name=name: read(name)))
         targets.append(Target(f"blend {name}: report", path, "json", lambda: read_blends(Run(run), rows), 0.02))
@@ -267,7 +267,7 @@ def of_tensors(run, folder):
     from ensemble.blend import members_table
     from ensemble.report.run import MemberFacts
 
-    facts_of_net = MemberFacts("net", members_table(run)[0], {}, {}, {})
+    facts_of_net = MemberFacts("net", members_table(Run(run))[0], {}, {}, {})
     return [
         Target("logits", folder / "logits.safetensors", "safetensors",
                lambda: load_logits(folder / "logits.safetensors"), 12),

@@ -38,7 +38,7 @@ def commands(folder):
     config = load_config(folder / "e.toml", ("workers=1", *SETTLED))
     assert train_folds(config, SILENT) == []
     add_views(Run(run), ["vflip"], SILENT)
-    blend_run(run, BlendOptions("stack"), say=built.quiet)
+    blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     built.predict(run, folder / "test", folder / "s.csv")
 
 

@@ -228,4 +228,4 @@ def test_damaged_shard_is_predicted_again(run, runs, tmp_path):
     done = CliRunner().invoke(ens, ["tta-predict", str(run), str(images), "-o", str(tmp_path / "out.csv")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out.csv").read_bytes()
-    assert load_blend(run, "stack").members == ("probed", "resnet")
+    assert load_blend(Run(run), "stack").members == ("probed", "resnet")

@@ -151,6 +151,6 @@ def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
     }  # fmt: skip
     write_json(Run(tmp_path).blend_json("x"), described)
     with pytest.raises(UserError, match="a member's name can't be that of a folder"):
-        read_described(tmp_path, "x")
+        read_described(Run(tmp_path), "x")
     write_json(Run(tmp_path).blend_json("x"), {**described, "members": ["고양이"]})
-    assert read_described(tmp_path, "x")["members"] == ["고양이"]
+    assert read_described(Run(tmp_path), "x")["members"] == ["고양이"]

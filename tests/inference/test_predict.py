@@ -55,7 +55,7 @@ def run(tmp_path_factory):
         f"[tta]\nbatch_size = 7\n{members}"
     )
     train_folds(load_config(file), SILENT)
-    blend_run(folder / "run", BlendOptions("mean"))
+    blend_run(Run(folder / "run"), BlendOptions("mean"))
     return folder / "run"
 
 
@@ -242,11 +242,11 @@ def test_an_external_member_s_test_predictions_stand_beside_each_fold(run, tmp_p
         lines = [f"{name},{shares[own]}" for name, own in zip(ids, labels, strict=True)]
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *lines[::-1]]))
         files.append(tmp_path / f"{kind}.csv")
-    said = []
-    blend_run(run, BlendOptions("mean", name="both", external=[ExternalFiles("knn", *files)]), say=said.append)
+    recorder = Recorder()
+    blend_run(Run(run), BlendOptions("mean", name="both", external=[ExternalFiles("knn", *files)]), events=recorder)
     try:
         made = predicted(run, run.parent / "images", tmp_path / "s.csv", blend_name="both")
-        blend = load_blend(run, "both")
+        blend = load_blend(Run(run), "both")
         own = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
         paths = [run.parent / "images" / name for name in made.ids]
         parts = list(predict_stream(own, in_chunks(paths), [("identity", "hflip")] * 2, 7, CPU))
@@ -299,7 +299,7 @@ def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
 
 
 def test_with_several_blends_one_must_be_named(run, tmp_path):
-    blend_run(run, BlendOptions("mean", name="other"))
+    blend_run(Run(run), BlendOptions("mean", name="other"))
     try:
         with pytest.raises(UserError, match=r"holds 2 blends \(mean, other\); choose one with --blend"):
             predicted(run, run.parent / "images", tmp_path / "s.csv")

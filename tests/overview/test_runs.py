@@ -63,7 +63,7 @@ def test_a_run_says_what_it_reached(made):
     for metric in ("accuracy", "log_loss"):
         for key in ("value", "low", "high"):
             assert getattr(row.blend_scores[metric], key) == held["blend"][metric][key]
-    single = min(members_table(made), key=lambda own: own.scores["log_loss"].value)
+    single = min(members_table(Run(made)), key=lambda own: own.scores["log_loss"].value)
     assert row.single == single.member
     assert row.single_scores["log_loss"].value == pytest.approx(single.scores["log_loss"].value)
     done = [read_json(path) for path in made.glob("*/fold*/done.json")]
@@ -77,7 +77,7 @@ def test_a_run_says_what_it_reached(made):
 def test_the_best_blend_is_that_of_the_least_log_loss_on_the_runs_own_classes(copied):
     run = copied("run")
     for name in ("better", "shifted"):
-        blend_run(run, BlendOptions("mean", name=name, priors="uniform" if name == "shifted" else None))
+        blend_run(Run(run), BlendOptions("mean", name=name, priors="uniform" if name == "shifted" else None))
     for name, value in (("better", 0.1), ("shifted", 0.01)):  # for other shares of the classes it means nothing here
         path = Run(run).blend_json(name)
         held = read_json(path)
@@ -221,7 +221,7 @@ def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tm
 def test_a_single_is_told_as_the_best_of_those_that_the_blend_has(copied, tmp_path, capsys):
     run = copied("run")
     shutil.rmtree(run / "blends")
-    blend_run(run, BlendOptions("mean", members=["vit"]))
+    blend_run(Run(run), BlendOptions("mean", members=["vit"]))
     row = read_run(run)
     assert (row.single, row.singles, row.members) == ("vit", 1, ("resnet", "vit"))
     assert "best single vit, of the blend's 1" in printed(capsys, list_runs(tmp_path))
@@ -232,7 +232,7 @@ def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(c
         run = copied(name)
         if name != "many":
             shutil.rmtree(run / "blends")
-            blend_run(run, BlendOptions("mean", members=["vit"]))
+            blend_run(Run(run), BlendOptions("mean", members=["vit"]))
         path = Run(run).blend_json("mean")
         held = read_json(path)
         held["scores"]["blend"]["log_loss"]["value"] = blend

@@ -47,7 +47,7 @@ def flipped(tmp_path_factory, cache_of_the_tests):
         encoding="utf-8",
     )
     assert train_folds(load_config(folder / "e.toml"), SILENT) == []
-    blend_run(folder / "run", BlendOptions("mean"))
+    blend_run(Run(folder / "run"), BlendOptions("mean"))
     return folder
 
 

@@ -114,9 +114,9 @@ def joined(cell):
 
 def test_numbers_are_those_that_the_commands_print(trained):
     page = report(trained)
-    result = blend_run(trained, BlendOptions("mean"), say=lambda _: None)
+    result = blend_run(Run(trained), BlendOptions("mean"), events=SILENT)
     text = page.text("members")
-    for row in members_table(trained):
+    for row in members_table(Run(trained)):
         for metric in ("accuracy", "macro_f1", "log_loss"):
             assert joined(score_cell(metric, row.scores[metric])) in text
     for metric in ("accuracy", "macro_f1", "log_loss"):
@@ -183,7 +183,7 @@ def test_without_a_blend_the_plain_mean_stands_in_and_says_how_to_get_one(tmp_pa
 def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
     run = two_members(tmp_path / "run")
     for method in ("mean", "vote", "stack"):
-        blend_run(run, BlendOptions(method), say=lambda _: None)
+        blend_run(Run(run), BlendOptions(method), events=SILENT)
     facts = read_run(Run(run), SILENT)
     losses = [own.blend["log_loss"].value for own in facts.blends]
     assert losses == sorted(losses) and facts.best.name == facts.blends[0].name
@@ -195,10 +195,10 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
 
 def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, BlendOptions("vote", name="even", priors="uniform"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("vote", name="even", priors="uniform"), events=SILENT)
     facts = read_run(Run(run), SILENT)
     assert [own.shifted for own in facts.blends] == [True] and not facts.saved
-    blend_run(run, BlendOptions("mean"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     facts = read_run(Run(run), SILENT)
     assert facts.best.name == "mean"
     assert "for other class shares: not to be compared" in report(run).text("members")
@@ -206,7 +206,7 @@ def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
 
 def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, BlendOptions("mean"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     labels = np.arange(60) % 3
     other = write_run(
         tmp_path / "other", ("고양이", "<b>dog</b>", "a & b"), labels, np.arange(60) // 3 % 3,
@@ -223,7 +223,7 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
 
 def test_a_broken_blend_is_said(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, BlendOptions("mean"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     Run(run).blend_file("mean").write_bytes(b"x")
     text = report(run).text("verdict")
     assert "What could not be read" in text and "not the file that mean.json was written with" in text
@@ -232,14 +232,14 @@ def test_a_broken_blend_is_said(tmp_path):
 def test_an_external_member_in_the_best_blend(tmp_path):
     """Its predictions are not in the run: rows are those of the best blend that is all of the run's own."""
     run = two_members(tmp_path / "run")
-    blend_run(run, BlendOptions("mean"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     labels = np.arange(60) % 3
     probs = np.full((60, 3), 0.1)
     probs[np.arange(60), labels] = 0.8
     probs[::9] = [0.3, 0.4, 0.3]
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=probs)
     external = [ExternalFiles("svm", tmp_path / "x.npz", None)]
-    blend_run(run, BlendOptions("mean", name="with-svm", external=external), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean", name="with-svm", external=external), events=SILENT)
     facts = read_run(Run(run), SILENT)
     assert facts.best.name == "with-svm" and facts.basis == "blend mean, cross-fitted"
     page = report(run)
@@ -253,7 +253,7 @@ def test_an_external_member_without_weight_is_external_all_the_same(tmp_path):
     run = two_members(tmp_path / "run")
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=np.full((60, 3), 1 / 3))
     external = [ExternalFiles("xgb", tmp_path / "x.npz", None)]
-    blend_run(run, BlendOptions("greedy", external=external), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("greedy", external=external), events=SILENT)
     assert read_json(Run(run).blend_json("greedy"))["foreign"] == []
     facts = read_run(Run(run), SILENT)
     assert facts.best.external == ("xgb",) and facts.problems == () and facts.tempered == {}
@@ -264,7 +264,7 @@ def test_an_external_member_without_weight_is_external_all_the_same(tmp_path):
 
 def test_a_blend_whose_member_is_not_finished_now_is_stale(tmp_path):
     run = two_members(tmp_path / "run")
-    blend_run(run, BlendOptions("mean"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     Run(run).member("two").fold(1).done_json.unlink()
     facts = read_run(Run(run), SILENT)
     assert not facts.saved and facts.blends[0].name in facts.stale and facts.oof.members == ("one",)
@@ -298,7 +298,7 @@ def test_a_single_member(tmp_path):
     )
     assert "How members differ" not in page.text("members")
     assert "only, out of fold" in page.text("classes")
-    blend_run(run, BlendOptions("stack"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     text = report(run).text("verdict")
     assert "Blend stack, of only alone, gets" in text and "Over the member by itself, only, " in text
 
@@ -310,7 +310,7 @@ def test_a_blend_that_is_worse_than_its_one_member_is_said(tmp_path):
     labels = (draw.random(24) < 1 / (1 + np.exp(values[:, 0] - values[:, 1]))).astype(int)
     settings = {"only": {"keep": "best"}}
     run = write_run(tmp_path / "run", ("a", "b"), labels, np.arange(24) % 4, {"only": values}, settings=settings)
-    blend_run(run, BlendOptions("stack"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     text = report(run).text("verdict")
     assert "Verdict only alone is better than the blend of it: it gets" in text
     assert "Over the member by itself, only, " in text
@@ -324,7 +324,7 @@ def test_log_loss_is_compared_at_one_temperature(tmp_path):
     run = write_run(tmp_path / "run", ("a", "b", "c"), labels, np.arange(60) // 3 % 3, {"one": values, "two": values})
     for saved in (False, True):
         if saved:
-            blend_run(run, BlendOptions("mean"), say=lambda _: None)
+            blend_run(Run(run), BlendOptions("mean"), events=SILENT)
         facts = read_run(Run(run), SILENT)
         assert abs(facts.tempered["single"].value) < 1e-6 and abs(facts.tempered["mean"].value) < 1e-6
         text = report(run).text("verdict")
@@ -470,7 +470,7 @@ def test_the_epoch_that_was_enough(tmp_path):
 
 def test_commands_make_the_run_again(tmp_path):
     run = two_members(tmp_path / "my run")
-    blend_run(run, BlendOptions("vote", members=["one"], metric="macro_f1", name="mine"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("vote", members=["one"], metric="macro_f1", name="mine"), events=SILENT)
     text = report(run).text("provenance")
     assert f"ens blend '{run}' --method vote --metric macro_f1 --members one --name mine" in text
     assert f"ens tta-predict '{run}' IMAGES --blend mine -o submission.csv" in text

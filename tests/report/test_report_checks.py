@@ -232,7 +232,7 @@ def test_predictions_that_are_a_little_or_by_chance_in_other_shares(tmp_path, sh
 
 def test_predictions_of_a_blend_that_is_meant_for_other_shares(tmp_path):
     run = made(tmp_path)
-    blend_run(run, BlendOptions("vote", name="even", priors="uniform"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("vote", name="even", priors="uniform"), events=SILENT)
     predict(run, [0.7, 0.15, 0.15], "even")
     assert found(run) == []
 

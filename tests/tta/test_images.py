@@ -52,7 +52,7 @@ def loaded(run):
 
 def test_a_blend_that_knows_what_mistakes_cost_decides_for_the_cheapest_class(run, files):
     (run.parent / "costs.csv").write_text("true,a,b\na,0,1\nb,1e6,0\n")  # to miss b is out of the question
-    blend_run(run, BlendOptions("mean", "expected_cost", costs=run.parent / "costs.csv"), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean", "expected_cost", costs=run.parent / "costs.csv"), events=SILENT)
     try:
         made = ensemble.predict(run, files, blend="mean-expected_cost")
         assert made.labels == ["b"] * 6 and (made.probabilities.argmax(axis=1) == 0).any()
@@ -255,7 +255,7 @@ def test_a_blend_with_a_external_member_can_not_show_an_image(run, files, tmp_pa
     for kind in ("oof", "test"):
         (tmp_path / f"{kind}.csv").write_text("\n".join(["id,a,b", *(f"{name},0.4,0.6" for name in ids)]))
     external = [ExternalFiles("knn", tmp_path / "oof.csv", tmp_path / "test.csv")]
-    blend_run(run, BlendOptions("mean", name="both", external=external), say=lambda _: None)
+    blend_run(Run(run), BlendOptions("mean", name="both", external=external), events=SILENT)
     try:
         with pytest.raises(UserError, match="blend 'both' holds knn, which ens did not train and can't predict new im"):
             ensemble.predict(run, files, blend="both")

@@ -21,6 +21,7 @@ from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.progress import paced
 from ensemble.run import Run
@@ -230,12 +231,12 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
     output = tmp_path / "s.csv"
     whole = (images / "59.png").read_bytes()
     (images / "59.png").write_text("no image")
-    blend_run(run, BlendOptions("mean", name="mine"))
+    blend_run(Run(run), BlendOptions("mean", name="mine"))
     assert "8 of 9 shards are kept" in refusal(run, images, output, blend_name="mine")
     (images / "59.png").write_bytes(whole)
     old = kept(run, images, "mine")
     try:
-        blend_run(run, BlendOptions("vote", name="mine"))
+        blend_run(Run(run), BlendOptions("vote", name="mine"))
         _, said = predict(run, images, output, blend_name="mine", show=lambda *_: old.update(kept(run, images, "mine")))
         assert not any("resuming" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
@@ -279,7 +280,7 @@ def restore(path, before, stamp=None):
 
 
 def test_the_plan_counts_all_that_decides_the_numbers(run):
-    whole = load_blend(run, "mean")
+    whole = load_blend(Run(run), "mean")
     first = dataclasses.replace(whole, members=("resnet",), views=whole.views[:1])
     other = dataclasses.replace(whole, views=(whole.views[0], whole.views[1][:1]))
 
@@ -555,7 +556,7 @@ def test_external_predictions_stay_with_their_rows_in_every_shard(run, tmp_path)
 
     def predicted(kind, rows):
         external = [ExternalFiles("knn", tmp_path / "oof.csv", tmp_path / f"{kind}.csv")]
-        blend_run(run, BlendOptions("mean", name="both", external=external), say=lambda _: None)
+        blend_run(Run(run), BlendOptions("mean", name="both", external=external), events=SILENT)
         made, _ = predict(run, run.parent / "train", tmp_path / "s.csv", blend_name="both", shard_rows=rows)
         assert made.ids.tolist() == names
         return made.probabilities[:, 0]

@@ -25,9 +25,9 @@ NONE = "all their logits are stored from before: no network is run"
 @pytest.fixture(scope="module")
 def run(noise_run):
     """A finished run of two members, two folds and two views each, and several blends of them."""
-    blend_run(noise_run, BlendOptions("stack"))
-    blend_run(noise_run, BlendOptions("mean", name="alone", members=["vit"]))
-    blend_run(noise_run, BlendOptions("mean", name="plain", members=["vit"], views=["identity"]))
+    blend_run(Run(noise_run), BlendOptions("stack"))
+    blend_run(Run(noise_run), BlendOptions("mean", name="alone", members=["vit"]))
+    blend_run(Run(noise_run), BlendOptions("mean", name="plain", members=["vit"], views=["identity"]))
     return noise_run
 
 
@@ -205,7 +205,7 @@ def test_a_process_that_may_not_add_says_so(run, images):
 
 
 def test_a_column_counts_its_own_member_and_view(run):
-    blend = load_blend(run, "mean")
+    blend = load_blend(Run(run), "mean")
     whole = stored_logits.member_views(Run(run), blend, 2, 64, "cpu")
     assert [(own.member, own.view) for own in whole] == [
         (member, view) for member in ("resnet", "vit") for view in ("identity", "hflip")

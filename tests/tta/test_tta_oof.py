@@ -98,23 +98,25 @@ def test_views_that_are_there_are_not_made_again(run):
         Run(run).member("vit").fold(0).added_views_file.stat().st_mtime_ns
     )
     add_views(Run(run), ["rot180"], SILENT)
-    assert fold_logits(lost.parent).views == ("identity", "hflip", "vflip", "rot180")
+    assert fold_logits(Run(run).member("vit").fold(1)).views == ("identity", "hflip", "vflip", "rot180")
 
 
 def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(experiment):
     run = experiment("blended", members=("resnet",))
-    blend_run(run, BlendOptions("mean"), say=quiet)
+    blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     add_views(Run(run), ["vflip"], SILENT)
-    check_sources(run, "mean")
-    assert blend_run(run, BlendOptions("mean", name="trained"), say=quiet).views == {"resnet": ("identity", "hflip")}
+    check_sources(Run(run), "mean")
+    assert blend_run(Run(run), BlendOptions("mean", name="trained"), events=SILENT).views == {
+        "resnet": ("identity", "hflip")
+    }
     views = ("identity", "vflip")
-    assert blend_run(run, BlendOptions("mean", name="more", views=views), say=quiet).views == {"resnet": views}
+    assert blend_run(Run(run), BlendOptions("mean", name="more", views=views), events=SILENT).views == {"resnet": views}
     directory = Run(run).member("resnet").fold(0)
     added = load_logits(directory.added_views_file)
     dataclasses.replace(added, values=added.values + 1).save(directory.added_views_file)
-    check_sources(run, "mean")  # does not use the view that changed
+    check_sources(Run(run), "mean")  # does not use the view that changed
     with pytest.raises(UserError, match="blend 'more' was fitted on another 'resnet' than"):
-        check_sources(run, "more")
+        check_sources(Run(run), "more")
 
 
 def test_training_a_fold_again_drops_what_was_added(experiment):
@@ -124,13 +126,13 @@ def test_training_a_fold_again_drops_what_was_added(experiment):
     directory.done_json.unlink()
     train_folds(load_config(Run(run).config_toml), SILENT)
     assert not directory.added_views_file.is_file()
-    assert common_views(run) == ("identity", "hflip") and read_oof(run).views == (("identity", "hflip"),)
-    members_table(run)  # the scores of the run are those of the views that it was trained with
+    assert common_views(Run(run)) == ("identity", "hflip") and read_oof(Run(run)).views == (("identity", "hflip"),)
+    members_table(Run(run))  # the scores of the run are those of the views that it was trained with
     lacking = r"not vflip; choose with --views among .*, or add it: ens tta-oof .*again --views vflip"
     with pytest.raises(UserError, match=lacking):
-        read_oof(run, ["vflip"])
+        read_oof(Run(run), ["vflip"])
     add_views(Run(run), ["vflip"], SILENT)
-    assert common_views(run) == ("identity", "hflip", "vflip")
+    assert common_views(Run(run)) == ("identity", "hflip", "vflip")
 
 
 def test_views_added_in_another_order_are_the_same_views(experiment):
@@ -141,9 +143,9 @@ def test_views_added_in_another_order_are_the_same_views(experiment):
     other.unlink()
     add_views(Run(run), ["rot180", "vflip"], SILENT)
     assert load_logits(one).views == ("vflip", "rot180") and load_logits(other).views == ("rot180", "vflip")
-    assert common_views(run) == ("identity", "hflip", "vflip", "rot180")
-    rows = read_rows(run)
-    values, names = read_member(run, "resnet", rows, ("rot180",))
+    assert common_views(Run(run)) == ("identity", "hflip", "vflip", "rot180")
+    rows = read_rows(Run(run))
+    values, names = read_member(Run(run), "resnet", rows, ("rot180",))
     for fold, path in ((0, one), (1, other)):
         added = load_logits(path)
         want = added.values[[added.views.index("rot180")]]
@@ -157,7 +159,7 @@ def test_added_views_of_other_rows_are_refused(experiment):
     added = load_logits(path)
     dataclasses.replace(added, ids=added.ids[::-1]).save(path)
     with pytest.raises(UserError, match=r"views\.safetensors: not of the rows and classes of oof.*; delete it"):
-        read_oof(run, ["vflip"])
+        read_oof(Run(run), ["vflip"])
 
 
 @pytest.mark.parametrize(
