@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 
 
 def plain(value: Any, without: Collection[str] = ()) -> Any:
-    """Numbers, strings, lists and dictionaries, of dataclasses, arrays, paths, dates and numpy's scalars.
+    """Numbers, strings, lists and dictionaries, of dataclasses, arrays, paths, runs, dates and numpy's scalars.
 
     A dataclass is a dictionary of its fields, a `Score` with its mean, its deviation and n, its number of folds.
     Numbers that are not finite become None, since JSON has none. without: fields to leave out; "Block.folds"
     only leaves out that of the class Block. Raises TypeError for anything else.
     """
+    if isinstance(value, Path | Run):
+        return str(value)
     if isinstance(value, Score):
         spread = {"mean": plain(value.mean), "std": plain(value.std), "n": len(value.folds)}
         return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)} | spread | {
@@ -39,8 +42,6 @@ def plain(value: Any, without: Collection[str] = ()) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
-    if isinstance(value, Path):
-        return str(value)
     if value is None or isinstance(value, str | int | bool):
         return value
     raise TypeError(f"{type(value).__name__} is not plain: leave it out")

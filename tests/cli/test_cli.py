@@ -396,6 +396,7 @@ def test_results_are_made_plain():
     assert plain(score) == {"value": 0.5, "low": None, "high": None, "mean": 0.5, "std": None, "n": 1, "folds": [0.5]}
     values = {1: np.array([[1.5, np.nan]], dtype=np.float32), "b": (np.int8(3), np.bool_(True), Path("x"), None)}
     assert plain(values) == {"1": [[1.5, None]], "b": [3, True, "x", None]}
+    assert plain({"run": Run("runs/art")}) == {"run": "runs/art"}
     with pytest.raises(TypeError, match="object is not plain: leave it out"):
         plain(object())
 
