@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.scoring.metric import Metric
+
 ROUNDING = 1e-12  # what is left of 1 where weighted shares of the rows add up to it
 
 
@@ -99,3 +101,12 @@ def quadratic_kappa(counts: ClassCounts) -> np.ndarray:
     chance = square_true + square_predicted - 2 * mean_true * mean_predicted
     varied = chance > ROUNDING
     return np.asarray(np.where(varied, 1 - counts.squares / rows / np.where(varied, chance, 1), 1.0))
+
+
+METRICS = (
+    Metric("accuracy", "accuracy %", True, "counts", accuracy, default=True, column=True),
+    Metric("macro_f1", "macro F1 %", True, "counts", macro_f1, default=True, column=True),
+    Metric("balanced_accuracy", "balanced accuracy %", True, "counts", balanced_accuracy, default=True),
+    Metric("quadratic_kappa", "quadratic kappa", True, "counts", quadratic_kappa),
+    Metric("matthews", "Matthews correlation", True, "counts", matthews),
+)

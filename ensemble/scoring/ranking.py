@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensemble.scoring.metric import Metric
+
 
 def roc_auc(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, float64 (B,): how likely a row of the class has a greater probability of it than one of
@@ -80,3 +82,9 @@ def _sums_up_to(
 
     at_place = coo_array((shares, (places, rows)), shape=(count + 1, len(weights))).tocsr()
     return np.asarray((at_place @ weights).cumsum(axis=0))
+
+
+METRICS = (
+    Metric("roc_auc", "ROC AUC", True, "rows", roc_auc),
+    Metric("average_precision", "average precision", True, "rows", average_precision),
+)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ensemble.scoring.metric import Metric
+
 FLOOR = 1e-15  # below this a probability counts as this, so that one sure mistake costs 34.5 nats and not infinity
 TOP = 5
 
@@ -43,3 +45,10 @@ def cheapest(probs: np.ndarray, costs: np.ndarray) -> np.ndarray:
     cost the same and no right answer does.
     """
     return np.asarray((probs @ costs).argmin(axis=1))
+
+
+METRICS = (
+    Metric("log_loss", "log loss", False, "values", row_losses, default=True, column=True),
+    Metric("top5_accuracy", "top-5 accuracy %", True, "values", top5_hits, fewest_classes=6),
+    Metric("expected_cost", "expected cost", False, "costs", row_costs),
+)

@@ -14,7 +14,8 @@ ADDED = """
 import json, sys
 from click.testing import CliRunner
 from ensemble.scoring import counts
-from ensemble.scoring.metrics import METRICS, Metric
+from ensemble.scoring.metric import Metric
+from ensemble.scoring.metrics import METRICS
 METRICS["error_rate"] = Metric(
     "error_rate", "error rate %", False, "counts", lambda own: 1 - counts.accuracy(own), default=True, column=True
 )
