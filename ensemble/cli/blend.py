@@ -1,6 +1,7 @@
 """`ens blend`, `ens compare`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,12 @@ import click
 
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, METRIC, OneOf, names
 from ensemble.cli.overview import recorded
-from ensemble.cli.session import session
+from ensemble.cli.session import Session, session
 from ensemble.errors import UserError
 from ensemble.run import Run
 
 if TYPE_CHECKING:
-    from ensemble.blend import BlendResult, ExternalFiles
+    from ensemble.blend import BlendOptions, BlendResult, ExternalFiles
     from ensemble.data.submission.write import Layout
 
 
@@ -79,21 +80,13 @@ def _methods() -> Sequence[str]:
 @JSON
 def blend_command(
     run: Path | None,
-    method: str,
-    metric: str,
-    views: str | None,
-    members: str | None,
-    name: str | None,
-    prune: bool,
-    priors: str | None,
-    costs: Path | None,
+    labels: Path | None,
     added: tuple[str, ...],
     kinds: tuple[str, ...],
-    labels: Path | None,
     output: Path | None,
     sample_submission: Path | None,
-    form: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
 
@@ -103,68 +96,105 @@ def blend_command(
     Example: ens blend runs/digits --method vote
     """
     with session(as_json, run) as events:
-        from ensemble import blend, tables
+        from ensemble import blend
 
-        external = _external(added, kinds)
-        options = blend.BlendOptions(method, metric, name, names(views), names(members), external, priors, prune, costs)
-        if (run is None) == (labels is None):
-            raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
-        if run is not None:
+        form = options.pop("form")
+        options |= {key: names(options[key]) for key in ("views", "members")}
+        chosen = blend.BlendOptions(external=_external(added, kinds), **options)
+        if run is not None and labels is None:
             for option, given in (("--apply", output), ("--sample-submission", sample_submission), ("--form", form)):
                 if given is not None:
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
                     )
-            result = blend.blend_run(Run(run), options, events)
-            tables.show_details(result)
-            tables.show_blend(result)
-            events.answer(_plain(result))
-            events.message(f"saved {result.path}")
-            return
-        assert labels is not None
-        for option, text in (("--name", name), ("--members", members), ("--views", views)):
-            if text is not None:
-                raise UserError(
-                    f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved"
-                )
-        if output is not None:
-            from ensemble.run.outputs import require_output
+            _blend_run(run, chosen, events)
+        elif run is None and labels is not None:
+            _blend_files(labels, chosen, Submission(output, sample_submission, form), events)
+        else:
+            raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
 
-            read = [labels, costs, sample_submission, *(file for own in external for file in (own.oof, own.test))]
-            require_output(output, [*read, Run(output.parent).submissions_csv])
-        if sample_submission is not None and output is None:
-            raise UserError("--sample-submission goes with --apply, which names the CSV to write")
-        if form is not None and output is None:
-            raise UserError("--form goes with --apply, which names the CSV to write")
-        lacking = [own.name for own in external if own.test is None]
-        if output is not None and lacking:
-            raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
-        planned: list[tuple[Layout, list[str], list[str]]] = []
 
-        def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
-            from ensemble.blend.costs import read_costs
-            from ensemble.data.submission.write import follow
+@dataclass(frozen=True)
+class Submission:
+    """What `--apply` writes.
 
-            matrix = None if costs is None else read_costs(costs, classes)
-            layout, ids, rows = follow(sample_submission, images, classes, form, events.message, matrix)
-            planned.append((layout, ids, [images[row] for row in rows]))
-            return planned[0][2]
+    output: the CSV; None if the blend is not applied
+    sample: a CSV whose ids, order and header are followed
+    form: "label", "index" or "probability"; None for the form of the sample
+    """
 
-        wanted_ids = wanted if output is not None else None
-        result = blend.blend_files(labels, options, events, wanted_ids)
-        tables.show_details(result)
-        tables.show_blend(result)
-        events.answer(_plain(result))
-        if output is not None:
-            from ensemble.data.submission.write import write_submission
+    output: Path | None
+    sample: Path | None
+    form: str | None
 
-            layout, ids, images = planned[0]
-            probabilities = blend.apply_files(result, images)[1]
-            said = write_submission(output, layout, ids, [probabilities])
-            events.answer({**_plain(result), "submission": str(output), "said": said})
-            events.message(f"wrote {output} ({said})")
-            facts = {"blend": method, "members": ",".join(result.fitted.members), "rows": len(ids)}
-            recorded(Run(output.parent).submissions_csv, output, facts, result.blend, events)
+
+def _blend_run(run: Path, options: "BlendOptions", events: Session) -> None:
+    from ensemble import blend
+
+    result = blend.blend_run(Run(run), options, events)
+    _show(result, events)
+    events.message(f"saved {result.path}")
+
+
+def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, events: Session) -> None:
+    """Blend predictions that ens did not make, and write those of the test set if `submission` names an output."""
+    from ensemble import blend
+
+    _require_fitting(labels, options, submission)
+    output = submission.output
+    if output is None:
+        _show(blend.blend_files(labels, options, events), events)
+        return
+    planned: list[tuple[Layout, list[str], list[str]]] = []
+
+    def wanted(images: Sequence[str], classes: tuple[str, ...]) -> list[str]:
+        from ensemble.blend.costs import read_costs
+        from ensemble.data.submission.write import follow
+
+        matrix = None if options.costs is None else read_costs(options.costs, classes)
+        layout, ids, rows = follow(submission.sample, images, classes, submission.form, events.message, matrix)
+        planned.append((layout, ids, [images[row] for row in rows]))
+        return planned[0][2]
+
+    result = blend.blend_files(labels, options, events, wanted)
+    _show(result, events)
+    from ensemble.data.submission.write import write_submission
+
+    layout, ids, images = planned[0]
+    probabilities = blend.apply_files(result, images)[1]
+    content = write_submission(output, layout, ids, [probabilities])
+    events.answer({**_plain(result), "submission": str(output), "said": content})
+    events.message(f"wrote {output} ({content})")
+    facts = {"blend": options.method, "members": ",".join(result.fitted.members), "rows": len(ids)}
+    recorded(Run(output.parent).submissions_csv, output, facts, result.blend, events)
+
+
+def _require_fitting(labels: Path, options: "BlendOptions", submission: Submission) -> None:
+    """Raise UserError if options don't fit together, or if the output is one of the files that are read."""
+    for option, given in (("--name", options.name), ("--members", options.members), ("--views", options.views)):
+        if given is not None:
+            raise UserError(f"{option} goes with a RUN; with --labels every --add is a member, and no blend is saved")
+    if submission.output is None:
+        for option, value in (("--sample-submission", submission.sample), ("--form", submission.form)):
+            if value is not None:
+                raise UserError(f"{option} goes with --apply, which names the CSV to write")
+        return
+    from ensemble.run.outputs import require_output
+
+    predictions = [file for member in options.external for file in (member.oof, member.test)]
+    read = [labels, options.costs, submission.sample, *predictions]
+    require_output(submission.output, [*read, Run(submission.output.parent).submissions_csv])
+    lacking = [member.name for member in options.external if member.test is None]
+    if lacking:
+        raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
+
+
+def _show(result: "BlendResult", events: Session) -> None:
+    from ensemble import tables
+
+    tables.show_details(result)
+    tables.show_blend(result)
+    events.answer(_plain(result))
 
 
 @click.command()
@@ -187,7 +217,7 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
         tables.show_comparison(result)
         verdicts = [{"verdict": tables.verdict(block)} for block in result.blocks]
         answer = plain(result, OF_EVERY_ROW)
-        answer["blocks"] = [own | lines for own, lines in zip(answer["blocks"], verdicts, strict=True)]
+        answer["blocks"] = [block | lines for block, lines in zip(answer["blocks"], verdicts, strict=True)]
         events.answer(answer | {"rows": len(result.labels)})
 
 
@@ -195,8 +225,8 @@ def _plain(result: "BlendResult") -> dict[str, Any]:
     from ensemble.cli.plain import plain
 
     fitted = result.fitted
-    own = plain(result, ("fitted", "tests"))
-    return {**own, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
+    scores = plain(result, ("fitted", "tests"))
+    return {**scores, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
 
 
 def _external(added: Sequence[str], kinds: Sequence[str]) -> list["ExternalFiles"]:
@@ -206,7 +236,7 @@ def _external(added: Sequence[str], kinds: Sequence[str]) -> list["ExternalFiles
     found: dict[str, str] = {}
     for text in kinds:
         name, _, kind = text.partition("=")
-        if kind not in KINDS or not any(own.startswith(f"{name}=") for own in added):
+        if kind not in KINDS or not any(option.startswith(f"{name}=") for option in added):
             raise UserError(f"--read-as {text}: want the NAME of an --add, and one of: {', '.join(KINDS)}")
         found[name] = kind
     files = []

@@ -41,8 +41,8 @@ METRIC = click.option(
     type=OneOf(metric_names),
     default="log_loss",
     show_default=True,
-    help="What the blend is for. roc_auc and average_precision are of each class against the rest, or of two classes "
-    "of the second; quadratic_kappa takes the classes in their order, numbers by value.",
+    help="The metric that the blend is optimised for. roc_auc and average_precision score each class against the rest, "
+    "or, of two classes, the second one; quadratic_kappa takes the classes in their order, numbers by value.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."

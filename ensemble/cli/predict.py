@@ -1,6 +1,7 @@
 """`ens tta-predict`, `ens tta-oof`, `ens tta-search`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,11 @@ from ensemble.run import Run
 @click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
-@click.option("--form", type=click.Choice(["label", "index", "probability"]), help="[default: as in the sample]")
+@click.option(
+    "--form",
+    type=click.Choice(["label", "index", "probability"]),
+    help="Class names, their numbers or probabilities. [default: as in the sample]",
+)
 @click.option(
     "--on-bad",
     type=click.Choice(["error", "skip"]),
@@ -43,12 +48,10 @@ def tta_predict(
     images: tuple[Path, ...],
     blend_name: str | None,
     views: str | None,
-    sample_submission: Path | None,
-    form: str | None,
-    on_bad: str,
     keep_gb: float,
     output: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Predict IMAGES (pictures, a folder or a table) with all fold models of a RUN and a blend of them.
 
@@ -69,11 +72,9 @@ def tta_predict(
         if isinstance(source, list):
             from ensemble.tta.pictures import predict_pictures
 
-            if sample_submission is not None:
+            if options["sample_submission"] is not None:
                 output = output or Path("submission.csv")
-            pictures = predict_pictures(
-                Run(run), source, output, blend_name, names(views), sample_submission, form, on_bad
-            )
+            pictures = predict_pictures(Run(run), source, output, blend_name, names(views), **options)
             for line in pictures.lines():
                 events.message(line)
             events.answer(plain(pictures))
@@ -86,10 +87,8 @@ def tta_predict(
             output=output or Path("submission.csv"),
             blend_name=blend_name,
             views=names(views),
-            sample_submission=sample_submission,
-            form=form,
-            on_bad=on_bad,
             stored_bytes=int(keep_gb * 1e9),
+            **options,
         )
         made = predict.tta_predict(request, events)
         events.answer({**plain(made, ("ids", "checksum")), "rows": len(made.ids)})

@@ -55,7 +55,7 @@ class Session:
     """A command that runs: the `Events` of its work.
 
     progress: the live bar, as `Events.progress`
-    messages: what was said so far
+    messages: the lines so far
     result: what --json prints
     """
 

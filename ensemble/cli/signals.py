@@ -22,8 +22,8 @@ BOUNCE_SECONDS = 0.3  # what sends a signal to a process and then to its group (
 
 @contextmanager
 def listening(command: str, note: Callable[[str], object]) -> Iterator[None]:
-    """Until the end of the `with` the two signals end the work, as said above. command: the words that go on with it.
-    note: called with each line that is said here, for a log."""
+    """Until the end of the `with` the two signals end the work, as described above. command: the command line that
+    resumes it. note: called with each line that is printed here, for a log."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -208,23 +208,25 @@ def _of_scores(row: RunRow) -> RunRow:
             best, row = result, replace(row, blend=name)
     row = replace(row, blends=len(names))
     if best is None:
-        members = [own for own in members_table(Run(row.run)) if own.scores and len(own.done) == own.folds]
+        members = [
+            member for member in members_table(Run(row.run)) if member.scores and len(member.done) == member.folds
+        ]
         if members:
-            own = min(members, key=lambda own: own.scores["log_loss"].value)
-            row = replace(row, single=own.member, singles=len(members), single_scores=own.scores)
-            row = replace(row, single_optimistic=own.optimistic)
+            single = min(members, key=lambda member: member.scores["log_loss"].value)
+            row = replace(row, single=single.member, singles=len(members), single_scores=single.scores)
+            row = replace(row, single_optimistic=single.optimistic)
         return row
-    single = best.best["log_loss"]
-    views = {view for own in best.fitted.views for view in own}
+    name = best.best["log_loss"]
+    views = {view for member_views in best.fitted.views for view in member_views}
     optimistic = {member for member in best.members if Run(row.run).member(member).is_optimistic()}
     return replace(
         row,
         blend_scores=best.blend,
         blend_optimistic=bool(optimistic),
-        single=single,
+        single=name,
         singles=len(best.members),
-        single_scores=best.members[single],
-        single_optimistic=single in optimistic,
+        single_scores=best.members[name],
+        single_optimistic=name in optimistic,
         ms=_ms(row.run, views),
     )
 

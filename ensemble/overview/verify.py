@@ -88,13 +88,13 @@ def verify(run: Run, events: Events, cache: Path | None = None) -> Verified:
 
 def lines(found: Verified) -> list[str]:
     """What was found, in words."""
-    said = [finding.line for finding in found.findings]
+    report = [finding.line for finding in found.findings]
     if found.unfinished:
-        said.append(f"not finished, so nothing vouches for them yet: {', '.join(found.unfinished)}")
+        report.append(f"not finished, so nothing vouches for them yet: {', '.join(found.unfinished)}")
     if found.unvouched:
         were = "file was" if found.unvouched == 1 else "files were"
-        said.append(f"{found.unvouched} {were} made before digests were kept: damage there cannot be detected")
-    said += found.notes
+        report.append(f"{found.unvouched} {were} made before digests were kept: damage there cannot be detected")
+    report += found.notes
     counts = {state: sum(finding.state == state for finding in found.findings) for state in ("damaged", "missing")}
     sound = found.files - sum(finding.path.suffix != ".u8" for finding in found.findings) - found.unvouched
     words = [
@@ -102,7 +102,7 @@ def lines(found: Verified) -> list[str]:
         *(f"{n} {state}" for state, n in counts.items() if n),
     ]
     words += [f"{found.unvouched} without a digest"] if found.unvouched else []
-    return [*said, f"{found.run}: {', '.join(words)}; {pluralize(found.images, 'cached image')} compared"]
+    return [*report, f"{found.run}: {', '.join(words)}; {pluralize(found.images, 'cached image')} compared"]
 
 
 def _checks(run: Run) -> Iterator[tuple[Path, Check]]:

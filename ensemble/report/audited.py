@@ -4,17 +4,17 @@ from ensemble.data.labelled import names_base
 from ensemble.data.name_groups import NAMED_GROUPS, name_groups
 from ensemble.errors import UserError
 from ensemble.report.provenance import experiment
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 from ensemble.report.statistics import Issue
 from ensemble.report.thumbnails import image_files
 
 LEAKS = ("test-in-train", "test-near-train", "shift")  # kinds of findings that a score may depend on
 
 
-def audited(facts: RunFacts) -> list[Issue]:
+def audited(results: RunResults) -> list[Issue]:
     """The errors and warnings of audit.json, with its leaks and shift."""
     out = []
-    for finding in (facts.audit or {}).get("findings", []):
+    for finding in (results.audit or {}).get("findings", []):
         if finding["level"] in ("error", "warning"):
             side = finding.get("side", "train")
             what = "" if side == "train" else f"{side}: "
@@ -25,17 +25,17 @@ def audited(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def named_groups(facts: RunFacts) -> list[Issue]:
+def named_groups(results: RunResults) -> list[Issue]:
     """Groups that file names suggest and that the run does not use; none if ens check has reported them."""
-    config = facts.config
-    said = any(finding.get("kind") == "suggested-groups" for finding in (facts.audit or {}).get("findings", []))
-    if config is None or said or config.data.group is not None or config.folds.fold is not None:
+    config = results.config
+    reported = any(finding.get("kind") == "suggested-groups" for finding in (results.audit or {}).get("findings", []))
+    if config is None or reported or config.data.group is not None or config.folds.fold is not None:
         return []
     try:
         files = image_files(config)
     except UserError:
         return []
-    rows = facts.rows
+    rows = results.rows
     found = name_groups(
         [files.get(name) for name in rows.ids.tolist()],
         [rows.classes[label] for label in rows.labels.tolist()],
@@ -44,14 +44,14 @@ def named_groups(facts: RunFacts) -> list[Issue]:
     return [] if found is None else [Issue("warning", f"F{found.describe()[1:]}.", f"{NAMED_GROUPS}.")]
 
 
-def not_checked(facts: RunFacts) -> list[str]:
+def not_checked(results: RunResults) -> list[str]:
     """What a reader may take to be checked, and was not."""
     out = []
-    command = f"(to check them: ens check {experiment(facts)} --test TEST)"
-    if facts.audit is None:
+    command = f"(to check them: ens check {experiment(results)} --test TEST)"
+    if results.audit is None:
         out.append(f"copies, leaks and shift between training and test images {command}")
-    elif facts.audit.get("test") is None:
+    elif results.audit.get("test") is None:
         out.append(f"leaks to the test images and shift, since ens check was not given them {command}")
-    if not any(facts.run.path.glob("predictions/[!.]*.safetensors")):
+    if not any(results.run.path.glob("predictions/[!.]*.safetensors")):
         out.append("class shares of predictions on new images (there are none yet)")
     return out

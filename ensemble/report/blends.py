@@ -31,20 +31,22 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
         if why is not None:
             stale[name] = why
     # Two that differ in the last bits alone are one blend: the plainer name first.
-    found.sort(key=lambda own: (round(own.blend["log_loss"].value, 9), own.fitted.metric != "log_loss", own.name))
+    found.sort(
+        key=lambda result: (round(result.blend["log_loss"].value, 9), result.fitted.metric != "log_loss", result.name)
+    )
     return tuple(found), stale, tuple(problems)
 
 
-def cross_fitted(run: Run, own: BlendResult) -> np.ndarray:
+def cross_fitted(run: Run, blend: BlendResult) -> np.ndarray:
     """The probabilities float64 (N, C) that the blend's scores are of: each row's by a fit without its fold.
 
     N as in folds.csv's validated rows. Not saved with a blend, so it is fitted again. Raises UserError where the run
     no longer holds what it was fitted on.
     """
-    trained = [member for member in own.members if member not in own.external]
-    names = own.views.get(trained[0])
+    trained = [member for member in blend.members if member not in blend.external]
+    names = blend.views.get(trained[0])
     oof = read_oof(run, names if names != EXTERNAL_VIEW else None, trained)
-    return cross_fit_of(oof, Recipe(own.fitted.method, own.fitted.metric, costs=own.fitted.costs))
+    return cross_fit_of(oof, Recipe(blend.fitted.method, blend.fitted.metric, costs=blend.fitted.costs))
 
 
 def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:
@@ -64,19 +66,21 @@ def some_rows(oof: Oof, where: np.ndarray) -> Oof:
     rows = Rows(
         every.ids[where], every.labels[where], every.folds[where], every.clusters[where], every.grouped, every.classes
     )
-    return Oof(rows, oof.members, oof.views, tuple(own[:, where] for own in oof.values), oof.left_out, oof.external)
+    return Oof(
+        rows, oof.members, oof.views, tuple(logits[:, where] for logits in oof.values), oof.left_out, oof.external
+    )
 
 
-def _stale(run: Run, own: BlendResult, rows: Rows) -> str | None:
-    if own.rows != len(rows.ids):
-        return f"it was fitted on {own.rows} rows, the run has {len(rows.ids)}"
+def _stale(run: Run, blend: BlendResult, rows: Rows) -> str | None:
+    if blend.rows != len(rows.ids):
+        return f"it was fitted on {blend.rows} rows, the run has {len(rows.ids)}"
     try:
-        check_sources(run, own.name)
+        check_sources(run, blend.name)
     except UserError as error:
         return str(error)
     there = run.member_names()
-    for member in own.members:
-        if member in own.external:
+    for member in blend.members:
+        if member in blend.external:
             continue
         if member not in there:
             return f"the run has no member {member!r} any more"

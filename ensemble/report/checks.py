@@ -17,7 +17,7 @@ from ensemble.plural import pluralize
 from ensemble.report.audited import audited, named_groups
 from ensemble.report.curves import by_epoch
 from ensemble.report.provenance import experiment, train_again
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 from ensemble.report.statistics import Issue, fold_test, near_chance, rise, smoothing_floor, some, tails
 from ensemble.train.enough import enough_epochs
 
@@ -36,27 +36,29 @@ CHECKED = (
     "members whose best epoch was chosen on the rows that score it",
     "overfitting: training loss near 0 and held-out loss far above it, or rising towards the end",
     "losses that are not numbers, training that was still improving at the end",
-    "rows that are never validated, unfinished folds, blends of other logits than the run holds now",
+    "rows that are never validated, unfinished folds, stale blends",
     "class shares of predictions on new images that differ from those out of fold",
 )
 
 
-def check(facts: RunFacts) -> list[Issue]:
+def check(results: RunResults) -> list[Issue]:
     """All issues, warnings first."""
-    checks: tuple[Callable[[RunFacts], list[Issue]], ...] = (
+    checks: tuple[Callable[[RunResults], list[Issue]], ...] = (
         _perfect, audited, named_groups, _fold_spread, _constant, _never_found, _optimistic, _overfit, _curves, _whole,
         _shares, _relabelled,
     )  # fmt: skip
-    issues = [issue for run_check in checks for issue in run_check(facts)]
+    issues = [issue for run_check in checks for issue in run_check(results)]
     return sorted(issues, key=lambda issue: issue.level != "warning")
 
 
-def _perfect(facts: RunFacts) -> list[Issue]:
-    assert facts.best is not None
+def _perfect(results: RunResults) -> list[Issue]:
+    assert results.best is not None
     named = (
-        [("the blend" if facts.saved else "the plain mean", facts.best.blend)] if len(facts.best.members) > 1 else []
+        [("the blend" if results.saved else "the plain mean", results.best.blend)]
+        if len(results.best.members) > 1
+        else []
     )
-    named += [(member.name, member.row.scores) for member in facts.members if member.row.scores]
+    named += [(member.name, member.row.scores) for member in results.members if member.row.scores]
     high = [
         f"{name} ({100 * scores['accuracy'].value:.2f} %, log loss {scores['log_loss'].value:.4f})"
         for name, scores in named
@@ -68,15 +70,15 @@ def _perfect(facts: RunFacts) -> list[Issue]:
         "Easy images can explain it, but so can copies of a picture in several folds, or a label that shows in the "
         "picture (a frame, a size, a watermark). Look for copies before you trust the score"
     )
-    why += "." if facts.audit is not None else f": ens check {experiment(facts)}."
+    why += "." if results.audit is not None else f": ens check {experiment(results)}."
     return [Issue("warning", f"Almost perfect: {some(high)}.", why)]
 
 
-def _fold_spread(facts: RunFacts) -> list[Issue]:
-    assert facts.oof is not None
-    rows = facts.oof.rows
-    systems = [(facts.basis, facts.predicted == rows.labels)] if len(facts.oof.members) > 1 else []
-    systems += [(m, out.predicted == rows.labels) for m, out in zip(facts.oof.members, facts.single, strict=True)]
+def _fold_spread(results: RunResults) -> list[Issue]:
+    assert results.oof is not None
+    rows = results.oof.rows
+    systems = [(results.basis, results.predicted == rows.labels)] if len(results.oof.members) > 1 else []
+    systems += [(m, out.predicted == rows.labels) for m, out in zip(results.oof.members, results.single, strict=True)]
     apart, outlying = [], []
     count = len(np.unique(rows.folds))
     for name, right in systems:
@@ -107,12 +109,12 @@ def _fold_spread(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _constant(facts: RunFacts) -> list[Issue]:
-    assert facts.oof is not None
-    rows = facts.oof.rows
+def _constant(results: RunResults) -> list[Issue]:
+    assert results.oof is not None
+    rows = results.oof.rows
     common = float(np.bincount(rows.labels).max() / len(rows.labels))
     out = []
-    for member, out_of_fold in zip(facts.oof.members, facts.single, strict=True):
+    for member, out_of_fold in zip(results.oof.members, results.single, strict=True):
         named = np.unique(out_of_fold.predicted)
         accuracy = float((out_of_fold.predicted == rows.labels).mean())
         balanced, chance = near_chance(out_of_fold.predicted, rows.labels)
@@ -130,11 +132,11 @@ def _constant(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _never_found(facts: RunFacts) -> list[Issue]:
-    assert facts.oof is not None
-    rows = facts.oof.rows
+def _never_found(results: RunResults) -> list[Issue]:
+    assert results.oof is not None
+    rows = results.oof.rows
     true = np.bincount(rows.labels, minlength=len(rows.classes))
-    hit = np.bincount(rows.labels[facts.predicted == rows.labels], minlength=len(rows.classes))
+    hit = np.bincount(rows.labels[results.predicted == rows.labels], minlength=len(rows.classes))
     lost = np.flatnonzero((true > 0) & (hit == 0))
     out = []
     if len(lost):
@@ -148,24 +150,24 @@ def _never_found(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _optimistic(facts: RunFacts) -> list[Issue]:
-    if not facts.optimistic:
+def _optimistic(results: RunResults) -> list[Issue]:
+    if not results.optimistic:
         return []
     return [Issue(
-        "warning", f"Optimistic: {some(list(facts.optimistic))}.",
+        "warning", f"Optimistic: {some(list(results.optimistic))}.",
         'They kept the epoch that was best on the rows that score them (keep = "best"). So are blends of them.',
     )]  # fmt: skip
 
 
-def _overfit(facts: RunFacts) -> list[Issue]:
+def _overfit(results: RunResults) -> list[Issue]:
     learned, rising = [], []
-    for member in facts.members:
+    for member in results.members:
         training = by_epoch(member, "loss")[1]
         if not member.row.scores or not training.size or not np.isfinite(training[:, -1]).any():
             continue
         plain = member.settings.get("loss", "cross_entropy") == "cross_entropy"
         floor = (
-            smoothing_floor(float(member.settings.get("label_smoothing", 0.0)), len(facts.classes)) if plain else 0.0
+            smoothing_floor(float(member.settings.get("label_smoothing", 0.0)), len(results.classes)) if plain else 0.0
         )
         last = max(float(np.nanmean(training[:, -1])) - floor, 0.0)
         held = member.row.scores["log_loss"].value
@@ -187,15 +189,15 @@ def _overfit(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _curves(facts: RunFacts) -> list[Issue]:
+def _curves(results: RunResults) -> list[Issue]:
     broken, more = [], []
-    for member in facts.members:
+    for member in results.members:
         values = [
             line.get(key, 0.0) for log in member.logs.values() for line in log for key in ("loss", "held_out_log_loss")
         ]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             broken.append(member.name)
-        line = enough_epochs(facts.run.member(member.name))
+        line = enough_epochs(results.run.member(member.name))
         if line is not None and "more may help" in line:
             more.append(member.name)
     out = []
@@ -208,54 +210,58 @@ def _curves(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _whole(facts: RunFacts) -> list[Issue]:
+def _whole(results: RunResults) -> list[Issue]:
     out = []
     lacking = [
         f"{member.name} ({len(member.row.done)} of {pluralize(member.row.folds, 'fold')})"
-        for member in facts.members
+        for member in results.members
         if not member.whole
     ]
     if lacking:
-        why = f"They are left out of blends. To finish them: {train_again(facts)}"
+        why = f"They are left out of blends. To finish them: {train_again(results)}"
         out.append(Issue("note", f"Not finished: {some(lacking)}.", why))
-    assert facts.oof is not None
-    if len(facts.oof.rows.ids) < len(facts.rows.ids):
+    assert results.oof is not None
+    if len(results.oof.rows.ids) < len(results.rows.ids):
         what = (
-            f"Scores cover {len(facts.oof.rows.ids):,} of {pluralize(len(facts.rows.ids), 'row')}: those of the "
+            f"Scores cover {len(results.oof.rows.ids):,} of {pluralize(len(results.rows.ids), 'row')}: those of the "
             "finished folds."
         )
         out.append(Issue("note", what, "They will change when the other folds are finished."))
-    if facts.unvalidated:
-        what = f"{pluralize(facts.unvalidated, 'row is', 'rows are')} never validated (fold -1)."
+    if results.unvalidated:
+        what = f"{pluralize(results.unvalidated, 'row is', 'rows are')} never validated (fold -1)."
         out.append(Issue("note", what, "Every network is trained on them, and no score says anything about them."))
-    stale = [blend.name for blend in facts.blends if blend.name in facts.stale]
+    stale = [blend.name for blend in results.blends if blend.name in results.stale]
     if stale:
-        again = f"ens blend {shlex.quote(str(facts.run))}"
-        why = f"Since they were fitted, members were trained again or rows have changed. To fit them again: {again}"
-        out.append(Issue("warning", f"Blends of other logits than the run holds: {some(stale)}.", why))
+        again = f"ens blend {shlex.quote(str(results.run))}"
+        why = f"Members were trained again, or rows changed, after they were fitted. To fit them again: {again}"
+        out.append(
+            Issue("warning", f"Stale blends, fitted on other logits than the run holds now: {some(stale)}.", why)
+        )
     return out
 
 
-def _shares(facts: RunFacts) -> list[Issue]:
+def _shares(results: RunResults) -> list[Issue]:
     """Class shares on new images against those out of fold: chi-square, and a total variation of a tenth."""
-    assert facts.oof is not None
-    before = np.bincount(facts.predicted, minlength=len(facts.classes))
+    assert results.oof is not None
+    before = np.bincount(results.predicted, minlength=len(results.classes))
     out = []
-    meant = tuple(f"-{blend.name}" for blend in facts.blends if blend.shifted)  # these predict other shares on purpose
-    for path in sorted(facts.run.path.glob("predictions/[!.]*.safetensors")):
+    meant = tuple(
+        f"-{blend.name}" for blend in results.blends if blend.shifted
+    )  # these predict other shares on purpose
+    for path in sorted(results.run.path.glob("predictions/[!.]*.safetensors")):
         if path.stem.endswith(meant):
             continue
         try:
             made = load_logits(path)
         except UserError:
             continue
-        if made.classes != facts.classes:
+        if made.classes != results.classes:
             continue
         values = made.values.reshape(-1, *made.values.shape[-2:])[0]
         values = values[np.isfinite(values).all(axis=1)]
         if not len(values):
             continue
-        now = np.bincount(values.argmax(axis=1), minlength=len(facts.classes))
+        now = np.bincount(values.argmax(axis=1), minlength=len(results.classes))
         seen = (before + now) > 0
         share, new = before / before.sum(), now / now.sum()
         apart = float(np.abs(share - new).sum() / 2)
@@ -266,7 +272,7 @@ def _shares(facts: RunFacts) -> list[Issue]:
             most = int(np.abs(share - new).argmax())
             what = (
                 f"Predictions {path.stem} ({pluralize(int(now.sum()), 'image')}) have other class shares than out of "
-                f"fold: {facts.classes[most]} {100 * new[most]:.1f} %, out of fold {100 * share[most]:.1f} %."
+                f"fold: {results.classes[most]} {100 * new[most]:.1f} %, out of fold {100 * share[most]:.1f} %."
             )
             why = (
                 f"{100 * apart:.0f} % of the answers would have to change to match (p = {p:.1g}). The images may be of "
@@ -276,8 +282,8 @@ def _shares(facts: RunFacts) -> list[Issue]:
     return out
 
 
-def _relabelled(facts: RunFacts) -> list[Issue]:
-    changes = facts.provenance["facts"].get("relabel")
+def _relabelled(results: RunResults) -> list[Issue]:
+    changes = results.provenance["facts"].get("relabel")
     if not changes:
         return []
     done = ", ".join(f"{key}: {number}" for key, number in changes.items())

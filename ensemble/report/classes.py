@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
 from ensemble.report.members import strip
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 from ensemble.scoring.bootstrap import MOST_CLUSTERS, RESAMPLES
 from ensemble.scoring.calibration import ece, reliability
 from ensemble.scoring.counts import class_counts
@@ -20,14 +20,14 @@ PAIRS = 12
 OWN_TEMPERATURE = "the blend's own temperature"  # how the blend's note on it begins
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     """Confusion, scores by class, reliability."""
-    if facts.oof is None:
+    if results.oof is None:
         return {"missing": "No member has finished a fold yet."}
-    rows, predicted = facts.oof.rows, facts.predicted
+    rows, predicted = results.oof.rows, results.predicted
     matrix = confusion(rows.labels, predicted, len(rows.classes))
     right = predicted == rows.labels
-    confidence = facts.probabilities.max(axis=1)
+    confidence = results.probabilities.max(axis=1)
     table = by_class(rows.labels, predicted, rows.clusters, rows.grouped, rows.classes)
     least = np.floor(10 * min((row["recall_ends"][0] for row in table if row["rows"]), default=0.0)) / 10
     least = min(float(least), 0.9)  # a strip from 100 to 100 would have no width
@@ -51,7 +51,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
         "reliability": _reliability(right, confidence),
         "temperature": [
             note
-            for note in (facts.best.notes if facts.best and facts.saved else ())
+            for note in (results.best.notes if results.best and results.saved else ())
             if note.startswith(OWN_TEMPERATURE)
         ],
     }
@@ -82,26 +82,30 @@ def confused_pairs(matrix: np.ndarray, classes: tuple[str, ...], most: int = PAI
 
 
 def by_class(
-    labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, grouped: bool, classes: tuple[str, ...]
+    labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, grouped: bool, classes: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """Precision, recall and F1 of each class with 95% intervals, in the order of the classes.
 
     Precision and recall of independent rows have Wilson's interval, which is sound for few rows and at 0 and 1 (Wilson,
     JASA 1927; Brown, Cai and DasGupta, Statistical Science 2001). F1, and all three where rows come in groups, have the
-    percentiles of a bootstrap over the units. At 0 and 1 a bootstrap has no width: precision and recall of grouped rows
-    then have Wilson's interval of as many answers as there are groups, and F1 none, NaN. NaN too where there is nothing
-    to divide by.
+    percentiles of a bootstrap over the clusters. At 0 and 1 a bootstrap has no width: precision and recall of grouped
+    rows then have Wilson's interval for as many answers as there are groups, and F1 has none (NaN). NaN too where there
+    is nothing to divide by.
+
+    labels, predicted: int64 (N,). clusters: of each row, (N,).
     """
     counts = class_counts(labels, predicted, len(classes))
     right, taken, true = counts.right, counts.predicted, counts.true
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {"precision": right / taken, "recall": right / true, "f1": 2 * right / (taken + true)}
-    ends = {name: _percentiles(values) for name, values in _resampled(labels, predicted, units, len(classes)).items()}
+    ends = {
+        name: _percentiles(values) for name, values in _resampled(labels, predicted, clusters, len(classes)).items()
+    }
     if not grouped:
         ends["precision"], ends["recall"] = wilson(right, taken), wilson(right, true)
     else:
         for name, of in (("precision", predicted), ("recall", labels)):
-            groups = np.bincount(np.unique(np.stack([of, units]), axis=1)[0], minlength=len(classes))
+            groups = np.bincount(np.unique(np.stack([of, clusters]), axis=1)[0], minlength=len(classes))
             flat = np.isin(values[name], (0, 1))
             ends[name][:, flat] = wilson(values[name] * groups, groups)[:, flat]
     ends["f1"][:, np.isin(values["f1"], (0, 1))] = np.nan
@@ -123,11 +127,11 @@ def wilson(right: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(np.stack([middle - half, middle + half]), 0, 1))
 
 
-def _resampled(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class in each resample of the units, (B, C), as `bootstrap` draws them."""
+def _resampled(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class in each resample of the clusters, (B, C), as `bootstrap` draws them."""
     from scipy.sparse import csr_array
 
-    names, where = np.unique(units, return_inverse=True)
+    names, where = np.unique(clusters, return_inverse=True)
     draw = np.random.default_rng(0)
     size = min(len(names), MOST_CLUSTERS)
     if size < len(names):

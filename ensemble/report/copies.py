@@ -11,7 +11,7 @@ from ensemble.data.copies.near import Pairs, spread
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, scan_folder
 from ensemble.data.scan import scan
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 
 Pair = tuple[int, int, str]  # two rows and how they are alike, as in `near.Pairs`
 
@@ -31,22 +31,22 @@ class Copies:
     near: bool
 
 
-def run_copies(facts: RunFacts, ids: np.ndarray, files: dict[str, Path]) -> Copies | None:
+def run_copies(results: RunResults, ids: np.ndarray, files: dict[str, Path]) -> Copies | None:
     """Copies and look-alikes among the rows, str (N,), of a run. If its images are gone, those that audit.json lists;
     None without one. files: of all images of the run, by id. Near copies are not searched if `folds.near_copies` is
     false."""
     place = {name: row for row, name in enumerate(ids.tolist())}
-    if files and facts.config is not None:
+    if files and results.config is not None:
         names = list(files)
-        near = facts.config.folds.near_copies
-        with scan_folder(facts.config.data.cache) as folder:
+        near = results.config.folds.near_copies
+        with scan_folder(results.config.data.cache) as folder:
             scanned = scan(list(files.values()), folder, lambda *_: None)
             if near:
                 pairs = find_copies(scanned, np.arange(len(names)), folder, lambda *_: None)
             else:
                 pairs = spread(scanned.digests, [])
-    elif facts.audit is not None:
-        listed = [pair for pair in facts.audit.get("pairs") or [] if pair["sides"] == "train-train"]
+    elif results.audit is not None:
+        listed = [pair for pair in results.audit.get("pairs") or [] if pair["sides"] == "train-train"]
         names, near = sorted({pair[side] for pair in listed for side in ("first", "second")}), True
         at = {name: row for row, name in enumerate(names)}
         first, second = (np.array([at[pair[side]] for pair in listed], dtype=np.int64) for side in ("first", "second"))

@@ -11,23 +11,23 @@ from matplotlib.ticker import MaxNLocator
 
 from ensemble.plural import pluralize
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
-from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.report.run import MemberResults, RunResults
 from ensemble.train.enough import enough_epochs
 
 MOST = 60  # members: of more, the charts would take megabytes
 TRAINING, HELD_OUT, RATE = SERIES[0], SERIES[1], SERIES[5]
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     """One chart for each member that was trained by epochs."""
-    trained = [member for member in facts.members if any(member.logs.values())]
-    probes = [member.name for member in facts.members if not any(member.logs.values()) and member.row.done]
+    trained = [member for member in results.members if any(member.logs.values())]
+    probes = [member.name for member in results.members if not any(member.logs.values()) and member.row.done]
     if not trained:
         why = "linear probes have no epochs" if probes else "no member has finished an epoch yet"
         return {"missing": f"No learning curves: {why}."}
     charts = []
     for number, member in enumerate(trained[:MOST]):
-        line = enough_epochs(facts.run.member(member.name))
+        line = enough_epochs(results.run.member(member.name))
         charts.append({
             "name": member.name, "chart": _chart(member, number, _enough(line)), "enough": _sentence(line),
             "pace": _pace(member), "unfinished": _unfinished(member),
@@ -36,7 +36,7 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     return {"charts": charts, "probes": probes, "evaluated": evaluated, "cut": len(trained) - len(charts)}
 
 
-def by_epoch(member: MemberFacts, key: str) -> tuple[np.ndarray, np.ndarray]:
+def by_epoch(member: MemberResults, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs int64 (E,) and the value of `key` at their end, float64 (K, E); NaN where a fold's log has none."""
     logs = [log for _, log in sorted(member.logs.items()) if log]
     epochs = sorted({int(line["epoch"]) for log in logs for line in log if line.get(key) is not None})
@@ -48,7 +48,7 @@ def by_epoch(member: MemberFacts, key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(epochs, dtype=np.int64), values
 
 
-def _chart(member: MemberFacts, number: int, enough: int | None) -> Markup:
+def _chart(member: MemberResults, number: int, enough: int | None) -> Markup:
     """Losses, then held-out accuracy if it was evaluated, then the learning rate."""
     evaluated = len(by_epoch(member, "held_out_accuracy")[0]) > 0
     figure, axes = new_chart(3.2, 3.0 if evaluated else 2.3, 3 if evaluated else 2)
@@ -81,7 +81,7 @@ def _chart(member: MemberFacts, number: int, enough: int | None) -> Markup:
     return svg(figure, f"curve{number}", f"{member.name}: {what}")
 
 
-def _lines(axes: Axes, member: MemberFacts, key: str, colour: str, factor: float = 1) -> None:
+def _lines(axes: Axes, member: MemberResults, key: str, colour: str, factor: float = 1) -> None:
     """A thin line per fold, a thick one for their mean where all folds have a value; points if epochs were skipped."""
     epochs, values = by_epoch(member, key)
     if not len(epochs):
@@ -110,7 +110,7 @@ def _sentence(line: str | None) -> str | None:
     return text[0].upper() + text[1:] + "."
 
 
-def _pace(member: MemberFacts) -> str | None:
+def _pace(member: MemberResults) -> str | None:
     _, seconds = by_epoch(member, "seconds")
     _, rates = by_epoch(member, "images_per_second")
     if not seconds.size:
@@ -124,6 +124,6 @@ def _three_digits(value: np.floating[Any]) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
-def _unfinished(member: MemberFacts) -> str | None:
+def _unfinished(member: MemberResults) -> str | None:
     lacking = member.row.folds - len(member.row.done)
     return f"{lacking} of {pluralize(member.row.folds, 'fold')} not finished" if lacking else None

@@ -11,7 +11,7 @@ from ensemble.machine import cores
 from ensemble.report import charts
 from ensemble.report.copies import run_copies
 from ensemble.report.provenance import experiment
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 from ensemble.report.thumbnails import image_files, thumbnails, upright_size
 
 MANY = 50  # classes: of more, the largest and the smallest are shown, half of this number each
@@ -22,37 +22,37 @@ SIDE = 128
 AT = (0, 0.05, 0.5, 0.95, 1)
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     try:
-        files, problem = image_files(facts.config), ""
+        files, problem = image_files(results.config), ""
     except UserError as error:
         files, problem = {}, str(error)
-    counts = np.bincount(facts.rows.labels, minlength=len(facts.classes))
+    counts = np.bincount(results.rows.labels, minlength=len(results.classes))
     return {
         "problem": problem,
-        "classes": class_balance(facts),
+        "classes": class_balance(results),
         "left": max(0, len(counts) - MANY),
         "ratio": float(counts.max() / counts.min()) if counts.min() else None,
-        "most": facts.classes[counts.argmax()],
-        "least": facts.classes[counts.argmin()],
-        "folds": folds_table(facts),
-        "sizes": sizes(facts, files),
-        "copies": found_copies(facts, files),
-        "relabel": facts.provenance["facts"].get("relabel"),
+        "most": results.classes[counts.argmax()],
+        "least": results.classes[counts.argmin()],
+        "folds": folds_table(results),
+        "sizes": sizes(results, files),
+        "copies": found_copies(results, files),
+        "relabel": results.provenance["facts"].get("relabel"),
     }
 
 
-def class_balance(facts: RunFacts) -> list[dict[str, Any]]:
+def class_balance(results: RunResults) -> list[dict[str, Any]]:
     """Each class's number of rows and share, in the order of the classes; of many, the largest and the smallest by
     size."""
-    counts = np.bincount(facts.rows.labels, minlength=len(facts.classes))
+    counts = np.bincount(results.rows.labels, minlength=len(results.classes))
     order = np.arange(len(counts))
     if len(counts) > MANY:
         by_size = np.argsort(-counts, kind="stable")
         order = np.concatenate([by_size[: MANY // 2], by_size[-MANY // 2 :]])
     return [
         {
-            "name": facts.classes[c],
+            "name": results.classes[c],
             "rows": int(counts[c]),
             "share": float(counts[c] / counts.sum()),
             "bar": float(counts[c] / counts.max()),
@@ -61,9 +61,9 @@ def class_balance(facts: RunFacts) -> list[dict[str, Any]]:
     ]
 
 
-def folds_table(facts: RunFacts) -> list[dict[str, Any]]:
+def folds_table(results: RunResults) -> list[dict[str, Any]]:
     """For each fold its number of rows, and those of each class; if there are many classes, the least and the most."""
-    rows = facts.rows
+    rows = results.rows
     numbers = np.unique(rows.folds).tolist()
     table = [np.bincount(rows.labels[rows.folds == fold], minlength=len(rows.classes)) for fold in numbers]
     return [
@@ -78,10 +78,10 @@ def folds_table(facts: RunFacts) -> list[dict[str, Any]]:
     ]
 
 
-def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
+def sizes(results: RunResults, files: dict[str, Path]) -> dict[str, Any] | None:
     """Widths, heights and shorter sides of the upright files, of a seeded sample where they are many. None where no
     file is there."""
-    names = [name for name in facts.rows.ids.tolist() if name in files]
+    names = [name for name in results.rows.ids.tolist() if name in files]
     if len(names) > SAMPLE:
         names = [names[at] for at in np.sort(np.random.default_rng(0).choice(len(names), SAMPLE, replace=False))]
 
@@ -97,7 +97,9 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
         return None
     short = found.min(axis=1)
     ratio = found.max(axis=1) / short
-    inputs = sorted({int(member.settings["image_size"]) for member in facts.members if "image_size" in member.settings})
+    inputs = sorted(
+        {int(member.settings["image_size"]) for member in results.members if "image_size" in member.settings}
+    )
     same = len(np.unique(found, axis=0)) == 1
     chart = None
     if not same:
@@ -107,7 +109,7 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
         chart = charts.histogram(short, "sizes", label, "shorter side, px", bins=bins, log=log)
     return {
         "measured": len(found),
-        "of": len(facts.rows.ids),
+        "of": len(results.rows.ids),
         "same": f"{found[0, 0]} × {found[0, 1]}" if same else "",
         "chart": chart,
         "table": [
@@ -119,12 +121,12 @@ def sizes(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any] | None:
     }
 
 
-def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
+def found_copies(results: RunResults, files: dict[str, Path]) -> dict[str, Any]:
     """How many copies and look-alikes there are, how many copies carry two labels or are in two folds, and a few of
     them."""
-    found = run_copies(facts, facts.rows.ids, files)
+    found = run_copies(results, results.rows.ids, files)
     pairs = [] if found is None else [*found.copies, *found.look_alikes]
-    labels, folds = facts.rows.labels, facts.rows.folds
+    labels, folds = results.rows.labels, results.rows.folds
     clash = [labels[a] != labels[b] for a, b, _ in pairs]
     split = [folds[a] != folds[b] for a, b, _ in pairs]
     copied = len(pairs) if found is None else len(found.copies)
@@ -132,12 +134,12 @@ def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
         range(len(pairs)), key=lambda at: (at >= copied, not clash[at], not split[at], pairs[at][2] == "exact", at)
     )
     shown = [pairs[at] for at in order[:PAIRS]]
-    names = [str(facts.rows.ids[row]) for pair in shown for row in pair[:2]]
+    names = [str(results.rows.ids[row]) for pair in shown for row in pair[:2]]
     pictures = thumbnails([files.get(name) for name in names], SIDE)
     return {
         "searched": found is not None,
         "near": found is not None and found.near,
-        "file": experiment(facts),
+        "file": experiment(results),
         "text": "" if found is None else found.text,
         "pairs": copied,
         "clash": sum(clash[:copied]),
@@ -149,7 +151,7 @@ def found_copies(facts: RunFacts, files: dict[str, Path]) -> dict[str, Any]:
                     {
                         "picture": pictures[2 * at + side],
                         "id": names[2 * at + side],
-                        "label": facts.classes[labels[row]],
+                        "label": results.classes[labels[row]],
                         "fold": int(folds[row]),
                     }
                     for side, row in enumerate((a, b))

@@ -18,7 +18,7 @@ from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preproces
 from ensemble.errors import UserError
 from ensemble.inference.predict import decodings, view_of
 from ensemble.inference.views import expand
-from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.report.run import MemberResults, RunResults
 from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size
 from ensemble.train.augment.crops import crops
 from ensemble.train.augment.mix import mix
@@ -64,18 +64,18 @@ class SharedInput:
         return self.settings.strategy != "probe"
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     """For each group of members a table of pictures, and what they show in words."""
-    inputs = shared_inputs(facts)
+    inputs = shared_inputs(results)
     if not inputs:
         return {"missing": "No member has stored its preprocessing yet."}
     try:
-        files = image_files(facts.config)
+        files = image_files(results.config)
     except UserError as error:
         return {"missing": f"The images can’t be shown: {error}."}
     shown = inputs[:GROUPS]
     columns = sum(2 + DRAWS + len(shared.views) for shared in shown)
-    chosen = typical(facts, files, min(CLASSES, max(2, PICTURES // columns)))
+    chosen = typical(results, files, min(CLASSES, max(2, PICTURES // columns)))
     if not chosen:
         return {"missing": "None of the images could be read."}
     return {
@@ -85,20 +85,20 @@ def section(facts: RunFacts) -> dict[str, Any] | None:
     }
 
 
-def shared_inputs(facts: RunFacts) -> list[SharedInput]:
+def shared_inputs(results: RunResults) -> list[SharedInput]:
     """The members in groups that see the same pixels, the largest group first. Normalisation makes no difference, since
     it is undone here."""
     groups: dict[tuple[Any, ...], SharedInput] = {}
-    for member in facts.members:
-        path = facts.run.member(member.name).preprocess_json
+    for member in results.members:
+        path = results.run.member(member.name).preprocess_json
         if not path.is_file():
             continue
         preprocess = load_preprocess(path)
         settings = Train.model_validate(
             {key: member.settings[key] for key in Train.model_fields if key in member.settings}
         )
-        views = _views(facts, member)
-        whole = facts.config is not None and facts.config.data.cache == "off"
+        views = _views(results, member)
+        whole = results.config is not None and results.config.data.cache == "off"
         kind = tuple(getattr(settings, key) for key in AUGMENTATION) if settings.strategy != "probe" else ()
         size = settings.crop_size or preprocess.image_size
         key = (preprocess.image_size, preprocess.decoding, preprocess.cropping, size, kind, views, whole)
@@ -108,14 +108,14 @@ def shared_inputs(facts: RunFacts) -> list[SharedInput]:
     return sorted(groups.values(), key=lambda shared: -len(shared.members))
 
 
-def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[str, str, Path]]:
+def typical(results: RunResults, files: dict[str, Path], count: int) -> list[tuple[str, str, Path]]:
     """(class, id, file) of one image a class, of at most `count` classes, evenly spread: the readable one whose
     probability of its label is nearest to the median of its class."""
-    rows, numbers = facts.rows, np.arange(len(facts.classes))
+    rows, numbers = results.rows, np.arange(len(results.classes))
     probability = np.zeros(len(rows.ids))
-    if facts.oof is not None:
-        rows = facts.oof.rows
-        probability = facts.probabilities[np.arange(len(rows.ids)), rows.labels]
+    if results.oof is not None:
+        rows = results.oof.rows
+        probability = results.probabilities[np.arange(len(rows.ids)), rows.labels]
     there = numbers[np.bincount(rows.labels, minlength=len(numbers)) > 0]
     found = []
     for c in there[np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(int))]:
@@ -124,7 +124,7 @@ def typical(facts: RunFacts, files: dict[str, Path], count: int) -> list[tuple[s
         nearest = of_class[np.argsort(distance, kind="stable")]
         for name in (str(rows.ids[row]) for row in nearest[:TRIES]):
             if name in files and not thumbnails([files[name]], 8)[0].problem:
-                found.append((facts.classes[c], name, files[name]))
+                found.append((results.classes[c], name, files[name]))
                 break
     return found
 
@@ -250,9 +250,9 @@ def in_words(shared: SharedInput) -> list[str]:
     return [*lines, f"Training: {'; '.join(parts)}."]
 
 
-def _views(facts: RunFacts, member: MemberFacts) -> tuple[str, ...]:
+def _views(results: RunResults, member: MemberResults) -> tuple[str, ...]:
     """Of training and of the best blend, without the first one, identity."""
-    blended = facts.best.views.get(member.name, ()) if facts.best is not None else ()
+    blended = results.best.views.get(member.name, ()) if results.best is not None else ()
     views = dict.fromkeys((*expand(member.settings.get("views", [])), *blended))
     return tuple(view for view in views if view not in ("identity", "given"))[:VIEWS]
 

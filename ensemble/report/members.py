@@ -12,7 +12,7 @@ from ensemble.blend.methods import METHODS
 from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.config import Config
 from ensemble.report.provenance import train_again
-from ensemble.report.run import MemberFacts, RunFacts
+from ensemble.report.run import MemberResults, RunResults
 from ensemble.run import Run
 from ensemble.run.shapes import SavedSearch
 from ensemble.scoring.bootstrap import Gain
@@ -24,29 +24,36 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 STRIPS = 6  # share of a strip, in percent, that is left free at either end
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     """Tables of members, pairs, blends, weights and costs."""
-    if facts.oof is None:
-        return {"missing": f"no member has finished a fold yet; train on with: {train_again(facts)}"}
-    rows, best = facts.oof.rows, facts.best
+    if results.oof is None:
+        return {"missing": f"No member has finished a fold yet. To go on: {train_again(results)}"}
+    rows, best = results.oof.rows, results.best
     assert best is not None
-    ece = {name: calibration(rows.labels, own).ece for name, own in zip(facts.oof.members, facts.single, strict=True)}
-    order = sorted(facts.members, key=lambda own: own.row.scores["log_loss"].value if own.row.scores else np.inf)
+    ece = {
+        name: calibration(rows.labels, outcome).ece
+        for name, outcome in zip(results.oof.members, results.single, strict=True)
+    }
+    order = sorted(
+        results.members, key=lambda member: member.row.scores["log_loss"].value if member.row.scores else np.inf
+    )
     return {
-        "members": [_member(facts.run, own, ece.get(own.name), facts.config) for own in order],
-        "optimistic": facts.optimistic,
-        "pairs": _pairs(facts),
-        "blends": _blends(facts),
-        "tried": len(facts.comparable),
-        "weights": _weights(best) if facts.saved else None,
+        "members": [_member(results.run, member, ece.get(member.name), results.config) for member in order],
+        "optimistic": results.optimistic,
+        "pairs": _pairs(results),
+        "blends": _blends(results),
+        "tried": len(results.comparable),
+        "weights": _weights(best) if results.saved else None,
         "costs": _costs(best),
         "cost_metric": METRICS[next((cost.metric for cost in best.diversity.costs.values()), "log_loss")].title,
         "columns": columns(),
         "asked": tuple(
-            name for name in METRICS if name not in columns() and name in {own.fitted.metric for own in facts.blends}
+            name
+            for name in METRICS
+            if name not in columns() and name in {blend.fitted.metric for blend in results.blends}
         ),
         "headings": {name: metric.heading[0].upper() + metric.heading[1:] for name, metric in METRICS.items()},
-        "views": _views(facts.view_search),
+        "views": _views(results.view_search),
     }
 
 
@@ -57,53 +64,53 @@ def strip(low: float, value: float, high: float, least: float, most: float) -> d
     return {"left": a, "width": b - a, "at": at}
 
 
-def _member(run: Run, own: MemberFacts, ece: float | None, config: Config | None) -> dict[str, Any]:
-    epochs = [len(log) for log in own.logs.values() if log]
+def _member(run: Run, member: MemberResults, ece: float | None, config: Config | None) -> dict[str, Any]:
+    epochs = [len(log) for log in member.logs.values() if log]
     return {
-        "facts": own,
+        "results": member,
         "ece": ece,
-        "parameters": _numbers(run, own),
-        "seconds": sum(own.seconds.values()),
+        "parameters": _numbers(run, member),
+        "seconds": sum(member.seconds.values()),
         "epochs": max(epochs, default=0),
-        "timm": own.settings.get("timm", "?"),
-        "side": own.settings.get("image_size"),
-        "strategy": _strategy(own, config),
+        "timm": member.settings.get("timm", "?"),
+        "side": member.settings.get("image_size"),
+        "strategy": _strategy(member, config),
     }
 
 
-def _strategy(own: MemberFacts, config: Config | None) -> str:
+def _strategy(member: MemberResults, config: Config | None) -> str:
     """In words; a run of an older ens does not say it member by member."""
-    strategy = own.settings.get("strategy") or (config.train.strategy if config else None)
+    strategy = member.settings.get("strategy") or (config.train.strategy if config else None)
     if strategy is None:
-        return "from scratch" if own.settings.get("start") == "scratch" else "full"
+        return "from scratch" if member.settings.get("start") == "scratch" else "full"
     return "from scratch" if strategy == "scratch" else str(strategy)
 
 
-def _numbers(run: Run, own: MemberFacts) -> int | None:
+def _numbers(run: Run, member: MemberResults) -> int | None:
     """How many floating-point numbers a fold's weights file holds (the statistics of batch norms among them)."""
-    if not own.row.done:
+    if not member.row.done:
         return None
-    path = run.member(own.name).fold(own.row.done[0]).model_file
+    path = run.member(member.name).fold(member.row.done[0]).model_file
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            held = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-            shapes: list[list[int]] = [own.get_shape() for own in held if own.get_dtype() in FLOATS]
+            tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            shapes: list[list[int]] = [tensor.get_shape() for tensor in tensors if tensor.get_dtype() in FLOATS]
             return sum(map(math.prod, shapes))
     except (OSError, SafetensorError):
         return None
 
 
-def _pairs(facts: RunFacts) -> dict[str, Any] | None:
+def _pairs(results: RunResults) -> dict[str, Any] | None:
     """Disagreement above the diagonal, correlation of errors below it; the members from the best to the worst."""
-    assert facts.oof is not None
-    if len(facts.oof.members) < 2:
+    assert results.oof is not None
+    if len(results.oof.members) < 2:
         return None
-    order = sorted(range(len(facts.single)), key=lambda m: float(facts.single[m].losses.mean()))[:MOST_PAIRS]
-    predicted = np.stack([facts.single[m].predicted for m in order])
+    order = sorted(range(len(results.single)), key=lambda m: float(results.single[m].losses.mean()))[:MOST_PAIRS]
+    predicted = np.stack([results.single[m].predicted for m in order])
     apart = disagreement(predicted)
-    alike = error_correlation(predicted, facts.oof.rows.labels)
+    alike = error_correlation(predicted, results.oof.rows.labels)
     most = float(apart.max()) or 1.0
     table = []
     for a in range(len(order)):
@@ -117,85 +124,85 @@ def _pairs(facts: RunFacts) -> dict[str, Any] | None:
                 cells.append({"share": 0.0, "text": "–", "apart": False})
             else:
                 cells.append({"share": float(alike[a, b]), "text": f"{alike[a, b]:.2f}", "apart": False})
-        table.append({"name": facts.oof.members[order[a]], "cells": cells})
-    return {"table": table, "cut": len(facts.oof.members) - len(order)}
+        table.append({"name": results.oof.members[order[a]], "cells": cells})
+    return {"table": table, "cut": len(results.oof.members) - len(order)}
 
 
-def _blends(facts: RunFacts) -> list[dict[str, Any]]:
+def _blends(results: RunResults) -> list[dict[str, Any]]:
     """All saved blends beside each other, with the plain mean and the best single member of the best one."""
-    best = facts.best
+    best = results.best
     assert best is not None
     rows: list[dict[str, Any]] = []
-    if facts.saved:
-        usable = facts.comparable
-        for own in sorted(facts.blends, key=lambda one: one not in usable):
+    if results.saved:
+        usable = results.comparable
+        for blend in sorted(results.blends, key=lambda blend: blend not in usable):
             remarks = []
-            if own.fitted.metric != "log_loss":
-                remarks.append(f"for {METRICS[own.fitted.metric].title}")
-            if own.external:
-                remarks.append(f"with {', '.join(own.external)}, not trained here")
-            if own.unused:
+            if blend.fitted.metric != "log_loss":
+                remarks.append(f"for {METRICS[blend.fitted.metric].title}")
+            if blend.external:
+                remarks.append(f"with {', '.join(blend.external)}, not trained here")
+            if blend.unused:
                 remarks.append(
-                    f"{len(own.members) - sum(name in own.members for name in own.unused)} of "
-                    f"{len(own.members)} members used"
+                    f"{len(blend.members) - sum(name in blend.members for name in blend.unused)} of "
+                    f"{len(blend.members)} members used"
                 )
-            if own.shifted:
-                remarks.append("for other class shares: not to be compared")
-            if own.name in facts.stale:
-                remarks.append("stale: of other logits than the run holds now")
-            over = own.gain_over("single", "log_loss")
+            if blend.shifted:
+                remarks.append("for other class shares, so not comparable")
+            if blend.name in results.stale:
+                remarks.append("stale: fitted on other logits than the run holds now")
+            over = blend.gain_over("single", "log_loss")
             if over is not None and over.against != best.best["log_loss"]:
                 remarks.append(f"gains over its own best single, {over.against}")
             rows.append({
-                "name": own.name, "scores": own.blend, "ece": own.calibration["blend"].ece,
+                "name": blend.name, "scores": blend.blend, "ece": blend.calibration["blend"].ece,
                 "remark": "; ".join(remarks),
-                "gain": own.gain_over("single", "accuracy"), "loss_gain": own.gain_over("single", "log_loss"),
-                "best": own.name == best.name, "usable": own in usable,
+                "gain": blend.gain_over("single", "accuracy"), "loss_gain": blend.gain_over("single", "log_loss"),
+                "best": blend.name == best.name, "usable": blend in usable,
             })  # fmt: skip
     single = best.best["log_loss"]
     index = None  # its ECE is known under the views of training
-    if facts.oof and single in facts.oof.members:
-        index = facts.oof.members.index(single)
-        index = index if best.views.get(single, facts.oof.views[index]) == facts.oof.views[index] else None
+    if results.oof and single in results.oof.members:
+        index = results.oof.members.index(single)
+        index = index if best.views.get(single, results.oof.views[index]) == results.oof.views[index] else None
     plain = best.calibration.get("plain mean", best.calibration["blend"])
     if len(best.members) > 1:
         rows.append({
-            "name": "plain mean", "scores": best.mean if facts.saved else best.blend, "ece": plain.ece,
-            "remark": "nothing fitted", "gain": None if facts.saved else best.gain_over("single", "accuracy"),
-            "loss_gain": None if facts.saved else best.gain_over("single", "log_loss"),
-            "best": not facts.saved, "usable": True,
+            "name": "plain mean", "scores": best.mean if results.saved else best.blend, "ece": plain.ece,
+            "remark": "nothing fitted", "gain": None if results.saved else best.gain_over("single", "accuracy"),
+            "loss_gain": None if results.saved else best.gain_over("single", "log_loss"),
+            "best": not results.saved, "usable": True,
         })  # fmt: skip
-    labels = facts.oof.rows.labels if facts.oof else np.empty(0, dtype=np.int64)
+    labels = results.oof.rows.labels if results.oof else np.empty(0, dtype=np.int64)
     rows.append({
         "name": f"best single: {single}", "scores": best.members[single],
-        "ece": calibration(labels, facts.single[index]).ece if index is not None else None,
+        "ece": calibration(labels, results.single[index]).ece if index is not None else None,
         "remark": "chosen on these rows", "gain": None, "loss_gain": None, "best": False, "usable": True,
     })  # fmt: skip
     shown = [row["scores"]["log_loss"] for row in rows if row["usable"]]
-    least, most = min(own.low for own in shown), max(own.high for own in shown)
+    least, most = min(score.low for score in shown), max(score.high for score in shown)
     for row in rows:
-        own = row["scores"]["log_loss"]
-        row["strip"] = strip(own.low, own.value, own.high, least, most) if row["usable"] else None
+        score = row["scores"]["log_loss"]
+        row["strip"] = strip(score.low, score.value, score.high, least, most) if row["usable"] else None
     return rows
 
 
 def _weights(best: BlendResult) -> dict[str, Any]:
-    """What each member and view counts in a blend: the member's weight, dealt out to its views."""
-    views = list(dict.fromkeys(view for own in best.views.values() for view in own))
-    weights = {member: own["weight"] for member, own in best.weights.items()}
+    """The weight of each member and view in a blend: a member's weight is shared among its views."""
+    views = list(dict.fromkeys(view for member_views in best.views.values() for view in member_views))
+    weights = {member: values["weight"] for member, values in best.weights.items()}
     most = max((abs(value) for value in weights.values()), default=0.0) or 1.0
     table = []
-    for member, own in sorted(best.weights.items(), key=lambda item: -item[1]["weight"]):
+    for member, values in sorted(best.weights.items(), key=lambda item: -item[1]["weight"]):
         shares = best.view_weights.get(member, {best.views[member][0]: 1.0} if best.views.get(member) else {})
         cells = [
-            {"share": own["weight"] * shares[view] / most, "text": f"{own['weight'] * shares[view]:.3f}"}
+            {"share": values["weight"] * shares[view] / most, "text": f"{values['weight'] * shares[view]:.3f}"}
             if view in shares
             else None
             for view in views
         ]
         table.append({
-            "name": member, "cells": cells, "whole": f"{own['weight']:.3f}", "share": own["weight"] / most,
-            "temperature": own.get("temperature"), "used": member not in best.unused,
+            "name": member, "cells": cells, "whole": f"{values['weight']:.3f}", "share": values["weight"] / most,
+            "temperature": values.get("temperature"), "used": member not in best.unused,
         })  # fmt: skip
     named = ["given" if (view,) == EXTERNAL_VIEW else view for view in views]
     reading = METHODS[best.fitted.chain.method].reading
@@ -205,23 +212,23 @@ def _weights(best: BlendResult) -> dict[str, Any]:
 
 def _costs(best: BlendResult) -> list[dict[str, Any]]:
     """What leaving each member out costs, the dearest first."""
-    own = sorted(best.diversity.costs.items(), key=lambda item: -item[1].value)
-    if not own:
+    costs = sorted(best.diversity.costs.items(), key=lambda item: -item[1].value)
+    if not costs:
         return []
-    least = min(0.0, *(gain.low for _, gain in own))
-    most = max(0.0, *(gain.high for _, gain in own))
+    least = min(0.0, *(gain.low for _, gain in costs))
+    most = max(0.0, *(gain.high for _, gain in costs))
     zero = strip(0, 0, 0, least, most)["at"]
     return [
         {"name": name, "gain": gain, "strip": strip(gain.low, gain.value, gain.high, least, most) | {"zero": zero},
-         "verdict": _told(gain)}
-        for name, gain in own
+         "verdict": _cost_verdict(gain)}
+        for name, gain in costs
     ]  # fmt: skip
 
 
-def _told(gain: Gain) -> str:
+def _cost_verdict(gain: Gain) -> str:
     if gain.low > 0:
         return "needed"
-    return "harms" if gain.high < 0 else "no difference can be told"
+    return "harmful" if gain.high < 0 else "no significant difference"
 
 
 def _views(search: SavedSearch | None) -> dict[str, Any] | None:
@@ -231,15 +238,15 @@ def _views(search: SavedSearch | None) -> dict[str, Any] | None:
     try:
         metric = search["metric"]
         sizes = [
-            {"views": own["views"], "ms": own["ms"], "chosen": own["views"] == search["chosen"],
-             "text": _plain(metric, own["scores"][metric])}
-            for own in search["sizes"]
+            {"views": size["views"], "ms": size["ms"], "chosen": size["views"] == search["chosen"],
+             "text": _plain(metric, size["scores"][metric])}
+            for size in search["sizes"]
         ]  # fmt: skip
         return {"chosen": search["chosen"], "base": search["base"], "metric": METRICS[metric].title, "sizes": sizes}
     except (KeyError, TypeError):
         return None
 
 
-def _plain(metric: str, own: dict[str, float]) -> str:
-    value, low, high = (METRICS[metric].number(own[key]) for key in ("value", "low", "high"))
+def _plain(metric: str, score: dict[str, float]) -> str:
+    value, low, high = (METRICS[metric].number(score[key]) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"

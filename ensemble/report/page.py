@@ -1,8 +1,8 @@
 """`ens report`: the page, section by section.
 
-A section is a module of this package with `section(facts)`, which gives what its template, templates/<name>.html,
+A section is a module of this package with `section(results)`, which gives what its template, templates/<name>.html,
 is filled with: a dict; {"missing": "a line"} if there is nothing to show and a reader would miss it; None if nobody
-would. The template holds what stands below the section's heading. It may use `facts`, the macros of macros.html and
+would. The template holds what stands below the section's heading. It may use `results`, the macros of macros.html and
 the filters of `environment`. No name, path or id is trusted: everything is escaped, unless a module made it as Markup.
 """
 
@@ -20,7 +20,7 @@ from ensemble.events import Events
 from ensemble.files.atomic import write_text
 from ensemble.plural import pluralize
 from ensemble.progress import duration
-from ensemble.report.run import RunFacts, read_run
+from ensemble.report.run import RunResults, read_run
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.scoring.bootstrap import Gain, Score
@@ -53,21 +53,21 @@ def write_report(run: Run, output: Path | None, events: Events) -> Path:
     return path
 
 
-def render(facts: RunFacts, events: Events) -> str:
-    """The whole page as HTML; of equal facts equal text."""
+def render(results: RunResults, events: Events) -> str:
+    """The whole page as HTML; of equal results equal text."""
     pages = environment()
     sections = []
     for done, (name, title) in enumerate(SECTIONS):
         events.progress(f"the report's section {title!r}", done, len(SECTIONS))
-        content: dict[str, Any] | None = import_module(f"ensemble.report.{name}").section(facts)
+        content: dict[str, Any] | None = import_module(f"ensemble.report.{name}").section(results)
         if content is None:
             continue
         if set(content) == {"missing"}:
             body = Markup('<p class="missing">{}</p>').format(content["missing"])
         else:
-            body = Markup(pages.get_template(f"{name}.html").render(facts=facts, **content))
+            body = Markup(pages.get_template(f"{name}.html").render(results=results, **content))
         sections.append({"name": name, "title": title, "body": body})
-    text = pages.get_template("page.html").render(facts=facts, sections=sections, version=__version__)
+    text = pages.get_template("page.html").render(results=results, sections=sections, version=__version__)
     return escaped(text, lines=True)
 
 

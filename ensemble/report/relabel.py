@@ -35,7 +35,7 @@ from ensemble.events import Events
 from ensemble.files.atomic import require_writable, write_text
 from ensemble.plural import pluralize
 from ensemble.report.copies import run_copies
-from ensemble.report.run import RunFacts, read_run
+from ensemble.report.run import RunResults, read_run
 from ensemble.report.thumbnails import image_files
 from ensemble.run import Run
 from ensemble.run.outputs import require_output
@@ -91,14 +91,14 @@ def find_label_errors(
     return LabelErrors(rows, suggested[rows], votes, copy[rows])
 
 
-def label_errors(facts: RunFacts, files: dict[str, Path]) -> LabelErrors:
+def label_errors(results: RunResults, files: dict[str, Path]) -> LabelErrors:
     """`find_label_errors` of a run. files: of those ids whose images are there."""
-    assert facts.oof is not None
-    rows = facts.oof.rows
-    predicted = np.stack([member.predicted for member in facts.single])
-    found = run_copies(facts, rows.ids, files)
+    assert results.oof is not None
+    rows = results.oof.rows
+    predicted = np.stack([member.predicted for member in results.single])
+    found = run_copies(results, rows.ids, files)
     pairs = [] if found is None else [(first, second) for first, second, _ in found.copies]
-    return find_label_errors(rows.labels, facts.probabilities, predicted, pairs)
+    return find_label_errors(rows.labels, results.probabilities, predicted, pairs)
 
 
 def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
@@ -112,18 +112,18 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     require_output(path)  # a file that is there is read first, and refused if it is not such a table
     held = _held(path)
     delimiter = _delimiter(path)
-    facts = read_run(run, events)
-    for problem in facts.problems:
+    results = read_run(run, events)
+    for problem in results.problems:
         events.message(f"warning: {problem}")
-    if facts.oof is None:
+    if results.oof is None:
         raise UserError(f"{run}: no fold is finished, so no label can be checked; to go on: ens train-folds FILE")
     try:
-        files = image_files(facts.config)
+        files = image_files(results.config)
     except UserError as error:
         events.message(f"warning: the column path stays empty ({error})")
         files = {}
-    found = label_errors(facts, files)
-    lines = [_line(facts, files, found, at) for at in range(len(found))]
+    found = label_errors(results, files)
+    lines = [_line(results, files, found, at) for at in range(len(found))]
     extra = [column for column in next(iter(held.values()), {}) if column not in COLUMNS]
     lines = [line | {key: held.get(line["id"], {}).get(key, "") for key in (COLUMN, *extra)} for line in lines]
     listed = {line["id"] for line in lines}
@@ -136,7 +136,7 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     require_writable(path)
     write_text(path, "\ufeff" + text.getvalue())
     kept = f"; {pluralize(entries, 'entry', 'entries')} in {COLUMN} kept" if held else ""
-    total = len(facts.oof.rows.ids)
+    total = len(results.oof.rows.ids)
     if not len(found):
         events.message(f"{path}: none of {pluralize(total, 'label')} is doubtful, so there is nothing to check{kept}")
         return path
@@ -151,20 +151,20 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
 
 
 def votes_text(found: LabelErrors, at: int, members: int, classes: Sequence[str]) -> str:
-    """ "6 of 7 say horse"."""
-    return f"{found.votes[at]} of {members} say {classes[found.suggested[at]]}"
+    """ "6 of 7 predict horse"."""
+    return f"{found.votes[at]} of {members} predict {classes[found.suggested[at]]}"
 
 
-def why_text(facts: RunFacts, found: LabelErrors, at: int) -> str:
-    """Which copy has another label; "" if none has, since the votes say it all."""
-    assert facts.oof is not None
-    rows, copy = facts.oof.rows, int(found.copy[at])
+def why_text(results: RunResults, found: LabelErrors, at: int) -> str:
+    """Which copy has another label; "" if none has: then the votes are the reason."""
+    assert results.oof is not None
+    rows, copy = results.oof.rows, int(found.copy[at])
     return "" if copy < 0 else f"copy of {rows.ids[copy]}, labelled {rows.classes[rows.labels[copy]]}"
 
 
-def _line(facts: RunFacts, files: dict[str, Path], found: LabelErrors, at: int) -> dict[str, str]:
-    assert facts.oof is not None
-    rows, row = facts.oof.rows, int(found.rows[at])
+def _line(results: RunResults, files: dict[str, Path], found: LabelErrors, at: int) -> dict[str, str]:
+    assert results.oof is not None
+    rows, row = results.oof.rows, int(found.rows[at])
     name, given, suggested = str(rows.ids[row]), int(rows.labels[row]), int(found.suggested[at])
     return {
         "id": name,
@@ -172,10 +172,10 @@ def _line(facts: RunFacts, files: dict[str, Path], found: LabelErrors, at: int) 
         "label": rows.classes[given],
         "suggested": rows.classes[suggested],
         COLUMN: "",
-        "p_label": f"{facts.probabilities[row, given]:.4f}",
-        "p_suggested": f"{facts.probabilities[row, suggested]:.4f}",
-        "votes": votes_text(found, at, len(facts.oof.members), rows.classes),
-        "why": why_text(facts, found, at),
+        "p_label": f"{results.probabilities[row, given]:.4f}",
+        "p_suggested": f"{results.probabilities[row, suggested]:.4f}",
+        "votes": votes_text(found, at, len(results.oof.members), rows.classes),
+        "why": why_text(results, found, at),
         "rank": str(at + 1),
     }
 

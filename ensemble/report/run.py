@@ -30,11 +30,14 @@ TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on an
 
 
 @dataclass(frozen=True)
-class MemberFacts:
-    """A member (one backbone over the folds). row: its own out-of-fold scores, of the folds that are done.
+class MemberResults:
+    """A member: one backbone over the folds.
 
-    settings: settings.json. logs: fold -> the lines of its log.jsonl, one an epoch; empty for a linear probe. seconds:
-    fold -> how long its epochs took. optimistic: it kept the epoch that was best on the held-out rows.
+    name: of the backbone
+    row: out-of-fold scores, over the folds that are done
+    settings: the content of settings.json
+    logs: fold -> the lines of its log.jsonl, one per epoch; empty for a linear probe
+    seconds: fold -> how long its training took
     """
 
     name: str
@@ -50,25 +53,35 @@ class MemberFacts:
 
     @property
     def optimistic(self) -> bool:
+        """It kept the epoch that was best on the held-out rows."""
         return self.row.optimistic
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunResults:
     """A run, as read at one time.
 
-    config: None where config.toml can't be read any more (config_text holds it as it is). rows: the validated rows of
-    folds.csv; unvalidated: how many more it has, which are only trained on. members: all, finished or not. blends: the
-    saved ones, the least log loss first; stale: name -> why, of those that don't belong to what the run holds now.
-
-    What the sections on single images rest on: oof, the out-of-fold logits (V, N, C) of the members that have all
-    folds, under the views of training (where no member is whole: of those that have the most folds, on these folds'
-    rows; None where no fold is done at all), and probabilities, float64 (N, C), of the same N rows, `oof.rows`: those
-    of `basis`, which says in words where they come from. `best` is the saved blend of least cross-fitted log loss;
-    without one its place is taken by the plain mean of the members, and `best.name` is "plain mean".
-
-    tempered: the gains of `best` in log loss over "single" and "mean" at one temperature each; empty where `basis` is
-    not of `best`. problems: lines about files that could not be read.
+    run: its directory
+    config: None if config.toml can't be read
+    config_text: config.toml as it is
+    rows: the validated rows of folds.csv
+    unvalidated: number of further rows in folds.csv, which are only trained on
+    members: all of them, finished or not
+    blends: those that are saved, the lowest log loss first
+    stale: name of a blend -> why it does not belong to what the run holds now
+    best: the saved blend of the lowest cross-fitted log loss; without one, the plain mean of the members, whose name
+        is "plain mean"; None if no fold is done
+    saved: whether `best` is a saved blend
+    oof: out-of-fold logits, float32 (V, N, C) per member, of the members that have all folds, under the views of
+        training; if no member has all folds, of those with the most folds, on the rows of these folds; None if no fold
+        is done
+    probabilities: float64 (N, C), of the rows of `oof`
+    basis: what the probabilities are of, in words
+    tempered: "single" and "mean" -> the gain of `best` in log loss over it at one temperature; empty if `basis` is not
+        of `best`
+    provenance: the content of provenance.json
+    view_search, audit: what ens tta-search and ens check have found; None if they were not run
+    problems: lines about files that could not be read
     """
 
     run: Run
@@ -76,7 +89,7 @@ class RunFacts:
     config_text: str
     rows: Rows
     unvalidated: int
-    members: tuple[MemberFacts, ...]
+    members: tuple[MemberResults, ...]
     blends: tuple[BlendResult, ...]
     stale: dict[str, str]
     best: BlendResult | None
@@ -112,14 +125,14 @@ class RunFacts:
 
     @property
     def optimistic(self) -> tuple[str, ...]:
-        return tuple(own.name for own in self.members if own.optimistic)
+        return tuple(member.name for member in self.members if member.optimistic)
 
 
-def read_run(run: Run, events: Events) -> RunFacts:
+def read_run(run: Run, events: Events) -> RunResults:
     """Read it all; the cross-fitted probabilities of the best blend are fitted again (they are not saved).
 
     Raises UserError if `run` is not a run directory, or if its rows or logits don't fit together. What else can't be
-    read is left out and said in `problems`.
+    read is left out and listed in `problems`.
     """
     events.progress("reading the run", 0, 3)
     rows = read_rows(run)
@@ -144,7 +157,7 @@ def read_run(run: Run, events: Events) -> RunFacts:
             tempered = over_tempered(run, best, oof, saved, probabilities)
     events.progress("laying out the page", 2, 3)
     provenance = _unless_broken(run.provenance_json, Provenance, problems) or {"facts": {}}
-    return RunFacts(
+    return RunResults(
         run=run,
         config=config,
         config_text=_text(run.config_toml),
@@ -166,7 +179,7 @@ def read_run(run: Run, events: Events) -> RunFacts:
     )
 
 
-def _member(run: Run, row: MemberRow, problems: list[str]) -> MemberFacts:
+def _member(run: Run, row: MemberRow, problems: list[str]) -> MemberResults:
     logs, seconds = {}, {}
     member = run.member(row.member)
     for fold in member.folds():
@@ -177,24 +190,24 @@ def _member(run: Run, row: MemberRow, problems: list[str]) -> MemberFacts:
                 problems.append(str(error))
         if fold.number in row.done:
             seconds[fold.number] = fold.read_done().get("seconds", 0.0)
-    return MemberFacts(row.member, row, dict(member.read_settings()), logs, seconds)
+    return MemberResults(row.member, row, dict(member.read_settings()), logs, seconds)
 
 
-def _oof(run: Run, rows: Rows, members: tuple[MemberFacts, ...]) -> Oof | None:
+def _oof(run: Run, rows: Rows, members: tuple[MemberResults, ...]) -> Oof | None:
     """The logits of the whole members; if there are none, of those with the most folds, on these folds."""
-    if any(own.whole for own in members):
+    if any(member.whole for member in members):
         return read_oof(run)
-    most = max((own.row.done for own in members), key=len, default=())
+    most = max((member.row.done for member in members), key=len, default=())
     if not most:
         return None
-    ready = [own.name for own in members if set(most) <= set(own.row.done)]
+    ready = [member.name for member in members if set(most) <= set(member.row.done)]
     where = np.flatnonzero(np.isin(rows.folds, most))
     values: list[np.ndarray] = []
     names: tuple[str, ...] = ()
-    for member in ready:
-        own, names = read_member(run, member, rows, names or None, most)
-        values.append(own)
-    lacking = {own.name: "not finished" for own in members if own.name not in ready}
+    for name in ready:
+        logits, names = read_member(run, name, rows, names or None, most)
+        values.append(logits)
+    lacking = {member.name: "not finished" for member in members if member.name not in ready}
     return some_rows(Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), lacking), where)
 
 
@@ -203,39 +216,40 @@ def _row_probabilities(
 ) -> tuple[np.ndarray, str]:
     """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
 
-    An external member's out-of-fold predictions are in the user's file, not in the run.
+    The out-of-fold predictions of an external member are in the user's file, not in the run.
     """
-    for own in candidates:
-        if own.external:
+    for blend in candidates:
+        if blend.external:
             continue
         try:
-            probabilities = cross_fitted(run, own)
+            probabilities = cross_fitted(run, blend)
         except UserError as error:
             problems.append(str(error))
             continue
         now = float(outcome(oof.rows.labels, probabilities).losses.mean())
-        if abs(now - own.blend["log_loss"].value) > TOLERANCE:
+        saved = blend.blend["log_loss"].value
+        if abs(now - saved) > TOLERANCE:
             problems.append(
-                f"blend {own.name}: fitted again its log loss is {now:.4f}, not the {own.blend['log_loss'].value:.4f} "
-                f"that is saved; fit it again with: ens blend {run}"
+                f"blend {blend.name}: fitted again, its log loss is {now:.4f}, but {saved:.4f} is saved; save it again "
+                f"with: ens blend {run}"
             )
             continue
-        return probabilities, _of_blend(own)
+        return probabilities, _of_blend(blend)
     what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
     return geometric_mean(plain_average(oof)), what
 
 
 def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple[BlendResult, ...]:
-    return tuple(own for own in blends if own.name not in stale and not own.shifted)
+    return tuple(blend for blend in blends if blend.name not in stale and not blend.shifted)
 
 
-def _of_blend(own: BlendResult) -> str:
-    return f"blend {own.name}, cross-fitted"
+def _of_blend(blend: BlendResult) -> str:
+    return f"blend {blend.name}, cross-fitted"
 
 
 def _plain_mean(oof: Oof) -> BlendResult:
     """The plain mean in a blend's place: nothing is fitted."""
-    own = fit_oof(oof, Recipe("mean"))
+    mean = fit_oof(oof, Recipe("mean"))
     labels = oof.rows.labels
     single = member_outcomes(plain_average(oof), labels)
     outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
@@ -243,18 +257,18 @@ def _plain_mean(oof: Oof) -> BlendResult:
     table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
     gains: list[Gain] = []
     for metric in drawn if len(oof.members) > 1 else ():
-        index = oof.members.index(own.best[metric])
-        gains.append(gain(metric, table, drawn, 0, 1 + index, own.best[metric]))
-    plain = {"blend": own.calibration["plain mean"]}
-    bins = {"blend": own.reliability["plain mean"]}
+        index = oof.members.index(mean.best[metric])
+        gains.append(gain(metric, table, drawn, 0, 1 + index, mean.best[metric]))
+    plain = {"blend": mean.calibration["plain mean"]}
+    bins = {"blend": mean.reliability["plain mean"]}
     return replace(
-        own,
+        mean,
         name="plain mean",
         blend=table[0],
         gains=tuple(gains),
         calibration=plain,
         reliability=bins,
-        diversity=replace(own.diversity, costs={}),
+        diversity=replace(mean.diversity, costs={}),
         notes=(),
     )
 
@@ -262,11 +276,11 @@ def _plain_mean(oof: Oof) -> BlendResult:
 def _audit(run: Run, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:
     """What `ens check` wrote into the run or, before there was one, into the working directory. One that is known to be
     of other images or labels than the run's is left out."""
-    own = _unless_broken(run.audit_json, SavedAudit, problems)
-    if own is not None:
-        seen = own.get("fingerprint")
+    audit = _unless_broken(run.audit_json, SavedAudit, problems)
+    if audit is not None:
+        seen = audit.get("fingerprint")
         if None in (seen, fingerprint) or seen == fingerprint:
-            return own
+            return audit
         problems.append(f"{run.audit_json}: is of other images or labels than the run's; check them again")
     earlier = _unless_broken(Run(Path()).audit_json, SavedAudit, [])
     matches = earlier is not None and fingerprint is not None and earlier.get("fingerprint") == fingerprint

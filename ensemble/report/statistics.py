@@ -8,7 +8,7 @@ from scipy.stats import chi2, hypergeom, norm
 
 from ensemble.plural import pluralize
 from ensemble.report.curves import by_epoch
-from ensemble.report.run import MemberFacts
+from ensemble.report.run import MemberResults
 
 RISE = 0.05  # of the held-out log loss from its least to its end, as a share
 NAMES = 6  # of classes or members in a line
@@ -28,19 +28,19 @@ class Issue:
     why: str
 
 
-def fold_test(right: np.ndarray, folds: np.ndarray, units: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def fold_test(right: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Whether folds differ in accuracy by more than chance: (p-value, z of each fold (K,), fold numbers (K,)).
 
     right: bool (N,). The variance of a fold's accuracy, if all folds share one accuracy, is taken from the residuals
-    summed over each unit, so rows of a group need not be independent. Without groups this is the chi-square test of
+    summed over each cluster, so rows of a group need not be independent. Without groups this is the chi-square test of
     homogeneity. z: each fold against the others, in standard errors. p is 1 if nothing varies.
     """
     numbers, fold = np.unique(folds, return_inverse=True)
     rows = np.bincount(fold).astype(np.float64)
     whole = float(right.mean())
     residuals = right - whole
-    _, unit = np.unique(units, return_inverse=True)
-    variance = float((np.bincount(unit, residuals) ** 2).sum() / len(right))  # per row, with what its group shares
+    _, cluster = np.unique(clusters, return_inverse=True)
+    variance = float((np.bincount(cluster, residuals) ** 2).sum() / len(right))  # per row, with what its group shares
     if variance == 0 or len(numbers) < 2:
         return 1.0, np.zeros(len(numbers)), numbers
     sums = np.bincount(fold, residuals)
@@ -85,7 +85,7 @@ def smoothing_floor(smoothing: float, classes: int) -> float:
     return -top * math.log(top) - (classes - 1) * other * math.log(other)
 
 
-def rise(member: MemberFacts) -> str | None:
+def rise(member: MemberResults) -> str | None:
     """How far the mean held-out loss rises from its least to the end, in words; None if that is less than 5 % or than
     two standard errors over folds."""
     epochs, values = by_epoch(member, "held_out_log_loss")

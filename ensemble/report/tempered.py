@@ -37,7 +37,7 @@ def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilit
         return cross_fit(fit_apply, rows.folds, rows.clusters)
 
     tempered = [outcome(labels, at_temperature(z)) for z in (plain.mean(axis=0), *plain)]
-    first = 1 + int(np.argmin([own.losses.mean() for own in tempered[1:]]))
+    first = 1 + int(np.argmin([member.losses.mean() for member in tempered[1:]]))
     outcomes = [outcome(labels, probabilities) if saved else tempered[0], tempered[0], tempered[first]]
     drawn = bootstrap(labels, outcomes, rows.clusters, oof.classes)
     table = scores(labels, outcomes, rows.folds, oof.classes, drawn)

@@ -33,7 +33,12 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """uri: of the picture, "" where there is none, and `problem` then says why. width, height: of the thumbnail, px."""
+    """A small picture.
+
+    uri: its JPEG as a data URI; "" if there is none
+    width, height: px
+    problem: why there is no picture; "" if there is one
+    """
 
     uri: str
     width: int

@@ -1,4 +1,4 @@
-"""The verdict: what the run is worth, whether that is luck, and what looks wrong."""
+"""The verdict: how good the run is, whether that is significant, and what looks wrong."""
 
 import shlex
 from collections.abc import Callable
@@ -7,121 +7,127 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend import BlendResult
+from ensemble.plural import pluralize
 from ensemble.report import checks
 from ensemble.report.audited import not_checked
 from ensemble.report.blends import Scores
 from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
-from ensemble.report.run import RunFacts
+from ensemble.report.run import RunResults
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.tables.layout import gain_cell
 
 
-def section(facts: RunFacts) -> dict[str, Any] | None:
+def section(results: RunResults) -> dict[str, Any] | None:
     """Sentences, then what to check."""
-    if facts.best is None:
-        again = f"To go on: {train_again(facts)}"
+    if results.best is None:
+        again = f"To go on: {train_again(results)}"
         return {"missing": f"No member has finished a fold yet, so there are no scores. {again}"}
-    issues = checks.check(facts)
+    issues = checks.check(results)
     return {
-        "sentences": sentences(facts, facts.best),
+        "sentences": sentences(results, results.best),
         "warnings": [issue for issue in issues if issue.level == "warning"],
         "notes": [issue for issue in issues if issue.level == "note"],
         "checked": checks.CHECKED,
-        "not_checked": not_checked(facts),
-        "problems": facts.problems,
+        "not_checked": not_checked(results),
+        "problems": results.problems,
     }
 
 
-def sentences(facts: RunFacts, best: BlendResult) -> list[str]:
+def sentences(results: RunResults, best: BlendResult) -> list[str]:
     """The score and what it beats."""
-    assert facts.oof is not None
-    rows, single = facts.oof.rows, best.best["log_loss"]
+    assert results.oof is not None
+    rows, single = results.oof.rows, best.best["log_loss"]
     groups = len(np.unique(rows.clusters))
-    units = f"{best.rows:,} images" + (f" in {groups:,} groups" if rows.grouped else "")
+    images = pluralize(best.rows, "image") + (f" in {pluralize(groups, 'group')}" if rows.grouped else "")
 
-    def score(own: Scores) -> str:
-        right = _percent(own["accuracy"], groups if rows.grouped else best.rows)
-        return f"{right} of {units} right, log loss {_nats(own['log_loss'])}"
+    def score(scores: Scores) -> str:
+        right = _percent(scores["accuracy"], groups if rows.grouped else best.rows)
+        return f"predicts {right} of {images} correctly, with a log loss of {_nats(scores['log_loss'])}"
 
     if len(best.members) == 1:
-        lines = _one_member(facts, best, single, score)
-    elif facts.saved:
-        lines = [f"The best blend, {best.name}, gets {score(best.blend)}, on rows that it was not fitted on."]
+        lines = _one_member(results, best, single, score)
+    elif results.saved:
+        lines = [f"The best blend, {best.name}, {score(best.blend)}, on rows that it was not fitted on."]
     else:
-        lines = [f"The plain mean of {len(best.members)} members gets {score(best.blend)}, out of fold."]
+        lines = [f"The plain mean of {len(best.members)} members {score(best.blend)}, out of fold."]
     if len(best.members) > 1:
-        lines.append(_beats(facts, best, "single", "the best single member"))
-        if facts.saved:
-            lines.append(_beats(facts, best, "mean", "the plain mean of the members"))
-    tried = len(facts.comparable)
-    if facts.saved and tried > 1:
+        lines.append(_beats(results, best, "single", "the best single member"))
+        if results.saved:
+            lines.append(_beats(results, best, "mean", "the plain mean of the members"))
+    tried = len(results.comparable)
+    if results.saved and tried > 1:
         lines.append(
-            f"Its log loss is the least of {tried} blends that were tried on the same images: being chosen flatters it "
-            "a little."
+            f"Its log loss is the lowest of {tried} blends that were tried on the same images, so it is slightly "
+            "optimistic."
         )
-    if not facts.saved and len(best.members) > 1:
-        lines.append(f"No blend is saved yet; one may do better: ens blend {shlex.quote(str(facts.run))}")
-    if facts.optimistic:
+    if not results.saved and len(best.members) > 1:
+        lines.append(f"No blend is saved yet. A blend may do better: ens blend {shlex.quote(str(results.run))}")
+    if results.optimistic:
         kept = "kept the epoch that was best on these very images"
-        lines.append(f"All of this is optimistic: {', '.join(facts.optimistic)} {kept}.")
+        lines.append(f"All these scores are optimistic: {', '.join(results.optimistic)} {kept}.")
     return lines
 
 
-def _one_member(facts: RunFacts, best: BlendResult, single: str, score: Callable[[Scores], str]) -> list[str]:
+def _one_member(results: RunResults, best: BlendResult, single: str, score: Callable[[Scores], str]) -> list[str]:
     """The member, and the blend of it alone, which may be worse than it."""
     alone = best.members[single]
-    lines = [f"{single} gets {score(alone)}, out of fold."]
-    if facts.saved and best.blend != alone:
-        lines = [f"Blend {best.name}, of {single} alone, gets {score(best.blend)}, cross-fitted."]
+    lines = [f"{single} {score(alone)}, out of fold."]
+    if results.saved and best.blend != alone:
+        lines = [f"Blend {best.name}, of {single} alone, {score(best.blend)}, cross-fitted."]
         if alone["log_loss"].value < best.blend["log_loss"].value:
-            lines = [f"{single} alone is better than the blend of it: it gets {score(alone)}, out of fold.", *lines]
-        lines.append(_beats(facts, best, "single", "the member by itself"))
-    return [*lines, "With a single member there is nothing to combine: a second backbone is what usually helps most."]
+            lines = [f"{single} alone is better than the blend of it: {single} {score(alone)}, out of fold.", *lines]
+        lines.append(_beats(results, best, "single", "the member by itself"))
+    return [*lines, "With a single member there is nothing to combine; a second backbone usually helps most."]
 
 
-def _beats(facts: RunFacts, best: BlendResult, against: str, what: str) -> str:
+def _beats(results: RunResults, best: BlendResult, against: str, rival: str) -> str:
     """In accuracy; in log loss with the rival at its one best temperature; then as `ens blend` prints it."""
-    loss, share = best.gain_over(against, "log_loss"), best.gain_over(against, "accuracy")
-    if loss is None or share is None:
-        return f"How it stands against {what} is not known."
+    loss, accuracy = best.gain_over(against, "log_loss"), best.gain_over(against, "accuracy")
+    if loss is None or accuracy is None:
+        return f"How it compares with {rival} is not known."
 
-    def named(gain: Gain) -> str:
-        return f"{what}, {gain.against}," if against == "single" else f"{what},"
+    def name(gain: Gain) -> str:
+        return gain.against if against == "single" else "the plain mean"
 
     points = (
         "there is no difference in accuracy"
-        if _none(share)
-        else f"it gains {gain_cell(share)} points of accuracy, {_luck(share)}"
+        if _none(accuracy)
+        else f"it gains {gain_cell(accuracy)} points of accuracy ({_significance(accuracy)})"
     )
-    line = f"Over {named(share)} {points}. "
-    tempered = facts.tempered.get(against)
-    raw = f"{gain_cell(loss)} over {loss.against if against == 'single' else 'it'} as it is"
+    line = f"Compared with {rival}{f', {accuracy.against}' if against == 'single' else ''}, {points}. "
+    tempered = results.tempered.get(against)
     if tempered is None:
-        return line + f"In log loss it gains {raw}, {_luck(loss)}; part of that may be what one temperature gives."
-    gains = "there is no difference" if _none(tempered) else f"it gains {gain_cell(tempered)}, {_luck(tempered)}"
-    other = "it" if tempered.against == share.against else f"{tempered.against}, the best by that,"
-    return line + f"In log loss {gains}, over {other} at one temperature, fitted on the other folds ({raw})."
+        gains = f"it gains {gain_cell(loss)} ({_significance(loss)}) over {name(loss)}"
+        return line + f"In log loss, {gains}; part of that may be calibration alone."
+    gains = (
+        "there is no difference from"
+        if _none(tempered)
+        else f"it gains {gain_cell(tempered)} ({_significance(tempered)}) over"
+    )
+    best_of_all = "" if tempered.against == accuracy.against else ", the best by that measure,"
+    return (
+        line + f"In log loss, {gains} {name(tempered)}{best_of_all} at a temperature fitted on the other folds, and it "
+        f"gains {gain_cell(loss)} over {name(loss)} without a temperature."
+    )
 
 
 def _none(gain: Gain) -> bool:
-    """Nothing that the printed digits show."""
+    """All printed digits are 0."""
     return not any(digit in gain_cell(gain) for digit in "123456789")
 
 
-def _luck(gain: Gain) -> str:
+def _significance(gain: Gain) -> str:
     if gain.low > 0:
-        return "hardly by luck"
-    if gain.high < 0:
-        return "so it is worse, hardly by luck"
-    return "which may as well be luck"
+        return "significant"
+    return "significantly worse" if gain.high < 0 else "not significant"
 
 
-def _percent(score: Score, units: int) -> str:
-    """A bootstrap of answers that are all alike has no width: then Wilson's interval, of as many answers as units."""
+def _percent(score: Score, clusters: int) -> str:
+    """If all answers are alike, a bootstrap has no width: then Wilson's interval for as many answers as clusters."""
     low, high = score.low, score.high
     if score.value in (0, 1):
-        low, high = wilson(np.array([score.value * units]), np.array([units]))[:, 0].tolist()
+        low, high = wilson(np.array([score.value * clusters]), np.array([clusters]))[:, 0].tolist()
     return f"{100 * score.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
 
 

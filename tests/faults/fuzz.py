@@ -265,9 +265,9 @@ def of_tensors(run, folder):
     write_state(probe, {"weights": heads.weights, "biases": heads.biases}, facts)
     fold = Run(run).member("net").fold(0)
     from ensemble.blend import members_table
-    from ensemble.report.run import MemberFacts
+    from ensemble.report.run import MemberResults
 
-    facts_of_net = MemberFacts("net", members_table(Run(run))[0], {}, {}, {})
+    facts_of_net = MemberResults("net", members_table(Run(run))[0], {}, {}, {})
     return [
         Target("logits", folder / "logits.safetensors", "safetensors",
                lambda: load_logits(folder / "logits.safetensors"), 12),

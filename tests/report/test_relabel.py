@@ -104,7 +104,7 @@ def test_planted_flips_come_first(flipped, tmp_path):
     for line in lines[:3]:
         assert line["suggested"] == line["id"].split("/")[1].rsplit("-", 1)[0]
         assert line["label"] == line["id"].split("/")[0]
-        assert line["votes"] == f"2 of 2 say {line['suggested']}"
+        assert line["votes"] == f"2 of 2 predict {line['suggested']}"
         assert float(line["p_label"]) < 0.1 * float(line["p_suggested"])
         assert line["path"] == str(flipped / "train" / line["id"])
     assert [line["rank"] for line in lines] == [str(1 + at) for at in range(len(lines))]
@@ -257,8 +257,8 @@ def test_training_takes_the_edited_file(flipped, tmp_path):
     assert "<b>/말-02.png" not in labels
     assert labels["말/a, b-00.png"] == "a, b"
     assert labels["a, b/말-01.png"] == "a, b"
-    facts = read_json(Run(run).provenance_json)["facts"]
-    assert facts["relabel"] == {"labels changed": 1, "rows dropped": 1}
+    results = read_json(Run(run).provenance_json)["facts"]
+    assert results["relabel"] == {"labels changed": 1, "rows dropped": 1}
     assert load_config(Run(run).config_toml).data.relabel == path
     # With the new run, the entries stay although the dropped row is not in it.
     write_relabel(Run(run), path, SILENT)

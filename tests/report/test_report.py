@@ -131,7 +131,7 @@ def test_numbers_are_those_that_the_commands_print(trained):
         assert gain_cell(cost) in text
     own = result.blend["accuracy"]
     low = 75.75 if own.value == 1 else 100 * own.low  # Wilson's, of the 12 pairs of files with the same noise
-    lead = f"The best blend, mean, gets {100 * own.value:.2f} % [{low:.2f}, {100 * own.high:.2f}] of 24 images"
+    lead = f"The best blend, mean, predicts {100 * own.value:.2f} % [{low:.2f}, {100 * own.high:.2f}] of 24 images"
     assert lead in page.text("verdict")
     assert f"{100 * result.calibration['blend'].ece:.2f} % (15 bins)" in page.text("classes")
 
@@ -171,12 +171,12 @@ def test_a_names_quotes_cannot_leave_an_attribute(tmp_path):
 
 def test_without_a_blend_the_plain_mean_stands_in_and_says_how_to_get_one(tmp_path):
     run = two_members(tmp_path / "run")
-    facts = read_run(Run(run), SILENT)
-    assert not facts.saved and facts.best.name == "plain mean"
-    assert facts.basis == "the plain mean of the members, out of fold"
+    results = read_run(Run(run), SILENT)
+    assert not results.saved and results.best.name == "plain mean"
+    assert results.basis == "the plain mean of the members, out of fold"
     page = report(run)
-    assert "The plain mean of 2 members gets" in page.text("verdict")
-    assert f"one may do better: ens blend {run}" in page.text("verdict")
+    assert "The plain mean of 2 members predicts" in page.text("verdict")
+    assert f"A blend may do better: ens blend {run}" in page.text("verdict")
     assert f"No blend is saved yet. Make one with: ens blend {run}" in page.text("members")
 
 
@@ -184,24 +184,24 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
     run = two_members(tmp_path / "run")
     for method in ("mean", "vote", "stack"):
         blend_run(Run(run), BlendOptions(method), events=SILENT)
-    facts = read_run(Run(run), SILENT)
-    losses = [own.blend["log_loss"].value for own in facts.blends]
-    assert losses == sorted(losses) and facts.best.name == facts.blends[0].name
-    assert facts.basis == f"blend {facts.best.name}, cross-fitted"
-    own = -np.log(facts.probabilities[np.arange(60), facts.oof.rows.labels]).mean()
+    results = read_run(Run(run), SILENT)
+    losses = [own.blend["log_loss"].value for own in results.blends]
+    assert losses == sorted(losses) and results.best.name == results.blends[0].name
+    assert results.basis == f"blend {results.best.name}, cross-fitted"
+    own = -np.log(results.probabilities[np.arange(60), results.oof.rows.labels]).mean()
     assert own == pytest.approx(losses[0], abs=1e-9)
-    assert "is the least of 3 blends that were tried" in report(run).text("verdict")
+    assert "is the lowest of 3 blends that were tried" in report(run).text("verdict")
 
 
 def test_a_blend_for_other_shares_is_shown_and_never_the_best(tmp_path):
     run = two_members(tmp_path / "run")
     blend_run(Run(run), BlendOptions("vote", name="even", priors="uniform"), events=SILENT)
-    facts = read_run(Run(run), SILENT)
-    assert [own.shifted for own in facts.blends] == [True] and not facts.saved
+    results = read_run(Run(run), SILENT)
+    assert [own.shifted for own in results.blends] == [True] and not results.saved
     blend_run(Run(run), BlendOptions("mean"), events=SILENT)
-    facts = read_run(Run(run), SILENT)
-    assert facts.best.name == "mean"
-    assert "for other class shares: not to be compared" in report(run).text("members")
+    results = read_run(Run(run), SILENT)
+    assert results.best.name == "mean"
+    assert "for other class shares, so not comparable" in report(run).text("members")
 
 
 def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
@@ -216,9 +216,9 @@ def test_a_stale_blend_is_said_and_never_the_best(tmp_path):
         theirs, ours = (Run(folder).member("one").fold(fold) for folder in (other, run))
         theirs.oof_file.replace(ours.oof_file)  # as if the fold was trained again
         theirs.done_json.replace(ours.done_json)
-    facts = read_run(Run(run), SILENT)
-    assert not facts.saved and facts.blends[0].name in facts.stale
-    assert "Blends of other logits than the run holds: mean." in report(run).text("verdict")
+    results = read_run(Run(run), SILENT)
+    assert not results.saved and results.blends[0].name in results.stale
+    assert "Stale blends, fitted on other logits than the run holds now: mean." in report(run).text("verdict")
 
 
 def test_a_broken_blend_is_said(tmp_path):
@@ -240,12 +240,12 @@ def test_an_external_member_in_the_best_blend(tmp_path):
     np.savez(tmp_path / "x.npz", ids=[f"r{row}" for row in range(60)], values=probs)
     external = [ExternalFiles("svm", tmp_path / "x.npz", None)]
     blend_run(Run(run), BlendOptions("mean", name="with-svm", external=external), events=SILENT)
-    facts = read_run(Run(run), SILENT)
-    assert facts.best.name == "with-svm" and facts.basis == "blend mean, cross-fitted"
+    results = read_run(Run(run), SILENT)
+    assert results.best.name == "with-svm" and results.basis == "blend mean, cross-fitted"
     page = report(run)
     assert "with svm, not trained here" in page.text("members")
     assert "given" in page.text("members")
-    assert "Of blend mean, cross-fitted" in page.text("classes")
+    assert "These are the predictions of blend mean, cross-fitted" in page.text("classes")
     assert "--add svm=OOF,TEST --name with-svm" in page.text("provenance")
 
 
@@ -255,10 +255,10 @@ def test_an_external_member_without_weight_is_external_all_the_same(tmp_path):
     external = [ExternalFiles("xgb", tmp_path / "x.npz", None)]
     blend_run(Run(run), BlendOptions("greedy", external=external), events=SILENT)
     assert read_json(Run(run).blend_json("greedy"))["foreign"] == []
-    facts = read_run(Run(run), SILENT)
-    assert facts.best.external == ("xgb",) and facts.problems == () and facts.tempered == {}
+    results = read_run(Run(run), SILENT)
+    assert results.best.external == ("xgb",) and results.problems == () and results.tempered == {}
     page = report(run)
-    assert "part of that may be what one temperature gives" in page.text("verdict")
+    assert "part of that may be calibration alone" in page.text("verdict")
     assert f"ens blend {run} --method greedy --add xgb=OOF,TEST" in page.text("provenance")
 
 
@@ -266,9 +266,9 @@ def test_a_blend_whose_member_is_not_finished_now_is_stale(tmp_path):
     run = two_members(tmp_path / "run")
     blend_run(Run(run), BlendOptions("mean"), events=SILENT)
     Run(run).member("two").fold(1).done_json.unlink()
-    facts = read_run(Run(run), SILENT)
-    assert not facts.saved and facts.blends[0].name in facts.stale and facts.oof.members == ("one",)
-    assert len(set(facts.problems)) == len(facts.problems)
+    results = read_run(Run(run), SILENT)
+    assert not results.saved and results.blends[0].name in results.stale and results.oof.members == ("one",)
+    assert len(set(results.problems)) == len(results.problems)
 
 
 def test_a_dead_link_is_no_end(tmp_path):
@@ -293,14 +293,14 @@ def test_a_single_member(tmp_path):
         tmp_path / "run", ("a", "b"), labels, np.arange(40) // 2 % 2, {"only": noisy_logits(labels, 2, 2, 0)}
     )
     page = report(run)
-    assert "only gets" in page.text("verdict") and "With a single member there is nothing to combine" in page.text(
+    assert "only predicts" in page.text("verdict") and "With a single member there is nothing to combine" in page.text(
         "verdict"
     )
     assert "How members differ" not in page.text("members")
     assert "only, out of fold" in page.text("classes")
     blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     text = report(run).text("verdict")
-    assert "Blend stack, of only alone, gets" in text and "Over the member by itself, only, " in text
+    assert "Blend stack, of only alone, predicts" in text and "Compared with the member by itself, only, " in text
 
 
 def test_a_blend_that_is_worse_than_its_one_member_is_said(tmp_path):
@@ -312,9 +312,9 @@ def test_a_blend_that_is_worse_than_its_one_member_is_said(tmp_path):
     run = write_run(tmp_path / "run", ("a", "b"), labels, np.arange(24) % 4, {"only": values}, settings=settings)
     blend_run(Run(run), BlendOptions("stack"), events=SILENT)
     text = report(run).text("verdict")
-    assert "Verdict only alone is better than the blend of it: it gets" in text
-    assert "Over the member by itself, only, " in text
-    assert "All of this is optimistic: only kept the epoch" in text
+    assert "Verdict only alone is better than the blend of it: only predicts" in text
+    assert "Compared with the member by itself, only, " in text
+    assert "All these scores are optimistic: only kept the epoch" in text
 
 
 def test_log_loss_is_compared_at_one_temperature(tmp_path):
@@ -325,12 +325,15 @@ def test_log_loss_is_compared_at_one_temperature(tmp_path):
     for saved in (False, True):
         if saved:
             blend_run(Run(run), BlendOptions("mean"), events=SILENT)
-        facts = read_run(Run(run), SILENT)
-        assert abs(facts.tempered["single"].value) < 1e-6 and abs(facts.tempered["mean"].value) < 1e-6
+        results = read_run(Run(run), SILENT)
+        assert abs(results.tempered["single"].value) < 1e-6 and abs(results.tempered["mean"].value) < 1e-6
         text = report(run).text("verdict")
-        assert "Over the best single member, one, there is no difference in accuracy. In log loss there is no" in text
-    assert facts.best.gain_over("single", "log_loss").value > 0.3
-    assert f"({gain_cell(facts.best.gain_over('single', 'log_loss'))} over one as it is)" in text
+        assert (
+            "Compared with the best single member, one, there is no difference in accuracy. In log loss, there" in text
+        )
+        assert "In log loss, there is no difference from one at a temperature fitted on the other folds" in text
+    assert results.best.gain_over("single", "log_loss").value > 0.3
+    assert f"gains {gain_cell(results.best.gain_over('single', 'log_loss'))} over one without a temperature" in text
     assert "much of a gain in log loss over them may be calibration alone" in report(run).text("members")
 
 
@@ -339,13 +342,13 @@ def test_all_right_is_no_certainty(tmp_path):
     labels = np.arange(12) % 2
     values = np.where(np.arange(2) == labels[:, None], 3.0, 0.0)
     page = report(write_run(tmp_path / "run", ("a", "b"), labels, np.arange(12) // 2 % 3, {"one": values}))
-    assert "one gets 100.00 % [75.75, 100.00] of 12 images right" in page.text("verdict")
+    assert "one predicts 100.00 % [75.75, 100.00] of 12 images correctly" in page.text("verdict")
     assert "a 6 6 100.0 [61.0, 100.0] 100.0 [61.0, 100.0] 100.0 –" in page.text("classes")
     groups = [f"g{row // 4}" for row in range(12)]
     page = report(
         write_run(tmp_path / "grouped", ("a", "b"), labels, np.arange(12) // 4, {"one": values}, groups=groups)
     )
-    assert "one gets 100.00 % [43.85, 100.00] of 12 images in 3 groups right" in page.text("verdict")
+    assert "one predicts 100.00 % [43.85, 100.00] of 12 images in 3 groups correctly" in page.text("verdict")
     assert "a 6 6 100.0 [43.9, 100.0] 100.0 [43.9, 100.0] 100.0 –" in page.text("classes")
     sure = np.where(np.arange(2) == np.arange(1000)[:, None] % 2, 3.0, 0.0)
     page = report(
@@ -357,8 +360,8 @@ def test_all_right_is_no_certainty(tmp_path):
 def test_unfinished_folds(tmp_path):
     """One member is whole: it is scored on all rows, the other one on those of its folds."""
     run = two_members(tmp_path / "run", done={"two": [0, 1]})
-    facts = read_run(Run(run), SILENT)
-    assert facts.oof.members == ("one",) and len(facts.oof.rows.ids) == 60
+    results = read_run(Run(run), SILENT)
+    assert results.oof.members == ("one",) and len(results.oof.rows.ids) == 60
     page = report(run)
     assert "2/3" in page.text("members") and "3/3" in page.text("members")
     assert (
@@ -370,9 +373,9 @@ def test_unfinished_folds(tmp_path):
 def test_no_member_is_whole(tmp_path):
     """What is there is scored: on the folds of the member that has the most."""
     run = two_members(tmp_path / "run", done={"one": [0], "two": [0, 2]})
-    facts = read_run(Run(run), SILENT)
-    assert facts.oof.members == ("two",) and sorted(set(facts.oof.rows.folds.tolist())) == [0, 2]
-    assert facts.probabilities.shape == (39, 3)
+    results = read_run(Run(run), SILENT)
+    assert results.oof.members == ("two",) and sorted(set(results.oof.rows.folds.tolist())) == [0, 2]
+    assert results.probabilities.shape == (39, 3)
     page = report(run)
     assert "Scores cover 39 of 60 rows" in page.text("verdict")
 
@@ -395,7 +398,7 @@ def test_rows_that_are_never_validated_are_counted(tmp_path):
 def test_groups_are_said(tmp_path):
     run = two_members(tmp_path / "run", groups=[f"g{row // 6}" for row in range(60)])
     page = report(run)
-    assert "of 60 images in 10 groups right" in page.text("verdict")
+    assert "of 60 images in 10 groups correctly" in page.text("verdict")
     assert "95 % intervals: bootstraps over groups; at 0 and 100 %, Wilson’s interval for" in page.text("classes")
 
 
@@ -421,7 +424,7 @@ def test_a_thousand_classes(tmp_path):
     page = report(run)
     text = page.text("classes")
     assert "A matrix of 1,000 classes is too large to read" in text
-    assert "class 0 and class 7, 1 time: 1 of 2 class 0 predicted class 7 (50.0 %)" in text
+    assert "class 0 and class 7, 1 time: 1 of 2 class 0 predicted as class 7 (50.0 %)" in text
     assert "Shown are the 300 classes of the lowest F1; 700 better ones are left out." in text
 
 
@@ -432,8 +435,8 @@ def test_two_classes_and_their_matrix(tmp_path):
     values = np.where(np.arange(2) == taken[:, None], 1.0, -1.0)
     run = write_run(tmp_path / "run", ("a", "b"), labels, np.arange(8) % 2, {"one": values})
     text = report(run).text("classes")
-    assert "8 images, 5 predicted correctly (62.50 %), 3 wrongly" in text
-    assert "b and a, 3 times: 2 of 4 b predicted a (50.0 %); 1 of 4 a predicted b (25.0 %)" in text
+    assert "of 8 images, 5 are predicted correctly (62.50 %) and 3 wrongly" in text
+    assert "b and a, 3 times: 2 of 4 b predicted as a (50.0 %); 1 of 4 a predicted as b (25.0 %)" in text
     assert "Label a b images a 3 75.0 1 25.0 4 b 2 50.0 2 50.0 4" in text
     # Wilson's interval of 3 in 4, and of 2 in 4
     assert "a 4 5 60.0 [23.1, 88.2] 75.0 [30.1, 95.4]" in text
@@ -444,7 +447,7 @@ def test_optimistic_members_are_marked(tmp_path):
     run = two_members(tmp_path / "run", settings={"two": {"keep": "best"}})
     page = report(run)
     assert "two *" in page.text("members") and "one *" not in page.text("members")
-    assert "All of this is optimistic: two kept the epoch" in page.text("verdict")
+    assert "All these scores are optimistic: two kept the epoch" in page.text("verdict")
 
 
 def test_probes_have_no_curve(tmp_path):
@@ -479,8 +482,8 @@ def test_commands_make_the_run_again(tmp_path):
 
 def test_a_config_of_another_time_is_shown_as_it_is(tmp_path):
     run = two_members(tmp_path / "run", config="odd = 1\n")
-    facts = read_run(Run(run), SILENT)
-    assert facts.config is None
+    results = read_run(Run(run), SILENT)
+    assert results.config is None
     page = report(run)
     assert "odd = 1" in page.text("provenance") and "config.toml: run is missing" in page.text("verdict")
 

@@ -130,8 +130,8 @@ def test_a_member_that_is_trained_for_rare_classes_is_not_accused(tmp_path):
     labels = np.r_[np.zeros(540, int), np.ones(30, int), np.full(30, 2)]
     taken = np.where(np.arange(ROWS) % 5 == 0, (labels + 1) % 3, labels)
     values = np.where(np.arange(3) == taken[:, None], 2.0, 0.0)
-    facts = made(tmp_path, {"one": values}, labels, np.arange(ROWS) % 4)
-    assert [own.what for own in found(facts)] == []
+    results = made(tmp_path, {"one": values}, labels, np.arange(ROWS) % 4)
+    assert [own.what for own in found(results)] == []
 
 
 def test_near_chance():
@@ -288,8 +288,8 @@ def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch)
     def read(own, earlier):
         for folder, value in ((run, own), (elsewhere, earlier)):
             write_json(folder / "audit.json", {"test": folder.name, "findings": [], "fingerprint": value})
-        facts = read_run(Run(run), SILENT)
-        return facts.audit and facts.audit["test"], facts.problems
+        results = read_run(Run(run), SILENT)
+        return results.audit and results.audit["test"], results.problems
 
     other = (f"{run / 'audit.json'}: is of other images or labels than the run's; check them again",)
     assert read("f", "f") == ("run", ()) and read(None, "f") == ("run", ())
@@ -300,8 +300,8 @@ def test_an_audit_counts_for_the_images_that_it_looked_at(tmp_path, monkeypatch)
 
 def test_labels_that_were_corrected(tmp_path):
     run = made(tmp_path)
-    facts = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}
-    write_json(Run(run).provenance_json, facts)
+    results = {"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}, "made with": {}}
+    write_json(Run(run).provenance_json, results)
     own = found(run)[0]
     assert own.what == "Labels were corrected by a file (labels changed: 12, rows dropped: 3)."
     assert "makes out-of-fold scores optimistic" in own.why

@@ -51,12 +51,12 @@ def trained(tmp_path_factory, blended_run):
 
 
 @pytest.fixture(scope="module")
-def facts(trained):
+def results(trained):
     return read_run(Run(trained / "run"), SILENT)
 
 
-def rendered(name, content, facts):
-    return environment().get_template(f"{name}.html").render(facts=facts, **content)
+def rendered(name, content, results):
+    return environment().get_template(f"{name}.html").render(results=results, **content)
 
 
 def pictures(page):
@@ -71,21 +71,26 @@ def pictures(page):
     return found
 
 
-def with_probabilities(facts, labels, probabilities, predicted):
-    """The facts with other rows: `predicted` are the members' classes, int (M, N)."""
+def with_probabilities(results, labels, probabilities, predicted):
+    """The results with other rows: `predicted` are the members' classes, int (M, N)."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
     count, classes = probabilities.shape
     rows = Rows(
-        facts.rows.ids[:count], np.array(labels), np.arange(count) % 2, np.arange(count), False, facts.classes[:classes]
+        results.rows.ids[:count],
+        np.array(labels),
+        np.arange(count) % 2,
+        np.arange(count),
+        False,
+        results.classes[:classes],
     )
     values = tuple(np.eye(classes, dtype=np.float32)[None, np.array(own)] for own in predicted)
     oof = Oof(rows, tuple("abcdefg"[: len(values)]), (("identity",),) * len(values), values, {})
-    return replace(facts, rows=rows, oof=oof, probabilities=probabilities)
+    return replace(results, rows=rows, oof=oof, probabilities=probabilities)
 
 
-def test_lists_by_hand(facts):
+def test_lists_by_hand(results):
     own = with_probabilities(
-        facts,
+        results,
         [0, 0, 0, 1, 1, 2, 2],
         [
             [0.90, 0.05, 0.05],
@@ -108,45 +113,45 @@ def test_lists_by_hand(facts):
     assert (best.tolist(), worst.tolist()) == ([4], [3])
 
 
-def test_a_card_says_label_prediction_probabilities_and_votes(facts):
-    own = with_probabilities(facts, [0, 1], [[0.25, 0.7, 0.05], [0.1, 0.8, 0.1]], [[1, 1], [2, 1], [1, 0]])
+def test_a_card_says_label_prediction_probabilities_and_votes(results):
+    own = with_probabilities(results, [0, 1], [[0.25, 0.7, 0.05], [0.1, 0.8, 0.1]], [[1, 1], [2, 1], [1, 0]])
     card = images.card(own, 0, thumbnails([None])[0])
-    assert (card["label"], card["predicted"], card["right"]) == (facts.classes[0], facts.classes[1], False)
+    assert (card["label"], card["predicted"], card["right"]) == (results.classes[0], results.classes[1], False)
     assert (card["p_label"], card["p_predicted"]) == (0.25, 0.7)
-    assert card["votes"] == [(2, facts.classes[1]), (1, facts.classes[2])]
+    assert card["votes"] == [(2, results.classes[1]), (1, results.classes[2])]
     assert images.card(own, 1, thumbnails([None])[0])["right"]
 
 
-def test_many_classes_show_those_of_the_least_recall(facts, monkeypatch):
+def test_many_classes_show_those_of_the_least_recall(results, monkeypatch):
     own = with_probabilities(
-        facts, [0, 0, 1, 1, 2, 2], np.eye(3)[[0, 1, 0, 0, 2, 2]] * 0.8 + 0.1 / 1.5, [[0, 1, 0, 0, 2, 2]]
+        results, [0, 0, 1, 1, 2, 2], np.eye(3)[[0, 1, 0, 0, 2, 2]] * 0.8 + 0.1 / 1.5, [[0, 1, 0, 0, 2, 2]]
     )
     assert images.shown_classes(own) == [0, 1, 2]
     monkeypatch.setattr(images, "FEW_CLASSES", 2)
     assert images.shown_classes(own) == [1, 0]
 
 
-def test_the_images_section(facts):
-    content = images.section(facts)
-    page = rendered("images", content, facts)
+def test_the_images_section(results):
+    content = images.section(results)
+    page = rendered("images", content, results)
     found = pictures(page)
     assert content["problem"] == ""
-    wrong = int((facts.predicted != facts.rows.labels).sum())
+    wrong = int((results.predicted != results.rows.labels).sum())
     assert content["wrong_of"] == wrong
     assert len(content["wrong"]) == min(12, wrong)
     assert len(content["unsure"]) == 12
-    assert {own["name"] for own in content["by_class"]} == set(facts.classes)
+    assert {own["name"] for own in content["by_class"]} == set(results.classes)
     shown = len(content["wrong"]) + 12 + len(content["doubtful"])
     assert len(found) == shown + sum(len(own["best"]) + len(own["worst"]) for own in content["by_class"])
     # the two files with the same bytes and two labels are doubted, each with the other named
-    name = facts.classes[0].replace("/", "∕")
+    name = results.classes[0].replace("/", "∕")
     doubts = {own["id"]: own["doubt"]["why"] for own in content["doubtful"]}
     assert doubts["고양이/0.png"] == "copy of <b>dog<∕b>/0.png, labelled <b>dog<∕b>"
     assert doubts["<b>dog<∕b>/0.png"] == "copy of 고양이/0.png, labelled 고양이"
     assert name in unescape(page)
     assert "<b>dog" not in page.replace("<b>&lt;b&gt;dog", "")
     assert "&lt;b&gt;dog&lt;∕b&gt;" in page
-    assert f"ens relabel {facts.run}" in page
+    assert f"ens relabel {results.run}" in page
 
 
 def test_thumbnails_show_the_whole_picture_upright(tmp_path):
@@ -174,13 +179,13 @@ def test_thumbnails_show_the_whole_picture_upright(tmp_path):
         upright_size(tmp_path / "bad.jpg")
 
 
-def test_lost_images_have_placeholders(facts, tmp_path):
+def test_lost_images_have_placeholders(results, tmp_path):
     """One image is gone from the folder; then the folder is."""
     train = tmp_path / "train"
-    shutil.copytree(facts.config.data.train, train)
-    config = facts.config.model_copy(update={"data": facts.config.data.model_copy(update={"train": train})})
+    shutil.copytree(results.config.data.train, train)
+    config = results.config.model_copy(update={"data": results.config.data.model_copy(update={"train": train})})
     (train / "고양이" / "3.png").unlink()
-    own = replace(facts, config=config)
+    own = replace(results, config=config)
     content = images.section(own)
     lost = [card for card in (*content["wrong"], *content["unsure"]) if card["id"] == "고양이/3.png"]
     page = rendered("images", content, own)
@@ -196,27 +201,27 @@ def test_lost_images_have_placeholders(facts, tmp_path):
     assert "Not searched, since no image was found." in page
 
 
-def test_without_a_finished_fold_there_are_no_predictions(facts):
-    assert images.section(replace(facts, oof=None)) == {
+def test_without_a_finished_fold_there_are_no_predictions(results):
+    assert images.section(replace(results, oof=None)) == {
         "missing": "No fold is finished yet, so no image has a prediction."
     }
 
 
-def test_a_config_that_cannot_be_read(facts):
+def test_a_config_that_cannot_be_read(results):
     with pytest.raises(UserError, match=r"config\.toml can't be read, so the images can't be found"):
         image_files(None)
-    assert "<img" not in rendered("images", images.section(replace(facts, config=None)), facts)
+    assert "<img" not in rendered("images", images.section(replace(results, config=None)), results)
 
 
-def test_a_thousand_classes_stay_small(facts, tmp_path):
+def test_a_thousand_classes_stay_small(results, tmp_path):
     rng = np.random.default_rng(0)
     for c in range(1000):
         folder = tmp_path / "train" / f"{c:04}"
         folder.mkdir(parents=True)
         noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((200, 200), Image.Resampling.NEAREST).save(folder / "0.jpg")
-    config = facts.config.model_copy(
-        update={"data": facts.config.data.model_copy(update={"train": tmp_path / "train", "cache": "off"})}
+    config = results.config.model_copy(
+        update={"data": results.config.data.model_copy(update={"train": tmp_path / "train", "cache": "off"})}
     )
     ids = np.array(sorted(image_files(config)))
     labels = np.arange(1000)
@@ -224,7 +229,7 @@ def test_a_thousand_classes_stay_small(facts, tmp_path):
     values = rng.normal(0, 4, (1, 1000, 1000)).astype(np.float32)
     probabilities = np.exp(values[0]) / np.exp(values[0]).sum(axis=1, keepdims=True)
     own = replace(
-        facts, config=config, rows=rows, oof=Oof(rows, ("a",), (("identity",),), (values,), {}),
+        results, config=config, rows=rows, oof=Oof(rows, ("a",), (("identity",),), (values,), {}),
         probabilities=probabilities,
     )  # fmt: skip
     shown = {"images": images, "examples": examples, "data": data}
@@ -371,52 +376,52 @@ def test_settings_in_words():
     ]
 
 
-def test_members_that_see_the_same_share_a_table(facts, trained):
-    seen = examples.shared_inputs(facts)
+def test_members_that_see_the_same_share_a_table(results, trained):
+    seen = examples.shared_inputs(results)
     assert [own.members for own in seen] == [("resnet",), ("vit",)]  # 32 and 48 px
     assert [own.preprocess for own in seen] == [
-        load_preprocess(facts.run.member(name).preprocess_json) for name in ("resnet", "vit")
+        load_preprocess(results.run.member(name).preprocess_json) for name in ("resnet", "vit")
     ]
     assert all(own.views == ("hflip",) for own in seen)
-    twice = replace(facts, members=(*facts.members, facts.members[0]))
+    twice = replace(results, members=(*results.members, results.members[0]))
     assert [own.members for own in examples.shared_inputs(twice)] == [("resnet", "resnet"), ("vit",)]
 
 
-def test_one_typical_image_a_class(facts):
-    files = image_files(facts.config)
-    chosen = examples.typical(facts, files, 10)
-    assert [name for name, _, _ in chosen] == list(facts.classes)
-    p = facts.probabilities[np.arange(len(facts.rows.ids)), facts.rows.labels]
+def test_one_typical_image_a_class(results):
+    files = image_files(results.config)
+    chosen = examples.typical(results, files, 10)
+    assert [name for name, _, _ in chosen] == list(results.classes)
+    p = results.probabilities[np.arange(len(results.rows.ids)), results.rows.labels]
     for c, (_, id_, path) in enumerate(chosen):
-        rows = np.flatnonzero(facts.rows.labels == c)
+        rows = np.flatnonzero(results.rows.labels == c)
         apart = np.abs(p[rows] - np.median(p[rows]))
-        assert id_ == facts.rows.ids[rows[apart.argmin()]]
+        assert id_ == results.rows.ids[rows[apart.argmin()]]
         assert path == files[id_]
-    assert [name for name, _, _ in examples.typical(facts, files, 2)] == [facts.classes[0], facts.classes[2]]
+    assert [name for name, _, _ in examples.typical(results, files, 2)] == [results.classes[0], results.classes[2]]
     lost = {name: path for name, path in files.items() if name != chosen[0][1]}
-    assert examples.typical(facts, lost, 10)[0][1] != chosen[0][1]
+    assert examples.typical(results, lost, 10)[0][1] != chosen[0][1]
 
 
-def test_the_examples_section(facts):
-    content = examples.section(facts)
-    page = rendered("examples", content, facts)
+def test_the_examples_section(results):
+    content = examples.section(results)
+    page = rendered("examples", content, results)
     # two groups of three classes: the file, the evaluation input, five draws, one view
     assert len(pictures(page)) == 2 * 3 * 8
     assert page.count('class="evaluation" style="left:') == 6
     assert "Training, 32 px: 5 draws" in page
     assert "Evaluation, 48 px" in page
-    assert rendered("examples", examples.section(facts), facts) == page  # the same chances every time
+    assert rendered("examples", examples.section(results), results) == page  # the same chances every time
 
 
 # The data
 
 
-def test_the_data_section(facts):
-    content = data.section(facts)
-    page = rendered("data", content, facts)
+def test_the_data_section(results):
+    content = data.section(results)
+    page = rendered("data", content, results)
     assert [own["rows"] for own in content["classes"]] == [8, 8, 8]
     assert "All classes are equally large." in page
-    assert [own["rows"] for own in content["folds"]] == np.bincount(facts.rows.folds).tolist()
+    assert [own["rows"] for own in content["folds"]] == np.bincount(results.rows.folds).tolist()
     assert [sum(column) for column in zip(*(own["counts"] for own in content["folds"]), strict=True)] == [8, 8, 8]
     assert content["sizes"]["table"][0] == ("width, px", ["40", "40", "50", "60", "60"])
     assert content["sizes"]["table"][1][1][0] == "40"
@@ -425,24 +430,24 @@ def test_the_data_section(facts):
     assert content["sizes"]["enlarged"] == [(32, 0), (48, 15)]
     assert "15 (62.5 %) have a shorter side below the 48 px of the networks’ input and are enlarged." in page
     assert "Copies: 2 images in 1 pair (1 byte for byte). Of the pairs of copies 1 carries two labels" in page
-    assert f"ens check {facts.run.config_toml}" in page
+    assert f"ens check {results.run.config_toml}" in page
     assert len(pictures(page)) == 2
 
 
-def test_uneven_classes(facts):
-    own = with_probabilities(facts, [0, 0, 0, 1, 2, 2], np.full((6, 3), 1 / 3), [[0] * 6])
+def test_uneven_classes(results):
+    own = with_probabilities(results, [0, 0, 0, 1, 2, 2], np.full((6, 3), 1 / 3), [[0] * 6])
     content = data.section(own)
     page = rendered("data", content, own)
     assert [(one["rows"], one["share"], one["bar"]) for one in content["classes"]] == [
         (3, 0.5, 1.0), (1, 1 / 6, 1 / 3), (2, 1 / 3, 2 / 3),
     ]  # fmt: skip
-    assert (content["ratio"], content["most"], content["least"]) == (3.0, facts.classes[0], facts.classes[1])
+    assert (content["ratio"], content["most"], content["least"]) == (3.0, results.classes[0], results.classes[1])
     assert "has 3.0 times as many as the smallest" in page
     assert [one["counts"] for one in content["folds"]] == [[2, 0, 1], [1, 1, 1]]
 
 
-def test_copies_of_the_audit_where_the_images_are_gone(facts):
-    rows = facts.rows
+def test_copies_of_the_audit_where_the_images_are_gone(results):
+    rows = results.rows
     a, b, c = (str(rows.ids[row]) for row in (0, 1, 20))
     pair = {"first": a, "second": b, "sides": "train-train", "kind": "hflip", "similarity": 0.98, "labels": ["x", "y"]}
     pairs = [
@@ -453,7 +458,7 @@ def test_copies_of_the_audit_where_the_images_are_gone(facts):
         pair | {"sides": "train-test", "second": "t/1.png"},
         pair | {"second": "dropped.png"},
     ]
-    own = replace(facts, audit={"pairs": pairs, "test": "t"})
+    own = replace(results, audit={"pairs": pairs, "test": "t"})
     found = run_copies(own, rows.ids, {})
     assert found.copies == ((0, 1, "hflip"), (0, 20, "exact"))
     assert found.look_alikes == ((1, 20, "look-alike"), (1, 20, "look-alike"))
@@ -461,18 +466,23 @@ def test_copies_of_the_audit_where_the_images_are_gone(facts):
     assert (shown["pairs"], [one["kind"] for one in shown["shown"]][-1]) == (2, "look-alike")
     assert shown["clash"] == sum(rows.labels[0] != rows.labels[row] for row in (1, 20))
     assert shown["split"] == sum(rows.folds[0] != rows.folds[row] for row in (1, 20))
-    assert run_copies(replace(facts, audit=None), rows.ids, {}) is None
+    assert run_copies(replace(results, audit=None), rows.ids, {}) is None
 
 
-def test_copies_are_those_of_training_whatever_an_audit_says(facts):
+def test_copies_are_those_of_training_whatever_an_audit_says(results):
     """One search for both, of all images: near copies too."""
-    files = image_files(facts.config)
-    pair = {"first": str(facts.rows.ids[0]), "second": str(facts.rows.ids[1]), "sides": "train-train", "kind": "crop"}
-    own = replace(facts, audit={"pairs": [pair], "test": "t"})
+    files = image_files(results.config)
+    pair = {
+        "first": str(results.rows.ids[0]),
+        "second": str(results.rows.ids[1]),
+        "sides": "train-train",
+        "kind": "crop",
+    }
+    own = replace(results, audit={"pairs": [pair], "test": "t"})
     found = run_copies(own, own.rows.ids, files)
-    assert found == run_copies(replace(facts, audit=None), own.rows.ids, files)
+    assert found == run_copies(replace(results, audit=None), own.rows.ids, files)
     assert found.near and found.text == "copies: 2 images in 1 pair (1 byte for byte)"
-    assert [(str(facts.rows.ids[a]), str(facts.rows.ids[b]), kind) for a, b, kind in found.copies] == [
+    assert [(str(results.rows.ids[a]), str(results.rows.ids[b]), kind) for a, b, kind in found.copies] == [
         ("<b>dog<∕b>/0.png", "고양이/0.png", "exact")
     ]
     page = rendered("data", data.section(own), own)
@@ -480,40 +490,42 @@ def test_copies_are_those_of_training_whatever_an_audit_says(facts):
     assert "ens check" not in page and "equal bytes" not in page
 
 
-def test_check_training_and_report_count_alike(trained, facts, tmp_path):
+def test_check_training_and_report_count_alike(trained, results, tmp_path):
     """And search once: the run's cache holds one answer for all."""
-    text = run_copies(facts, facts.rows.ids, image_files(facts.config)).text
+    text = run_copies(results, results.rows.ids, image_files(results.config)).text
     said = []
     check(trained / "e.toml", None, None, None, tmp_path / "audit.json", (), Recorder(said))
-    near_groups(read_labelled(facts.config), None, facts.config.data.cache, lambda *_: None, said.append)
+    near_groups(read_labelled(results.config), None, results.config.data.cache, lambda *_: None, said.append)
     assert [line.partition(";")[0] for line in said if line.startswith("copies")] == [text, text]
 
 
-def test_copies_without_a_cache_are_the_same(facts):
-    config = facts.config.model_copy(update={"data": facts.config.data.model_copy(update={"cache": "off"})})
+def test_copies_without_a_cache_are_the_same(results):
+    config = results.config.model_copy(update={"data": results.config.data.model_copy(update={"cache": "off"})})
     files = image_files(config)
-    kept, off = (run_copies(own, own.rows.ids, files) for own in (facts, replace(facts, config=config)))
+    kept, off = (run_copies(own, own.rows.ids, files) for own in (results, replace(results, config=config)))
     assert kept == off
 
 
-def test_near_copies_that_training_was_told_to_leave_apart_are_not_searched(facts):
-    folds = facts.config.folds.model_copy(update={"near_copies": False})
-    own = replace(facts, config=facts.config.model_copy(update={"folds": folds}))
+def test_near_copies_that_training_was_told_to_leave_apart_are_not_searched(results):
+    folds = results.config.folds.model_copy(update={"near_copies": False})
+    own = replace(results, config=results.config.model_copy(update={"folds": folds}))
     assert not run_copies(own, own.rows.ids, image_files(own.config)).near
     page = rendered("data", data.section(own), own)
     assert "Near copies (resized, mirrored, saved again) were not searched, since folds.near_copies = false" in page
-    none = {"copies": data.found_copies(facts, {}) | {"searched": True, "near": True}}
+    none = {"copies": data.found_copies(results, {}) | {"searched": True, "near": True}}
     assert "None: no two training images show the same picture or look alike." in rendered(
-        "data", data.section(facts) | none, facts
+        "data", data.section(results) | none, results
     )
 
 
-def test_corrected_labels_are_admitted(facts):
-    own = replace(facts, provenance={"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}})
+def test_corrected_labels_are_admitted(results):
+    own = replace(results, provenance={"facts": {"relabel": {"labels changed": 12, "rows dropped": 3}}})
     page = rendered("data", data.section(own), own)
     assert "Labels were corrected before training: 12 labels changed, 3 rows dropped." in page
     assert "makes out-of-fold scores optimistic" in page
-    assert "optimistic" not in rendered("data", data.section(facts) | {"copies": data.found_copies(facts, {})}, facts)
+    assert "optimistic" not in rendered(
+        "data", data.section(results) | {"copies": data.found_copies(results, {})}, results
+    )
 
 
 def test_paths_of_the_config_and_its_corrections(trained, tmp_path):
