@@ -14,6 +14,7 @@ from ensemble.config import load_config, toml_value
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
+from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.metrics import columns
 from ensemble.scoring.outcomes import evaluate
@@ -101,7 +102,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
         held_out[method] = {metric: evaluate(metric, labels, made.probabilities) for metric in columns()}
     tables.show_held_out(held_out, len(answers), best)
     if failures:
-        raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
+        raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
     events.message(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")
     return held_out
 

@@ -7,6 +7,7 @@ from ensemble.api.printing import listening
 from ensemble.config import Config, check_backbones, load_config
 from ensemble.errors import RunFailure
 from ensemble.events import Events
+from ensemble.plural import pluralize
 from ensemble.run import Run
 
 
@@ -37,5 +38,5 @@ def train_folds(experiment: str | Path | Config, *, changes: Sequence[str] = (),
     with listening(events) as listener:
         failures = jobs.train_folds(experiment, listener)
     if failures:
-        raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
+        raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
     return Run(experiment.run)

@@ -8,6 +8,7 @@ from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import Damaged, RunFailure
 from ensemble.files import sealed
+from ensemble.plural import pluralize
 from ensemble.run import Run
 
 
@@ -41,7 +42,7 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
         tables.show_members(rows)
         events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
         if failures:
-            raise RunFailure(f"{len(failures)} jobs failed: " + "; ".join(failures))
+            raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
         events.message(f"next: ens blend {config.run} --method stack")
 
 

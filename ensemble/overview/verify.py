@@ -92,8 +92,8 @@ def lines(found: Verified) -> list[str]:
     if found.unfinished:
         report.append(f"not finished, so nothing vouches for them yet: {', '.join(found.unfinished)}")
     if found.unvouched:
-        were = "file was" if found.unvouched == 1 else "files were"
-        report.append(f"{found.unvouched} {were} made before digests were kept: damage there cannot be detected")
+        count = pluralize(found.unvouched, "file was", "files were")
+        report.append(f"{count} made before digests were kept: damage there cannot be detected")
     report += found.notes
     counts = {state: sum(finding.state == state for finding in found.findings) for state in ("damaged", "missing")}
     sound = found.files - sum(finding.path.suffix != ".u8" for finding in found.findings) - found.unvouched

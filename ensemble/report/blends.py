@@ -6,6 +6,7 @@ from ensemble.blend import BlendResult, check_sources, list_blends, methods, rea
 from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
 from ensemble.errors import UserError
+from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.cross_fit import cross_fit
@@ -73,7 +74,7 @@ def some_rows(oof: Oof, where: np.ndarray) -> Oof:
 
 def _stale(run: Run, blend: BlendResult, rows: Rows) -> str | None:
     if blend.rows != len(rows.ids):
-        return f"it was fitted on {blend.rows} rows, the run has {len(rows.ids)}"
+        return f"it was fitted on {pluralize(blend.rows, 'row')}, but the run has {len(rows.ids):,}"
     try:
         check_sources(run, blend.name)
     except UserError as error:

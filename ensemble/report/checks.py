@@ -271,8 +271,9 @@ def _shares(results: RunResults) -> list[Issue]:
         if p < 0.001 and apart > SHARES_APART:
             most = int(np.abs(share - new).argmax())
             what = (
-                f"Predictions {path.stem} ({pluralize(int(now.sum()), 'image')}) have other class shares than out of "
-                f"fold: {results.classes[most]} {100 * new[most]:.1f} %, out of fold {100 * share[most]:.1f} %."
+                f"Predictions {path.stem} ({pluralize(int(now.sum()), 'image')}) have other class shares than the "
+                f"out-of-fold predictions: {results.classes[most]} has {100 * new[most]:.1f} %, out of fold "
+                f"{100 * share[most]:.1f} %."
             )
             why = (
                 f"{100 * apart:.0f} % of the answers would have to change to match (p = {p:.1g}). The images may be of "

@@ -210,7 +210,7 @@ def test_predictions_in_other_shares(tmp_path):
     predict(run, [0.7, 0.15, 0.15])
     own = found(run)[0]
     assert own.level == "warning" and own.what.startswith(
-        "Predictions test-mean (300 images) have other class shares than out of fold: a 62.7 %"
+        "Predictions test-mean (300 images) have other class shares than the out-of-fold predictions: a has 62.7 %, out"
     )
     assert "ens blend --priors" in own.why
 

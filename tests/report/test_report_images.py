@@ -143,6 +143,9 @@ def test_the_images_section(results):
     assert {own["name"] for own in content["by_class"]} == set(results.classes)
     shown = len(content["wrong"]) + 12 + len(content["doubtful"])
     assert len(found) == shown + sum(len(own["best"]) + len(own["worst"]) for own in content["by_class"])
+    counted = {"wrong": content["wrong"][:1], "wrong_of": 1, "doubtful": content["doubtful"][:1], "doubtful_of": 1}
+    one_each = rendered("images", content | counted, results)
+    assert "1 prediction is wrong." in one_each and "1 label is doubtful." in one_each
     # the two files with the same bytes and two labels are doubted, each with the other named
     name = results.classes[0].replace("/", "∕")
     doubts = {own["id"]: own["doubt"]["why"] for own in content["doubtful"]}
