@@ -69,7 +69,11 @@ def _methods() -> Sequence[str]:
     help="What the numbers of an added member are, where that can't be seen: probabilities, percentages, "
     "log-probabilities or logits.",
 )
-@click.option("--labels", type=FOLDER_OR_FILE, help="Instead of a RUN: a table of id, label and perhaps fold, group.")
+@click.option(
+    "--labels",
+    type=FOLDER_OR_FILE,
+    help="Instead of a RUN: a table with the columns id, label and, if there are any, fold and group.",
+)
 @click.option("--apply", "output", type=FOLDER_OR_FILE, help="With --labels: blend the TEST predictions into this CSV.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="With --apply: whose ids, order and header to follow.")
 @click.option(

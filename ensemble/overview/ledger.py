@@ -32,13 +32,19 @@ LEAST_DIGITS = 7  # of a digest that stands for a file
 
 @dataclass(frozen=True)
 class LedgerTable:
-    """A CSV as it is on disk. lines: cells by column; a line may have fewer cells than there are columns."""
+    """A CSV as it is on disk.
+
+    columns: the header
+    lines: cells by column; a line may have fewer cells than there are columns
+    delimiter, newline: as the file has them
+    mark: the byte order mark that Excel writes, and needs to read UTF-8; "" if there is none
+    """
 
     columns: tuple[str, ...]
     lines: tuple[dict[str, str], ...]
     delimiter: str = ","
     newline: str = "\n"
-    mark: str = ""  # the byte order mark that Excel writes, and needs to read UTF-8
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _cell(metric: str, score: Score) -> str:
 
 
 def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str) -> None:
-    """The ledger, the newest last, and how far out-of-fold scores foretell the board's, which are of `metric`, on each
+    """The ledger, the newest last, and how well out-of-fold scores predict the board's, which are of `metric`, on each
     data set."""
     shown = columns(metric)
     table = new_table(
