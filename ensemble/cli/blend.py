@@ -67,7 +67,7 @@ def _methods() -> Sequence[str]:
     multiple=True,
     metavar="NAME=KIND",
     help="What the numbers of an added member are, where that can't be seen: probabilities, percentages, "
-    "log-probabilities or logits.",
+    "log-probabilities (natural) or logits.",
 )
 @click.option(
     "--labels",

@@ -378,7 +378,7 @@ def test_an_external_member_joins_a_run_by_id(run, tmp_path):
     recorder = Recorder()
     result = blend_run(Run(run), BlendOptions("pool", external=[ExternalFiles("xgb", oof, test)]), events=recorder)
     assert len(recorder.messages) == 2 and all(
-        line.endswith(", rows sum to 1) were taken for probabilities") for line in recorder.messages
+        line.endswith(", rows sum to 1) were read as probabilities") for line in recorder.messages
     )
     assert list(result.members) == ["a", "b", "xgb"]
     assert result.members["xgb"]["accuracy"].value == pytest.approx((z.argmax(axis=1) == LABELS).mean())
@@ -566,7 +566,7 @@ def test_what_the_numbers_are_can_be_said(tmp_path):
     done = CliRunner().invoke(ens, call)
     assert isinstance(done.exception, UserError) and "say which with --read-as svm=KIND" in str(done.exception)
     done = CliRunner().invoke(ens, [*call, "--read-as", "svm=logits"])
-    assert done.exit_code == 0 and "were taken for logits, as told" in done.output
+    assert done.exit_code == 0 and "were read as logits, as you asked" in done.output
     for text in ("svm=odds", "knn=logits"):
         done = CliRunner().invoke(ens, [*call, "--read-as", text])
         kinds = "probabilities, percentages, log-probabilities, logits"

@@ -45,7 +45,7 @@ def read(path, classes=CLASSES, kind=None):
 
 
 def taken(path, classes=CLASSES, kind=None):
-    """What the numbers were taken for, and the probabilities."""
+    """What the numbers were read as, and the probabilities."""
     said = []
     z = read_predictions(path, classes, said.append, "xgb", kind)[1]
     return [line for line in said if not line.startswith("warning")], np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -358,25 +358,18 @@ TENTHS = np.array([[62.5, 25, 12.5], [3.1, 0.4, 96.5], [33.3, 33.3, 33.3]])
 @pytest.mark.parametrize(
     ("values", "said", "probabilities"),
     [
-        (P, "0.0625 to 0.875, rows sum to 1) were taken for probabilities", P),
-        (100 * P[:2], "12.5 to 75, rows sum to 100) were taken for percentages", P[:2]),
-        ([[63, 25, 13], [3, 0, 96]], "0 to 96, rows sum to 99 to 101) were taken for percentages",
+        (P, "0.0625 to 0.875, rows sum to 1) were read as probabilities", P),
+        (100 * P[:2], "12.5 to 75, rows sum to 100) were read as percentages", P[:2]),
+        ([[63, 25, 13], [3, 0, 96]], "0 to 96, rows sum to 99 to 101) were read as percentages",
          [[63 / 101, 25 / 101, 13 / 101], [3 / 99, 0, 96 / 99]]),
-        (TENTHS, "0.4 to 96.5, rows sum to 99.9 to 100) were taken for percentages",
+        (TENTHS, "0.4 to 96.5, rows sum to 99.9 to 100) were read as percentages",
          TENTHS / TENTHS.sum(axis=1, keepdims=True)),
-        ([[7, 2, 1], [0, 9, 1]], "0 to 9, rows sum to 10) were taken for shares of 10",
-         [[0.7, 0.2, 0.1], [0, 0.9, 0.1]]),
-        ([[62, 25, 12], [3, 0, 95]], "0 to 95, rows sum to 98 to 99) were taken for percentages",
+        ([[62, 25, 12], [3, 0, 95]], "0 to 95, rows sum to 98 to 99) were read as percentages",
          [[62 / 99, 25 / 99, 12 / 99], [3 / 98, 0, 95 / 98]]),
-        ([[500, 250, 249], [1, 0, 1000]], "0 to 1000, rows sum to 999 to 1001) were taken for shares of 1000", [
-            [500 / 999, 250 / 999, 249 / 999], [1 / 1001, 0, 1000 / 1001]]),
-        (np.log(P[:2]), "were taken for log-probabilities", P[:2]),
-        (np.round(np.log(P[:2]), 2), "were taken for log-probabilities", P[:2]),
-        (np.log10(P[:2]), "were taken for log-probabilities to base 10", P[:2]),
-        ([[1.01, 0, -0.01], [0.5, 0.25, 0.25]], "were taken for probabilities; what lies outside of 0 to 1 is cut off",
-         [[1, 0, 0], [0.5, 0.25, 0.25]]),
-        ([[np.log(2), 0, -5], [0, 3, 0]], "were taken for logits", None),
-        ([[-2, -1, -3], [-1, -4, -9]], "were taken for logits", None),
+        (np.log(P[:2]), "were read as log-probabilities", P[:2]),
+        (np.round(np.log(P[:2]), 2), "were read as log-probabilities", P[:2]),
+        ([[np.log(2), 0, -5], [0, 3, 0]], "were read as logits", None),
+        ([[-2, -1, -3], [-1, -4, -9]], "were read as logits", None),
     ],
 )  # fmt: skip
 def test_what_the_numbers_are_is_seen_and_said(tmp_path, values, said, probabilities):
@@ -390,27 +383,54 @@ def test_what_the_numbers_are_is_seen_and_said(tmp_path, values, said, probabili
     assert p == pytest.approx(np.asarray(probabilities), abs=0.003)
 
 
+MAY_BE_LOGITS = (
+    "may be logits, or probabilities that do not sum to 1 (each row is then divided by its sum): say which with "
+    "--read-as xgb=KIND, KIND being one of probabilities, percentages, log-probabilities, logits"
+)
+OUTSIDE = (
+    "look like probabilities, but some are outside of [0, 1]: with --read-as xgb=probabilities, negative ones count as "
+    "0 and each row is divided by its sum"
+)
+
+
 @pytest.mark.parametrize(
-    ("text", "sums", "other"),
+    ("text", "sums", "advice"),
     [
-        ("id,cat,dog,owl\na,3,0.5,7\nb,1,2,3\n", "0.5 to 7, rows sum to 6 to 10.5",
-         "percentages or shares that do not sum to one number"),
-        ("id,cat,dog,owl\na,60,20,90\nb,10,20,30\n", "10 to 90, rows sum to 60 to 170",
-         "percentages or shares that do not sum to one number"),
-        ("id,cat,dog,owl\na,1.5,-1,0.5\nb,2,-0.5,-0.5\n", "-1 to 2, rows sum to 1", "shares of 1"),
+        ("id,cat,dog,owl\na,3,0.5,7\nb,1,2,3\n", "0.5 to 7, rows sum to 6 to 10.5", MAY_BE_LOGITS),
+        ("id,cat,dog,owl\na,60,20,90\nb,10,20,30\n", "10 to 90, rows sum to 60 to 170", MAY_BE_LOGITS),
+        ("id,cat,dog,owl\na,1.5,-1,0.5\nb,2,-0.5,-0.5\n", "-1 to 2, rows sum to 1", MAY_BE_LOGITS),
+        ("id,cat,dog,owl\na,7,2,1\nb,0,9,1\n", "0 to 9, rows sum to 10", MAY_BE_LOGITS),
+        ("id,cat,dog,owl\na,500,250,249\nb,1,0,1000\n", "0 to 1000, rows sum to 999 to 1001", MAY_BE_LOGITS),
+        ("id,cat,dog,owl\na,1.01,0,-0.01\nb,0.5,0.25,0.25\n", "-0.01 to 1.01, rows sum to 1", OUTSIDE),
+        ("id,cat,dog,owl\na,1.04,0,0\nb,0.5,0.25,0.25\n", "0 to 1.04, rows sum to 1 to 1.04", OUTSIDE),
     ],
-)  # fmt: skip
-def test_numbers_of_two_readings_are_refused_until_one_is_named(tmp_path, text, sums, other):
+)
+def test_numbers_of_two_readings_are_refused_until_one_is_named(tmp_path, text, sums, advice):
     path = csv(tmp_path, text)
-    assert refusal(path) == (
-        f"{path}: its values ({sums}) may be logits or {other}: say which with --read-as xgb=KIND, KIND being one of "
-        "probabilities, percentages, log-probabilities, logits"
-    )
+    assert refusal(path) == f"{path}: its values ({sums}) {advice}"
     values = pd.read_csv(path)[list(CLASSES)].to_numpy()
     assert read(path, kind="logits")[1] == pytest.approx(values)
     lines, p = taken(path, kind="probabilities")
     positive = np.maximum(values, 0)
-    assert p == pytest.approx(positive / positive.sum(axis=1, keepdims=True)) and lines[0].endswith("as told")
+    assert p == pytest.approx(positive / positive.sum(axis=1, keepdims=True)) and lines[0].endswith("as you asked")
+
+
+@pytest.mark.parametrize(("log", "base", "factor"), [(np.log10, 10, "2.30259"), (np.log2, 2, "0.693147")])
+def test_logs_to_another_base_are_refused_with_the_factor_that_makes_them_natural(tmp_path, log, base, factor):
+    path = tmp_path / "oof.csv"
+
+    def write(values):
+        pd.DataFrame({"id": range(len(P)), **dict(zip(CLASSES, values.T, strict=True))}).to_csv(path, index=False)
+
+    write(log(P))
+    assert refusal(path).endswith(
+        f"look like log-probabilities to base {base}: multiply them by {factor} for natural logs, or, if they are "
+        "logits, say so with --read-as xgb=logits"
+    )
+    assert read(path, kind="logits")[1] == pytest.approx(log(P), rel=1e-5)
+    write(log(P) * float(factor))
+    lines, p = taken(path)
+    assert lines[0].endswith("were read as log-probabilities") and p == pytest.approx(P, rel=1e-4)
 
 
 def test_one_column_of_percentages(tmp_path):
@@ -462,7 +482,9 @@ def test_a_class_that_no_fold_knew_is_said_once():
 
 def test_labels_in_place_of_probabilities_are_said(tmp_path):
     said = read(csv(tmp_path, "id,cat,dog,owl\na,1,0,0\nb,0,0,1\n"))[2]
-    assert said[0] == "warning: xgb (oof.csv): it holds 0 and 1 alone, as labels do: how sure it is can't be told"
+    assert (
+        said[0] == "warning: xgb (oof.csv): it holds only 0 and 1, as labels do: how sure the model was can't be told"
+    )
 
 
 def test_rounded_probabilities_need_no_warning_of_their_sums(tmp_path):
@@ -628,7 +650,7 @@ def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path_factory, order, ki
     assert values == pytest.approx(np.log(p)[None], rel=1e-5)
     test = read_test(ExternalFiles("xgb", path, path), rows, said.append)
     assert rows_of(test, list(ids), "xgb")[0] == pytest.approx(np.log(p), rel=1e-5)
-    assert len(said) == 2 and all(line.endswith("were taken for probabilities") for line in said)
+    assert len(said) == 2 and all(line.endswith("were read as probabilities") for line in said)
 
 
 def test_join_in_the_order_of_the_rows():

@@ -21,7 +21,7 @@ from ensemble.blend.external.files import (
     read_columns,
     table_predictions,
 )
-from ensemble.blend.external.scale import KINDS, LARGEST, floored, logits_of, recognised, without_unknown_classes
+from ensemble.blend.external.scale import LARGEST, floored, logits_of, recognised, without_unknown_classes
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows
 from ensemble.data.classes import in_order, listed
 from ensemble.data.logits import Logits
@@ -90,8 +90,8 @@ def read_predictions(
     else:
         ids, values, columns = table_predictions(path, classes, warn, 100.0 if kind == "percentages" else 1.0)
     _refuse_not_finite(values, ids, columns, path)
-    scale = recognised(values, path, f"--read-as {what}=KIND, KIND being one of {', '.join(KINDS)}", kind)
-    say(f"{what} ({path.name}): {scale.said}")
+    scale = recognised(values, path, what, kind)
+    say(f"{what} ({path.name}): {scale.message}")
     return ids, logits_of(values, scale, ids, warn)
 
 

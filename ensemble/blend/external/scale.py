@@ -1,6 +1,7 @@
 """What the numbers of predictions that ens did not make are: probabilities, percentages, log-probabilities or logits.
 
-Recognised by their range and the sums of their rows, said in one line, and refused where two readings are possible.
+Recognised by their range and the sums of their rows, and named in one line. What can be read in two ways is refused
+until the user names one; scales that few tools write (logs to base 2 or 10, counts of votes) are not guessed at.
 What is exactly 0 is treated here too: a log has no 0, and a 0 in one member would forbid a class to the whole blend.
 """
 
@@ -17,8 +18,8 @@ KINDS = ("probabilities", "percentages", "log-probabilities", "logits")
 SLACK = 1e-6  # a softmax in float32 may end at 1.0000001
 LARGEST = float(np.finfo(np.float32).max)
 ROUNDED = 20.0  # percentages: rows of many small classes, rounded to 0, may sum to so much less than 100
-OVERSHOOT = 0.05  # probabilities that were interpolated may lie so far outside of [0, 1]
-BASES = {"": 1.0, " to base 10": float(np.log(10)), " to base 2": float(np.log(2))}
+NEAR = 0.05  # numbers no farther outside of [0, 1], in rows whose sums are as near to 1, are meant as probabilities
+BASES = {10: np.log(10), 2: np.log(2)}
 # What is raised from 0 has so much of a row in all, at most. Votes of 10 (300 rows, 4 classes) so had a log loss of
 # 0.81, with 0.4 % 0.87 and with 20 % 0.80; percentages without digits 0.71 with each.
 RAISED = 0.03
@@ -26,55 +27,68 @@ RAISED = 0.03
 
 @dataclass(frozen=True)
 class Scale:
-    """kind: one of KINDS. said: what the numbers were taken for. total: what a row of probabilities sums to. factor: of
-    log-probabilities, for them to be natural logs."""
+    """What the numbers of a file are.
+
+    kind: one of KINDS.
+    message: the line that tells the reader what they were read as.
+    """
 
     kind: str
-    said: str
-    total: float = 1.0
-    factor: float = 1.0
+    message: str
+
+    @property
+    def total(self) -> float:
+        """What a row of probabilities sums to."""
+        return 100.0 if self.kind == "percentages" else 1.0
 
 
-def recognised(values: np.ndarray, path: Path, option: str, kind: str | None = None) -> Scale:
-    """What values float (N, C) are, finite or -inf; or `kind`, if the user says it.
+def recognised(values: np.ndarray, path: Path, name: str, kind: str | None = None) -> Scale:
+    """What values float (N, C) are, finite or -inf; or `kind`, if the user names it.
 
-    option: how the user says it, for the UserError where two readings are possible.
+    name: the member's, for messages. Raises UserError, saying how the reading is named, where it can't be told, for
+    probabilities outside of [0, 1] and for logs to another base.
     """
     low, high = float(values.min()), float(values.max())
     sums = values.sum(axis=1, dtype=np.float64) if low > -LARGEST else np.full(len(values), -np.inf)
-    said = f"its values ({low:.4g} to {high:.4g}, rows sum to {_range(sums)}) were taken for "
+    seen = f"its values ({low:.4g} to {high:.4g}, rows sum to {_range(sums)})"
     if kind is not None:
-        return Scale(kind, f"{said}{kind}, as told", total=100.0 if kind == "percentages" else 1.0)
+        return Scale(kind, f"{seen} were read as {kind}, as you asked")
+    option = f"--read-as {name}=KIND, KIND being one of {', '.join(KINDS)}"
     rounding = values.shape[1] * _unit(values) if low >= -SLACK else 0.0  # what a row's sum may lose
     spread = max(1e-3 * sums.max(), min(rounding, 0.02 * sums.max()))
     constant = len(sums) > 1 and sums.min() > 0.5 and np.ptp(sums) <= spread
     if low >= -SLACK and high <= 1 + SLACK:
-        return Scale("probabilities", f"{said}probabilities")
+        return Scale("probabilities", f"{seen} were read as probabilities")
     if low >= -SLACK:
         most = min(0.1 + rounding, ROUNDED)
         if high <= 100 + 1e-3 and sums.min() >= 100 - most and sums.max() <= 100 + most / 2 + 0.05:
-            return Scale("percentages", f"{said}percentages", total=100.0)
-        if constant and not np.isclose(sums.mean(), 1, atol=OVERSHOOT):
-            return Scale("probabilities", f"{said}shares of {sums.mean():.4g}", total=float(sums.mean()))
-    if low >= -OVERSHOOT and high <= 1 + OVERSHOOT and np.abs(sums - 1).max() <= OVERSHOOT:
-        return Scale("probabilities", f"{said}probabilities; what lies outside of 0 to 1 is cut off")
-    if low >= 0 or constant:
-        other = "percentages or shares that do not sum to one number" if low >= 0 else f"shares of {sums.mean():.4g}"
+            return Scale("percentages", f"{seen} were read as percentages")
+    if low >= -NEAR and high <= 1 + NEAR and np.abs(sums - 1).max() <= NEAR:
         raise UserError(
-            f"{path}: its values ({low:.4g} to {high:.4g}, rows sum to {_range(sums)}) may be logits or {other}: say "
-            f"which with {option}"
+            f"{path}: {seen} look like probabilities, but some are outside of [0, 1]: with --read-as "
+            f"{name}=probabilities, negative ones count as 0 and each row is divided by its sum"
+        )
+    if low >= 0 or constant:
+        raise UserError(
+            f"{path}: {seen} may be logits, or probabilities that do not sum to 1 (each row is then divided by its "
+            f"sum): say which with {option}"
         )
     if high <= SLACK:
+        if np.abs(_log_sums(values)).max() <= 0.02:
+            return Scale("log-probabilities", f"{seen} were read as log-probabilities")
         for base, factor in BASES.items():
             if np.abs(_log_sums(values * factor)).max() <= 0.02:
-                return Scale("log-probabilities", f"{said}log-probabilities{base}", factor=factor)
-    return Scale("logits", f"{said}logits")
+                raise UserError(
+                    f"{path}: {seen} look like log-probabilities to base {base}: multiply them by {factor:.6g} for "
+                    f"natural logs, or, if they are logits, say so with --read-as {name}=logits"
+                )
+    return Scale("logits", f"{seen} were read as logits")
 
 
 def logits_of(values: np.ndarray, scale: Scale, ids: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
     """Logits float64 (N, C) of values that are of this scale: those of probabilities are their logs, -inf for 0."""
     if scale.kind in ("logits", "log-probabilities"):
-        return np.where(values < -LARGEST, -np.inf, values * scale.factor)
+        return np.where(values < -LARGEST, -np.inf, values)
     p = np.clip(values.astype(np.float64), 0, None)
     sums = p.sum(axis=1) / scale.total
     off = np.abs(sums - 1) > 1e-3 + values.shape[1] * _unit(values) / scale.total
@@ -84,7 +98,7 @@ def logits_of(values: np.ndarray, scale: Scale, ids: np.ndarray, warn: Callable[
             f"{scale.total * sums[off][0]:.4g}); they were divided by their sums"
         )
     if scale.total == 1 and np.isin(values, (0, 1)).all():
-        warn("it holds 0 and 1 alone, as labels do: how sure it is can't be told")
+        warn("it holds only 0 and 1, as labels do: how sure the model was can't be told")
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(p / p.sum(axis=1, keepdims=True)))
 
