@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ensemble.api import results
 from ensemble.api.predictions import Kind, Predictions, by_member, columns_of, member_logits, require_kind
 from ensemble.blend import BlendResult
+from ensemble.blend.costs import checked_costs
 from ensemble.blend.crossfit import Recipe
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.fit import fit_oof
@@ -75,8 +76,9 @@ class FittedBlend:
         return self.result.fitted.apply([z[None] for z in logits])
 
     def predict(self, predictions: Predictions) -> np.ndarray:
-        """The class of the largest probability of each row, (N,). See `predict_proba`."""
-        return np.asarray(self.classes[self.predict_proba(predictions).argmax(axis=1)])
+        """The class of each row, (N,): the most probable one; with costs, that of the least expected cost. See
+        `predict_proba`."""
+        return np.asarray(self.classes[self.result.fitted.decide(self.predict_proba(predictions))])
 
     def __repr__(self) -> str:
         return f"<FittedBlend {results.blend_line(self.result)}>"
@@ -95,6 +97,7 @@ def fit_blend(
     folds: ArrayLike | None = None,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
+    costs: ArrayLike | None = None,
 ) -> FittedBlend:
     """Blend members' out-of-fold predictions, and score the blend by cross-fitting.
 
@@ -108,9 +111,12 @@ def fit_blend(
     folds: int (N,), 0 or more, the fold in which each row was held out; None: the rows are dealt into five folds.
     groups: (N,), of what has to share a fold, such as a person; intervals are over groups then.
     ids: (N,), names of the rows, for messages.
+    costs: float (C, C), with metric="expected_cost": what it costs to predict the column's class for a row whose true
+    class is the row's. `FittedBlend.predict` then gives the class of the least expected cost.
 
     Raises UserError, naming member and row, for shapes that do not fit together, numbers that are not of this kind, an
-    unknown method or metric, and folds that divide a group. Warns of what looks wrong in the predictions.
+    unknown method or metric, costs that do not go with it, and folds that divide a group. Warns of what looks wrong in
+    the predictions.
 
     >>> import numpy as np
     >>> draw = np.random.default_rng(0)
@@ -131,6 +137,7 @@ def fit_blend(
     codes, classes = columns_of(labels, columns)
     names = tuple(str(name) for name in classes)
     _require_rows("labels", codes, count)
+    matrix = checked_costs(costs, metric, names)
     rows = Rows(
         ids=_ids(ids, count),
         labels=codes,
@@ -149,8 +156,10 @@ def fit_blend(
     values = [member_logits(arrays[name], kind, name, rows.folds, shares, rows.ids.tolist()) for name in members]
     for line in suspicious(rows, list(members), np.stack(values), list(members)):
         warnings.warn(line.removeprefix("warning: "), stacklevel=2)
-    given = Oof(rows, members, (EXTERNAL_VIEW,) * len(members), tuple(z[None] for z in values), {}, external=members)
-    return FittedBlend(fit_oof(given, Recipe(method, metric)), classes, members, kind, shares)
+    views = (EXTERNAL_VIEW,) * len(members)
+    logits = Oof(rows, members, views, tuple(z[None] for z in values), {}, external=members)
+    result = fit_oof(logits, Recipe(method, metric, costs=matrix))
+    return FittedBlend(result, classes, members, kind, shares)
 
 
 def _ids(ids: Sequence[str] | None, count: int) -> np.ndarray:

@@ -10,8 +10,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble.api.predictions import Kind, member_logits, require_kind
 from ensemble.blend import methods
+from ensemble.blend.costs import checked_costs
 from ensemble.errors import UserError
 from ensemble.scoring.cross_fit import usable_folds
+from ensemble.scoring.row_values import cheapest
 
 
 class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -26,11 +28,14 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
     kind: what the numbers are: "logits", "probabilities", "percentages" or "log-probabilities".
     n_members: M; None: the columns of X divided by the number of classes.
+    costs: float (C, C), with metric="expected_cost": what it costs to predict the column's class for a row whose true
+    class is the row's. `predict` then gives the class of the least expected cost.
 
     The predictions in X have to come from models that never saw the rows. `cross_val_score` of this estimator is then
     an honest score of the blend; with `params={"groups": groups}` its inner folds keep groups together.
 
     classes_: (C,), the labels.
+    costs_: float64 (C, C), the costs in the order of `classes_`; None where there are none.
     n_members_: M.
     n_features_in_: M * C.
 
@@ -52,11 +57,13 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         metric: str = "log_loss",
         kind: Kind = "logits",
         n_members: int | None = None,
+        costs: ArrayLike | None = None,
     ) -> None:
         self.method = method
         self.metric = metric
         self.kind = kind
         self.n_members = n_members
+        self.costs = costs
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Fit the blend on X and labels (N,). groups: (N,), of what has to share a fold where the method
@@ -77,8 +84,9 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         try:
             arrays = self._by_member(values)
             require_kind(arrays, self.kind)
-            z = self._logits(arrays)
-            self.chain_ = methods.fit(self.method, self.metric, z, codes.astype(np.int64), folds, clusters)
+            self.costs_ = checked_costs(self.costs, self.metric, tuple(map(str, self.classes_)))
+            z, codes = self._logits(arrays), codes.astype(np.int64)
+            self.chain_ = methods.fit(self.method, self.metric, z, codes, folds, clusters, costs=self.costs_)
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
@@ -93,8 +101,9 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise ValueError(str(error)) from None
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """The class of the largest probability of each row, (N,)."""
-        best = self.predict_proba(X).argmax(axis=1)
+        """The class of each row, (N,): the most probable one; with costs, that of the least expected cost."""
+        probabilities = self.predict_proba(X)
+        best = probabilities.argmax(axis=1) if self.costs_ is None else cheapest(probabilities, self.costs_)
         return np.asarray(self.classes_[best])
 
     def _members(self, columns: int, count: int) -> int:

@@ -82,6 +82,7 @@ class Run:
         views: Sequence[str] | None = None,
         members: Sequence[str] | None = None,
         priors: str | None = None,
+        costs: str | Path | None = None,
         events: "Events | None" = None,
     ) -> "RunBlend":
         """Fit a blend of the members on their out-of-fold logits, score it by cross-fitting and save it, as `ens blend`
@@ -92,6 +93,8 @@ class Run:
         name: what it is saved as; None: the method, with "-metric" for another one than log_loss.
         views, members: the names of those to use; None: all that were trained.
         priors: the test set's class shares: "uniform", or a CSV with the columns class and share.
+        costs: with metric="expected_cost": a CSV of what mistakes cost, with the true classes in its first column and
+        the predicted ones in its header.
         events: what listens meanwhile; None prints messages and shows a progress bar.
 
         Raises UserError for an unknown name, for members that are not finished, and for files that can't be read.
@@ -103,7 +106,9 @@ class Run:
         from ensemble.api.blending import fit_run_blend
         from ensemble.blend import BlendOptions
 
-        return fit_run_blend(self, BlendOptions(method, metric, name, views, members, priors=priors), events)
+        file = None if costs is None else Path(costs)
+        options = BlendOptions(method, metric, name, views, members, priors=priors, costs=file)
+        return fit_run_blend(self, options, events)
 
     def predict(self, images: "Images", blend: str | None = None) -> "Prediction":
         """The prediction of one image or several by a blend of this run; None takes the only one. See `ens.predict`.

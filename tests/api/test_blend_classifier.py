@@ -88,6 +88,17 @@ def test_it_is_scored_by_cross_validation_and_in_a_pipeline():
     assert found.shape == (3,) and (found > 0.8).all()
 
 
+@pytest.mark.parametrize("method", ["mean", "auto"])
+def test_with_costs_it_decides_for_the_least_expected_cost(method):
+    costs = np.array([[0, 1, 1], [1, 0, 1], [20, 20, 0]])
+    names = np.array(["a", "b", "c"])[LABELS]
+    blend = ens.BlendClassifier(method, "expected_cost", costs=costs).fit(X, names)
+    decided = (blend.predict_proba(X) @ costs).argmin(axis=1)
+    assert blend.predict(X).tolist() == blend.classes_[decided].tolist()
+    assert (decided == 2).sum() > (blend.predict_proba(X).argmax(axis=1) == 2).sum()
+    assert clone(blend).fit(X, names).predict(X).tolist() == blend.predict(X).tolist()
+
+
 def test_groups_stay_together_in_the_inner_folds():
     groups = np.arange(90) // 30
     whole = ens.BlendClassifier("stack").fit(X, LABELS, groups=groups)
@@ -104,6 +115,8 @@ def test_groups_stay_together_in_the_inner_folds():
         ({"method": "vot"}, X, "blend method 'vot' is not one of"),
         ({}, np.hstack(softmax(Z)), "member 0: its rows sum to 1, as those of probabilities do"),
         ({"kind": "odds"}, X, "kind 'odds' is not one of"),
+        ({"metric": "expected_cost"}, X, r"metric 'expected_cost' needs costs: a float array \(3, 3\)"),
+        ({"costs": np.eye(3)}, X, "costs go with the metric expected_cost, not log_loss"),
         ({"kind": "probabilities"}, X, "member 0: row 0: probabilities out of their range"),
         ({}, Z, "Found input variables with inconsistent numbers of samples"),
     ],

@@ -11,6 +11,7 @@ from ensemble.blend.probabilities import softmax
 LABELS = np.arange(90) % 3
 Z = np.random.default_rng(0).normal(size=(2, 90, 3)) + 2 * np.eye(3)[LABELS]
 STACKED = Z.swapaxes(0, 1)
+COSTS = [[0, 1, 1], [1, 0, 1], [20, 20, 0]]  # to miss class 2 is dear
 
 
 def same(one, other):
@@ -84,6 +85,19 @@ def test_groups_share_a_fold_and_are_resampled_whole():
         ens.fit_blend(STACKED, LABELS, groups=groups, folds=np.arange(90) % 3)
 
 
+def test_with_costs_the_blend_decides_for_the_least_expected_cost():
+    blend = ens.fit_blend(STACKED, LABELS, method="mean", metric="expected_cost", costs=COSTS)
+    probabilities = blend.predict_proba(STACKED)
+    decided = (probabilities @ np.array(COSTS)).argmin(axis=1)
+    assert blend.predict(STACKED).tolist() == decided.tolist() != probabilities.argmax(axis=1).tolist()
+    plain = softmax(Z.mean(axis=0))
+    cost = np.array(COSTS)[LABELS, (plain @ np.array(COSTS)).argmin(axis=1)].mean()
+    assert blend.scores.loc["plain mean", "expected_cost"] == pytest.approx(cost)
+    # where all mistakes cost the same it is the most probable class
+    even = ens.fit_blend(STACKED, LABELS, method="mean", metric="expected_cost", costs=1 - np.eye(3))
+    assert even.predict(STACKED).tolist() == probabilities.argmax(axis=1).tolist()
+
+
 @pytest.mark.filterwarnings("ignore:noise. right on", "ignore:a. wrong on")
 def test_members_of_zero_weight_may_be_missing_at_prediction():
     noise = np.random.default_rng(1).normal(size=(90, 3))
@@ -96,6 +110,7 @@ def test_members_of_zero_weight_may_be_missing_at_prediction():
 
 PROBS = softmax(Z)
 LACKING = pd.Categorical(["a", "b", None] * 30, categories=["a", "b", "c"])
+PRICED = {"metric": "expected_cost"}
 NAN = np.where(np.arange(90)[:, None] == 7, np.nan, Z[0])
 
 
@@ -133,6 +148,12 @@ NAN = np.where(np.arange(90)[:, None] == 7, np.nan, Z[0])
         (STACKED, LABELS, {"folds": LABELS - 1}, "folds: want whole numbers, 0 or more"),
         (STACKED, LABELS, {"groups": LABELS[:5]}, r"groups: \(5,\), but the predictions have 90 rows"),
         (STACKED, LABELS, {"ids": ["x"] * 90}, "ids: one is there twice"),
+        (STACKED, LABELS, PRICED, r"metric 'expected_cost' needs costs: a float array \(3, 3\), a row for each true"),
+        (STACKED, LABELS, {"costs": COSTS}, "costs go with the metric expected_cost, not log_loss"),
+        (STACKED, LABELS, {**PRICED, "costs": np.eye(2)}, r"costs: an array \(2, 2\); want a float array \(3, 3\)"),
+        (STACKED, LABELS, {**PRICED, "costs": [["x"] * 3] * 3}, "costs: not an array of numbers"),
+        (STACKED, LABELS, {**PRICED, "costs": np.full((3, 3), np.nan)}, "costs: NaN or infinite numbers; want a float"),
+        (STACKED, LABELS, {**PRICED, "costs": np.eye(3)}, r"costs: to predict '1' for '0' costs 0, less than to be ri"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(oof, labels, more, line):

@@ -15,6 +15,7 @@ from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.result import read_result
 from ensemble.blend.saved import read_described
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
@@ -91,6 +92,12 @@ def test_a_blend_is_scored_by_its_decisions_and_keeps_the_costs(run, tmp_path, m
     decisions = "is fitted by log loss; images are decided for the class of the least expected cost"
     assert any(decisions in note for note in result.notes)
     assert read_result(Run(run), result.name).blend["expected_cost"] == result.blend["expected_cost"]
+
+
+def test_from_python_a_run_takes_the_file_too(run, tmp_path):
+    blend = Run(run).blend("mean", "expected_cost", costs=str(write(tmp_path, COSTS)), events=SILENT)
+    assert blend.result.fitted.costs.tolist() == [[0, 1, 1], [1, 0, 1], [9, 9, 0]]
+    assert "expected_cost" in blend.scores.columns
 
 
 def test_a_blend_without_costs_decides_for_the_most_probable_class(run):
