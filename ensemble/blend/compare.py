@@ -1,7 +1,8 @@
 """`ens compare`: which recipe is really better? Members of runs, on the same out-of-fold rows. Never imports torch.
 
-Intervals are those of `score.py`, paired, and hold the trained networks fixed. Log loss is compared at each item's best
-temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone moves it at the networks' own scores.
+Intervals are those of `ensemble.scoring.bootstrap`, paired, and hold the trained networks fixed. Log loss is compared
+at each item's best temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone moves that of the
+scores as they are.
 """
 
 import tomllib
@@ -32,8 +33,12 @@ FEWEST = 6  # clusters that must differ for accuracy to tell: of 5, all one way 
 class Item:
     """What is compared: a member of a run, or the plain mean of several.
 
-    name: what it is called in its block. run: as the user named it. seconds: of training, all folds together, None
-    where one is not recorded; epochs likewise. optimistic: whether it kept the epoch that was best on its OOF rows.
+    name: what it is called in its block.
+    run: as the user named it.
+    members: their names, one or several.
+    seconds: of training, all folds together; None where that of one is not recorded.
+    epochs: of training; None where the members' differ or one is not recorded.
+    optimistic: whether a member kept the epoch that was best on its OOF rows.
     """
 
     name: str
@@ -53,15 +58,23 @@ class Item:
 class Block:
     """S items compared with each other on the N rows of the comparison; the first is the baseline.
 
-    folds: int64 (S, N), those of each item's run. predicted: int64 (S, N). losses, tempered_losses: float64 (S, N),
-    -log(true-class probability) at the item's own scores, and at its best temperature on the other folds. scores:
-    metric -> Score at the item's own scores; tempered: Score of the log loss at its temperature.
-    accuracy, log_loss: each item's gain over the baseline (0 of the baseline itself); the log loss is the tempered one.
+    title: what its members are called together.
+    items: S of them.
+    folds: int64 (S, N), those of each item's run.
+    predicted: int64 (S, N), the most probable classes.
+    losses: float64 (S, N), -log(true-class probability) in nats, of the networks' scores as they are.
+    tempered_losses: float64 (S, N), the same at the item's best temperature on the other folds.
+    scores: for each item metric -> Score, of the networks' scores as they are.
+    tempered: for each item the Score of its log loss at its temperature.
+    accuracy: each item's gain over the baseline; 0 of the baseline itself.
+    log_loss: the same of the tempered log loss, in nats.
     differ: int64 (S,), clusters (rows or groups) on which an item is not right as often as the baseline.
-    best: the first item of the greatest accuracy. behind: each item's gain in accuracy over it, 0 or less;
-    behind_differ: as `differ`, against the best.
-    recall, recall_gain: float64 (S, C), of each class, NaN without rows, and what is gained over the baseline;
-    recall_interval: float64 (2, S, C), the gain's 95% interval, for which the class's rows (or groups) are resampled;
+    best: the number of the first item of the greatest accuracy.
+    behind: each item's gain in accuracy over the best, 0 or less.
+    behind_differ: int64 (S,), as `differ`, against the best.
+    recall: float64 (S, C), of each class; NaN without rows.
+    recall_gain: float64 (S, C), what is gained over the baseline.
+    recall_interval: float64 (2, S, C), the gain's 95% interval, for which the class's rows (or groups) are resampled.
     marked: bool (S, C), whether that excludes 0 and at least FEWEST clusters differ.
     """
 
@@ -89,8 +102,13 @@ class Block:
 class Comparison:
     """Blocks of items on the same rows.
 
-    ids: str (N,). labels, clusters: int64 (N,); rows of one cluster (row or group) are resampled together. classes: C
-    names. notes: lines to print: what was left out and why.
+    ids: str (N,).
+    labels: int64 (N,).
+    clusters: int64 (N,); rows of one cluster (a row or a group) are resampled together.
+    grouped: whether a run has groups.
+    classes: C names.
+    blocks: of items that are compared with each other.
+    notes: lines to print: what was left out and why.
     """
 
     ids: np.ndarray
@@ -102,12 +120,12 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def tells(own: Gain, differ: int | None = None) -> int:
+def tells(gained: Gain, differ: int | None = None) -> int:
     """1 if the interval of a gain lies above 0, -1 if below, else 0: no difference can be told at 95%.
 
     differ: for accuracy, the clusters that differ; of fewer than FEWEST, whatever the bootstrap says, none can be told.
     """
-    return 0 if differ is not None and differ < FEWEST else int(own.low > 0) - int(own.high < 0)
+    return 0 if differ is not None and differ < FEWEST else int(gained.low > 0) - int(gained.high < 0)
 
 
 def compare(paths: Sequence[Path], events: Events = SILENT) -> Comparison:
@@ -123,8 +141,8 @@ def compare(paths: Sequence[Path], events: Events = SILENT) -> Comparison:
     found: list[tuple[Run, str]] = []
     notes: list[str] = []
     for path in paths:
-        run, own = _members(path, rows, notes)
-        found += [(run, name) for name in own]
+        run, names = _members(path, rows, notes)
+        found += [(run, name) for name in names]
     found, notes = list(dict.fromkeys(found)), list(dict.fromkeys(notes))  # one may be named twice
     if len(found) < 2:
         left = "".join(f"; {note}" for note in notes)
@@ -182,7 +200,9 @@ def _members(path: Path, rows: dict[Run, Rows], notes: list[str]) -> tuple[Run, 
 def _in_file_order(run: Run, members: Sequence[str]) -> list[str]:
     """Members as the experiment file lists its backbones; those that it lacks last, by their names."""
     try:
-        listed = [own["name"] for own in tomllib.loads(run.config_toml.read_text(encoding="utf-8"))["backbone"]]
+        listed = [
+            backbone["name"] for backbone in tomllib.loads(run.config_toml.read_text(encoding="utf-8"))["backbone"]
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return list(members)
     return sorted(members, key=lambda name: listed.index(name) if name in listed else len(listed))
@@ -199,21 +219,23 @@ def _plan(found: list[tuple[Run, str]], each_named: bool, notes: list[str]) -> l
     """The blocks: their titles and items, in the order in which they were named."""
     if each_named and len({run for run, _ in found}) > 1 < len({name for _, name in found}):
         return [("the members named", [_item(str(run.path / name), run, [name]) for run, name in found])]
-    runs: dict[str, list[Run]] = {}  # of each member's name
+    runs_of: dict[str, list[Run]] = {}  # the member's name -> the runs that have it
     for run, name in found:
-        runs.setdefault(name, []).append(run)
-    common = {name: own for name, own in runs.items() if len(own) > 1}
+        runs_of.setdefault(name, []).append(run)
+    common = {name: runs for name, runs in runs_of.items() if len(runs) > 1}
     if not common:
         if len({run for run, _ in found}) == 1:
             return [(f"members of {found[0][0]}", [_item(name, run, [name]) for run, name in found])]
         notes.append("no member's name is in two of the runs: all are compared with each other")
         return [("all members", [_item(str(run.path / name), run, [name]) for run, name in found])]
-    alone = [_item(str(own[0].path / name), own[0], [name]).label for name, own in runs.items() if name not in common]
+    alone = [
+        _item(str(runs[0].path / name), runs[0], [name]).label for name, runs in runs_of.items() if name not in common
+    ]
     if alone:
         notes.append(f"left out, as their names are in one run only: {', '.join(alone)}")
-    plan = [(name, [_item(str(run), run, [name]) for run in own]) for name, own in common.items()]
+    plan = [(name, [_item(str(run), run, [name]) for run in runs]) for name, runs in common.items()]
     paired = list(dict.fromkeys(run for run, name in found if name in common))
-    shared = [name for name, own in common.items() if len(own) == len(paired)]
+    shared = [name for name, runs in common.items() if len(runs) == len(paired)]
     if len(shared) > 1:
         plan.append((f"the plain mean of {', '.join(shared)}", [_item(str(run), run, shared) for run in paired]))
     return plan
@@ -223,12 +245,15 @@ def _item(name: str, run: Run, members: Sequence[str]) -> Item:
     settings = [run.member(member).read_settings() for member in members]
     folds = [fold for member in members for fold in run.member(member).folds()]
     seconds = [fold.read_done().get("seconds") for fold in folds if fold.is_done()]
-    epochs = {None if own.get("strategy") == "probe" else own.get("epochs") for own in settings}
-    total, same = (
-        None if None in seconds else sum(own or 0.0 for own in seconds),
-        epochs.pop() if len(epochs) == 1 else None,
+    epochs = {None if of_member.get("strategy") == "probe" else of_member.get("epochs") for of_member in settings}
+    return Item(
+        name=name,
+        run=run,
+        members=tuple(members),
+        seconds=None if None in seconds else sum(of_fold or 0.0 for of_fold in seconds),
+        epochs=epochs.pop() if len(epochs) == 1 else None,
+        optimistic=any(of_member.get("keep") == "best" for of_member in settings),
     )
-    return Item(name, run, tuple(members), total, same, any(own.get("keep") == "best" for own in settings))
 
 
 def _block(
@@ -241,25 +266,28 @@ def _block(
     n: int,
 ) -> Block:
     """z: each item's logits, float32 (N, n) for n classes. folds: int64 (S, N)."""
-    raw = [outcome(labels, softmax(own)) for own in z]
-    honest = [cross_fit(partial(_at_temperature, own, labels), of, clusters) for own, of in zip(z, folds, strict=True)]
+    raw = [outcome(labels, softmax(logits)) for logits in z]
+    honest = [
+        cross_fit(partial(_at_temperature, logits, labels), folds_of_run, clusters)
+        for logits, folds_of_run in zip(z, folds, strict=True)
+    ]
     tempered = [outcome(labels, probs) for probs in honest]
     drawn = bootstrap(labels, raw + tempered, clusters, n)  # at once, so that all see the same resamples
     columns = [{metric: values[:, [s]] for metric, values in drawn.items()} for s in range(2 * len(items))]
     parts = zip(raw + tempered, [*folds, *folds], columns, strict=True)
     table = [scores(labels, [result], of, n, column)[0] for result, of, column in parts]
     best = max(range(len(items)), key=lambda s: table[s]["accuracy"].value)
-    first, second = range(len(items)), range(len(items), 2 * len(items))  # columns: own scores, own temperatures
+    first, second = range(len(items)), range(len(items), 2 * len(items))  # columns: as they are, at their temperatures
     right = np.stack([result.predicted == labels for result in raw])
     return Block(
         title=title,
         items=tuple(items),
         folds=folds,
-        predicted=np.stack([own.predicted for own in raw]),
-        losses=np.stack([own.losses for own in raw]),
-        tempered_losses=np.stack([own.losses for own in tempered]),
+        predicted=np.stack([result.predicted for result in raw]),
+        losses=np.stack([result.losses for result in raw]),
+        tempered_losses=np.stack([result.losses for result in tempered]),
         scores=tuple(table[: len(items)]),
-        tempered=tuple(own["log_loss"] for own in table[len(items) :]),
+        tempered=tuple(item["log_loss"] for item in table[len(items) :]),
         accuracy=tuple(gain("accuracy", table, drawn, s, 0, items[0].name) for s in first),
         log_loss=tuple(gain("log_loss", table, drawn, s, len(items), items[0].name) for s in second),
         differ=differing_clusters(right, right[0], clusters),
@@ -275,9 +303,9 @@ def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: 
 
 
 def differing_clusters(right: np.ndarray, other: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Units on which each of bool (S, N) is not right as often as bool (N,), int64 (S,)."""
+    """Clusters on which each of bool (S, N) is not right as often as bool (N,), int64 (S,)."""
     where = np.unique(clusters, return_inverse=True)[1]
-    return np.array([np.count_nonzero(np.bincount(where, own.astype(float) - other)) for own in right])
+    return np.array([np.count_nonzero(np.bincount(where, hit.astype(float) - other)) for hit in right])
 
 
 def _recalls(labels: np.ndarray, outcomes: list[Outcome], clusters: np.ndarray, classes: int) -> dict[str, np.ndarray]:
@@ -285,16 +313,16 @@ def _recalls(labels: np.ndarray, outcomes: list[Outcome], clusters: np.ndarray, 
     recall, ends = np.full((len(outcomes), classes), np.nan), np.full((2, len(outcomes), classes), np.nan)
     marked = np.zeros(recall.shape, dtype=bool)
     for c in np.unique(labels):
-        own = np.flatnonzero(labels == c)
-        right = np.stack([o.predicted[own] == c for o in outcomes])
+        class_rows = np.flatnonzero(labels == c)
+        right = np.stack([o.predicted[class_rows] == c for o in outcomes])
         recall[:, c] = right.mean(axis=1)
         # The accuracy on the class's rows alone, which are of class 0 and predicted 0 where they are right.
         parts = [
-            replace(on_rows(o, own), predicted=np.where(hit, 0, 1), metrics=("accuracy",))
+            replace(on_rows(o, class_rows), predicted=np.where(hit, 0, 1), metrics=("accuracy",))
             for o, hit in zip(outcomes, right, strict=True)
         ]
-        drawn = bootstrap(np.zeros_like(own), parts, clusters[own], 2)["accuracy"]
+        drawn = bootstrap(np.zeros_like(class_rows), parts, clusters[class_rows], 2)["accuracy"]
         ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
         apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)
-        marked[:, c] = apart & (differing_clusters(right, right[0], clusters[own]) >= FEWEST)
+        marked[:, c] = apart & (differing_clusters(right, right[0], clusters[class_rows]) >= FEWEST)
     return {"recall": recall, "recall_gain": recall - recall[0], "recall_interval": ends, "marked": marked}

@@ -64,7 +64,7 @@ def held_out(
 
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """z float32 (M, n, C) of some rows; `plain` itself where those are all rows and no view weights were learned."""
-    if any(np.ptp(own) > 0 for own in of_views):
+    if any(np.ptp(weights) > 0 for weights in of_views):
         return view_weights.apply(of_views, oof.values, rows)
     return plain if len(rows) == plain.shape[1] else plain[:, rows]
 
@@ -90,13 +90,15 @@ def without_zero_weight(
     """
     used = methods.used(chain, len(oof.members))
     unused = [name for name, kept in zip(oof.members, used, strict=True) if not kept]
-    kept = only(oof, [name for name, own in zip(oof.members, used, strict=True) if own])
+    kept = only(oof, [name for name, is_used in zip(oof.members, used, strict=True) if is_used])
     names, weights = [], []
-    for name, all_names, own in zip(oof.members, oof.views, of_views, strict=True):
+    for name, all_names, member_weights in zip(oof.members, oof.views, of_views, strict=True):
         if name in kept.members:
-            names.append(tuple(view for view, weight in zip(all_names, own, strict=True) if weight > 0))
-            weights.append(tuple(float(weight) for weight in own if weight > 0))
-            unused += [f"{view} of {name}" for view, weight in zip(all_names, own, strict=True) if weight == 0]
+            names.append(tuple(view for view, weight in zip(all_names, member_weights, strict=True) if weight > 0))
+            weights.append(tuple(float(weight) for weight in member_weights if weight > 0))
+            unused += [
+                f"{view} of {name}" for view, weight in zip(all_names, member_weights, strict=True) if weight == 0
+            ]
     blend = Blend(
         method=recipe.method,
         metric=recipe.metric,

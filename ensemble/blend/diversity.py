@@ -18,8 +18,12 @@ from ensemble.scoring.outcomes import Outcome
 
 @dataclass(frozen=True)
 class Diversity:
-    """disagreement, error_correlation: M rows of M numbers (see the functions below). costs: member -> what the blend
-    gains by having it; empty where that was not computed."""
+    """How M members differ.
+
+    disagreement: M rows of M shares of the rows, see the function below.
+    error_correlation: M rows of M correlations, see the function below.
+    costs: member -> what the blend gains by having it; empty where that was not computed.
+    """
 
     disagreement: tuple[tuple[float, ...], ...] = ()
     error_correlation: tuple[tuple[float, ...], ...] = ()

@@ -56,14 +56,22 @@ class BlendOptions:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """One member's own out-of-fold scores on the rows of its finished folds; no scores where none is finished."""
+    """One member's out-of-fold scores on the rows of its finished folds.
+
+    member: its name.
+    done: the numbers of its finished folds.
+    folds: how many the run has.
+    rows: how many the scores are of.
+    scores: metric -> Score; empty where no fold is finished.
+    optimistic: whether each fold kept the epoch that was best on these rows.
+    """
 
     member: str
     done: tuple[int, ...]
     folds: int
     rows: int
     scores: dict[str, Score]
-    optimistic: bool  # each fold kept the epoch that was best on these rows
+    optimistic: bool
 
 
 def blend_run(
@@ -109,7 +117,7 @@ def blend_files(
     """
     _require(options)
     oof = with_external(Oof(read_labels(labels), (), (), (), {}), options.external, events.message)
-    # With no folds of their own the rows are dealt at random, here already: the spread over folds is shown for these.
+    # Rows without folds are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.clusters)))
     recipe = _recipe(options, oof)
     tests = read_tests(options.external, oof.rows, events.message)
@@ -124,8 +132,8 @@ def _require(options: BlendOptions) -> None:
     """Raise UserError, before anything is read, for an unknown method or metric, and for costs without the metric that
     needs them, or that metric without costs."""
     methods.require_method(options.method)
-    given = None if options.costs is None else np.empty(0)
-    if require_metric(options.metric, costs=given).needs != "costs" and options.costs is not None:
+    unread = None if options.costs is None else np.empty(0)
+    if require_metric(options.metric, costs=unread).needs != "costs" and options.costs is not None:
         needing = ", ".join(name for name, metric in METRICS.items() if metric.needs == "costs")
         raise UserError(f"--costs {options.costs} goes with --metric {needing}, not {options.metric}")
 
@@ -203,14 +211,16 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         members=dict(zip(oof.members, table[2:], strict=True)),
         best=best,
         gains=tuple(gains),
-        calibration={name: calibration(labels, own) for name, own in stages.items()},
-        reliability={name: tuple(reliability(own.predicted == labels, own.confidence)) for name, own in stages.items()},
-        diversity=diversity(np.stack([own.predicted for own in single]), labels, costs),
+        calibration={name: calibration(labels, result) for name, result in stages.items()},
+        reliability={
+            name: tuple(reliability(result.predicted == labels, result.confidence)) for name, result in stages.items()
+        },
+        diversity=diversity(np.stack([result.predicted for result in single]), labels, costs),
         weights=methods.readable(chain, oof.members),
         views=dict(zip(oof.members, oof.views, strict=True)),
         view_weights={
-            member: dict(zip(names, map(float, own), strict=True))
-            for member, names, own in zip(oof.members, oof.views, of_views, strict=True)
+            member: dict(zip(names, map(float, weights_of_views), strict=True))
+            for member, names, weights_of_views in zip(oof.members, oof.views, of_views, strict=True)
             if len(names) > 1
         },
         unused=unused,
@@ -226,7 +236,7 @@ def _without_value(metric: str, drawn: np.ndarray, score: Score, folds: np.ndarr
     resamples = int(np.isnan(drawn).any(axis=1).sum())
     if resamples:
         lines.append(f"{title} has no value in {resamples} of {len(drawn)} resamples; intervals are of the others")
-    lacking = [str(fold) for fold, own in zip(folds, score.folds, strict=True) if np.isnan(own)]
+    lacking = [str(fold) for fold, of_fold in zip(folds, score.folds, strict=True) if np.isnan(of_fold)]
     if lacking:
         lines.append(f"{title} has no value on fold {', '.join(lacking)} alone, so there is no deviation over folds")
     return lines
@@ -248,9 +258,9 @@ def members_table(run: Run) -> list[MemberRow]:
         z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
         where = np.flatnonzero(np.isin(rows.folds, done))
         labels = rows.labels[where]
-        own = member_outcomes(z[None, where], labels)
-        drawn = bootstrap(labels, own, rows.clusters[where], len(rows.classes))
-        table = scores(labels, own, rows.folds[where], len(rows.classes), drawn)
+        outcomes = member_outcomes(z[None, where], labels)
+        drawn = bootstrap(labels, outcomes, rows.clusters[where], len(rows.classes))
+        table = scores(labels, outcomes, rows.folds[where], len(rows.classes), drawn)
         optimistic = run.member(member).is_optimistic()
         out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], optimistic))
     return out

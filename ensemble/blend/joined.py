@@ -24,22 +24,22 @@ def join_rows(runs: dict[Run, Rows], notes: list[str]) -> dict[Run, np.ndarray]:
             which = f"lacks the class {lacking[0]!r} of {base}" if lacking else f"has the class {more[0]!r}, {base} not"
             raise UserError(f"{run}: {which}; the classes must be the same")
     names = {base: first.ids} | {run: _renamed(run, rows.ids, base, notes) for run, rows in others}
-    ids = first.ids[np.all([np.isin(first.ids, own) for own in names.values()], axis=0)]
+    ids = first.ids[np.all([np.isin(first.ids, of_run) for of_run in names.values()], axis=0)]
     if not len(ids):
         raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
     left = {run: len(rows.ids) - len(ids) for run, rows in runs.items()}
     if any(left.values()):
         counts = ", ".join(f"{count} of {run}" for run, count in left.items() if count)
         notes.append(f"compared on the {len(ids)} rows that all have; rows left out: {counts}")
-    orders = {run: np.argsort(own) for run, own in names.items()}
-    where = {run: orders[run][np.searchsorted(own, ids, sorter=orders[run])] for run, own in names.items()}
+    orders = {run: np.argsort(of_run) for run, of_run in names.items()}
+    where = {run: orders[run][np.searchsorted(of_run, ids, sorter=orders[run])] for run, of_run in names.items()}
     for run, rows in others:
         place = np.array([first.classes.index(name) for name in rows.classes])  # an older run may have another order
         both = first.labels[where[base]], place[rows.labels[where[run]]]
         wrong = np.flatnonzero(both[0] != both[1])
         if len(wrong):
-            its, own = (first.classes[labels[wrong[0]]] for labels in both)
-            what = f"id {str(ids[wrong[0]])!r} is labelled {own!r}, in {base} {its!r}"
+            base_label, label = (first.classes[labels[wrong[0]]] for labels in both)
+            what = f"id {str(ids[wrong[0]])!r} is labelled {label!r}, in {base} {base_label!r}"
             raise UserError(f"{run}: {what} ({len(wrong)} of {len(ids)} rows differ); the labels must be the same")
         a, b = first.folds[where[base]], rows.folds[where[run]]
         if not len(np.unique(a)) == len(np.unique(b)) == len(set(zip(a.tolist(), b.tolist(), strict=True))):

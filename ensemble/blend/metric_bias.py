@@ -1,6 +1,6 @@
 """The metric bias of a blend that is for another metric than log loss.
 
-One bias a class is added to the blend's log-probabilities before the largest is taken.
+One bias per class is added to the blend's log-probabilities before the largest is taken.
 
 Three families, from simple to free: no bias; a power of the class frequencies (one number: Menon et al., "Long-tail
 Learning via Logit Adjustment", ICLR 2021); each class's bias by coordinate ascent on the metric itself. A freer one
@@ -21,7 +21,7 @@ from ensemble.scoring.metrics import METRICS
 FAMILIES = {
     "none": "no class bias paid on held-out folds, so there is none",
     "frequency": "classes shifted by a power of their frequency",
-    "class": "one bias a class",
+    "class": "one bias per class",
 }
 
 POWERS = (-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -32,7 +32,11 @@ MOST_WORK = 200_000_000  # numbers read in one pass over the classes; beyond it 
 
 @dataclass(frozen=True)
 class MetricBias:
-    """metric_bias: float64 (C,), what is added to each class's log-probability. metric_bias_family: one of FAMILIES."""
+    """What is learned for the metric.
+
+    metric_bias: float64 (C,), what is added to each class's log-probability.
+    metric_bias_family: one of FAMILIES.
+    """
 
     metric_bias: np.ndarray
     metric_bias_family: str
@@ -125,11 +129,11 @@ def _ascend(
         before = best
         for c in range(classes):
             other, height = predicted.copy(), top.copy()  # the best class but c
-            own = np.flatnonzero(predicted == c)
-            rest = scores[:, own]
+            rows_of_c = np.flatnonzero(predicted == c)
+            rest = scores[:, rows_of_c]
             rest[c] = -np.inf
-            other[own] = rest.argmax(axis=0)
-            height[own] = rest[other[own], np.arange(len(own))]
+            other[rows_of_c] = rest.argmax(axis=0)
+            height[rows_of_c] = rest[other[rows_of_c], np.arange(len(rows_of_c))]
             gone, hit = _taken(height - scores[c], other, labels, weights, classes)
             left = np.bincount(other, weights, minlength=classes) - gone
             right = np.bincount(other[other == labels], weights[other == labels], minlength=classes) - hit

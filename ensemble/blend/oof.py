@@ -23,8 +23,12 @@ EXTERNAL_VIEW = ("given",)  # the one view of an external member
 class Rows:
     """The validated rows of folds.csv (fold >= 0), in its order.
 
-    ids: str (N,). labels, folds: int64 (N,). clusters: int64 (N,), the number of the row's group, or of the row where
-    there are no groups. classes: C names.
+    ids: str (N,).
+    labels: int64 (N,), numbers of `classes`.
+    folds: int64 (N,), in which each row was held out, 0 or more.
+    clusters: int64 (N,), the number of the row's group, or of the row where there are no groups.
+    grouped: whether there are groups.
+    classes: C names.
     """
 
     ids: np.ndarray
@@ -37,10 +41,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Oof:
-    """Out-of-fold logits: `values` are M arrays float32 (V, N, C), one for each member; N as in `rows`.
+    """Out-of-fold logits of M members.
 
-    views: each member's V names; an external member (one that ens did not train) has one, "given". left_out: member ->
-    why, for members of the run that are not here.
+    rows: the N rows that they are of.
+    members: M names.
+    views: each member's V names; an external member (one that ens did not train) has one, "given".
+    values: of each member float32 (V, N, C); V may differ.
+    left_out: member -> why, for members of the run that are not here.
+    external: the names of the members that ens did not train.
     """
 
     rows: Rows
@@ -137,8 +145,8 @@ def read_oof(run: Run, views: Sequence[str] | None = None, members: Sequence[str
     values: list[np.ndarray] = []
     names: tuple[str, ...] = ()
     for member in ready:
-        own, names = read_member(run, member, rows, names or views)
-        values.append(own)
+        logits, names = read_member(run, member, rows, names or views)
+        values.append(logits)
     return Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), left_out)
 
 
@@ -175,8 +183,8 @@ def read_member(
                 f"{path}: {member} has the views {', '.join(logits.views)}, not {', '.join(lacking)}; choose with "
                 f"--views among those that all members have, or add it: ens tta-oof {run} --views {','.join(lacking)}"
             )
-        own = logits.align(rows.ids[where], str(path)).values
-        values = own[[logits.views.index(name) for name in names]]
+        aligned = logits.align(rows.ids[where], str(path)).values
+        values = aligned[[logits.views.index(name) for name in names]]
         bad = ~np.isfinite(values).all(axis=(0, 2))
         if bad.any():
             raise UserError(
@@ -211,7 +219,7 @@ def common_views(run: Run) -> tuple[str, ...]:
     numbers = np.unique(rows.folds).tolist()
     ready = [name for name in run.member_names() if finished(run, name, rows) == numbers]
     every = [fold_logits(run.member(name).fold(fold)).views for name in ready for fold in numbers]
-    return tuple(view for view in every[0] if all(view in own for own in every)) if every else ()
+    return tuple(view for view in every[0] if all(view in there for there in every)) if every else ()
 
 
 def _require_same_rows(logits: Logits, want: np.ndarray, member: str, fold: int, path: Path) -> None:

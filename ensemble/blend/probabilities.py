@@ -61,10 +61,10 @@ def true_class(z: np.ndarray, labels: np.ndarray, inverse: np.ndarray | None = N
     members, rows, classes = z.shape
     out = np.empty((rows, members))
     for part in chunks(rows, classes):
-        own = labels[part]
+        true = labels[part]
         for m in range(members):
             scaled = z[m, part] if inverse is None else z[m, part] * np.float32(inverse[m])
-            out[part, m] = log_softmax(scaled)[np.arange(len(own)), own]
+            out[part, m] = log_softmax(scaled)[np.arange(len(true)), true]
     return np.maximum(np.exp(out, out=out), FLOOR, out=out)
 
 

@@ -16,9 +16,14 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Pruned:
-    """members, views: what is kept. cost: what the whole blend's cross-fitted score is better by, in the metric; error:
-    the standard error of that (paired, over groups where there are groups). passes: forward passes an image and fold,
-    before and after."""
+    """What is left of a blend.
+
+    members: the names of those that are kept.
+    views: the names of those that are kept.
+    cost: what the whole blend's cross-fitted score is better by, in the metric.
+    error: the standard error of that (paired, over groups where there are groups).
+    passes: forward passes per image and fold, before and after.
+    """
 
     members: tuple[str, ...]
     views: tuple[str, ...]
@@ -48,7 +53,7 @@ def pruned(
     def loss(trial: Oof) -> tuple[float, float]:
         other = held_out(trial, plain_average(trial), recipe, fitted)[0]
         drawn = bootstrap(rows.labels, [honest, other], rows.clusters, oof.classes, weights, RESAMPLES)[metric]
-        both = [value(metric, rows.labels, own, oof.classes, weights) for own in (honest, other)]
+        both = [value(metric, rows.labels, result, oof.classes, weights) for result in (honest, other)]
         return sign * (both[0] - both[1]), deviation(drawn[:, 0] - drawn[:, 1])
 
     if not costs and len(oof.members) > 1:
@@ -76,8 +81,8 @@ def without_view(oof: Oof, view: str) -> Oof | None:
         return None
     return replace(
         oof,
-        views=tuple(tuple(names[v] for v in own) for names, own in zip(oof.views, kept, strict=True)),
-        values=tuple(values[own] for values, own in zip(oof.values, kept, strict=True)),
+        views=tuple(tuple(names[v] for v in numbers) for names, numbers in zip(oof.views, kept, strict=True)),
+        values=tuple(values[numbers] for values, numbers in zip(oof.values, kept, strict=True)),
     )
 
 

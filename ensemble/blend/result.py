@@ -120,8 +120,8 @@ def read_result(run: Run, name: str) -> BlendResult | None:
     views = {"views": dict(zip(blend.members, blend.views, strict=True))}
     text = json.dumps({"scores": views | scores | dict.fromkeys(UNSAVED)})
     found = parse_json(text, _File, str(path), again).scores
-    for where, own in (("blend", found.blend), ("mean", found.mean), *found.members.items()):
-        lacking = [metric for metric in columns() if metric not in own]
+    for where, scored in (("blend", found.blend), ("mean", found.mean), *found.members.items()):
+        lacking = [metric for metric in columns() if metric not in scored]
         if lacking:
             raise UserError(f"{path}: its scores of {where} have no {lacking[0]}; {again}")
     if any(found.best.get(metric) not in found.members for metric in columns()):

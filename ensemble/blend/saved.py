@@ -1,4 +1,4 @@
-"""A fitted blend as a thing: saved as JSON and safetensors, loaded with checks, applied to members' logits."""
+"""A fitted blend: saved as JSON and safetensors, loaded with checks, applied to members' logits."""
 
 import hashlib
 import re
@@ -49,7 +49,7 @@ class Blend:
 
     method, metric: as `ens blend` was told.
     members: M names.
-    views: for each member those that it is given, an external member's being ("given",).
+    views: for each member the names of those that it is given; ("given",) for an external member.
     classes: C names.
     view_weights: for each member, what each of its views counts, sum 1.
     chain: what was fitted.
@@ -70,8 +70,8 @@ class Blend:
 
     @property
     def all_views(self) -> tuple[str, ...]:
-        """The views that any of its own members is given, in order of first use."""
-        return tuple(dict.fromkeys(view for own in self.views for view in own if own != EXTERNAL_VIEW))
+        """The views that any of the members that ens trained is given, in order of first use."""
+        return tuple(dict.fromkeys(view for names in self.views for view in names if names != EXTERNAL_VIEW))
 
     def apply(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities float64 (N, C), rows sum to 1, of the logits of M members, each float32 (V, N, C).
@@ -81,14 +81,14 @@ class Blend:
         """
         shapes = [np.shape(member) for member in values]
         rows = shapes[0][1] if shapes and len(shapes[0]) == 3 else -1
-        want = [(len(own), rows, len(self.classes)) for own in self.views]
+        want = [(len(names), rows, len(self.classes)) for names in self.views]
         if shapes != want:
             raise ValueError(f"logits are {shapes}, want {want}")
-        for member, own in zip(self.members, values, strict=True):
-            if not np.isfinite(own).all():
-                row = int(np.flatnonzero(~np.isfinite(own).all(axis=(0, 2)))[0])
+        for member, logits in zip(self.members, values, strict=True):
+            if not np.isfinite(logits).all():
+                row = int(np.flatnonzero(~np.isfinite(logits).all(axis=(0, 2)))[0])
                 raise RunFailure(f"{member}: NaN or infinite logits in row {row} of those to predict")
-        z = view_weights.apply([np.array(own) for own in self.view_weights], values, slice(None))
+        z = view_weights.apply([np.array(weights) for weights in self.view_weights], values, slice(None))
         return methods.apply(self.chain, z)
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
@@ -109,14 +109,14 @@ class Blend:
             "method": self.method,
             "metric": self.metric,
             "members": list(self.members),
-            "views": [list(own) for own in self.views],
-            "view_weights": [list(own) for own in self.view_weights],
+            "views": [list(names) for names in self.views],
+            "view_weights": [list(weights) for weights in self.view_weights],
             "foreign": list(self.external),
             "classes": list(self.classes),
             "params": {key: v for key, v in params.items() if key not in arrays},
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "fitted_on": oof_digests(run, _own(self.members, self.views)),
+            "fitted_on": oof_digests(run, _trained_views(self.members, self.views)),
             "scores": scores or {},
         }
         if self.costs is not None:
@@ -128,27 +128,27 @@ def oof_digests(run: Run, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """SHA-256 of each member's OOF values under its views (those of `views`), in the order of the folds: what a blend
     was fitted on. Views that are added later change nothing."""
     digests = {}
-    for member, own in views.items():
+    for member, names in views.items():
         whole = hashlib.sha256()
         for fold in run.member(member).folds():
             if fold.oof_file.is_file():
                 logits = fold_logits(fold)
-                there = [logits.views.index(view) for view in own if view in logits.views]
+                there = [logits.views.index(view) for view in names if view in logits.views]
                 whole.update(np.ascontiguousarray(logits.values[there]).tobytes())
         digests[member] = whole.hexdigest()
     return digests
 
 
-def _own(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+def _trained_views(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
     """The views of the members that ens trained."""
-    return {member: own for member, own in zip(members, views, strict=True) if tuple(own) != EXTERNAL_VIEW}
+    return {member: names for member, names in zip(members, views, strict=True) if tuple(names) != EXTERNAL_VIEW}
 
 
 def check_sources(run: Run, name: str) -> None:
     """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
     found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
-    now = oof_digests(run, _own(found["members"], found["views"]))
+    now = oof_digests(run, _trained_views(found["members"], found["views"]))
     changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
     if changed:
         other = f"another {changed[0]!r} than {run} holds now"
@@ -198,9 +198,9 @@ def load_blend(run: Run, name: str) -> Blend:
             method=found["method"],
             metric=found["metric"],
             members=tuple(found["members"]),
-            views=tuple(tuple(own) for own in found["views"]),
+            views=tuple(tuple(names) for names in found["views"]),
             classes=tuple(found["classes"]),
-            view_weights=tuple(tuple(own) for own in found["view_weights"]),
+            view_weights=tuple(tuple(weights) for weights in found["view_weights"]),
             chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
             external=tuple(found["foreign"]),
             costs=costs,
@@ -216,10 +216,10 @@ def read_described(run: Run, name: str) -> Described:
         raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
     found = read_json(path, Described, again)
     members, views, classes = found["members"], found["views"], found["classes"]
-    counts = [[len(own) for own in each] for each in (views, found["view_weights"])]
+    counts = [[len(of_member) for of_member in each] for each in (views, found["view_weights"])]
     if not members or len(set(members)) < len(members) or len(views) != len(members) or counts[0] != counts[1]:
         raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
-    if any(not own or len(set(own)) < len(own) for own in views) or not {*found["foreign"]} <= {*members}:
+    if any(not names or len(set(names)) < len(names) for names in views) or not {*found["foreign"]} <= {*members}:
         raise UserError(f"{path}: a member has no view or one twice, or an external one is no member; {again}")
     if any(not _is_name(member) for member in members):
         raise UserError(f"{path}: a member's name can't be that of a folder; {again}")

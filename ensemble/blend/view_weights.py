@@ -22,8 +22,10 @@ def fit(
     values: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray, rows: np.ndarray
 ) -> list[np.ndarray]:
     """Each member's weights float64 (V,), from the rows `rows` int64 (n,). labels, folds, clusters: int64 (N,)."""
-    own, parts = clusters[rows], usable_folds(folds[rows], clusters[rows])
-    return [_fit(member[:, rows], labels[rows], parts, own) if len(member) > 1 else np.ones(1) for member in values]
+    row_clusters, parts = clusters[rows], usable_folds(folds[rows], clusters[rows])
+    return [
+        _fit(member[:, rows], labels[rows], parts, row_clusters) if len(member) > 1 else np.ones(1) for member in values
+    ]
 
 
 def even(values: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -34,8 +36,8 @@ def even(values: Sequence[np.ndarray]) -> list[np.ndarray]:
 def apply(weights: Sequence[np.ndarray], values: Sequence[np.ndarray], rows: np.ndarray | slice) -> np.ndarray:
     """The members' logits of `rows`, float32 (M, n, C)."""
     parts = [
-        np.einsum("v,vnc->nc", own.astype(np.float32), member[:, rows]) if len(member) > 1 else member[0, rows]
-        for own, member in zip(weights, values, strict=True)
+        np.einsum("v,vnc->nc", view_weights.astype(np.float32), member[:, rows]) if len(member) > 1 else member[0, rows]
+        for view_weights, member in zip(weights, values, strict=True)
     ]
     return np.stack(parts)
 

@@ -27,7 +27,12 @@ MOST_WEIGHTS = 8_000_000  # rows x draws at once, of a metric that needs the row
 
 @dataclass(frozen=True)
 class Score:
-    """A metric over all rows, its 95% interval, and its value on each fold alone (in the order of fold numbers)."""
+    """A metric of one outcome.
+
+    value: over all rows.
+    low, high: its 95% interval.
+    folds: on each fold alone, in the order of fold numbers.
+    """
 
     value: Finite
     low: Finite
@@ -47,9 +52,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a blend gains over `against` in a metric: positive is better, whichever way the metric points.
+    """What a blend gains over another outcome in a metric: positive is better, whichever way the metric points.
 
-    low, high: 95% interval of the paired difference. p_better: share of resamples with a gain, a tie counting half.
+    against: the name of the other.
+    metric: the name of the metric.
+    value: the gain over all rows.
+    low, high: 95% interval of the paired difference.
+    p_better: the share of resamples with a gain, a tie counting half.
     """
 
     against: str
@@ -125,7 +134,7 @@ def bootstrap(
 
 def _cluster_sums(values: Sequence[np.ndarray], where: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     """(U, S): the sum over each cluster of every system's row values (N,), weighted."""
-    return np.stack([np.bincount(where, weights * own, minlength=size) for own in values], axis=1)
+    return np.stack([np.bincount(where, weights * of_rows, minlength=size) for of_rows in values], axis=1)
 
 
 def _class_sums(
@@ -166,7 +175,7 @@ def scores(
     for s, result in enumerate(outcomes):
         row = {}
         for metric in drawn:
-            each = tuple(value(metric, labels[own], on_rows(result, own), classes, every[own]) for own in parts)
+            each = tuple(value(metric, labels[part], on_rows(result, part), classes, every[part]) for part in parts)
             whole = value(metric, labels, result, classes, every)
             row[metric] = Score(whole, *interval(drawn[metric][:, s]), each)
         out.append(row)

@@ -10,8 +10,9 @@ from ensemble.scoring.outcomes import Outcome
 
 @dataclass(frozen=True)
 class Calibration:
-    """log_loss: in nats.
+    """How well probabilities fit what happened.
 
+    log_loss: in nats.
     ece: expected calibration error over 15 bins, 0 to 1.
     brier: mean of the rows' Brier scores, 0 to 2.
     """
@@ -23,7 +24,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Bin:
-    """The rows whose confidence is in (low, high]: how many, how often right, their mean confidence."""
+    """The rows whose confidence is in (low, high].
+
+    low, high: its ends, 0 to 1.
+    rows: how many there are.
+    accuracy: the share of them that is predicted right.
+    confidence: their mean confidence.
+    """
 
     low: Finite
     high: Finite
@@ -44,7 +51,7 @@ def ece(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
     right: bool (N,), whether each row's prediction is right. confidence: (N,), its largest probability. `bins` bins of
     equal width, (a, b]. Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in Guo et al. (ICML 2017).
     """
-    surplus = [abs(own.accuracy - own.confidence) * own.rows for own in reliability(right, confidence, bins)]
+    surplus = [abs(part.accuracy - part.confidence) * part.rows for part in reliability(right, confidence, bins)]
     return float(sum(surplus) / len(right))
 
 

@@ -10,10 +10,12 @@ def joined_clusters(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if all(np.array_equal(own, groups[0]) for own in groups):
+    if all(np.array_equal(of_run, groups[0]) for of_run in groups):
         return groups[0] if groups else np.arange(rows)
-    start = np.cumsum([rows, *(int(own.max()) + 1 for own in groups)])  # after the rows, each run's groups have a node
-    ends = np.concatenate([own + first for own, first in zip(groups, start[:-1], strict=True)])
+    start = np.cumsum(
+        [rows, *(int(of_run.max()) + 1 for of_run in groups)]
+    )  # after the rows, each run's groups have a node
+    ends = np.concatenate([of_run + first for of_run, first in zip(groups, start[:-1], strict=True)])
     edges = np.tile(np.arange(rows), len(groups)), ends
     graph = coo_array((np.ones(len(ends), dtype=np.int8), edges), shape=(start[-1], start[-1]))
     return np.asarray(connected_components(graph, directed=False)[1][:rows], dtype=np.int64)

@@ -81,9 +81,9 @@ def matthews(counts: ClassCounts) -> np.ndarray:
     Chemistry, 2004); with two classes it is the phi coefficient.
     """
     rows = counts.true.sum(axis=-1, keepdims=True)
-    right, true, predicted = (own / rows for own in (counts.right, counts.true, counts.predicted))  # shares of the rows
+    right, true, predicted = (rows_of / rows for rows_of in (counts.right, counts.true, counts.predicted))  # shares
     together = right.sum(axis=-1) - (true * predicted).sum(axis=-1)
-    spreads = [1 - (own**2).sum(axis=-1) for own in (true, predicted)]
+    spreads = [1 - (shares**2).sum(axis=-1) for shares in (true, predicted)]
     varied = np.minimum(*spreads) > ROUNDING
     return np.asarray(np.where(varied, together / np.sqrt(np.where(varied, spreads[0] * spreads[1], 1)), 0.0))
 
@@ -96,8 +96,8 @@ def quadratic_kappa(counts: ClassCounts) -> np.ndarray:
     """
     number = np.arange(counts.true.shape[-1], dtype=np.float64)
     rows = counts.true.sum(axis=-1)
-    mean_true, mean_predicted = (own @ number / rows for own in (counts.true, counts.predicted))
-    square_true, square_predicted = (own @ number**2 / rows for own in (counts.true, counts.predicted))
+    mean_true, mean_predicted = (rows_of @ number / rows for rows_of in (counts.true, counts.predicted))
+    square_true, square_predicted = (rows_of @ number**2 / rows for rows_of in (counts.true, counts.predicted))
     chance = square_true + square_predicted - 2 * mean_true * mean_predicted
     varied = chance > ROUNDING
     return np.asarray(np.where(varied, 1 - counts.squares / rows / np.where(varied, chance, 1), 1.0))

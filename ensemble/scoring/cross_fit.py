@@ -50,8 +50,9 @@ def simplest(losses: Sequence[np.ndarray] | np.ndarray, clusters: np.ndarray) ->
     losses: each candidate's held-out losses, (N,). Breiman et al., "Classification and Regression Trees" (1984), with
     the error of the paired difference.
     """
-    best = min(losses, key=lambda own: float(own.mean()))
-    return next(i for i, own in enumerate(losses) if (own - best).mean() <= standard_error(own - best, clusters))
+    best = min(losses, key=lambda of_rows: float(of_rows.mean()))
+    differences = [of_rows - best for of_rows in losses]
+    return next(i for i, more in enumerate(differences) if more.mean() <= standard_error(more, clusters))
 
 
 def standard_error(values: np.ndarray, clusters: np.ndarray) -> float:

@@ -65,7 +65,7 @@ def on_rows(result: Outcome, rows: np.ndarray) -> Outcome:
         predicted=result.predicted[rows],
         confidence=result.confidence[rows],
         briers=result.briers[rows],
-        values={name: own[rows] for name, own in result.values.items()},
+        values={name: of_rows[rows] for name, of_rows in result.values.items()},
         metrics=result.metrics,
         probs=None if result.probs is None else result.probs[rows],
     )

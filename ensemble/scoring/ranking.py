@@ -37,9 +37,9 @@ def _over_classes(
     classes = probs.shape[1]
     total, known = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for c in [1] if classes == 2 else range(classes):
-        own = of_class(labels == c, probs[:, c], weights)
-        known += ~np.isnan(own)
-        total += np.nan_to_num(own)
+        of_c = of_class(labels == c, probs[:, c], weights)
+        known += ~np.isnan(of_c)
+        total += np.nan_to_num(of_c)
     return np.where(known > 0, total / np.maximum(known, 1), np.nan)
 
 

@@ -321,7 +321,7 @@ def test_stack_takes_more_parameters_only_where_they_pay():
     assert log_loss(labels, methods.apply(params, renamed)) < log_loss(labels, geometric_mean(renamed)) - 0.3
 
 
-# ---- directed at a metric ------------------------------------------------------------------------------------------
+# ---- for a metric --------------------------------------------------------------------------------------------------
 
 
 def test_a_class_bias_raises_macro_f1_on_new_rows_of_rare_classes():

@@ -182,8 +182,8 @@ def array_predictions(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray,
         if sorted(-1 if number is None else number for number in numbers) != list(range(len(classes))):
             raise UserError(f"{path}: its classes are {listed(order)}; want {listed(classes)}")
         values = values[:, [numbers.index(number) for number in range(len(classes))]]
-    own = np.float32 if values.dtype.itemsize <= 4 else np.float64
-    return checked_ids(names, path), values.astype(own, copy=False)
+    dtype = np.float32 if values.dtype.itemsize <= 4 else np.float64
+    return checked_ids(names, path), values.astype(dtype, copy=False)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

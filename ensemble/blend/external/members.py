@@ -134,8 +134,13 @@ def join(
 
 @dataclass(frozen=True)
 class ExternalFiles:
-    """A member that ens did not train: its name, its out-of-fold predictions, and those of the test set if any. kind:
-    what its numbers are, if the user says it."""
+    """A member that ens did not train.
+
+    name: of the member.
+    oof: the file of its out-of-fold predictions.
+    test: that of its predictions of the test set; None where there is none.
+    kind: what its numbers are, one of `scale.KINDS`; None to see it by the numbers.
+    """
 
     name: str
     oof: Path
@@ -164,9 +169,9 @@ def with_external(oof: Oof, members: Sequence[ExternalFiles], say: Callable[[str
     for m, files in enumerate(members):
         z[m] = _finite(z[m], rows.folds, rows, files, files.oof, say)
     kept = np.isin(oof.rows.ids, rows.ids)
-    own = [values if kept.all() else values[:, kept] for values in oof.values]
-    everything = [*own, *z[:, None]]
-    for line in suspicious(rows, names, np.stack([v.mean(axis=0) for v in everything]), names[len(own) :]):
+    trained = [values if kept.all() else values[:, kept] for values in oof.values]
+    everything = [*trained, *z[:, None]]
+    for line in suspicious(rows, names, np.stack([v.mean(axis=0) for v in everything]), names[len(trained) :]):
         say(line)
     return replace(
         oof,
@@ -174,7 +179,7 @@ def with_external(oof: Oof, members: Sequence[ExternalFiles], say: Callable[[str
         members=tuple(names),
         views=(*oof.views, *(EXTERNAL_VIEW,) * len(members)),
         values=tuple(everything),
-        external=tuple(names[len(own) :]),
+        external=tuple(names[len(trained) :]),
     )
 
 

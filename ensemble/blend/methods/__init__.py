@@ -1,11 +1,12 @@
 """The table of blend methods, and the chain that a fitted blend is.
 
-A blend is a chain: the method; for those that don't scale their own probabilities one temperature; the shift to the
-test set's class shares, where they are known; one bias a class for the metric.
+A blend is a chain: the method; for those that don't scale their probabilities one temperature; the shift to the
+test set's class shares, where they are known; one bias per class for the metric.
 
 What `metric` means: `auto` chooses by it, and `greedy` selects members by it if it is one of counts of the predicted
 classes. All else is fitted by log loss, a proper score, whatever the metric; for one of such counts a blend then gets
-one bias a class (see `metric_bias.py`), which the result names and which moves probabilities away from calibrated ones.
+one bias per class (see `metric_bias.py`), which the result names and which moves probabilities away from calibrated
+ones.
 """
 
 from collections.abc import Mapping
@@ -127,8 +128,9 @@ def _choose(training: Training, shares: np.ndarray | None, costs: np.ndarray | N
         return apply(chain, z[:, test])
 
     runs = {name: partial(fit_apply, name) for name in candidates()}
-    given = labels, folds, clusters, z.shape[2], training.metric, training.weights, costs
-    return auto.Choice(*auto.choose(runs, *given))
+    return auto.Choice(
+        *auto.choose(runs, labels, folds, clusters, z.shape[2], training.metric, training.weights, costs)
+    )
 
 
 def apply(chain: Chain, z: np.ndarray, calibrated: bool = True) -> np.ndarray:
@@ -177,7 +179,7 @@ def used(chain: Chain, members: int) -> np.ndarray:
     method = METHODS[chain.method]
     if not method.sparse:
         return np.ones(members, dtype=bool)
-    return np.array([own["weight"] != 0 for own in method.weights_of(chain.learned, members)])
+    return np.array([member["weight"] != 0 for member in method.weights_of(chain.learned, members)])
 
 
 def keep(chain: Chain, members: np.ndarray) -> Chain:

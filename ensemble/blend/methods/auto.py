@@ -62,7 +62,7 @@ def choose(
     if np.isnan(scores).any():
         return next(iter(candidates)), {}
     best = int(scores.argmax())
-    errors = [deviation(own) for own in (drawn - drawn[:, [best]]).T]
+    errors = [deviation(difference) for difference in (drawn - drawn[:, [best]]).T]
     first = next(i for i in range(len(outcomes)) if scores[best] - scores[i] <= max(errors[i], EQUAL))
     names = list(candidates)
     return names[first], {name: sign * float(score) for name, score in zip(names, scores, strict=True)}

@@ -67,7 +67,7 @@ def fit(
     weights: np.ndarray | None = None,
     inverse: np.ndarray | None = None,
 ) -> Greedy:
-    """Select by `metric` (log_loss, accuracy, balanced_accuracy or macro_f1) on labels int64 (N,).
+    """Select by `metric`, log_loss or one that needs "counts" (see `ensemble.scoring.metrics`), on labels int64 (N,).
 
     Each of `search.bags` selections sees a random half of the members (at least 4, or all) and rows drawn with
     replacement, as many as there are but no more than 10,000 or 100 a class; the weights are the mean of theirs. With
@@ -78,8 +78,10 @@ def fit(
     The same seed gives the same weights.
 
     weights: (N,), how much each row counts: >= 0, not all 0, what is below 1e-9 of the largest may count as 0.
-    inverse: (M,), 1 / temperature of each member. Memory beyond z: for log_loss 24 bytes a member and row (37 MB where
-    the 30 x 50,000 x 100 logits are 600 MB); for the others 28, and one bag's sums and up to 64 MB (123 MB there).
+    inverse: (M,), 1 / temperature of each member.
+
+    Memory beyond z: for log_loss 24 bytes per member and row (37 MB where the 30 x 50,000 x 100 logits are 600 MB); for
+    the others 28, and one bag's sums and up to 64 MB (123 MB there).
     """
     members, rows, classes = z.shape
     p = true_class(z, labels, inverse)
@@ -94,14 +96,14 @@ def fit(
     for chosen in [np.sort(draw.permutation(members)[:size]) for _ in range(bags)]:
         drawn = alive if bags == 1 else alive[draw.integers(len(alive), size=most)]
         if opened is None:
-            own = None if weights is None else weights[drawn]
-            total[chosen] += select_log_loss(p[np.ix_(drawn, chosen)], rounds, search.sorted_start, own)
+            counted = None if weights is None else weights[drawn]
+            total[chosen] += select_log_loss(p[np.ix_(drawn, chosen)], rounds, search.sorted_start, counted)
         else:
             seen = np.bincount(drawn, minlength=rows) * units
             picked = np.flatnonzero(seen)
             bag = Bag(opened, chosen, picked, labels[picked], seen[picked], classes)
-            own = np.ascontiguousarray(p[np.ix_(picked, chosen)].T)
-            total[chosen] += select(bag, own, seen[picked], metric, rounds, search.sorted_start)
+            true_p = np.ascontiguousarray(p[np.ix_(picked, chosen)].T)
+            total[chosen] += select(bag, true_p, seen[picked], metric, rounds, search.sorted_start)
     return Greedy(total / bags, rounds, bags, search.seed, inverse)
 
 

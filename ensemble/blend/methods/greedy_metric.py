@@ -1,4 +1,4 @@
-"""One greedy selection by a metric of the predicted classes: the rule is that of `greedy.py`, this makes it quick.
+"""One greedy selection by a metric of the predicted classes: the rule of `greedy.py`, made quick.
 
 Adding one member changes the class of few rows. The counts that a metric is made of are kept up to date from those
 rows alone, and bounds say which rows they can be. Ties go to the lower log loss, `path_losses`, which selection by log
@@ -81,7 +81,7 @@ class Bag:
     Rows on which all members have the same largest class keep it under any weights. Of the others few change class
     when one member is added, and fewer the more there are: `lead` (R,) is how far at least the predicted class is
     ahead in the sum, `margin` (R, M) how much at least each member adds to that, and a row with lead + margin > 0
-    keeps its class. Most others are decided between two classes: the predicted one and the member's own.
+    keeps its class. Most others are decided between two classes: the predicted one and the member's.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class Bag:
 
     def judge(self, j: np.ndarray) -> None:
         """Bring the bounds of rows j up to their predicted classes."""
-        own = np.where(self.top[j] == self.predicted[j][:, None], self.gap[j], -self.most[j])
-        self.margin[j], self.worst[j] = own, own.min(axis=1)
+        margin = np.where(self.top[j] == self.predicted[j][:, None], self.gap[j], -self.most[j])
+        self.margin[j], self.worst[j] = margin, margin.min(axis=1)
 
     def add(self, i: int, j: np.ndarray, after: np.ndarray) -> None:
         """Add member i, by which rows j go over to the classes `after`."""
@@ -201,7 +201,7 @@ def select(bag: Bag, p: np.ndarray, seen: np.ndarray, metric: str, rounds: int, 
 
     every = np.arange(members)
     alone = [one_of(bag.trials(np.full(rows, m), np.arange(rows), bag.top[:, m]), m) for m in every]
-    scores, each = np.round([score(own) for own in alone], 12), losses(every, 1)
+    scores, each = np.round([score(counted) for counted in alone], 12), losses(every, 1)
     order = np.lexsort((each, -scores))
     counts[order[0]] = 1
     best, winner = (float(scores[order[0]]), -float(each[order[0]])), counts.copy()

@@ -117,12 +117,12 @@ def derivatives(
     members, rows, classes = z.shape
     loss, slope, curvature = 0.0, np.zeros(members), np.zeros((members, members))
     for part in chunks(rows, members * classes):
-        own, logits = labels[part], centred(z[:, part])  # centred, smoothed targets become a factor of the slope
-        found, p = loss_and_softmax(weighted_sum(w, logits), own, smooth)
+        true, logits = labels[part], centred(z[:, part])  # centred, smoothed targets become a factor of the slope
+        found, p = loss_and_softmax(weighted_sum(w, logits), true, smooth)
         _, mean, bend = tilt(logits, p)
         loss += found
         slope += mean.sum(axis=1, dtype=np.float64)
-        slope -= (1 - smooth) * logits[:, np.arange(len(own)), own].sum(axis=1, dtype=np.float64)
+        slope -= (1 - smooth) * logits[:, np.arange(len(true)), true].sum(axis=1, dtype=np.float64)
         curvature += bend
     return loss / rows, slope / rows, curvature / rows
 
@@ -158,8 +158,8 @@ def _newton(z: np.ndarray, labels: np.ndarray, w: np.ndarray, smooth: float, low
         free = (w > lowest) | (slope < 0)
         ridge = 1e-7 * np.trace(curvature) / len(w) + 1e-12  # identical members: of all optima, the even one
         step = np.zeros(len(w))
-        own = curvature[np.ix_(free, free)] + ridge * np.eye(int(free.sum()))
-        step[free] = -np.linalg.solve(own, slope[free])
+        of_free = curvature[np.ix_(free, free)] + ridge * np.eye(int(free.sum()))
+        step[free] = -np.linalg.solve(of_free, slope[free])
         new, size = np.clip(w + step, lowest, HIGHEST), 1.0
         trial = derivatives(z, labels, new, smooth) if gap > ENOUGH else None
         while trial is not None and trial[0] > loss + 1e-4 * float(slope @ (new - w)) + 1e-7 * abs(loss):

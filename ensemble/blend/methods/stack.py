@@ -122,7 +122,7 @@ def describe(learned: Stack, metric: str) -> list[str]:
     """What inner cross-validation chose."""
     choice = {"mean": "the plain mean", "calibrated": "the mean of members at their own temperatures"}[learned.centre]
     for family, strength in learned.strengths.items():
-        what = {"pool": "one weight a member and one bias a class", "full": "a full matrix a member"}[family]
+        what = {"pool": "one weight per member and one bias per class", "full": "a full matrix per member"}[family]
         choice = f"{what}, drawn (strength {strength:g}) towards {choice}"
     return [f"inner cross-validation chose {choice}"]
 
@@ -130,7 +130,7 @@ def describe(learned: Stack, metric: str) -> list[str]:
 def weights_of(learned: Stack, members: int) -> list[dict[str, float]]:
     """Of a full matrix the mean of its diagonal."""
     weights = learned.weights
-    return [{"weight": float(np.diagonal(own).mean() if np.ndim(own) == 2 else own)} for own in weights]
+    return [{"weight": float(np.diagonal(w).mean() if np.ndim(w) == 2 else w)} for w in weights]
 
 
 def some_clusters(clusters: np.ndarray, rows: int) -> np.ndarray:
@@ -153,7 +153,7 @@ def choose(
     tried: list[Tried] = []
     for kind in CENTRES:
         means = [mean_weights(z[:, train], labels[train], kind, whole[kind]) for train, _ in parts]
-        tried.append(_held(kind, np.inf, [(own, np.zeros(z.shape[2])) for own in means], z, labels, parts))
+        tried.append(_held(kind, np.inf, [(weights, np.zeros(z.shape[2])) for weights in means], z, labels, parts))
     chain = [_simplest(tried, clusters)]
     for family in families:
         around, path = chain[-1].fits, [chain[-1]]
@@ -196,7 +196,7 @@ def _held(
     labels: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> Tried:
-    held, found = np.empty(len(labels)), [own for own in fits if own is not None]
+    held, found = np.empty(len(labels)), [fold_fit for fold_fit in fits if fold_fit is not None]
     for (weights, bias), (_, test) in zip(found, parts, strict=True):
         held[test] = row_losses(labels[test], stacked(weights, bias, z[:, test]))
     return Tried(family, strength, held, found)

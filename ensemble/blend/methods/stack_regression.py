@@ -32,8 +32,8 @@ def solve(
     units = np.append(1 / scale, np.ones(classes))  # of the parameters, in those of x
 
     def fitted(x: np.ndarray) -> Fit:
-        own = centre + x * units
-        return own[:-classes].reshape(weights.shape), own[-classes:]
+        parameters = centre + x * units
+        return parameters[:-classes].reshape(weights.shape), parameters[-classes:]
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
         loss, slope, _ = _derivatives(*fitted(x), z, labels, False)
@@ -58,10 +58,10 @@ def stacked(weights: np.ndarray, bias: np.ndarray, z: np.ndarray) -> np.ndarray:
     members, rows, classes = z.shape
     out = np.empty((rows, classes))
     for part in chunks(rows, members * classes):
-        own = centred(z[:, part])
+        logits = centred(z[:, part])
         if weights.ndim == 3:
-            own = side_by_side(own)
-        out[part] = softmax((_forward(weights, own) + bias).astype(np.float64))
+            logits = side_by_side(logits)
+        out[part] = softmax((_forward(weights, logits) + bias).astype(np.float64))
     return out
 
 
@@ -75,8 +75,8 @@ def spread(z: np.ndarray) -> np.ndarray:
     members, rows, classes = z.shape
     total = np.zeros(members)
     for part in chunks(rows, members * classes):
-        own = centred(z[:, part]).reshape(members, -1)
-        total += np.einsum("mi,mi->m", own, own)
+        logits = centred(z[:, part]).reshape(members, -1)
+        total += np.einsum("mi,mi->m", logits, logits)
     return np.asarray(np.maximum(np.sqrt(total / (rows * classes)), 1e-6))
 
 
@@ -103,14 +103,14 @@ def _derivatives(
     size = weights.size + classes
     loss, slope, curvature = 0.0, np.zeros(size), np.zeros((size, size) if curved else (0, 0))
     for part in chunks(rows, members * classes):
-        own, logits = labels[part], centred(z[:, part])
+        true, logits = labels[part], centred(z[:, part])
         if weights.ndim == 3:
             logits = side_by_side(logits)
-        found, p = loss_and_softmax(_forward(weights, logits) + bias.astype(np.float32), own)
+        found, p = loss_and_softmax(_forward(weights, logits) + bias.astype(np.float32), true)
         loss += found
         if curved:
             curvature += _curvature(logits, p)
-        p[np.arange(len(own)), own] -= 1
+        p[np.arange(len(true)), true] -= 1
         slope += np.append(_backward(p, logits, weights.ndim), p.sum(axis=0, dtype=np.float64))
     return loss / rows, slope / rows, curvature / rows
 
