@@ -3,7 +3,9 @@
 Every run is a process of its own, forked from one that holds the data, so that its peak of memory is its own; rounds
 alternate over the systems. Peers are given probabilities, ens logits (its kernels: probabilities). Scores on fresh
 rows are those of the fit on all rows, which saw none of them; cross-fitted ones are of five fits, each scored on the
-fold that it did not see. A system whose first run takes over 30 s runs once, and no such peer is cross-fitted.
+fold that it did not see. A table of ens's methods, each against the best of the others with a 95% interval over the
+fresh rows, says which of them earn their place: --only ens --seed N. A system whose first run takes over 30 s runs
+once, and no such peer is cross-fitted.
 
 The peers: pip install -e ".[benchmarks]"
 """
@@ -31,7 +33,7 @@ from ensemble.scoring.counts import class_counts, macro_f1
 from ensemble.scoring.row_values import row_losses
 
 CASES = {"large": (30, 50_000, 100), "mid": (12, 20_000, 18), "binary": (8, 20_000, 2)}  # members, rows, classes
-DIRECTED = ("vote:macro_f1", "greedy:macro_f1", "stack:macro_f1")
+FOR_MACRO_F1 = ("vote:macro_f1", "greedy:macro_f1", "stack:macro_f1")
 LONG = 30.0  # s
 RESAMPLES = 500
 AGAINST = {  # peer -> what of ens does the same, in the peer's own input and as its user calls it
@@ -75,13 +77,13 @@ def f1_of(labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.n
     return float(macro_f1(class_counts(labels, predicted, classes, weights)))
 
 
-def case_data(case: str, quick: bool) -> Data:
+def case_data(case: str, quick: bool, seed: int) -> Data:
     if case == "digits":
         z, labels, folds, fresh_z, fresh_labels = in_child(digits)
     else:
         members, rows, classes = CASES[case]
         size = (min(members, 5), 400, min(classes, 4)) if quick else (members, rows, classes)
-        z, labels, fresh_z, fresh_labels = synthetic(*size, seed=0, fresh=300 if quick else 20_000)
+        z, labels, fresh_z, fresh_labels = synthetic(*size, seed=seed, fresh=300 if quick else 20_000)
         folds = np.random.default_rng(1).permutation(len(labels)) % 5
     return Data(z, probabilities(z), labels, folds, fresh_z, fresh_labels)
 
@@ -136,10 +138,10 @@ def cross_fit(system: System, data: Data) -> tuple[float, float]:
     losses, predicted = np.empty(len(data.labels)), np.empty(len(data.labels), dtype=np.int64)
     for fold in np.unique(data.folds):
         train, test = np.flatnonzero(data.folds != fold), np.flatnonzero(data.folds == fold)
-        held, own = data.z[:, test], data.labels[test]
-        part = Data(data.z[:, train], data.p[:, train], data.labels[train], data.folds[train], held, own)
+        held, labels = data.z[:, test], data.labels[test]
+        part = Data(data.z[:, train], data.p[:, train], data.labels[train], data.folds[train], held, labels)
         probs = system.fit(part).predict(held)
-        losses[test], predicted[test] = row_losses(own, probs), probs.argmax(axis=1)
+        losses[test], predicted[test] = row_losses(labels, probs), probs.argmax(axis=1)
     return float(losses.mean()), f1_of(data.labels, predicted, classes)
 
 
@@ -253,16 +255,33 @@ def ratios_table(results: list[Result], data: Data) -> list[str]:
     return lines
 
 
-def differences(peer: Run, own: Run, data: Data) -> tuple[str, str]:
+def methods_table(results: list[Result], data: Data) -> list[str]:
+    """Each of ens's methods for log loss against the best of the others by fresh log loss: what there would be without
+    it. The other is chosen on the same fresh rows. A method that picks among the others, `auto`, is none of them."""
+    methods = [r for r in results if r.system.ens and r.system.name.removeprefix("ens ") in set(method_names())]
+    lines = [
+        "| method | best of the others | log loss, other - method | macro F1, method - other, points |",
+        "|---|---|---|---|",
+    ]
+    for result in methods:
+        others = [r for r in methods if r is not result and r.system.name != "ens auto"]
+        if others:
+            other = min(others, key=lambda r: r.runs[0].losses.mean())
+            names = [r.system.name.removeprefix("ens ") for r in (result, other)]
+            lines.append(f"| {' | '.join([*names, *differences(other.runs[0], result.runs[0], data)])} |")
+    return lines
+
+
+def differences(peer: Run, ens: Run, data: Data) -> tuple[str, str]:
     """Paired, so that greater than 0 is better for ens, each with its 95% interval."""
     labels, classes = data.fresh_labels, data.z.shape[2]
     draw = np.random.default_rng(0)
 
     def f1_gain(weights: np.ndarray | None) -> float:
-        ours, theirs = (f1_of(labels, run.predicted, classes, weights) for run in (own, peer))
+        ours, theirs = (f1_of(labels, run.predicted, classes, weights) for run in (ens, peer))
         return 100 * (ours - theirs)
 
-    losses = peer.losses - own.losses
+    losses = peer.losses - ens.losses
     drawn_losses, drawn_f1 = np.empty(RESAMPLES), np.empty(RESAMPLES)
     for i in range(RESAMPLES):
         weights = np.bincount(draw.integers(len(labels), size=len(labels)), minlength=len(labels)).astype(np.float64)
@@ -293,11 +312,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=[*CASES, "digits", "all"], default="all")
     parser.add_argument(
-        "--methods", default=",".join((*method_names(), *DIRECTED)), help="ens's, also as method:metric"
+        "--methods", default=",".join((*method_names(), *FOR_MACRO_F1)), help="ens's, also as method:metric"
     )
     parser.add_argument("--only", help="of these systems: by name, by its part before a colon, peers or ens")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic members and rows")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     args = parser.parse_args()
     limits = {f"{name}_NUM_THREADS": str(args.threads) for name in ("OMP", "OPENBLAS", "MKL")}
@@ -307,7 +327,7 @@ def main() -> None:
 
     print(f"`python {' '.join(sys.argv)}`, {time.strftime('%Y-%m-%d')}; {machine()}.")
     for case in (*CASES, "digits") if args.case == "all" else (args.case,):
-        data = case_data(case, args.quick)
+        data = case_data(case, args.quick, args.seed)
         members, rows, classes = data.z.shape
         fresh = len(data.fresh_labels)
         print(f"\n### {case}: {members} members, {rows} rows and {fresh} fresh ones, {classes} classes\n")
@@ -319,15 +339,15 @@ def main() -> None:
         if args.only:
             chosen = [system for system in chosen if wanted(system, args.only.split(","))]
         results = best_logistic(compare(chosen, data, args.repeat, notes.append), notes.append)
-        paired = ratios_table(results, data)
-        tables = [results_table(results, data), paired if len(paired) > 2 else [], [f"- {note}" for note in notes]]
+        paired = [lines for lines in (ratios_table(results, data), methods_table(results, data)) if len(lines) > 2]
+        tables = [results_table(results, data), *paired, [f"- {note}" for note in notes]]
         print("\n\n".join("\n".join(lines) for lines in tables if lines), flush=True)
 
 
 def wanted(system: System, names: list[str]) -> bool:
     """Whether it is named, in full or up to a colon, with "ens" before it or without; or its side is."""
-    own = system.name.removeprefix("ens ")
-    known = {"ens" if system.ens else "peers", system.name, own, own.split(":")[0]}
+    short = system.name.removeprefix("ens ")
+    known = {"ens" if system.ens else "peers", system.name, short, short.split(":")[0]}
     return not known.isdisjoint(names)
 
 

@@ -58,7 +58,7 @@ class System:
 
 
 def systems(names: list[str], classes: int, large: bool) -> list[System]:
-    """All systems for a case; `names` are ens's methods, with ":metric" where they are directed at one."""
+    """All systems for a case; `names` are ens's methods, with ":metric" where they are for one."""
     out = [
         System("best single", "member of the least OOF log loss", best_single),
         System("mean of logits", "softmax of the mean", mean_of_logits),
@@ -99,8 +99,8 @@ def mixture(weights: np.ndarray, note: str = "") -> Fitted:
 
 def true_class(data: Data) -> np.ndarray:
     """Each member's probability of each row's class, float64 (N, M), at least 1e-15."""
-    own = data.p[:, np.arange(len(data.labels)), data.labels].T
-    return np.maximum(own, 1e-15, dtype=np.float64)
+    p = data.p[:, np.arange(len(data.labels)), data.labels].T
+    return np.maximum(p, 1e-15, dtype=np.float64)
 
 
 def best_single(data: Data) -> Fitted:
@@ -124,10 +124,10 @@ def autogluon(metric: str) -> Callable[[Data], Fitted]:
         from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
 
         kind = "multiclass" if data.p.shape[2] > 2 else "binary"
-        given = list(data.p) if kind == "multiclass" else [np.ascontiguousarray(p[:, 1]) for p in data.p]
+        predictions = list(data.p) if kind == "multiclass" else [np.ascontiguousarray(p[:, 1]) for p in data.p]
         scorer = get_metric(metric, problem_type=kind)
         selection = EnsembleSelection(ensemble_size=ROUNDS, problem_type=kind, metric=scorer)
-        selection.fit(given, data.labels)
+        selection.fit(predictions, data.labels)
         return mixture(selection.weights_)
 
     return fit
@@ -138,12 +138,12 @@ def slsqp(data: Data) -> Fitted:
     from scipy.optimize import minimize
 
     members, rows, classes = data.p.shape
-    own = np.arange(rows), data.labels
+    true = np.arange(rows), data.labels
     flat = data.p.reshape(members, -1).astype(np.float64)  # a numeric gradient sees nothing in float32
 
     def loss(w: np.ndarray) -> float:
         mixed = (w @ flat).reshape(rows, classes)
-        return -float(np.log(np.maximum(mixed[own], 1e-15)).mean())
+        return -float(np.log(np.maximum(mixed[true], 1e-15)).mean())
 
     start = np.full(members, 1 / members)
     one = {"type": "eq", "fun": lambda w: 1 - w.sum()}
@@ -217,8 +217,8 @@ def ens(name: str) -> Callable[[Data], Fitted]:
     method, _, metric = name.partition(":")
 
     def fit(data: Data) -> Fitted:
-        units = np.arange(len(data.labels))
-        chain = methods.fit(method, metric or "log_loss", data.z, data.labels, data.folds, units)
+        clusters = np.arange(len(data.labels))
+        chain = methods.fit(method, metric or "log_loss", data.z, data.labels, data.folds, clusters)
         chosen = [f"{key} {value}" for key, value in chain.params().items() if isinstance(value, str)]
         return Fitted(lambda z: methods.apply(chain, z), ", ".join(chosen))
 

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--methods", default="mean,vote,pool,greedy,stack")
-    parser.add_argument("--metric", default="log_loss", help="what the blends are directed at")
+    parser.add_argument("--metric", default="log_loss", help="what the blends are for")
     options = parser.parse_args()
     print(f"`python benchmarks/coverage.py {' '.join(sys.argv[1:])}`, numpy {np.__version__}\n")
     print("| method | figure | metric | 95% intervals that held | printed - fresh, mean ± se |")
