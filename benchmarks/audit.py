@@ -44,6 +44,7 @@ from sklearn.datasets import load_digits
 from ensemble.data.copies.near import near_copies
 from ensemble.data.scan import Scan, scan
 from ensemble.data.scan_pieces import SIDE
+from ensemble.events import SILENT
 
 CLASSES = ("elephant", "guitar", "person")
 KINDS = ("mirrored", "turned by 90", "5 % cut", "JPEG 50", "half size", "brightness")
@@ -103,7 +104,7 @@ def ours(files: list[Path]) -> tuple[set[Pair], set[Pair]]:
     """Copies, and look-alikes, by the files' last two names."""
     names = [f"{file.parent.name}/{file.name}" for file in files]
     with tempfile.TemporaryDirectory() as memory:
-        pairs = near_copies(scan(files, Path(memory), quiet), quiet)
+        pairs = near_copies(scan(files, Path(memory), SILENT), SILENT)
     tiers: tuple[set[Pair], set[Pair]] = set(), set()
     for i, j, copy in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.copies.tolist(), strict=True):
         tiers[0 if copy else 1].add((names[i], names[j]))
@@ -218,9 +219,9 @@ def show_speed(paintings: Path, rounds: int, seed: int) -> None:
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as memory:
                 begun = time.perf_counter()
-                scanned = scan(own, Path(memory), quiet)
+                scanned = scan(own, Path(memory), SILENT)
                 times["ens: scan"].append(time.perf_counter() - begun)
-                times["ens: search"].append(taken(partial(near_copies, scanned, quiet)))
+                times["ens: search"].append(taken(partial(near_copies, scanned, SILENT)))
             times["imagededup"].append(
                 taken(lambda: methods.PHash(verbose=False).find_duplicates(image_dir=str(folder)))
             )
@@ -241,7 +242,7 @@ def show_large(paintings: Path, count: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as made:
         files = sorted(paintings.rglob("*.jpg"))
-        small = scan(files, Path(made) / "memory", quiet).thumbnails
+        small = scan(files, Path(made) / "memory", SILENT).thumbnails
         mixed = np.lib.format.open_memmap(
             Path(made) / "mixed.npy", mode="w+", dtype=np.uint8, shape=(count, SIDE, SIDE)
         )
@@ -267,7 +268,7 @@ def show_large(paintings: Path, count: int, seed: int) -> None:
             thumbnails=mixed,
         )
         begun = time.process_time()
-        seconds = taken(lambda: print(f"{len(near_copies(one, quiet).first)} pairs"))
+        seconds = taken(lambda: print(f"{len(near_copies(one, SILENT).first)} pairs"))
         cores = time.process_time() - begun
         print(f"{count:,} thumbnails: {seconds:.0f} s, {cores:.0f} processor seconds, {peak() - before:.0f} MB more")
 
@@ -286,10 +287,6 @@ def taken(work: Callable[[], object]) -> float:
 def peak() -> float:
     """Peak memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
-
-
-def quiet(text: str, done: float, total: float) -> None:
-    pass
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def ens(
         clear(folder / "cache")
     start = time.perf_counter()
     hows = [preprocess.cropping, preprocess.decoding]
-    pixels = open_pixels(paths, hows, folder / "cache", 10**11, lambda *_: None)
+    pixels = open_pixels(paths, hows, folder / "cache", 10**11, SILENT)
     filled = time.perf_counter() - start
     labels = np.arange(len(paths)) % 7
     folds = np.where(np.arange(len(paths)) < 8, 0, -1).astype(np.int8)

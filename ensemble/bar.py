@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ensemble.escape import escaped
-from ensemble.progress import Show, duration
+from ensemble.progress import ProgressCallback, duration
 
 QUIET_SECONDS = 60.0
 NOTEBOOK_SECONDS = 0.2  # between two updates, each of which is a message to the browser
@@ -20,7 +20,7 @@ DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
 
 
 @contextmanager
-def progress_bar() -> Iterator[Show]:
+def progress_bar() -> Iterator[ProgressCallback]:
     """Yield `progress(text, done, total)`, to be called as often as one likes, from any thread. Writes to stderr.
 
     The time left is added where `text` does not end in "left" already, since a caller may know better. A step is over
@@ -39,7 +39,7 @@ def progress_bar() -> Iterator[Show]:
 
 
 @contextmanager
-def _live(console: Console) -> Iterator[Show]:
+def _live(console: Console) -> Iterator[ProgressCallback]:
     # rich would take what is printed to stdout to the terminal of stderr, also if stdout is a file
     to_terminal = sys.stdout.isatty()
     columns = BarColumn(24), TextColumn("{task.percentage:3.0f}% {task.description}")
@@ -73,7 +73,7 @@ def _live(console: Console) -> Iterator[Show]:
 
 
 @contextmanager
-def _in_notebook() -> Iterator[Show]:
+def _in_notebook() -> Iterator[ProgressCallback]:
     """A line of the cell's output that is written again and again. (rich's own bar needs ipywidgets.)"""
     from IPython.display import DisplayHandle
 
@@ -101,7 +101,7 @@ def _in_notebook() -> Iterator[Show]:
             handle.update({"text/plain": ""}, raw=True)
 
 
-def _line_a_minute() -> Show:
+def _line_a_minute() -> ProgressCallback:
     last = time.monotonic()
 
     def write(text: str, done: float, total: float) -> None:
@@ -114,7 +114,7 @@ def _line_a_minute() -> Show:
     return write
 
 
-def timed(progress: Show, now: Callable[[], float] = time.monotonic) -> Show:
+def timed(progress: ProgressCallback, now: Callable[[], float] = time.monotonic) -> ProgressCallback:
     """`progress`, with the time left added to its text from the pace since the step began. now: a clock in seconds."""
     lock = threading.Lock()
     begun, first, before, whole = now(), 0.0, 0.0, -1.0

@@ -50,6 +50,25 @@ SILENT = Silent()
 
 
 @dataclass(frozen=True)
+class MessagesOnly:
+    """Passes messages on to a listener, and nothing else."""
+
+    listener: Events
+
+    def message(self, line: str) -> None:
+        self.listener.message(line)
+
+    def progress(self, text: str, done: float, total: float) -> None:
+        pass
+
+    def epoch_finished(self, member: str, fold: int, epoch: Epoch) -> None:
+        pass
+
+    def job_finished(self, member: str, fold: int, seconds: float, error: str | None) -> None:
+        pass
+
+
+@dataclass(frozen=True)
 class Several:
     """Passes everything on to each of its listeners, in their order."""
 

@@ -4,26 +4,28 @@ import threading
 import time
 from collections.abc import Callable
 
-Show = Callable[[str, float, float], None]  # `Events.progress`
+from ensemble.events import Events
+
+ProgressCallback = Callable[[str, float, float], None]  # as `Events.progress`
 
 
 def paced(
-    show: Show,
+    events: Events,
     text: str,
     done: float,
     total: float,
     now: Callable[[], float] = time.monotonic,
     unit: str = "images",
 ) -> Callable[[float], None]:
-    """`advance(images)`, which adds images to those done and shows how many there are a second and how long the others
-    take. It may be called from several threads.
+    """`advance(images)`, which adds images to those done and reports how many there are per second and how long the
+    others take. It may be called from several threads.
 
     done: images that were there before: they count in what is done, not in the speed. now: a clock in seconds. unit:
     what is counted, where it is not images.
     """
     lock = threading.Lock()
     begun, before = now(), done
-    show(text, done, total)
+    events.progress(text, done, total)
 
     def advance(images: float) -> None:
         nonlocal done
@@ -34,7 +36,7 @@ def paced(
                 rate = (done - before) / seconds
                 speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
                 left = duration(max(total - done, 0) / rate)
-                show(f"{text}: {speed} {unit}/s, {left} left", done, total)
+                events.progress(f"{text}: {speed} {unit}/s, {left} left", done, total)
 
     return advance
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ensemble.bar import progress_bar
 from ensemble.escape import escaped
 from ensemble.events import Events
-from ensemble.progress import Show
+from ensemble.progress import ProgressCallback
 from ensemble.run.shapes import Epoch
 
 
@@ -18,7 +18,7 @@ class Printed:
     progress: the live bar, as `Events.progress`.
     """
 
-    progress: Show
+    progress: ProgressCallback
 
     def message(self, line: str) -> None:
         print(escaped(line), flush=True)

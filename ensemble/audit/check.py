@@ -65,11 +65,11 @@ def check(
         events.message(f"test: {text}")
     paths, at, test_at = _files(rows, tested)
     with scan_folder(given.cache) as folder:
-        seen = scan(paths, folder, events.progress)
+        seen = scan(paths, folder, events)
         train_files = np.unique(at[at >= 0])
         # among the training images alone, as training does: test images would change the neighbours
-        ours = find_copies(seen, train_files, folder, events.progress)
-        pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, events.progress)
+        ours = find_copies(seen, train_files, folder, events)
+        pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, events)
     events.progress("comparing", 0, 1)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
     within = pairs_within(ours, train_of[train_files])

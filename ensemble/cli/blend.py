@@ -156,7 +156,9 @@ def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, 
         from ensemble.data.submission.write import follow
 
         matrix = None if options.costs is None else read_costs(options.costs, classes)
-        layout, ids, rows = follow(submission.sample, images, classes, submission.form, events.message, matrix)
+        layout, ids, rows = follow(submission.sample, images, classes, submission.form, matrix)
+        for line in layout.notes:
+            events.message(line)
         planned.append((layout, ids, [images[row] for row in rows]))
         return planned[0][2]
 

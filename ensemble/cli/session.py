@@ -43,7 +43,7 @@ from ensemble import __version__
 from ensemble.cli.signals import listening
 from ensemble.errors import RunFailure, UserError
 from ensemble.escape import escaped
-from ensemble.progress import Show
+from ensemble.progress import ProgressCallback
 from ensemble.run import Run
 from ensemble.run.log import Log, open_log
 from ensemble.run.shapes import Epoch
@@ -59,7 +59,7 @@ class Session:
     result: what --json prints
     """
 
-    progress: Show
+    progress: ProgressCallback
     messages: list[str] = field(default_factory=list)
     result: Any = None
     _run: Run | None = None

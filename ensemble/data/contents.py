@@ -10,8 +10,8 @@ from typing_extensions import TypedDict
 from ensemble.data.copies.ties import scan_folder
 from ensemble.data.digests import digests
 from ensemble.data.samples import Samples
+from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.progress import Show
 from ensemble.run import Run
 
 
@@ -26,13 +26,13 @@ class Contents(TypedDict):
     rows: NotRequired[dict[str, str]]
 
 
-def with_digests(samples: Samples, cache: str, show: Show) -> Samples:
+def with_digests(samples: Samples, cache: str, events: Events) -> Samples:
     """The samples with the digests of their files, worked out once for all that a command needs them for. cache:
     `data.cache`. Raises UserError that names a file which can't be read."""
     if samples.digests is not None:
         return samples
     with scan_folder(cache) as folder:
-        return replace(samples, digests=tuple(digests(samples.paths, folder / "digests", show)))
+        return replace(samples, digests=tuple(digests(samples.paths, folder / "digests", events)))
 
 
 def contents_of(ids: Sequence[str], file_digests: Sequence[str]) -> Contents:

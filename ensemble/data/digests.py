@@ -7,13 +7,14 @@ memory. Larger ones, or a disk that must read them, only add to the second: 300 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from ensemble.data.pixels.decode import read
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.machine import cores
@@ -23,11 +24,10 @@ from ensemble.machine import cores
 RACY_SECONDS = 2.0
 CHUNK = 256  # files per task: one per task took 0.22 s for the paintings, 64 took 0.14 s
 
-Show = Callable[[str, float, float], None]
 Stamp = tuple[int, int, int]  # size, mtime and ctime in ns; ctime also tells of a copy that kept its mtime
 
 
-def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
+def digests(paths: Sequence[Path], folder: Path, events: Events) -> list[str]:
     """SHA-256 of each file in hex. Keeps an index in `folder`, one for each root that the paths share.
 
     Raises UserError that names a file that can't be read. An index that can't be written is done without.
@@ -49,7 +49,7 @@ def digests(paths: Sequence[Path], folder: Path, show: Show) -> list[str]:
         chunks = [range(start, min(start + CHUNK, len(paths))) for start in range(0, len(paths), CHUNK)]
         for part in pool.map(answer, chunks):
             found += part
-            show("looking for changed images", len(found), len(paths))
+            events.progress("looking for changed images", len(found), len(paths))
     now = {name: (*stamp, digest) for name, (digest, stamp) in zip(names, found, strict=True) if stamp is not None}
     if any(known.get(name) != value for name, value in now.items()):
         gone = {name for name in known.keys() - now.keys() if not os.path.exists(root + name)}  # noqa: PTH110

@@ -5,7 +5,7 @@ run depends neither on the file system's order nor on the table's.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -159,30 +159,28 @@ def read_class_folders(source: Path, classes: Sequence[str] = ()) -> Samples:
     return replace(_samples(ids, files, [labels[row] for row in rows], folder), notes=tuple(notes))
 
 
-def read_images(source: Path, say: Callable[[str], None] = lambda line: None) -> tuple[list[str], list[Path]]:
+def read_images(source: Path) -> tuple[list[str], list[Path], tuple[str, ...]]:
     """Ids and files of unlabelled images, sorted: every image below a folder (its relative path is its id), or the
-    rows of a table (its `path` column, else the first one that names images). say: takes a line on each thing that is
-    left out, or taken for what it seems to be. Raises UserError that names what is wrong."""
+    rows of a table (its `path` column, else the first one that names images). The third are lines on what is left out,
+    or taken for what it seems to be. Raises UserError that names what is wrong."""
     refuse_address(source)
     if source.is_dir():
         listing = list_folder(source)
         if not listing.images:
             raise UserError(listing.no_images())
         refuse_parts(tree(listing))
-        for line in listing.left_out():
-            say(line)
+        notes = tuple(listing.left_out())
         files = list(listing.images)
         ids = [nfc(file.relative_to(source).as_posix()) for file in files]
     else:
-        table, notes = read_image_table(source, source.parent, image_names)
+        table, found = read_image_table(source, source.parent, image_names)
         column = image_column(source, table)
         ids = [nfc(text.strip()) for text in table[column.name]]
         files, more = _files(source, column.folder or source.parent, table[column.name].tolist())
-        for line in (*notes, *column.notes, *more):
-            say(line)
+        notes = (*found, *column.notes, *more)
     _refuse_repeats(ids, f"{source}: id")
     order = np.argsort(np.array(ids, dtype=np.str_))
-    return [ids[row] for row in order], [files[row] for row in order]
+    return [ids[row] for row in order], [files[row] for row in order], notes
 
 
 def image_column(source: Path, table: pd.DataFrame) -> ImageColumn:

@@ -25,9 +25,9 @@ from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import orientation, turned
 from ensemble.data.scan_pieces import FACTS, SIDE, pieces_folder, recall, remember
+from ensemble.events import Events
 from ensemble.files.limits import too_many_pixels
 from ensemble.machine import cores
-from ensemble.progress import Show
 
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
@@ -71,7 +71,7 @@ class Scan:
     thumbnails: np.ndarray
 
 
-def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] | None = None) -> Scan:
+def scan(paths: Sequence[Path], folder: Path, events: Events, known: Sequence[str] | None = None) -> Scan:
     """Look at each file once. folder: of ens's cache; what can't be written there is done without. known: the files'
     digests, where they were worked out before.
 
@@ -83,7 +83,7 @@ def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] |
     names = np.zeros(len(paths), dtype="U64")
     if readable:
         if known is None:
-            names[readable] = digests([paths[row] for row in readable], folder / "digests", show)
+            names[readable] = digests([paths[row] for row in readable], folder / "digests", events)
         else:
             names[readable] = [known[row] for row in readable]
     facts = np.zeros(len(paths), dtype=FACTS)
@@ -95,7 +95,7 @@ def scan(paths: Sequence[Path], folder: Path, show: Show, known: Sequence[str] |
     place = pieces_folder(folder)
     for digest in recall(place, rows, facts, thumbnails):
         del rows[digest]
-    _measure(place, paths, rows, facts, thumbnails, len(readable), show)
+    _measure(place, paths, rows, facts, thumbnails, len(readable), events)
     errors = tuple(
         error or facts["error"][row].decode("utf-8", "ignore") or None for row, (error, _) in enumerate(looked)
     )
@@ -154,7 +154,7 @@ def _measure(
     facts: np.ndarray,
     thumbnails: np.ndarray,
     total: int,
-    show: Show,
+    events: Events,
 ) -> None:
     """Decode one file of each digest, fill the rows of all, and remember it."""
     wanted = list(rows)
@@ -175,7 +175,7 @@ def _measure(
                     copies = rows[piece[at]]
                     facts[copies], thumbnails[copies] = record, thumbnail
                     at, done = at + 1, done + len(copies)
-                show("looking at the images", done, total)
+                events.progress("looking at the images", done, total)
             remember(place, records, small)
 
 

@@ -155,9 +155,8 @@ def short_sides(paths: Sequence[Path]) -> np.ndarray:
 
 def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple[list[str], list[str]]:
     """Ids of the test images and lines on them. Raises UserError if they would be trained on."""
-    lines: list[str] = []
     try:
-        ids, files = read_images(test, lines.append)
+        ids, files, notes = read_images(test)
     except UserError as error:
         hint = "; --test may also be the folder that its images lie in" if test.is_file() else ""
         raise UserError(f"{error}{hint}") from None
@@ -169,7 +168,7 @@ def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple
             "their own, for example train/<class>/ and test/"
         )
     warning = f"; warning: {shared} of them are training images too" if shared else ""
-    return ids, [f"{len(ids):,} test images in {test}{warning}", *lines]
+    return ids, [f"{len(ids):,} test images in {test}{warning}", *notes]
 
 
 def _real(files: Sequence[Path]) -> list[Path]:

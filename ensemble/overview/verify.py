@@ -236,6 +236,6 @@ def _verify_pixels(
 def _images(config: Config, folder: Path, events: Events) -> tuple[Sequence[str] | None, tuple[str, ...]]:
     """The digests of the run's images; None where these can't be read: then the whole cache is compared."""
     try:
-        return digests_of(read_labelled(config).paths, folder / "digests", events.progress), ()
+        return digests_of(read_labelled(config).paths, folder / "digests", events), ()
     except (UserError, OSError) as error:
         return None, (f"the images of the run can't be read here ({error}): all of {folder} was compared instead",)

@@ -11,6 +11,7 @@ from ensemble.data.copies.near import Pairs, spread
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, scan_folder
 from ensemble.data.scan import scan
+from ensemble.events import SILENT
 from ensemble.report.run import RunResults
 
 Pair = tuple[int, int, str]  # two rows and how they are alike, as in `near.Pairs`
@@ -40,11 +41,9 @@ def run_copies(results: RunResults, ids: np.ndarray, files: dict[str, Path]) -> 
         names = list(files)
         near = results.config.folds.near_copies
         with scan_folder(results.config.data.cache) as folder:
-            scanned = scan(list(files.values()), folder, lambda *_: None)
-            if near:
-                pairs = find_copies(scanned, np.arange(len(names)), folder, lambda *_: None)
-            else:
-                pairs = spread(scanned.digests, [])
+            scanned = scan(list(files.values()), folder, SILENT)
+            rows = np.arange(len(names))
+            pairs = find_copies(scanned, rows, folder, SILENT) if near else spread(scanned.digests, [])
     elif results.audit is not None:
         listed = [pair for pair in results.audit.get("pairs") or [] if pair["sides"] == "train-train"]
         names, near = sorted({pair[side] for pair in listed for side in ("first", "second")}), True

@@ -90,7 +90,7 @@ def _open(config: Config, events: Events) -> Rows:
             check_backbone(config, backbone, len(samples.classes), events)
         tested_views(config, backbone)
     if config.data.cache != "off" or (config.folds.near_copies and not run.is_begun()):
-        samples = with_digests(samples, config.data.cache, events.progress)
+        samples = with_digests(samples, config.data.cache, events)
     folds = open_run(config, samples, events)
     assert samples.labels is not None
     rows = Rows(

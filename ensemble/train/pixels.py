@@ -6,7 +6,7 @@ from ensemble.config import Data
 from ensemble.data.cache.store import cache_folder, open_pixels
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
-from ensemble.events import SILENT, Events
+from ensemble.events import Events, MessagesOnly
 from ensemble.train.rows import Rows, TrainingData
 
 OpenPixels = dict[Decoding, Pixels | Files]  # what this process has open
@@ -16,7 +16,7 @@ def training_data(
     settings: Data, rows: Rows, preprocess: Preprocess, open_ones: OpenPixels, events: Events
 ) -> TrainingData:
     """The rows with the pixels that a backbone needs. What is opened is added to `open_ones`, in place of another
-    backbone's; events: is told of damage, not of progress, which a job counts in images."""
+    backbone's. events: hears of damage, not of progress."""
     eval_decodings = list(dict.fromkeys([preprocess.cropping, preprocess.decoding]))
     train_decoding = eval_decodings[0]
     if settings.cache == "off":
@@ -27,9 +27,8 @@ def training_data(
     elif any(decoding not in open_ones for decoding in eval_decodings):
         open_ones.clear()  # a worker keeps the pixels of one backbone open
         folder, limit = cache_folder(settings.cache), int(settings.cache_limit_gb * 1e9)
-        open_ones |= open_pixels(
-            rows.paths, eval_decodings, folder, limit, SILENT.progress, False, events.message, rows.digests
-        )
+        listener = MessagesOnly(events)  # a job counts its progress in images
+        open_ones |= open_pixels(rows.paths, eval_decodings, folder, limit, listener, False, rows.digests)
     return TrainingData(rows, open_ones[train_decoding], {key: open_ones[key] for key in eval_decodings})
 
 
@@ -37,4 +36,4 @@ def open_cache(settings: Data, rows: Rows, decodings: Sequence[Decoding], events
     """The decoded pixels of all rows, each compared with its checksum; what is missing is decoded first. They are kept
     where the experiment says, and as many as it says."""
     folder, limit = cache_folder(settings.cache), int(settings.cache_limit_gb * 1e9)
-    return open_pixels(rows.paths, decodings, folder, limit, events.progress, True, events.message, rows.digests)
+    return open_pixels(rows.paths, decodings, folder, limit, events, True, rows.digests)

@@ -104,13 +104,13 @@ def _facts(config: Config, samples: Samples) -> dict[str, Any]:
 def _new_folds(config: Config, samples: Samples, events: Events) -> tuple[np.ndarray, np.ndarray | None]:
     """Folds int8 (N,), and the groups that share one, str (N,), or None. Says what was joined, and what is uneven."""
     assert samples.labels is not None
-    groups = exact_groups(samples, events.message)
+    groups = exact_groups(samples, events)
     if samples.folds is not None:
         folds = samples.folds.astype(np.int8)
         check_own_folds(folds, groups, samples.ids)
         check_classes(folds, samples.labels, samples.classes, f"spread it in column {config.folds.fold!r}")
     if config.folds.near_copies:
-        groups = near_groups(samples, groups, config.data.cache, events.progress, events.message)
+        groups = near_groups(samples, groups, config.data.cache, events)
     if samples.folds is None:
         folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
     elif groups is not None and (split := across(folds, groups)):

@@ -139,7 +139,7 @@ def _computed(
     names = list(dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers))
     members = load_members(plan.run, names, len(plan.blend.classes), plan.folds, events)
     total = len(plan.files)
-    advance = paced(events.progress, "predicting", total - sum(len(block.rows) for block in blocks), total)
+    advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
     chunks = (
         ([plan.files[row] for row in block.rows], tuple(stored.member_views[number] for number in block.numbers))
         for block in blocks

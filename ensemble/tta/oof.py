@@ -196,4 +196,4 @@ def run_pixels(
     if config.data.cache == "off":
         return {decoding: Files(samples.paths, decoding) for decoding in needed}
     folder, limit = cache_folder(config.data.cache), int(config.data.cache_limit_gb * 1e9)
-    return {**open_pixels(samples.paths, needed, folder, limit, events.progress, say=events.message)}
+    return {**open_pixels(samples.paths, needed, folder, limit, events)}

@@ -69,10 +69,10 @@ def predict_pictures(
     Raises UserError as `ensemble.load` does, and for a sample that does not fit.
     """
     predictor = load(run, blend, views)
-    notes: list[str] = []
     classes = predictor.blend.classes
     all_ids = [nfc(file.as_posix()) for file in files]
-    layout, ids, rows = follow(sample_submission, all_ids, classes, form, notes.append, predictor.blend.costs)
+    layout, ids, rows = follow(sample_submission, all_ids, classes, form, predictor.blend.costs)
+    notes = list(layout.notes)
     if output is not None:
         require_output(output, [*files, sample_submission, *inputs_of(run)])
     probabilities, unreadable = predict_files(predictor, [files[row] for row in rows], on_bad)

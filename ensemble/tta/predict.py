@@ -104,11 +104,11 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     """
     run, images = request.run, request.images
     name, blend = find_blend(run, request.blend_name, request.views)
-    all_ids, all_files = read_images(images, events.message)
+    all_ids, all_files, notes = read_images(images)
     # The layout comes before any prediction, so that a wrong form fails at once.
-    layout, ids, rows = follow(
-        request.sample_submission, all_ids, blend.classes, request.form, events.message, blend.costs
-    )
+    layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, blend.costs)
+    for line in (*notes, *layout.notes):
+        events.message(line)
     check_sources(run, name)
     external = external_predictions(run, name, blend, ids)
     require_output(request.output, [images, request.sample_submission, *inputs_of(run)])

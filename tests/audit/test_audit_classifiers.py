@@ -25,7 +25,7 @@ def test_features_of_real_files(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 32), (255, 0, 51)).save(tmp_path / "a.png", exif=exif)
-    values = dict(zip(NAMES, features(scan([tmp_path / "a.png"], tmp_path / "cache", lambda *_: None))[0], strict=True))
+    values = dict(zip(NAMES, features(scan([tmp_path / "a.png"], tmp_path / "cache", SILENT))[0], strict=True))
     assert (values["width"], values["height"], values["width / height"], values["EXIF turn"]) == (32, 64, 0.5, 6)
     assert (values["red"], values["green"], values["blue"]) == pytest.approx((1, 0, 0.2))
     assert values["bytes a pixel"] == (tmp_path / "a.png").stat().st_size / 2048

@@ -149,7 +149,7 @@ def made(
         None if folds is None else np.array(folds),
     )
     given = Given(rows, False, 5, None, None, None, folds is not None, "auto", ())
-    seen = scan(files, tmp_path / "cache", lambda *_: None)
+    seen = scan(files, tmp_path / "cache", SILENT)
     result = fixed(given, np.arange(count), seen, pairs_within(found, np.arange(count)), tmp_path / "clean.csv")
     return result.table, {"renamed": result.renamed, "moved": result.moved, "grouped": result.grouped}
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from recorder import Recorder
 
 from ensemble import bar
 from ensemble.bar import timed
@@ -25,7 +26,7 @@ def test_the_time_left_is_that_of_the_pace_since_the_step_began():
     show("filling", 32, 100)  # 12 in 6 seconds, 68 to go
     show("filling", 100, 100)
     assert [text for text, *_ in shown] == ["filling", "filling", "filling: 0:34 left", "filling"]
-    assert [own[1:] for own in shown] == [(20, 100), (30, 100), (32, 100), (100, 100)]
+    assert [step[1:] for step in shown] == [(20, 100), (30, 100), (32, 100), (100, 100)]
 
 
 def test_where_nothing_has_moved_nothing_is_foretold():
@@ -55,10 +56,10 @@ def test_who_knows_better_is_believed():
 
 
 def test_paced_counts_in_its_unit():
-    shown, clock = [], iter([0.0, 4.0])
-    advance = paced(lambda *words: shown.append(words), "fitting", 2, 10, lambda: next(clock), unit="fits")
+    events, clock = Recorder(), iter([0.0, 4.0])
+    advance = paced(events, "fitting", 2, 10, lambda: next(clock), unit="fits")
     advance(2)
-    assert shown == [("fitting", 2, 10), ("fitting: 0.5 fits/s, 0:12 left", 4, 10)]
+    assert events.steps == [("fitting", 2, 10), ("fitting: 0.5 fits/s, 0:12 left", 4, 10)]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03")])

@@ -13,6 +13,7 @@ import pytest
 from commands import ens
 from filelock import FileLock
 from PIL import Image
+from recorder import Recorder
 
 from ensemble.data import digests
 from ensemble.data.cache import shards
@@ -22,6 +23,7 @@ from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 
@@ -35,12 +37,13 @@ from pathlib import Path
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import open_pixels
 from ensemble.data.pixels.preprocess import Decoding
+from ensemble.events import SILENT
 folder, images, shard_bytes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 shards.SHARD_BYTES = shard_bytes
-hows = [Decoding(32, "bicubic", None), Decoding(48, "bilinear", None)]
+decodings = [Decoding(32, "bicubic", None), Decoding(48, "bilinear", None)]
 print("ready", flush=True)
 sys.stdin.readline()
-open_pixels(sorted(images.iterdir()), hows, folder, 10**9, lambda text, done, total: None)
+open_pixels(sorted(images.iterdir()), decodings, folder, 10**9, SILENT)
 """
 
 
@@ -55,24 +58,19 @@ def paths(tmp_path, paint):
     return [paint(tmp_path / "images" / f"{row}.png", *shape) for row, shape in enumerate(SHAPES)]
 
 
-def fetch(paths, folder, *hows, limit=LIMIT, **options):
+def fetch(paths, folder, *decodings, limit=LIMIT, **options):
     """Open the pixels: what they are, what was said, and how many files were decoded for it."""
-    said, decoded = [], []
-
-    def show(text, done, total):
-        if text.startswith("decoding"):
-            decoded.append(done)
-
-    pixels = open_pixels(paths, hows or [SMALL], folder, limit, show, say=said.append, **options)
-    return pixels, said, len(decoded)
+    events = Recorder()
+    pixels = open_pixels(paths, decodings or [SMALL], folder, limit, events, **options)
+    return pixels, events.messages, sum(text.startswith("decoding") for text, *_ in events.steps)
 
 
 def assert_same(pixels, paths):
-    for how, own in pixels.items():
+    for decoding, squares in pixels.items():
         for row, path in enumerate(paths):
-            want = decode(path, how)
-            assert own.shapes[row].tolist() == list(want.shape[:2])
-            assert np.array_equal(own.image(row), want)
+            want = decode(path, decoding)
+            assert squares.shapes[row].tolist() == list(want.shape[:2])
+            assert np.array_equal(squares.image(row), want)
 
 
 def parts(folder, ending="json"):
@@ -119,9 +117,9 @@ def test_copies_share_their_pixels(paths, folder):
     pixels, _, decoded = fetch(rows, folder)
     assert decoded == 5
     assert_same(pixels, rows)
-    own = pixels[SMALL]
-    assert own.starts[5:].tolist() == own.starts[[0, 1, 3]].tolist()
-    flat, starts = own.flat()
+    squares = pixels[SMALL]
+    assert squares.starts[5:].tolist() == squares.starts[[0, 1, 3]].tolist()
+    flat, starts = squares.flat()
     assert flat.dtype == np.uint8 and starts.dtype == np.int64
     assert flat.size == sum(decode(path, SMALL).size for path in paths)
     for row, path in enumerate(rows):
@@ -132,9 +130,9 @@ def test_copies_share_their_pixels(paths, folder):
 def test_two_sizes_are_each_what_decode_gives_whatever_jpegs_scale(tmp_path, paint, folder):
     """64 px can be had from a half-scale JPEG of 300 px, 100 px can't: then the file is decoded in two ways."""
     files = [paint(tmp_path / "images" / name, 300, 280) for name in ("a.jpg", "b.png")]
-    hows = [Decoding(64, "bicubic", None), Decoding(100, "bicubic", None), Decoding(60, "lanczos", (90, 80))]
-    pixels, _, decoded = fetch(files, folder, *hows)
-    assert decoded == 2 and list(pixels) == hows
+    decodings = [Decoding(64, "bicubic", None), Decoding(100, "bicubic", None), Decoding(60, "lanczos", (90, 80))]
+    pixels, _, decoded = fetch(files, folder, *decodings)
+    assert decoded == 2 and list(pixels) == decodings
     assert_same(pixels, files)
 
 
@@ -188,7 +186,7 @@ def test_an_image_that_changed_is_read_again(tmp_path, folder):
 
 def test_the_index_of_contents_knows_files_that_did_not_change(tmp_path, paths, folder, monkeypatch):
     monkeypatch.setattr(digests, "RACY_SECONDS", -60.0)
-    ask = lambda: digests.digests(paths, folder, lambda *call: None)  # noqa: E731
+    ask = lambda: digests.digests(paths, folder, SILENT)  # noqa: E731
     first = ask()
     (index,) = folder.glob("*.json")
     held = read_json(index)
@@ -210,7 +208,7 @@ def test_the_index_of_contents_knows_files_that_did_not_change(tmp_path, paths, 
 
 
 def test_a_file_that_just_changed_is_not_remembered(paths, folder):
-    digests.digests(paths, folder, lambda *call: None)
+    digests.digests(paths, folder, SILENT)
     assert not list(folder.glob("*"))
 
 
@@ -263,7 +261,7 @@ def test_a_list_of_something_else_is_mended(paths, folder, held):
 
 def test_a_file_that_changes_while_it_is_read_is_named(paths, folder, monkeypatch):
     monkeypatch.setattr(digests, "RACY_SECONDS", -60.0)
-    digests.digests(paths, folder / "digests", lambda *call: None)
+    digests.digests(paths, folder / "digests", SILENT)
     (index,) = (folder / "digests").glob("*.json")
     held = read_json(index)
     held["/2.png"][3] = "of another time"
@@ -434,14 +432,14 @@ def test_the_one_that_waits_says_so(paths, folder, monkeypatch):
     folder.mkdir()
     other = FileLock(folder / ".lock")
     other.acquire()
-    shown = []
 
-    def show(text, done, total):
-        shown.append(text)
+    def release(text, done, total):
         if text.startswith("waiting"):
             other.release()
 
-    open_pixels(paths, [SMALL], folder, LIMIT, show)
+    events = Recorder(on_progress=release)
+    open_pixels(paths, [SMALL], folder, LIMIT, events)
+    shown = [text for text, *_ in events.steps]
     assert "waiting for another process, which fills the cache" in shown and shown[-1] == "checking the cached pixels"
 
 
@@ -514,8 +512,8 @@ def test_the_command_lists_and_clears(monkeypatch, capfd, tmp_path, paths, folde
     assert not folder.exists()
     fetch(paths, folder, SMALL)
     fetch(paths[:2], folder, LARGE)
-    scanned = scan(paths, folder, lambda *_: None)
-    find_copies(scanned, np.arange(len(paths)), folder, lambda *_: None)
+    scanned = scan(paths, folder, SILENT)
+    find_copies(scanned, np.arange(len(paths)), folder, SILENT)
     age(folder, 3600, LARGE)
     assert [(row.images, row.decoding) for row in summary(folder)] == [(5, shards.key(SMALL)), (2, shards.key(LARGE))]
     mine = [folder / "pixels" / "notes.json", folder / "pixels" / shards.key(LARGE) / "notes.json"]

@@ -12,6 +12,7 @@ from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 
 END = b"\xff\xd9"
 WAYS = [Decoding(None, "bicubic", None), Decoding(24, "bicubic", None), Decoding(100, "bicubic", None)]
@@ -63,7 +64,7 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_the_whole_picture(tmp_path, w
     (tmp_path / "open.jpg").write_bytes(whole[:-lost])
     for how in WAYS:
         assert np.array_equal(decode(tmp_path / "open.jpg", how), decode(tmp_path / "whole.jpg", how))
-    found = scan([tmp_path / "open.jpg", tmp_path / "whole.jpg"], tmp_path / "memory", lambda *_: None)
+    found = scan([tmp_path / "open.jpg", tmp_path / "whole.jpg"], tmp_path / "memory", SILENT)
     assert found.errors == (None, None) and found.rules.tolist() == ["no-end-marker", ""]
     assert np.array_equal(found.thumbnails[0], found.thumbnails[1])
 
@@ -86,7 +87,7 @@ def test_a_cut_is_refused_whether_it_is_closed_or_not(tmp_path, whole, part):
     cut = whole[: int(len(whole) * part)]
     assert refused(cut) and refused(cut + END) and refused(cut + END + b"\0" * 40)
     (tmp_path / "cut.jpg").write_bytes(cut + END)
-    (error,) = scan([tmp_path / "cut.jpg"], tmp_path / "memory", lambda *_: None).errors
+    (error,) = scan([tmp_path / "cut.jpg"], tmp_path / "memory", SILENT).errors
     assert error.startswith(("image file is truncated", "broken data stream"))
 
 
@@ -149,7 +150,7 @@ def test_pictures_within_and_behind_are_not_the_end(tmp_path):
     several = stream.getvalue()
     assert not refused(several) and read_jpeg(several).end < len(several) // 2 + 2000
     (tmp_path / "a.jpg").write_bytes(several)
-    assert scan([tmp_path / "a.jpg"], tmp_path / "memory", lambda *_: None).errors == (None,)
+    assert scan([tmp_path / "a.jpg"], tmp_path / "memory", SILENT).errors == (None,)
 
 
 def test_what_the_marks_say():

@@ -13,6 +13,7 @@ from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 
 WHOLE = Decoding(None, "bicubic", None)
 SHORT, LONG = 3, 4
@@ -57,7 +58,7 @@ def read(path):
     pixels = decode(path, WHOLE)
     with Image.open(path) as image:
         of_memory = decode_image(image, WHOLE)
-    found = scan([path], path.parent / "memory", lambda *_: None)
+    found = scan([path], path.parent / "memory", SILENT)
     assert found.errors == (None,)
     assert found.means[0] == pytest.approx(pixels.reshape(-1, 3).mean(axis=0) / 255, abs=0.005)
     if "-bit" not in found.rules[0] or (pixels[..., :1] == pixels).all():  # of deep colours Pillow keeps 8 bits alone
@@ -196,7 +197,7 @@ def test_pixels_without_a_scale_are_refused_and_found(tmp_path, pixels, reason):
     with pytest.raises(UserError) as caught:
         decode(path, WHOLE)
     assert str(caught.value) == f"{path}: not a readable image ({reason}); replace it or remove it"
-    assert scan([path], tmp_path / "memory", lambda *_: None).errors == (reason,)
+    assert scan([path], tmp_path / "memory", SILENT).errors == (reason,)
 
 
 # what is white
@@ -246,7 +247,7 @@ def test_four_bands_of_16_bits_without_an_alpha_channel(tmp_path):
     pixels = np.broadcast_to(np.array([1024, 2048, 4095, 7], dtype=np.uint16), (4, 4, 4))
     path = tiff(tmp_path / "a.tif", np.ascontiguousarray(pixels), 2)
     assert decode(path, WHOLE)[:, 0].tolist() == [[64, 128, 255]] * 4
-    assert scan([path], tmp_path / "memory", lambda *_: None).rules.tolist() == ["12-bit,fourth-band"]
+    assert scan([path], tmp_path / "memory", SILENT).rules.tolist() == ["12-bit,fourth-band"]
 
 
 @pytest.mark.parametrize("mode, colour", [("RGBA", (200, 100, 50)), ("LA", (77,))])

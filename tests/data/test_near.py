@@ -9,18 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
+from recorder import Recorder
 
 from ensemble.data.copies import near as module
 from ensemble.data.copies.near import ZOOMS, Pairs, descriptors, joined_rows, near_copies
 from ensemble.data.scan import scan
 from ensemble.data.scan_pieces import SIDE
+from ensemble.events import SILENT
 
 MASKS = Path(__file__).parents[3] / "shared" / "data" / "masks" / "train"
 SIDE_PX = 128
-
-
-def silent(*_):
-    pass
 
 
 def blobs(seed, side=SIDE_PX):
@@ -50,7 +48,7 @@ def store(tmp_path):
                 paths[-1].write_bytes(image)
             else:
                 image.save(paths[-1], **options)
-        return scan(paths, tmp_path / "memory", silent)
+        return scan(paths, tmp_path / "memory", SILENT)
 
     return write
 
@@ -111,7 +109,7 @@ PLANTED = {
 def test_planted_copies_are_found_and_named(store, plant):
     kind, make = PLANTED[plant]
     pictures = [picture(seed) for seed in range(10)]
-    found = near_copies(store([*pictures, *(make(image) for image in pictures[:5])]), silent)
+    found = near_copies(store([*pictures, *(make(image) for image in pictures[:5])]), SILENT)
     assert [(first, second) for first, second, _ in listed(found)] == [(row, 10 + row) for row in range(5)]
     assert found.kinds == (kind,) * 5
     assert (found.similarity > 0.6).all() and (found.similarity <= 1 + 1e-6).all()
@@ -119,7 +117,7 @@ def test_planted_copies_are_found_and_named(store, plant):
 
 def test_pictures_drawn_over_are_look_alikes(store):
     pictures = [picture(seed) for seed in range(10)]
-    found = near_copies(store([*pictures, *(drawn_over(image, at) for at, image in enumerate(pictures))]), silent)
+    found = near_copies(store([*pictures, *(drawn_over(image, at) for at, image in enumerate(pictures))]), SILENT)
     assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) <= {(row, 10 + row) for row in range(10)}
     assert len(found.kinds) >= 6 and set(found.kinds) == {"look-alike"} and not found.copies.any()
     assert (found.similarity >= 0.75).all() and (found.similarity < 0.945).all()
@@ -129,13 +127,13 @@ def test_soft_pictures_are_copies_only_if_nearly_the_same(store):
     """Blurred or enlarged ones have few details: the same digit of two hands has them too."""
     pictures = [blobs(seed) for seed in range(4)]
     copies = [pictures[0].transpose(TURNS["hflip"]), pictures[1].resize((64, 64)), cropped(pictures[2], 0.09)]
-    found = near_copies(store([*pictures, *copies]), silent)
+    found = near_copies(store([*pictures, *copies]), SILENT)
     assert listed(found) == [(0, 4, "hflip"), (1, 5, "re-encoded"), (2, 6, "look-alike")]
 
 
 def test_jpegs_of_quality_50_are_found(store, tmp_path):
     pictures = [picture(seed) for seed in range(10)]
-    found = near_copies(store([*pictures, *(as_jpeg(image, 50, tmp_path) for image in pictures)]), silent)
+    found = near_copies(store([*pictures, *(as_jpeg(image, 50, tmp_path) for image in pictures)]), SILENT)
     assert listed(found) == [(row, 10 + row, "re-encoded") for row in range(10)]
     assert (found.similarity > 0.98).all()
 
@@ -144,8 +142,8 @@ def test_jpegs_of_quality_50_are_found(store, tmp_path):
 def test_the_kind_is_what_makes_the_second_of_the_first(store, name):
     turned = picture(0).transpose(TURNS[name])
     other = {"rot90": "rot270", "rot270": "rot90"}.get(name, name)
-    assert listed(near_copies(store([picture(0), turned]), silent)) == [(0, 1, name)]
-    assert listed(near_copies(store([turned, picture(0)]), silent)) == [(0, 1, other)]
+    assert listed(near_copies(store([picture(0), turned]), SILENT)) == [(0, 1, name)]
+    assert listed(near_copies(store([turned, picture(0)]), SILENT)) == [(0, 1, other)]
 
 
 def test_a_photo_is_a_copy_of_itself_turned_by_exif(store, tmp_path):
@@ -153,7 +151,7 @@ def test_a_photo_is_a_copy_of_itself_turned_by_exif(store, tmp_path):
     exif[0x0112] = 6
     turned = picture(0).transpose(Image.Transpose.ROTATE_90)
     turned.save(tmp_path / "x.png", exif=exif)
-    found = near_copies(store([picture(0), (tmp_path / "x.png").read_bytes()]), silent)
+    found = near_copies(store([picture(0), (tmp_path / "x.png").read_bytes()]), SILENT)
     assert listed(found) == [(0, 1, "re-encoded")]
 
 
@@ -161,7 +159,7 @@ def test_a_copy_beside_many_other_pictures(store):
     pictures = [picture(seed, 64) for seed in range(300)]
     pictures[7] = pictures[200].transpose(TURNS["transverse"])
     pictures[299] = cropped(pictures[100])
-    found = near_copies(store(pictures), silent)
+    found = near_copies(store(pictures), SILENT)
     assert listed(found) == [(7, 200, "transverse"), (100, 299, "crop")]
 
 
@@ -169,7 +167,7 @@ def test_a_copy_beside_many_other_pictures(store):
 
 
 def test_unlike_pictures_are_no_copies(store):
-    found = near_copies(store([picture(seed, 64) for seed in range(1000, 1300)]), silent)
+    found = near_copies(store([picture(seed, 64) for seed in range(1000, 1300)]), SILENT)
     assert listed(found) == [] and found.first.dtype == found.second.dtype == np.int64
     assert found.similarity.dtype == np.float32 and len(found.similarity) == 0 and found.kinds == ()
 
@@ -181,13 +179,13 @@ def test_coarse_light_and_shade_alone_make_no_copy(store):
     for seed in range(12):
         details = np.array(picture(seed, 48).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC))
         scenes.append(Image.fromarray((0.7 * coarse + 0.3 * details).astype(np.uint8)))
-    assert listed(near_copies(store(scenes), silent)) == []
+    assert listed(near_copies(store(scenes), SILENT)) == []
 
 
 def test_flat_images_are_copies_only_if_their_bytes_are_equal(store):
     greys = [Image.new("RGB", (64, 64), (value,) * 3) for value in (0, 100, 101, 100, 255)]
     ramp = Image.fromarray(np.tile(np.linspace(100, 104, 64).astype(np.uint8), (64, 1)))
-    found = near_copies(store([*greys, ramp, ramp.transpose(TURNS["hflip"])]), silent)
+    found = near_copies(store([*greys, ramp, ramp.transpose(TURNS["hflip"])]), SILENT)
     assert listed(found) == [(1, 3, "exact")]
 
 
@@ -197,7 +195,7 @@ def test_pictures_of_less_than_two_grey_levels_have_exact_copies_only(store, str
     grey[8:40, 4:36] += np.random.default_rng(0).choice([-strength, strength], (32, 32))
     assert (grey.std() < 2) == (strength == 3)
     image = Image.fromarray(grey.astype(np.uint8))
-    assert listed(near_copies(store([image, image.transpose(TURNS["hflip"])]), silent)) == near
+    assert listed(near_copies(store([image, image.transpose(TURNS["hflip"])]), SILENT)) == near
 
 
 def test_images_under_32_px_have_exact_copies_only(store):
@@ -205,9 +203,9 @@ def test_images_under_32_px_have_exact_copies_only(store):
         small = picture(0, side)
         wide = small.resize((64, side))
         images = [small, small.transpose(TURNS["hflip"]), picture(1, side)]
-        assert listed(near_copies(store(images), silent)) == near
-        assert listed(near_copies(store([*images, small]), silent))[:1] == (near or [(0, 3, "exact")])[:1]
-        assert len(listed(near_copies(store([wide, wide.transpose(TURNS["vflip"])]), silent))) == (side == 32)
+        assert listed(near_copies(store(images), SILENT)) == near
+        assert listed(near_copies(store([*images, small]), SILENT))[:1] == (near or [(0, 3, "exact")])[:1]
+        assert len(listed(near_copies(store([wide, wide.transpose(TURNS["vflip"])]), SILENT))) == (side == 32)
 
 
 def on_white(seed, outline):
@@ -219,7 +217,7 @@ def test_things_of_one_outline_on_white_are_no_copies_and_their_copies_are(store
     outline = np.hypot(*(np.indices((SIDE_PX, SIDE_PX)) - 63.5)) < 40
     things = [on_white(seed, outline) for seed in range(10)]
     copies = [things[0].transpose(TURNS["hflip"]), things[1].resize((90, 90), Image.Resampling.BICUBIC)]
-    assert listed(near_copies(store([*things, *copies]), silent)) == [(0, 10, "hflip"), (1, 11, "re-encoded")]
+    assert listed(near_copies(store([*things, *copies]), SILENT)) == [(0, 10, "hflip"), (1, 11, "re-encoded")]
 
 
 def test_one_shape_drawn_on_two_pictures_makes_no_copy(store):
@@ -229,21 +227,21 @@ def test_one_shape_drawn_on_two_pictures_makes_no_copy(store):
         image = picture(seed)
         ImageDraw.Draw(image).ellipse((32, 64, 96, 112), fill="white", outline="black", width=3)
         images.append(image)
-    assert listed(near_copies(store([*images, images[3].transpose(TURNS["hflip"])]), silent)) == [(3, 10, "hflip")]
+    assert listed(near_copies(store([*images, images[3].transpose(TURNS["hflip"])]), SILENT)) == [(3, 10, "hflip")]
 
 
 # exact copies
 
 
 def test_exact_copies_are_all_paired_and_have_the_near_ones_of_each_other(store):
-    found = near_copies(store([picture(0), picture(1), picture(0), picture(0).transpose(TURNS["rot90"])]), silent)
+    found = near_copies(store([picture(0), picture(1), picture(0), picture(0).transpose(TURNS["rot90"])]), SILENT)
     assert listed(found) == [(0, 2, "exact"), (0, 3, "rot90"), (2, 3, "rot90")]
     assert found.similarity[0] == 1 and found.similarity[1] == found.similarity[2]
-    found = near_copies(store([picture(0).transpose(TURNS["rot90"]), picture(0), picture(2), picture(0)]), silent)
+    found = near_copies(store([picture(0).transpose(TURNS["rot90"]), picture(0), picture(2), picture(0)]), SILENT)
     assert listed(found) == [(0, 1, "rot270"), (0, 3, "rot270"), (1, 3, "exact")]
     # a copy of the first stands between the two
     turned = picture(0).transpose(TURNS["rot90"])
-    found = near_copies(store([picture(0), turned, picture(0), turned]), silent)
+    found = near_copies(store([picture(0), turned, picture(0), turned]), SILENT)
     assert listed(found) == [
         (0, 1, "rot90"), (0, 2, "exact"), (0, 3, "rot90"), (1, 2, "rot270"), (1, 3, "exact"), (2, 3, "rot90")
     ]  # fmt: skip
@@ -251,10 +249,10 @@ def test_exact_copies_are_all_paired_and_have_the_near_ones_of_each_other(store)
 
 def test_large_sets_of_exact_copies_are_paired_with_the_first_alone(store, monkeypatch):
     monkeypatch.setattr(module, "SET", 4)
-    four = near_copies(store([picture(0)] * 4), silent)
+    four = near_copies(store([picture(0)] * 4), SILENT)
     assert len(four.first) == 6
     scanned = store([*[picture(0)] * 6, picture(0).transpose(TURNS["vflip"]), picture(1)])
-    found = near_copies(scanned, silent)
+    found = near_copies(scanned, SILENT)
     assert listed(found) == [
         (0, 1, "exact"), (0, 2, "exact"), (0, 3, "exact"), (0, 4, "exact"), (0, 5, "exact"), (0, 6, "vflip"),
         (1, 6, "vflip"), (2, 6, "vflip"), (3, 6, "vflip"),
@@ -266,23 +264,23 @@ def test_files_that_can_not_be_decoded_have_exact_copies_only(store, tmp_path):
     picture(0).save(tmp_path / "x.png")
     data = (tmp_path / "x.png").read_bytes()
     broken, empty = data[: len(data) // 2], b""
-    found = near_copies(store([data, broken, b"no image", broken, empty, empty, broken + b"more"]), silent)
+    found = near_copies(store([data, broken, b"no image", broken, empty, empty, broken + b"more"]), SILENT)
     assert listed(found) == [(1, 3, "exact"), (4, 5, "exact")]
     # whatever their thumbnails show
     scanned = store([picture(0), picture(0).transpose(TURNS["hflip"])])
-    assert len(listed(near_copies(scanned, silent))) == 1
-    assert listed(near_copies(replace(scanned, errors=(None, "cut short")), silent)) == []
+    assert len(listed(near_copies(scanned, SILENT))) == 1
+    assert listed(near_copies(replace(scanned, errors=(None, "cut short")), SILENT)) == []
 
 
 def test_missing_files_are_copies_of_nothing(tmp_path):
-    found = near_copies(scan([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "memory", silent), silent)
+    found = near_copies(scan([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "memory", SILENT), SILENT)
     assert listed(found) == []
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_images_or_one_have_no_pairs(store, tmp_path, count):
-    scanned = store([picture(0)] * count) if count else scan([], tmp_path / "memory", silent)
-    found = near_copies(scanned, silent)
+    scanned = store([picture(0)] * count) if count else scan([], tmp_path / "memory", SILENT)
+    found = near_copies(scanned, SILENT)
     assert listed(found) == [] and found.first.dtype == np.int64 and joined_rows(found, count).tolist() == [0] * count
 
 
@@ -298,7 +296,7 @@ def test_large_sets_of_near_copies_hang_together(store, tmp_path):
             image = ImageEnhance.Brightness(cropped(image, at % 5 / 100)).enhance(1 + at % 7 / 40)
             clusters.append(as_jpeg(image, 50 + at, tmp_path))
     images = [image for both in zip(clusters[:40], clusters[40:], strict=True) for image in both]
-    found = near_copies(store([picture(2), *images, picture(3)]), silent)
+    found = near_copies(store([picture(2), *images, picture(3)]), SILENT)
     joined = joined_rows(found, 82)
     assert joined[1:81].tolist() == [1, 2] * 40 and joined[[0, 81]].tolist() == [0, 81]
     assert len(found.first) >= 2 * 40 * 20 / 2  # each row has 20 neighbours, and all are in its set
@@ -328,7 +326,7 @@ def gallery(tmp_path):
 
 
 def test_pairs_are_sorted_once_each_and_of_the_types_promised(store, tmp_path):
-    found = near_copies(store(gallery(tmp_path)), silent)
+    found = near_copies(store(gallery(tmp_path)), SILENT)
     rows = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
     assert rows == sorted(set(rows)) and (found.first < found.second).all() and len(rows) >= 10
     assert found.first.dtype == found.second.dtype == np.int64 and found.similarity.dtype == np.float32
@@ -341,20 +339,20 @@ def test_any_number_of_threads_gives_the_same(store, tmp_path, monkeypatch):
     found = []
     for count in (1, 7):
         monkeypatch.setattr(module, "cores", lambda count=count: count)
-        found.append(near_copies(scanned, silent))
+        found.append(near_copies(scanned, SILENT))
     same(*found)
 
 
 def test_pieces_of_the_search_do_not_matter(store, tmp_path, monkeypatch):
     scanned = store(gallery(tmp_path))
-    whole = near_copies(scanned, silent)
+    whole = near_copies(scanned, SILENT)
     monkeypatch.setattr(module, "CHUNK", 7)
-    shown = []
-    parts = near_copies(scanned, lambda *values: shown.append(values))
+    events = Recorder()
+    parts = near_copies(scanned, events)
     assert listed(parts) == listed(whole) and parts.similarity == pytest.approx(whole.similarity, abs=1e-4)
-    alike = [done for text, done, _ in shown if text == "looking for images that look alike"]
+    alike = [done for text, done, _ in events.steps if text == "looking for images that look alike"]
     assert alike == [7, 14, 21, 28, 29, 36, 43, 50, 57, 58]  # 29 files, at two zooms
-    text, done, total = shown[-1]
+    text, done, total = events.steps[-1]
     assert text == "comparing images that look alike" and done == total >= 10
 
 
@@ -362,9 +360,9 @@ def test_the_order_of_the_files_does_not_matter(store, tmp_path):
     images = gallery(tmp_path)
     turned = Image.Transpose.ROTATE_90
     images.append(images[10].transpose(turned))
-    plain = near_copies(store(images), silent)
+    plain = near_copies(store(images), SILENT)
     order = np.random.default_rng(0).permutation(len(images))
-    mixed = near_copies(store([images[row] for row in order]), silent)
+    mixed = near_copies(store([images[row] for row in order]), SILENT)
     back = {tuple(sorted((int(order[i]), int(order[j])))) for i, j, _ in listed(mixed)}
     assert back == {(i, j) for i, j, _ in listed(plain)}
     assert Counter(kind.replace("270", "90") for kind in mixed.kinds) == Counter(
@@ -409,7 +407,7 @@ def test_the_copies_among_the_masks(tmp_path):
     mirrored = ["4eec57f454a1f6f29c42.jpg", "230028e0d2b775d3b8ab.jpg", "5bd8b41f79bc53e59062.jpg"]
     names = [path.name for path in paths]
     rows = sorted({*np.flatnonzero(counts[which] > 1).tolist(), *(names.index(name) for name in mirrored)})
-    found = near_copies(scan([paths[row] for row in rows], tmp_path / "memory", silent), silent)
+    found = near_copies(scan([paths[row] for row in rows], tmp_path / "memory", SILENT), SILENT)
     assert found.kinds.count("exact") == (counts * (counts - 1) // 2).sum() == 89
     kinds = {(names[rows[i]], names[rows[j]]): kind for i, j, kind in listed(found)}
     # mirrored with so much noise that it is 0.90 alike: nothing that is certain

@@ -9,10 +9,7 @@ from PIL import Image
 from ensemble.data.copies import remembered
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.scan import scan
-
-
-def silent(*_):
-    pass
+from ensemble.events import SILENT
 
 
 def picture(seed, side=96):
@@ -45,7 +42,7 @@ def images(tmp_path):
 
 
 def found(paths, folder):
-    pairs = find_copies(scan(paths, folder, silent), np.arange(len(paths)), folder, silent)
+    pairs = find_copies(scan(paths, folder, SILENT), np.arange(len(paths)), folder, SILENT)
     return list(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.kinds, strict=True)), pairs.similarity.tolist()
 
 
@@ -101,8 +98,8 @@ def test_another_image_or_version_is_searched_anew(images, tmp_path, monkeypatch
 def test_some_rows_of_a_scan_are_as_if_alone(images, tmp_path, monkeypatch):
     done = searches(monkeypatch)
     alone = found(images[:5], tmp_path / "cache")
-    seen = scan(images, tmp_path / "cache", silent)
-    pairs = find_copies(seen, np.arange(5), tmp_path / "cache", silent)
+    seen = scan(images, tmp_path / "cache", SILENT)
+    pairs = find_copies(seen, np.arange(5), tmp_path / "cache", SILENT)
     assert list(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.kinds, strict=True)) == alone[0]
     assert len(done) == 1
 

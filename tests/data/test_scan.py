@@ -9,6 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 from safetensors.numpy import save_file
 
 from ensemble.data import scan as module
@@ -16,11 +17,8 @@ from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
 from ensemble.data.scan_pieces import FACTS, SIDE
+from ensemble.events import SILENT
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
-
-
-def silent(*_):
-    pass
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def look_at(tmp_path, memory):
 
     def save_and_scan(image, name="image.png", **options):
         image.save(tmp_path / name, **options)
-        return scan([tmp_path / name], memory, silent)
+        return scan([tmp_path / name], memory, SILENT)
 
     return save_and_scan
 
@@ -69,7 +67,7 @@ def corners(size=64):
 
 def test_files_that_can_not_be_read_are_named_by_why(tmp_path, memory):
     (tmp_path / "folder").mkdir()
-    found = scan([tmp_path / "gone.png", tmp_path / "folder"], memory, silent)
+    found = scan([tmp_path / "gone.png", tmp_path / "folder"], memory, SILENT)
     assert found.errors == ("no such file or directory", "is a directory")
     assert found.digests.tolist() == ["", ""] and found.bytes.tolist() == [0, 0]
     assert found.formats.tolist() == found.modes.tolist() == ["", ""]
@@ -81,13 +79,13 @@ def test_files_that_can_not_be_read_are_named_by_why(tmp_path, memory):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may read every file")
 def test_a_file_without_permission(tmp_path, memory, paint):
     paint(tmp_path / "a.png").chmod(0)
-    assert scan([tmp_path / "a.png"], memory, silent).errors == ("permission denied",)
+    assert scan([tmp_path / "a.png"], memory, SILENT).errors == ("permission denied",)
 
 
 def test_empty_and_foreign_files(tmp_path, memory):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("no picture\n")
-    found = scan([tmp_path / "empty.jpg", tmp_path / "text.jpg"], memory, silent)
+    found = scan([tmp_path / "empty.jpg", tmp_path / "text.jpg"], memory, SILENT)
     assert found.errors == ("empty file", "not an image")
     assert found.digests.tolist() == [hashlib.sha256(data).hexdigest() for data in (b"", b"no picture\n")]
     assert found.bytes.tolist() == [0, 11]
@@ -99,7 +97,7 @@ def test_a_truncated_image_keeps_what_its_header_says(tmp_path, memory, ending):
     picture(0, 120, 80).save(whole)
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    found = scan([cut, whole], memory, silent)
+    found = scan([cut, whole], memory, SILENT)
     assert found.errors[0].startswith("image file is truncated") and found.errors[1] is None
     assert found.widths.tolist() == [120, 120] and found.heights.tolist() == [80, 80]
     assert found.formats.tolist() == [{"jpg": "JPEG", "png": "PNG"}[ending]] * 2
@@ -115,7 +113,7 @@ def png_chunk(name, data):
 def test_an_image_that_would_fill_the_memory_is_not_decoded(tmp_path, memory):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IEND", b""))
-    assert scan([tmp_path / "bomb.png"], memory, silent).errors[0].startswith("100,000 x 100,000 pixels, more")
+    assert scan([tmp_path / "bomb.png"], memory, SILENT).errors[0].startswith("100,000 x 100,000 pixels, more")
 
 
 def test_the_content_says_the_format_and_not_the_ending(look_at):
@@ -180,7 +178,7 @@ def test_what_is_broken_behind_the_first_page_is_not_read(tmp_path, memory):
     struct.pack_into("<I", data, start + 2 + 12 * count, 10)  # the next page's directory lies where there is none
     (tmp_path / "a.tif").write_bytes(data)
     decode(tmp_path / "a.tif", Decoding(None, "bicubic", None))
-    found = scan([tmp_path / "a.tif"], memory, silent)
+    found = scan([tmp_path / "a.tif"], memory, SILENT)
     assert found.errors == (None,) and found.frames.tolist() == [1] and found.means.all()
 
 
@@ -233,7 +231,7 @@ def test_exif_behind_the_pixels_of_a_png_counts(tmp_path, memory):
     data = (tmp_path / "a.png").read_bytes()
     exif = png_chunk(b"eXIf", turned_exif(3).tobytes().removeprefix(b"Exif\0\0"))
     (tmp_path / "a.png").write_bytes(data[:-12] + exif + data[-12:])
-    found = scan([tmp_path / "a.png"], memory, silent)
+    found = scan([tmp_path / "a.png"], memory, SILENT)
     assert found.orientations.tolist() == [3]
     assert found.thumbnails[0][16::32, 16::32].tolist() == [[255, 29], [150, 76]]
 
@@ -280,7 +278,7 @@ def test_a_blurred_picture_is_less_sharp(tmp_path, memory):
     for name, side in (("sharp", 1000), ("blurred", 60)):
         noise = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
         Image.fromarray(noise).resize((1000, 1000), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
-    sharp, blurred = scan([tmp_path / "sharp.png", tmp_path / "blurred.png"], memory, silent).sharpness
+    sharp, blurred = scan([tmp_path / "sharp.png", tmp_path / "blurred.png"], memory, SILENT).sharpness
     assert sharp > 0.2 > 0.1 > blurred > 0
 
 
@@ -297,7 +295,7 @@ def test_large_images_are_measured_at_256_px(look_at):
 def test_one_pixel_and_one_row(tmp_path, memory):
     Image.new("RGB", (1, 1), (51, 102, 255)).save(tmp_path / "dot.png")
     Image.new("RGB", (4000, 1), (51, 51, 51)).save(tmp_path / "row.png")
-    found = scan([tmp_path / "dot.png", tmp_path / "row.png"], memory, silent)
+    found = scan([tmp_path / "dot.png", tmp_path / "row.png"], memory, SILENT)
     assert found.errors == (None, None) and found.widths.tolist() == [1, 4000] and found.heights.tolist() == [1, 1]
     assert found.means == pytest.approx(np.array([[0.2, 0.4, 1], [0.2, 0.2, 0.2]]))
     # (299 * 51 + 587 * 102 + 114 * 255) / 1000 = 104.2
@@ -315,7 +313,7 @@ def test_a_thumbnail_is_the_whole_picture_squeezed(look_at):
 
 
 def test_the_shape_and_type_of_everything(tmp_path, memory, paint):
-    found = scan([paint(tmp_path / "a.png"), tmp_path / "gone.png"], memory, silent)
+    found = scan([paint(tmp_path / "a.png"), tmp_path / "gone.png"], memory, SILENT)
     whole = {"widths": np.int64, "heights": np.int64, "orientations": np.int64, "frames": np.int64, "bytes": np.int64}
     for name, want in whole.items() | {("sharpness", np.float32)}:
         values = getattr(found, name)
@@ -328,7 +326,7 @@ def test_the_shape_and_type_of_everything(tmp_path, memory, paint):
 
 
 def test_no_files_at_all(memory):
-    found = scan([], memory, silent)
+    found = scan([], memory, SILENT)
     assert found.errors == () and found.thumbnails.shape == (0, SIDE, SIDE) and found.means.shape == (0, 3)
     assert len(found.digests) == len(found.bytes) == len(found.sharpness) == 0
 
@@ -370,11 +368,11 @@ def test_a_second_scan_decodes_nothing_again(tmp_path, memory, paint):
     paths = [paint(tmp_path / f"{row}.png") for row in range(5)]
     (tmp_path / "broken.png").write_bytes(paths[0].read_bytes()[:200])
     paths.append(tmp_path / "broken.png")
-    first = scan(paths, memory, silent)
-    same(first, scan(paths, memory, silent))
+    first = scan(paths, memory, SILENT)
+    same(first, scan(paths, memory, SILENT))
     (piece,) = pieces(memory)
     mark(piece, 77)
-    second = scan(paths, memory, silent)
+    second = scan(paths, memory, SILENT)
     assert marked(second, 77) == [True] * 6 and pieces(memory) == [piece]
     assert second.errors == first.errors and first.errors[5] is not None
     for name in (
@@ -394,15 +392,15 @@ def test_a_second_scan_decodes_nothing_again(tmp_path, memory, paint):
 
 def test_changed_files_are_decoded_and_moved_ones_are_not(tmp_path, memory, paint):
     paths = [paint(tmp_path / f"{name}.png") for name in "abc"]
-    scan(paths, memory, silent)
+    scan(paths, memory, SILENT)
     mark(pieces(memory)[0], 77)
     Image.new("RGB", (32, 32), (51, 51, 51)).save(paths[1])
     (tmp_path / "far").mkdir()
     paths[2] = paths[2].rename(tmp_path / "far" / "z.jpg")
-    found = scan(paths, memory, silent)
+    found = scan(paths, memory, SILENT)
     assert marked(found, 77) == [True, False, True]
     assert found.means[1] == pytest.approx((0.2, 0.2, 0.2)) and found.stds[1] == pytest.approx((0, 0, 0))
-    assert len(pieces(memory)) == 2 and marked(scan(paths[::-1], memory, silent), 77) == [True, False, True]
+    assert len(pieces(memory)) == 2 and marked(scan(paths[::-1], memory, SILENT), 77) == [True, False, True]
 
 
 def test_copies_are_decoded_once(tmp_path, memory, paint):
@@ -410,7 +408,7 @@ def test_copies_are_decoded_once(tmp_path, memory, paint):
     copy = tmp_path / "copy.jpg"
     copy.write_bytes(one.read_bytes())
     paths = [one, two, copy, one]
-    found = scan(paths, memory, silent)
+    found = scan(paths, memory, SILENT)
     (piece,) = pieces(memory)
     facts, thumbnails = held(piece)
     assert facts["digest"].astype("U").tolist() == [found.digests[0], found.digests[1]]
@@ -423,7 +421,7 @@ def test_copies_are_decoded_once(tmp_path, memory, paint):
     ):
         assert values[0] == values[2] == values[3] != values[1]
     mark(piece, 77)
-    assert marked(scan(paths, memory, silent), 77) == [True] * 4
+    assert marked(scan(paths, memory, SILENT), 77) == [True] * 4
 
 
 def test_rows_keep_their_order(tmp_path, memory):
@@ -431,7 +429,7 @@ def test_rows_keep_their_order(tmp_path, memory):
     for row in order:
         Image.new("RGB", (10 + int(row), 10), (int(row),) * 3).save(tmp_path / f"{row}.png")
     for rows in (order[:25], order):  # the second time with some remembered
-        found = scan([tmp_path / f"{row}.png" for row in rows], memory, silent)
+        found = scan([tmp_path / f"{row}.png" for row in rows], memory, SILENT)
         assert (found.widths - 10).tolist() == found.thumbnails[:, 5, 5].tolist() == rows.tolist()
         assert np.rint(255 * found.means[:, 1]).tolist() == rows.tolist()
 
@@ -440,11 +438,11 @@ def test_pieces_are_written_as_they_are_full(tmp_path, memory, monkeypatch, pain
     monkeypatch.setattr(module, "PIECE", 3)
     monkeypatch.setattr(module, "CHUNK", 2)
     paths = [paint(tmp_path / f"{row}.png") for row in range(8)]
-    whole = scan(paths, memory, silent)
+    whole = scan(paths, memory, SILENT)
     assert sorted(len(held(path)[0]) for path in pieces(memory)) == [2, 3, 3]
-    same(whole, scan(paths, memory, silent))
+    same(whole, scan(paths, memory, SILENT))
     monkeypatch.undo()
-    same(whole, scan(paths, tmp_path / "other", silent))
+    same(whole, scan(paths, tmp_path / "other", SILENT))
 
 
 def test_a_stopped_scan_keeps_its_pieces(tmp_path, memory, monkeypatch, paint):
@@ -456,26 +454,26 @@ def test_a_stopped_scan_keeps_its_pieces(tmp_path, memory, monkeypatch, paint):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(paths, memory, stop)
+        scan(paths, memory, Recorder(on_progress=stop))
     (piece,) = pieces(memory)
     mark(piece, 77)
-    assert marked(scan(paths, memory, silent), 77) == [True] * 3 + [False] * 5
+    assert marked(scan(paths, memory, SILENT), 77) == [True] * 3 + [False] * 5
 
 
 def test_progress_counts_every_readable_file_once(tmp_path, memory, monkeypatch, paint):
     monkeypatch.setattr(module, "CHUNK", 2)
     paths = [paint(tmp_path / f"{row}.png") for row in range(5)]
-    scan(paths[:2], memory, silent)
+    scan(paths[:2], memory, SILENT)
     (tmp_path / "copy.png").write_bytes(paths[4].read_bytes())
-    shown = []
-    scan([*paths, tmp_path / "copy.png", tmp_path / "gone.png"], memory, lambda *values: shown.append(values))
-    assert shown[-2:] == [("looking at the images", 4, 6), ("looking at the images", 6, 6)]
+    events = Recorder()
+    scan([*paths, tmp_path / "copy.png", tmp_path / "gone.png"], memory, events)
+    assert events.steps[-2:] == [("looking at the images", 4, 6), ("looking at the images", 6, 6)]
 
 
 @pytest.mark.parametrize("harm", ["other facts", "fewer thumbnails", "no checksum", "text", "empty"])
 def test_a_piece_of_another_form_is_done_without_and_mended(tmp_path, memory, paint, harm):
     paths = [paint(tmp_path / f"{row}.png") for row in range(4)]
-    whole = scan(paths, memory, silent)
+    whole = scan(paths, memory, SILENT)
     (piece,) = pieces(memory)
     mark(piece, 77)
     facts, thumbnails = held(piece)
@@ -487,45 +485,45 @@ def test_a_piece_of_another_form_is_done_without_and_mended(tmp_path, memory, pa
         save_file(map_tensors(piece), piece)
     else:
         piece.write_text("no numbers" if harm == "text" else "")
-    same(whole, scan(paths, memory, silent))
+    same(whole, scan(paths, memory, SILENT))
     (new,) = pieces(memory)
     assert new != piece
     mark(new, 88)
-    assert marked(scan(paths, memory, silent), 88) == [True] * 4
+    assert marked(scan(paths, memory, SILENT), 88) == [True] * 4
 
 
 def test_a_piece_with_any_byte_changed_or_cut_anywhere_gives_what_a_fresh_scan_gives(tmp_path, memory, paint):
     """As a bad disk and a full one leave a file."""
     path = paint(tmp_path / "a.png")
-    whole = scan([path], memory, silent)
+    whole = scan([path], memory, SILENT)
     (piece,) = pieces(memory)
     mark(piece, 77)
     data = piece.read_bytes()
-    assert marked(scan([path], memory, silent), 77) == [True]
+    assert marked(scan([path], memory, SILENT), 77) == [True]
     flipped = (bytes((*data[:at], data[at] ^ 0x80, *data[at + 1 :])) for at in range(0, len(data), 37))
     cut = (data[:length] for length in range(0, len(data), 61))
     for content in (*flipped, *cut):
         for other in pieces(memory):
             other.unlink()
         piece.write_bytes(content)
-        same(whole, scan([path], memory, silent))
+        same(whole, scan([path], memory, SILENT))
 
 
 def test_without_a_place_to_remember_the_scan_is_the_same(tmp_path, memory, paint):
     paths = [paint(tmp_path / f"{row}.png") for row in range(3)]
     (tmp_path / "file").write_text("in the way")
-    same(scan(paths, memory, silent), scan(paths, tmp_path / "file", silent))
+    same(scan(paths, memory, SILENT), scan(paths, tmp_path / "file", SILENT))
     assert (tmp_path / "file").read_text() == "in the way"
     # and where only the folder of pieces can't be made
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "scans").write_text("in the way")
     for _ in range(2):
-        same(scan(paths, memory, silent), scan(paths, blocked, silent))
+        same(scan(paths, memory, SILENT), scan(paths, blocked, SILENT))
 
 
 def test_nothing_is_left_beside_the_pieces(tmp_path, memory, paint):
-    scan([paint(tmp_path / "a.png")], memory, silent)
+    scan([paint(tmp_path / "a.png")], memory, SILENT)
     (piece,) = pieces(memory)
     assert [path for path in (memory / "scans").rglob("*") if path.is_file()] == [piece]
     assert {path.name for path in memory.iterdir()} <= {"scans", "digests"}
@@ -537,7 +535,7 @@ def test_any_number_of_threads_gives_the_same(tmp_path, monkeypatch, paint):
     found = []
     for count in (1, 7):
         monkeypatch.setattr(module, "cores", lambda count=count: count)
-        found.append(scan(paths, tmp_path / f"memory{count}", silent))
+        found.append(scan(paths, tmp_path / f"memory{count}", SILENT))
     same(*found)
 
 
@@ -552,9 +550,9 @@ def test_a_file_that_changes_meanwhile_is_not_remembered_by_what_it_was(tmp_path
             if change == "other":
                 Image.new("RGB", (10, 10)).save(path)
 
-    scan([path], memory, meddle)
+    scan([path], memory, Recorder(on_progress=meddle))
     path.write_bytes(data)
-    found = scan([path], memory, silent)
+    found = scan([path], memory, SILENT)
     assert found.errors == (None,) and found.widths.tolist() == [32]
 
 
@@ -572,13 +570,13 @@ def test_what_the_machine_lacked_for_a_moment_is_not_remembered_of_the_file(
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "rgb", fail)
-        assert scan([path], memory, silent).errors == (error,)
-    found = scan([path], memory, silent)
+        assert scan([path], memory, SILENT).errors == (error,)
+    found = scan([path], memory, SILENT)
     assert found.errors == (None,) and found.means.all()
 
 
 def test_what_is_wrong_with_the_bytes_is_remembered(tmp_path, memory, monkeypatch):
     (tmp_path / "a.png").write_text("no picture\n")
-    error = scan([tmp_path / "a.png"], memory, silent).errors
+    error = scan([tmp_path / "a.png"], memory, SILENT).errors
     monkeypatch.setattr(module, "look", None)
-    assert scan([tmp_path / "a.png"], memory, silent).errors == error == ("not an image",)
+    assert scan([tmp_path / "a.png"], memory, SILENT).errors == error == ("not an image",)

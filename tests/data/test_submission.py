@@ -23,11 +23,10 @@ def sample(tmp_path, text, encoding="utf-8"):
 def written(tmp_path, text, classes=CLASSES, form=None, images=("a.png", "b.png"), encoding="utf-8"):
     """The lines of a submission for these images, of which the first is a cat and the second the last class, and what
     was said."""
-    said = []
     probabilities = PROBABILITIES if len(classes) == 2 else THREE_PROBABILITIES
     path = sample(tmp_path, text, encoding).path
-    layout, ids, rows = follow(path, list(images), classes, form, said.append)
-    said.append(write_submission(tmp_path / "s.csv", layout, ids, [probabilities[rows]]))
+    layout, ids, rows = follow(path, list(images), classes, form)
+    said = [*layout.notes, write_submission(tmp_path / "s.csv", layout, ids, [probabilities[rows]])]
     return (tmp_path / "s.csv").read_bytes().decode(encoding).splitlines(), "\n".join(said)
 
 
@@ -283,14 +282,14 @@ def test_answers_of_the_least_expected_cost(tmp_path):
     # to miss a dog costs 3.5: cat 1.0, dog 0.75 for the first image; dog 0.8125, owl 0.71875 for the second
     costs = np.array([[0.0, 1, 1], [3.5, 0, 3.5], [1, 1, 0]])
     path = sample(tmp_path, "id,label,confidence\na,cat,0.5\nb,cat,0.5\n").path
-    said: list[str] = []
-    layout, ids, rows = follow(path, ["a.png", "b.png"], THREE, None, said.append, costs)
+    layout, ids, rows = follow(path, ["a.png", "b.png"], THREE, None, costs)
     write_submission(tmp_path / "s.csv", layout, ids, [THREE_PROBABILITIES[rows]])
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines == ["id,label,confidence", "a,dog,0.25", "b,owl,0.75"]
-    assert said[-1] == "each answer is the class of the least expected cost, which may not be the most probable one"
-    follow(None, ["a.png"], THREE, "probability", said.append, costs)
-    assert said[-1].startswith("writes one probability per class")
+    said = layout.notes[-1]
+    assert said == ("each answer is the class of the least expected cost, which may not be the most probable one")
+    layout, *_ = follow(None, ["a.png"], THREE, "probability", costs)
+    assert layout.notes[-1].startswith("writes one probability per class")
 
 
 # ---- probabilities -------------------------------------------------------------------------------------------------
@@ -430,7 +429,7 @@ def test_a_sample_without_a_header_is_answered_without_one(tmp_path):
 
 def test_names_that_the_samples_encoding_lacks_make_the_file_utf_8(tmp_path):
     path = sample(tmp_path, "사진,정답\n가,y\n나,y\n", "cp949").path
-    layout, ids, _ = follow(path, ["가.png", "나.png"], ("caf\u00e9", "y"), None, lambda line: None)
+    layout, ids, _ = follow(path, ["가.png", "나.png"], ("caf\u00e9", "y"), None)
     write_submission(tmp_path / "s.csv", layout, ids, [PROBABILITIES])
     assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == ["사진,정답", "가,caf\u00e9", "나,y"]
 

@@ -409,13 +409,13 @@ def test_fingerprint_does_not_change_with_the_order_of_rows(tmp_path):
 
 def test_unlabelled_folder_has_relative_paths_as_ids(tmp_path):
     touch(tmp_path, "b.png", nfd("가") + "/a.jpg", "notes.txt", ".hidden.png")
-    ids, files = read_images(tmp_path)
+    ids, files, _ = read_images(tmp_path)
     assert ids == ["b.png", "가/a.jpg"] and all(file.is_file() for file in files)
 
 
 def test_unlabelled_table_gives_its_path_column_or_its_first(tmp_path):
     assert read_images(table(tmp_path, "n,path\n1,b.png\n2,a.png\n"))[0] == ["a.png", "b.png"]
-    ids, files = read_images(table(tmp_path, "image,n\nb.png,1\na.png,2\n"))
+    ids, files, _ = read_images(table(tmp_path, "image,n\nb.png,1\na.png,2\n"))
     assert ids == ["a.png", "b.png"] and files == [tmp_path / "a.png", tmp_path / "b.png"]
 
 

@@ -163,9 +163,9 @@ def test_a_first_row_that_names_an_image_without_its_ending(tmp_path):
 
 def test_a_list_of_images_to_predict(tmp_path):
     touch(tmp_path, "a.png", "b.png")
-    said = []
-    assert read_images(saved(tmp_path, "a.png\nb.png\n", "list.txt"), said.append)[0] == ["a.png", "b.png"]
-    assert said == ["list.txt has no header: its first row, 'a.png', is read as data like the others"]
+    ids, _, notes = read_images(saved(tmp_path, "a.png\nb.png\n", "list.txt"))
+    assert ids == ["a.png", "b.png"]
+    assert notes == ("list.txt has no header: its first row, 'a.png', is read as data like the others",)
 
 
 # ---- the files that cells mean ---------------------------------------------------------------------------------------
@@ -225,10 +225,9 @@ def test_two_ways_to_write_one_file(tmp_path):
 
 def test_a_test_table_whose_images_lie_below_and_whose_rows_are_numbered(tmp_path):
     touch(tmp_path, "test/7.png", "test/8.png", "train/7.png", "train/8.png")
-    said = []
-    ids, files = read_images(saved(tmp_path, ",image\n0,8\n1,7\n", "test.csv"), said.append)
+    ids, files, notes = read_images(saved(tmp_path, ",image\n0,8\n1,7\n", "test.csv"))
     assert ids == ["7", "8"] and files == [tmp_path / "test" / f"{name}.png" for name in ids]
-    assert said[0].startswith("warning: the names in 'image' are those of images in ")
+    assert notes[0].startswith("warning: the names in 'image' are those of images in ")
     csv = saved(tmp_path, "image\n8\n7\n", "list.csv")
     assert "write the paths with their folders" in refusal(read_images, csv)
 

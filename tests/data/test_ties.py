@@ -43,9 +43,9 @@ def joined_names(samples, groups):
 @pytest.mark.parametrize("cache", ["folder", "off"])
 def test_near_copies_are_joined_counted_and_said(images, tmp_path, cache):
     samples, said = read_samples(images), []
-    assert exact_groups(samples, said.append) is None and said == []
+    assert exact_groups(samples, Recorder(said)) is None and said == []
     where = "off" if cache == "off" else str(tmp_path / "cache")
-    groups = near_groups(samples, None, where, lambda *_: None, said.append)
+    groups = near_groups(samples, None, where, Recorder(said))
     assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
     assert len(np.unique(groups)) == 10
     assert said == [
@@ -60,11 +60,11 @@ def test_groups_of_near_copies_become_one(images, tmp_path):
     samples = read_samples(images)
     groups = np.array(["p", "q"] * 6)
     samples = replace(samples, groups=groups)
-    wide = near_groups(samples, groups, str(tmp_path / "cache"), lambda *_: None, lambda _: None)
+    wide = near_groups(samples, groups, str(tmp_path / "cache"), SILENT)
     # a/0 and b/x, and b/1 and b/y, stand in the rows 0 and 10, and 5 and 11
     assert groups[[0, 10, 5, 11]].tolist() == ["p", "p", "q", "q"] and np.array_equal(wide, groups)
     groups[10] = "r"
-    wide = near_groups(replace(samples, groups=groups), groups, str(tmp_path / "cache"), lambda *_: None, print)
+    wide = near_groups(replace(samples, groups=groups), groups, str(tmp_path / "cache"), SILENT)
     assert wide[0] == wide[10] == "p" and wide.tolist().count("q") == 6
 
 
@@ -72,7 +72,7 @@ def test_without_near_copies_nothing_is_said(images, tmp_path):
     (images / "b" / "x.jpg").unlink()
     (images / "b" / "y.png").unlink()
     said = []
-    assert near_groups(read_samples(images), None, str(tmp_path / "c"), lambda *_: None, said.append) is None
+    assert near_groups(read_samples(images), None, str(tmp_path / "c"), Recorder(said)) is None
     assert said == []
 
 
@@ -80,7 +80,7 @@ def test_a_crowd_that_looks_alike_is_left_apart(images, tmp_path):
     for row in range(21):
         picture(100).rotate(row / 7, Image.Resampling.BICUBIC).save(images / "a" / f"like{row:02}.png")
     samples, said = read_samples(images), []
-    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    groups = near_groups(samples, None, str(tmp_path / "cache"), Recorder(said))
     assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
     assert said[0] == (
         "warning: 21 of the 33 images hang together by likeness, 'a/like00.png' among them: more than copies would, so "
@@ -93,7 +93,7 @@ def test_a_crowd_that_the_user_holds_together_is_not_warned_of(images, tmp_path)
         picture(100).rotate(row / 7, Image.Resampling.BICUBIC).save(images / "a" / f"like{row:02}.png")
     samples, said = read_samples(images), []
     groups = np.array(["scene" if "like" in id else id for id in samples.ids])
-    wide = near_groups(samples, groups, str(tmp_path / "cache"), lambda *_: None, said.append)
+    wide = near_groups(samples, groups, str(tmp_path / "cache"), Recorder(said))
     assert (wide == "scene").sum() == 21 and not any("hang together" in line for line in said)
 
 
@@ -150,7 +150,7 @@ def test_look_alikes_share_a_fold_and_no_label_of_theirs_is_doubted(images, tmp_
     masked.paste(picture(77, 30), (30, 50))
     masked.save(images / "b" / "z.png")
     samples, said = read_samples(images), []
-    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    groups = near_groups(samples, None, str(tmp_path / "cache"), Recorder(said))
     assert joined_names(samples, groups) == [["a/2.png", "b/z.png"]]
     assert said == [
         "look-alikes, perhaps of one person, object or scene: 2 images in 1 pair; they share a fold; to see them: "
@@ -164,7 +164,7 @@ def test_a_crowd_of_look_alikes_is_no_reason_to_warn(images, tmp_path):
         one.paste(picture(200 + row, 30), (10 + row, 40))
         one.save(images / "a" / f"like{row:02}.png")
     samples, said = read_samples(images), []
-    groups = near_groups(samples, None, str(tmp_path / "cache"), lambda *_: None, said.append)
+    groups = near_groups(samples, None, str(tmp_path / "cache"), Recorder(said))
     assert joined_names(samples, groups) == [["a/0.png", "b/x.jpg"], ["b/1.png", "b/y.png"]]
     assert said[0].startswith("21 of the 33 images hang together by likeness, 'a/like00.png' among them")
     assert "the others share a fold" in said[1] and "look-alikes, perhaps of one person" in said[1]

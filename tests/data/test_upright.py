@@ -11,6 +11,7 @@ from ensemble.data.pixels.decode import decode, decode_image, shape
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.pixels.upright import orientation
 from ensemble.data.scan import scan
+from ensemble.events import SILENT
 from ensemble.report.thumbnails import thumbnails, upright_size
 
 WHOLE = Decoding(None, "bicubic", None)
@@ -67,7 +68,7 @@ def assert_upright(path, want):
         assert np.array_equal(decode_image(image, WHOLE), decode(path, WHOLE))
     (small,) = thumbnails([path])
     assert not small.problem and (small.width, small.height) == want.shape[1::-1]
-    found = scan([path], path.parent / "memory", lambda *_: None)
+    found = scan([path], path.parent / "memory", SILENT)
     grey = Image.fromarray(want).convert("L").resize((64, 64), Image.Resampling.BICUBIC)
     assert found.errors == (None,) and np.abs(found.thumbnails[0].astype(int) - np.asarray(grey)).max() <= 40
     return found

@@ -42,10 +42,6 @@ train = {{ strategy = "probe" }}
 """
 
 
-def quiet(*_):
-    """Takes what is said or shown."""
-
-
 def paint(path, side=40):
     """Noise that depends on the file's name alone."""
     path.parent.mkdir(parents=True, exist_ok=True)

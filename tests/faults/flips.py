@@ -19,6 +19,7 @@ from pathlib import Path
 import built
 import numpy as np
 import torch
+from recorder import Recorder
 
 from ensemble.backbones.weights import read_tensors
 from ensemble.blend import load_blend, read_result
@@ -164,13 +165,13 @@ def flip_cache(experiment, folder, n, seed):
     """The same for the cached pixels in `folder`: what is damaged is decoded again, to the same bytes."""
     config = load_config(experiment)
     samples = read_labelled(config)
-    how = load_preprocess(Run(config.run).member("resnet").preprocess_json).decoding
+    decoding = load_preprocess(Run(config.run).member("resnet").preprocess_json).decoding
 
-    def pixels(said):
-        found = open_pixels(samples.paths, [how], folder, 10**9, built.quiet, say=said)[how]
+    def pixels(events):
+        found = open_pixels(samples.paths, [decoding], folder, 10**9, events)[decoding]
         return told(found.squares(np.arange(len(samples))))
 
-    chance, before = random.Random(seed), pixels(built.quiet)
+    chance, before = random.Random(seed), pixels(SILENT)
     counts: Counter[tuple[str, str]] = Counter()
     wrong = []
     for _ in range(n):
@@ -182,10 +183,10 @@ def flip_cache(experiment, folder, n, seed):
         )
         path.write_bytes(harm(path.read_bytes(), chance))
         kind = f"cache/{path.parent.name if path.parent.name == 'digests' else 'pixels'}/*{path.suffix}"
-        said = []
+        events = Recorder()
         try:
-            same = pixels(said.append) == before
-            counts[kind, ("noticed" if said else "harmless") if same else "silent"] += 1
+            same = pixels(events) == before
+            counts[kind, ("noticed" if events.messages else "harmless") if same else "silent"] += 1
             if not same:
                 wrong.append(f"{path}: other pixels without a word")
         except Exception as error:

@@ -294,14 +294,14 @@ def of_the_cache(folder):
     kept = folder / "kept"
 
     def pixels():
-        found = store.open_pixels(paths, [how], kept, 10**9, silent, say=silent)
+        found = store.open_pixels(paths, [how], kept, 10**9, SILENT)
         assert all(min(found[how].image(row).shape[:2]) == 16 for row in range(4))
         store.summary(kept)
 
     pixels()
     time.sleep(RACY_SECONDS + 0.1)  # or nothing is remembered of files that young
     pixels()
-    scan(paths, kept, silent)
+    scan(paths, kept, SILENT)
     (places,) = list((kept / "pixels").rglob("*.json"))
     pixels_file = shards.data_file(places)
 
@@ -319,8 +319,8 @@ def of_the_cache(folder):
                lambda: [own.damaged(own.places, True) for own in shards.open_shards(places.parent, _held(places))], 2),
         Target("cache: pixels' places", places, "json", alone, 0.05, (pixels_file,)),
         Target("cache: pixels", pixels_file, "bytes", alone, 0.05, (places,)),
-        Target("cache: digests", index, "json", lambda: digests(paths, kept / "digests", silent), 0.5),
-        Target("cache: scan", piece, "safetensors", lambda: scan(paths, kept, silent), 0.3),
+        Target("cache: digests", index, "json", lambda: digests(paths, kept / "digests", SILENT), 0.5),
+        Target("cache: scan", piece, "safetensors", lambda: scan(paths, kept, SILENT), 0.3),
     ]  # fmt: skip
 
 
@@ -355,7 +355,7 @@ def of_tables(folder):
         read_samples(path, "path", "label", None, "person", "fold", None, "weight")
 
     def asked(path):
-        layout, found, _ = follow(path, ids, CLASSES, None, silent)
+        layout, found, _ = follow(path, ids, CLASSES, None)
         for part in layout.tables(found, [np.full((len(found), 3), 1 / 3)]):
             part.to_csv(index=False)
 

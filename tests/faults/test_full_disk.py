@@ -71,8 +71,9 @@ SCAN = """
 import sys
 from pathlib import Path
 from ensemble.data.scan import scan
+from ensemble.events import SILENT
 paths = sorted(Path(sys.argv[1]).rglob("*.png"))
-print(scan(paths, Path(sys.argv[2]), lambda *_: None).thumbnails.astype(int).sum(), len(paths))
+print(scan(paths, Path(sys.argv[2]), SILENT).thumbnails.astype(int).sum(), len(paths))
 """
 
 

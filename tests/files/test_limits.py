@@ -12,6 +12,7 @@ from ensemble.data.pixels.decode import decode, shape
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import look
 from ensemble.errors import UserError
+from ensemble.events import SILENT
 from ensemble.files.limits import PIXELS, allowed
 from ensemble.report.thumbnails import thumbnails
 
@@ -105,12 +106,12 @@ def test_a_remembered_scan_that_says_22_tib_costs_only_time(tmp_path, paint):
     from ensemble.data.scan import scan
 
     image = paint(tmp_path / "images" / "a.png")
-    first = scan([image], tmp_path / "cache", lambda *_: None)
+    first = scan([image], tmp_path / "cache", SILENT)
     (piece,) = (tmp_path / "cache" / "scans").rglob("*.safetensors")
     huge = {"dtype": "U8", "shape": [2**44, 1], "data_offsets": [0, 2**44]}
     header = json.dumps({"facts": huge, "thumbnails": huge}).encode()
     piece.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
-    again = scan([image], tmp_path / "cache", lambda *_: None)
+    again = scan([image], tmp_path / "cache", SILENT)
     assert again.widths.tolist() == first.widths.tolist() == [32] and again.formats.tolist() == ["PNG"]
 
 

@@ -498,7 +498,7 @@ def test_check_training_and_report_count_alike(trained, results, tmp_path):
     text = run_copies(results, results.rows.ids, image_files(results.config)).text
     said = []
     check(trained / "e.toml", None, None, None, tmp_path / "audit.json", (), Recorder(said))
-    near_groups(read_labelled(results.config), None, results.config.data.cache, lambda *_: None, said.append)
+    near_groups(read_labelled(results.config), None, results.config.data.cache, Recorder(said))
     assert [line.partition(";")[0] for line in said if line.startswith("copies")] == [text, text]
 
 

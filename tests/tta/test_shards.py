@@ -115,8 +115,7 @@ def attempt(driver, *words, at=0, share=0.0, largest=0):
 
 def predict(run, images, output, **changes):
     """tta_predict in this process with small shards, and what it said."""
-    events = Recorder()
-    events.progress = changes.pop("show", events.progress)
+    events = Recorder(on_progress=changes.pop("on_progress", lambda *step: None))
     request = PredictionRequest(Run(run), images, output, **{"shard_rows": ROWS, **changes})
     return tta_predict(request, events), events.messages
 
@@ -206,7 +205,7 @@ def test_a_corrupt_image_is_named_and_costs_only_its_shard(run, images, tmp_path
         if text.startswith("predicting"):
             shown.append(done)
 
-    _, said = predict(run, images, output, form="probability", show=show)
+    _, said = predict(run, images, output, form="probability", on_progress=show)
     assert said[-1] == "resuming: 4 of 9 shards are finished"
     assert all(before.items() <= each.items() for each in times)  # they were not written again
     assert shown[0] == 28 and shown[-1] == pytest.approx(60)
@@ -237,7 +236,9 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
     old = kept(run, images, "mine")
     try:
         blend_run(Run(run), BlendOptions("vote", name="mine"))
-        _, said = predict(run, images, output, blend_name="mine", show=lambda *_: old.update(kept(run, images, "mine")))
+        _, said = predict(
+            run, images, output, blend_name="mine", on_progress=lambda *_: old.update(kept(run, images, "mine"))
+        )
         assert not any("resuming" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
     finally:
@@ -459,7 +460,7 @@ def test_an_output_that_can_not_be_written_is_found_before_anything_is_predicted
     (images / "00.png").write_text("no image")
     (tmp_path / "file").touch()
     for output, reason in ((images, "is a folder; name a file in it"), (tmp_path / "file" / "s.csv", "can't be writ")):
-        line = refusal(run, images, output, show=show)
+        line = refusal(run, images, output, on_progress=show)
         assert line.startswith(f"{output}: {reason}")
     assert not list(tmp_path.glob(".*"))
 
@@ -574,11 +575,11 @@ def test_external_predictions_stay_with_their_rows_in_every_shard(run, tmp_path)
 
 
 def test_the_speed_counts_only_what_this_process_did():
-    shown, clock = [], iter([10.0, 12.0, 14.0, 1014.0])
-    advance = paced(lambda *words: shown.append(words), "predicting", 400, 1000, lambda: next(clock))
+    events, clock = Recorder(), iter([10.0, 12.0, 14.0, 1014.0])
+    advance = paced(events, "predicting", 400, 1000, lambda: next(clock))
     for images in (100, 200, 1):
         advance(images)
-    assert shown == [
+    assert events.steps == [
         ("predicting", 400, 1000),
         ("predicting: 50 images/s, 0:10 left", 500, 1000),
         ("predicting: 75 images/s, 0:04 left", 700, 1000),
@@ -588,7 +589,7 @@ def test_the_speed_counts_only_what_this_process_did():
 
 def test_progress_ends_with_all_images(run, images, tmp_path):
     shown = []
-    predict(run, images, tmp_path / "s.csv", show=lambda *words: shown.append(words))
+    predict(run, images, tmp_path / "s.csv", on_progress=lambda *words: shown.append(words))
     assert shown[:2] == [("loading the networks", number, 2) for number in (0, 1)]
     shown = shown[2:]
     assert shown[0] == ("predicting", 0, 60) and shown[-1][1] == pytest.approx(60)

@@ -27,10 +27,6 @@ from ensemble.tta.search import tta_search
 CPU = torch.device("cpu")
 
 
-def quiet(*_):
-    pass
-
-
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     """experiment(strategy, cache): a finished run of one or two members with the views identity and hflip."""

@@ -21,10 +21,9 @@ from ensemble.data.cache.shards import Shard, size
 from ensemble.data.pixels.decode import MAX_ASPECT, decode_each, read, shape
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.machine import cores
 
-Show = Callable[[str, float, float], None]
-Say = Callable[[str], None]
 Held = dict[Decoding, dict[str, Shard]]  # the shard that holds an image, by the digest of its file
 Image = tuple[Path, str]  # a shard's json, and the digest of an image in it
 Item = TypeVar("Item")
@@ -58,7 +57,7 @@ class Request:
         return {digest: decodings for digest, decodings in lacking.items() if decodings}
 
 
-def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple[Held, set[Image]]:
+def look(request: Request, sound: set[Image], verify: bool, events: Events) -> tuple[Held, set[Image]]:
     """What is there and sound, and what is there and damaged.
 
     sound: images known to be so; those that are compared now are added.
@@ -77,21 +76,21 @@ def look(request: Request, sound: set[Image], verify: bool, show: Show) -> tuple
                 found |= {digest: shard for digest in new if digest not in bad}
                 if verify:
                     sound |= {(shard.path, digest) for digest in unknown if digest not in bad}
-                show("checking the cached pixels", len(found), len(request.files))
+                events.progress("checking the cached pixels", len(found), len(request.files))
             held[decoding] = found
     return held, damaged
 
 
-def forget(damaged: set[Image], say: Say) -> None:
+def forget(damaged: set[Image], events: Events) -> None:
     """Take damaged images out of their shards."""
     if damaged:
         count = len({digest for _, digest in damaged})
-        say(f"cache: {count} image{'s were' if count > 1 else ' was'} damaged on disk, to be decoded again")
+        events.message(f"cache: {count} image{'s were' if count > 1 else ' was'} damaged on disk, to be decoded again")
     for path in {path for path, _ in damaged}:
         shards.drop(path, {digest for shard, digest in damaged if shard == path})
 
 
-def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
+def make_room(request: Request, held: Held, limit: int, events: Events) -> Held:
     """Remove shards, the least recently used ones first, until what is missing fits. Returns what is held after that:
     shards that hold images of other calls too may have had to go.
 
@@ -110,7 +109,7 @@ def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
         at_least = "at least "
         if used.total() + need <= limit:
             at_least = ""
-            need = _measured(request, missing, show)
+            need = _measured(request, missing, events)
         if used.total() + need > limit:
             raise UserError(
                 f"the decoded pixels of this run need {at_least}{size(used.total() + need)}, and the cache in "
@@ -134,7 +133,7 @@ def make_room(request: Request, held: Held, limit: int, show: Show) -> Held:
     return held
 
 
-def _measured(request: Request, missing: dict[str, list[Decoding]], show: Show) -> int:
+def _measured(request: Request, missing: dict[str, list[Decoding]], events: Events) -> int:
     """Bytes of what is missing, from the files' headers."""
 
     def measure(item: tuple[str, list[Decoding]]) -> int:
@@ -145,11 +144,11 @@ def _measured(request: Request, missing: dict[str, list[Decoding]], show: Show) 
     total = 0
     for done, count in enumerate(_ahead(measure, missing.items()), 1):
         total += count
-        show("measuring the images", done, len(missing))
+        events.progress("measuring the images", done, len(missing))
     return total
 
 
-def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> list[Image]:
+def fill(request: Request, missing: dict[str, list[Decoding]], events: Events) -> list[Image]:
     """Decode what is missing into new shards. Returns what they hold."""
 
     def decode(item: tuple[str, list[Decoding]]) -> tuple[str, list[tuple[Decoding, np.ndarray, int]]]:
@@ -171,7 +170,7 @@ def fill(request: Request, missing: dict[str, list[Decoding]], show: Show) -> li
         for done, (digest, images) in enumerate(_ahead(decode, missing.items()), 1):
             for decoding, image, crc in images:
                 writers[decoding].add(digest, image, crc)
-            show(text, done, len(missing))
+            events.progress(text, done, len(missing))
     return [image for writer in writers.values() for image in writer.whole]
 
 

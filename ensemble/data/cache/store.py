@@ -15,7 +15,7 @@ is, and copies share their pixels.
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,7 @@ from ensemble.data.digests import digests as digests_of
 from ensemble.data.pixels.decode import Pixels
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
-
-Show = Callable[[str, float, float], None]
-Say = Callable[[str], None]
+from ensemble.events import Events
 
 _HEX = "[0-9a-f]"
 REMEMBERED = (  # folders of a cache and names in them, as globs: what a person puts beside them is not ours to remove
@@ -76,35 +74,34 @@ def open_pixels(
     decodings: Sequence[Decoding],
     folder: Path,
     limit: int,
-    show: Show,
+    events: Events,
     verify: bool = True,
-    say: Say = print,
     known: Sequence[str] | None = None,
 ) -> dict[Decoding, Pixels]:
     """The decoded pixels of N files, mapped: a `Pixels` of N rows for each decoding. What is missing is decoded first,
     on all cores; each file is read once for all its decodings.
 
     decodings: all with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
-    never those of this call. verify: compare every image with its checksum. say: is told of damage.
-    known: the files' digests, where they were worked out before.
+    never those of this call. verify: compare every image with its checksum. events:
+    also hears of damage. known: the files' digests, where they were worked out before.
     Raises UserError that names an unreadable image, or the folder if it can't be written, or both sizes if the pixels
     need more than the limit (before any is decoded); OSError that names the cache's file on a full disk. What was
     decoded until then is kept.
     """
-    digests = digests_of(paths, folder / "digests", show) if known is None else known
+    digests = digests_of(paths, folder / "digests", events) if known is None else known
     request = fill.Request(folder, tuple(dict.fromkeys(decodings)), dict(zip(digests, paths, strict=True)))
     sound: set[fill.Image] = set()  # so that no image is read and compared twice
-    held, _ = fill.look(request, sound, verify, show)
+    held, _ = fill.look(request, sound, verify, events)
     if request.missing(held):
-        with _filling(folder, show):
+        with _filling(folder, events):
             for place in shards.decodings(folder):
                 shards.tidy(place)
             # again: another process may have filled it while we waited
-            held, damaged = fill.look(request, sound, verify, show)
-            fill.forget(damaged, say)
-            held = fill.make_room(request, held, limit, show)
-            sound.update(fill.fill(request, request.missing(held), show))
-            held, _ = fill.look(request, sound, verify, show)
+            held, damaged = fill.look(request, sound, verify, events)
+            fill.forget(damaged, events)
+            held = fill.make_room(request, held, limit, events)
+            sound.update(fill.fill(request, request.missing(held), events))
+            held, _ = fill.look(request, sound, verify, events)
     for path in {shard.path for found in held.values() for shard in found.values()}:
         shards.touch(path)
     return {decoding: _pixels(digests, held[decoding]) for decoding in request.decodings}
@@ -159,7 +156,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 @contextmanager
-def _filling(folder: Path, show: Show) -> Iterator[None]:
+def _filling(folder: Path, events: Events) -> Iterator[None]:
     """Hold the cache's lock, which ends with the process. Raises UserError if the folder can't be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +165,7 @@ def _filling(folder: Path, show: Show) -> Iterator[None]:
             try:
                 lock.acquire(timeout=WAIT_SECONDS)
             except Timeout:
-                show("waiting for another process, which fills the cache", 0, 1)
+                events.progress("waiting for another process, which fills the cache", 0, 1)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in WRONG_PLACE:
             raise

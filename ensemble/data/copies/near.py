@@ -15,8 +15,8 @@ import numpy as np
 from ensemble.data.copies.align import LOOK_ALIKE, Match, compare, turned
 from ensemble.data.scan import Scan
 from ensemble.data.scan_pieces import SIDE
+from ensemble.events import Events
 from ensemble.machine import cores
-from ensemble.progress import Show
 
 FREQUENCIES = 6  # at most, per image side
 # 99% of 240 copies that lost 4 to 9% of each side lie within 0.117, where 0.3% of all other paintings do too; seen from
@@ -69,13 +69,13 @@ class Pairs:
 Found = tuple[str, str, Match]  # the digests of two files, and what the second is of the first
 
 
-def near_copies(scan: Scan, show: Show) -> Pairs:
+def near_copies(scan: Scan, events: Events) -> Pairs:
     """All pairs. Images that can't be decoded, or are too small to tell a copy from a look-alike, only have exact
     copies."""
-    return spread(scan.digests, search(scan, np.arange(len(scan.digests)), show))
+    return spread(scan.digests, search(scan, np.arange(len(scan.digests)), events))
 
 
-def search(scan: Scan, rows: np.ndarray, show: Show) -> list[Found]:
+def search(scan: Scan, rows: np.ndarray, events: Events) -> list[Found]:
     """Near copies and look-alikes among the different files of these rows, whatever their order. rows: int64 (N,)."""
     digests, first = np.unique(scan.digests[rows], return_index=True)
     alone = rows[first[digests != ""]]
@@ -83,7 +83,7 @@ def search(scan: Scan, rows: np.ndarray, show: Show) -> list[Found]:
     seen &= np.array([scan.errors[row] is None for row in alone.tolist()], dtype=bool)
     return [
         (str(scan.digests[one]), str(scan.digests[other]), match)
-        for one, other, match in _search(scan.thumbnails, alone[seen], show)
+        for one, other, match in _search(scan.thumbnails, alone[seen], events)
     ]
 
 
@@ -132,14 +132,14 @@ def _seen_from_the_other(match: Match) -> Match:
     return Match({"rot90": "rot270", "rot270": "rot90"}.get(match.kind, match.kind), match.similarity)
 
 
-def _search(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> list[tuple[int, int, Match]]:
+def _search(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> list[tuple[int, int, Match]]:
     """Near copies and look-alikes among these rows of `thumbnails`, all of different files."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     textured = [chunk[thumbnails[chunk].reshape(len(chunk), -1).std(axis=1) >= FLAT] for chunk in chunks]
     rows = np.concatenate(textured) if textured else rows
     if len(rows) < 2:
         return []
-    pairs, zooms = _neighbours(thumbnails, rows, show)
+    pairs, zooms = _neighbours(thumbnails, rows, events)
     found: list[tuple[int, int, Match]] = []
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pairs), CHUNK):
@@ -156,11 +156,11 @@ def _search(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> list[tuple[
             for one, other, result in pool.map(match, np.flatnonzero(alike).tolist()):
                 if result is not None:
                     found.append((one, other, result))
-            show("comparing images that look alike", start + len(of_pairs), len(pairs))
+            events.progress("comparing images that look alike", start + len(of_pairs), len(pairs))
     return found
 
 
-def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> tuple[np.ndarray, np.ndarray]:
+def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of positions in `rows` whose descriptors are close, int64 (P, 2), each once, and the zoom of the first
     one at which they are closest, int64 (P,)."""
     from sklearn.neighbors import NearestNeighbors
@@ -182,7 +182,7 @@ def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, show: Show) -> tuple[n
             apart = one != other
             values = (one, other, np.full(len(at), zoom), far[at, column])
             parts.append(np.stack([np.asarray(value, dtype=np.float64)[apart] for value in values], axis=1))
-            show("looking for images that look alike", zoom * count + start + len(chunk), total)
+            events.progress("looking for images that look alike", zoom * count + start + len(chunk), total)
     every = np.concatenate(parts)
     low, high = every[:, :2].min(axis=1), every[:, :2].max(axis=1)
     every = every[np.lexsort((every[:, 0], every[:, 2], every[:, 3], high, low))]

@@ -17,9 +17,9 @@ from ensemble.data.copies.near import Found, Pairs, search, spread
 from ensemble.data.scan import Scan
 from ensemble.data.scan_pieces import FORMAT, SIDE
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
-from ensemble.progress import Show
 
 VERSION = 2  # of near.py and align.py: raise it when they find other pairs
 KINDS = {"re-encoded", "crop", LOOK_ALIKE, *ORIENTATIONS[1:]}
@@ -34,7 +34,7 @@ class Saved(TypedDict):
     pairs: list[tuple[Count, Count, str, Finite]]
 
 
-def find_copies(scan: Scan, rows: np.ndarray, folder: Path, show: Show) -> Pairs:
+def find_copies(scan: Scan, rows: np.ndarray, folder: Path, events: Events) -> Pairs:
     """Copies and look-alikes among these rows of a scan, as pairs of positions in `rows`. rows: int64 (N,). folder: of
     ens's cache; what can't be written there is done without."""
     digests = scan.digests[rows]
@@ -43,7 +43,7 @@ def find_copies(scan: Scan, rows: np.ndarray, folder: Path, show: Show) -> Pairs
     path = folder / "copies" / f"{hashlib.sha256(' '.join([measured, *known]).encode()).hexdigest()}.json"
     near = _recall(path, known)
     if near is None:
-        near = search(scan, rows, show)
+        near = search(scan, rows, events)
         _remember(path, known, near)
     return spread(digests, near)
 

@@ -3,7 +3,7 @@
 A near copy in training gives its held-out twin away as a byte-for-byte copy does; another photo of one person may.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,23 +16,21 @@ from ensemble.data.copies.remembered import find_copies
 from ensemble.data.folds import copies, first_of_each, joined
 from ensemble.data.samples import Samples
 from ensemble.data.scan import scan
-from ensemble.progress import Show
-
-Say = Callable[[str], None]
+from ensemble.events import Events
 
 # Many pictures of one kind (frames of a film, things in one outline) are alike, and no copies. A set of so many rows
 # and so large a share of all would also leave folds that can't be made.
 SMALL, LARGE = 20, 0.1
 
 
-def exact_groups(samples: Samples, say: Say) -> np.ndarray | None:
+def exact_groups(samples: Samples, events: Events) -> np.ndarray | None:
     """The groups, with those of byte-for-byte copies joined, str (N,), or None where nothing ties rows together. Says
     what it joined, and which copies have two labels."""
     first = copies(samples.paths) if samples.digests is None else first_of_each(samples.digests)
     copied = np.flatnonzero(first != np.arange(len(first)))
     if len(copied):
-        say(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
-        _say_clashes(samples, copied, first[copied], "copies carry another label than their original", say)
+        events.message(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
+        _say_clashes(samples, copied, first[copied], "copies carry another label than their original", events)
     return joined(samples.groups, first)
 
 
@@ -80,15 +78,15 @@ def _images(pairs: Pairs) -> str:
     return f"{images:,} images in {len(pairs.first):,} pair{'s' if len(pairs.first) > 1 else ''}"
 
 
-def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: Show, say: Say) -> np.ndarray | None:
+def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, events: Events) -> np.ndarray | None:
     """`groups` with those of near copies joined too, and of look-alikes where the folds are still to be made. Most
     look-alikes are no copies, but one person on both sides of a fold costs more than folds that are a little uneven.
 
     Says how many there are. cache: `data.cache`, where the search is remembered.
     """
     with scan_folder(cache) as folder:
-        scanned = scan(samples.paths, folder, show, samples.digests)
-        found = find_copies(scanned, np.arange(len(samples)), folder, show)
+        scanned = scan(samples.paths, folder, events, samples.digests)
+        found = find_copies(scanned, np.arange(len(samples)), folder, events)
     if not len(found.first):
         return groups
     pairs = found if samples.folds is None else found.where(found.copies)
@@ -98,7 +96,7 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: S
         loose &= groups[pairs.first] != groups[pairs.second]
     if loose.any():
         alike = np.unique(np.concatenate([pairs.first[loose], pairs.second[loose]]))
-        say(
+        events.message(
             f"{'warning: ' if (loose & pairs.copies).any() else ''}{len(alike)} of the {len(samples)} images hang "
             f"together by likeness, {str(samples.ids[alike[0]])!r} among them: more than copies would, so they are "
             "left apart; look at them with ens check, and give those that are one picture one data.group"
@@ -107,15 +105,15 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, show: S
     to_see = "to see them: ens check"
     if samples.folds is None:
         to_see = f"{fold} a fold; {to_see}; to leave them apart: folds.near_copies = false"
-    say(f"{counted(found)}; {to_see}")
+    events.message(f"{counted(found)}; {to_see}")
     near = pairs.copies & ~pairs.exact
-    _say_clashes(samples, pairs.first[near], pairs.second[near], "pairs of near copies carry two labels", say)
+    _say_clashes(samples, pairs.first[near], pairs.second[near], "pairs of near copies carry two labels", events)
     return joined(groups, tied)
 
 
-def _say_clashes(samples: Samples, first: np.ndarray, second: np.ndarray, what: str, say: Say) -> None:
+def _say_clashes(samples: Samples, first: np.ndarray, second: np.ndarray, what: str, events: Events) -> None:
     assert samples.labels is not None
     clash = np.flatnonzero(samples.labels[first] != samples.labels[second])
     if len(clash):
         pair = f"{str(samples.ids[first[clash[0]]])!r} and {str(samples.ids[second[clash[0]]])!r}"
-        say(f"warning: {len(clash)} {what}, the first are {pair}")
+        events.message(f"warning: {len(clash)} {what}, the first are {pair}")

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,25 +108,24 @@ def follow(
     images: Sequence[str],
     classes: tuple[str, ...],
     form: str | None,
-    say: Callable[[str], None],
     costs: np.ndarray | None = None,
 ) -> tuple[Layout, list[str], np.ndarray]:
     """How to write a submission for these images (relative paths), the ids to write, and the images' rows, int64 (N,):
-    those that the sample asks for in its order, or all. Says what will be written. costs: see `Layout`. Raises
-    UserError as `read_sample`, `match` and `lay_out` do."""
+    those that the sample asks for in its order, or all. The notes of the layout say what will be written. costs: see
+    `Layout`. Raises UserError as `read_sample`, `match` and `lay_out` do."""
     asked = None if sample_submission is None else match(read_sample(sample_submission), images, classes)
-    layout = replace(lay_out(classes, asked, form), costs=costs)
-    for line in (*layout.notes, f"writes {layout.description}"):
-        say(line)
+    layout = lay_out(classes, asked, form)
+    notes = [*layout.notes, f"writes {layout.description}"]
     if costs is not None and any(column.holds == "answer" for column in layout.columns):
-        say("each answer is the class of the least expected cost, which may not be the most probable one")
-    if asked is None:
-        return layout, list(images), np.arange(len(images))
-    if len(asked.ids) < len(images):
+        notes.append("each answer is the class of the least expected cost, which may not be the most probable one")
+    if asked is not None and len(asked.ids) < len(images):
         rows = set(asked.images.tolist())
         rest = [name for row, name in enumerate(images) if row not in rows]
         names = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
-        say(f"{len(rest)} images are not in {sample_submission} and are left out ({names})")
+        notes.append(f"{len(rest)} images are not in {sample_submission} and are left out ({names})")
+    layout = replace(layout, costs=costs, notes=tuple(notes))
+    if asked is None:
+        return layout, list(images), np.arange(len(images))
     return layout, asked.ids, asked.images
 
 
