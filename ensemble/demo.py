@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from ensemble import blend, tables
 from ensemble.blend.methods import names as methods
-from ensemble.config import load_config, toml_value
+from ensemble.config import load_config
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
@@ -18,6 +18,7 @@ from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.metrics import columns
 from ensemble.scoring.outcomes import evaluate
+from ensemble.toml import toml_value
 from ensemble.train.jobs import train_folds
 from ensemble.tta.predict import PredictionRequest, tta_predict
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.config import Backbone, Config, Data, Folds, Train, Tta, load_config, to_toml, toml_value, train_settings
+from ensemble.config import Backbone, Config, Data, Folds, Train, Tta, load_config, train_settings
 from ensemble.errors import UserError
+from ensemble.toml import to_toml, toml_value
 
 FULL = """
 run = "runs/art"

@@ -36,6 +36,7 @@ SETS: dict[str, tuple[str, ...]] = {
 NUMBERED = ("rotate", "scale")
 NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
 LEAST_FACTOR, GREATEST_FACTOR = 0.25, 4.0
+LEAST_LIKENESS = 0.5  # of a name that is offered for an unknown one, as d4 for d5
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -176,6 +177,11 @@ def _nearest(part: str) -> str:
         kinds = difflib.get_close_matches(part[: number.start()], NUMBERED, n=1)
         if kinds:
             return f"did you mean {kinds[0] + number.group()!r}?"
-    near = difflib.get_close_matches(part, [*TURNS, *NUMBERED, *WINDOWS, *SETS], n=1)
-    known = [*TURNS, *(f"{kind}<number>" for kind in NUMBERED), *WINDOWS, *SETS]
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    names = [*TURNS, *NUMBERED, *WINDOWS, *SETS]
+    likeness = {name: difflib.SequenceMatcher(None, part.lower(), name).ratio() for name in names}
+    best = max(likeness.values())
+    if best < LEAST_LIKENESS:
+        known = [*TURNS, *(f"{kind}<number>" for kind in NUMBERED), *WINDOWS, *SETS]
+        return f"known: {', '.join(known)}"
+    *others, last = [repr(name) for name in names if likeness[name] == best]
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"

@@ -5,11 +5,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ensemble.config import Train, Tta, toml_value
+from ensemble.config import Train, Tta
 from ensemble.data.name_groups import FROM_NAMES
 from ensemble.data.samples import Samples
 from ensemble.data.table.columns import Columns
 from ensemble.init.choose import Backbone, Recipe
+from ensemble.toml import toml_value
 
 WIDTH = 112
 

@@ -6,7 +6,7 @@ from ensemble.plural import pluralize
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.scoring.metrics import METRICS
 from ensemble.tables.layout import STAR, gain_cell, headings, new_table, print_line, print_table, score_cell
-from ensemble.tta.view_sets import ViewSearch
+from ensemble.tta.view_search import ViewSearch
 
 
 def show_view_search(found: ViewSearch) -> None:

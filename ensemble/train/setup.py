@@ -13,7 +13,7 @@ import torch
 import xxhash
 
 import ensemble
-from ensemble.config import Config, Folds, to_toml
+from ensemble.config import Config, Folds
 from ensemble.data.contents import Contents, contents_of
 from ensemble.data.copies.ties import exact_groups, near_groups
 from ensemble.data.folds import across, check_classes, check_own_folds, listing, make_folds, read_folds, write_folds
@@ -30,6 +30,7 @@ from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.plural import pluralize
 from ensemble.run import Run
+from ensemble.toml import to_toml
 from ensemble.train.differences import first_difference
 from ensemble.train.mend import is_readable
 

@@ -21,7 +21,8 @@ from ensemble.inference.member import load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
 from ensemble.run import Run
 from ensemble.tta.oof import add_views, run_samples
-from ensemble.tta.view_sets import ViewSearch, search_views
+from ensemble.tta.view_search import ViewSearch
+from ensemble.tta.view_sets import search_views
 
 BATCHES = 2  # of a timed pass, for each thread of a CPU
 ROUNDS = 3  # how often a pass is timed

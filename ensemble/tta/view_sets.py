@@ -31,84 +31,12 @@ from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import searchable
 from ensemble.scoring.outcomes import Outcome, outcome
 from ensemble.tta.view_losses import SearchData, Set, set_mean, set_metric, set_ms, tempered
+from ensemble.tta.view_search import BestOfSize, SingleView, ViewSearch
 
 BASE = "identity"
 MOST_SETS, MOST_WORK = 1024, 500_000_000  # sets, and numbers in all of them: beyond, sets are grown view by view
 EQUAL = 1e-5  # scores that differ by less count as equal: temperatures are fitted to some millionths of a nat
 VERDICTS = {1: "helps", -1: "hurts", 0: "no difference can be told"}
-
-
-@dataclass(frozen=True)
-class BestOfSize:
-    """The best set of one size.
-
-    views: chosen on all rows, in the run's order
-    ms: milliseconds per image with them
-    scores: by metric, cross-fitted: each fold is scored by the best set of this size on the other folds
-    gains: by metric, over the base view alone, likewise
-    by_fold: for each fold the set that is chosen without it
-    pareto: whether no other size is at least as cheap with at least as low a log loss, and better in one of the two
-    """
-
-    views: tuple[str, ...]
-    ms: float
-    scores: dict[str, Score]
-    gains: dict[str, Gain]
-    by_fold: tuple[tuple[str, ...], ...]
-    pareto: bool
-
-
-@dataclass(frozen=True)
-class SingleView:
-    """One view beside the base.
-
-    view: its name
-    ms: milliseconds that it adds per image
-    added: by metric, what base and view together gain over the base alone
-    alone: by metric, what the view alone gains over the base alone
-    verdict: one of VERDICTS, of `added` by the search's metric at 95%: if no view had any effect, 5% would still be
-        said to help or hurt, by chance
-    """
-
-    view: str
-    ms: float
-    added: dict[str, Gain]
-    alone: dict[str, Gain]
-    verdict: str
-
-
-@dataclass(frozen=True)
-class ViewSearch:
-    """What the search has found.
-
-    metric: by which sets and sizes were chosen
-    base: the view in every set
-    chosen: the recommended set, the base alone where the whole search gains nothing
-    found: the best set of the chosen size
-    sizes: 1 to V views
-    singles: each view but the base
-    honest: by metric, the scores of the whole search, with the choice of the size nested in the cross-fitting
-    honest_gains: by metric, over the base alone, likewise
-    exhaustive: whether all sets were tried
-    rows: N
-    groups: how many groups the rows have; None for rows without groups
-    folds: K
-    notes: lines to print
-    """
-
-    metric: str
-    base: str
-    chosen: tuple[str, ...]
-    found: tuple[str, ...]
-    sizes: tuple[BestOfSize, ...]
-    singles: tuple[SingleView, ...]
-    honest: dict[str, Score]
-    honest_gains: dict[str, Gain]
-    exhaustive: bool
-    rows: int
-    groups: int | None
-    folds: int
-    notes: tuple[str, ...]
 
 
 def search_views(
@@ -129,6 +57,30 @@ def search_views(
     than two views, or fewer than two clusters (rows or groups); ValueError for members with different views, and for
     costs that are not of shape (M, V), negative or not finite.
     """
+    _require_searchable(oof, pass_ms, decoding_ms, metric)
+    data = _search_data(oof, np.asarray(pass_ms, dtype=np.float64).sum(axis=0), metric)
+    views, labels = oof.views[0], data.labels
+    measured = _measured(data, views, oof.classes, events)
+    sizes = _sizes(data, views, decoding_ms, measured)
+    found = sizes[_choose_size(data, np.arange(len(labels))) - 1].views
+    return ViewSearch(
+        metric=metric,
+        base=views[data.base],
+        chosen=found if _gains(measured.gains[-1], metric) else (views[data.base],),
+        found=found,
+        sizes=sizes,
+        singles=_singles(data, views, measured),
+        honest=measured.scores[-1],
+        honest_gains=measured.gains[-1],
+        exhaustive=data.exhaustive,
+        rows=len(labels),
+        groups=len(np.unique(data.clusters)) if oof.rows.grouped else None,
+        folds=len(np.unique(data.folds)),
+        notes=tuple(f"left out: {member} ({why})" for member, why in oof.left_out.items()),
+    )
+
+
+def _require_searchable(oof: Oof, pass_ms: np.ndarray, decoding_ms: float, metric: str) -> None:
     if metric not in searchable():
         raise UserError(f"views can't be searched by {metric!r}; by one of: {', '.join(searchable())}")
     views = oof.views[0]
@@ -141,55 +93,73 @@ def search_views(
         raise ValueError(f"pass_ms is {costs.shape}, want {(len(oof.members), len(views))}: members x views")
     if not (np.isfinite(costs).all() and np.isfinite(decoding_ms) and costs.min() >= 0 and decoding_ms >= 0):
         raise ValueError("pass_ms and decoding_ms are milliseconds: finite, and 0 or more")
-    data = _search_data(oof, costs.sum(axis=0), metric)
-    labels, every, base, count = data.labels, np.arange(len(data.labels)), data.base, len(views)
-    others = [v for v in range(count) if v != base]
 
-    runs: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = []
-    runs += [partial(_of_size, data, size) for size in range(1, count + 1)]
-    runs += [
-        partial(_probabilities, data, chosen) for chosen in [_with((base,), v) for v in others] + [(v,) for v in others]
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was cross-fitted, in this order: the best set of each size, base and view for each other view, each other
+    view alone, the whole search. For V views that are 3 V - 1.
+
+    outcomes: of the rows
+    scores: by metric
+    gains: by metric, over the base alone, which is the best set of size 1
+    """
+
+    outcomes: list[Outcome]
+    scores: list[dict[str, Score]]
+    gains: list[dict[str, Gain]]
+
+
+def _measured(data: SearchData, views: Sequence[str], classes: Sequence[str], events: Events) -> _Measured:
+    others = _others(data)
+    runs: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = [
+        *(partial(_of_size, data, size) for size in range(1, len(views) + 1)),
+        *(partial(_probabilities, data, _with((data.base,), v)) for v in others),
+        *(partial(_probabilities, data, (v,)) for v in others),
+        partial(_whole, data),
     ]
-    runs += [partial(_whole, data)]
     outcomes = []
     for number, run in enumerate(runs):
         events.progress("comparing the sets of views", number, len(runs))
-        outcomes.append(outcome(labels, cross_fit(run, data.folds, data.clusters), (metric,)))
-    drawn = bootstrap(labels, outcomes, data.clusters, oof.classes)
-    table = scores(labels, outcomes, data.folds, oof.classes, drawn)
-    gains = [{m: gain(m, table, drawn, s, 0, views[base]) for m in drawn} for s in range(len(runs))]
+        outcomes.append(outcome(data.labels, cross_fit(run, data.folds, data.clusters), (data.metric,)))
+    drawn = bootstrap(data.labels, outcomes, data.clusters, classes)
+    table = scores(data.labels, outcomes, data.folds, classes, drawn)
+    base = views[data.base]
+    gains = [{m: gain(m, table, drawn, s, 0, base) for m in drawn} for s in range(len(runs))]
+    return _Measured(outcomes, table, gains)
+
+
+def _sizes(data: SearchData, views: Sequence[str], decoding_ms: float, measured: _Measured) -> tuple[BestOfSize, ...]:
+    """The best set of each size, from one view to all."""
 
     def names(sets: list[Set]) -> list[tuple[str, ...]]:
         return [tuple(views[v] for v in chosen) for chosen in sets]
 
-    sets = _best_sets(data, every)
+    sets = _best_sets(data, np.arange(len(data.labels)))
     ms = [float(decoding_ms) + set_ms(data, chosen) for chosen in sets]
-    front = pareto(ms, [by_metric["log_loss"].value for by_metric in table[:count]])
+    front = pareto(ms, [by_metric["log_loss"].value for by_metric in measured.scores[: len(sets)]])
     by_fold = [names(_best_sets(data, np.flatnonzero(data.folds != fold))) for fold in np.unique(data.folds)]
-    of_size = zip(names(sets), ms, table, gains, zip(*by_fold, strict=True), front, strict=False)
-    sizes = tuple(BestOfSize(*fields) for fields in of_size)
-    singles = []
-    for v, pair, alone in zip(others, range(count, len(runs)), gains[2 * count - 1 :], strict=False):
-        differ = None if metric == "log_loss" else _differ(outcomes[pair], outcomes[0], data)
-        added = gains[pair][metric]
+    of_size = zip(
+        names(sets), ms, measured.scores, measured.gains, zip(*by_fold, strict=True), front, strict=False
+    )  # the scores go on behind the sizes
+    return tuple(BestOfSize(*fields) for fields in of_size)
+
+
+def _singles(data: SearchData, views: Sequence[str], measured: _Measured) -> tuple[SingleView, ...]:
+    """What each view but the base does, beside the base and alone."""
+    others, singles = _others(data), []
+    for place, v in enumerate(others):
+        pair, alone = len(views) + place, len(views) + len(others) + place  # see `_Measured`
+        differ = None if data.metric == "log_loss" else _differ(measured.outcomes[pair], measured.outcomes[0], data)
+        added = measured.gains[pair][data.metric]
         verdict = VERDICTS[tells(added, differ) if abs(added.value) > EQUAL else 0]
-        singles.append(SingleView(views[v], float(data.ms[v]), gains[pair], alone, verdict))
-    found = sizes[_choose_size(data, every) - 1].views
-    return ViewSearch(
-        metric=metric,
-        base=views[base],
-        chosen=found if _gains(gains[-1], metric) else (views[base],),
-        found=found,
-        sizes=sizes,
-        singles=tuple(singles),
-        honest=table[-1],
-        honest_gains=gains[-1],
-        exhaustive=data.exhaustive,
-        rows=len(labels),
-        groups=len(np.unique(data.clusters)) if oof.rows.grouped else None,
-        folds=len(by_fold),
-        notes=tuple(f"left out: {member} ({why})" for member, why in oof.left_out.items()),
-    )
+        singles.append(SingleView(views[v], float(data.ms[v]), measured.gains[pair], measured.gains[alone], verdict))
+    return tuple(singles)
+
+
+def _others(data: SearchData) -> list[int]:
+    """The views but the base."""
+    return [v for v in range(len(data.z)) if v != data.base]
 
 
 def pareto(ms: Sequence[float], losses: Sequence[float]) -> list[bool]:
@@ -265,10 +235,10 @@ def _is_harmless(data: SearchData, chosen: Set, rows: np.ndarray) -> bool:
     return all(more >= -error for more, error in without)
 
 
-def _gains(honest: dict[str, Gain], metric: str) -> bool:
+def _gains(gains: dict[str, Gain], metric: str) -> bool:
     """Whether the whole search gains anything over the base on rows that it did not choose on. A gain in log loss must
     not cost accuracy."""
-    return honest[metric].value > EQUAL and (metric != "log_loss" or honest["accuracy"].value >= 0)
+    return gains[metric].value > EQUAL and (metric != "log_loss" or gains["accuracy"].value >= 0)
 
 
 def _probabilities(data: SearchData, chosen: Set, train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -290,7 +260,7 @@ def _best_sets(data: SearchData, train: np.ndarray) -> list[Set]:
             score = 0.0 if data.metric == "log_loss" else -set_metric(data, chosen, parts)
             return score, tempered(data, chosen, parts, near)[0], set_ms(data, chosen)
 
-        others = [v for v in range(len(data.z)) if v != data.base]
+        others = _others(data)
         found: list[Set] = [(data.base,)]
         for size in range(1, len(data.z)):
             if data.exhaustive:

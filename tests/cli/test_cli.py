@@ -16,9 +16,10 @@ from commands import ens
 
 import ensemble
 from ensemble import cli
-from ensemble.config import load_config, to_toml
+from ensemble.config import load_config
 from ensemble.files.reading import read_json
 from ensemble.run import Run
+from ensemble.toml import to_toml
 
 ROOT = Path(__file__).parents[2]
 TINY = '[[backbone]]\nname = "resnet"\ntimm = "test_resnet"\npretrained = false\n'

@@ -286,8 +286,8 @@ def test_answers_of_the_least_expected_cost(tmp_path):
     write_submission(tmp_path / "s.csv", layout, ids, [THREE_PROBABILITIES[rows]])
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines == ["id,label,confidence", "a,dog,0.25", "b,owl,0.75"]
-    said = layout.notes[-1]
-    assert said == ("each answer is the class of the least expected cost, which may not be the most probable one")
+    last = "each answer is the class of the least expected cost, which may not be the most probable one"
+    assert layout.notes[-1] == last
     layout, *_ = follow(None, ["a.png"], THREE, "probability", costs)
     assert layout.notes[-1].startswith("writes one probability per class")
 

@@ -393,6 +393,9 @@ def test_overlapping_sets_count_once_at_their_first_place():
         (["rot-45.5"], "unknown view 'rot-45.5'; did you mean 'rotate-45.5'?"),
         (["scal"], "unknown view 'scal'; did you mean 'scale'?"),
         (["center"], "unknown view 'center'; did you mean 'centre'?"),
+        (["d5"], "unknown view 'd5'; did you mean 'd4'?"),
+        (["D4"], "unknown view 'D4'; did you mean 'd4'?"),
+        (["flip"], "unknown view 'flip'; did you mean 'hflip', 'vflip' or 'flips'?"),
         (["ten-crops"], "unknown view 'ten-crops'; did you mean 'ten-crop'?"),
         (["top-left*hflp"], "unknown view 'hflp' in 'top-left*hflp'; did you mean 'hflip'?"),
         (

@@ -236,9 +236,8 @@ def test_a_changed_blend_keeps_nothing(run, images, tmp_path):
     old = kept(run, images, "mine")
     try:
         blend_run(Run(run), BlendOptions("vote", name="mine"))
-        _, said = predict(
-            run, images, output, blend_name="mine", on_progress=lambda *_: old.update(kept(run, images, "mine"))
-        )
+        keep = lambda *_: old.update(kept(run, images, "mine"))  # noqa: E731
+        _, said = predict(run, images, output, blend_name="mine", on_progress=keep)
         assert not any("resuming" in line for line in said)
         assert len(old) == 16  # 8 of the first plan, 8 of the second when it last showed: none was taken for another
     finally:
