@@ -110,7 +110,7 @@ class _Measured:
     gains: list[dict[str, Gain]]
 
 
-def _measured(data: SearchData, views: Sequence[str], classes: Sequence[str], events: Events) -> _Measured:
+def _measured(data: SearchData, views: Sequence[str], classes: int, events: Events) -> _Measured:
     others = _others(data)
     runs: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = [
         *(partial(_of_size, data, size) for size in range(1, len(views) + 1)),
