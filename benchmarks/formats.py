@@ -19,8 +19,8 @@ from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
 from ensemble.events import SILENT
-from ensemble.inference.eval_model import Forward, Inference, choose_inference, find_speeds, half_precision_copy
-from ensemble.inference.member import fold_forwards, load_member
+from ensemble.inference.eval_model import EvalModel, Inference, choose_inference, find_speeds, half_precision_copy
+from ensemble.inference.member import fold_eval_models, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
 from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses
@@ -52,12 +52,14 @@ def main() -> None:
         half = next(dtype for dtype in speeds if dtype != "float32")
         found = {"exact": [], "raw": [], "chosen": []}
         taken, again, labels = 0, [], []
-        for fold, forward in zip(folds, fold_forwards(member), strict=True):
+        for fold, eval_model in zip(folds, fold_eval_models(member), strict=True):
             own = np.flatnonzero(rows.folds == fold)
             squares = {how: torch.from_numpy(pixels[how].squares(where[own])).to(device) for how in hows}
 
-            fast = Forward(Inference(device.type, half), forward.exact, half_precision_copy(forward.exact, half))
-            slow = Forward(Inference(device.type), forward.exact)
+            fast = EvalModel(
+                Inference(device.type, half), eval_model.exact, half_precision_copy(eval_model.exact, half)
+            )
+            slow = EvalModel(Inference(device.type), eval_model.exact)
             groups = [Group(member.preprocess, VIEWS, (form,)) for form in (slow, fast)]
             both = [forward_views(group, squares, batch, device) for group in groups]
             exact, raw = (values[0][0] for values in both)

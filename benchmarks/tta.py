@@ -62,7 +62,7 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.eval_model import (
     DTYPES,
     REACH,
-    Forward,
+    EvalModel,
     Inference,
     _margin_error,
     formats,
@@ -152,12 +152,12 @@ def arrangements(device: torch.device) -> list[str]:
     return [f"{count} x 1 threads", f"1 x {torch.get_num_threads()} threads"][0 if count > 1 else 1 :]
 
 
-def limit(forward: Forward, batches: Sequence[Tensor], images: int, device: torch.device) -> dict[str, float]:
+def limit(eval_model: EvalModel, batches: Sequence[Tensor], images: int, device: torch.device) -> dict[str, float]:
     """Images/s of the forward pass alone in each arrangement, over `images` of them in all."""
 
     @torch.inference_mode()
     def work(index: int) -> None:
-        logits_of(forward, batches[index % READY])
+        logits_of(eval_model, batches[index % READY])
 
     def one_stream(count: int) -> None:
         for index in range(count):
@@ -184,22 +184,27 @@ def mean_of(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str
 
 
 def halved(
-    forward: Forward, dtype: str, pre: Preprocess, views: Sequence[str], paths: Sequence[Path], device: torch.device
-) -> tuple[Forward, str]:
+    eval_model: EvalModel,
+    dtype: str,
+    pre: Preprocess,
+    views: Sequence[str],
+    paths: Sequence[Path],
+    device: torch.device,
+) -> tuple[EvalModel, str]:
     """The network in half precision, with the margin under which ens would compute its rows again; and what that is."""
-    fast = Forward(Inference(device.type, dtype), forward.exact, half_precision_copy(forward.exact, dtype))
+    fast = EvalModel(Inference(device.type, dtype), eval_model.exact, half_precision_copy(eval_model.exact, dtype))
     squares = decoded_squares(paths[:SAMPLE], decodings(pre, views), device)[0]
     placed = {how: own.to(device) for how, own in squares.items()}
-    exact, own = forward_views(Group(pre, tuple(views), (forward, fast)), placed, batch_rows(BATCH, device), device)
+    exact, own = forward_views(Group(pre, tuple(views), (eval_model, fast)), placed, batch_rows(BATCH, device), device)
     settle = REACH * _margin_error(own, exact)
     again = margins(own) < settle
     changed = (np.where(again[..., None], exact, own).argmax(-1) != exact.argmax(-1)).mean()
     said = f"margin {settle:.2g}, {again.mean():.1%} of {again.size} rows again, {changed:.2%} change their class"
-    return Forward(Inference(device.type, dtype, settle), fast.exact, fast.fast), said
+    return EvalModel(Inference(device.type, dtype, settle), fast.exact, fast.fast), said
 
 
 def chunk_rows(members: Sequence[LoadedMember], batch: int, device: torch.device) -> int:
-    networks = sum(len(member.forwards) for member in members)
+    networks = sum(len(member.eval_models) for member in members)
     return shards.chunk_rows([member.preprocess for member in members], networks, batch, device.type)
 
 
@@ -249,18 +254,21 @@ def speed(paths: Sequence[Path], root: Path, models: Sequence[str], size: int, k
     for name in models:
         model = network(name, size, paths)
         pre = preprocess(name, size)
-        forwards = {"float32": prepared(model, Inference(device.type), size, device)}
+        eval_models = {"float32": prepared(model, Inference(device.type), size, device)}
         half, said = formats(device)[-1], "no units for half precision"
         if half != "float32":
-            forwards[half], said = halved(forwards["float32"], half, pre, views, paths, device)
-        batches = {dtype: ready(dtype, size, device) for dtype in forwards}
+            eval_models[half], said = halved(eval_models["float32"], half, pre, views, paths, device)
+        batches = {dtype: ready(dtype, size, device) for dtype in eval_models}
         eager = copy.deepcopy(model).to(device)
         users, wrapper = ttach_of(eager, kind)
-        exact = forwards["float32"]
+        exact = eval_models["float32"]
         merged = functools.partial(plain, lambda images, own=exact: logits_of(own, in_layout(images))[0], views)
-        sides = {f"ens, {dtype}": (dtype, own) for dtype, own in forwards.items()}
+        sides = {f"ens, {dtype}": (dtype, own) for dtype, own in eval_models.items()}
         if half != "float32":
-            sides[f"ens, {half}, none again"] = (half, replace(forwards[half], inference=Inference(device.type, half)))
+            sides[f"ens, {half}, none again"] = (
+                half,
+                replace(eval_models[half], inference=Inference(device.type, half)),
+            )
         work: dict[str, Callable[[], object]] = {
             side: functools.partial(ens, [LoadedMember(name, pre, (own,))], paths, views, device)
             for side, (_, own) in sides.items()
@@ -270,14 +278,14 @@ def speed(paths: Sequence[Path], root: Path, models: Sequence[str], size: int, k
         with torch.inference_mode():
             wrapper(torch.randn(BATCH, 3, size, size, device=device))
             merged(torch.randn(BATCH, 3, size, size, device=device))
-        for own in forwards.values():
+        for own in eval_models.values():
             ens([LoadedMember(name, pre, (own,))], paths[:BATCH], views, device)
 
         clocks: dict[str, list[Clock]] = {side: [] for side in work}
-        limits: dict[str, list[dict[str, float]]] = {dtype: [] for dtype in forwards}
+        limits: dict[str, list[dict[str, float]]] = {dtype: [] for dtype in eval_models}
         decoding: list[Clock] = []
         for _ in range(rounds):
-            for dtype, own in forwards.items():
+            for dtype, own in eval_models.items():
                 before = limit(own, batches[dtype], passes // 2, device)
                 for side in (side for side, (format_, _) in sides.items() if format_ == dtype):
                     clocks[side].append(clock(work[side], device))
@@ -338,8 +346,8 @@ def members(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int
     half = formats(device)[-1]
     if half != "float32":
         both = {
-            name: [halved(own, half, pres[name], views, paths, device) for own in forwards]
-            for name, forwards in plan["float32"].items()
+            name: [halved(own, half, pres[name], views, paths, device) for own in eval_models]
+            for name, eval_models in plan["float32"].items()
         }
         plan[half] = {name: [own for own, _ in found] for name, found in both.items()}
         for name, found in both.items():
@@ -347,19 +355,22 @@ def members(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int
     print(f"\n{len(paths)} images, {len(models)} members x {FOLDS} folds x {len(views)} views, {size} px\n")
     print("| format | ens, s | sum of the limits, s | sum / ens | processor-ms an image |\n|---|---|---|---|---|")
     clocks: dict[str, list[Clock]] = {dtype: [] for dtype in plan}
-    for forwards in plan.values():
+    for eval_models in plan.values():
         ens(
-            [LoadedMember(name, pres[name], tuple(own)) for name, own in forwards.items()], paths[:BATCH], views, device
+            [LoadedMember(name, pres[name], tuple(own)) for name, own in eval_models.items()],
+            paths[:BATCH],
+            views,
+            device,
         )
     rates: dict[str, dict[str, list[dict[str, float]]]] = {dtype: {name: [] for name in models} for dtype in plan}
     for _ in range(rounds):
-        for dtype, forwards in plan.items():
-            own = [LoadedMember(name, pres[name], tuple(nets)) for name, nets in forwards.items()]
+        for dtype, eval_models in plan.items():
+            own = [LoadedMember(name, pres[name], tuple(nets)) for name, nets in eval_models.items()]
             batches = ready(dtype, size, device)
-            before = [limit(forwards[name][0], batches, passes // 2, device) for name in models]
+            before = [limit(eval_models[name][0], batches, passes // 2, device) for name in models]
             clocks[dtype].append(clock(functools.partial(ens, own, paths, views, device), device))
             for name, first in zip(models, before, strict=True):
-                rates[dtype][name].append(mean_of(first, limit(forwards[name][0], batches, passes // 2, device)))
+                rates[dtype][name].append(mean_of(first, limit(eval_models[name][0], batches, passes // 2, device)))
     for dtype in plan:
         each = [best_limit(rates[dtype][name])[1] for name in models]
         sums = [sum(passes / rate for rate in turn) for turn in zip(*each, strict=True)]
@@ -385,11 +396,11 @@ def where(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int, 
     print("|---" * 10 + "|")
     for name in models:
         pre = preprocess(name, size)
-        forwards = {"float32": prepared(network(name, size, paths), Inference(device.type), size, device)}
+        eval_models = {"float32": prepared(network(name, size, paths), Inference(device.type), size, device)}
         if half != "float32":  # nothing is computed again, so that the steps make the whole
-            exact = forwards["float32"].exact
-            forwards[half] = Forward(Inference(device.type, half), exact, half_precision_copy(exact, half))
-        for dtype, own in forwards.items():
+            exact = eval_models["float32"].exact
+            eval_models[half] = EvalModel(Inference(device.type, half), exact, half_precision_copy(exact, half))
+        for dtype, own in eval_models.items():
             for views in (("identity",), ("identity", "hflip"), expand(["d4"])):
                 steps = steps_of(LoadedMember(name, pre, (own,)), dtype, views, paths, folder, device)
                 seen: dict[str, list[float]] = {step: [] for step in steps}
@@ -410,7 +421,7 @@ def steps_of(
     member: LoadedMember, dtype: str, views: tuple[str, ...], paths: Sequence[Path], folder: Path, device: torch.device
 ) -> dict[str, Callable[[], object]]:
     """Each step of a prediction of all paths, alone, and the whole of it last. member: of one fold."""
-    pre, own = member.preprocess, member.forwards[0]
+    pre, own = member.preprocess, member.eval_models[0]
     hows = decodings(pre, views)
     batch = batch_rows(BATCH, device)
     batches = ready(dtype, pre.image_size, device)
@@ -469,9 +480,9 @@ def vmap(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int) -
     print("| network | in sequence | stacked | as ens | to in sequence | to ens |\n" + "|---" * 6 + "|")
     for name in models:
         made = [network(name, size, paths, fold) for fold in range(FOLDS)]
-        forwards = [prepared(own, Inference(device.type), size, device) for own in made]
+        eval_models = [prepared(own, Inference(device.type), size, device) for own in made]
         for dtype in dict.fromkeys(("float32", formats(device)[-1])):
-            nets = [own.exact if dtype == "float32" else half_precision_copy(own.exact, dtype) for own in forwards]
+            nets = [own.exact if dtype == "float32" else half_precision_copy(own.exact, dtype) for own in eval_models]
             try:
                 sides = stacking(nets, dtype, size, count, device)
             except (RuntimeError, NotImplementedError) as error:

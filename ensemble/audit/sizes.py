@@ -42,7 +42,7 @@ def check_sizes(given: Given, rows: Rows, at: np.ndarray, scan: Scan, side: str)
     found += finding(
         "stretched", "warning", ids,
         (f"image more than {STRETCHED} times as long as wide", f"images more than {STRETCHED} times as long as wide"),
-        f"networks see the middle square, training crops the middle {MAX_ASPECT}:1; cut them if it is not there",
+        f"networks see the middle square, training crops the middle {MAX_ASPECT}:1; cut them if the object is outside",
         side, shown,
     )  # fmt: skip
     if given.crop is not None:

@@ -26,10 +26,10 @@ def check_submission(path: Path, test: Rows | None, classes: list[str]) -> list[
     except UserError:
         found, images = _ids(sample, test)
     if test is not None:
-        there = np.setdiff1d(np.arange(len(test.ids)), images)
+        not_asked = np.setdiff1d(np.arange(len(test.ids)), images)
         if len(images):  # else nothing fits, and that is said already
             found += finding(
-                "image-not-asked", "warning", test.ids[there].tolist(),
+                "image-not-asked", "warning", test.ids[not_asked].tolist(),
                 ("test image that the sample does not ask for", "test images that the sample does not ask for"),
                 "they get no line in the submission; see that the test set is the sample's", SIDE,
             )  # fmt: skip

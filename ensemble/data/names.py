@@ -77,12 +77,12 @@ def is_address(text: str) -> bool:
     return found is not None and found[0].strip().index(":") >= LETTERS_OF_A_DRIVE
 
 
-def match_names(written: Sequence[str], there: Sequence[str]) -> Matched:
-    """The one of `there` (relative paths, each once) that each of N written names means."""
+def match_names(written: Sequence[str], existing: Sequence[str]) -> Matched:
+    """The one of `existing` (relative paths, each once) that each of N written names means."""
     rows = np.full(len(written), -1, dtype=np.int64)
     several: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
-    exact = {nfc(name): row for row, name in enumerate(there)}
+    exact = {nfc(name): row for row, name in enumerate(existing)}
     open_rows = []
     for row, text in enumerate(written):
         place = exact.get(text, exact.get(nfc(text), exact.get(tidy(text))))
@@ -93,27 +93,27 @@ def match_names(written: Sequence[str], there: Sequence[str]) -> Matched:
             taken.add(place)
     if open_rows:
         open_rows = [row for row in open_rows if not is_address(written[row]) and tidy(written[row])]
-        files = [parse(nfc(name)) for name in there]
+        files = [parse(nfc(name)) for name in existing]
         names = {row: parse(tidy(written[row])) for row in open_rows}
         for key in FORMS:
             if not open_rows:
                 break
             open_rows = _by(key, names, open_rows, files, (rows, several, taken))
         _refuse_shared(written, rows, several)
-    return Matched(rows, several, tuple(_lines(written, there, rows)))
+    return Matched(rows, several, tuple(_lines(written, existing, rows)))
 
 
-def why_not(written: str, row: int, matched: Matched, there: Sequence[str]) -> str:
+def why_not(written: str, row: int, matched: Matched, existing: Sequence[str]) -> str:
     """Why a name (that of `row`, which has no file in `matched`) means none, and what is nearest; it begins with the
     name."""
     if is_address(written):
         return f"{written!r} is an address, and ens fetches nothing: download it, and write the path of the file"
     if row in matched.several:
-        found = [there[place] for place in matched.several[row]]
+        found = [existing[place] for place in matched.several[row]]
         if len(found) == 1:
             return f"{written!r} is not there: the file {found[0]!r} belongs to another row, or two rows mean it"
         return f"{written!r} could be {found[0]!r} or {found[1]!r} ({len(found)} files): write the path in full"
-    near = _nearest(tidy(written), there)
+    near = _nearest(tidy(written), existing)
     return f"{written!r} is not there" + (f"; the nearest name is {near!r}" if near is not None else "")
 
 
@@ -213,20 +213,20 @@ def _refuse_shared(written: Sequence[str], rows: np.ndarray, several: dict[int, 
         rows[row] = -1
 
 
-def _lines(written: Sequence[str], there: Sequence[str], rows: np.ndarray) -> list[str]:
+def _lines(written: Sequence[str], existing: Sequence[str], rows: np.ndarray) -> list[str]:
     found: dict[str, list[int]] = defaultdict(list)
     for row, place in enumerate(rows.tolist()):
-        if place >= 0 and nfc(written[row]) != nfc(there[place]):
-            found[_difference(written[row], there[place])].append(row)
+        if place >= 0 and nfc(written[row]) != nfc(existing[place]):
+            found[_difference(written[row], existing[place])].append(row)
     return [
         f"{len(of):,} of {len(written):,} names are written {words}: {written[of[0]]!r} is read as "
-        f"{there[rows[of[0]]]!r}"
+        f"{existing[rows[of[0]]]!r}"
         for words, of in found.items()
     ]
 
 
-def _difference(written: str, there: str) -> str:
-    one, other = parse(tidy(written)), parse(nfc(there))
+def _difference(written: str, existing: str) -> str:
+    one, other = parse(tidy(written)), parse(nfc(existing))
     words = []
     if nfc(written) != tidy(written):
         words.append("with backslashes" if "\\" in written else "with spaces or quotes around them")
@@ -243,10 +243,10 @@ def _difference(written: str, there: str) -> str:
     return ", ".join(words[:-1]) + " and " * (len(words) > 1) + words[-1] if words else "otherwise"
 
 
-def _nearest(written: str, there: Sequence[str]) -> str | None:
+def _nearest(written: str, existing: Sequence[str]) -> str | None:
     """The name most like it by its last part without the ending."""
     if len(written) > 255:  # prose, from a wrong column
         return None
-    stems = {parse(name).stem: name for name in there[:LOOKED_AT]}
+    stems = {parse(name).stem: name for name in existing[:LOOKED_AT]}
     near = difflib.get_close_matches(parse(written).stem, stems, n=1, cutoff=0.5)
     return stems[near[0]] if near else None

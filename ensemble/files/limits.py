@@ -92,9 +92,9 @@ def require_parquet(path: Path) -> None:
 
     try:
         with path.open("rb") as file:
-            held = ParquetFile(file).metadata
-            rows, columns = held.num_rows, held.num_columns
-            unpacked = sum(held.row_group(group).total_byte_size for group in range(held.num_row_groups))
+            metadata = ParquetFile(file).metadata
+            rows, columns = metadata.num_rows, metadata.num_columns
+            unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     except Exception:  # pyarrow raises whatever a broken file leads it to
         return
     require_at_most(COLUMNS, path, columns)

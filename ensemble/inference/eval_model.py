@@ -57,7 +57,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Forward:
+class EvalModel:
     """A network in evaluation, ready to predict.
 
     inference: the format that it is computed in
@@ -77,14 +77,17 @@ class Forward:
         return 1 if self.heads is None else len(self.heads[0])
 
 
-def logits_of(forward: Forward, images: torch.Tensor) -> torch.Tensor:
-    """Logits float32 (K, B, C) of normalised images (B, 3, H, W), in the images' number format. K = forward.outputs."""
-    if forward.heads is not None:
-        features = timm_model.embed(forward.exact, images)
-        return torch.stack([torch.nn.functional.linear(features, *head) for head in zip(*forward.heads, strict=True)])
-    if forward.fast is not None and images.dtype != torch.float32:
-        return forward.fast(images)[None].float()  # type: ignore[no-any-return]
-    return timm_model.logits(forward.exact, images)[None]
+def logits_of(eval_model: EvalModel, images: torch.Tensor) -> torch.Tensor:
+    """Logits float32 (K, B, C) of normalised images (B, 3, H, W), in the images' number format. K is
+    `eval_model.outputs`."""
+    if eval_model.heads is not None:
+        features = timm_model.embed(eval_model.exact, images)
+        return torch.stack(
+            [torch.nn.functional.linear(features, *head) for head in zip(*eval_model.heads, strict=True)]
+        )
+    if eval_model.fast is not None and images.dtype != torch.float32:
+        return eval_model.fast(images)[None].float()  # type: ignore[no-any-return]
+    return timm_model.logits(eval_model.exact, images)[None]
 
 
 def load_inference(path: Path, device: torch.device) -> Inference:
@@ -101,10 +104,10 @@ def save_inference(path: Path, inference: Inference) -> None:
     write_json(path, asdict(inference))
 
 
-def prepared(model: torch.nn.Module, inference: Inference, image_size: int, device: torch.device) -> Forward:
+def prepared(model: torch.nn.Module, inference: Inference, image_size: int, device: torch.device) -> EvalModel:
     """A copy of a trained network, in the form in which it evaluates fastest in this format."""
     exact = to_device(folded(model, image_size), device).eval().requires_grad_(False)
-    return Forward(
+    return EvalModel(
         inference, exact, None if inference.dtype == "float32" else half_precision_copy(exact, inference.dtype)
     )
 

@@ -11,7 +11,7 @@ from ensemble.backbones import timm_model
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
-from ensemble.inference.eval_model import Forward, load_inference, prepared
+from ensemble.inference.eval_model import EvalModel, load_inference, prepared
 from ensemble.run import Member
 
 LEAST_FREE = 0.4  # share of a GPU's memory that models leave free for what is computed
@@ -23,12 +23,12 @@ class LoadedMember:
 
     name: of the member
     preprocess: what its images go through
-    forwards: its networks, which give the logits of K folds in all, in the order of the folds
+    eval_models: its networks, which give the logits of K folds in all, in the order of the folds
     """
 
     name: str
     preprocess: Preprocess
-    forwards: tuple[Forward, ...]
+    eval_models: tuple[EvalModel, ...]
 
 
 def load_member(member: Member, classes: int, folds: int, device: torch.device) -> LoadedMember:
@@ -45,15 +45,17 @@ def load_member(member: Member, classes: int, folds: int, device: torch.device) 
         if not fold.is_done():
             raise UserError(f"{fold.path}: is not finished, or its files are cut short; run ens train-folds again")
     is_probe = member.read_settings().get("strategy") == "probe"
-    forwards: list[Forward] = []
+    eval_models: list[EvalModel] = []
     for fold in fold_dirs[:1] if is_probe else fold_dirs:
         model = timm_model.create(member.timm_name(), classes, preprocess.image_size)
         timm_model.fill(model, fold.model_file)
         placed_on = device if _has_room(device) else torch.device("cpu")
-        forwards.append(prepared(model, load_inference(fold.inference_json, device), preprocess.image_size, placed_on))
+        eval_models.append(
+            prepared(model, load_inference(fold.inference_json, device), preprocess.image_size, placed_on)
+        )
     if is_probe:
-        forwards = [with_heads(forwards[0], [fold.model_file for fold in fold_dirs])]
-    return LoadedMember(member.name, preprocess, tuple(forwards))
+        eval_models = [with_heads(eval_models[0], [fold.model_file for fold in fold_dirs])]
+    return LoadedMember(member.name, preprocess, tuple(eval_models))
 
 
 def _require_trained_with(member: Member, preprocess: Preprocess) -> None:
@@ -66,14 +68,14 @@ def _require_trained_with(member: Member, preprocess: Preprocess) -> None:
         raise damaged(member.preprocess_json, "not the preprocessing that settings.json names")
 
 
-def with_heads(forward: Forward, files: Sequence[Path]) -> Forward:
+def with_heads(eval_model: EvalModel, files: Sequence[Path]) -> EvalModel:
     """The network with the classifiers of these weights files, one for each fold of a linear probe."""
-    layer = timm_model.classifier(forward.exact)
-    name = next(name for name, module in forward.exact.named_modules() if module is layer)
+    layer = timm_model.classifier(eval_model.exact)
+    name = next(name for name, module in eval_model.exact.named_modules() if module is layer)
     states = [timm_model.read_state(file) for file in files]
     weights, biases = (torch.stack([state[f"{name}.{kind}"] for state in states]) for kind in ("weight", "bias"))
     heads = weights.to(layer.weight.device), biases.to(layer.weight.device)
-    return Forward(forward.inference, forward.exact, None, heads)
+    return EvalModel(eval_model.inference, eval_model.exact, None, heads)
 
 
 def _has_room(device: torch.device) -> bool:
@@ -83,13 +85,13 @@ def _has_room(device: torch.device) -> bool:
     return free > LEAST_FREE * total
 
 
-def fold_forwards(member: LoadedMember) -> list[Forward]:
+def fold_eval_models(member: LoadedMember) -> list[EvalModel]:
     """One network for each fold; a probe's, which all folds share, with the fold's own classifier."""
-    first = member.forwards[0]
+    first = member.eval_models[0]
     if first.heads is None:
-        return list(member.forwards)
+        return list(member.eval_models)
     weights, biases = first.heads
     return [
-        Forward(first.inference, first.exact, None, (weights[fold : fold + 1], biases[fold : fold + 1]))
+        EvalModel(first.inference, first.exact, None, (weights[fold : fold + 1], biases[fold : fold + 1]))
         for fold in range(len(weights))
     ]

@@ -13,12 +13,12 @@ from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.decode import Source, ahead, decoded_squares
-from ensemble.inference.eval_model import DTYPES, Forward, logits_of, margins
+from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of, margins
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.views import Geometry, cut, is_wide
 
 Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
-Output = Callable[[Forward, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
+Output = Callable[[EvalModel, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
 SHARES = 4  # pieces of work for each stream, at least, so that none waits long for the last
@@ -30,7 +30,7 @@ class Group:
 
     preprocess: Preprocess
     views: tuple[str, ...]
-    forwards: tuple[Forward, ...]
+    eval_models: tuple[EvalModel, ...]
 
 
 @dataclass(frozen=True)
@@ -109,31 +109,33 @@ def forward_views(
     Raises torch.OutOfMemoryError.
     """
     count = len(next(iter(squares.values())))
-    if any(_device_of(forward).type != device.type for forward in group.forwards):
+    if any(_device_of(eval_model).type != device.type for eval_model in group.eval_models):
         placed = (
-            forward if _device_of(forward).type == device.type else _copied_to(forward, device)
-            for forward in group.forwards
+            eval_model if _device_of(eval_model).type == device.type else _copied_to(eval_model, device)
+            for eval_model in group.eval_models
         )
-        group = replace(group, forwards=tuple(placed))
+        group = replace(group, eval_models=tuple(placed))
 
     starts = range(0, count, batch)
     # With few images and many networks, the networks are divided too, or most streams would have nothing to do.
-    splits = min(len(group.forwards), -(-SHARES * streams(device) // len(starts))) if device.type == "cpu" else 1
-    size = -(-len(group.forwards) // splits)
-    shares = [group.forwards[first : first + size] for first in range(0, len(group.forwards), size)]
+    splits = min(len(group.eval_models), -(-SHARES * streams(device) // len(starts))) if device.type == "cpu" else 1
+    size = -(-len(group.eval_models) // splits)
+    shares = [group.eval_models[first : first + size] for first in range(0, len(group.eval_models), size)]
 
     @torch.inference_mode()
-    def work(item: tuple[tuple[Forward, ...], int]) -> list[np.ndarray]:
-        forwards, start = item
+    def work(item: tuple[tuple[EvalModel, ...], int]) -> list[np.ndarray]:
+        eval_models, start = item
         rows = slice(start, min(start + batch, count))
-        parts: list[list[Tensor]] = [[] for _ in forwards]
+        parts: list[list[Tensor]] = [[] for _ in eval_models]
         for view in group.views:
             images = view_of(squares, group.preprocess, view, rows, batch)
-            in_dtype = {name: images.to(DTYPES[name]) for name in {forward.inference.dtype for forward in forwards}}
-            for forward, part in zip(forwards, parts, strict=True):
-                part.append(output(forward, in_dtype[forward.inference.dtype])[:, : rows.stop - start])
+            in_dtype = {
+                name: images.to(DTYPES[name]) for name in {eval_model.inference.dtype for eval_model in eval_models}
+            }
+            for eval_model, part in zip(eval_models, parts, strict=True):
+                part.append(output(eval_model, in_dtype[eval_model.inference.dtype])[:, : rows.stop - start])
         stacked = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
-        advance((rows.stop - start) * len(forwards) / len(group.forwards))
+        advance((rows.stop - start) * len(eval_models) / len(group.eval_models))
         return stacked
 
     done = side_by_side(work, [(share, start) for share in shares for start in starts], device)
@@ -148,19 +150,19 @@ def _recompute_near_ties(
     group: Group, values: Sequence[np.ndarray], squares: Squares, batch: int, device: torch.device
 ) -> None:
     """Compute those rows again in float32 in which a faster format cannot tell which class has the largest logit."""
-    items: list[tuple[Forward, str, np.ndarray, np.ndarray]] = []
-    for forward, of_views in zip(group.forwards, values, strict=True):
-        for view, logits in zip(group.views, of_views[0], strict=True) if forward.fast is not None else ():
+    items: list[tuple[EvalModel, str, np.ndarray, np.ndarray]] = []
+    for eval_model, of_views in zip(group.eval_models, values, strict=True):
+        for view, logits in zip(group.views, of_views[0], strict=True) if eval_model.fast is not None else ():
             # Logits out of the format's range count too: their margin is NaN.
-            is_near = ~(margins(logits) >= forward.inference.settle) | ~np.isfinite(logits).all(axis=-1)
+            is_near = ~(margins(logits) >= eval_model.inference.settle) | ~np.isfinite(logits).all(axis=-1)
             rows = np.flatnonzero(is_near)
-            items += [(forward, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
+            items += [(eval_model, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
 
     @torch.inference_mode()
-    def work(item: tuple[Forward, str, np.ndarray, np.ndarray]) -> None:
-        forward, view, logits, rows = item
+    def work(item: tuple[EvalModel, str, np.ndarray, np.ndarray]) -> None:
+        eval_model, view, logits, rows = item
         images = view_of(squares, group.preprocess, view, torch.from_numpy(rows).to(device), batch)
-        logits[rows] = logits_of(forward, images)[0, : len(rows)].cpu().numpy()
+        logits[rows] = logits_of(eval_model, images)[0, : len(rows)].cpu().numpy()
 
     side_by_side(work, items, device)
 
@@ -188,7 +190,7 @@ def predict_stream(
     Raises RunFailure if not even 16 images fit into the memory.
     """
     groups = [
-        Group(member.preprocess, tuple(member_views), member.forwards)
+        Group(member.preprocess, tuple(member_views), member.eval_models)
         for member, member_views in zip(members, views, strict=True)
     ]
     needed = list(dict.fromkeys(each for group in groups for each in decodings(group.preprocess, group.views)))
@@ -226,29 +228,29 @@ def _chunk_logits(
     def advance_by(share: float) -> Callable[[float], None]:
         return lambda images: advance(images * share)
 
-    passes = {id(forward): len(group.views) for group in groups for forward in group.forwards}
-    of_views: dict[tuple[Preprocess, tuple[str, ...]], list[Forward]] = {}
+    passes = {id(eval_model): len(group.views) for group in groups for eval_model in group.eval_models}
+    of_views: dict[tuple[Preprocess, tuple[str, ...]], list[EvalModel]] = {}
     for group in groups:
-        of_views.setdefault((group.preprocess, group.views), []).extend(group.forwards)
+        of_views.setdefault((group.preprocess, group.views), []).extend(group.eval_models)
     logits: dict[int, np.ndarray] = {}
-    for (preprocess, views), forwards in of_views.items():
-        on_device = [forward for forward in forwards if _device_of(forward).type == device.type]
-        for part in [on_device, *([forward] for forward in forwards if forward not in on_device)]:
+    for (preprocess, views), eval_models in of_views.items():
+        on_device = [eval_model for eval_model in eval_models if _device_of(eval_model).type == device.type]
+        for part in [on_device, *([eval_model] for eval_model in eval_models if eval_model not in on_device)]:
             if part:
-                share = sum(passes[id(forward)] for forward in part) / sum(passes.values())
+                share = sum(passes[id(eval_model)] for eval_model in part) / sum(passes.values())
                 group = Group(preprocess, views, tuple(part))
                 values = forward_views(group, squares, batch, device, advance=advance_by(share))
-                logits |= {id(forward): array for forward, array in zip(part, values, strict=True)}
-    return [np.concatenate([logits[id(forward)] for forward in group.forwards]) for group in groups]
+                logits |= {id(eval_model): array for eval_model, array in zip(part, values, strict=True)}
+    return [np.concatenate([logits[id(eval_model)] for eval_model in group.eval_models]) for group in groups]
 
 
-def _device_of(forward: Forward) -> torch.device:
-    return next(forward.exact.parameters()).device
+def _device_of(eval_model: EvalModel) -> torch.device:
+    return next(eval_model.exact.parameters()).device
 
 
-def _copied_to(forward: Forward, device: torch.device) -> Forward:
+def _copied_to(eval_model: EvalModel, device: torch.device) -> EvalModel:
     """A copy on the device, which is freed when the chunk is done."""
-    exact = copy.deepcopy(forward.exact).to(device)
-    fast = None if forward.fast is None else copy.deepcopy(forward.fast).to(device)
-    heads = None if forward.heads is None else (forward.heads[0].to(device), forward.heads[1].to(device))
-    return Forward(forward.inference, exact, fast, heads)
+    exact = copy.deepcopy(eval_model.exact).to(device)
+    fast = None if eval_model.fast is None else copy.deepcopy(eval_model.fast).to(device)
+    heads = None if eval_model.heads is None else (eval_model.heads[0].to(device), eval_model.heads[1].to(device))
+    return EvalModel(eval_model.inference, exact, fast, heads)

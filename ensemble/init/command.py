@@ -19,6 +19,7 @@ from ensemble.init.choose import choose_k, choose_recipe, lone_class
 from ensemble.init.machine import look_at_machine
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
+from ensemble.plural import pluralize
 from ensemble.run.outputs import require_output
 
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
@@ -73,7 +74,8 @@ def init(
     lines += _say_classes(samples)
     copied = int((first_copy != np.arange(len(samples))).sum())
     if copied:
-        lines.append(f"{copied:,} images are byte for byte copies of another; a copy shares its original's fold")
+        byte_copies = pluralize(copied, "image is a byte-for-byte copy", "images are byte-for-byte copies")
+        lines.append(f"{byte_copies} of another; a copy shares its original's fold")
     assert samples.labels is not None
     folds: np.ndarray | None = None
     if samples.folds is not None:

@@ -4,6 +4,7 @@ import platform
 from dataclasses import dataclass
 
 from ensemble.machine import cores, device_type
+from ensemble.plural import pluralize
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,4 @@ def look_at_machine(asked: str | None = None) -> Machine:
     if kind == "mps":
         return Machine("gpu", f"chosen for this machine's GPU, {platform.processor() or 'Apple'} (MPS)")
     count = cores()
-    return Machine("cpu", f"chosen for this machine: no GPU, and {count} CPU core{'' if count == 1 else 's'}")
+    return Machine("cpu", f"chosen for this machine: no GPU, and {pluralize(count, 'CPU core')}")

@@ -18,7 +18,7 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
     """Lines on a sample submission: its columns, which test images its ids are, and what will be written for it."""
     lines = [f"{sample.path} has {len(sample):,} rows and the columns {', '.join(map(repr, sample.header))}"]
     if test_ids is None:
-        lines.append("its ids are not compared with the test images, for no --test was given")
+        lines.append("its ids are not compared with the test images, since no --test was given")
     asked = _or_warning(lambda: match(sample, test_ids, classes), lines)
     if asked is not None and test_ids is not None:
         what, rows = repr(sample.header[asked.used[0]]), len(asked.ids)
@@ -29,9 +29,9 @@ def look_at_submission(sample: SampleSubmission, test_ids: Sequence[str] | None,
     elif test_ids is not None:
         column = find_ids(sample, test_ids)
         ids = sample.columns[column].tolist()
-        there = int((match_names(ids, test_ids).rows >= 0).sum())
-        if there:
-            lines.append(f"{there:,} of {len(ids):,} in its {sample.header[column]!r} are test images")
+        matched = int((match_names(ids, test_ids).rows >= 0).sum())
+        if matched:
+            lines.append(f"{matched:,} of {len(ids):,} in its {sample.header[column]!r} are test images")
         else:
             lines.append(
                 f"nothing in its {sample.header[column]!r} is a test image: it has {ids[0]!r}, the images are "

@@ -7,12 +7,12 @@ from typing import Any
 from ensemble.escape import shortened
 
 
-def first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def first_difference(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """The first key of `wanted` whose value the run holds otherwise, and both values in JSON, the run's first; None if
     there is none."""
     for key, value in wanted.items():
-        if held.get(key) != value:
-            return key, _short(held.get(key)), _short(value)
+        if recorded.get(key) != value:
+            return key, _short(recorded.get(key)), _short(value)
     return None
 
 

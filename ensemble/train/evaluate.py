@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ensemble.data.pixels.preprocess import Preprocess
-from ensemble.inference.eval_model import Forward, Inference, Speeds, choose_inference, half_precision_copy, prepared
+from ensemble.inference.eval_model import EvalModel, Inference, Speeds, choose_inference, half_precision_copy, prepared
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run.shapes import Epoch
 from ensemble.train.rows import TrainingData
@@ -31,14 +31,14 @@ class Evaluation:
     device: torch.device
 
 
-def exact(model: torch.nn.Module, evaluation: Evaluation) -> Forward:
+def exact(model: torch.nn.Module, evaluation: Evaluation) -> EvalModel:
     """A network in training (it is left as it is) ready to be evaluated in float32."""
     return prepared(model, Inference(evaluation.device.type), evaluation.preprocess.image_size, evaluation.device)
 
 
-def held_out_logits(forward: Forward, data: TrainingData, rows: np.ndarray, evaluation: Evaluation) -> np.ndarray:
+def held_out_logits(eval_model: EvalModel, data: TrainingData, rows: np.ndarray, evaluation: Evaluation) -> np.ndarray:
     """float32 (V, len(rows), C), by the function that prediction uses."""
-    group = Group(evaluation.preprocess, evaluation.views, (forward,))
+    group = Group(evaluation.preprocess, evaluation.views, (eval_model,))
     batch = batch_rows(evaluation.batch_size, evaluation.device)
     values = []
     for part in np.array_split(rows, math.ceil(len(rows) / (CHUNK * batch))):
@@ -53,14 +53,14 @@ def final_logits(
 ) -> tuple[Inference, np.ndarray]:
     """The fastest number format in which a finished network keeps its answers on rows that it never saw, and its logits
     of them computed so, float32 (V, len(rows), C)."""
-    forward = exact(model, evaluation)
+    eval_model = exact(model, evaluation)
 
     def compute(dtype: str) -> np.ndarray:
         inference = Inference(evaluation.device.type, dtype)
-        fast = Forward(inference, forward.exact, half_precision_copy(forward.exact, dtype))
+        fast = EvalModel(inference, eval_model.exact, half_precision_copy(eval_model.exact, dtype))
         return held_out_logits(fast, data, rows, evaluation)
 
-    values = held_out_logits(forward, data, rows, evaluation)
+    values = held_out_logits(eval_model, data, rows, evaluation)
     return choose_inference(speeds, values, compute, data.rows.labels[rows], evaluation.device)
 
 

@@ -233,8 +233,8 @@ def minimize(
         slope = dot(gradient, direction)
         length = torch.ones_like(value)
         for _ in range(10):
-            there = at - spread_out(length) * direction
-            new_value, new_gradient = value_and_gradient(there)
+            trial = at - spread_out(length) * direction
+            new_value, new_gradient = value_and_gradient(trial)
             too_long = new_value > value - 1e-4 * length * slope
             if not too_long.any():
                 break
@@ -243,11 +243,11 @@ def minimize(
         length = torch.where(stuck, 0.0, length)
         if stuck.all():
             break
-        there = torch.where(spread_out(stuck), at, there)
+        trial = torch.where(spread_out(stuck), at, trial)
         new_gradient = torch.where(spread_out(stuck), gradient, new_gradient)
-        step, gradient_change = there - at, new_gradient - gradient
+        step, gradient_change = trial - at, new_gradient - gradient
         curvature = dot(step, gradient_change)
         inverse = torch.where(curvature > 1e-12, 1 / curvature.clamp_min(1e-12), 0.0)
         history = [*history[-MEMORY + 1 :], (step, gradient_change, inverse)]
-        at, value, gradient = there, torch.where(stuck, value, new_value), new_gradient
+        at, value, gradient = trial, torch.where(stuck, value, new_value), new_gradient
     return at

@@ -77,7 +77,7 @@ def make_loss(
     """
     counts = np.asarray(counts, dtype=np.float64)
     if counts.ndim != 1 or not np.isfinite(counts).all() or counts.min() < 0 or counts.sum() <= 0:
-        raise ValueError(f"counts must be finite numbers of 0 or more, one a class, not all 0: {counts}")
+        raise ValueError(f"counts must be finite numbers of 0 or more, one per class, not all 0: {counts}")
 
     def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         # float() first: in bfloat16 the log of a sum keeps three digits

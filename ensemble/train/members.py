@@ -101,9 +101,9 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
     if not is_readable(member.preprocess_json, load_preprocess, events):
         preprocess.save(member.preprocess_json)
     if difference := first_difference(dict(member.read_settings()), settings):
-        key, held, wanted = difference
+        key, recorded, wanted = difference
         raise UserError(
-            f"backbone {backbone.name!r}: {member.path} holds it with {key} = {held}, the config says {wanted}: "
+            f"backbone {backbone.name!r}: {member.path} holds it with {key} = {recorded}, the config says {wanted}: "
             f"set it back, give the backbone another name, or delete {member.path} to train it again"
         )
     return preprocess

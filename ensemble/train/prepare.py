@@ -88,8 +88,8 @@ def _trial(config: Config, backbone: Backbone, device: torch.device, threads: in
 
 def forget_slow(config: Config, backbone: Backbone, device: torch.device, threads: int) -> str | None:
     """A line, where the steps of training were far slower than in the trial that chose the member's numeric settings:
-    the machine forgets the choice, and the next run times again. This run keeps it: its folds would else end in other
-    bits when they are stopped and go on."""
+    the machine forgets the choice, which is timed again in the next run. This run keeps it: its folds would else end in
+    other bits when they are stopped and go on."""
     member = Run(config.run).member(backbone.name)
     if device.type != "cpu" or not member.numerics_json.is_file():  # a GPU's steps end after they return
         return None
@@ -105,7 +105,7 @@ def forget_slow(config: Config, backbone: Backbone, device: torch.device, thread
     return (
         f"{backbone.name}: its steps reached {max(rates):.0f} images/s, where the trial had "
         f"{numerics.images_per_second:.0f}: the numeric settings ({numerics.dtype}, {numerics.memory_format}) may be "
-        "wrong; this run keeps them, the next one times again"
+        "wrong; this run keeps them, and they will be timed again in the next run"
     )
 
 
@@ -128,7 +128,9 @@ def _numerics(
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the workers need what this process holds
     if doubt:
-        events.message(f"{backbone.name}: {doubt} while the numeric settings were timed: the next run times again")
+        events.message(
+            f"{backbone.name}: {doubt} while the numeric settings were timed; they will be timed again in the next run"
+        )
     else:
         save_numerics(known, found)
     return found
@@ -149,7 +151,8 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, events: Ev
         speeds, busy = side_by_side(work, [device], device)[0]
         if busy:
             events.message(
-                f"{backbone.name}: the machine was busy while the number formats were timed: the next run times again"
+                f"{backbone.name}: the machine was busy while the number formats were timed; they will be timed again "
+                "in the next run"
             )
             return speeds
         write_json(known, speeds)

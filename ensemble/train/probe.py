@@ -15,7 +15,7 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.damage import damaged
 from ensemble.files.reading import Finite, parse_json
-from ensemble.inference.eval_model import Forward, Inference
+from ensemble.inference.eval_model import EvalModel, Inference
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run import Fold, Member
 from ensemble.run.shapes import Epoch
@@ -43,8 +43,8 @@ def member_features(
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
-def _embedded(forward: Forward, images: torch.Tensor) -> torch.Tensor:
-    return timm_model.embed(forward.exact, images)[None]
+def _embedded(eval_model: EvalModel, images: torch.Tensor) -> torch.Tensor:
+    return timm_model.embed(eval_model.exact, images)[None]
 
 
 def probe_member(

@@ -73,7 +73,7 @@ def open_run(config: Config, samples: Samples, events: Events) -> np.ndarray:
             damage = error
             events.message(f"warning: {error}")
     if damage is None and run.folds_csv.is_file() and not run.provenance_json.is_file():
-        raise UserError(f"{run.folds_csv}: is there already, and no run wrote it: choose another directory (run = ...)")
+        raise UserError(f"{run.folds_csv}: exists already, but no run wrote it: choose another directory (run = ...)")
     folds, groups = _new_folds(config, samples, events)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -127,11 +127,11 @@ def _held_folds(run: Run, config: Config, ids: np.ndarray, facts: dict[str, Any]
     for path in (run.provenance_json, run.classes_json, run.folds_csv):
         if not path.is_file():
             raise damaged(path, "missing")
-    held = dict(run.read_provenance()["facts"])
-    held_settings = held.get("folds")
-    if isinstance(held_settings, dict):  # it may be older than one of the keys
-        held["folds"] = Folds().model_dump(mode="json") | held_settings
-    if difference := first_difference(held, facts):
+    recorded = dict(run.read_provenance()["facts"])
+    fold_settings = recorded.get("folds")
+    if isinstance(fold_settings, dict):  # it may be older than one of the keys
+        recorded["folds"] = Folds().model_dump(mode="json") | fold_settings
+    if difference := first_difference(recorded, facts):
         key, before, now = difference
         raise UserError(
             f"{run}: holds a run with another {key} ({before}; now {now}): "
@@ -153,8 +153,8 @@ def _is_vouched(run: Run, files: dict[str, str], damage: Damaged) -> bool:
         vouched, is_sound = {name: sealed.digest(run.path / name) for name in present}, False
     if files != vouched:
         raise UserError(
-            f"{damage}, but here it comes out otherwise (other data, settings or libraries than then): put the file "
-            "back from a copy, or train in a directory of its own (run = ...)"
+            f"{damage}, but it differs when made again (the data, settings or libraries have changed): restore the "
+            "file from a copy, or train in another directory (run = ...)"
         )
     return is_sound
 
@@ -166,14 +166,14 @@ def check_contents(run: Run, ids: Sequence[str], digests: Sequence[str], events:
     if not run.is_begun() or not is_readable(path, partial(read_json, kind=Contents), events):
         write_json(path, now)
         return
-    held = read_json(path, Contents)
-    if held["sha256"] == now["sha256"]:
-        if "rows" not in held:  # an older ens kept none
+    before = read_json(path, Contents)
+    if before["sha256"] == now["sha256"]:
+        if "rows" not in before:  # an older ens kept none
             write_json(path, now)
     else:
         events.message(
-            f"warning: images have changed since {run} began; what is trained from now on sees the new ones: to have "
-            "all folds alike, put them back, or delete the run"
+            f"warning: images have changed since {run} began; folds trained from now on see the new ones: to train all "
+            "folds on the same images, restore the old ones, or delete the run"
         )
 
 

@@ -115,7 +115,7 @@ def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> t
 def _predicted(
     predictor: Predictor, sources: Sequence[tuple[str, OneImage]], on_bad: str
 ) -> tuple[np.ndarray, dict[int, str]]:
-    networks = sum(len(member.forwards) for member in predictor.members)
+    networks = sum(len(member.eval_models) for member in predictor.members)
     preprocesses = [member.preprocess for member in predictor.members]
     size = chunk_rows(preprocesses, networks, predictor.batch_size, predictor.device.type)
     starts = range(0, len(sources), size)

@@ -18,9 +18,10 @@ from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
-from ensemble.inference.member import fold_forwards, load_member
+from ensemble.inference.member import fold_eval_models, load_member
 from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, geometry
 from ensemble.inference.views import check_views, expand
+from ensemble.plural import pluralize
 from ensemble.run import Fold, Member, Run
 from ensemble.stop import safe_points
 
@@ -76,7 +77,8 @@ def _add_to_folds(
     keep_freed_memory()
     names = list(dict.fromkeys(fold.member.name for fold in incomplete))
     new_views = list(dict.fromkeys(view for views in missing.values() for view in views))
-    events.message(f"{len(rows.ids)} images, {len(names)} members, new views {', '.join(new_views)}; on {device}")
+    counts = f"{pluralize(len(rows.ids), 'image')}, {pluralize(len(names), 'member')}"
+    events.message(f"{counts}, new views {', '.join(new_views)}; on {device}")
     passes = sum(int((rows.folds == fold.number).sum()) * len(views) for fold, views in incomplete.items())
     done, finished_folds = 0.0, len(missing) - len(incomplete)
     position = {name: row for row, name in enumerate(rows.ids.tolist())}
@@ -91,7 +93,7 @@ def _add_to_folds(
     with safe_points(lambda: current, lambda: f"the new views of {finished_folds} of {len(missing)} folds") as asked:
         for member in dict.fromkeys(fold.member for fold in incomplete):
             loaded = load_member(member, len(rows.classes), len(np.unique(rows.folds)), device)
-            for number, forward in enumerate(fold_forwards(loaded)):
+            for number, eval_model in enumerate(fold_eval_models(loaded)):
                 fold = member.fold(number)
                 if fold not in incomplete:
                     continue
@@ -100,7 +102,7 @@ def _add_to_folds(
                     before = fold_logits(fold)
                     views = tuple(view for view in incomplete[fold] if view not in before.views)
                     if views:
-                        group = Group(loaded.preprocess, views, (forward,))
+                        group = Group(loaded.preprocess, views, (eval_model,))
                         fold_rows = sample_rows[[position[name] for name in before.ids.tolist()]]
                         _write_added(fold, before, views, _logits(group, pixels, fold_rows, batch, device, advance))
                 finished_folds += 1

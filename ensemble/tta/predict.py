@@ -21,6 +21,7 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
 from ensemble.machine import cores, device_type, threads_allowed
+from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.tta import shards, stored_logits
@@ -142,7 +143,8 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         parts = shards.divide(saved, digest, ids, plan.files, shard_rows, external)
         removed = shards.remove_others(saved, parts)
         if removed:
-            events.message(f"removed {removed} shards of a prediction that was stopped, of other images or settings")
+            shards_removed = pluralize(removed, "shard")
+            events.message(f"removed {shards_removed} of a stopped prediction of other images or with other settings")
         unreadable = fill(parts, plan, stored, may_store, events)
         if unreadable:
             events.message(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
@@ -159,7 +161,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         checksum = sealed.file_checksum(saved)
         said = write_submission(request.output, layout, ids, map(shards.read, parts))
         shards.remove(saved)
-    said += f"; {len(unreadable)} images have empty cells" if unreadable else ""
+    said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
     return SavedPrediction(np.array(ids), blend.classes, name, saved, checksum, request.output, said, len(unreadable))
 
 
@@ -188,8 +190,8 @@ def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Ev
     views = stored_logits.member_views(plan.run, plan.blend, plan.folds, plan.batch_size, device)
     stored = stored_logits.find(logits_dir, plan.files, views, (plan.folds, len(plan.blend.classes)))
     events.message(
-        f"{len(plan.files)} images, {len(plan.preprocesses)} members x {plan.folds} folds, {len(views)} views in all; "
-        f"{_where(stored, device)}"
+        f"{pluralize(len(plan.files), 'image')}, {pluralize(len(plan.preprocesses), 'member')} x {plan.folds} folds, "
+        f"{pluralize(len(views), 'view')} in all; {_where(stored, device)}"
     )
     if stored.damaged:
         events.message(f"{logits_dir}: removed damaged files ({stored.damaged}); their logits are computed again")
@@ -200,12 +202,12 @@ def _where(stored: StoredLogits, device: str) -> str:
     """Where networks will run, and on how many cores, or that none will."""
     missing = stored.file < 0
     if not missing.any() and missing.size:
-        return "all their logits are stored from before: no network is run"
-    from_before = "" if missing.all() else f"; {1 - missing.mean():.0%} of their logits are stored from before"
+        return "all their logits are stored already, so no network is run"
+    stored_share = "" if missing.all() else f"; {1 - missing.mean():.0%} of their logits are stored already"
     threads = threads_allowed()
     if device == "cpu" and threads is not None and threads < cores():
-        return f"on cpu, {threads} of {cores()} cores (OMP_NUM_THREADS={threads}){from_before}"
-    return f"on {device}{from_before}"
+        return f"on cpu, {threads} of {cores()} cores (OMP_NUM_THREADS={threads}){stored_share}"
+    return f"on {device}{stored_share}"
 
 
 def _storing(stored: StoredLogits, may_store: bool, may_add: bool, limit: int) -> str:

@@ -70,9 +70,9 @@ def costs(run: Run, oof: Oof, events: Events) -> tuple[float, np.ndarray]:
     for m, (member, views) in enumerate(zip(members, oof.views, strict=True)):
         for v, view in enumerate(views):
             events.progress("timing the views", m * len(views) + v, pass_ms.size)
-            group = Group(member.preprocess, (view,), member.forwards[:1])
+            group = Group(member.preprocess, (view,), member.eval_models[:1])
             milliseconds = _median_ms(lambda group=group: forward_views(group, placed, batch, device))  # type: ignore[misc]
-            pass_ms[m, v] = milliseconds / len(paths) * len(member.forwards)
+            pass_ms[m, v] = milliseconds / len(paths) * len(member.eval_models)
     return decoding_ms, pass_ms
 
 

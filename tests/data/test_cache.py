@@ -220,7 +220,7 @@ def test_one_wrong_byte_is_found_and_mended(paths, folder):
     path.write_bytes(data)
     assert not np.array_equal(fetch(paths, folder, verify=False)[0][SMALL].image(1), decode(paths[1], SMALL))
     pixels, said, decoded = fetch(paths, folder)
-    assert said == ["cache: 1 image was damaged on disk, to be decoded again"] and decoded == 1
+    assert said == ["cache: 1 image was damaged on disk; decoding again"] and decoded == 1
     assert_same(pixels, paths)
     pixels, said, decoded = fetch(paths, folder)
     assert said == [] and decoded == 0

@@ -51,7 +51,7 @@ def test_near_copies_are_joined_counted_and_said(images, tmp_path, cache):
     assert said == [
         "copies: 4 images in 2 pairs (2 re-encoded, resized, mirrored, turned or cut); they share a fold; to see them: "
         "ens check; to leave them apart: folds.near_copies = false",
-        "warning: 1 pairs of near copies carry two labels, the first are 'a/0.png' and 'b/x.jpg'",
+        "warning: 1 pair of near copies has two labels (first: 'a/0.png' and 'b/x.jpg')",
     ]
     assert (tmp_path / "cache").exists() == (cache == "folder")
 

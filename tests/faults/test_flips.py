@@ -168,7 +168,7 @@ def verify_one(run, path):
 def test_damaged_folds_of_other_data_are_not_made_up(run):
     flip(run / "folds.csv", 20)
     flip(run / "provenance.json", 20)
-    with pytest.raises(UserError, match="but here it comes out otherwise"):
+    with pytest.raises(UserError, match="but it differs when made again"):
         trained_on(run)
 
 

@@ -14,7 +14,7 @@ from ensemble.inference import eval_model
 from ensemble.inference.eval_model import (
     CHANGED,
     LOSS,
-    Forward,
+    EvalModel,
     Inference,
     choose_inference,
     find_speeds,
@@ -173,7 +173,7 @@ def test_heads_give_the_logits_of_all_folds():
     exact = prepared(model, Inference("cpu"), 64, CPU).exact
     layer = timm_model.classifier(exact)
     weights = torch.stack([layer.weight, 2 * layer.weight]).detach()
-    own = Forward(Inference("cpu"), exact, None, (weights, torch.stack([layer.bias, layer.bias + 1]).detach()))
+    own = EvalModel(Inference("cpu"), exact, None, (weights, torch.stack([layer.bias, layer.bias + 1]).detach()))
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         plain, both = timm_model.logits(exact, images), logits_of(own, images)
@@ -294,7 +294,7 @@ def test_rows_out_of_the_format_s_range_are_computed_exactly():
     preprocess = Preprocess(32, 36, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     squares = {preprocess.decoding: torch.randint(0, 256, (16, 36, 36, 3), dtype=torch.uint8)}
     found = forward_views(Group(preprocess, ("identity",), (own,)), squares, 16, CPU)[0][0, 0]
-    exact = Forward(Inference("cpu"), own.exact)
+    exact = EvalModel(Inference("cpu"), own.exact)
     want = forward_views(Group(preprocess, ("identity",), (exact,)), squares, 16, CPU)[0][0, 0]
     assert np.array_equal(found[:3], want[:3]) and np.isfinite(found).all() and not np.array_equal(found, want)
 

@@ -135,7 +135,7 @@ def test_wide_views_are_cut_from_wide_squares(run):
         images = normalise(window.contiguous(memory_format=torch.channels_last), member.preprocess)
         batch = torch.cat([images, torch.zeros(15, 3, 48, 48)])
         with torch.inference_mode():
-            want = torch.stack([logits_of(own, batch)[0, 0] for own in member.forwards]).numpy()
+            want = torch.stack([logits_of(own, batch)[0, 0] for own in member.eval_models]).numpy()
         assert np.allclose(chunk.values[0][:, v, 0], want, atol=1e-5)
         assert not np.allclose(chunk.values[0][:, v, 0], chunk.values[0][:, 0, 0], atol=1e-5)
 
@@ -152,7 +152,7 @@ def test_a_batch_that_does_not_fit_is_halved(run):
         if len(inputs[0]) > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for own in member.forwards:
+    for own in member.eval_models:
         own.exact.register_forward_pre_hook(full)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, "batch_rows", lambda batch_size, device: batch_size)
@@ -163,7 +163,7 @@ def test_a_batch_that_does_not_fit_is_halved(run):
     def none_fits(module, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    member.forwards[0].exact.register_forward_pre_hook(none_fits)
+    member.eval_models[0].exact.register_forward_pre_hook(none_fits)
     with pytest.raises(RunFailure, match="out of memory with 16 images at a time; predict on a device with more"):
         next(predict_stream([member], [paths], [("identity",)], 64, CPU))
 

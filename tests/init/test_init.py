@@ -256,7 +256,7 @@ def test_k_fits_the_groups_with_copies_joined(tmp_path: Path) -> None:
     (tmp_path / "pics" / "000.png").write_bytes((tmp_path / "pics" / "023.png").read_bytes())  # joins u0 and u3
     frame.to_csv(tmp_path / "t.csv", index=False)
     config, samples, said = written(tmp_path / "t.csv", tmp_path / "e.toml")
-    assert config.folds.k == 3 and "there are 3 groups" in said and "1 images are byte for byte copies" in said
+    assert config.folds.k == 3 and "there are 3 groups" in said and "1 image is a byte-for-byte copy of another" in said
     assert samples.labels is not None
     make_folds(samples.labels, samples.classes, 3, 0, joined(samples.groups, copies(samples.paths)), None)
 

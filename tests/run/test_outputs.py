@@ -144,7 +144,7 @@ def test_a_run_does_not_begin_over_a_table_of_that_name(tmp_path, paint):
         f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{tmp_path / "train"}"\nimage_size = 32\n[folds]\nk = 2\n'
         '[train]\nepochs = 1\n[[backbone]]\nname = "n"\ntimm = "test_resnet"\npretrained = false\n'
     )
-    with pytest.raises(UserError, match=r"folds\.csv: is there already, and no run wrote it"):
+    with pytest.raises(UserError, match=r"folds\.csv: exists already, but no run wrote it"):
         train_folds(load_config(tmp_path / "e.toml"), SILENT)
     assert table.read_text() == "mine"
 

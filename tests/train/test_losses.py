@@ -153,7 +153,7 @@ def test_unknown_loss_and_impossible_counts():
     ):
         make_loss("hinge", EVEN, CPU)
     for counts in (np.zeros(3), np.array([1, -1, 3]), np.array([1, np.nan]), np.ones((2, 2))):
-        with pytest.raises(ValueError, match="counts must be finite numbers of 0 or more, one a class, not all 0"):
+        with pytest.raises(ValueError, match="counts must be finite numbers of 0 or more, one per class, not all 0"):
             make_loss("cross_entropy", counts, CPU)
 
 

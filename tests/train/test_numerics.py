@@ -401,7 +401,10 @@ def test_another_run_of_the_same_takes_the_kept_choice_and_gives_the_same_bits(e
 def test_a_choice_that_is_in_doubt_is_the_runs_alone(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(numerics, "was_busy", lambda begun: True)
     run, _, said = experiment("one", "train.dtype=float32", "train.memory_format=contiguous")
-    assert "net: the machine was busy while the numeric settings were timed: the next run times again" in said
+    assert (
+        "net: the machine was busy while the numeric settings were timed; they will be timed again in the next run"
+        in said
+    )
     assert Run(run).member("net").numerics_json.is_file() and not list((tmp_path / "cache" / "numerics").glob("*"))
 
 
@@ -413,7 +416,7 @@ def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_t
     (line,) = [line for line in said if "where the trial had" in line]
     assert re.fullmatch(
         r"net: its steps reached \d+ images/s, where the trial had 1000000: the numeric settings \(float32, "
-        r"channels_last\) may be wrong; this run keeps them, the next one times again",
+        r"channels_last\) may be wrong; this run keeps them, and they will be timed again in the next run",
         line,
     )
     assert load_numerics(Run(run).member("net").numerics_json).images_per_second == 1e6

@@ -94,14 +94,14 @@ def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
     member = load_member(Run(run).member("net"), 3, 3, CPU)
     chunks = [paths[::-1][start : start + 20] for start in range(0, len(paths), 20)]
     backwards = [chunk.values[0] for chunk in predict_stream([member], chunks, [VIEWS], 5, CPU)]
-    assert len(member.forwards) == 1 and member.forwards[0].outputs == 3  # the folds share their network
+    assert len(member.eval_models) == 1 and member.eval_models[0].outputs == 3  # the folds share their network
     for fold in range(3):
         kept = oof(run, fold)
         rows = np.flatnonzero(data.rows.folds == fold)
         assert kept.ids.tolist() == data.rows.ids[rows].tolist() and len(rows) == 14
         assert kept.views == VIEWS and kept.classes == ("a", "b", "c")
         assert kept.meta == {"member": "net", "fold": str(fold)}
-        group = Group(preprocess, VIEWS, member.forwards)
+        group = Group(preprocess, VIEWS, member.eval_models)
         values = forward_views(group, data.squares(preprocess, VIEWS, rows), batch_rows(5, CPU), CPU)[0]
         assert np.array_equal(values[fold], kept.values)
         beside = np.concatenate([values[fold] for values in backwards], axis=1)[:, ::-1]

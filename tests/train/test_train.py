@@ -241,10 +241,8 @@ def test_an_image_that_changed_and_kept_its_size_is_said_and_read_anew(experimen
     changed = sorted((tmp_path / "images" / "a").glob("*.bmp"))[0]
     Image.open(changed).transpose(Image.Transpose.ROTATE_180).save(changed)
     _, said = train(experiment())
-    text = (
-        f"warning: images have changed since {tmp_path / 'run'} began; what is trained from now on sees the new ones: "
-    )
-    assert text + "to have all folds alike, put them back, or delete the run" in said
+    text = f"warning: images have changed since {tmp_path / 'run'} began; folds trained from now on see the new ones: "
+    assert text + "to train all folds on the same images, restore the old ones, or delete the run" in said
     train(experiment("other"))
     assert np.array_equal(oof(tmp_path / "run")[1].values, oof(tmp_path / "other")[1].values)
     assert np.array_equal(oof(tmp_path / "run")[0].values, before[0].values)
@@ -288,8 +286,8 @@ def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment,
         (tmp_path / "images" / name).write_bytes(image)
     _, said = train(experiment(), "train.epochs=1")
     assert said[:2] == [
-        "2 images are byte for byte copies of another; a copy shares its original's fold",
-        "warning: 1 copies carry another label than their original, the first are 'b/clash.png' and 'a/0.png'",
+        "2 images are byte-for-byte copies of another; a copy shares its original's fold",
+        "warning: 1 copy has another label than its original (first: 'b/clash.png' and 'a/0.png')",
     ]
     folds = read_folds(Run(tmp_path / "run")).set_index("id")["fold"]
     assert folds["a/copy.png"] == folds["a/0.png"] == folds["b/clash.png"]

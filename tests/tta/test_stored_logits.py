@@ -19,7 +19,7 @@ from ensemble.run import Run
 from ensemble.tta import stored_logits
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
-NONE = "all their logits are stored from before: no network is run"
+NONE = "all their logits are stored already, so no network is run"
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_another_blend_of_the_same_images_runs_no_network(run, images):
     assert len(stored_files(run)) == 4  # a shard each
     again, said, ran = predict(run, images, "stack")
     assert ran == 0 and said == [f"20 images, 2 members x 2 folds, 4 views in all; {NONE}"] and again == fresh
-    assert predict(run, images, "alone")[1:] == ([f"20 images, 1 members x 2 folds, 2 views in all; {NONE}"], 0)
-    assert predict(run, images, "plain")[1:] == ([f"20 images, 1 members x 2 folds, 1 views in all; {NONE}"], 0)
+    assert predict(run, images, "alone")[1:] == ([f"20 images, 1 member x 2 folds, 2 views in all; {NONE}"], 0)
+    assert predict(run, images, "plain")[1:] == ([f"20 images, 1 member x 2 folds, 1 view in all; {NONE}"], 0)
 
 
 def test_torch_is_not_even_imported_then(run, images, tmp_path):
@@ -93,12 +93,12 @@ def test_only_what_is_missing_is_computed(run, images, paint):
     fresh = predict(run, images)[0]
     shutil.rmtree(run / "predictions")
     predict(run, images, "plain")  # one of the four columns
-    assert "; 25% of their logits are stored from before" in (found := predict(run, images))[1][0]
+    assert "; 25% of their logits are stored already" in (found := predict(run, images))[1][0]
     assert found[0] == fresh and found[2] == 20
     paint(images / "05.png", 40, 40, seed=9)
     paint(images / "new.png", 40, 40)
     changed, said, ran = predict(run, images)
-    assert ran == 2 and "90% of their logits are stored from before" in said[0]
+    assert ran == 2 and "90% of their logits are stored already" in said[0]
     shutil.rmtree(run / "predictions")
     assert predict(run, images)[0] == changed != fresh
 
@@ -127,7 +127,7 @@ def test_a_fold_that_was_trained_again_is_computed_again(run, images):
     whole = marker.read_text()
     try:
         write_json(marker, {**read_json(marker), "seconds": 99.0})
-        assert "50% of their logits are stored from before" in predict(run, images)[1][0]
+        assert "50% of their logits are stored already" in predict(run, images)[1][0]
         assert predict(run, images)[2] == 0
     finally:
         marker.write_text(whole)

@@ -23,6 +23,7 @@ from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.machine import cores
+from ensemble.plural import pluralize
 
 Held = dict[Decoding, dict[str, Shard]]  # the shard that holds an image, by the digest of its file
 Image = tuple[Path, str]  # a shard's json, and the digest of an image in it
@@ -85,7 +86,8 @@ def forget(damaged: set[Image], events: Events) -> None:
     """Take damaged images out of their shards."""
     if damaged:
         count = len({digest for _, digest in damaged})
-        events.message(f"cache: {count} image{'s were' if count > 1 else ' was'} damaged on disk, to be decoded again")
+        images = pluralize(count, "image was", "images were")
+        events.message(f"cache: {images} damaged on disk; decoding again")
     for path in {path for path, _ in damaged}:
         shards.drop(path, {digest for shard, digest in damaged if shard == path})
 
@@ -96,7 +98,7 @@ def make_room(request: Request, held: Held, limit: int, events: Events) -> Held:
 
     Raises UserError if the request does not fit alone, OSError if the disk has no room.
     """
-    there = {path: shards.nbytes(path) for place in shards.decodings(request.folder) for path in shards.lists(place)}
+    sizes = {path: shards.nbytes(path) for place in shards.decodings(request.folder) for path in shards.lists(place)}
     used: Counter[Path] = Counter()  # bytes of this request in each shard
     for found in held.values():
         for digest, shard in found.items():
@@ -105,7 +107,7 @@ def make_room(request: Request, held: Held, limit: int, events: Events) -> Held:
     need = sum(
         3 * (decoding.size or 0) ** 2 for decodings in missing.values() for decoding in decodings
     )  # if all of them are square
-    if sum(there.values()) + MAX_ASPECT * need > limit:
+    if sum(sizes.values()) + MAX_ASPECT * need > limit:
         at_least = "at least "
         if used.total() + need <= limit:
             at_least = ""
@@ -115,17 +117,17 @@ def make_room(request: Request, held: Held, limit: int, events: Events) -> Held:
                 f"the decoded pixels of this run need {at_least}{size(used.total() + need)}, and the cache in "
                 f'{request.folder} may hold {size(limit)}: raise data.cache_limit_gb, or set data.cache = "off"'
             )
-        if sum(there[path] for path in used) + need > limit:
-            mixed = {path for path in used if there[path] > used[path]}
+        if sum(sizes[path] for path in used) + need > limit:
+            mixed = {path for path in used if sizes[path] > used[path]}
             need += sum(used.pop(path) for path in mixed)
             held = {
                 decoding: {digest: shard for digest, shard in found.items() if shard.path not in mixed}
                 for decoding, found in held.items()
             }
-        for path in sorted(there.keys() - used.keys(), key=shards.used):
-            if sum(there.values()) + need > limit:
+        for path in sorted(sizes.keys() - used.keys(), key=shards.used):
+            if sum(sizes.values()) + need > limit:
                 shards.remove(path)
-                del there[path]
+                del sizes[path]
     free = shutil.disk_usage(request.folder).free
     if need > free:
         text = f"the decoded pixels of this run need {size(need)} more, and its disk has {size(free)} free"

@@ -17,6 +17,7 @@ from ensemble.data.folds import copies, first_of_each, joined
 from ensemble.data.samples import Samples
 from ensemble.data.scan import scan
 from ensemble.events import Events
+from ensemble.plural import pluralize
 
 # Many pictures of one kind (frames of a film, things in one outline) are alike, and no copies. A set of so many rows
 # and so large a share of all would also leave folds that can't be made.
@@ -29,8 +30,15 @@ def exact_groups(samples: Samples, events: Events) -> np.ndarray | None:
     first = copies(samples.paths) if samples.digests is None else first_of_each(samples.digests)
     copied = np.flatnonzero(first != np.arange(len(first)))
     if len(copied):
-        events.message(f"{len(copied)} images are byte for byte copies of another; a copy shares its original's fold")
-        _say_clashes(samples, copied, first[copied], "copies carry another label than their original", events)
+        images = pluralize(len(copied), "image is a byte-for-byte copy", "images are byte-for-byte copies")
+        events.message(f"{images} of another; a copy shares its original's fold")
+        _say_clashes(
+            samples,
+            copied,
+            first[copied],
+            ("copy has another label than its original", "copies have another label than their original"),
+            events,
+        )
     return joined(samples.groups, first)
 
 
@@ -75,7 +83,7 @@ def counted(pairs: Pairs) -> str:
 
 def _images(pairs: Pairs) -> str:
     images = len(np.unique(np.concatenate([pairs.first, pairs.second])))
-    return f"{images:,} images in {len(pairs.first):,} pair{'s' if len(pairs.first) > 1 else ''}"
+    return f"{pluralize(images, 'image')} in {pluralize(len(pairs.first), 'pair')}"
 
 
 def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, events: Events) -> np.ndarray | None:
@@ -107,13 +115,21 @@ def near_groups(samples: Samples, groups: np.ndarray | None, cache: str, events:
         to_see = f"{fold} a fold; {to_see}; to leave them apart: folds.near_copies = false"
     events.message(f"{counted(found)}; {to_see}")
     near = pairs.copies & ~pairs.exact
-    _say_clashes(samples, pairs.first[near], pairs.second[near], "pairs of near copies carry two labels", events)
+    _say_clashes(
+        samples,
+        pairs.first[near],
+        pairs.second[near],
+        ("pair of near copies has two labels", "pairs of near copies have two labels"),
+        events,
+    )
     return joined(groups, tied)
 
 
-def _say_clashes(samples: Samples, first: np.ndarray, second: np.ndarray, what: str, events: Events) -> None:
+def _say_clashes(
+    samples: Samples, first: np.ndarray, second: np.ndarray, what: tuple[str, str], events: Events
+) -> None:
     assert samples.labels is not None
     clash = np.flatnonzero(samples.labels[first] != samples.labels[second])
     if len(clash):
         pair = f"{str(samples.ids[first[clash[0]]])!r} and {str(samples.ids[second[clash[0]]])!r}"
-        events.message(f"warning: {len(clash)} {what}, the first are {pair}")
+        events.message(f"warning: {pluralize(len(clash), *what)} (first: {pair})")

@@ -31,20 +31,20 @@ class Located:
     notes: lines on names that are written otherwise than the files'.
     written: the N cells.
     matched: what they mean among the names that are there; None if each cell is a path as it stands.
-    there: these names.
+    existing: these names.
     """
 
     files: tuple[Path | None, ...]
     notes: tuple[str, ...]
     written: tuple[str, ...]
     matched: Matched | None
-    there: tuple[str, ...]
+    existing: tuple[str, ...]
 
     def reason(self, row: int) -> str:
         """Why the name of a row without a file means none, in words that begin with it."""
         if self.matched is None:
             return f"{self.written[row]!r} is not there"
-        return why_not(self.written[row], row, self.matched, self.there)
+        return why_not(self.written[row], row, self.matched, self.existing)
 
 
 @dataclass(frozen=True)
@@ -84,25 +84,25 @@ def locate(folder: Path, written: Sequence[str], listing: Listing, labels: Seque
         for row, place in zip(rows, found.rows.tolist(), strict=True):
             files[row] = None if place < 0 else parent / names[place]
         notes += found.notes
-    there = tuple(listing(folder)) if any(files[row] is None for row in missing) else ()
-    matched = match_names(written, there)
+    existing = tuple(listing(folder)) if any(files[row] is None for row in missing) else ()
+    matched = match_names(written, existing)
     for row in missing:
         if files[row] is None and matched.rows[row] >= 0:
-            files[row] = folder / there[matched.rows[row]]
+            files[row] = folder / existing[matched.rows[row]]
     ambiguous = [] if labels is None else [row for row in missing if files[row] is None and row in matched.several]
     for row in ambiguous:
         assert labels is not None
         label = nfc(labels[row].strip()).casefold()
-        of_label = [place for place in matched.several[row] if label in nfc(there[place]).casefold().split("/")[:-1]]
+        of_label = [place for place in matched.several[row] if label in nfc(existing[place]).casefold().split("/")[:-1]]
         if len(of_label) == 1 and len(matched.several[row]) > 1:
-            files[row] = folder / there[of_label[0]]
+            files[row] = folder / existing[of_label[0]]
     ambiguous = [row for row in ambiguous if files[row] is not None]
     if ambiguous:
         notes.append(
             f"{len(ambiguous):,} of {len(written):,} names are those of files in several folders, and are looked for "
             f"in that of their label: {written[ambiguous[0]]!r} is read as {str(files[ambiguous[0]])!r}"
         )
-    return Located(tuple(files), (*notes, *matched.notes), tuple(written), matched, there)
+    return Located(tuple(files), (*notes, *matched.notes), tuple(written), matched, existing)
 
 
 def find_image_column(
@@ -123,7 +123,7 @@ def find_image_column(
         others = ", ".join(map(repr, found[1:]))
         note = f"column {found[0]!r} is taken for the images; {others} holds files too (to change: data.path)"
         return ImageColumn(found[0], None, (note,) if others else ())
-    there = listing(folder)
+    existing = listing(folder)
     # "1" and "2" of a label also mean 1.jpg and 2.jpg.
     likely = [*PATH_NAMES, *ID_NAMES]
     names = [
@@ -131,14 +131,14 @@ def find_image_column(
     ]
     names.sort(key=lambda name: (not _distinct(cells[name]), rank(name, PATH_NAMES), rank(name, ID_NAMES)))
     for name in names:
-        matched = match_names(cells[name], there)
-        several = [there[row] for rows in matched.several.values() if len(rows) > 1 for row in rows]
+        matched = match_names(cells[name], existing)
+        several = [existing[row] for rows in matched.several.values() if len(rows) > 1 for row in rows]
         if (matched.rows >= 0).mean() > MOST:
-            used = {PurePosixPath(there[row]).parent for row in matched.rows.tolist() if row >= 0}
+            used = {PurePosixPath(existing[row]).parent for row in matched.rows.tolist() if row >= 0}
             bare = not any("/" in tidy(text) for text in cells[name])
             below = folder / used.pop() if len(used) == 1 and bare else None
             return ImageColumn(name, None if images is not None or below == folder else below)
-        fits = _fitting(cells[name], there, several) if several else []
+        fits = _fitting(cells[name], existing, several) if several else []
         if len(fits) == 1:
             return ImageColumn(name, folder / fits[0])
         if fits and labelled and _are_labels({fit.rpartition("/")[2] for fit in fits}, table, name):
@@ -156,11 +156,11 @@ def _are_labels(folders: set[str], table: pd.DataFrame, images: str) -> bool:
     )
 
 
-def _fitting(cells: Sequence[str], there: Sequence[str], several: Sequence[str]) -> list[str]:
+def _fitting(cells: Sequence[str], existing: Sequence[str], several: Sequence[str]) -> list[str]:
     """Folders in each of which most cells mean one image, none of them within another."""
     above = {str(parent) for name in several for parent in PurePosixPath(name).parents if str(parent) != "."}
     inside: dict[str, list[str]] = {folder: [] for folder in above}
-    for name in there:
+    for name in existing:
         at = name.find("/")
         while at >= 0:
             if name[:at] in inside:

@@ -168,10 +168,10 @@ def _names_file(rows: list[list[str]], folder: Path, listing: Listing) -> bool:
     ]
     if not any(alike):
         return False
-    there = listing(folder)
+    existing = listing(folder)
     for cell, column in zip(first, columns, strict=True):
         seen = [cell, *dict.fromkeys(column[:: max(1, len(column) // LOOKED_AT)])]
-        found = match_names(seen, there).rows >= 0
+        found = match_names(seen, existing).rows >= 0
         if found[0] and len(seen) > len(body[:LOOKED_AT]) / 2 and found[1:].mean() > 0.5:
             return True
     return False
