@@ -51,7 +51,7 @@ def predict(run, images, blend="mean", **more):
     settings = {"blend_name": blend, "form": "probability", "shard_rows": 6} | more
     made = tta_predict(PredictionRequest(Run(run), images, output, **settings), events)
     said = events.messages
-    said = said[next(row for row, line in enumerate(said) if " views in all" in line) :]
+    said = said[next(row for row, line in enumerate(said) if " in all; " in line) :]
     done = [done for text, done, _ in events.steps if text.startswith("predicting")]
     return (output.read_bytes(), made.predictions.read_bytes()), said, round(done[-1] - done[0], 6) if done else 0
 
