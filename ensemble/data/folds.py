@@ -15,6 +15,7 @@ from ensemble.files import sealed
 from ensemble.files.atomic import write_text
 from ensemble.files.damage import damaged
 from ensemble.files.reading import read_text
+from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.run.vouched import require_vouched
 
@@ -78,7 +79,9 @@ def make_folds(
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < k:
         name, count = classes[counts.argmin()], counts.min()
-        raise UserError(f"class {name!r} has {count} rows, fewer than folds.k = {k}: lower k, add images, or drop it")
+        raise UserError(
+            f"class {name!r} has {pluralize(count, 'row')}, fewer than folds.k = {k}: lower k, add images, or drop it"
+        )
     if groups is None:
         if method in ("grouped", "stratified-grouped"):
             raise UserError(f"folds.method = {method!r} needs groups: name their column with data.group")

@@ -25,6 +25,7 @@ from ensemble.data.table.read import read_image_table as read_image_table
 from ensemble.data.table.read import read_table as read_table
 from ensemble.data.table.several import several_labels
 from ensemble.errors import UserError
+from ensemble.plural import pluralize
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,9 @@ def _refuse_empty(table: pd.DataFrame, columns: list[str], source: Path) -> None
     for column in columns:
         empty = np.flatnonzero(table[column].str.strip() == "")
         if len(empty):
-            raise UserError(f"{source}: column {column!r} is empty in row {empty[0] + 1} ({len(empty)} rows in all)")
+            raise UserError(
+                f"{source}: column {column!r} is empty in row {empty[0] + 1} ({pluralize(len(empty), 'row')} in all)"
+            )
 
 
 def _refuse_repeats(values: Sequence[str], what: str) -> None:

@@ -19,6 +19,7 @@ from ensemble.data.pixels.open_image import open_image
 from ensemble.data.samples import image_names, read_image_table, read_images
 from ensemble.data.table.columns import find_columns
 from ensemble.errors import UserError
+from ensemble.plural import pluralize
 
 NOT_LABELS = ("submission", "test", "eval", "val")  # in the name of a table: not the one to train on
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
@@ -84,11 +85,13 @@ def held_out(found: Source, test: Path | None) -> list[str]:
     lines = []
     for path, count in found.test if test is None else ():
         lines.append(
-            f"{path} holds {count:,} images to predict; to have them compared with the training images, add --test "
-            f"{shlex.quote(str(path))}"
+            f"{path} holds {pluralize(count, 'image')} to predict; to have them compared with the training images, "
+            f"add --test {shlex.quote(str(path))}"
         )
     for path, count in found.validation:
-        text = f"{path} ({count:,} images) is held out: ens validates on folds of the training images instead"
+        text = (
+            f"{path} ({pluralize(count, 'image')}) is held out: ens validates on folds of the training images instead"
+        )
         if found.path.is_dir():
             root = Path(os.path.commonpath([found.path, path]))
             both = option([f"{glob.escape(part.relative_to(root).as_posix())}/*" for part in (found.path, path)])
@@ -168,7 +171,7 @@ def look_at_test(test: Path, source: Path, train_paths: Sequence[Path]) -> tuple
             "their own, for example train/<class>/ and test/"
         )
     warning = f"; warning: {shared} of them are training images too" if shared else ""
-    return ids, [f"{len(ids):,} test images in {test}{warning}", *notes]
+    return ids, [f"{pluralize(len(ids), 'test image')} in {test}{warning}", *notes]
 
 
 def _real(files: Sequence[Path]) -> list[Path]:

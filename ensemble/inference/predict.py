@@ -16,6 +16,7 @@ from ensemble.inference.decode import Source, ahead, decoded_squares
 from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of, margins
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.views import Geometry, cut, is_wide
+from ensemble.plural import pluralize
 
 Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
 Output = Callable[[EvalModel, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
@@ -212,7 +213,9 @@ def predict_stream(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             if batch <= 16:
-                raise RunFailure(f"out of memory with {batch} images at a time; predict on a device with more memory")
+                raise RunFailure(
+                    f"out of memory with {pluralize(batch, 'image')} at a time; predict on a device with more memory"
+                )
             batch = max(16, batch // 2)
         for member in values:
             member[:, :, list(unreadable)] = np.nan

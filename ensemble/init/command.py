@@ -160,13 +160,15 @@ def _say_classes(samples: Samples) -> list[str]:
     names = [f"{samples.classes[index]} {counts[index]:,}" for index in shown]
     if len(order) > len(shown):
         names.insert(6, "...")
-    lines = [f"{len(samples):,} images, {len(counts)} classes: {', '.join(names)}"]
+    lines = [f"{pluralize(len(samples), 'image')}, {pluralize(len(counts), 'class', 'classes')}: {', '.join(names)}"]
     ratio = counts.max() / counts.min()
     if ratio >= 1.5:
         lines.append(f"the largest class has {ratio:.1f} times the images of the smallest")
     if samples.groups is not None:
         unique = len(np.unique(samples.groups))
-        lines.append(f"{unique:,} groups, about {len(samples) / unique:.1f} images each; none is split between folds")
+        lines.append(
+            f"{pluralize(unique, 'group')}, about {len(samples) / unique:.1f} images each; none is split between folds"
+        )
     if all(len(name) == 1 for name in samples.classes):
         lines.append("class names are single characters: if the images show digits or letters, turn hflip off")
     return lines

@@ -13,6 +13,7 @@ from ensemble.backbones.timm_model import classifier, moving_average, parameter_
 from ensemble.device import to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.events import Events
+from ensemble.plural import pluralize
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 from ensemble.train.augment.mix import mix
@@ -134,8 +135,8 @@ def _begin(job: Job, events: Events) -> TrainState:
 def _stepper(job: Job, state: TrainState, loss: FoldLoss, batch_size: int, events: Events) -> Stepper:
     def on_halved(micro_batch: int) -> None:
         events.message(
-            f"{job.fold}: out of memory; continues with {micro_batch} images at a time, whose gradients add up to "
-            f"batches of {batch_size} as before"
+            f"{job.fold}: out of memory; continues with {pluralize(micro_batch, 'image')} at a time, whose gradients "
+            f"add up to batches of {batch_size} as before"
         )
 
     micro_batch = state.log[-1]["micro_batch"] if state.log else job.numerics.micro_batch

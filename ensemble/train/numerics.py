@@ -25,6 +25,7 @@ from ensemble.errors import RunFailure
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.machine import waited, was_busy
+from ensemble.plural import pluralize
 
 # Candidates take turns, so that a moment in which the machine is busy hits all alike. Per candidate and round: untimed
 # steps, timed ones at most, and when to stop.
@@ -56,9 +57,8 @@ def save_numerics(path: Path, numerics: Numerics) -> None:
 def describe(numerics: Numerics) -> str:
     """One line for people."""
     settings = f"{numerics.dtype}, {numerics.memory_format}{', compiled' if numerics.compile else ''}"
-    return (
-        f"{settings}, {numerics.micro_batch} images at a time: {numerics.images_per_second:.0f} images/s in the trial"
-    )
+    at_a_time = pluralize(numerics.micro_batch, "image")
+    return f"{settings}, {at_a_time} at a time: {numerics.images_per_second:.0f} images/s in the trial"
 
 
 def known_file(folder: Path, **facts: Any) -> Path:

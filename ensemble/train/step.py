@@ -9,6 +9,7 @@ import torch
 
 from ensemble.device import is_out_of_memory
 from ensemble.errors import RunFailure
+from ensemble.plural import pluralize
 from ensemble.train.losses import RowLosses
 from ensemble.train.numerics import Numerics, autocast_as, in_memory_format
 
@@ -51,7 +52,7 @@ class Stepper:
             if images.device.type == "cuda":
                 torch.cuda.empty_cache()
             if self.micro_batch < 4:
-                raise RunFailure(f"out of memory at {self.micro_batch} images; lower image_size")
+                raise RunFailure(f"out of memory at {pluralize(self.micro_batch, 'image')}; lower image_size")
             self.micro_batch //= 2
             self.on_halved(self.micro_batch)
         self.optimizer.step()

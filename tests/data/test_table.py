@@ -272,7 +272,7 @@ def test_empty_label(tmp_path, row):
 
 def test_empty_group(tmp_path):
     csv = table(tmp_path, "path,label,who\na.png,x,ann\nb.png,y,\n")
-    assert refusal(csv, group="who") == f"{csv}: column 'who' is empty in row 2 (1 rows in all)"
+    assert refusal(csv, group="who") == f"{csv}: column 'who' is empty in row 2 (1 row in all)"
 
 
 def test_missing_column(tmp_path):

@@ -249,8 +249,8 @@ def test_a_column_of_0_and_1_for_each_class(tmp_path, one, zero):
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        (["a.png,1,0", "b.png,1,1"], "1 rows have several 1s (row 2: x, y): with data.label as a list"),
-        (["a.png,1,0", "b.png,0,0"], "1 rows have none (the first is row 2)"),
+        (["a.png,1,0", "b.png,1,1"], "1 row has several 1s (row 2: x, y): with data.label as a list"),
+        (["a.png,1,0", "b.png,0,0"], "1 row has none (the first is row 2)"),
         (["a.png,1,0", "b.png,2,0"], "column 'x' holds '2'; where data.label is a list of columns, each holds 0 and 1"),
         (["a.png,1,0", "b.png,1,0"], "column 'y' is 0 in every row: take it out of data.label"),
     ],

@@ -291,7 +291,7 @@ def test_a_sample_may_name_some_of_the_images_in_its_own_order(run, tmp_path):
     request = PredictionRequest(Run(run), run.parent / "images", tmp_path / "s.csv", sample_submission=sample)
     made = tta_predict(request, events)
     assert made.ids.tolist() == ["5", "2"]
-    assert f"22 images are not in {sample} and are left out (a/0.png, a/10.png, a/12.png, ...)" in events.messages
+    assert f"22 images are not in {sample} and left out (a/0.png, a/10.png, a/12.png, ...)" in events.messages
     some = made.probabilities  # read before the whole set's are written over them
     whole = predicted(run, run.parent / "images", tmp_path / "all.csv")
     rows = [whole.ids.tolist().index(name) for name in ("b/5.png", "a/2.png")]

@@ -14,6 +14,7 @@ from ensemble.data.submission.columns import Column, read_columns
 from ensemble.data.submission.match import match
 from ensemble.data.submission.sample import Asked, SampleSubmission, read_sample
 from ensemble.files.atomic import replacing
+from ensemble.plural import pluralize
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def follow(
         rows = set(asked.images.tolist())
         rest = [name for row, name in enumerate(images) if row not in rows]
         names = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
-        notes.append(f"{len(rest)} images are not in {sample_submission} and are left out ({names})")
+        left_out = pluralize(len(rest), "image is", "images are")
+        notes.append(f"{left_out} not in {sample_submission} and left out ({names})")
     layout = replace(layout, costs=costs, notes=tuple(notes))
     if asked is None:
         return layout, list(images), np.arange(len(images))
@@ -188,7 +190,7 @@ def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Ite
             rows += len(table)
             if len(shown) < 2:
                 shown += text.splitlines()[: 2 - len(shown)]
-    return f"{rows} rows of {layout.description}; the first: {' and '.join(shown)}"
+    return f"{pluralize(rows, 'row')} of {layout.description}; the first: {' and '.join(shown)}"
 
 
 def _has_decimal_commas(layout: Layout, sample: SampleSubmission) -> bool:

@@ -9,6 +9,7 @@ import pandas as pd
 from ensemble.data.names import nfc
 from ensemble.data.table.read import number
 from ensemble.errors import UserError
+from ensemble.plural import pluralize
 
 TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
 WINDOWS = 100  # of more columns only all together are looked at
@@ -69,8 +70,9 @@ def not_one_hot(matrix: np.ndarray, columns: Sequence[str]) -> str | None:
     several, none = np.flatnonzero(counts > 1), np.flatnonzero(counts == 0)
     words = []
     if len(several):
-        held = [name for name, value in zip(columns, matrix[several[0]], strict=True) if value]
-        words.append(f"{len(several):,} rows have several 1s (row {several[0] + 1}: {', '.join(held[:4])})")
+        marked = [name for name, value in zip(columns, matrix[several[0]], strict=True) if value]
+        count = pluralize(len(several), "row has", "rows have")
+        words.append(f"{count} several 1s (row {several[0] + 1}: {', '.join(marked[:4])})")
     if len(none):
-        words.append(f"{len(none):,} rows have none (the first is row {none[0] + 1})")
+        words.append(f"{pluralize(len(none), 'row has', 'rows have')} none (the first is row {none[0] + 1})")
     return " and ".join(words) or None
