@@ -85,8 +85,12 @@ class Trust:
 
 
 def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
-    """Append a submission that was written. ledger: the CSV, which is made where there is none. facts: some of FACTS.
-    scores: by metric; each has columns, and the metrics that are computed always have them where they are empty.
+    """Append a submission that was written.
+
+    ledger: the CSV, which is created if there is none
+    submission: the file that was written
+    facts: values of some of the columns FACTS
+    scores: by metric; there are columns for each of them and for the metrics that are always computed
 
     Two processes may append at once. Raises OSError if it can't be written, UserError if it can't be read.
     """

@@ -1,4 +1,4 @@
-"""What the saved blends of a run say of themselves, and the cross-fitted probabilities of one, made again."""
+"""The saved blends of a run with their scores, and the cross-fitted probabilities of one, which are fitted again."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ Scores = dict[str, Score]  # by metric
 
 
 def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str, str], tuple[str, ...]]:
-    """The blends by their log loss, the least first; name -> why, of those that don't belong to what the run holds now;
-    and a line for each that can't be shown."""
+    """The blends, the lowest log loss first; name -> why, of those that don't belong to what the run holds now; and a
+    line for each that can't be shown."""
     found, stale, problems = [], {}, []
     for name in list_blends(run):
         try:
@@ -31,7 +31,7 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
         why = _stale(run, result, rows)
         if why is not None:
             stale[name] = why
-    # Two that differ in the last bits alone are one blend: the plainer name first.
+    # Blends that differ only in the last bits count as equal: the plainer name comes first.
     found.sort(
         key=lambda result: (round(result.blend["log_loss"].value, 9), result.fitted.metric != "log_loss", result.name)
     )
@@ -39,10 +39,10 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
 
 
 def cross_fitted(run: Run, blend: BlendResult) -> np.ndarray:
-    """The probabilities float64 (N, C) that the blend's scores are of: each row's by a fit without its fold.
+    """The probabilities that the blend's scores are of, float64 (N, C): those of each row by a fit without its fold.
 
-    N as in folds.csv's validated rows. Not saved with a blend, so it is fitted again. Raises UserError where the run
-    no longer holds what it was fitted on.
+    N is the number of validated rows. They are not saved with a blend, so it is fitted again. Raises UserError if the
+    run no longer holds what it was fitted on.
     """
     trained = [member for member in blend.members if member not in blend.external]
     names = blend.views.get(trained[0])

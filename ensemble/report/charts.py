@@ -90,7 +90,7 @@ def svg(figure: Figure, key: str, label: str) -> Markup:
 def histogram(
     values: np.ndarray, key: str, label: str, xlabel: str, bins: int | Sequence[float] = 30, log: bool = False
 ) -> Markup:
-    """How many of values (N,) lie where; log: a logarithmic x axis."""
+    """A histogram of `values`, float (N,). log: with a logarithmic x axis."""
     figure, (axes,) = new_chart(4.6, 2.2)
     with rc_context(SETTINGS):
         edges: int | Sequence[float] | np.ndarray = bins

@@ -73,11 +73,11 @@ def confused_pairs(matrix: np.ndarray, classes: tuple[str, ...], most: int = PAI
         if not both[a, b]:  # the mirrored cell of a pair, or of none
             break
         ways = [
-            {"true": classes[i], "taken": classes[j], "count": int(wrong[i, j]), "rows": int(matrix[i].sum())}
+            {"true": classes[i], "predicted": classes[j], "count": int(wrong[i, j]), "rows": int(matrix[i].sum())}
             for i, j in sorted(((a, b), (b, a)), key=lambda way: -wrong[way])
             if wrong[i, j]
         ]
-        out.append({"names": (ways[0]["true"], ways[0]["taken"]), "count": int(both[a, b]), "ways": ways})
+        out.append({"names": (ways[0]["true"], ways[0]["predicted"]), "count": int(both[a, b]), "ways": ways})
     return out
 
 
@@ -95,14 +95,14 @@ def by_class(
     labels, predicted: int64 (N,). clusters: of each row, (N,).
     """
     counts = class_counts(labels, predicted, len(classes))
-    right, taken, true = counts.right, counts.predicted, counts.true
+    right, predictions, true = counts.right, counts.predicted, counts.true
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {"precision": right / taken, "recall": right / true, "f1": 2 * right / (taken + true)}
+        values = {"precision": right / predictions, "recall": right / true, "f1": 2 * right / (predictions + true)}
     ends = {
         name: _percentiles(values) for name, values in _resampled(labels, predicted, clusters, len(classes)).items()
     }
     if not grouped:
-        ends["precision"], ends["recall"] = wilson(right, taken), wilson(right, true)
+        ends["precision"], ends["recall"] = wilson(right, predictions), wilson(right, true)
     else:
         for name, of in (("precision", predicted), ("recall", labels)):
             groups = np.bincount(np.unique(np.stack([of, clusters]), axis=1)[0], minlength=len(classes))
@@ -110,7 +110,7 @@ def by_class(
             ends[name][:, flat] = wilson(values[name] * groups, groups)[:, flat]
     ends["f1"][:, np.isin(values["f1"], (0, 1))] = np.nan
     return [
-        {"name": name, "rows": int(true[c]), "taken": int(taken[c])}
+        {"name": name, "rows": int(true[c]), "predictions": int(predictions[c])}
         | {key: float(score[c]) for key, score in values.items()}
         | {f"{key}_ends": tuple(map(float, ends[key][:, c])) for key in values}
         for c, name in enumerate(classes)
@@ -145,10 +145,10 @@ def _resampled(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, 
     out = {name: np.empty((RESAMPLES, classes)) for name in ("precision", "recall", "f1")}
     for b in range(RESAMPLES):
         times = np.bincount(draw.integers(size, size=size), minlength=size).astype(np.float64)
-        right, taken, true = (count @ times for count in counts)
+        right, predictions, true = (count @ times for count in counts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out["precision"][b], out["recall"][b] = right / taken, right / true
-            out["f1"][b] = 2 * right / (taken + true)
+            out["precision"][b], out["recall"][b] = right / predictions, right / true
+            out["f1"][b] = 2 * right / (predictions + true)
     return out
 
 

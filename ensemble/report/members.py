@@ -47,7 +47,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
         "costs": _costs(best),
         "cost_metric": METRICS[next((cost.metric for cost in best.diversity.costs.values()), "log_loss")].title,
         "columns": columns(),
-        "asked": tuple(
+        "optimised": tuple(
             name
             for name in METRICS
             if name not in columns() and name in {blend.fitted.metric for blend in results.blends}
@@ -58,7 +58,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
 
 
 def strip(low: float, value: float, high: float, least: float, most: float) -> dict[str, float]:
-    """Where an interval and its value lie between `least` and `most`, in percent of a strip's width."""
+    """The position of an interval and its value between `least` and `most`, in percent of a strip's width."""
     width = (most - least) or 1.0
     a, at, b = (STRIPS + (100 - 2 * STRIPS) * (x - least) / width for x in (low, value, high))
     return {"left": a, "width": b - a, "at": at}
@@ -79,7 +79,7 @@ def _member(run: Run, member: MemberResults, ece: float | None, config: Config |
 
 
 def _strategy(member: MemberResults, config: Config | None) -> str:
-    """In words; a run of an older ens does not say it member by member."""
+    """In words. Runs of older versions don't record it for each member: then the config is asked."""
     strategy = member.settings.get("strategy") or (config.train.strategy if config else None)
     if strategy is None:
         return "from scratch" if member.settings.get("start") == "scratch" else "full"
@@ -87,7 +87,7 @@ def _strategy(member: MemberResults, config: Config | None) -> str:
 
 
 def _numbers(run: Run, member: MemberResults) -> int | None:
-    """How many floating-point numbers a fold's weights file holds (the statistics of batch norms among them)."""
+    """Number of floating-point values in a fold's weights file, including the statistics of batch norms."""
     if not member.row.done:
         return None
     path = run.member(member.name).fold(member.row.done[0]).model_file
@@ -109,9 +109,9 @@ def _pairs(results: RunResults) -> dict[str, Any] | None:
         return None
     order = sorted(range(len(results.single)), key=lambda m: float(results.single[m].losses.mean()))[:MOST_PAIRS]
     predicted = np.stack([results.single[m].predicted for m in order])
-    apart = disagreement(predicted)
-    alike = error_correlation(predicted, results.oof.rows.labels)
-    most = float(apart.max()) or 1.0
+    disagreements = disagreement(predicted)
+    correlations = error_correlation(predicted, results.oof.rows.labels)
+    most = float(disagreements.max()) or 1.0
     table = []
     for a in range(len(order)):
         cells: list[dict[str, Any] | None] = []
@@ -119,11 +119,19 @@ def _pairs(results: RunResults) -> dict[str, Any] | None:
             if a == b:
                 cells.append(None)
             elif b > a:
-                cells.append({"share": float(apart[a, b]) / most, "text": f"{100 * apart[a, b]:.1f}", "apart": True})
-            elif np.isnan(alike[a, b]):
-                cells.append({"share": 0.0, "text": "–", "apart": False})
+                cells.append(
+                    {
+                        "share": float(disagreements[a, b]) / most,
+                        "text": f"{100 * disagreements[a, b]:.1f}",
+                        "disagreement": True,
+                    }
+                )
+            elif np.isnan(correlations[a, b]):
+                cells.append({"share": 0.0, "text": "–", "disagreement": False})
             else:
-                cells.append({"share": float(alike[a, b]), "text": f"{alike[a, b]:.2f}", "apart": False})
+                cells.append(
+                    {"share": float(correlations[a, b]), "text": f"{correlations[a, b]:.2f}", "disagreement": False}
+                )
         table.append({"name": results.oof.members[order[a]], "cells": cells})
     return {"table": table, "cut": len(results.oof.members) - len(order)}
 

@@ -68,8 +68,10 @@ def find_label_errors(
 ) -> LabelErrors:
     """The rows whose label is probably wrong.
 
-    labels: int64 (N,). probabilities: float (N, C), of no fit that the row was part of, calibrated. predicted: int64
-    (M, N), the class that each member gives each row out of fold. pairs: rows that are copies of one image.
+    labels: int64 (N,)
+    probabilities: float64 (N, C), calibrated, from fits that the row was not part of
+    predicted: int64 (M, N), the class that each member predicts for each row out of fold
+    pairs: rows that are copies of one image
     """
     everywhere = np.arange(len(labels))
     given = probabilities[everywhere, labels]
@@ -92,7 +94,7 @@ def find_label_errors(
 
 
 def label_errors(results: RunResults, files: dict[str, Path]) -> LabelErrors:
-    """`find_label_errors` of a run. files: of those ids whose images are there."""
+    """`find_label_errors` of a run. files: id -> the image, of those that exist."""
     assert results.oof is not None
     rows = results.oof.rows
     predicted = np.stack([member.predicted for member in results.single])
@@ -110,7 +112,7 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     """
     path = output or Path("relabel.csv")
     require_output(path)  # a file that is there is read first, and refused if it is not such a table
-    held = _held(path)
+    existing = _existing_rows(path)
     delimiter = _delimiter(path)
     results = read_run(run, events)
     for problem in results.problems:
@@ -124,10 +126,10 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
         files = {}
     found = label_errors(results, files)
     lines = [_line(results, files, found, at) for at in range(len(found))]
-    extra = [column for column in next(iter(held.values()), {}) if column not in COLUMNS]
-    lines = [line | {key: held.get(line["id"], {}).get(key, "") for key in (COLUMN, *extra)} for line in lines]
+    extra = [column for column in next(iter(existing.values()), {}) if column not in COLUMNS]
+    lines = [line | {key: existing.get(line["id"], {}).get(key, "") for key in (COLUMN, *extra)} for line in lines]
     listed = {line["id"] for line in lines}
-    lines += [line for name, line in held.items() if name not in listed and line[COLUMN]]
+    lines += [line for name, line in existing.items() if name not in listed and line[COLUMN]]
     entries = sum(bool(line[COLUMN]) for line in lines)
     text = io.StringIO()
     table = csv.DictWriter(text, [*COLUMNS, *extra], restval="", delimiter=delimiter)
@@ -135,7 +137,7 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
     table.writerows(lines)
     require_writable(path)
     write_text(path, "\ufeff" + text.getvalue())
-    kept = f"; {pluralize(entries, 'entry', 'entries')} in {COLUMN} kept" if held else ""
+    kept = f"; {pluralize(entries, 'entry', 'entries')} in {COLUMN} kept" if existing else ""
     total = len(results.oof.rows.ids)
     if not len(found):
         events.message(f"{path}: none of {pluralize(total, 'label')} is doubtful, so there is nothing to check{kept}")
@@ -180,7 +182,7 @@ def _line(results: RunResults, files: dict[str, Path], found: LabelErrors, at: i
     }
 
 
-def _held(path: Path) -> dict[str, dict[str, str]]:
+def _existing_rows(path: Path) -> dict[str, dict[str, str]]:
     """id -> the row of a file that exists already; empty if there is none."""
     if not path.exists():
         return {}

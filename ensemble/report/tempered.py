@@ -1,7 +1,7 @@
 """What a blend gains in log loss over rivals that are given one temperature each.
 
-A network's own scores are rarely calibrated: label smoothing alone makes them too modest, and every blend corrects
-that. Without a temperature of the rivals' own (Guo et al., ICML 2017) a blend is credited with what one number does.
+Networks are rarely calibrated: label smoothing alone makes them underconfident, and every blend corrects that. If its
+rivals had no temperature (Guo et al., ICML 2017), a blend would be credited with what a single number does.
 """
 
 import numpy as np
@@ -19,10 +19,11 @@ from ensemble.scoring.outcomes import outcome
 
 def over_tempered(run: Run, best: BlendResult, oof: Oof, saved: bool, probabilities: np.ndarray) -> dict[str, Gain]:
     """The gains in log loss over "mean", the plain mean, and "single", the best member, at their temperatures, each
-    fitted on the other folds. "single" is the best at its temperature.
+    fitted on the other folds. "single" is the member that is best at its temperature.
 
-    probabilities: float64 (N, C), the saved blend's cross-fitted ones; without a saved blend the plain mean takes its
-    place, at its own temperature. oof: what the plain mean is of.
+    best: the blend, or the plain mean if no blend is saved, which then has a temperature too
+    oof: the logits that the plain mean is of, if no blend is saved
+    probabilities: float64 (N, C), the cross-fitted ones of a saved blend
     """
     if saved:
         names = best.views.get(next(iter(best.members)))

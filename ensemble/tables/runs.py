@@ -79,7 +79,7 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str
     )
     for entry in entries:
         values = entry.values
-        name = escaped(_near(values.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
+        name = escaped(_relative(values.get("file", ""))) + (f"\n({entry.state})" if entry.state else "")
         about = " ".join(text for text in (values.get("run", ""), values.get("blend", "")) if text)
         name += f"\n{escaped(about)}" if about else ""
         name += f"\n{escaped(values['note'])}" if values.get("note") else ""
@@ -90,8 +90,8 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str
         print_line(line)
 
 
-def _near(file: str) -> str:
-    """Relative to the working directory, if it lies below."""
+def _relative(file: str) -> str:
+    """The path relative to the working directory, if it lies below it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 

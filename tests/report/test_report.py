@@ -407,7 +407,7 @@ def test_only_classes_that_are_confused_are_pairs():
     matrix = np.array([[5, 2, 0], [1, 6, 0], [4, 0, 9]])
     pairs = confused_pairs(matrix, ("a", "b", "c"))
     assert [(own["names"], own["count"]) for own in pairs] == [(("c", "a"), 4), (("a", "b"), 3)]
-    assert [[(way["true"], way["taken"], way["count"], way["rows"]) for way in own["ways"]] for own in pairs] == [
+    assert [[(way["true"], way["predicted"], way["count"], way["rows"]) for way in own["ways"]] for own in pairs] == [
         [("c", "a", 4, 13)], [("a", "b", 2, 7), ("b", "a", 1, 7)],
     ]  # fmt: skip
     assert len(confused_pairs(matrix, ("a", "b", "c"), most=1)) == 1
