@@ -1,15 +1,20 @@
 """The saved blends of a run with their scores, and the cross-fitted probabilities of one, which are fitted again."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, methods, read_result
 from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
+from ensemble.blend.fit import fit_oof, member_outcomes
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
+from ensemble.blend.probabilities import geometric_mean
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import Score
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.outcomes import outcome
 
 Scores = dict[str, Score]  # by metric
 
@@ -59,6 +64,32 @@ def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:
         return methods.apply(chain, member_logits(oof, plain, of_views, test))
 
     return cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
+
+
+def plain_mean(oof: Oof) -> BlendResult:
+    """The plain mean of the members in the place of a blend, with nothing fitted."""
+    mean = fit_oof(oof, Recipe("mean"))
+    labels = oof.rows.labels
+    single = member_outcomes(plain_average(oof), labels)
+    outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
+    drawn = bootstrap(labels, outcomes, oof.rows.clusters, oof.classes)
+    table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
+    gains: list[Gain] = []
+    for metric in drawn if len(oof.members) > 1 else ():
+        index = oof.members.index(mean.best[metric])
+        gains.append(gain(metric, table, drawn, 0, 1 + index, mean.best[metric]))
+    plain = {"blend": mean.calibration["plain mean"]}
+    bins = {"blend": mean.reliability["plain mean"]}
+    return replace(
+        mean,
+        name="plain mean",
+        blend=table[0],
+        gains=tuple(gains),
+        calibration=plain,
+        reliability=bins,
+        diversity=replace(mean.diversity, costs={}),
+        notes=(),
+    )
 
 
 def some_rows(oof: Oof, where: np.ndarray) -> Oof:

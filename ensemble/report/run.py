@@ -1,7 +1,7 @@
 """What a report is made of: everything that a run directory holds, read once and joined by id."""
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ensemble.blend import BlendResult, MemberRow, members_table
-from ensemble.blend.crossfit import Recipe, plain_average
-from ensemble.blend.fit import fit_oof, member_outcomes
+from ensemble.blend.crossfit import plain_average
+from ensemble.blend.fit import member_outcomes
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.report.blends import cross_fitted, read_blends, some_rows
+from ensemble.report.blends import cross_fitted, plain_mean, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
 from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
-from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
+from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.outcomes import Outcome, outcome
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def read_run(run: Run, events: Events) -> RunResults:
     if oof is not None:
         events.progress("fitting the best blend again", 1, 3)
         candidates = _comparable(blends, stale)
-        best, saved = (candidates[0], True) if candidates else (_plain_mean(oof), False)
+        best, saved = (candidates[0], True) if candidates else (plain_mean(oof), False)
         probabilities, basis = _row_probabilities(run, oof, candidates, problems)
         if not saved or basis == _of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
@@ -245,32 +245,6 @@ def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple
 
 def _of_blend(blend: BlendResult) -> str:
     return f"blend {blend.name}, cross-fitted"
-
-
-def _plain_mean(oof: Oof) -> BlendResult:
-    """The plain mean in a blend's place: nothing is fitted."""
-    mean = fit_oof(oof, Recipe("mean"))
-    labels = oof.rows.labels
-    single = member_outcomes(plain_average(oof), labels)
-    outcomes = [outcome(labels, geometric_mean(plain_average(oof))), *single]
-    drawn = bootstrap(labels, outcomes, oof.rows.clusters, oof.classes)
-    table = scores(labels, outcomes, oof.rows.folds, oof.classes, drawn)
-    gains: list[Gain] = []
-    for metric in drawn if len(oof.members) > 1 else ():
-        index = oof.members.index(mean.best[metric])
-        gains.append(gain(metric, table, drawn, 0, 1 + index, mean.best[metric]))
-    plain = {"blend": mean.calibration["plain mean"]}
-    bins = {"blend": mean.reliability["plain mean"]}
-    return replace(
-        mean,
-        name="plain mean",
-        blend=table[0],
-        gains=tuple(gains),
-        calibration=plain,
-        reliability=bins,
-        diversity=replace(mean.diversity, costs={}),
-        notes=(),
-    )
 
 
 def _audit(run: Run, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:
