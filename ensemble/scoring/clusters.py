@@ -12,9 +12,8 @@ def joined_clusters(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
 
     if all(np.array_equal(of_run, groups[0]) for of_run in groups):
         return groups[0] if groups else np.arange(rows)
-    start = np.cumsum(
-        [rows, *(int(of_run.max()) + 1 for of_run in groups)]
-    )  # after the rows, each run's groups have a node
+    # Nodes: the rows, then the groups of each run.
+    start = np.cumsum([rows, *(int(of_run.max()) + 1 for of_run in groups)])
     ends = np.concatenate([of_run + first for of_run, first in zip(groups, start[:-1], strict=True)])
     edges = np.tile(np.arange(rows), len(groups)), ends
     graph = coo_array((np.ones(len(ends), dtype=np.int8), edges), shape=(start[-1], start[-1]))

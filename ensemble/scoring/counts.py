@@ -81,7 +81,8 @@ def matthews(counts: ClassCounts) -> np.ndarray:
     Chemistry, 2004); with two classes it is the phi coefficient.
     """
     rows = counts.true.sum(axis=-1, keepdims=True)
-    right, true, predicted = (rows_of / rows for rows_of in (counts.right, counts.true, counts.predicted))  # shares
+    # Shares of the rows, not counts.
+    right, true, predicted = (counted / rows for counted in (counts.right, counts.true, counts.predicted))
     together = right.sum(axis=-1) - (true * predicted).sum(axis=-1)
     spreads = [1 - (shares**2).sum(axis=-1) for shares in (true, predicted)]
     varied = np.minimum(*spreads) > ROUNDING
@@ -96,8 +97,8 @@ def quadratic_kappa(counts: ClassCounts) -> np.ndarray:
     """
     number = np.arange(counts.true.shape[-1], dtype=np.float64)
     rows = counts.true.sum(axis=-1)
-    mean_true, mean_predicted = (rows_of @ number / rows for rows_of in (counts.true, counts.predicted))
-    square_true, square_predicted = (rows_of @ number**2 / rows for rows_of in (counts.true, counts.predicted))
+    mean_true, mean_predicted = (counted @ number / rows for counted in (counts.true, counts.predicted))
+    square_true, square_predicted = (counted @ number**2 / rows for counted in (counts.true, counts.predicted))
     chance = square_true + square_predicted - 2 * mean_true * mean_predicted
     varied = chance > ROUNDING
     return np.asarray(np.where(varied, 1 - counts.squares / rows / np.where(varied, chance, 1), 1.0))
