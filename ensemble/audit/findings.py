@@ -45,7 +45,8 @@ class Finding:
 
     kind: its name, as in "empty-file".
     level: "error", "warning" or "note".
-    count, what: read together, as in 3, "empty files (0 bytes)".
+    count: of what was found.
+    what: read behind the count, as in 3, "empty files (0 bytes)".
     rows: ids of all rows (or names of all classes, files, groups) concerned.
     examples: a few of them, to be shown.
     advice: what to do, or what ens does.

@@ -15,7 +15,8 @@ from ensemble.data.copies.near import Pairs, joined_rows
 class RowPairs:
     """P pairs of rows whose files are copies or look alike.
 
-    first, second: int64 (P,), rows of one side, and of the same or the other.
+    first: int64 (P,), rows of one side.
+    second: int64 (P,), rows of the same or the other side.
     kinds: str (P,), as in `near.Pairs`.
     similarity: float32 (P,), 1 for equal pixels.
     """

@@ -126,7 +126,11 @@ def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) ->
 
 @dataclass(frozen=True)
 class _Source:
-    """A member of another run. fold: None if its directory was named, and every fold is meant."""
+    """Where weights come from in another run.
+
+    member: whose they are
+    fold: the one that is meant; None if the member's directory was named, and each fold starts from its own
+    """
 
     member: Member
     fold: Fold | None = None

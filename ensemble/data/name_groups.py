@@ -44,8 +44,10 @@ class NameGroups:
 
     part: which part of a name is the group.
     names: the group of each row, str (N,), "" where it has none.
-    groups, rows: how many groups of two or more there are, and how many rows are in one.
-    median, largest: rows of such a group.
+    groups: how many groups of two or more rows there are.
+    rows: how many rows are in one.
+    median: rows of such a group.
+    largest: rows of the largest one.
     alike: AUC of likeness within groups.
     """
 

@@ -40,15 +40,17 @@ class Scan:
 
     digests: str (N,), SHA-256 of the bytes in hex; "" where a file can't be read.
     errors: N texts, why an image can't be decoded whole, else None.
-    formats, modes: str (N,), Pillow's names; "" where unknown.
+    formats: str (N,), Pillow's names; "" where unknown.
+    modes: likewise.
     rules: str (N,), comma between them: the rules of `ensemble.data.pixels.modes` by which the pixels were read,
         "no-end-marker" for a JPEG that lacks it alone, "odd-exif" where EXIF states no orientation that there is.
-    widths, heights: int64 (N,), pixels as stored, before EXIF rotation (a TIFF's after it, as Pillow has them); 0 where
-        unknown.
+    widths: int64 (N,), pixels as stored, before EXIF rotation (a TIFF's after it, as Pillow has them); 0 where unknown.
+    heights: likewise.
     orientations: int64 (N,), EXIF's 1..8.
     frames: int64 (N,), above 1 for animations and pages.
     bytes: int64 (N,), size of the file.
-    means, stds: float32 (N, 3), of RGB in 0..1.
+    means: float32 (N, 3), of RGB in 0..1.
+    stds: likewise.
     sharpness: float32 (N,), standard deviation of the Laplacian of the grey image in 0..1 at 256 px or less: sharp
         photos have 0.05 and more, blurred ones 0.01.
     thumbnails: uint8 (N, 64, 64), grey, upright, squeezed to a square, perhaps in a mapped file; 0 where there is no

@@ -32,7 +32,8 @@ class Source:
 
     path: of it.
     notes: a line on each step to it.
-    test, validation: held-out folders that lie beside it, with the number of images in each.
+    test: held-out folders of test images that lie beside it, with the number of images in each.
+    validation: likewise, of validation images.
     classes: patterns of the class folders, where --test is one of the folders beside them.
     """
 

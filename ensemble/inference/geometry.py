@@ -68,7 +68,8 @@ class Box:
     """A view that is a box of whole pixels, perhaps mirrored or turned by quarters.
 
     source: side of the square that it is cut from, pixels
-    top, left: where the box begins in that square, pixels
+    top: where the box begins in that square, pixels
+    left: likewise
     side: of the box, pixels
     mirrored: the dimensions that are flipped, of -1 and -2
     transposed: whether rows and columns are exchanged after that

@@ -27,7 +27,12 @@ SHARES = 4  # pieces of work for each stream, at least, so that none waits long 
 
 @dataclass(frozen=True)
 class Group:
-    """Networks that are given the same views of the same pixels, which are made once for all of them."""
+    """Networks that are given the same views of the same pixels, which are made once for all of them.
+
+    preprocess: how images are decoded and normalised
+    views: V names of single views
+    eval_models: the networks, which give the logits of K folds in all
+    """
 
     preprocess: Preprocess
     views: tuple[str, ...]

@@ -36,7 +36,8 @@ class Recipe:
 
     image_size: side of the networks' input, px.
     why_size: why that one, in words.
-    epochs, batch_size: of the [train] table.
+    epochs: of training.
+    batch_size: images per step.
     lr: highest learning rate of AdamW.
     train: more keys of [train], each with its value and a comment.
     backbones: the networks.

@@ -22,7 +22,9 @@ MAX_STEPS = 200
 class Heads:
     """One linear classifier for each of K folds: logits = features @ weights[k].T + biases[k].
 
-    weights: float32 (K, C, D). biases: float32 (K, C). strengths: the L2 strength that each fold chose.
+    weights: float32 (K, C, D)
+    biases: float32 (K, C)
+    strengths: K, the L2 strength that each fold chose
     """
 
     weights: torch.Tensor

@@ -36,12 +36,19 @@ SHORT = 0.5  # of the trial's speed: with less in the steps of training the tria
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a backbone's training steps are computed. images_per_second: seen while choosing, by one process."""
+    """How a backbone's training steps are computed.
 
-    dtype: str  # float32 or bfloat16 (autocast: weights and optimizer stay float32)
-    memory_format: str  # contiguous or channels_last
+    dtype: "float32", or "bfloat16" (autocast: weights and optimizer stay float32)
+    memory_format: "contiguous" or "channels_last"
+    compile: whether by torch.compile
+    micro_batch: images at a time
+    images_per_second: of one process, seen while choosing
+    """
+
+    dtype: str
+    memory_format: str
     compile: bool
-    micro_batch: int  # images at a time
+    micro_batch: int
     images_per_second: float
 
 

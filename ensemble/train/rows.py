@@ -53,6 +53,7 @@ class Rows:
 class TrainingData:
     """The rows with their pixels.
 
+    rows: the N labelled rows.
     train_pixels: what training crops are cut from, of N rows.
     eval_pixels: what evaluation cuts its views from, of N rows, by their decoding.
     """

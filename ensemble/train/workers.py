@@ -32,7 +32,11 @@ ENDED, RAISED = "ended", "raised"
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one process works. threads: of the CPU, for one process."""
+    """Where one process works.
+
+    device: PyTorch's name of it, such as cpu or cuda:1
+    threads: of the CPU, for this process
+    """
 
     device: str
     threads: int
@@ -40,8 +44,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. seconds: of training, of one that is done. error: why it failed. is_locked: another process has
-    it."""
+    """How a job ended.
+
+    seconds: of training, 0 unless it is done
+    error: why it failed, else None
+    is_locked: whether another process is training it
+    """
 
     seconds: float = 0.0
     error: str | None = None

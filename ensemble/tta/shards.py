@@ -38,9 +38,11 @@ CHUNK_PASSES = 8192  # of an image through a network, under all its views
 
 @dataclass(frozen=True)
 class PredictionShard:
-    """Rows `start` to `stop` of those to predict.
+    """Some of the rows to predict, one after the other.
 
     path: of the file that holds their probabilities as soon as they are predicted
+    start: the first row
+    stop: the row after the last one
     """
 
     path: Path

@@ -40,6 +40,8 @@ LIMIT = 4_000_000_000  # bytes of a run: 100,000 images of 7 classes take 200 MB
 class MemberView:
     """A member under a view.
 
+    member: its name
+    view: the name of a single view
     digest: of all that determines its logits of an image, hexadecimal
     """
 

@@ -38,7 +38,8 @@ class Pairs:
     """P pairs of rows, first < second, sorted. Of more than SET exact copies of one file each is paired with the first
     one only, and near copies with the first SET of them.
 
-    first, second: int64 (P,).
+    first: int64 (P,), the smaller row.
+    second: int64 (P,), the larger row.
     kinds: "exact" (equal bytes), "re-encoded" (the same picture), "hflip", "vflip", "rot90" (counterclockwise),
         "rot180", "rot270", "transpose", "transverse" (what makes the second of the first), "crop" (zoomed, shifted or
         turned a little): these are copies; and "look-alike": perhaps one person, object or scene, or the same picture

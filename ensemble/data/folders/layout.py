@@ -28,7 +28,8 @@ class Followed:
     folder: that of the class folders.
     passed: all folders up to it; the first is the one that was named.
     notes: a line on each step.
-    test, validation: held-out folders that lie beside it and were left out.
+    test: held-out folders of test images that lie beside it and were left out.
+    validation: likewise, of validation images.
     """
 
     folder: Folder

@@ -28,7 +28,8 @@ class Preprocess:
     image_size: side of the network's input, pixels.
     decode_size: shorter side that is decoded to, pixels; evaluation cuts the middle image_size square out of it.
     interpolation: a key of `decode.INTERPOLATION`.
-    mean, std: per channel, of values in [0, 1].
+    mean: per channel, of values in [0, 1].
+    std: likewise.
     crop: (height, width) in pixels of the upright file, or None.
     """
 

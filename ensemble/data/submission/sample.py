@@ -29,7 +29,8 @@ class SampleSubmission:
     path: of the sample.
     header: W texts as they stand in the file, with their spaces.
     columns: W arrays of str objects, (R,), likewise.
-    delimiter, encoding: to write it with.
+    delimiter: between cells.
+    encoding: of the file.
     headed: whether the file has a header; without one its texts are empty.
     """
 
@@ -80,8 +81,9 @@ class Asked:
     ids: N, as the sample writes them.
     images: int64 (N,), their rows among the images that there are; empty where these were not given.
     used: the columns that hold ids, and in the long form classes.
-    row_image, row_class: int64 (R,), of a sample with one row for each image and class; None where each image has
-        one row.
+    row_image: int64 (R,), the image of each row, if the sample has one row for each image and class; None where each
+        image has one row.
+    row_class: int64 (R,), likewise the class.
     notes: lines on how ids are written.
     """
 

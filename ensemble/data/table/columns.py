@@ -33,8 +33,11 @@ class Columns:
     """Column names as the table writes them; None where it has no such column.
 
     images: the folder that the paths start from, None for the table's own.
-    path, id, group, fold: one column each.
+    path: of image files.
     label: one column, or one of 0 and 1 for each class.
+    id: of the rows' ids.
+    group: of what no fold may split.
+    fold: of the user's own folds.
     notes: a line on each thing that was unsure.
     """
 

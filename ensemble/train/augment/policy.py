@@ -27,9 +27,10 @@ class Draws:
     """What chance decided for the N images of a batch.
 
     matrices: float64 (N, 2, 3), from pixels of the (size, size) output to pixels of the decoded image, both continuous
-    (the middle of pixel 0 is 0.5). Upright boxes have whole-numbered sides and corners.
+        (the middle of pixel 0 is 0.5). Upright boxes have whole-numbered sides and corners.
     factors: float32 (N, 3) of brightness, contrast and saturation; None for none.
-    op, magnitude: of `draw_trivial`; None for none.
+    op: int64 (N,) of `draw_trivial`; None for none.
+    magnitude: float64 (N,), likewise.
     hidden: int64 (N, 4) top, left, height, width of the erased box, all 0 where nothing is; None for none.
     """
 
@@ -45,7 +46,8 @@ class Augmentation:
     """What is left to chance.
 
     crop_area: least and largest share of the image that a crop takes.
-    hflip, vflip: mirror half of the images.
+    hflip: mirror half of the images left to right.
+    vflip: mirror half of them top to bottom.
     rotate: greatest angle in degrees, either way.
     color_jitter: factors are uniform in 1 -+ this.
     trivial: TrivialAugment.
