@@ -65,7 +65,7 @@ CPU_TRAIN: tuple[tuple[str, Any, str], ...] = (
     ("strategy", "partial", 'only the last stages are trained, which a CPU can do; "full" trains everything'),
     ("stages", 4, "how many of them, from the end"),
     ("head_lr", 5, "the new classifier learns at so many times lr"),
-    ("freeze_bn", True, "keep the statistics that the pretrained batch norms came with"),
+    ("freeze_bn", True, "keep the pretrained statistics of the batch norms"),
 )
 
 
@@ -106,7 +106,7 @@ def choose_size(sides: np.ndarray, rows: int) -> tuple[int, str]:
     if median < SIZES[0]:
         # Linear probes of an ImageNet MobileNetV3 on 566 paintings shrunk to 32 px and scaled up again, 5 folds:
         # 40 % right at 32 px, 49 at 64, 62 at 96, 62 at 128, 64 at 160 (each +- 5).
-        return size, f"scaled up from {median}: pretrained networks make little of less"
+        return size, f"scaled up from {median}: pretrained networks do worse on smaller ones"
     if median > SIZES[-1]:
         return size, f"what most weights were trained at; the files' short sides are about {median}"
     return size, f"near the files' short side ({median})"

@@ -109,8 +109,8 @@ def settings(
             "random brightness, contrast, saturation; 0 where colour is all",
             off=True,
         ),
-        _row("label_smoothing", usual.label_smoothing, "how far targets lean to all classes alike", off=True),
-        _row("weight_decay", usual.weight_decay, "AdamW's", off=True),
+        _row("label_smoothing", usual.label_smoothing, "share of a target spread over all classes", off=True),
+        _row("weight_decay", usual.weight_decay, "of AdamW", off=True),
         _row(
             "warmup_epochs", usual.warmup_epochs, "while the learning rate rises; then it falls as a cosine", off=True
         ),
