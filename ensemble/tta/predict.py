@@ -106,9 +106,11 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     run, images = request.run, request.images
     name, blend = find_blend(run, request.blend_name, request.views)
     all_ids, all_files, notes = read_images(images)
+    for line in notes:
+        events.message(line)
     # The layout comes before any prediction, so that a wrong form fails at once.
     layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, blend.costs)
-    for line in (*notes, *layout.notes):
+    for line in layout.notes:
         events.message(line)
     check_sources(run, name)
     external = external_predictions(run, name, blend, ids)

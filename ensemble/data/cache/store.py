@@ -82,8 +82,8 @@ def open_pixels(
     on all cores; each file is read once for all its decodings.
 
     decodings: all with a size. limit: bytes of pixels that `folder` may hold; those least recently used go first, and
-    never those of this call. verify: compare every image with its checksum. events:
-    also hears of damage. known: the files' digests, where they were worked out before.
+    never those of this call. events: hears of progress, and of damage. verify: compare every image with its checksum.
+    known: the files' digests, where they were worked out before.
     Raises UserError that names an unreadable image, or the folder if it can't be written, or both sizes if the pixels
     need more than the limit (before any is decoded); OSError that names the cache's file on a full disk. What was
     decoded until then is kept.
