@@ -177,7 +177,10 @@ def _newton(z: np.ndarray, labels: np.ndarray, w: np.ndarray, smooth: float, low
 
 def optimality_gap(w: np.ndarray, slope: np.ndarray, lowest: float = 0.0) -> float:
     """By convexity an upper bound, in nats, on how far w's loss is above that of any v >= lowest with sum(v) at most
-    REACH * sum(w): the most that slope @ (w - v) can be."""
+    REACH * sum(w): the most that slope @ (w - v) can be. No multiple of a sum of 0 reaches other weights: infinite
+    there, unless 0 is the optimum."""
+    if not w.any():
+        return float("inf") if slope.min() < 0 else 0.0
     spare = REACH * float(w.sum()) - lowest * len(w)
     return max(0.0, float(slope @ (w - lowest)) + spare * max(0.0, -float(slope.min())))
 
