@@ -1,7 +1,7 @@
 """A blend of predictions that are arrays: no run directory, and no torch."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,7 +96,6 @@ def fit_blend(
     kind: Kind = "logits",
     folds: ArrayLike | None = None,
     groups: ArrayLike | None = None,
-    ids: Sequence[str] | None = None,
     costs: ArrayLike | None = None,
 ) -> FittedBlend:
     """Blend members' out-of-fold predictions, and score the blend by cross-fitting.
@@ -110,7 +109,6 @@ def fit_blend(
     kind: what the numbers are: "logits", "probabilities", "percentages" or "log-probabilities".
     folds: int (N,), 0 or more, the fold in which each row was held out; None: the rows are dealt into five folds.
     groups: (N,), of what has to share a fold, such as a person; intervals are over groups then.
-    ids: (N,), names of the rows, for messages.
     costs: float (C, C), with metric="expected_cost": what it costs to predict the column's class for a row whose true
     class is the row's. `FittedBlend.predict` then gives the class of the least expected cost.
 
@@ -139,7 +137,7 @@ def fit_blend(
     _require_rows("labels", codes, count)
     matrix = checked_costs(costs, metric, names)
     rows = Rows(
-        ids=_ids(ids, count),
+        ids=np.array([str(row) for row in range(count)]),
         labels=codes,
         folds=_folds(folds, count),
         clusters=_clusters(groups, count),
@@ -160,14 +158,6 @@ def fit_blend(
     logits = Oof(rows, members, views, tuple(z[None] for z in values), {}, external=members)
     result = fit_oof(logits, Recipe(method, metric, costs=matrix))
     return FittedBlend(result, classes, members, kind, shares)
-
-
-def _ids(ids: Sequence[str] | None, count: int) -> np.ndarray:
-    names = np.array([str(name) for name in (range(count) if ids is None else ids)], dtype=np.str_)
-    _require_rows("ids", names, count)
-    if len(np.unique(names)) < count:
-        raise UserError("ids: one is there twice; each row needs its own")
-    return names
 
 
 def _folds(folds: ArrayLike | None, count: int) -> np.ndarray:

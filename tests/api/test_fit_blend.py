@@ -124,7 +124,6 @@ NAN = np.where(np.arange(90)[:, None] == 7, np.nan, Z[0])
         ({"a": pd.DataFrame(Z[0])}, LABELS, {}, "a: a DataFrame, which is not joined by id"),
         ({"a": [["x", "y"]]}, [0], {}, "a: not an array of numbers"),
         ({"a": NAN}, LABELS, {}, r"a: row 7: NaN \(1 rows\)"),
-        ({"a": NAN}, LABELS, {"ids": [f"i{row}" for row in range(90)]}, "a: row i7: NaN"),
         (
             list(PROBS),
             LABELS,
@@ -147,7 +146,6 @@ NAN = np.where(np.arange(90)[:, None] == 7, np.nan, Z[0])
         (STACKED, LABELS, {"groups": [1.0, np.nan] * 45}, "groups: row 1 has none; give a row without a group one of"),
         (STACKED, LABELS, {"folds": LABELS - 1}, "folds: want whole numbers, 0 or more"),
         (STACKED, LABELS, {"groups": LABELS[:5]}, r"groups: \(5,\), but the predictions have 90 rows"),
-        (STACKED, LABELS, {"ids": ["x"] * 90}, "ids: one is there twice"),
         (STACKED, LABELS, PRICED, r"metric 'expected_cost' needs costs: a float array \(3, 3\), a row for each true"),
         (STACKED, LABELS, {"costs": COSTS}, "costs go with the metric expected_cost, not log_loss"),
         (STACKED, LABELS, {**PRICED, "costs": np.eye(2)}, r"costs: an array \(2, 2\); want a float array \(3, 3\)"),
