@@ -1,6 +1,7 @@
 """`ens blend`: combine the members' out-of-fold logits, score the combination honestly. Never imports torch."""
 
-from ensemble.blend.compare import Comparison, compare
+from ensemble.blend.compare import compare
+from ensemble.blend.comparison import Comparison
 from ensemble.blend.external.members import ExternalFiles
 from ensemble.blend.fit import BlendOptions, MemberRow, apply_files, blend_files, blend_run, members_table
 from ensemble.blend.oof import EXTERNAL_VIEW

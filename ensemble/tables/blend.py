@@ -3,7 +3,7 @@
 from rich.markup import escape
 
 from ensemble.blend import BlendResult
-from ensemble.blend.compare import OPTIMISTIC
+from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.blend.prune import Pruned
 from ensemble.escape import escaped
 from ensemble.plural import pluralize

@@ -5,7 +5,7 @@ import textwrap
 from rich.markup import escape
 
 from ensemble.blend import Comparison
-from ensemble.blend.compare import FEWEST, Block, Item, tells
+from ensemble.blend.comparison import FEWEST, Block, Item, tells
 from ensemble.escape import escaped
 from ensemble.plural import pluralize
 from ensemble.scoring.metrics import HEADLINE, columns

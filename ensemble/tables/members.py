@@ -3,7 +3,7 @@
 from rich.markup import escape
 
 from ensemble.blend import MemberRow
-from ensemble.blend.compare import OPTIMISTIC
+from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
 from ensemble.plural import pluralize
 from ensemble.scoring.metrics import METRICS, columns

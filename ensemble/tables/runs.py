@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from ensemble.blend.compare import OPTIMISTIC
+from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
 from ensemble.overview.ledger import Entry, Trust
 from ensemble.overview.runs import RunList, RunRow

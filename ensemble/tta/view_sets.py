@@ -19,7 +19,8 @@ from itertools import combinations
 
 import numpy as np
 
-from ensemble.blend.compare import differing_clusters, tells
+from ensemble.blend.compare import differing_clusters
+from ensemble.blend.comparison import tells
 from ensemble.blend.methods import auto
 from ensemble.blend.methods.pool import centred, inverse_temperature
 from ensemble.blend.oof import Oof

@@ -121,8 +121,8 @@ def test_members_may_have_other_numbers_of_views():
 
 
 def test_a_step_that_overshoots_to_zero_is_not_the_end():
-    """Of 4 rows with logits (20, 0) one is wrong: Newton's first step from weight 1 ends below 0. Platt's targets are .9,
-    .9, .9 and .1 for the first class, so that the weight is log(.7 / .3) / 20."""
+    """Of 4 rows with logits (20, 0) one is wrong: Newton's first step from weight 1 ends below 0. Platt's targets are
+    .9, .9, .9 and .1 for the first class, so that the weight is log(.7 / .3) / 20."""
     z = np.tile(np.float32([20, 0]), (1, 4, 1))
     weights, gap = pool.pool_weights(z, np.array([0, 0, 0, 1]))
     assert weights == pytest.approx([np.log(7 / 3) / 20], rel=1e-5)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ensemble import tables
 from ensemble.blend import compare, members_table
-from ensemble.blend.compare import OPTIMISTIC, tells
+from ensemble.blend.comparison import OPTIMISTIC, tells
 from ensemble.data.contents import contents_of
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
