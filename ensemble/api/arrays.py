@@ -9,7 +9,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ensemble.api import results
-from ensemble.api.predictions import Kind, Predictions, by_member, columns_of, member_logits, require_kind
+from ensemble.api.predictions import (
+    Kind,
+    Predictions,
+    Zeros,
+    by_member,
+    columns_of,
+    fit_logits,
+    new_logits,
+    require_kind,
+)
 from ensemble.blend import BlendResult
 from ensemble.blend.costs import checked_costs
 from ensemble.blend.crossfit import Recipe
@@ -30,14 +39,14 @@ class FittedBlend:
     classes: (C,), the labels that the columns stand for.
     members: M names, in the order in which they were given.
     kind: what the numbers of the predictions are.
-    class_shares: by the class's name its share of the labels, above 0.
+    zeros: by member, what its probabilities of exactly 0 are read as.
     """
 
     result: BlendResult
     classes: np.ndarray
     members: tuple[str, ...]
     kind: Kind
-    class_shares: Mapping[str, float]
+    zeros: Mapping[str, Zeros]
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -68,11 +77,11 @@ class FittedBlend:
         wanted = used if isinstance(predictions, Mapping) else self.members
         if not set(wanted) <= set(arrays) <= set(self.members):
             raise UserError(f"predictions: of {listed(arrays)}; want those of {listed(wanted)}")
-        rows, columns = next(iter(arrays.values())).shape
+        columns = next(iter(arrays.values())).shape[1]
         if columns != len(self.classes):
             raise UserError(f"predictions: {columns} columns; want one for each of the {len(self.classes)} classes")
-        test, ids = np.full(rows, -1), [str(row) for row in range(rows)]
-        logits = [member_logits(arrays[name], self.kind, name, test, self.class_shares, ids) for name in used]
+        require_kind(arrays, self.kind)
+        logits = [new_logits(arrays[name], self.kind, name, self.zeros[name]) for name in used]
         return self.result.fitted.apply([z[None] for z in logits])
 
     def predict(self, predictions: Predictions) -> np.ndarray:
@@ -148,16 +157,18 @@ def fit_blend(
         raise UserError(
             "folds: a group is in two folds; put it in one, or leave folds out: groups are then dealt whole"
         )
-    rows = replace(rows, folds=usable_folds(rows.folds, rows.clusters))
     counts = np.bincount(codes, minlength=columns)
     shares = dict(zip(names, ((counts + 1) / (count + columns)).tolist(), strict=True))
-    values = [member_logits(arrays[name], kind, name, rows.folds, shares, rows.ids.tolist()) for name in members]
+    # Before folds are dealt: those are no model's, and a class that is 0 in all rows of one was not unknown to a model.
+    read = {name: fit_logits(arrays[name], kind, name, rows.folds, shares) for name in members}
+    values, zeros = [z for z, _ in read.values()], {name: each for name, (_, each) in read.items()}
+    rows = replace(rows, folds=usable_folds(rows.folds, rows.clusters))
     for line in suspicious(rows, list(members), np.stack(values), list(members)):
         warnings.warn(line.removeprefix("warning: "), stacklevel=2)
     views = (EXTERNAL_VIEW,) * len(members)
     logits = Oof(rows, members, views, tuple(z[None] for z in values), {}, external=members)
     result = fit_oof(logits, Recipe(method, metric, costs=matrix))
-    return FittedBlend(result, classes, members, kind, shares)
+    return FittedBlend(result, classes, members, kind, zeros)
 
 
 def _folds(folds: ArrayLike | None, count: int) -> np.ndarray:
@@ -178,7 +189,7 @@ def _clusters(groups: ArrayLike | None, count: int) -> np.ndarray:
     lacking = np.asarray(pd.isna(names))
     if lacking.any():
         raise UserError(f"groups: row {int(lacking.argmax())} has none; give a row without a group one of its own")
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
 
 
 def _require_rows(what: str, values: np.ndarray, count: int) -> None:

@@ -10,7 +10,9 @@ from ensemble.api import results
 from ensemble.api.frames import scores_frame
 from ensemble.api.printing import listening
 from ensemble.blend import BlendOptions, BlendResult, blend_run, members_table
+from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files import sealed
 from ensemble.run import Run
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ class RunBlend:
 
     run: the run.
     result: all that is known of the blend, see `BlendResult`.
+    digest: of the file that it is saved in.
     """
 
     run: Run
     result: BlendResult
+    digest: str
 
     @property
     def name(self) -> str:
@@ -53,9 +57,13 @@ class RunBlend:
 
     def predict(self, images: "Images") -> "Prediction":
         """The blend's prediction of one image or several, as `ens.predict` takes them. The first call brings the
-        networks to the device, where they stay for the next one. Raises UserError as `ens.predict`."""
+        networks to the device, where they stay for the next one. Raises UserError as `ens.predict`, and if another
+        blend was saved under this one's name."""
         from ensemble.tta.images import predict
 
+        file = self.run.blend_json(self.name)
+        if not file.is_file() or sealed.digest(file) != self.digest:
+            raise UserError(f"{file}: is no longer this blend; fit it again, with another name= if both are needed")
         return predict(self._predictor, images)
 
     @cached_property
@@ -90,4 +98,4 @@ def fit_run_blend(run: Run, options: BlendOptions, events: Events | None) -> Run
     """See `Run.blend`."""
     with listening(events) as listener:
         result = blend_run(run, options, listener)
-    return RunBlend(run, result)
+    return RunBlend(run, result, sealed.digest(run.blend_json(result.name)))

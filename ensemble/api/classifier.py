@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensemble.api.predictions import Kind, member_logits, require_kind
+from ensemble.api.predictions import Kind, fit_logits, new_logits, require_kind
 from ensemble.blend import methods
 from ensemble.blend.costs import checked_costs
 from ensemble.errors import UserError
@@ -80,12 +80,15 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise ValueError(f"groups are {names.shape}, want ({len(codes)},)")
         clusters = np.unique(names, return_inverse=True)[1].astype(np.int64)
         folds = usable_folds(np.zeros(len(codes), dtype=np.int64), clusters)
-        self.class_shares_ = (np.bincount(codes) + 1) / (len(codes) + count)
         try:
             arrays = self._by_member(values)
             require_kind(arrays, self.kind)
             self.costs_ = checked_costs(self.costs, self.metric, tuple(map(str, self.classes_)))
-            z, codes = self._logits(arrays), codes.astype(np.int64)
+            shares = dict(zip(map(str, self.classes_), (np.bincount(codes) + 1) / (len(codes) + count), strict=True))
+            one_fold = np.zeros(len(codes), dtype=np.int64)
+            read = [fit_logits(array, self.kind, name, one_fold, shares) for name, array in arrays.items()]
+            self.zeros_ = [zeros for _, zeros in read]
+            z, codes = np.stack([logits for logits, _ in read]), codes.astype(np.int64)
             self.chain_ = methods.fit(self.method, self.metric, z, codes, folds, clusters, costs=self.costs_)
         except UserError as error:
             raise ValueError(str(error)) from None
@@ -96,7 +99,11 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         check_is_fitted(self)
         values = validate_data(self, _flat(X), dtype=np.float64, reset=False)
         try:
-            return methods.apply(self.chain_, self._logits(self._by_member(values)))
+            arrays = self._by_member(values)
+            require_kind(arrays, self.kind)
+            each = zip(arrays.items(), self.zeros_, strict=True)
+            z = np.stack([new_logits(array, self.kind, name, zeros) for (name, array), zeros in each])
+            return methods.apply(self.chain_, z)
         except UserError as error:
             raise ValueError(str(error)) from None
 
@@ -120,13 +127,6 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if each.shape[2] == 1:
             each = np.concatenate([_first_column(each, self.kind), each], axis=2)
         return {f"member {number}": array for number, array in enumerate(each)}
-
-    def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        """z float32 (M, N, C)."""
-        shares = dict(zip(map(str, self.classes_), self.class_shares_, strict=True))
-        count = len(next(iter(arrays.values())))
-        rows, ids = np.zeros(count, dtype=np.int64), [str(row) for row in range(count)]
-        return np.stack([member_logits(array, self.kind, name, rows, shares, ids) for name, array in arrays.items()])
 
 
 def _first_column(second: np.ndarray, kind: Kind) -> np.ndarray:

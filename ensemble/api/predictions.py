@@ -2,13 +2,21 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ensemble.blend.external.scale import LARGEST, floored, without_unknown_classes
+from ensemble.blend.external.scale import (
+    LARGEST,
+    floored,
+    least_probability,
+    log_sums,
+    raised,
+    without_unknown_classes,
+)
 from ensemble.data.classes import in_order, listed
 from ensemble.errors import UserError
 
@@ -26,6 +34,10 @@ def by_member(predictions: Predictions) -> dict[str, np.ndarray]:
     """
     if isinstance(predictions, pd.DataFrame):
         raise UserError("predictions: a DataFrame; give an array (N, M, C), or a dict of each member's array (N, C)")
+    if not isinstance(predictions, np.ndarray | Mapping | Sequence):
+        raise UserError(
+            f"predictions: {type(predictions).__name__}; give an array (N, M, C), or a dict or a list of (N, C)"
+        )
     if isinstance(predictions, np.ndarray):
         if predictions.ndim != 3:
             raise UserError(f"predictions: an array {predictions.shape}; want (N, M, C): rows, members, classes")
@@ -63,32 +75,66 @@ def require_kind(arrays: Mapping[str, np.ndarray], kind: Kind) -> None:
     if kind not in get_args(Kind):
         raise UserError(f"kind {kind!r} is not one of: {', '.join(get_args(Kind))}")
     for name, values in arrays.items() if kind == "logits" else ():
-        if values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE:
+        if len(values) > 1 and values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= SUM_TOLERANCE:
             raise UserError(f"{name}: its rows sum to 1, as those of probabilities do: say kind='probabilities'")
 
 
-def member_logits(
-    values: np.ndarray, kind: Kind, name: str, folds: np.ndarray, shares: Mapping[str, float], ids: Sequence[str]
-) -> np.ndarray:
-    """Logits float32 (N, C) of a member's predictions, float64 (N, C). Those of probabilities are their logs; for what
-    is exactly 0 see `ensemble.blend.external.scale`.
+@dataclass(frozen=True)
+class Zeros:
+    """What a member's probabilities of exactly 0 are read as, as the rows of the fit say: a prediction for a row then
+    depends on no other row.
 
-    folds: int (N,). shares: of each class among the labels, above 0.
+    floor: the probability that is taken for 0.
+    unknown: bool (C,), the classes that were 0 in all rows of the fit, as of a model that was trained without them.
+    shares: float64 (C,), of each class among the labels, above 0: taken for the classes that are unknown.
+    """
+
+    floor: float
+    unknown: np.ndarray
+    shares: np.ndarray
+
+
+def fit_logits(
+    values: np.ndarray, kind: Kind, name: str, folds: np.ndarray, shares: Mapping[str, float]
+) -> tuple[np.ndarray, Zeros]:
+    """Logits float32 (N, C) of a member's predictions, float64 (N, C), for a fit, and how its zeros are read later.
+    Those of probabilities are their logs; for what is exactly 0 see `ensemble.blend.external.scale`.
+
+    folds: int (N,), those of the member's models. shares: of each class among the labels, above 0.
     Raises UserError that names the member and the row for numbers that are not of this kind.
     """
 
+    def warn(text: str) -> None:
+        warnings.warn(f"{name}: {text}", stacklevel=3)
+
+    z = _logs(values, kind, name)
+    each = np.array(list(shares.values()))
+    zeros = Zeros(least_probability(z), np.asarray(np.isneginf(z).all(axis=0)), each)
+    return floored(without_unknown_classes(z, folds, each, tuple(shares), warn), warn), zeros
+
+
+def new_logits(values: np.ndarray, kind: Kind, name: str, zeros: Zeros) -> np.ndarray:
+    """Logits float32 (N, C) of a member's predictions for other rows, float64 (N, C). Raises UserError as
+    `fit_logits`."""
+    z = _logs(values, kind, name)
+    unknown = zeros.unknown & np.isneginf(z)
+    if unknown.any():
+        share = np.log(zeros.shares / zeros.shares[~zeros.unknown].sum())
+        z = np.where(unknown, log_sums(z)[:, None] + share, z)
+    return raised(z, zeros.floor)
+
+
+def _logs(values: np.ndarray, kind: Kind, name: str) -> np.ndarray:
+    """Logits float64 (N, C), -inf for probabilities that are 0."""
+
     def refuse(rows: np.ndarray, what: str) -> None:
         if rows.any():
-            row = int(rows.argmax())
-            raise UserError(f"{name}: row {ids[row]}: {what} ({int(rows.sum())} rows)")
-
-    def warn(text: str) -> None:
-        warnings.warn(f"{name}: {text}", stacklevel=2)
+            raise UserError(f"{name}: row {int(rows.argmax())}: {what} ({int(rows.sum())} rows)")
 
     refuse(np.isnan(values).any(axis=1), "NaN")
     if kind == "logits":
         refuse(np.abs(values).max(axis=1) > LARGEST, "an infinite logit")
-        return values.astype(np.float32)
+        return values
     total = 100.0 if kind == "percentages" else 1.0
     probabilities = np.exp(values) if kind == "log-probabilities" else values / total
     lowest, highest = probabilities.min(axis=1), probabilities.max(axis=1)
@@ -97,9 +143,7 @@ def member_logits(
     sums = probabilities.sum(axis=1)
     refuse(np.abs(sums - 1) > SUM_TOLERANCE, f"{kind} that do not sum to {total:g}")
     with np.errstate(divide="ignore"):
-        z = np.log(np.clip(probabilities, 0, None) / sums[:, None])
-    known = without_unknown_classes(z, folds, np.array(list(shares.values())), tuple(shares), warn)
-    return floored(known, warn)
+        return np.asarray(np.log(np.clip(probabilities, 0, None) / sums[:, None]))
 
 
 def columns_of(labels: ArrayLike, count: int) -> tuple[np.ndarray, np.ndarray]:

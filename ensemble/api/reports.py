@@ -9,6 +9,7 @@ from ensemble.api import html
 from ensemble.api.frames import gains_frame, scores_frame
 from ensemble.api.printing import listening
 from ensemble.blend import Comparison, compare
+from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.run import Run
 from ensemble.tables.compare import verdict
@@ -108,5 +109,7 @@ def compare_runs(*runs: Run | str | Path, events: Events | None = None) -> RunCo
     >>> len(compared.verdict)
     1
     """
+    if not runs:
+        raise UserError("compare_runs: name two runs, or one with several members")
     with listening(events) as listener:
         return RunComparison(compare([Path(str(run)) for run in runs], listener))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ensemble.api.printing import listening
 from ensemble.config import Config, check_backbones, load_config
-from ensemble.errors import RunFailure
+from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.run import Run
@@ -31,6 +31,8 @@ def train_folds(experiment: str | Path | Config, *, changes: Sequence[str] = (),
     """
     from ensemble.train import jobs
 
+    if isinstance(changes, str):
+        raise UserError(f"changes: want a list, as in [{changes!r}]")
     if isinstance(experiment, Config):
         check_backbones(experiment)
     else:

@@ -37,6 +37,8 @@ def apply_views(batch: Tensor, views: str | Sequence[str], size: int | None = No
     >>> model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(dim=0).shape
     torch.Size([1, 4])
     """
+    if not isinstance(batch, Tensor):
+        raise UserError(f"batch: {type(batch).__name__}; want a tensor (B, 3, S, S), as torch.from_numpy gives")
     if batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] != batch.shape[3] or 0 in batch.shape:
         raise UserError(f"batch: a tensor {tuple(batch.shape)}; want square images, (B, 3, S, S)")
     if batch.dtype != torch.uint8 and not batch.dtype.is_floating_point:

@@ -106,6 +106,9 @@ class Run:
         from ensemble.api.blending import fit_run_blend
         from ensemble.blend import BlendOptions
 
+        for what, names in (("views", views), ("members", members)):
+            if isinstance(names, str):
+                raise UserError(f"{what}: want a list, as in [{names!r}]")
         file = None if costs is None else Path(costs)
         options = BlendOptions(method, metric, name, views, members, priors=priors, costs=file)
         return fit_run_blend(self, options, events)

@@ -124,3 +124,13 @@ def test_groups_stay_together_in_the_inner_folds():
 def test_what_does_not_fit_together_is_a_value_error(changes, x, line):
     with pytest.raises(ValueError, match=line):
         ens.BlendClassifier(**changes).fit(x, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_prediction_depends_on_no_other_row():
+    tenths = np.random.default_rng(4).multinomial(10, [0.7, 0.2, 0.1], size=90) / 10
+    x = np.hstack([tenths, np.roll(tenths, 1, axis=1)])
+    blend = ens.BlendClassifier("mean", kind="probabilities").fit(x, LABELS)
+    whole = blend.predict_proba(x)
+    for rows in (slice(0, 1), slice(3, 5), slice(40, 90)):
+        assert np.array_equal(blend.predict_proba(x[rows]), whole[rows])

@@ -173,3 +173,45 @@ def test_a_notebook_shows_the_tables_with_every_name_escaped():
     assert "<b>" not in page and "&lt;b&gt;a&lt;/b&gt;" in page and "accuracy %" in page and "P(better)" in page
     line = "<FittedBlend 'vote' of 2 members, cross-fitted on 90 rows: accuracy 90.00 ±8.24 [83.33, 95.56] %, log loss "
     assert repr(blend).startswith(line)
+
+
+# ---- zeros ---------------------------------------------------------------------------------------------------------
+
+TENTHS = np.random.default_rng(4).multinomial(10, [0.7, 0.2, 0.1], size=90)[:, [0, 1, 2]] / 10
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_a_prediction_depends_on_no_other_row(method):
+    oof = {"a": TENTHS, "b": np.roll(TENTHS, 1, axis=1)}
+    blend = ens.fit_blend(oof, LABELS, method=method, kind="probabilities")
+    whole = blend.predict_proba(oof)
+    for rows in (slice(0, 1), slice(3, 5), slice(40, 90)):
+        assert np.array_equal(blend.predict_proba({name: p[rows] for name, p in oof.items()}), whole[rows])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_class_that_the_fit_never_saw_above_0_has_its_share():
+    lacking = np.stack([PROBS[0][:, 0] + PROBS[0][:, 2], PROBS[0][:, 1], 0 * PROBS[0][:, 2]], axis=1)
+    blend = ens.fit_blend({"a": lacking}, LABELS, method="mean", kind="probabilities")
+    zeros = blend.zeros["a"]
+    assert zeros.unknown.tolist() == [False, False, True] and zeros.shares == pytest.approx([31 / 93] * 3)
+    one = blend.predict_proba({"a": lacking[:1]})
+    assert np.array_equal(one, blend.predict_proba({"a": lacking})[:1]) and one[0, 2] > 0.1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_dealt_folds_are_no_models_folds():
+    """A class that is 0 in all rows of a fold that was dealt is not unknown: its rows keep their own numbers."""
+    rare = np.full((90, 3), [0.5, 0.5, 0.0])
+    rare[0] = [0.2, 0.2, 0.6]
+    blend = ens.fit_blend({"a": rare}, LABELS, method="mean", kind="probabilities")
+    assert blend.zeros["a"].unknown.tolist() == [False] * 3
+    dealt = ens.fit_blend({"a": rare}, LABELS, method="mean", kind="probabilities", folds=np.zeros(90, dtype=int))
+    assert blend.scores.loc["a", "log_loss"] == dealt.scores.loc["a", "log_loss"]
+
+
+def test_probabilities_are_refused_by_a_blend_of_logits_at_prediction():
+    blend = ens.fit_blend(STACKED, LABELS, method="mean")
+    with pytest.raises(ens.UserError, match="member 0: its rows sum to 1, as those of probabilities do"):
+        blend.predict_proba(PROBS.swapaxes(0, 1))

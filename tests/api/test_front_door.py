@@ -115,3 +115,30 @@ def test_runs_are_compared_and_reported(art):
     assert compared.verdict[0] in repr(compared) and "log loss at its best temperature" in compared._repr_html_()
     page = ens.write_report("runs/art", "page.html", events=ens.Silent())
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_blend_whose_file_was_replaced_predicts_no_more(art):
+    run = ens.Run("runs/art")
+    first = run.blend("mean", events=ens.Silent())
+    assert first.predict("data/art/train/a/0.png").labels
+    run.blend("mean", events=ens.Silent())  # the same again
+    assert first.predict("data/art/train/a/0.png").labels
+    run.blend("mean", priors="uniform", metric="log_loss", name="mean", events=ens.Silent())
+    with pytest.raises(ens.UserError, match=r"mean.json: is no longer this blend; fit it again, with another name="):
+        first.predict("data/art/train/a/0.png")
+
+
+def test_one_name_is_no_list_of_names(art):
+    for what, call in (
+        ("views", lambda: ens.Run("runs/art").blend("mean", views="identity")),
+        ("members", lambda: ens.Run("runs/art").blend("mean", members="vit")),
+        ("changes", lambda: ens.train_folds("art.toml", changes="train.epochs=1")),
+    ):
+        with pytest.raises(ens.UserError, match=rf"^{what}: want a list, as in \["):
+            call()
+    with pytest.raises(ens.UserError, match="compare_runs: name two runs, or one with several members"):
+        ens.compare_runs()
+    with pytest.raises(ens.UserError, match=r"predictions: NoneType; give an array \(N, M, C\)"):
+        ens.fit_blend(None, [0, 1])
+    with pytest.raises(ens.UserError, match=r"batch: ndarray; want a tensor"):
+        ens.apply_views(np.zeros((1, 3, 2, 2)), "d4")

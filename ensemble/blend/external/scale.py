@@ -74,10 +74,10 @@ def recognised(values: np.ndarray, path: Path, name: str, kind: str | None = Non
             f"sum): say which with {option}"
         )
     if high <= SLACK:
-        if np.abs(_log_sums(values)).max() <= 0.02:
+        if np.abs(log_sums(values)).max() <= 0.02:
             return Scale("log-probabilities", f"{seen} were read as log-probabilities")
         for base, factor in BASES.items():
-            if np.abs(_log_sums(values * factor)).max() <= 0.02:
+            if np.abs(log_sums(values * factor)).max() <= 0.02:
                 raise UserError(
                     f"{path}: {seen} look like log-probabilities to base {base}: multiply them by {factor:.6g} for "
                     f"natural logs, or, if they are logits, say so with --read-as {name}=logits"
@@ -117,7 +117,7 @@ def without_unknown_classes(
         where = np.flatnonzero(folds == fold)
         unknown = np.isneginf(z[where]).all(axis=0)
         if len(where) > 1 and unknown.any():
-            z[np.ix_(where, unknown)] = _log_sums(z[where])[:, None] + np.log(shares[unknown] / shares[~unknown].sum())
+            z[np.ix_(where, unknown)] = log_sums(z[where])[:, None] + np.log(shares[unknown] / shares[~unknown].sum())
             lacking.setdefault(tuple(np.flatnonzero(unknown).tolist()), []).append(fold)
     for unknown_classes, of_folds in lacking.items():
         first, more = unknown_classes[0], len(unknown_classes) - 1
@@ -137,16 +137,28 @@ def floored(z: np.ndarray, warn: Callable[[str], None]) -> np.ndarray:
     zero = np.isneginf(z)
     if not zero.any():
         return np.asarray(z, dtype=np.float32)
-    total = _log_sums(z)[:, None]
-    least = float(np.exp((z - total)[~zero].min()))
-    floor = float(np.clip(least / 2, FLOOR, RAISED / z.shape[1]))
+    floor = least_probability(z)
     if floor > 1e-12:
         warn(
             f"{int(zero.sum()):,} of its {zero.size:,} probabilities are exactly 0 and were raised to {floor:.2g}: as "
             "0 they would forbid a class to the whole blend"
         )
+    return raised(z, floor)
+
+
+def least_probability(z: np.ndarray) -> float:
+    """What `floored` gives to probabilities of 0 among logits (N, C)."""
+    known = ~np.isneginf(z)
+    least = float(np.exp((z - log_sums(z)[:, None])[known].min()))
+    return float(np.clip(least / 2, FLOOR, RAISED / z.shape[1]))
+
+
+def raised(z: np.ndarray, floor: float) -> np.ndarray:
+    """Logits float32 (N, C) in which what is -inf has the probability `floor`, but never more than the least of its
+    row: a row's numbers depend on no other row."""
+    zero = np.isneginf(z)
     lowest = np.where(zero, np.inf, z).min(axis=1, keepdims=True)
-    return np.where(zero, np.minimum(total + np.log(floor), lowest), z).astype(np.float32)
+    return np.where(zero, np.minimum(log_sums(z)[:, None] + np.log(floor), lowest), z).astype(np.float32)
 
 
 def _unit(values: np.ndarray) -> float:
@@ -158,7 +170,7 @@ def _unit(values: np.ndarray) -> float:
     return 0.0
 
 
-def _log_sums(z: np.ndarray) -> np.ndarray:
+def log_sums(z: np.ndarray) -> np.ndarray:
     """Log of the sum of exp(z) in each row, float64 (N,)."""
     top = z.max(axis=1).astype(np.float64)
     return np.asarray(top + np.log(np.exp(z - top[:, None]).sum(axis=1)))
