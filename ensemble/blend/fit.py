@@ -213,7 +213,8 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         gains=tuple(gains),
         calibration={name: calibration(labels, result) for name, result in stages.items()},
         reliability={
-            name: tuple(reliability(result.predicted == labels, result.confidence)) for name, result in stages.items()
+            name: tuple(reliability(result.most_probable == labels, result.confidence))
+            for name, result in stages.items()
         },
         diversity=diversity(np.stack([result.predicted for result in single]), labels, costs),
         weights=methods.readable(chain, oof.members),

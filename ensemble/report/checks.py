@@ -243,7 +243,8 @@ def _whole(results: RunResults) -> list[Issue]:
 def _shares(results: RunResults) -> list[Issue]:
     """Class shares on new images against those out of fold: chi-square, and a total variation of a tenth."""
     assert results.oof is not None
-    before = np.bincount(results.predicted, minlength=len(results.classes))
+    # Of the most probable classes on both sides: costs, which may decide for others, are not in a file of predictions.
+    before = np.bincount(results.probabilities.argmax(axis=1), minlength=len(results.classes))
     out = []
     meant = tuple(
         f"-{blend.name}" for blend in results.blends if blend.shifted

@@ -27,6 +27,8 @@ def section(results: RunResults) -> dict[str, Any] | None:
     rows, predicted = results.oof.rows, results.predicted
     matrix = confusion(rows.labels, predicted, len(rows.classes))
     right = predicted == rows.labels
+    # Calibration is of the most probable class, also where costs decide for another one.
+    most_probable_right = results.probabilities.argmax(axis=1) == rows.labels
     confidence = results.probabilities.max(axis=1)
     table = by_class(rows.labels, predicted, rows.clusters, rows.grouped, rows.classes)
     least = np.floor(10 * min((row["recall_ends"][0] for row in table if row["rows"]), default=0.0)) / 10
@@ -44,11 +46,13 @@ def section(results: RunResults) -> dict[str, Any] | None:
         "wrong": int((~right).sum()),
         "rows": len(right),
         "accuracy": float(right.mean()),
+        "is_by_cost": results.costs is not None,
         "grouped": rows.grouped,
-        "ece": ece(right, confidence),
+        "ece": ece(most_probable_right, confidence),
+        "most_probable_accuracy": float(most_probable_right.mean()),
         "mean_confidence": float(confidence.mean()),
-        "bins": reliability(right, confidence),
-        "reliability": _reliability(right, confidence),
+        "bins": reliability(most_probable_right, confidence),
+        "reliability": _reliability(most_probable_right, confidence),
         "temperature": [
             note
             for note in (results.best.notes if results.best and results.saved else ())

@@ -23,6 +23,7 @@ from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
 from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.outcomes import Outcome, outcome
+from ensemble.scoring.row_values import cheapest
 
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class RunResults:
         is done
     probabilities: float64 (N, C), of the rows of `oof`
     basis: what the probabilities are of, in words
+    costs: float64 (C, C), what mistakes cost, if the probabilities are of a blend that knows it
     tempered: "single" and "mean" -> the gain of `best` in log loss over it at one temperature; empty if `basis` is not
         of `best`
     provenance: the content of provenance.json
@@ -97,6 +99,7 @@ class RunResults:
     oof: Oof | None
     probabilities: np.ndarray
     basis: str
+    costs: np.ndarray | None
     tempered: dict[str, Gain]
     provenance: Provenance
     view_search: SavedSearch | None
@@ -109,8 +112,9 @@ class RunResults:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """Each row's most probable class, int64 (N,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
+        """The class each row is decided for, int64 (N,): the most probable one; with costs, that of the least expected
+        cost."""
+        return self.probabilities.argmax(axis=1) if self.costs is None else cheapest(self.probabilities, self.costs)
 
     @cached_property
     def single(self) -> list[Outcome]:
@@ -147,12 +151,12 @@ def read_run(run: Run, events: Events) -> RunResults:
     problems += unread
     oof = _oof(run, rows, members)
     best, saved, basis = None, False, ""
-    probabilities, tempered = np.empty((0, len(rows.classes))), {}
+    probabilities, costs, tempered = np.empty((0, len(rows.classes))), None, {}
     if oof is not None:
         events.progress("fitting the best blend again", 1, 3)
         candidates = _comparable(blends, stale)
         best, saved = (candidates[0], True) if candidates else (plain_mean(oof), False)
-        probabilities, basis = _row_probabilities(run, oof, candidates, problems)
+        probabilities, basis, costs = _row_probabilities(run, oof, candidates, problems)
         if not saved or basis == _of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
     events.progress("laying out the page", 2, 3)
@@ -171,6 +175,7 @@ def read_run(run: Run, events: Events) -> RunResults:
         oof=oof,
         probabilities=probabilities,
         basis=basis,
+        costs=costs,
         tempered=tempered,
         provenance=provenance,
         view_search=_unless_broken(run.view_search_json, SavedSearch, problems),
@@ -213,8 +218,9 @@ def _oof(run: Run, rows: Rows, members: tuple[MemberResults, ...]) -> Oof | None
 
 def _row_probabilities(
     run: Run, oof: Oof, candidates: tuple[BlendResult, ...], problems: list[str]
-) -> tuple[np.ndarray, str]:
-    """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean.
+) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean;
+    what they are of, in words, and the blend's costs.
 
     The out-of-fold predictions of an external member are in the user's file, not in the run.
     """
@@ -234,9 +240,9 @@ def _row_probabilities(
                 f"with: ens blend {run}"
             )
             continue
-        return probabilities, _of_blend(blend)
+        return probabilities, _of_blend(blend), blend.fitted.costs
     what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
-    return geometric_mean(plain_average(oof)), what
+    return geometric_mean(plain_average(oof)), what, None
 
 
 def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple[BlendResult, ...]:

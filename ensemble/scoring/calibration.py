@@ -40,15 +40,15 @@ class Bin:
 
 
 def calibration(labels: np.ndarray, result: Outcome) -> Calibration:
-    """Calibration of one outcome."""
-    right = result.predicted == labels
+    """Calibration of one outcome: of its most probable classes, also where costs decide for others."""
+    right = result.most_probable == labels
     return Calibration(float(result.losses.mean()), ece(right, result.confidence), float(result.briers.mean()))
 
 
 def ece(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: |accuracy - mean confidence| of the rows in each bin, weighted by their share.
 
-    right: bool (N,), whether each row's prediction is right. confidence: (N,), its largest probability. `bins` bins of
+    right: bool (N,), whether each row's most probable class is right. confidence: (N,), its probability. `bins` bins of
     equal width, (a, b]. Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in Guo et al. (ICML 2017).
     """
     surplus = [abs(part.accuracy - part.confidence) * part.rows for part in reliability(right, confidence, bins)]

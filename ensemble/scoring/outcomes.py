@@ -7,14 +7,16 @@ import numpy as np
 
 from ensemble.scoring.counts import class_counts
 from ensemble.scoring.metrics import METRICS, computed
-from ensemble.scoring.row_values import row_briers
+from ensemble.scoring.row_values import cheapest, row_briers
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One system on N rows.
 
-    predicted: int64 (N,), the most probable class, the first of a tie.
+    predicted: int64 (N,), the class each row is decided for: the most probable one; with costs, that of the least
+        expected cost. The first of a tie.
+    most_probable: int64 (N,), the class of the largest probability, the first of a tie.
     confidence: float64 (N,), the largest probability.
     briers: float64 (N,), the rows' Brier scores.
     values: metric -> float64 (N,), of each metric that is a mean over rows; log_loss always.
@@ -23,6 +25,7 @@ class Outcome:
     """
 
     predicted: np.ndarray
+    most_probable: np.ndarray
     confidence: np.ndarray
     briers: np.ndarray
     values: Mapping[str, np.ndarray]
@@ -40,7 +43,8 @@ def outcome(
 ) -> Outcome:
     """Outcome of probabilities (N, C) for labels int64 (N,).
 
-    asked: metrics to score it by beside those that are computed always. costs: float64 (C, C), what mistakes cost.
+    asked: metrics to score it by beside those that are computed always. costs: float64 (C, C), what mistakes cost; see
+    `cheapest`.
     """
     metrics = computed(*asked)
     values = {}
@@ -49,8 +53,10 @@ def outcome(
             values[name] = METRICS[name].score(labels, probs)
         elif METRICS[name].needs == "costs":
             values[name] = METRICS[name].score(labels, probs, costs)
+    most_probable = probs.argmax(axis=1)
     return Outcome(
-        predicted=probs.argmax(axis=1),
+        predicted=most_probable if costs is None else cheapest(probs, costs),
+        most_probable=most_probable,
         confidence=probs.max(axis=1).astype(np.float64),
         briers=row_briers(labels, probs),
         values=values,
@@ -63,6 +69,7 @@ def on_rows(result: Outcome, rows: np.ndarray) -> Outcome:
     """The outcome of some rows alone."""
     return Outcome(
         predicted=result.predicted[rows],
+        most_probable=result.most_probable[rows],
         confidence=result.confidence[rows],
         briers=result.briers[rows],
         values={name: of_rows[rows] for name, of_rows in result.values.items()},

@@ -93,6 +93,9 @@ def test_with_costs_the_blend_decides_for_the_least_expected_cost():
     plain = softmax(Z.mean(axis=0))
     cost = np.array(COSTS)[LABELS, (plain @ np.array(COSTS)).argmin(axis=1)].mean()
     assert blend.scores.loc["plain mean", "expected_cost"] == pytest.approx(cost)
+    accuracy = ((plain @ np.array(COSTS)).argmin(axis=1) == LABELS).mean()  # of the classes that `predict` gives
+    assert blend.scores.loc["plain mean", "accuracy"] == pytest.approx(accuracy)
+    assert accuracy != (plain.argmax(axis=1) == LABELS).mean()
     # where all mistakes cost the same it is the most probable class
     even = ens.fit_blend(STACKED, LABELS, method="mean", metric="expected_cost", costs=1 - np.eye(3))
     assert even.predict(STACKED).tolist() == probabilities.argmax(axis=1).tolist()

@@ -11,14 +11,19 @@ from test_blend_run import make_run
 from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend
 from ensemble.blend.costs import read_costs
 from ensemble.blend.oof import read_member, read_rows
-from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.result import read_result
 from ensemble.blend.saved import read_described
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.report import read_run
+from ensemble.report.blends import cross_fitted
+from ensemble.report.classes import section
 from ensemble.run import Run
+from ensemble.scoring.calibration import ece
+from ensemble.scoring.counts import class_counts, macro_f1
 
 CLASSES = ("cat", "dog", "NA")
 
@@ -87,11 +92,39 @@ def test_a_blend_is_scored_by_its_decisions_and_keeps_the_costs(run, tmp_path, m
     labels, mean = read_rows(Run(run)).labels, geometric_mean(z)
     decided = (mean @ costs).argmin(axis=1)
     assert result.mean["expected_cost"].value == pytest.approx(costs[labels, decided].mean())
-    assert result.mean["accuracy"].value == (mean.argmax(axis=1) == labels).mean()  # of the most probable classes
+    assert result.mean["accuracy"].value == (decided == labels).mean() != (mean.argmax(axis=1) == labels).mean()
+    confidence = mean.max(axis=1).mean()  # calibration is of the most probable classes all the same
+    bins = result.reliability["plain mean"]
+    assert sum(part.rows * part.accuracy for part in bins) == pytest.approx((mean.argmax(axis=1) == labels).sum())
+    assert sum(part.rows * part.confidence for part in bins) / len(labels) == pytest.approx(confidence)
+    assert result.calibration["plain mean"].ece == ece(mean.argmax(axis=1) == labels, mean.max(axis=1))
     assert {own.metric for own in result.diversity.costs.values()} == {"expected_cost"}
-    decisions = "is fitted by log loss; images are decided for the class of the least expected cost"
+    decisions = (
+        "is fitted by log loss; images are decided for the class of the least expected cost, in the rows of the "
+        "members and of the mean too"
+    )
     assert any(decisions in note for note in result.notes)
     assert read_result(Run(run), result.name).blend["expected_cost"] == result.blend["expected_cost"]
+
+
+def test_the_scores_are_of_the_classes_that_the_blend_decides_for(run, tmp_path):
+    """So are those of its members and of the plain mean: gains compare like with like."""
+    name = blend_run(Run(run), BlendOptions("stack", "expected_cost", costs=write(tmp_path, COSTS))).name
+    result = read_result(Run(run), name)
+    rows = read_rows(Run(run))
+    z = np.stack([read_member(Run(run), name, rows)[0].mean(axis=0) for name in "ab"])
+    systems = [(result.blend, cross_fitted(Run(run), result)), (result.mean, geometric_mean(z))]
+    for scores, probs in [*systems, *((result.members[member], softmax(z["ab".index(member)])) for member in "ab")]:
+        decided = result.fitted.decide(probs)
+        counts = class_counts(rows.labels, decided, len(CLASSES))
+        assert scores["accuracy"].value == pytest.approx((decided == rows.labels).mean())
+        assert scores["macro_f1"].value == pytest.approx(macro_f1(counts))
+        assert (decided != probs.argmax(axis=1)).any()
+    results = read_run(Run(run), SILENT)
+    assert results.predicted.tolist() == result.fitted.decide(results.probabilities).tolist()
+    page = section(results)
+    assert page["accuracy"] == pytest.approx(result.blend["accuracy"].value)
+    assert page["ece"] == pytest.approx(result.calibration["blend"].ece)
 
 
 def test_from_python_a_run_takes_the_file_too(run, tmp_path):

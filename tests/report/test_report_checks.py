@@ -230,6 +230,16 @@ def test_predictions_that_are_a_little_or_by_chance_in_other_shares(tmp_path, sh
     assert found(run) == []
 
 
+def test_predictions_of_a_blend_with_costs_are_compared_by_their_most_probable_classes(tmp_path):
+    run = made(tmp_path)
+    (tmp_path / "costs.csv").write_text("true,a,b,c\na,0,1,1\nb,1,0,1\nc,900,900,0\n")  # most are decided for c
+    options = BlendOptions("mean", "expected_cost", costs=tmp_path / "costs.csv")
+    blend_run(Run(run), options, events=SILENT)
+    assert (read_run(Run(run), SILENT).predicted == 2).mean() > 0.5
+    predict(run, [0.34, 0.33, 0.33], blend="mean-expected_cost")
+    assert not [issue for issue in found(run) if "class shares" in issue.what]
+
+
 def test_predictions_of_a_blend_that_is_meant_for_other_shares(tmp_path):
     run = made(tmp_path)
     blend_run(Run(run), BlendOptions("vote", name="even", priors="uniform"), events=SILENT)

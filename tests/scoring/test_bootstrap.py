@@ -12,7 +12,9 @@ from ensemble.scoring.outcomes import evaluate, on_rows, outcome, value
 
 def Outcome(losses, predicted):
     """An outcome whose confidence and Brier scores don't matter."""
-    return FullOutcome(predicted, np.ones(len(losses)), np.zeros(len(losses)), {"log_loss": losses}, computed())
+    return FullOutcome(
+        predicted, predicted, np.ones(len(losses)), np.zeros(len(losses)), {"log_loss": losses}, computed()
+    )
 
 
 def outcomes(rows, classes, right, seed=0):

@@ -207,7 +207,8 @@ def notes(chain: Chain, metric: str) -> list[str]:
         lines.append(f"{chain.method} is {fitted}; for {metric}: {family}")
     elif METRICS[metric].needs == "costs":
         lines.append(
-            f"{chain.method} is fitted by log loss; images are decided for the class of the least expected cost"
+            f"{chain.method} is fitted by log loss; images are decided for the class of the least expected cost, in "
+            "the rows of the members and of the mean too"
         )
     elif metric != "log_loss":
         lines.append(f"{chain.method} is fitted by log loss; for {metric} there is no class bias")
