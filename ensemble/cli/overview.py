@@ -68,6 +68,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
         from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview import ledger
+        from ensemble.overview.trust import trust
 
         for option, column, given in (("--board", "board", boards), ("--note", "note", notes)):
             for text in given:
@@ -82,12 +83,12 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
                     + (f"; that file is {entry.state} since then" if entry.state else "")
                 )
         found = ledger.entries(place)
-        trust = ledger.trust(found, metric)
+        agreement = trust(found, metric)
         if found:
-            tables.show_submissions(found, trust, metric)
+            tables.show_submissions(found, agreement, metric)
         else:
             events.message(f"{place}: {ledger.NONE}")
-        events.answer({"submissions": plain(found), "trust": plain(trust)})
+        events.answer({"submissions": plain(found), "trust": plain(agreement)})
 
 
 def recorded(

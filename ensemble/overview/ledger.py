@@ -22,10 +22,9 @@ from ensemble.files.limits import require_text_table
 from ensemble.overview.runs import find_runs
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
-from ensemble.scoring.metrics import METRICS, computed
+from ensemble.scoring.metrics import computed
 
 FACTS = ("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows")
-FEWEST = 3  # scores on the board: fewer do not show an order
 NONE = "no submission is recorded; ens tta-predict records those that it writes"
 LEAST_DIGITS = 7  # of a digest that stands for a file
 
@@ -62,26 +61,6 @@ class Entry:
     values: Mapping[str, str]
     state: str
     fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class Trust:
-    """Whether out-of-fold scores predict the board's, for submissions on the same data.
-
-    fingerprint: of these data; "" if it is not known
-    metric: of the board's scores
-    n: number of submissions
-    tau: Kendall's rank correlation; NaN if all scores are equal
-    gap: mean of the board's score minus the out-of-fold score
-    lines: the same in words
-    """
-
-    fingerprint: str
-    metric: str
-    n: int
-    tau: float
-    gap: float
-    lines: tuple[str, ...]
 
 
 def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
@@ -136,7 +115,7 @@ def entries(place: Path) -> list[Entry]:
 def enter(place: Path, file: str, column: str, text: str) -> Entry:
     """Write `text` into the column ("board" or "note") of the submission `file` means, the newest one of it; returns
     that one, as it was. Raises UserError as `find` and `entries` do, and for a score that is no number."""
-    if column == "board" and not _is_number(text):
+    if column == "board" and not is_number(text):
         raise UserError(f"--board {file}={text}: the score must be a number")
     entry = find(entries(place), file)
     with _lock(entry.ledger):
@@ -177,46 +156,6 @@ def find(found: Sequence[Entry], file: str) -> Entry:
         names = ", ".join(dict.fromkeys(Path(entry.values.get("file", "")).name for entry in reversed(found)))
         raise UserError(f"{file}: no such submission; there are: {names}")
     return matches[-1]
-
-
-def trust(found: Sequence[Entry], metric: str = "accuracy") -> tuple[Trust, ...]:
-    """How the board's scores, which are of `metric`, agree with those out of fold, for each data set with FEWEST or
-    more. If the data are not known, each ledger counts as a data set.
-
-    A board that counts to 100 is read as percent. Kendall's tau-b (1945) of so few scores is rough.
-    """
-    data: dict[str | Path, list[Entry]] = {}
-    for entry in found:
-        data.setdefault(entry.fingerprint or entry.ledger, []).append(entry)
-    several = len(data) > 1
-    results = []
-    for key, some in data.items():
-        which = f"data {key[:12]}: " if isinstance(key, str) else f"{key}: "
-        results.append(_trust(some, metric, which if several else ""))
-    return tuple(result for result in results if result is not None)
-
-
-def _trust(found: Sequence[Entry], metric: str, which: str) -> Trust | None:
-    """Of one data set; None of fewer than FEWEST. which: what the lines begin with."""
-    from scipy.stats import kendalltau
-
-    pairs = [(entry.values.get(metric, ""), entry.values.get("board", "")) for entry in found]
-    known = [(float(out), float(board)) for out, board in pairs if _is_number(out) and _is_number(board)]
-    if len(known) < FEWEST:
-        return None
-    outs, boards = zip(*known, strict=True)
-    if METRICS[metric].factor == 100 and max(boards) > 1:
-        boards = tuple(score / 100 for score in boards)
-    varied = len(set(outs)) > 1 and len(set(boards)) > 1
-    tau = float(kendalltau(outs, boards).statistic) if varied else math.nan
-    gap = sum(board - out for out, board in zip(outs, boards, strict=True)) / len(known)
-    shown = METRICS[metric].number(gap, "+") + " points" * (METRICS[metric].factor == 100)
-    name = METRICS[metric].title
-    order = f"rank correlation (Kendall's tau) of {name} out of fold and on the board: {tau:.2f}"
-    if not varied:
-        order = f"no rank correlation of {name} out of fold and on the board: all scores are equal"
-    lines = (f"{which}{order}; n = {len(known)}, so it is rough", f"{which}mean of board minus out of fold: {shown}")
-    return Trust(found[0].fingerprint, metric, len(known), tau, gap, lines)
 
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
@@ -294,7 +233,7 @@ def _state(values: Mapping[str, str]) -> str:
     return "gone"
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -7,8 +7,9 @@ from rich.markup import escape
 
 from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
-from ensemble.overview.ledger import Entry, Trust
+from ensemble.overview.ledger import Entry
 from ensemble.overview.runs import RunList, RunRow
+from ensemble.overview.trust import Trust
 from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.scoring.bootstrap import Score

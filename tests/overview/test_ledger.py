@@ -11,6 +11,7 @@ import pytest
 from ensemble.errors import UserError
 from ensemble.files.sealed import write_json
 from ensemble.overview import ledger
+from ensemble.overview.trust import trust
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import computed
@@ -206,7 +207,7 @@ def test_whether_out_of_fold_scores_can_be_trusted(run):
         submit(run, f"{number}.csv", f"{number}", accuracy)
         if board:
             ledger.enter(run, f"{number}.csv", "board", board)
-        told = ledger.trust(ledger.entries(run))
+        told = trust(ledger.entries(run))
         assert len(told) == (number >= 2)
     (found,) = told
     # two of the three pairs go the same way: (2 - 1) / 3; gaps -0.10, -0.07, -0.05
@@ -221,12 +222,12 @@ def test_a_board_in_percent_and_scores_that_are_all_equal(run):
     for number, board in enumerate(("88", "87", "86")):
         submit(run, f"{number}.csv", f"{number}")
         ledger.enter(run, f"{number}.csv", "board", board)
-    (found,) = ledger.trust(ledger.entries(run))
+    (found,) = trust(ledger.entries(run))
     assert math.isnan(found.tau) and found.gap == pytest.approx(-0.03)
     assert found.lines[0].startswith("no rank correlation of accuracy out of fold and on the board")
-    (loss,) = ledger.trust(ledger.entries(run), "log_loss")
+    (loss,) = trust(ledger.entries(run), "log_loss")
     assert loss.gap == pytest.approx(86.7) and loss.lines[1] == "mean of board minus out of fold: +86.7000"
-    assert ledger.trust(ledger.entries(run), "macro_f1") == ()
+    assert trust(ledger.entries(run), "macro_f1") == ()
 
 
 def contest(folder, data, boards, start=0):
@@ -245,12 +246,12 @@ def test_each_data_set_is_told_by_itself_and_runs_on_the_same_together(tmp_path)
     contest(tmp_path / "b", "x", ["0.82"], start=2)
     contest(tmp_path / "c", "y", ["0.30", "0.29", "0.28"])
     contest(tmp_path / "few", "z", ["0.5", "0.6"])
-    first, second = ledger.trust(ledger.entries(tmp_path))
+    first, second = trust(ledger.entries(tmp_path))
     assert (first.fingerprint, first.n, first.tau) == ("x" * 64, 3, 1) and first.gap == pytest.approx(-0.1)
     assert (second.fingerprint, second.n, second.tau) == ("y" * 64, 3, -1) and second.gap == pytest.approx(-0.62)
     assert first.lines[0].startswith("data xxxxxxxxxxxx: rank correlation")
     assert second.lines[1] == "data yyyyyyyyyyyy: mean of board minus out of fold: -62.00 points"
-    (alone,) = ledger.trust(ledger.entries(tmp_path / "c"))
+    (alone,) = trust(ledger.entries(tmp_path / "c"))
     assert alone.lines[0].startswith("rank correlation")
 
 
@@ -262,7 +263,7 @@ def test_the_ledger_of_a_copied_run_counts_once(tmp_path):
     found = ledger.entries(tmp_path)
     names = [(entry.values["file"].rpartition("/")[2], entry.values["board"]) for entry in found]
     assert names == [("b-0.csv", "0.80"), ("b-1.csv", "0.81"), ("b-2.csv", "0.82"), ("of-a.csv", "")]
-    (told,) = ledger.trust(found)
+    (told,) = trust(found)
     assert told.n == 3
 
 
