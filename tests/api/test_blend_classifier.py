@@ -128,9 +128,9 @@ def test_what_does_not_fit_together_is_a_value_error(changes, x, line):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_prediction_depends_on_no_other_row():
-    tenths = np.random.default_rng(4).multinomial(10, [0.7, 0.2, 0.1], size=90) / 10
-    x = np.hstack([tenths, np.roll(tenths, 1, axis=1)])
+    shares = np.random.default_rng(4).multinomial(500, [0.985, 0.013, 0.002], size=90) / 500
+    x = np.hstack([shares, np.roll(shares, 1, axis=1)])
     blend = ens.BlendClassifier("mean", kind="probabilities").fit(x, LABELS)
     whole = blend.predict_proba(x)
-    for rows in (slice(0, 1), slice(3, 5), slice(40, 90)):
+    for rows in (slice(40, 90), *(slice(row, row + 1) for row in range(90))):
         assert np.array_equal(blend.predict_proba(x[rows]), whole[rows])
