@@ -128,8 +128,9 @@ def of_the_run(run):
     from ensemble.config import load_config
     from ensemble.data.folds import read_folds
     from ensemble.data.pixels.preprocess import load_preprocess
-    from ensemble.overview import ledger
+    from ensemble.overview.ledger import entries
     from ensemble.overview.runs import read_run
+    from ensemble.overview.trust import trust
     from ensemble.report.run import read_run as read_all
     from ensemble.run.outputs import inputs_of
     from ensemble.train.enough import enough_epochs
@@ -157,7 +158,7 @@ def of_the_run(run):
         ("folds.csv", Run(run).folds_csv, "csv", lambda: (read_rows(Run(run)), read_folds(Run(run)))),
         ("config.toml", Run(run).config_toml, "toml",
          lambda: (load_config(Run(run).config_toml), inputs_of(Run(run)))),
-        ("submissions.csv", Run(run).submissions_csv, "csv", lambda: ledger.trust(ledger.entries(run))),
+        ("submissions.csv", Run(run).submissions_csv, "csv", lambda: trust(entries(run))),
     ]  # fmt: skip
     targets = [Target(name, path, kind, read, 12) for name, path, kind, read in small]
     for name, path, kind, _ in small:  # and what reads them all; `ens runs` lists a run whatever is wrong with it
