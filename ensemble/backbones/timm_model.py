@@ -1,4 +1,4 @@
-"""timm backbones: creating them, loading weights, their preprocessing. No other module imports timm."""
+"""timm backbones: creating them, loading weights, their preprocessing. No other room imports timm."""
 
 import difflib
 from collections.abc import Callable, Mapping
