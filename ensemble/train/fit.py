@@ -67,7 +67,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             torch.manual_seed(job.random_seed(epoch))  # dropout and stochastic depth
             rng = np.random.default_rng(job.random_seed(epoch))
             mix_rng = np.random.default_rng(job.random_seed(epoch, "mix"))
-            order = epoch_rows(rng, train_rows, rows.labels, settings.sampler)[: steps * batch_size]
+            order = epoch_rows(rng, train_rows, rows.likeliest(fold.number), settings.sampler)[: steps * batch_size]
             order = order.reshape(steps, batch_size)
             train_mode(state.model, settings.freeze_bn)
             total = torch.zeros((), device=device)
@@ -77,7 +77,8 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
                 set_learning_rate(state.optimizer, rate)
                 images, partner, share = mix(mix_rng, _input(job, crops, draws), settings.mixup, settings.cutmix)
                 mixed = (partner, share) if settings.mixup or settings.cutmix else None
-                targets = targets_of(rows.labels[chosen], loss.row_weights[chosen], mixed, device)
+                answers = rows.targets(fold.number, chosen)
+                targets = targets_of(answers, loss.row_weights[chosen], mixed, device)
                 begun = time.perf_counter()
                 total += stepper.step(images, targets)
                 if step:  # the first one also allocates, which no trial counts

@@ -35,13 +35,17 @@ def train_folds(config: Config, events: Events) -> list[str]:
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
-    rows = _open(config, events)
+    return train_members(config, _open(config, events), events)
+
+
+def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
+    """As `train_folds`, of a run that is there, whose members have been opened (`open_member`)."""
     device = choose_device()
     keep_freed_memory()
     members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
     every = [member.fold(number) for member in members for number in range(rows.fold_count)]
     jobs = [job for member in members for job in unfinished(member, rows.fold_count)]
-    images = f"{pluralize(len(rows.ids), 'image')}, {pluralize(len(rows.classes), 'class', 'classes')}"
+    images = f"{pluralize(rows.labelled_count, 'image')}, {pluralize(len(rows.classes), 'class', 'classes')}"
     done = len(every) - len(jobs)
     events.message(f"{images}; {pluralize(len(every), 'job')}, {done} of them done; on {device}")
     if not jobs:
@@ -112,7 +116,9 @@ def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], even
     preprocesses = [load_preprocess(run.member(backbone.name).preprocess_json) for backbone in backbones]
     decodings = {decoding for each in preprocesses for decoding in (each.decoding, each.cropping)}
     open_pixels: OpenPixels = {**open_cache(config.data, rows, sorted(decodings, key=str), events)}
-    check_contents(run, rows.ids.tolist(), rows.digests, events)
+    labelled = rows.labelled()
+    assert labelled.digests is not None
+    check_contents(run, labelled.ids.tolist(), labelled.digests, events)
     return open_pixels
 
 

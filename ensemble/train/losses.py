@@ -20,7 +20,8 @@ LOSSES = ("cross_entropy", "focal", "class_balanced", "logit_adjusted")
 BETA = 0.999  # of class_balanced
 TAU = 1.0  # of logit_adjusted
 
-RowLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (B, C), labels int64 (B,) -> float32 (B,)
+# Logits (B, C) and labels int64 (B,), or probabilities float32 (B, C) in their place -> float32 (B,)
+RowLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,19 @@ class FoldLoss:
 
 
 def fold_loss(rows: Rows, fold: int, settings: Train, device: torch.device) -> FoldLoss:
-    """The loss of a fold's training rows. Raises UserError if all of them weigh 0."""
-    train_rows = rows.train_rows(fold)
+    """The loss of a fold's training rows. Raises UserError if all those with a label weigh 0."""
+    train_rows = rows.labelled().train_rows(fold)
     weights = np.zeros(len(rows.ids), dtype=np.float32)
     weights[train_rows] = row_weights(rows.weights, train_rows)
     counts = class_counts(rows.labels, train_rows, weights[train_rows], len(rows.classes))
+    total: float = len(train_rows)
+    if rows.soft is not None:  # the classes' shares are those of all that is learned from
+        weights[rows.labelled_count :] = rows.soft.weights[fold]
+        counts += rows.soft.weights[fold] @ rows.soft.probabilities[fold]
+        total += float(rows.soft.weights[fold].sum())
     row_losses = make_loss(settings.loss, counts, device, settings.label_smoothing, settings.focal_gamma)
     adjusted = settings.loss == "logit_adjusted"
-    log_prior = np.log(np.maximum(counts, 0.5) / len(train_rows)) if adjusted else np.zeros(len(counts))
+    log_prior = np.log(np.maximum(counts, 0.5) / total) if adjusted else np.zeros(len(counts))
     return FoldLoss(row_losses, weights, log_prior)
 
 
@@ -54,6 +60,9 @@ def make_loss(
     kind: str, counts: np.ndarray, device: torch.device, smoothing: float = 0.0, gamma: float = 2.0
 ) -> RowLosses:
     """One fold's loss: a function of logits (B, C), of any float type, and labels int64 (B,) to float32 (B,).
+
+    In place of labels it takes probabilities q, float32 (B, C): their loss is sum_c q_c loss(z, c), the mean of the
+    labels' losses, of each of the four. Label smoothing is thus laid over such targets too.
 
     counts: float64 (C,), the weight of each class in the fold's training rows (`class_counts`). smoothing: label
     smoothing s, the target (1 - s) on the label plus s / C on every class. gamma: of the focal loss.
@@ -79,8 +88,14 @@ def make_loss(
     if counts.ndim != 1 or not np.isfinite(counts).all() or counts.min() < 0 or counts.sum() <= 0:
         raise ValueError(f"counts must be finite numbers of 0 or more, one per class, not all 0: {counts}")
 
+    def mean_of_labels(each: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """each: the loss (B, C) of each label without smoothing. targets: (B, C), of any sum."""
+        return (1 - smoothing) * (each * targets).sum(1) + smoothing * each.mean(1) * targets.sum(1)
+
     def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         # float() first: in bfloat16 the log of a sum keeps three digits
+        if labels.ndim == 2:
+            return mean_of_labels(-logits.float().log_softmax(1), labels)
         return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
 
     def focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -88,6 +103,8 @@ def make_loss(
         # expm1 keeps 1 - p where p is nearly 1; the least value keeps the slope of a gamma below 1 finite at p = 1
         others = (-torch.expm1(log_p)).clamp_min(torch.finfo(torch.float32).tiny)
         each = -(others**gamma) * log_p
+        if labels.ndim == 2:
+            return mean_of_labels(each, labels)
         of_label = each.gather(1, labels[:, None]).squeeze(1)
         return (1 - smoothing) * of_label + smoothing * each.mean(1) if smoothing else of_label
 
@@ -97,7 +114,13 @@ def make_loss(
         return focal
     if kind == "class_balanced":
         weights = _on(class_balanced_weights(counts), device)
-        return lambda logits, labels: weights[labels] * cross_entropy(logits, labels)
+
+        def class_balanced(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            if labels.ndim == 2:
+                return cross_entropy(logits, weights * labels)
+            return weights[labels] * cross_entropy(logits, labels)
+
+        return class_balanced
     if kind == "logit_adjusted":
         prior = np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum()
         shift = _on(TAU * np.log(prior), device)

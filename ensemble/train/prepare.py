@@ -1,5 +1,6 @@
 """What comes before a backbone's folds: its pixels, its probes, and the numeric settings that it is trained with."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def prepare(
                 evaluation = evaluation_of(config, backbone, device)
                 model = make_model(config, backbone, len(rows.classes), 0)
                 data = training_data(config.data, rows, evaluation.preprocess, open_pixels, events)
+                data = replace(data, rows=rows.labelled())
                 probe_member(member, model, data, evaluation, settings.strategy == "probe", events)
         if settings.strategy == "probe":
             return {}

@@ -13,7 +13,8 @@ from ensemble.plural import pluralize
 from ensemble.train.losses import RowLosses
 from ensemble.train.numerics import Numerics, autocast_as, in_memory_format
 
-Target = tuple[torch.Tensor, torch.Tensor]  # labels int64 (B,), and the weights float32 (B,) of their losses
+# Labels int64 (B,) or probabilities float32 (B, C), and the weights float32 (B,) of their losses
+Target = tuple[torch.Tensor, torch.Tensor]
 
 
 class Stepper:
@@ -107,7 +108,8 @@ def targets_of(
 ) -> list[Target]:
     """What a batch is to be answered with: its own labels and, where its images were mixed, those of their partners.
 
-    labels: int64 (B,). weights: float32 (B,). mixed: partner and share, as `mix` gives them, or None.
+    labels: int64 (B,), or probabilities float32 (B, C). weights: float32 (B,). mixed: partner and share, as `mix`
+    gives them, or None.
     """
     own_labels, own_weights = torch.from_numpy(labels).to(device), torch.from_numpy(weights).to(device)
     if mixed is None:

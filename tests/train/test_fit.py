@@ -21,9 +21,9 @@ from ensemble.run import Run
 from ensemble.train.evaluate import Evaluation
 from ensemble.train.fit import fit, scored_epochs
 from ensemble.train.job import Job
-from ensemble.train.losses import make_loss
+from ensemble.train.losses import fold_loss, make_loss
 from ensemble.train.numerics import Numerics
-from ensemble.train.rows import Rows, TrainingData
+from ensemble.train.rows import Rows, SoftTargets, TrainingData
 from ensemble.train.step import gradients
 
 CPU = torch.device("cpu")
@@ -56,6 +56,19 @@ def made(**changes):
     labels = np.repeat([0, 1, 2], [6, 16, 26])[rng.permutation(48)]
     rows = Rows(ids, (), labels, np.arange(48, dtype=np.int8) % 2, ("a", "b", "c"))
     return TrainingData(dataclasses.replace(rows, **changes), pixels, {PREPROCESS.decoding: pixels})
+
+
+def with_unlabelled(weights=1.0, probabilities=(0.2, 0.7, 0.1)):
+    """`made`, but its last 16 rows have no label."""
+    data = made()
+    rows = data.rows
+    labels, folds = rows.labels.copy(), rows.folds.copy()
+    labels[32:], folds[32:] = -1, -1
+    soft = SoftTargets(
+        np.broadcast_to(np.array(probabilities, dtype=np.float32), (2, 16, 3)),
+        np.broadcast_to(np.float32(weights), (2, 16)),
+    )
+    return dataclasses.replace(data, rows=dataclasses.replace(rows, labels=labels, folds=folds, soft=soft))
 
 
 def fold_in(folder):
@@ -394,3 +407,54 @@ def test_a_batch_of_more_than_all_rows_is_all_rows(tmp_path):
     _, passes = run(tmp_path, batch_size=64, epochs=2, numerics=dataclasses.replace(PLAIN, micro_batch=64))
     assert [shape[0] for shape in passes] == [24, 24]
     assert [line["micro_batch"] for line in log(tmp_path)] == [24, 24]
+
+
+# ---- rows without a label ------------------------------------------------------------------------------------------
+
+
+def test_rows_without_a_label_are_trained_on_and_never_held_out(tmp_path):
+    data = with_unlabelled()
+    assert data.rows.train_rows(0).tolist() == [*range(1, 32, 2), *range(32, 48)]
+    run(tmp_path / "with", data=data)
+    labelled = dataclasses.replace(data, rows=data.rows.labelled())
+    run(tmp_path / "without", data=labelled)
+    assert (
+        oof(tmp_path / "with").ids.tolist() == oof(tmp_path / "without").ids.tolist() == data.rows.ids[:32:2].tolist()
+    )
+    assert bits(tmp_path / "with") != bits(tmp_path / "without")
+    assert labelled.rows.soft is None and len(labelled.rows.ids) == 32
+
+
+def test_a_weight_of_0_keeps_an_unlabelled_image_from_the_fold(tmp_path):
+    data = with_unlabelled(weights=np.where(np.arange(32).reshape(2, 16) < 16, 0, 1))
+    assert data.rows.train_rows(0).max() < 32 and data.rows.train_rows(1).max() == 47
+    run(tmp_path / "a", data=data)
+    run(tmp_path / "b", data=dataclasses.replace(data, rows=data.rows.labelled()))
+    assert np.allclose(oof(tmp_path / "a").values, oof(tmp_path / "b").values, atol=1e-4)
+
+
+def test_targets_of_a_batch_with_unlabelled_rows():
+    rows = with_unlabelled().rows
+    found = rows.targets(1, np.array([40, 3]))
+    assert found.dtype == np.float32 and found[0].tolist() == pytest.approx([0.2, 0.7, 0.1])
+    assert found[1].tolist() == np.eye(3)[rows.labels[3]].tolist()
+    assert rows.likeliest(0).tolist() == [*rows.labels[:32], *[1] * 16]
+    assert rows.labelled().targets(0, np.array([3])).tolist() == [rows.labels[3]]
+
+
+def test_the_classes_shares_count_what_is_learned_without_a_label():
+    rows = with_unlabelled(weights=0.5).rows
+    settings = Train(loss="logit_adjusted")
+    counts = np.bincount(rows.labels[1:32:2], minlength=3) + 16 * 0.5 * np.array([0.2, 0.7, 0.1])
+    loss = fold_loss(rows, 0, settings, CPU)
+    assert loss.log_prior.tolist() == pytest.approx(np.log(counts / 24).tolist())
+    assert loss.row_weights.tolist() == [0.0, 1.0] * 16 + [0.5] * 16
+
+
+@pytest.mark.parametrize("changes", [EVERYTHING, {"loss": "class_balanced"}, {"loss": "logit_adjusted"}])
+def test_a_fold_with_unlabelled_rows_goes_on_to_the_same_bits(tmp_path, changes):
+    run(tmp_path / "whole", data=with_unlabelled(), **changes)
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", data=with_unlabelled(), stop_at=6, **changes)
+    run(tmp_path / "stopped", data=with_unlabelled(), **changes)
+    assert bits(tmp_path / "whole") == bits(tmp_path / "stopped")

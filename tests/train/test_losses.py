@@ -113,6 +113,21 @@ def test_label_smoothing_is_a_mixture_of_labels(kind):
 
 
 @pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_of_probabilities_is_the_mean_of_the_labels_losses(kind, smoothing):
+    counts, rows = np.array([4, 2, 1]), HALVES[:1].expand(3, 3)
+    of_labels = losses(kind, counts, rows, smoothing=smoothing)
+    targets = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.9, 0.1], [0.0, 0.0, 1.0]])
+    assert losses(kind, counts, rows, targets, smoothing=smoothing).tolist() == near(*(targets @ of_labels).tolist())
+
+
+def test_cross_entropy_of_probabilities():
+    # 1/2 of ln 2, 1/4 of 2 ln 2 twice; of all on the last class 2 ln 2
+    targets = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    assert losses("cross_entropy", labels=targets).tolist() == near(1.5 * LN2, 2 * LN2, LN2)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
 def test_a_class_without_rows_leaves_all_finite(kind):
     counts, logits = np.array([3, 1, 0]), torch.zeros(3, 3)
     for smoothing in (0.0, 0.1):
