@@ -66,9 +66,9 @@ def prepare(
         if settings.strategy == "probe":
             return {}
         if config.tta.dtype == "auto" and not is_readable(member.speeds_json, _read_speeds, events):
-            write_json(member.speeds_json, _speeds(config, backbone, device, events))
+            write_json(member.speeds_json, forward_speeds(config, backbone, device, events))
         if not is_readable(member.numerics_json, load_numerics, events):
-            numerics = _numerics(config, backbone, len(rows.classes), device, threads, events)
+            numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
             save_numerics(member.numerics_json, numerics)
             events.message(f"{backbone.name}: {describe(numerics)}")
     return {backbone.name: load_numerics(member.numerics_json).images_per_second}
@@ -81,7 +81,7 @@ def _trial(config: Config, backbone: Backbone, device: torch.device, threads: in
     batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
     plan = candidates(device, settings.dtype, settings.memory_format, settings.compile)
     known = known_file(
-        _known_folder(config) / "numerics", timm=backbone.timm, size=crop_size(config, backbone), batch=batch,
+        known_folder(config) / "numerics", timm=backbone.timm, size=crop_size(config, backbone), batch=batch,
         strategy=settings.strategy, stages=settings.stages, plan=[str(candidate) for candidate in plan],
         threads=threads, device=_device_name(device),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def forget_slow(config: Config, backbone: Backbone, device: torch.device, thread
     )
 
 
-def _numerics(
+def training_numerics(
     config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, events: Events
 ) -> Numerics:
     """The numeric settings for this backbone on this machine, timed unless they were before."""
@@ -138,12 +138,12 @@ def _numerics(
     return found
 
 
-def _speeds(config: Config, backbone: Backbone, device: torch.device, events: Events) -> dict[str, float]:
+def forward_speeds(config: Config, backbone: Backbone, device: torch.device, events: Events) -> dict[str, float]:
     """Images per second of a forward pass in each number format, timed unless it was before on this machine."""
     size = image_size(config, backbone)
     batch = batch_rows(config.tta.batch_size, device)
     known = known_file(
-        _known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=formats(device),
+        known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=formats(device),
         device=_device_name(device),
     )  # fmt: skip
     if not is_readable(known, _read_speeds, events):
@@ -161,7 +161,7 @@ def _speeds(config: Config, backbone: Backbone, device: torch.device, events: Ev
     return _read_speeds(known)
 
 
-def _known_folder(config: Config) -> Path:
+def known_folder(config: Config) -> Path:
     """Where this machine keeps its choices between runs."""
     return cache_folder("auto" if config.data.cache == "off" else config.data.cache)
 

@@ -74,7 +74,7 @@ def open_run(config: Config, samples: Samples, events: Events) -> np.ndarray:
             events.message(f"warning: {error}")
     if damage is None and run.folds_csv.is_file() and not run.provenance_json.is_file():
         raise UserError(f"{run.folds_csv}: exists already, but no run wrote it: choose another directory (run = ...)")
-    folds, groups = _new_folds(config, samples, events)
+    folds, groups = new_folds(config, samples, events)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -102,7 +102,7 @@ def _facts(config: Config, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _new_folds(config: Config, samples: Samples, events: Events) -> tuple[np.ndarray, np.ndarray | None]:
+def new_folds(config: Config, samples: Samples, events: Events) -> tuple[np.ndarray, np.ndarray | None]:
     """Folds int8 (N,), and the groups that share one, str (N,), or None. Says what was joined, and what is uneven."""
     assert samples.labels is not None
     groups = exact_groups(samples, events)
