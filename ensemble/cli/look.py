@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, names
 from ensemble.cli.session import session
+from ensemble.errors import UserError
 
 CLASSES = click.option(
     "--classes",
@@ -98,20 +99,43 @@ def check(
     type=click.Choice(["gpu", "cpu"]),
     help="Choose networks, image size and epochs for this kind of machine. [default: the one ens runs on]",
 )
+@click.option("--fast", is_flag=True, help="Only classifiers on frozen networks: a score in minutes.")
+@click.option("--best", is_flag=True, help="More and larger networks, trained for longer: a night's work.")
+@click.option(
+    "--weights-dir",
+    type=FOLDER_OR_FILE,
+    help="Folder of weights files to start from: the networks are chosen from those. [default: timm fetches its own]",
+)
 @JSON
-def init(data: Path, output: Path, label: str | None, as_json: bool, **options: Any) -> None:
+def init(
+    data: Path,
+    output: Path,
+    label: str | None,
+    machine: str | None,
+    fast: bool,
+    best: bool,
+    weights_dir: Path | None,
+    as_json: bool,
+    **found: Any,
+) -> None:
     """Look at labelled images and write an experiment file for them.
 
     DATA is a folder of class folders, a CSV or a Parquet file.
 
     Example: ens init data/art/train --test data/art/test -o art.toml
     """
+    from ensemble.init import Options
     from ensemble.init import init as write_experiment
 
     with session(as_json) as events:
+        if fast and best:
+            raise UserError("--fast and --best exclude each other: choose one")
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
-        for line in write_experiment(data, output=output, label=chosen, **options):
+        effort: Literal["usual", "fast", "best"] = "fast" if fast else "best" if best else "usual"
+        for line in write_experiment(
+            data, output=output, label=chosen, options=Options(machine, effort, weights_dir), **found
+        ):
             events.message(line)
         events.answer({"experiment": str(output)})
 

@@ -15,10 +15,12 @@ from ensemble.data.table.columns import Columns, find_columns
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
-from ensemble.init.choose import choose_k, choose_recipe, lone_class
+from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.machine import look_at_machine
+from ensemble.init.recipe import USUAL, Options, Recipe, choose_recipe, training_hours
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
+from ensemble.machine import cores
 from ensemble.plural import pluralize
 from ensemble.run.outputs import require_output
 
@@ -33,15 +35,15 @@ def init(
     classes: tuple[str, ...] = (),
     images: Path | None = None,
     label: str | tuple[str, ...] | None = None,
-    machine: str | None = None,
+    options: Options = USUAL,
 ) -> list[str]:
     """Look at `data` and write a commented experiment file to `output`, ready for `ens train-folds`.
 
     data: a folder of class folders, a CSV or Parquet file, or a folder that holds one of these. classes: patterns of
     the class folders, where `data` can be read in several ways. images, label: of a table, the folder that its paths
-    start from and the label's column, or those of 0 and 1 for each class; None: found. machine: "gpu" or "cpu";
-    None: this one. Returns a line for each thing found or assumed.
-    Raises UserError, and writes nothing, if `output` exists or the data would not train.
+    start from and the label's column, or those of 0 and 1 for each class; None: found. Returns a line for each thing
+    found or assumed. Raises UserError, and writes nothing, if `output` exists, the data would not train, or the folder
+    of weights holds none.
     """
     if output.exists():
         raise UserError(f"{output}: exists already; choose another name with -o, or delete it")
@@ -106,12 +108,13 @@ def init(
         test = found.test[0][0]
     if sample is not None:
         lines += look_at_submission(sample, test_ids, samples.classes)
-    found_machine = look_at_machine(machine)
-    other = "cpu" if found_machine.kind == "gpu" else "gpu"
-    recipe, others = (choose_recipe(kind, sides, len(samples)) for kind in (found_machine.kind, other))
-    lines.append(
-        f"{found_machine.description}: {recipe.describe()}; for a {other.upper()} (--for {other}): {others.describe()}"
-    )
+    found_machine = look_at_machine(options.machine)
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    recipe = choose_recipe(found_machine.kind, options, sides, counts)
+    lines += [
+        *recipe.notes,
+        f"{found_machine.description}: {recipe.describe()}{_say_hours(recipe, found_machine.kind, len(samples), k)}",
+    ]
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
@@ -192,3 +195,11 @@ def _free_run(data: Path) -> tuple[Path, Path]:
         number += 1
         free = usual.with_name(f"{name}-{number}")
     return usual, free
+
+
+def _say_hours(recipe: Recipe, machine: str, rows: int, k: int) -> str:
+    count = cores()
+    hours = training_hours(recipe, rows, k, count) if machine == "cpu" else None
+    if hours is None:
+        return "; ens train-folds says how long training takes before it begins"
+    return f"; on {pluralize(count, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins"

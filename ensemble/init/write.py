@@ -9,7 +9,8 @@ from ensemble.config import Train, Tta
 from ensemble.data.name_groups import FROM_NAMES
 from ensemble.data.samples import Samples
 from ensemble.data.table.columns import Columns
-from ensemble.init.choose import Backbone, Recipe
+from ensemble.init.networks import Backbone
+from ensemble.init.recipe import Recipe
 from ensemble.toml import toml_value
 
 WIDTH = 112
@@ -62,7 +63,7 @@ def settings(
             "# Images this small can also be trained from scratch, where ImageNet's photographs are no help: set",
             "# image_size = 32 and epochs = 60, and pretrained = false and lr = 1e-3 in each convolutional backbone.",
         ]
-        if recipe.train:
+        if any(key == "freeze_bn" for key, _, _ in recipe.train):
             rows.append('# Under [train] then: strategy = "scratch", and neither head_lr nor freeze_bn.')
     if not isinstance(columns, Columns):
         if columns:
@@ -93,48 +94,47 @@ def settings(
         rows.append(_row("fold", columns.fold, f"column of your own folds ({k}), used as they are"))
     else:
         rows.append(_row("k", k, scored))
+    rows += ["", "[train]", *(_row(key, value, comment) for key, value, comment in recipe.train)]
+    if recipe.epochs:
+        rows += _usual_training(usual, {key for key, _, _ in recipe.train})
+    else:
+        rows.append("# To fine-tune them, where ens train-folds says that it can pay: ens init again, without --fast.")
     rows += [
-        "",
-        "[train]",
-        _row("epochs", recipe.epochs, f"passes over the images; few images need more ({len(samples):,} here)"),
-        _row("batch_size", recipe.batch_size, "images per step; halve it if memory runs out"),
-        _row("lr", recipe.lr, "highest learning rate; backbones below may set their own"),
-        *(_row(key, value, comment) for key, value, comment in recipe.train),
-        _row("hflip", usual.hflip, "mirror at random; false where left and right matter, as in digits and text"),
-        "# The usual values of the other keys; take away the # to change one.",
-        _row("crop_area", usual.crop_area, "least and largest share of the image that a random crop takes", off=True),
-        _row(
-            "color_jitter",
-            usual.color_jitter,
-            "random brightness, contrast, saturation; 0 where colour is all",
-            off=True,
-        ),
-        _row("label_smoothing", usual.label_smoothing, "share of a target spread over all classes", off=True),
-        _row("weight_decay", usual.weight_decay, "of AdamW", off=True),
-        _row(
-            "warmup_epochs", usual.warmup_epochs, "while the learning rate rises; then it falls as a cosine", off=True
-        ),
-        _row("ema", usual.ema, "decay of the averaged weights that are kept; 0 keeps the last ones", off=True),
-        *(
-            []
-            if recipe.train
-            else [
-                _row("strategy", "full", '"probe", "partial" are faster, "probe-then-full" is often better', off=True)
-            ]
-        ),
         "",
         "[tta]",
         _row("views", tta.views, 'averaged at prediction; only "identity" where hflip is false'),
         _row("batch_size", tta.batch_size, "images per step in evaluation and prediction", off=True),
         "",
-        "# Three networks of different kinds: a blend gains most from members that err differently.",
+        "# Networks of different kinds: a blend gains most from members that err differently.",
         "#   name     of the member, and of its folder in the run",
-        "#   timm     architecture and ImageNet weights, as timm names them; fetched at the first use",
+        "#   timm     architecture and weights, as timm names them; fetched at the first use",
         '#   weights  = "FILE.safetensors" starts from a file instead; pretrained = false from scratch',
         "#   train    keys of the [train] table that are this member's own",
         *_backbones(recipe.backbones),
     ]
     return "\n".join(rows) + "\n"
+
+
+def _usual_training(usual: Train, chosen: set[str]) -> list[str]:
+    """Whether to mirror, and the other keys with their usual values, commented out."""
+    others = {
+        "crop_area": "least and largest share of the image that a random crop takes",
+        "color_jitter": "random brightness, contrast, saturation; 0 where colour is all",
+        "label_smoothing": "share of a target spread over all classes",
+        "weight_decay": "of AdamW",
+        "warmup_epochs": "while the learning rate rises; then it falls as a cosine",
+        "ema": "decay of the averaged weights that are kept; 0 keeps the last ones",
+    }
+    rows = [
+        _row("hflip", usual.hflip, "mirror at random; false where left and right matter, as in digits and text"),
+        "# The usual values of the other keys; take away the # to change one.",
+    ]
+    rows += [_row(key, getattr(usual, key), why, off=True) for key, why in others.items() if key not in chosen]
+    if "strategy" not in chosen:
+        rows.append(
+            _row("strategy", "full", '"probe", "partial" are faster, "probe-then-full" is often better', off=True)
+        )
+    return rows
 
 
 def _backbones(backbones: tuple[Backbone, ...]) -> list[str]:
@@ -146,8 +146,11 @@ def _backbones(backbones: tuple[Backbone, ...]) -> list[str]:
             f"name = {toml_value(backbone.name)}",
             f"timm = {toml_value(backbone.timm)}",
         ]
-        if backbone.lr is not None:
-            rows.append(f"train = {{ lr = {backbone.lr:.0e} }}".replace("e-0", "e-"))
+        if backbone.weights is not None:
+            rows.append(f"weights = {toml_value(str(backbone.weights))}")
+        if backbone.train:
+            keys = ", ".join(f"{key} = {toml_value(value)}" for key, value in backbone.train)
+            rows.append(f"train = {{ {keys} }}")
     return rows
 
 

@@ -17,6 +17,7 @@ from ensemble.stop import safe_points
 from ensemble.train.clock import Clock
 from ensemble.train.ending import Running, kept, wait_for
 from ensemble.train.enough import enough_epochs
+from ensemble.train.fine_tuning import can_fine_tuning_pay
 from ensemble.train.losses import row_weights
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
@@ -66,6 +67,9 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
                 events.message(f"failed: {failed[backbone.name]}")
         trained = [job for job in trained if job.member.name not in failed]
         if not trained:
+            advice = can_fine_tuning_pay(members, rows)
+            if advice is not None:
+                events.message(advice)
             return list(failed.values())
         clock = Clock({job: _images(config, rows, job) for job in trained}, rates, len(slots))
         time_left = duration(clock.remaining())

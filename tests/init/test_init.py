@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import unicodedata
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 from ensemble.init import init
-from ensemble.init.choose import choose_cpu_schedule, choose_schedule, choose_size
+from ensemble.init.choose import choose_size
+from ensemble.init.recipe import choose_schedule
 
 PAINTINGS = Path(__file__).parents[3] / "shared" / "data" / "art-painting"
 
@@ -66,54 +66,6 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     assert "18 images, 2 classes: cat 12, dog 6" in said
     assert "the largest class has 2.0 times" in said
     assert "every image is 100 px" in said
-
-
-@pytest.mark.parametrize("machine", ["gpu", "cpu"])
-def test_every_live_key_has_a_comment_and_every_commented_key_works(tmp_path: Path, machine: str) -> None:
-    init(folders(tmp_path / "pets", a=5, b=5), None, None, tmp_path / "e.toml", machine=machine)
-    text = (tmp_path / "e.toml").read_text(encoding="utf-8")
-    settings, backbones = text.split("# Three networks")
-    rows = settings.splitlines()
-    for above, row in pairwise(rows):
-        if " = " in row and not row.startswith("#"):
-            assert "  # " in row or above.startswith("# "), row
-    switched = [row.removeprefix("# ") if row.startswith("# ") and "  # " in row else row for row in rows]
-    (tmp_path / "on.toml").write_text("\n".join([*switched, f"# Three networks{backbones}"]), encoding="utf-8")
-    config = load_config(tmp_path / "on.toml")
-    assert config.data.crop == (350, 350) and config.train.ema == 0.998
-    assert len(config.backbone) == 3
-
-
-@pytest.mark.parametrize("image_size", [96, 160, 224, 288])
-def test_backbones_exist_with_weights_in_timm(image_size: int) -> None:
-    import timm
-
-    from ensemble.init.choose import choose_backbones, light_backbones
-
-    chosen = choose_backbones(image_size) + light_backbones()
-    assert {backbone.timm for backbone in chosen} <= set(timm.list_pretrained())
-    assert len({backbone.name for backbone in chosen}) == 6
-
-
-def test_what_is_chosen_for_a_cpu_and_for_a_gpu(tmp_path: Path) -> None:
-    for number in range(10):
-        picture(tmp_path / "d" / "ab"[number % 2] / f"{number}.png", (300, 300))
-    said = init(tmp_path / "d", None, None, tmp_path / "cpu.toml", machine="cpu")
-    small = "efficientnet_lite, mobilenetv3, mobilenetv1 at 192 px for 20 epochs"
-    large = "convnext, swin, efficientnet at 224 px for 30 epochs"
-    assert f"chosen for a CPU, as --for says: {small}; for a GPU (--for gpu): {large}" in said
-    config = load_config(tmp_path / "cpu.toml")
-    train = config.train
-    assert config.data.image_size == 192 and (train.strategy, train.stages) == ("partial", 4)
-    assert (train.lr, train.head_lr, train.freeze_bn) == (2e-4, 5, True)
-    said = init(tmp_path / "d", None, None, tmp_path / "gpu.toml", machine="gpu")
-    assert f"chosen for a GPU, as --for says: {large}; for a CPU (--for cpu): {small}" in said
-    config = load_config(tmp_path / "gpu.toml")
-    assert config.data.image_size == 224 and config.train.strategy is None and config.train.lr == 1e-3
-    assert [backbone.name for backbone in config.backbone] == ["convnext", "swin", "efficientnet"]
-    assert choose_cpu_schedule(1698) == (4, 32)
-    rows = [100, 500, 1000, 5000, 20_000, 1_000_000]
-    assert [choose_cpu_schedule(count)[0] for count in rows] == [20, 10, 6, 4, 3, 2]
 
 
 def test_the_machine_is_looked_at(tmp_path: Path) -> None:

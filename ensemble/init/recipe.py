@@ -1,0 +1,154 @@
+"""How to train: size, networks, schedule and what is done about uneven classes, by data, machine and effort."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ensemble.init.choose import choose_size
+from ensemble.init.networks import LIGHT, Backbone, hub_networks
+
+Effort = Literal["usual", "fast", "best"]
+Row = tuple[str, Any, str]  # a key of [train], its value and a comment
+
+TINY = 64  # pixels of the short side
+UNEVEN = 10  # times as many images in the largest class as in the smallest
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks of a recipe.
+
+    machine: "gpu" or "cpu"; None: this one.
+    effort: "fast" trains classifiers on frozen networks, "best" takes a night.
+    weights_dir: a folder of weights files to start from; None: timm's own.
+    """
+
+    machine: str | None = None
+    effort: Effort = "usual"
+    weights_dir: Path | None = None
+
+
+USUAL = Options()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train and how.
+
+    image_size: side of the networks' input, px.
+    why_size: why that one, in words.
+    train: the keys of [train].
+    backbones: the networks.
+    tiny: whether the images are so small that networks may be trained on them from scratch.
+    notes: what was found about the weights.
+    """
+
+    image_size: int
+    why_size: str
+    train: tuple[Row, ...]
+    backbones: tuple[Backbone, ...]
+    tiny: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """0 for probes."""
+        return next((int(value) for key, value, _ in self.train if key == "epochs"), 0)
+
+    def describe(self) -> str:
+        names = ", ".join(backbone.name for backbone in self.backbones)
+        return f"{names} at {self.image_size} px, " + (f"{self.epochs} epochs" if self.epochs else "as probes")
+
+
+# On 1,698 paintings, three such networks (benchmarks/RESULTS.md); at 160 px with lr 5e-4, a classifier at the same rate
+# and moving statistics of batch norms mobilenet_edgetpu_100 had 91.87 % in place of 95.11.
+CPU_SIZE = 192
+CPU_TRAIN: tuple[Row, ...] = (
+    ("lr", 2e-4, "highest learning rate"),
+    ("strategy", "partial", 'only the last stages are trained, which a CPU can do; "full" trains everything'),
+    ("stages", 4, "how many of them, from the end"),
+    ("head_lr", 5, "the new classifier learns at so many times lr"),
+    ("freeze_bn", True, "keep the pretrained statistics of the batch norms"),
+)
+PROBE: tuple[Row, ...] = (("strategy", "probe", "a linear classifier on each frozen network, all folds at once"),)
+
+
+def choose_recipe(machine: str, options: Options, sides: np.ndarray, counts: np.ndarray) -> Recipe:
+    """What to train, and how, on a "gpu" or a "cpu".
+
+    sides: short sides of the images in px, sorted. counts: int64 (C,), images of each class. Raises UserError if the
+    folder of weights holds none.
+    """
+    rows = int(counts.sum())
+    size, why = choose_size(sides, rows)
+    if machine == "cpu" and options.effort == "usual" and size > CPU_SIZE:
+        size, why = CPU_SIZE, f"larger squares take a CPU long; the files' short sides are about {np.median(sides):.0f}"
+    notes: list[str] = []
+    if options.weights_dir is None:
+        backbones = hub_networks(machine, options.effort, size)
+    else:
+        from ensemble.init.weights_dir import networks_in  # loads torch
+
+        backbones, notes = networks_in(options.weights_dir, machine, options.effort)
+    train = PROBE if options.effort == "fast" else _schedule(machine, options.effort, rows)
+    train += _against_imbalance(counts, options.effort)
+    return Recipe(size, why, train, backbones, bool(np.median(sides) < TINY), tuple(notes))
+
+
+def _schedule(machine: str, effort: Effort, rows: int) -> tuple[Row, ...]:
+    """Epochs, batch size, rates and what else a network is fine-tuned with."""
+    epochs, batch_size = choose_cpu_schedule(rows) if machine == "cpu" else choose_schedule(rows)
+    if effort == "best":
+        epochs += epochs // 2
+    schedule: tuple[Row, ...] = (
+        ("epochs", epochs, f"passes over the images; few images need more ({rows:,} here)"),
+        ("batch_size", batch_size, "images per step; halve it if memory runs out"),
+    )
+    if machine == "cpu":
+        return schedule + CPU_TRAIN
+    # As published for each family (init/networks.py); the networks below that name no rate have batch norms.
+    return (
+        *schedule,
+        ("lr", 3e-4, "highest learning rate; those below are their families', from the literature"),
+        ("head_lr", 5, "the new classifier learns at so many times lr"),
+    )
+
+
+def choose_schedule(rows: int) -> tuple[int, int]:
+    """Epochs and batch size: few images need more passes, and small batches to take enough steps."""
+    for limit, epochs, batch_size in ((500, 30, 16), (2_000, 15, 32), (10_000, 12, 32), (50_000, 8, 64)):
+        if rows <= limit:
+            return epochs, batch_size
+    return 5, 64
+
+
+def choose_cpu_schedule(rows: int) -> tuple[int, int]:
+    """Epochs and batch size for a CPU: as many steps as 6 epochs of 1,698 paintings are, on up to 30 epochs."""
+    for limit, epochs, batch_size in ((350, 30, 16), (700, 15, 16), (1_200, 9, 32), (3_000, 6, 32), (50_000, 4, 32)):
+        if rows <= limit:
+            return epochs, batch_size
+    return 2, 32
+
+
+def _against_imbalance(counts: np.ndarray, effort: Effort) -> tuple[Row, ...]:
+    ratio = counts.max() / counts.min()
+    if ratio < UNEVEN or effort == "fast":
+        return ()
+    why = (
+        f"the largest class has {ratio:.0f} times the images of the smallest: rare classes weigh more (Cui et al. 2019)"
+    )
+    return (("loss", "class_balanced", why),)
+
+
+def training_hours(recipe: Recipe, rows: int, k: int, cores: int) -> float | None:
+    """How long training takes on a CPU, from the rates of the networks that were timed here; None for others.
+
+    rows, k: images and folds. cores: of the CPU.
+    """
+    names = [backbone.timm.partition(".")[0] for backbone in recipe.backbones]
+    if not recipe.epochs or not set(names) <= set(LIGHT):
+        return None
+    images = rows * (k - 1) * recipe.epochs * (recipe.image_size / 192) ** 2
+    return sum(images / LIGHT[name].rate for name in names) / cores / 3600
