@@ -9,7 +9,7 @@ from ensemble.backbones.weights_folder import WeightsFile, weights_in
 from ensemble.init.networks import LIGHT, Backbone, family_keys
 from ensemble.plural import pluralize
 
-COUNTS = {"usual": 3, "fast": 4, "best": 5}
+COUNTS = {"usual": 4, "fast": 4, "best": 5}
 # Millions of parameters. The light networks that took about 20 core minutes have 2 to 6.
 MOST = {"cpu": 10, "gpu": 100}
 

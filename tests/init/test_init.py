@@ -62,7 +62,7 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     config, samples, said = written(data, tmp_path / "pets.toml")
     assert len(samples) == 18 and samples.classes == ("cat", "dog")
     assert config.data.train == data and config.run == Path("runs/pets") and config.seed == 0
-    assert config.folds.k == 5 and config.data.image_size == 96 and len(config.backbone) == 3
+    assert config.folds.k == 5 and config.data.image_size == 96 and len(config.backbone) == 4
     assert "18 images, 2 classes: cat 12, dog 6" in said
     assert "the largest class has 2.0 times" in said
     assert "every image is 100 px" in said

@@ -70,7 +70,7 @@ def test_every_live_key_has_a_comment_and_every_commented_key_works(tmp_path, im
     (tmp_path / "on.toml").write_text("\n".join([*switched, f"# Networks{backbones}"]), encoding="utf-8")
     config = load_config(tmp_path / "on.toml")
     assert config.data.crop == (350, 350) and config.tta.batch_size == 64
-    assert len(config.backbone) == {"usual": 3, "fast": 3 if options.machine == "cpu" else 4, "best": 5}[options.effort]
+    assert len(config.backbone) == {"usual": 4 if options.machine == "cpu" else 3, "fast": 4, "best": 5}[options.effort]
 
 
 @pytest.mark.parametrize("image_size", [96, 160, 224, 288])
@@ -88,12 +88,8 @@ def test_networks_exist_with_weights_in_timm(image_size):
 
 def test_what_is_chosen_for_a_cpu(tmp_path, images):
     said = init(images(a=5, b=5), None, None, tmp_path / "e.toml", options=Options("cpu"))
-    assert any(
-        line.startswith(
-            "chosen for a CPU, as --for says: efficientnet_lite2, efficientnet_lite0, mobilenetv4 at 192 px, "
-        )
-        for line in said
-    )
+    names = "efficientnet_lite2, efficientnet_lite0, mobilenetv4, mobilenetv3"
+    assert any(line.startswith(f"chosen for a CPU, as --for says: {names} at 192 px, 30 epochs; ") for line in said)
     config = load_config(tmp_path / "e.toml")
     train = config.train
     assert config.data.image_size == 192 and (train.strategy, train.stages) == ("partial", 4)
@@ -128,13 +124,20 @@ def test_on_a_gpu_each_family_has_its_own_rates(tmp_path, images):
 def test_fast_probes_and_best_trains_more_for_longer():
     usual, fast, best = (recipe_for([850, 848], effort=effort) for effort in ("usual", "fast", "best"))
     assert keys(fast) == {"strategy": "probe"} and (fast.epochs, fast.image_size) == (0, 224)
-    assert fast.describe() == "efficientnet_lite2, efficientnet_lite0, mobilenetv4 at 224 px, as probes"
-    assert (usual.epochs, usual.image_size, len(usual.backbones)) == (6, 192, 3)
+    assert fast.describe() == "efficientnet_lite2, efficientnet_lite0, mobilenetv4, mobilenetv3 at 224 px, as probes"
+    assert (usual.epochs, usual.image_size, len(usual.backbones)) == (6, 192, 4)
     assert (best.epochs, best.image_size, len(best.backbones)) == (9, 224, 5) and best.backbones == CPU
     large = recipe_for([850, 848], machine="gpu", effort="best")
     assert large.epochs == 22 and [each.name for each in large.backbones][:3] == ["convnext", "vit", "siglip"]
     frozen = recipe_for([850, 848], machine="gpu", effort="fast")
     assert all(each.train == () for each in frozen.backbones) and len(frozen.backbones) == 4
+
+
+@pytest.mark.parametrize(("side", "size"), [(227, 192), (256, 224), (600, 288)])
+def test_best_takes_larger_squares_where_the_files_are_larger(side, size):
+    options = Options("cpu", "best")
+    recipe = choose_recipe("cpu", options, np.full(10, side), np.array([850, 848]))
+    assert recipe.image_size == size and ("at 224 the files would be enlarged" in recipe.why_size) == (size == 192)
 
 
 def test_fast_and_best_exclude_each_other(tmp_path, images, monkeypatch, capfd):
@@ -200,10 +203,8 @@ def test_a_cpu_takes_the_light_networks_that_were_measured_first(tmp_path):
 def test_a_gpu_takes_the_largest_of_each_family_first(tmp_path):
     folder = weights(tmp_path / "w", "resnet18.a", "resnet34.b", "convnext_tiny.c", "vit_tiny_patch16_224.d")
     recipe = recipe_for([100, 100], weights_dir=folder, machine="gpu")
-    assert [each.name for each in recipe.backbones] == ["convnext_tiny", "resnet34", "vit_tiny_patch16_224"]
-    assert [dict(each.train).get("lr") for each in recipe.backbones] == [1e-4, None, 5e-5]
-    best = recipe_for([100, 100], weights_dir=folder, machine="gpu", effort="best")
-    assert [each.name for each in best.backbones] == ["convnext_tiny", "resnet34", "vit_tiny_patch16_224", "resnet18"]
+    assert [each.name for each in recipe.backbones] == ["convnext_tiny", "resnet34", "vit_tiny_patch16_224", "resnet18"]
+    assert [dict(each.train).get("lr") for each in recipe.backbones] == [1e-4, None, 5e-5, None]
 
 
 def test_one_file_of_each_architecture_and_the_smallest_where_all_are_large(tmp_path):
@@ -231,6 +232,11 @@ def test_the_files_written_are_read_and_an_empty_folder_is_one_line(tmp_path, im
 def test_the_shared_weights():
     recipe = recipe_for([850, 848], weights_dir=SHARED / "weights")
     names = [each.name for each in recipe.backbones]
-    assert names == ["tf_efficientnet_lite2", "mobilenet_edgetpu_100", "tf_efficientnet_lite0"]
+    assert names == [
+        "tf_efficientnet_lite2",
+        "mobilenet_edgetpu_100",
+        "tf_efficientnet_lite0",
+        "tf_mobilenetv3_large_minimal_100",
+    ]
     hours = training_hours(recipe, 1698, 5, 2)
     assert hours is not None and hours < 1
