@@ -100,7 +100,7 @@ def init_config(
     events: Events | None = None,
 ) -> Config:
     """Look at labelled images and at this machine, write a commented experiment file for them and read it, as
-    `ens init` does (which can also choose for another machine).
+    `ens init` does (which can also choose for another machine, for less or more time, and among a folder's weights).
 
     data: a folder of class folders, a CSV or a Parquet file.
     output: the file to write, which must not be there yet.

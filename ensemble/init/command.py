@@ -24,6 +24,7 @@ from ensemble.machine import cores
 from ensemble.plural import pluralize
 from ensemble.run.outputs import require_output
 
+LONG = 8  # hours, a night
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
 
 
@@ -202,4 +203,7 @@ def _say_hours(recipe: Recipe, machine: str, rows: int, k: int) -> str:
     hours = training_hours(recipe, rows, k, count) if machine == "cpu" else None
     if hours is None:
         return "; ens train-folds says how long training takes before it begins"
-    return f"; on {pluralize(count, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins"
+    faster = "; --fast trains classifiers on frozen networks instead" if hours > LONG else ""
+    return (
+        f"; on {pluralize(count, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins{faster}"
+    )
