@@ -38,7 +38,7 @@ from ensemble.train.jobs import train_folds
 from ensemble.train.losses import make_loss
 from ensemble.train.numerics import Numerics, autocast_as, candidates, describe, find_numerics
 from ensemble.train.rows import Rows, TrainingData
-from ensemble.train.step import gradients
+from ensemble.train.step import Target, gradients
 
 CPU = ("resnet18", "mobilenetv3_small_100", "convnext_atto")
 GPU = ("resnet50", "convnext_tiny", "vit_small_patch16_224")
@@ -115,7 +115,7 @@ def timms(name: str, root: Path, size: int, batch: int, how: Numerics, device: t
         for images, labels in loader:
             images = images.to(device).contiguous(memory_format=layout)
             labels = labels.to(device) % 7
-            gradients(model, images, [(labels, torch.ones(len(labels), device=device))], loss_of, 2**30, how)
+            gradients(model, images, [Target(labels, torch.ones(len(labels), device=device), loss_of)], 2**30, how)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seen += len(images)

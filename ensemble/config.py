@@ -4,6 +4,7 @@ import difflib
 import re
 import tomllib
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -166,8 +167,10 @@ def starts_trained(backbone: Backbone) -> bool:
     return backbone.pretrained or backbone.weights is not None
 
 
-def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
+def load_config(path: Path, changes: tuple[str, ...] = (), added: Mapping[str, Any] | None = None) -> Config:
     """Read an experiment file, with `changes` such as "train.epochs=3" or "backbone.swin.weights=f.safetensors".
+
+    added: one more [[backbone]], which changes may name.
 
     Raises UserError that names the file and the key; an unknown key is answered with the nearest known one.
     """
@@ -181,6 +184,8 @@ def load_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         raise UserError(f"{path}: not valid TOML that ens reads (nested too deeply)") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    if added is not None:
+        values["backbone"] = [*values.get("backbone", []), dict(added)]
     for change in changes:
         _set(values, change)
     try:
@@ -209,12 +214,12 @@ def check_backbones(config: Config) -> None:
             )
 
 
-def load_run_config(path: Path) -> Config:
+def load_run_config(path: Path, changes: tuple[str, ...] = (), added: Mapping[str, Any] | None = None) -> Config:
     """A run's config.toml: the experiment as it was last trained. Raises Damaged if it is not as it was written (edited
-    by hand, perhaps: `ens train-folds` takes that), UserError as `load_config` does."""
+    by hand, perhaps: `ens train-folds` takes that), UserError as `load_config` does. changes, added: as there."""
     if path.is_file():
         sealed.require_sound_file(path)
-    return load_config(path)
+    return load_config(path, changes, added)
 
 
 def _set(values: dict[str, Any], change: str) -> None:

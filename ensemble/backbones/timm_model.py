@@ -61,8 +61,7 @@ def create(
     """
     check_name(name)
     options: dict[str, Any] = {"num_classes": classes}
-    default = timm.get_pretrained_cfg(name)
-    if default is not None and default.fixed_input_size:
+    if has_fixed_size(name):
         options["img_size"] = image_size  # swin, vit: windows and position embeddings depend on it
     if drop_path:
         options["drop_path_rate"] = drop_path
@@ -114,6 +113,12 @@ def _drops_paths(model: torch.nn.Module, name: str, image_size: int) -> bool:
         for hook in hooks:
             hook.remove()
     return bool(used)
+
+
+def has_fixed_size(name: str) -> bool:
+    """True if an architecture takes images of one size only, which it is created for."""
+    default = timm.get_pretrained_cfg(name)
+    return default is not None and default.fixed_input_size
 
 
 def fill(model: torch.nn.Module, path: Path) -> None:

@@ -52,6 +52,20 @@ def compare(paths: Sequence[Path], events: Events = SILENT) -> Comparison:
     plan = _plan(found, each_named, notes)
     if Run(paths[0]).folds_csv.is_file() and plan[0][1][0].run == plan[0][1][-1].run:
         notes.append(_baseline(*found[0]))
+    return _compared(plan, rows, notes, events)
+
+
+def compare_with_mean(run: Run, member: str, others: Sequence[str]) -> Comparison:
+    """Compare a member of a run with the plain mean of several others of it, the baseline. Raises UserError as
+    `read_rows` and `read_member` do."""
+    items = [_item(f"mean of {', '.join(others)}", run, others), _item(member, run, [member])]
+    return _compared([(f"{member} and what it learned from", items)], {run: read_rows(run)}, [], SILENT)
+
+
+def _compared(
+    plan: Sequence[tuple[str, list[Item]]], rows: dict[Run, Rows], notes: list[str], events: Events
+) -> Comparison:
+    """The blocks of a plan, on the rows that all its runs have. Adds to `notes`."""
     used = list(dict.fromkeys(item.run for _, items in plan for item in items))
     where = join_rows({run: rows[run] for run in used}, notes)
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)

@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, look, overview, predict, report, train, verify
+from ensemble.cli import blend, distill, look, overview, predict, report, train, verify
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
@@ -29,6 +29,7 @@ def ens() -> None:
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
+    ens distill RUN --into NET     one small network that learns from all members
     ens compare RUN RUN            which recipe is really better?
     ens runs DIR                   all runs: scores, costs, what differs
     ens verify RUN                 is every file as it was written?
@@ -42,6 +43,7 @@ for command in (
     train.train_folds,
     blend.blend_command,
     blend.compare,
+    distill.distill,
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,

@@ -11,8 +11,8 @@ from ensemble.backbones import timm_model
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
-from ensemble.inference.eval_model import EvalModel, load_inference, prepared
-from ensemble.run import Member
+from ensemble.inference.eval_model import EvalModel, Inference, load_inference, prepared
+from ensemble.run import Fold, Member
 
 LEAST_FREE = 0.4  # share of a GPU's memory that models leave free for what is computed
 
@@ -42,20 +42,36 @@ def load_member(member: Member, classes: int, folds: int, device: torch.device) 
     _require_trained_with(member, preprocess)
     fold_dirs = [member.fold(number) for number in range(folds)]
     for fold in fold_dirs:
-        if not fold.is_done():
-            raise UserError(f"{fold.path}: is not finished, or its files are cut short; run ens train-folds again")
+        _require_done(fold)
     is_probe = member.read_settings().get("strategy") == "probe"
     eval_models: list[EvalModel] = []
     for fold in fold_dirs[:1] if is_probe else fold_dirs:
-        model = timm_model.create(member.timm_name(), classes, preprocess.image_size)
-        timm_model.fill(model, fold.model_file)
         placed_on = device if _has_room(device) else torch.device("cpu")
-        eval_models.append(
-            prepared(model, load_inference(fold.inference_json, device), preprocess.image_size, placed_on)
-        )
+        inference = load_inference(fold.inference_json, device)
+        eval_models.append(_network(fold, preprocess.image_size, classes, inference, placed_on))
     if is_probe:
         eval_models = [with_heads(eval_models[0], [fold.model_file for fold in fold_dirs])]
     return LoadedMember(member.name, preprocess, tuple(eval_models))
+
+
+def load_fold(fold: Fold, classes: int, dtype: str, device: torch.device) -> tuple[Preprocess, EvalModel]:
+    """One fold's network on the device, to be computed in `dtype`, and what its images go through. Raises as
+    `load_member` does."""
+    preprocess = load_preprocess(fold.member.preprocess_json)
+    _require_trained_with(fold.member, preprocess)
+    _require_done(fold)
+    return preprocess, _network(fold, preprocess.image_size, classes, Inference(device.type, dtype), device)
+
+
+def _network(fold: Fold, image_size: int, classes: int, inference: Inference, device: torch.device) -> EvalModel:
+    model = timm_model.create(fold.member.timm_name(), classes, image_size)
+    timm_model.fill(model, fold.model_file)
+    return prepared(model, inference, image_size, device)
+
+
+def _require_done(fold: Fold) -> None:
+    if not fold.is_done():
+        raise UserError(f"{fold.path}: is not finished, or its files are cut short; run ens train-folds again")
 
 
 def _require_trained_with(member: Member, preprocess: Preprocess) -> None:

@@ -39,6 +39,11 @@ class Member:
         return self.path / "speeds.json"
 
     @property
+    def teachers_json(self) -> Path:
+        """Of a student: how fast its teachers' networks are in each number format."""
+        return self.path / "teachers.json"
+
+    @property
     def probe_file(self) -> Path:
         return self.path / "probe.safetensors"
 

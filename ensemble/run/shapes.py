@@ -36,6 +36,7 @@ class Settings(TypedDict):
     loss: NotRequired[str]
     label_smoothing: NotRequired[Finite]
     image_size: NotRequired[Count]
+    learned_from: NotRequired[dict[str, Any]]  # of a student: its teachers, and how it learned
 
 
 Corrected = TypedDict("Corrected", {"labels changed": NotRequired[Count], "rows dropped": NotRequired[Count]})

@@ -22,11 +22,12 @@ from ensemble.train.batches import batches, cutter, far_ahead
 from ensemble.train.evaluate import exact, final_logits, held_out_logits, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
 from ensemble.train.job import Job
-from ensemble.train.losses import FoldLoss, fold_loss
+from ensemble.train.losses import fold_loss
 from ensemble.train.rows import TrainingData
 from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import TrainState, load_state, save_state
 from ensemble.train.step import Stepper, learning_rate, set_learning_rate, targets_of
+from ensemble.train.teacher import with_teacher
 
 # Averaging the weights takes 1 to 3 % of a step of mobilenetv3_small_100 at 128 px; every fourth step is as good.
 EMA_STEPS = 4
@@ -59,7 +60,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
     size = settings.crop_size or job.evaluation.preprocess.image_size
     loss = fold_loss(rows, fold.number, settings, device)
     state = _begin(job, events)
-    stepper = _stepper(job, state, loss, batch_size, events)
+    stepper = _stepper(job, state, batch_size, events)
     cut, ahead = cutter(pixels, device, torch.get_num_threads()), far_ahead(pixels, device)
     with _named_failures(fold, state):
         for epoch in range(len(state.log), settings.epochs):
@@ -78,7 +79,9 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
                 images, partner, share = mix(mix_rng, _input(job, crops, draws), settings.mixup, settings.cutmix)
                 mixed = (partner, share) if settings.mixup or settings.cutmix else None
                 answers = rows.targets(fold.number, chosen)
-                targets = targets_of(answers, loss.row_weights[chosen], mixed, device)
+                targets = targets_of(answers, loss.row_weights[chosen], loss.row_losses, mixed, device)
+                if job.teacher is not None:
+                    targets = with_teacher(job.teacher, images, targets)
                 begun = time.perf_counter()
                 total += stepper.step(images, targets)
                 if step:  # the first one also allocates, which no trial counts
@@ -133,7 +136,7 @@ def _begin(job: Job, events: Events) -> TrainState:
     return state
 
 
-def _stepper(job: Job, state: TrainState, loss: FoldLoss, batch_size: int, events: Events) -> Stepper:
+def _stepper(job: Job, state: TrainState, batch_size: int, events: Events) -> Stepper:
     def on_halved(micro_batch: int) -> None:
         events.message(
             f"{job.fold}: out of memory; continues with {pluralize(micro_batch, 'image')} at a time, whose gradients "
@@ -142,7 +145,7 @@ def _stepper(job: Job, state: TrainState, loss: FoldLoss, batch_size: int, event
 
     micro_batch = state.log[-1]["micro_batch"] if state.log else job.numerics.micro_batch
     micro_batch = min(micro_batch, batch_size)
-    return Stepper(state.model, state.optimizer, loss.row_losses, job.numerics, micro_batch, on_halved)
+    return Stepper(state.model, state.optimizer, job.numerics, micro_batch, on_halved)
 
 
 @contextmanager

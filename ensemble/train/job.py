@@ -10,6 +10,7 @@ from ensemble.config import Train
 from ensemble.run import Fold
 from ensemble.train.evaluate import Evaluation
 from ensemble.train.numerics import Numerics
+from ensemble.train.teacher import Teacher
 
 Head = tuple[torch.Tensor, torch.Tensor]  # float32 (C, D) and (C,): a classifier to start from
 
@@ -26,6 +27,7 @@ class Job:
     evaluation: how its held-out rows are evaluated.
     speeds: images per second of the number formats that evaluation may use.
     seed: of the run.
+    teacher: what it learns from beside the labels; None for nothing.
     """
 
     fold: Fold
@@ -36,6 +38,7 @@ class Job:
     evaluation: Evaluation
     speeds: Mapping[str, float]
     seed: int
+    teacher: Teacher | None = None
 
     def random_seed(self, *parts: str | int) -> int:
         """A seed of its own for each (run seed, member, fold, epoch), so that no job depends on what ran before it."""

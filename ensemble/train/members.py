@@ -1,8 +1,9 @@
 """A member's network and the settings that its folds are held to. No training here."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,9 +79,19 @@ def check_backbone(config: Config, backbone: Backbone, classes: int, events: Eve
         raise UserError(f"backbone {backbone.name!r}: {error}") from None
 
 
-def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray, events: Events) -> Preprocess:
+def open_member(
+    config: Config,
+    backbone: Backbone,
+    ids: np.ndarray,
+    folds: np.ndarray,
+    events: Events,
+    learned_from: Mapping[str, Any] | None = None,
+) -> Preprocess:
     """Make the member's directory. Raises UserError if the run holds the member with other settings: its folds would
-    not be of one kind."""
+    not be of one kind.
+
+    learned_from: what a student was taught by, and how, for settings.json; None of a member that learns from labels.
+    """
     member = Run(config.run).member(backbone.name)
     preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
     settings = {
@@ -89,6 +100,7 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
         "views": list(config.tta.views),
         **train_settings(config, backbone).model_dump(mode="json"),
         **asdict(preprocess),
+        **({} if learned_from is None else {"learned_from": learned_from}),
     }
     settings = json.loads(json.dumps(settings))
     if not member.is_begun():
@@ -100,7 +112,15 @@ def open_member(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.n
         _require_trained_with_them(member)
     if not is_readable(member.preprocess_json, load_preprocess, events):
         preprocess.save(member.preprocess_json)
-    if difference := first_difference(dict(member.read_settings()), settings):
+    recorded_settings = dict(member.read_settings())
+    taught_by: Any = recorded_settings.get("learned_from")
+    if learned_from is not None and (difference := first_difference(taught_by or {}, settings["learned_from"])):
+        key, recorded, wanted = difference
+        raise UserError(
+            f"{member.path}: learned with {key} = {recorded}, and is now asked to with {wanted}: give the images and "
+            f"options that it learned with, or delete {member.path} to train it again"
+        )
+    if difference := first_difference(recorded_settings, {"learned_from": None, **settings}):
         key, recorded, wanted = difference
         raise UserError(
             f"backbone {backbone.name!r}: {member.path} holds it with {key} = {recorded}, the config says {wanted}: "

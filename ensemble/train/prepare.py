@@ -36,6 +36,7 @@ from ensemble.train.numerics import (
 from ensemble.train.pixels import OpenPixels, training_data
 from ensemble.train.probe import load_heads, probe_member
 from ensemble.train.rows import Rows
+from ensemble.train.teacher import read_teacher_speeds
 
 
 def prepare(
@@ -71,7 +72,10 @@ def prepare(
             numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
             save_numerics(member.numerics_json, numerics)
             events.message(f"{backbone.name}: {describe(numerics)}")
-    return {backbone.name: load_numerics(member.numerics_json).images_per_second}
+    seconds = 1 / load_numerics(member.numerics_json).images_per_second
+    if member.teachers_json.is_file():
+        seconds += sum(1 / max(speeds.values()) for speeds in read_teacher_speeds(member.teachers_json).values())
+    return {backbone.name: 1 / seconds}
 
 
 def _trial(config: Config, backbone: Backbone, device: torch.device, threads: int) -> tuple[Path, int, list[Numerics]]:

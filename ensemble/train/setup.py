@@ -33,6 +33,7 @@ from ensemble.run import Run
 from ensemble.toml import to_toml
 from ensemble.train.differences import first_difference
 from ensemble.train.mend import is_readable
+from ensemble.train.rows import Rows
 
 # Northcutt et al., "Pervasive label errors in test sets destabilize machine learning benchmarks" (NeurIPS 2021): which
 # model seems best changes with the labels that are corrected.
@@ -141,6 +142,16 @@ def _held_folds(run: Run, config: Config, ids: np.ndarray, facts: dict[str, Any]
     run.read_classes()
     table = read_folds(run).set_index("id")
     return np.asarray(table.loc[ids, "fold"], dtype=np.int8)
+
+
+def held_rows(run: Run, samples: Samples) -> Rows:
+    """A run's labelled samples as its rows, in the folds that it holds. Raises UserError that names a file of it that
+    can't be read."""
+    folds = np.asarray(read_folds(run).set_index("id").loc[samples.ids, "fold"], dtype=np.int8)
+    assert samples.labels is not None
+    return Rows(
+        samples.ids, tuple(samples.paths), samples.labels, folds, samples.classes, samples.weights, samples.digests
+    )
 
 
 def _is_vouched(run: Run, files: dict[str, str], damage: Damaged) -> bool:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +14,18 @@ from ensemble.plural import pluralize
 from ensemble.train.losses import RowLosses
 from ensemble.train.numerics import Numerics, autocast_as, in_memory_format
 
-# Labels int64 (B,) or probabilities float32 (B, C), and the weights float32 (B,) of their losses
-Target = tuple[torch.Tensor, torch.Tensor]
+
+class Target(NamedTuple):
+    """What a batch of images is to be answered with.
+
+    answers: labels int64 (B,), or probabilities float32 (B, C).
+    weights: float32 (B,), what each row's loss is multiplied with.
+    row_losses: how the network's logits are compared with the answers.
+    """
+
+    answers: torch.Tensor
+    weights: torch.Tensor
+    row_losses: RowLosses
 
 
 class Stepper:
@@ -24,7 +35,6 @@ class Stepper:
         self,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        row_losses: RowLosses,
         numerics: Numerics,
         micro_batch: int,
         on_halved: Callable[[int], None],
@@ -32,7 +42,6 @@ class Stepper:
         """on_halved: is told of the new micro_batch."""
         self.model = model
         self.optimizer = optimizer
-        self.row_losses = row_losses
         self.numerics = numerics
         self.micro_batch = micro_batch
         self.on_halved = on_halved
@@ -43,7 +52,7 @@ class Stepper:
         while True:
             try:
                 images = in_memory_format(images, self.numerics)
-                loss = gradients(self.model, images, targets, self.row_losses, self.micro_batch, self.numerics)
+                loss = gradients(self.model, images, targets, self.micro_batch, self.numerics)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -65,7 +74,6 @@ def gradients(
     model: torch.nn.Module,
     images: torch.Tensor,
     targets: Sequence[Target],
-    row_losses: RowLosses,
     micro_batch: int,
     numerics: Numerics,
 ) -> torch.Tensor:
@@ -82,7 +90,7 @@ def gradients(
         with autocast_as(images.device, numerics):
             logits = model(images[part])
         loss = torch.stack(
-            [(row_losses(logits, labels[part]) * weight[part]).sum() for labels, weight in targets]
+            [(each.row_losses(logits, each.answers[part]) * each.weights[part]).sum() for each in targets]
         ).sum()
         loss = loss / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -104,7 +112,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def targets_of(
-    labels: np.ndarray, weights: np.ndarray, mixed: tuple[torch.Tensor, torch.Tensor] | None, device: torch.device
+    labels: np.ndarray,
+    weights: np.ndarray,
+    row_losses: RowLosses,
+    mixed: tuple[torch.Tensor, torch.Tensor] | None,
+    device: torch.device,
 ) -> list[Target]:
     """What a batch is to be answered with: its own labels and, where its images were mixed, those of their partners.
 
@@ -113,6 +125,9 @@ def targets_of(
     """
     own_labels, own_weights = torch.from_numpy(labels).to(device), torch.from_numpy(weights).to(device)
     if mixed is None:
-        return [(own_labels, own_weights)]
+        return [Target(own_labels, own_weights, row_losses)]
     partner, share = mixed
-    return [(own_labels, own_weights * share), (own_labels[partner], own_weights[partner] * (1 - share))]
+    return [
+        Target(own_labels, own_weights * share, row_losses),
+        Target(own_labels[partner], own_weights[partner] * (1 - share), row_losses),
+    ]

@@ -15,12 +15,13 @@ from ensemble.events import Events
 from ensemble.run import Fold
 from ensemble.train.fit import fit
 from ensemble.train.job import Job
-from ensemble.train.members import make_model, probes
+from ensemble.train.members import crop_size, make_model, probes
 from ensemble.train.numerics import load_numerics
 from ensemble.train.pixels import OpenPixels, training_data
 from ensemble.train.prepare import allowed_speeds, backbone_named, evaluation_of
 from ensemble.train.probe import load_heads
 from ensemble.train.rows import Rows
+from ensemble.train.teacher import teacher_of
 from ensemble.train.workers import Outcome, Slot
 
 
@@ -70,4 +71,5 @@ def _job(config: Config, rows: Rows, fold: Fold, device: torch.device) -> Job:
         evaluation=evaluation_of(config, backbone, device),
         speeds=allowed_speeds(config, fold.member),
         seed=config.seed,
+        teacher=teacher_of(fold, len(rows.classes), crop_size(config, backbone), device),
     )

@@ -24,7 +24,7 @@ from ensemble.train.job import Job
 from ensemble.train.losses import fold_loss, make_loss
 from ensemble.train.numerics import Numerics
 from ensemble.train.rows import Rows, SoftTargets, TrainingData
-from ensemble.train.step import gradients
+from ensemble.train.step import Target, gradients
 
 CPU = torch.device("cpu")
 EXACT = {"float32": 1.0}
@@ -141,14 +141,14 @@ def test_micro_batches_add_up_to_the_gradients_of_the_whole_batch():
     images = torch.randn(8, 3, 32, 32)
     first, second = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([2, 2, 1, 1, 0, 0, 2, 1])
     share, weight = torch.rand(8), torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 0.1, 1.9, 1.0])
-    targets = [(first, weight * share), (second, weight.flip(0) * (1 - share))]
     loss_of = make_loss("class_balanced", np.array([3.0, 8.0, 13.0]), CPU, smoothing=0.1)
-    whole, expected = grads_of(model, images, targets, loss_of, 8, PLAIN)
+    targets = [Target(first, weight * share, loss_of), Target(second, weight.flip(0) * (1 - share), loss_of)]
+    whole, expected = grads_of(model, images, targets, 8, PLAIN)
     logits = model(images)
     by_hand = (loss_of(logits, first) * weight * share + loss_of(logits, second) * weight.flip(0) * (1 - share)).mean()
     assert whole.item() == pytest.approx(by_hand.item(), abs=1e-6)
     for micro in (3, 5, 1, 100):
-        loss, found = grads_of(model, images, targets, loss_of, micro, PLAIN)
+        loss, found = grads_of(model, images, targets, micro, PLAIN)
         assert loss.item() == pytest.approx(whole.item(), abs=1e-6) and not loss.requires_grad
         for name, value in found.items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
@@ -160,8 +160,8 @@ def test_gradients_of_a_batch_by_hand():
     torch.nn.init.zeros_(model[1].weight)
     images = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0, 0, 4.0]]).view(3, 3, 1, 1)
     loss_of = make_loss("cross_entropy", np.ones(2), CPU)
-    targets = [(torch.tensor([0, 1, 1]), torch.tensor([1.0, 1.0, 3.0]))]
-    loss = gradients(model, images, targets, loss_of, 2, PLAIN)
+    targets = [Target(torch.tensor([0, 1, 1]), torch.tensor([1.0, 1.0, 3.0]), loss_of)]
+    loss = gradients(model, images, targets, 2, PLAIN)
     expected = np.array([[-0.5, 0.5 * 2, 0.5 * 4 * 3], [0.5, -0.5 * 2, -0.5 * 4 * 3]]) / 3
     np.testing.assert_allclose(model[1].weight.grad.numpy(), expected, rtol=1e-6)
     assert loss.item() == pytest.approx(5 * np.log(2) / 3)
