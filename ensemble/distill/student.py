@@ -94,7 +94,9 @@ def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
     if name in chosen:
         raise UserError(f"{name!r} can't be its own teacher; name others with --teachers")
     if not chosen:
-        raise UserError(f"{run}: no member is finished that could teach; train on with: ens train-folds {run.config_toml}")
+        raise UserError(
+            f"{run}: no member is finished that could teach; train on with: ens train-folds {run.config_toml}"
+        )
     read_oof(run, members=chosen)  # whose errors name a member that is unknown, unfinished or damaged
     for each in chosen:
         if run.member(each).is_optimistic():
