@@ -17,14 +17,13 @@ from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.init.choose import choose_k, lone_class
 from ensemble.init.machine import look_at_machine
-from ensemble.init.recipe import USUAL, Options, Recipe, choose_recipe, training_hours
+from ensemble.init.recipe import USUAL, Options, choose_recipe, training_time
 from ensemble.init.sample import look_at_submission
 from ensemble.init.write import header, settings, shell
 from ensemble.machine import cores
 from ensemble.plural import pluralize
 from ensemble.run.outputs import require_output
 
-LONG = 8  # hours, a night
 PLAIN_NAMES = {"train", "training", "images", "data", "dataset", "labels", "info"}  # that say nothing of the data
 
 
@@ -112,10 +111,8 @@ def init(
     found_machine = look_at_machine(options.machine)
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     recipe = choose_recipe(found_machine.kind, options, sides, counts)
-    lines += [
-        *recipe.notes,
-        f"{found_machine.description}: {recipe.describe()}{_say_hours(recipe, found_machine.kind, len(samples), k)}",
-    ]
+    time = training_time(recipe, found_machine.kind, len(samples), k, cores())
+    lines += [*recipe.notes, f"{found_machine.description}: {recipe.describe()}; {time}"]
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
@@ -196,14 +193,3 @@ def _free_run(data: Path) -> tuple[Path, Path]:
         number += 1
         free = usual.with_name(f"{name}-{number}")
     return usual, free
-
-
-def _say_hours(recipe: Recipe, machine: str, rows: int, k: int) -> str:
-    count = cores()
-    hours = training_hours(recipe, rows, k, count) if machine == "cpu" else None
-    if hours is None:
-        return "; ens train-folds says how long training takes before it begins"
-    faster = "; --fast trains classifiers on frozen networks instead" if hours > LONG else ""
-    return (
-        f"; on {pluralize(count, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins{faster}"
-    )

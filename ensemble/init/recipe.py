@@ -8,11 +8,13 @@ import numpy as np
 
 from ensemble.init.choose import choose_size
 from ensemble.init.networks import LIGHT, Backbone, hub_networks
+from ensemble.plural import pluralize
 
 Effort = Literal["usual", "fast", "best"]
 Row = tuple[str, Any, str]  # a key of [train], its value and a comment
 
 TINY = 64  # pixels of the short side
+LONG = 8  # hours, a night
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 
@@ -147,6 +149,17 @@ def _against_imbalance(counts: np.ndarray, effort: Effort) -> tuple[Row, ...]:
         f"the largest class has {ratio:.0f} times the images of the smallest: rare classes weigh more (Cui et al. 2019)"
     )
     return (("loss", "class_balanced", why),)
+
+
+def training_time(recipe: Recipe, machine: str, rows: int, k: int, cores: int) -> str:
+    """How long training takes, in words. rows, k: images and folds. cores: of a CPU."""
+    hours = training_hours(recipe, rows, k, cores) if machine == "cpu" else None
+    if hours is None:
+        return "ens train-folds says how long training takes before it begins"
+    faster = "; --fast trains classifiers on frozen networks instead" if hours > LONG else ""
+    return (
+        f"on {pluralize(cores, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins{faster}"
+    )
 
 
 def training_hours(recipe: Recipe, rows: int, k: int, cores: int) -> float | None:

@@ -14,7 +14,7 @@ from ensemble.config import load_config, train_settings
 from ensemble.errors import UserError
 from ensemble.init import Options, init
 from ensemble.init.networks import CPU, LARGE, LIGHT, SMALL, Backbone, family_keys, hub_networks
-from ensemble.init.recipe import Recipe, choose_cpu_schedule, choose_recipe, training_hours
+from ensemble.init.recipe import Recipe, choose_cpu_schedule, choose_recipe, training_hours, training_time
 
 SHARED = Path(__file__).parents[3] / "shared"
 OPTIONS = [Options(machine, effort) for machine in ("cpu", "gpu") for effort in ("usual", "fast", "best")]
@@ -179,6 +179,17 @@ def test_hours_of_training_by_hand():
     assert training_hours(Recipe(192, "", (), (lite0,), tiny=False), 1700, 5, 2) is None
     unknown = Backbone("b", "resnet18.a1_in1k", "")
     assert training_hours(Recipe(192, "", (("epochs", 6, ""),), (lite0, unknown), tiny=False), 1700, 5, 2) is None
+
+
+def test_a_time_longer_than_a_night_names_fast():
+    lite0 = Backbone("a", "tf_efficientnet_lite0.in1k", "")
+    recipe = Recipe(192, "", (("epochs", 6, ""),), (lite0,), tiny=False)
+    assert training_time(recipe, "cpu", 1700, 5, 2).startswith("on 2 cores about 0.2 hours, which ")
+    assert "--fast" not in training_time(recipe, "cpu", 1700, 5, 2)
+    assert training_time(recipe, "cpu", 170_000, 5, 2).endswith(
+        "; --fast trains classifiers on frozen networks instead"
+    )
+    assert "hours" not in training_time(recipe, "gpu", 170_000, 5, 2)
 
 
 # ---- a folder of weights -------------------------------------------------------------------------------------------
