@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ensemble.errors import UserError
-from ensemble.inference.views import Geometry, check_views, cut
+from ensemble.inference.views import Geometry, check_views, cut, expand, size_of
 
 
 def apply_views(batch: Tensor, views: str | Sequence[str], size: int | None = None) -> Tensor:
@@ -48,6 +48,9 @@ def apply_views(batch: Tensor, views: str | Sequence[str], size: int | None = No
         raise UserError(f"size = {size}: want 1 to {side}, the side of the images")
     geometry = Geometry(size or side, side, side)
     names = [name.strip() for name in views.split(",")] if isinstance(views, str) else views
+    for name in expand(names):
+        if size_of(name) is not None:
+            raise UserError(f"view {name!r}: all views are shown at one size here; give it as size = {size_of(name)}")
     shown = check_views(names, geometry)
     if not shown:
         raise UserError("views: none is named; name one or more, as in 'identity,hflip'")

@@ -102,17 +102,23 @@ def _drops_paths(model: torch.nn.Module, name: str, image_size: int) -> bool:
     used: list[torch.nn.Module] = []
     drops = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
     hooks = [module.register_forward_hook(lambda module, *_: used.append(module)) for module in drops]
-    model.eval()
+    problem = problem_at(model.eval(), image_size)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    if problem is not None:
+        raise UserError(f"{name!r} does not work at image_size = {image_size}: {problem}")
+    return bool(used)
+
+
+def problem_at(model: torch.nn.Module, image_size: int) -> str | None:
+    """Why a network in evaluation takes no images of this size, in a line; None if it does. It is tried."""
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"{name!r} does not work at image_size = {image_size}: {_line(error)}") from None
-    finally:
-        model.train()
-        for hook in hooks:
-            hook.remove()
-    return bool(used)
+        return _line(error)
+    return None
 
 
 def has_fixed_size(name: str) -> bool:

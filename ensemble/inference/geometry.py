@@ -46,6 +46,13 @@ class Geometry:
     decode_size: int
     wide_size: int
 
+    def at(self, image_size: int) -> "Geometry":
+        """The squares from which the same part of the picture is shown at another size."""
+        if image_size == self.image_size:
+            return self
+        decode_size = max(image_size, self.decode_size * image_size // self.image_size)
+        return Geometry(image_size, decode_size, max(decode_size, image_size * 8 // 7))
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -55,12 +62,14 @@ class Chain:
     before: float64 (2, 2), the map of the parts before the window
     window: a key of WINDOWS; None for the middle of the decoded square
     after: float64 (2, 2), the map of the parts after the window
+    size: side of the view, pixels; None for the member's image_size
     """
 
     name: str
     before: np.ndarray
     window: str | None
     after: np.ndarray
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,11 @@ def rotation(degrees: float) -> np.ndarray:
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
+def sides(chain: Chain, geometry: Geometry) -> Geometry:
+    """The squares of a member at the size of this view."""
+    return geometry if chain.size is None else geometry.at(chain.size)
+
+
 def affine(chain: Chain, geometry: Geometry) -> np.ndarray:
     """The map of a chain, float64 (3, 3), from the view to the decoded square, or to the wide one for a window."""
     window = _window(chain, geometry)
@@ -114,7 +128,8 @@ def affine(chain: Chain, geometry: Geometry) -> np.ndarray:
 
 
 def place(chain: Chain, geometry: Geometry) -> Box | Turned:
-    """How a chain's pixels are made. Raises UserError for a chain that reaches beyond the image."""
+    """How a chain's pixels are made, at its size. Raises UserError for a chain that reaches beyond the image."""
+    geometry = sides(chain, geometry)
     _check_reach(chain, geometry)
     map_, source = affine(chain, geometry), _source(chain, geometry)
     linear = map_[:2, :2] * source / geometry.image_size  # pixels of the source for each of the view
@@ -135,6 +150,9 @@ def place(chain: Chain, geometry: Geometry) -> Box | Turned:
 
 def same(one: Chain, other: Chain, geometry: Geometry) -> bool:
     """Whether two chains show the same part of the image in the same way, or the same pixels after rounding."""
+    if sides(one, geometry) != sides(other, geometry):
+        return False
+    geometry = sides(one, geometry)
     apart = np.abs(affine(one, geometry) - affine(other, geometry)).sum(axis=1).max() * geometry.wide_size / 2
     return bool(apart < NEAR) or place(one, geometry) == place(other, geometry)
 

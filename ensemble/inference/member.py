@@ -12,6 +12,7 @@ from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
 from ensemble.inference.eval_model import EvalModel, Inference, load_inference, prepared
+from ensemble.inference.view_names import size_of
 from ensemble.run import Fold, Member
 
 LEAST_FREE = 0.4  # share of a GPU's memory that models leave free for what is computed
@@ -72,6 +73,17 @@ def _network(fold: Fold, image_size: int, classes: int, inference: Inference, de
 def _require_done(fold: Fold) -> None:
     if not fold.is_done():
         raise UserError(f"{fold.path}: is not finished, or its files are cut short; run ens train-folds again")
+
+
+def check_view_sizes(timm_name: str, preprocess: Preprocess, views: Sequence[str]) -> None:
+    """Raise UserError that names the first view whose size the architecture does not take: it is tried."""
+    sizes = {view: size_of(view) or preprocess.image_size for view in views}
+    others = {size: view for view, size in reversed(sizes.items()) if size != preprocess.image_size}
+    if others:
+        model = timm_model.create(timm_name, 2, preprocess.image_size).eval()
+    for size, view in others.items():
+        if (problem := timm_model.problem_at(model, size)) is not None:
+            raise UserError(f"view {view!r}: {timm_name} takes no images of {size} px ({problem}); leave the view out")
 
 
 def _require_trained_with(member: Member, preprocess: Preprocess) -> None:

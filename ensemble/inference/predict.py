@@ -13,9 +13,10 @@ from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.decode import Source, ahead, decoded_squares
+from ensemble.inference.decodings import decoding_of, decodings, geometry
 from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of, margins
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.views import Geometry, cut, is_wide
+from ensemble.inference.views import cut
 from ensemble.plural import pluralize
 
 Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
@@ -51,18 +52,6 @@ class Chunk:
     unreadable: dict[int, str]
 
 
-def geometry(preprocess: Preprocess) -> Geometry:
-    """The sides of the squares that the views of this member are cut from."""
-    wide_size = preprocess.cropping.size
-    assert wide_size is not None
-    return Geometry(preprocess.image_size, preprocess.decode_size, wide_size)
-
-
-def decodings(preprocess: Preprocess, views: Sequence[str]) -> list[Decoding]:
-    """How the images have to be decoded for these views."""
-    return list(dict.fromkeys(preprocess.cropping if is_wide(view) else preprocess.decoding for view in views))
-
-
 def batch_rows(batch_size: int, device: torch.device) -> int:
     """Images per forward pass. Every batch is filled up to this number: kernels may sum in another order for another
     batch size, and the same image has to give the same logits whichever batch it comes in. With fewer than 16 rows the
@@ -91,7 +80,7 @@ def _scale_and_shift(
 
 def view_of(squares: Squares, preprocess: Preprocess, view: str, rows: slice | Tensor, count: int) -> Tensor:
     """A view of these rows, normalised: float32 (count, 3, S, S). Rows that are lacking are black."""
-    part = squares[preprocess.cropping if is_wide(view) else preprocess.decoding][rows]
+    part = squares[decoding_of(preprocess, view)][rows]
     if len(part) < count:
         part = torch.cat([part, part.new_zeros(count - len(part), *part.shape[1:])])
     return normalise(cut(part.permute(0, 3, 1, 2), view, geometry(preprocess)), preprocess)

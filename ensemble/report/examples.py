@@ -16,7 +16,8 @@ from ensemble.config import Train
 from ensemble.data.pixels.decode import MAX_ASPECT, Files
 from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
 from ensemble.errors import UserError
-from ensemble.inference.predict import decodings, view_of
+from ensemble.inference.decodings import decodings
+from ensemble.inference.predict import view_of
 from ensemble.inference.views import expand
 from ensemble.report.run import MemberResults, RunResults
 from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size

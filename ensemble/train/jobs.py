@@ -22,8 +22,15 @@ from ensemble.train.losses import row_weights
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.monitor import Monitor
-from ensemble.train.pixels import OpenPixels, open_cache
-from ensemble.train.prepare import backbone_named, forget_slow, prepare, tested_views, unfinished
+from ensemble.train.pixels import OpenPixels, all_decodings, open_cache
+from ensemble.train.prepare import (
+    backbone_named,
+    check_views_of,
+    forget_slow,
+    prepare,
+    tested_views,
+    unfinished,
+)
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.work import run_job
@@ -96,7 +103,7 @@ def _open(config: Config, events: Events) -> Rows:
         events.progress("trying the backbones", number, len(config.backbone))
         if unfinished(run.member(backbone.name), expected):
             check_backbone(config, backbone, len(samples.classes), events)
-        tested_views(config, backbone)
+        check_views_of(config, backbone)
     if config.data.cache != "off" or (config.folds.near_copies and not run.is_begun()):
         samples = with_digests(samples, config.data.cache, events)
     folds = open_run(config, samples, events)
@@ -117,9 +124,14 @@ def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], even
     if config.data.cache == "off" or rows.digests is None:
         return {}
     run = Run(config.run)
-    preprocesses = [load_preprocess(run.member(backbone.name).preprocess_json) for backbone in backbones]
-    decodings = {decoding for each in preprocesses for decoding in (each.decoding, each.cropping)}
-    open_pixels: OpenPixels = {**open_cache(config.data, rows, sorted(decodings, key=str), events)}
+    needed = {
+        decoding
+        for backbone in backbones
+        for decoding in all_decodings(
+            load_preprocess(run.member(backbone.name).preprocess_json), tested_views(config, backbone)
+        )
+    }
+    open_pixels: OpenPixels = {**open_cache(config.data, rows, sorted(needed, key=str), events)}
     labelled = rows.labelled()
     assert labelled.digests is not None
     check_contents(run, labelled.ids.tolist(), labelled.digests, events)

@@ -68,11 +68,8 @@ def check_backbone(config: Config, backbone: Backbone, classes: int, events: Eve
     try:
         model = make_model(config, backbone, classes, 0, lambda line: events.message(f"{backbone.name}: {line}")).eval()
         for key, side in sizes.items():
-            try:
-                with torch.inference_mode():
-                    model(torch.zeros(1, 3, side, side))
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise UserError(f"does not work at {key} = {side}: {str(error).splitlines()[0]}") from None
+            if (problem := timm_model.problem_at(model, side)) is not None:
+                raise UserError(f"does not work at {key} = {side}: {problem}")
         if probes(train_settings(config, backbone)):
             timm_model.check_embedding(model, sizes["image_size"])
     except UserError as error:

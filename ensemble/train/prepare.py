@@ -16,8 +16,10 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import Finite, read_json
 from ensemble.files.sealed import write_json
+from ensemble.inference.decodings import geometry
 from ensemble.inference.eval_model import find_speeds, formats
-from ensemble.inference.predict import batch_rows, geometry
+from ensemble.inference.member import check_view_sizes
+from ensemble.inference.predict import batch_rows
 from ensemble.inference.views import check_views
 from ensemble.run import Fold, Member, Run
 from ensemble.train.evaluate import Evaluation
@@ -61,7 +63,7 @@ def prepare(
             if is_lacking:
                 evaluation = evaluation_of(config, backbone, device)
                 model = make_model(config, backbone, len(rows.classes), 0)
-                data = training_data(config.data, rows, evaluation.preprocess, open_pixels, events)
+                data = training_data(config.data, rows, evaluation, open_pixels, events)
                 data = replace(data, rows=rows.labelled())
                 probe_member(member, model, data, evaluation, settings.strategy == "probe", events)
         if settings.strategy == "probe":
@@ -189,6 +191,16 @@ def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:
     preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
     try:
         return check_views(config.tta.views, geometry(preprocess))
+    except UserError as error:
+        raise UserError(f"tta.views, for backbone {backbone.name!r}: {error}") from None
+
+
+def check_views_of(config: Config, backbone: Backbone) -> None:
+    """Raise UserError for views of the config that this backbone can't have; those of another size are tried."""
+    views = tested_views(config, backbone)
+    preprocess = timm_model.preprocess_for(backbone.timm, image_size(config, backbone), config.data.crop)
+    try:
+        check_view_sizes(backbone.timm, preprocess, views)
     except UserError as error:
         raise UserError(f"tta.views, for backbone {backbone.name!r}: {error}") from None
 

@@ -12,7 +12,7 @@ import torch
 
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
-from ensemble.inference.predict import decodings
+from ensemble.inference.decodings import decodings
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def run_job(config: Config, rows: Rows, open_pixels: OpenPixels, fold: Fold, slo
                 return Outcome(is_locked=True)
             fold.clear_temporaries()
             job = _job(config, rows, fold, device)
-            data = training_data(config.data, rows, job.evaluation.preprocess, open_pixels, events)
+            data = training_data(config.data, rows, job.evaluation, open_pixels, events)
             return Outcome(seconds=fit(job, data, events))
     except Timeout:
         return Outcome(is_locked=True)

@@ -117,7 +117,7 @@ def _predicted(
 ) -> tuple[np.ndarray, dict[int, str]]:
     networks = sum(len(member.eval_models) for member in predictor.members)
     preprocesses = [member.preprocess for member in predictor.members]
-    size = chunk_rows(preprocesses, networks, predictor.batch_size, predictor.device.type)
+    size = chunk_rows(preprocesses, networks, predictor.batch_size, predictor.device.type, predictor.views)
     starts = range(0, len(sources), size)
     parts = [sources[start : start + size] for start in starts]
     chunks = ([_source(image, name) for name, image in part] for part in parts)  # each is made when it is needed

@@ -18,8 +18,9 @@ from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
-from ensemble.inference.member import fold_eval_models, load_member
-from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, geometry
+from ensemble.inference.decodings import decodings, geometry
+from ensemble.inference.member import check_view_sizes, fold_eval_models, load_member
+from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.inference.views import check_views, expand
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Member, Run
@@ -127,16 +128,20 @@ def _missing_views(
     view that is unknown, or impossible for a member."""
     missing = {}
     for member in members:
-        sides = geometry(load_preprocess(member.preprocess_json))
+        preprocess = load_preprocess(member.preprocess_json)
         for fold in map(member.fold, numbers):
             _remove_if_damaged(fold, events)
             present = fold_logits(fold).views
             try:
                 # Views are compared by what they show, not by their names.
-                all_views = check_views(list(dict.fromkeys([*present, *expand(views)])), sides)
+                all_views = check_views(list(dict.fromkeys([*present, *expand(views)])), geometry(preprocess))
             except UserError as error:
                 raise UserError(f"member {member.name!r}: {error}") from None
             missing[fold] = tuple(view for view in all_views if view not in present)
+        try:
+            check_view_sizes(member.timm_name(), preprocess, expand(views))
+        except UserError as error:
+            raise UserError(f"member {member.name!r}: {error}") from None
     return missing
 
 

@@ -175,7 +175,8 @@ def network_count(run: Run, members: Sequence[str], folds: int) -> int:
 
 def _shard_rows(plan: PredictionPlan, device: str) -> int:
     networks = network_count(plan.run, list(plan.preprocesses), plan.folds)
-    return shards.chunk_rows(list(plan.preprocesses.values()), networks, plan.batch_size, device)
+    views = [views for views in plan.blend.views if views != EXTERNAL_VIEW]
+    return shards.chunk_rows(list(plan.preprocesses.values()), networks, plan.batch_size, device, views)
 
 
 def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:

@@ -17,8 +17,9 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.sealed import write_json
 from ensemble.inference.decode import decoded_squares
+from ensemble.inference.decodings import decodings
 from ensemble.inference.member import load_member
-from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
+from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run import Run
 from ensemble.tta.oof import add_views, run_samples
 from ensemble.tta.view_search import ViewSearch

@@ -26,6 +26,7 @@ from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries_of, require_writable
 from ensemble.files.reading import parse_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
+from ensemble.inference.decodings import decodings
 from ensemble.run import Run
 from ensemble.run.run import predictions_lock, shards_dir
 from ensemble.tta.apply import ExternalRows
@@ -69,12 +70,21 @@ def locked(predictions: Path) -> Iterator[None]:
         lock.release()
 
 
-def chunk_rows(preprocesses: Sequence[Preprocess], networks: int, batch_size: int, device: str) -> int:
+def chunk_rows(
+    preprocesses: Sequence[Preprocess],
+    networks: int,
+    batch_size: int,
+    device: str,
+    views: Sequence[Sequence[str]] = (),
+) -> int:
     """How many images to decode, compute and save at a time: so many that their squares fill CHUNK_BYTES, and at most
-    1,024. A member's images are decoded at up to two sizes. On a CPU many networks take fewer images, so that a kill
-    costs a minute or two (35 networks and two views: 192 images, about 90 s)."""
-    decodings = {each for preprocess in preprocesses for each in (preprocess.decoding, preprocess.cropping)}
-    rows = CHUNK_BYTES // sum(3 * (each.size or 0) ** 2 for each in decodings) if decodings else 1024
+    1,024. A member's images are decoded at up to two sizes, and at more for those of its views that name a size. On a
+    CPU many networks take fewer images, so that a kill costs a minute or two (35 networks and two views: 192 images,
+    about 90 s)."""
+    needed = {each for preprocess in preprocesses for each in (preprocess.decoding, preprocess.cropping)}
+    for preprocess, member_views in zip(preprocesses, views, strict=False):
+        needed.update(decodings(preprocess, member_views))
+    rows = CHUNK_BYTES // sum(3 * (each.size or 0) ** 2 for each in needed) if needed else 1024
     if device == "cpu":
         rows = min(rows, CHUNK_PASSES // max(networks, 1))
     least = max(batch_size, 64)

@@ -55,6 +55,12 @@ def test_rotated_floats_are_the_rotated_bytes():
         (noise(1, 8), "hflop", None, r"unknown view 'hflop'; did you mean 'hflip'\?"),
         (noise(1, 8), [], None, "views: none is named"),
         (noise(1, 8), "five-crop", None, "view 'top-left' shows the same pixels as 'centre' at 8 px out of 8"),
+        (
+            noise(1, 8),
+            "identity,hflip*size16",
+            None,
+            r"view 'hflip\*size16': all views are shown at one size here; give it",
+        ),
         (noise(1, 8), "d4", 9, "size = 9: want 1 to 8, the side of the images"),
     ],
 )

@@ -16,7 +16,7 @@ from ensemble.config import load_config
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import decode, middle_square
-from ensemble.data.pixels.preprocess import load_preprocess
+from ensemble.data.pixels.preprocess import Decoding, load_preprocess
 from ensemble.device import streams
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import SILENT
@@ -140,6 +140,22 @@ def test_wide_views_are_cut_from_wide_squares(run):
         assert not np.allclose(chunk.values[0][:, v, 0], chunk.values[0][:, 0, 0], atol=1e-5)
 
 
+def test_a_view_of_another_size_is_decoded_at_that_size(run):
+    """The resnet takes 32 px out of what it decodes; at 64 px the same part is decoded anew, not enlarged."""
+    path = min((run.parent / "images").rglob("*.png"))
+    member = load_member(Run(run).member("resnet"), 2, 2, CPU)
+    assert (member.preprocess.image_size, member.preprocess.decode_size) == (32, 33)
+    (chunk,) = predict_stream([member], [[path]], [("identity", "size64*hflip")], 7, CPU)
+    larger = decode(path, Decoding(66, member.preprocess.interpolation, None))
+    window = torch.from_numpy(middle_square(larger)[1:65, 1:65, :].copy()).permute(2, 0, 1)[None].flip(-1)
+    images = normalise(window.contiguous(memory_format=torch.channels_last), member.preprocess)
+    batch = torch.cat([images, torch.zeros(15, 3, 64, 64)])
+    with torch.inference_mode():
+        want = torch.stack([logits_of(each, batch)[0, 0] for each in member.eval_models]).numpy()
+    assert np.allclose(chunk.values[0][:, 1, 0], want, atol=1e-5)
+    assert not np.allclose(chunk.values[0][:, 1, 0], chunk.values[0][:, 0, 0], atol=1e-5)
+
+
 def test_a_batch_that_does_not_fit_is_halved(run):
     """A network that runs out of memory with more than 16 images stands for a GPU that is too small for 64."""
     paths = sorted((run.parent / "images").rglob("*.png"))
@@ -199,6 +215,7 @@ def test_chunks_are_bounded_by_their_bytes(run):
     large = [dataclasses.replace(small[0], image_size=896, decode_size=1024)]
     assert chunk_rows(large, 2, 64, "cpu") == 64  # 3 MB an image
     assert chunk_rows(large, 2, 16, "cpu") == 64 and chunk_rows(large, 2, 100, "cpu") == 100
+    assert chunk_rows(small[:1], 4, 64, "cpu", [("identity", "size1024")]) == 64  # 3 MB an image and more
     assert chunk_rows(small[:1], 36, 64, "cpu") == 192  # 36 networks: 227 images
     assert chunk_rows(small[:1], 36, 64, "cuda") == 1024 and chunk_rows([], 0, 64, "cpu") == 1024
 

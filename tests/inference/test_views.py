@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from ensemble.errors import UserError
 from ensemble.inference.geometry import TURNS, WINDOWS, Box, Turned
-from ensemble.inference.views import SETS, Geometry, _place, check_views, cut, expand, is_wide
+from ensemble.inference.views import SETS, Geometry, _place, check_views, cut, expand, is_wide, sides_of, size_of
 
 SMALL = Geometry(2, 2, 2)
 USUAL = Geometry(224, 256, 256)
@@ -119,6 +119,40 @@ def test_a_window_is_taken_from_the_wide_square_in_its_turn(view, expected):
 )
 def test_an_odd_difference_leaves_every_view_in_the_window_of_the_middle(view, expected):
     assert shown(view, Geometry(2, 3, 5)) == expected
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        ("size8", lambda square: square[:8, :8]),  # 8 px out of 9, as 6 are out of 7
+        ("size8*hflip", lambda square: square[:8, 7::-1]),
+        ("hflip*size8", lambda square: square[:8, 7::-1]),
+        ("bottom-right*size8", lambda square: square[1:, 1:]),
+        ("size8*rot90", lambda square: np.rot90(square[:8, :8])),
+    ],
+)
+def test_a_size_is_cut_from_a_larger_square_of_the_same_picture(view, expected):
+    geometry = Geometry(6, 7, 7)
+    assert sides_of(view, geometry) == Geometry(8, 9, 9) and size_of(view) == 8
+    square = np.arange(81).reshape(9, 9)
+    assert np.array_equal(cut(counting(9), view, geometry)[0, 0], expected(square))
+
+
+def test_a_size_shows_the_same_part_of_the_picture():
+    assert USUAL.at(256) == Geometry(256, 292, 292)
+    assert FULL.at(256) == Geometry(256, 256, 292)
+    assert USUAL.at(160) == Geometry(160, 182, 182)
+    assert Geometry(5, 8, 8).at(5) == Geometry(5, 8, 8)  # as it is, though 8 is more than a wide square needs
+    assert sides_of("hflip", USUAL) == USUAL and size_of("hflip") is None
+
+
+@pytest.mark.parametrize("view", ["size12", "rotate30*size12", "scale1.5*size12", "size12*rotate-20"])
+def test_a_view_of_another_size_is_that_of_a_member_of_that_size(view):
+    geometry = Geometry(8, 10, 10)
+    other = sides_of(view, geometry)
+    name = view.replace("*size12", "").replace("size12*", "").replace("size12", "identity")
+    square = noise(2, other.decode_size)
+    assert torch.equal(cut(square, view, geometry), cut(square, name, other))
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -401,8 +435,8 @@ def test_overlapping_sets_count_once_at_their_first_place():
         (
             ["mixup"],
             "unknown view 'mixup'; known: identity, hflip, vflip, rot90, rot180, rot270, transpose, transverse, "
-            "rotate<number>, scale<number>, centre, top-left, top-right, bottom-left, bottom-right, flips, d4, "
-            "corners, five-crop, ten-crop, multi-scale",
+            "rotate<number>, scale<number>, size<number>, centre, top-left, top-right, bottom-left, bottom-right, "
+            "flips, d4, corners, five-crop, ten-crop, multi-scale",
         ),
         (["hflip", "hflip"], "view 'hflip' is named twice: it would only count double"),
         (["rotate15", "flips", "rotate15"], "view 'rotate15' is named twice: it would only count double"),
@@ -414,6 +448,11 @@ def test_overlapping_sets_count_once_at_their_first_place():
         *(
             ([name], f"view {name!r}: rotate takes a number of degrees, as in rotate15 or rotate-7.5")
             for name in ("rotate", "rotatenan", "rotateinf", "rotate1e3", "rotate 15", "rotate" + "9" * 400)
+        ),
+        (["size64*hflip*size32"], "view 'size64*hflip*size32' names 2 sizes: a chain takes one at most"),
+        *(
+            ([name], f"view {name!r}: size takes whole pixels from 8 to 2048, as in size256")
+            for name in ("size", "size7", "size2049", "size256.5", "size-64", "size64px", "hflip*size")
         ),
         *(
             ([name], f"view {name!r}: scale takes a factor from 0.25 to 4, as in scale1.15")
@@ -454,6 +493,12 @@ def test_an_empty_part_is_unknown():
         (["rotate15", "rotate15.0"], FULL, "view 'rotate15.0' shows the same pixels as 'rotate15'"),
         (["rotate15", "rotate-345"], FULL, "view 'rotate-345' shows the same pixels as 'rotate15'"),
         (["centre", "top-left"], Geometry(6, 6, 6), "view 'top-left' shows the same pixels as 'centre'"),
+        (["identity", "size224"], USUAL, "view 'size224' shows the same pixels as 'identity' at 224 px out of 256"),
+        (
+            ["hflip*size256", "size256*hflip"],
+            USUAL,
+            "view 'size256*hflip' shows the same pixels as 'hflip*size256' at 256 px out of 292",
+        ),
         # 194.8 and 193.1 px are both rounded to 194
         (["scale1.15", "scale1.16"], FULL, "view 'scale1.16' shows the same pixels as 'scale1.15'"),
         # the wide square shrunk to the decoded one: the same picture, though not to the last bit
@@ -474,6 +519,7 @@ def test_two_views_of_the_same_pixels_are_refused(names, geometry, message):
         (["identity", "hflip", "five-crop"], FULL),
         (["rotate15", "rotate-15", "rotate15*hflip", "rotate15*scale1.15"], FULL),
         (["hflip*top-left", "top-left*hflip"], USUAL),
+        (["identity", "size256", "size160", "hflip*size256", "scale1.15*size256"], USUAL),
         (["scale1.15", "scale1.17"], FULL),
         (["top-left*scale1.15", "scale1.15*top-left"], USUAL),
     ],

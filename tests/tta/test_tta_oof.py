@@ -37,12 +37,12 @@ def experiment(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
 
-    def train(name, members=("resnet", "vit"), cache="auto"):
+    def train(name, members=("resnet", "vit"), cache="auto", views='"identity", "hflip"'):
         run, file = folder / name, folder / f"{name}.toml"
         file.write_text(
             f'run = "{run}"\nworkers = 1\n[data]\ntrain = "{folder / "images"}"\ncache = "{cache}"\n[folds]\nk = 2\n'
             '[train]\nepochs = 1\nbatch_size = 8\ndtype = "float32"\nmemory_format = "channels_last"\n'
-            '[tta]\ndtype = "float32"\n'
+            f'[tta]\ndtype = "float32"\nviews = [{views}]\n'
             + "".join(
                 f'[[backbone]]\nname = "{each}"\ntimm = "test_{each}"\npretrained = false\nimage_size = {size}\n'
                 for each, size in zip(members, (32, 48), strict=False)
@@ -51,6 +51,7 @@ def experiment(tmp_path_factory):
         train_folds(load_config(file), SILENT)
         return run
 
+    train.folder = folder
     return train
 
 
@@ -172,6 +173,32 @@ def test_views_that_cannot_be_had_are_named_before_anything_is_computed(experime
     with pytest.raises(UserError, match=error):
         add_views(Run(run), views, SILENT)
     assert not list(run.glob("*/fold*/views.safetensors"))
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_a_larger_input_is_a_view_in_training_afterwards_and_in_the_search(experiment, cache):
+    run = experiment(f"sizes-{cache}", members=("resnet",), cache=cache, views='"identity", "size48"')
+    add_views(Run(run), ["hflip*size40"], SILENT)
+    member = load_member(Run(run).member("resnet"), 2, 2, CPU)
+    for fold in (0, 1):
+        kept = fold_logits(Run(run).member("resnet").fold(fold))
+        assert kept.views == ("identity", "size48", "hflip*size40")
+        paths = [run.parent / "images" / each for each in kept.ids]
+        (chunk,) = predict_stream([member], [paths], [kept.views], 64, CPU)
+        assert np.array_equal(chunk.values[0][fold], kept.values)
+    found, _ = tta_search(Run(run), None, "log_loss", SILENT)
+    assert {single.view for single in found.singles} == {"size48", "hflip*size40"}
+
+
+def test_a_size_that_a_backbone_does_not_take_is_refused(experiment):
+    line = r"view 'size64': test_vit3 takes no images of 64 px \(Input height \(64\) doesn't .+\); leave the view out$"
+    with pytest.raises(UserError, match=rf"^tta.views, for backbone 'vit3': {line}"):
+        experiment("too-large", ("vit3",), views='"identity", "size64"')
+    assert not (experiment.folder / "too-large").exists()
+    run = experiment("fixed", ("resnet", "vit3"))
+    with pytest.raises(UserError, match=rf"^member 'vit3': {line}"):
+        add_views(Run(run), ["size64"], SILENT)
+    assert not list(run.glob("*/fold*/views.safetensors"))  # not the resnet's either
 
 
 def test_images_that_are_not_the_run_s_are_refused(experiment):
