@@ -117,7 +117,8 @@ def finished(run: Run, member: str, rows: Rows) -> list[int]:
 
 
 def read_oof(run: Run, views: Sequence[str] | None = None, members: Sequence[str] | None = None) -> Oof:
-    """Join the OOF logits of every member whose folds are all done, or of just `members`, by id.
+    """Join the OOF logits of every member whose folds are all done, but for those set aside, or of just `members`, by
+    id.
 
     views: which to read; None for those that the run was trained with, not those that were added. Raises UserError if
     a member asked for is unknown or not finished, if none is finished, and as `read_member` does.
@@ -132,8 +133,11 @@ def read_oof(run: Run, views: Sequence[str] | None = None, members: Sequence[str
     ready = []
     for name in dict.fromkeys(members if members is not None else there):
         lacking = sorted(set(np.unique(rows.folds).tolist()) - set(finished(run, name, rows)))
+        aside = run.member(name).why_aside() if members is None else None
         if lacking:
             left_out[name] = f"not finished: fold {', '.join(map(str, lacking))}"
+        elif aside is not None:
+            left_out[name] = aside
         else:
             ready.append(name)
     again = f"train on with: ens train-folds {run.config_toml}"

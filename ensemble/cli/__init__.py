@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, distill, look, overview, predict, report, train, verify
+from ensemble.cli import blend, distill, look, overview, predict, pseudo, report, train, verify
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
@@ -27,6 +27,7 @@ def ens() -> None:
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
+    ens pseudo RUN IMAGES          learn from images without labels
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
     ens distill RUN --into NET     one small network that learns from all members
@@ -47,6 +48,7 @@ for command in (
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,
+    pseudo.pseudo,
     report.report,
     report.relabel,
     overview.runs,

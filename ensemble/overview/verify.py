@@ -117,7 +117,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
     for member in map(run.member, run.member_names()):
         for path in (member.settings_json, member.preprocess_json):
             yield path, _sealed(path)
-        for path in (member.numerics_json, member.speeds_json, member.teachers_json):
+        for path in (member.numerics_json, member.speeds_json, member.teachers_json, member.aside_json):
             if path.is_file():
                 yield path, _sealed(path)
         if member.probe_file.is_file():

@@ -9,7 +9,7 @@ from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.reading import read_json
 from ensemble.run.fold import Fold
-from ensemble.run.shapes import Settings
+from ensemble.run.shapes import Aside, Settings
 
 if TYPE_CHECKING:
     from ensemble.run.run import Run
@@ -51,6 +51,11 @@ class Member:
     def preprocess_json(self) -> Path:
         return self.path / "preprocess.json"
 
+    @property
+    def aside_json(self) -> Path:
+        """Why the member is set aside; of most there is none."""
+        return self.path / "aside.json"
+
     def fold(self, number: int) -> Fold:
         return Fold(self, number)
 
@@ -70,6 +75,18 @@ class Member:
     def read_settings(self) -> Settings:
         """What settings.json says. Raises UserError that names the file."""
         return read_json(self.settings_json, Settings, f"delete {self.path} to train the member again")
+
+    def why_aside(self) -> str | None:
+        """Why the member is used only where it is named; None of those that are used always. Raises UserError that
+        names the file."""
+        return read_json(self.aside_json, Aside)["why"] if self.aside_json.is_file() else None
+
+    def set_aside(self, why: str | None) -> None:
+        """Let the member be used only where it is named, or, for None, always."""
+        if why is None:
+            self.aside_json.unlink(missing_ok=True)
+        else:
+            sealed.write_json(self.aside_json, {"why": why})
 
     def timm_name(self) -> str:
         """The timm architecture. Raises UserError that names the file."""

@@ -39,6 +39,12 @@ class Settings(TypedDict):
     learned_from: NotRequired[dict[str, Any]]  # of a student: its teachers, and how it learned
 
 
+class Aside(TypedDict):
+    """aside.json of a member."""
+
+    why: str
+
+
 Corrected = TypedDict("Corrected", {"labels changed": NotRequired[Count], "rows dropped": NotRequired[Count]})
 
 ProvenanceFacts = TypedDict(

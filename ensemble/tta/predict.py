@@ -190,8 +190,10 @@ def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:
 def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Events) -> StoredLogits:
     """Which of the plan's logits are stored. Tells how many images, members and views there are, and where networks
     will run."""
-    views = stored_logits.member_views(plan.run, plan.blend, plan.folds, plan.batch_size, device)
-    stored = stored_logits.find(logits_dir, plan.files, views, (plan.folds, len(plan.blend.classes)))
+    blend, folds = plan.blend, plan.folds
+    trained = {name: names for name, names in zip(blend.members, blend.views, strict=True) if name in plan.preprocesses}
+    views = stored_logits.member_views(plan.run, trained, blend.classes, folds, plan.batch_size, device)
+    stored = stored_logits.find(logits_dir, plan.files, views, (folds, len(blend.classes)))
     events.message(
         f"{pluralize(len(plan.files), 'image')}, {pluralize(len(plan.preprocesses), 'member')} x {plan.folds} folds, "
         f"{pluralize(len(views), 'view')} in all; {_where(stored, device)}"

@@ -23,7 +23,6 @@ import PIL
 from filelock import FileLock, Timeout
 
 from ensemble import __version__
-from ensemble.blend import EXTERNAL_VIEW, Blend
 from ensemble.data.cache.shards import key
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
@@ -106,17 +105,17 @@ class StoredLogits:
         return values
 
 
-def member_views(run: Run, blend: Blend, folds: int, batch_size: int, device: str) -> tuple[MemberView, ...]:
-    """Each view of each of the blend's members that ens trained, in the blend's order.
+def member_views(
+    run: Run, views: Mapping[str, Sequence[str]], classes: Sequence[str], folds: int, batch_size: int, device: str
+) -> tuple[MemberView, ...]:
+    """Each view of each member, in the order of `views`: member -> the names of its views.
 
     The small files of a member count with all their bytes, and with them the digest of each fold's weights, where its
     done marker has one; else weights count by size and time of change. The number of threads and the model of a GPU do
     not count: they may change a last bit, and hours of work are worth more.
     """
     found = []
-    for name, views in zip(blend.members, blend.views, strict=True):
-        if views == EXTERNAL_VIEW:
-            continue
+    for name, names in views.items():
         member = run.member(name)
         preprocess = load_preprocess(member.preprocess_json)
         files, models = [member.settings_json], []
@@ -128,13 +127,13 @@ def member_views(run: Run, blend: Blend, folds: int, batch_size: int, device: st
             "versions": [__version__, *map(version, ("torch", "timm")), PIL.__version__],
             "device": device,
             "batch_size": batch_size,
-            "classes": blend.classes,
+            "classes": classes,
             "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
             "models": models,
             "member": [name, asdict(preprocess), key(preprocess.decoding)],
         }
         text = json.dumps(facts, sort_keys=True)
-        found += [MemberView(name, view, hashlib.sha256(f"{text} {view}".encode()).hexdigest()) for view in views]
+        found += [MemberView(name, view, hashlib.sha256(f"{text} {view}".encode()).hexdigest()) for view in names]
     return tuple(found)
 
 

@@ -285,7 +285,9 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
     other = dataclasses.replace(whole, views=(whole.views[0], whole.views[1][:1]))
 
     def plan(blend=whole, folds=2, batch=64, device="cpu"):
-        return shards.plan_digest(Run(run), "mean", stored_logits.member_views(Run(run), blend, folds, batch, device))
+        views = dict(zip(blend.members, blend.views, strict=True))
+        columns = stored_logits.member_views(Run(run), views, blend.classes, folds, batch, device)
+        return shards.plan_digest(Run(run), "mean", columns)
 
     usual = plan()
     assert plan() == usual

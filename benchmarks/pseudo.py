@@ -1,0 +1,123 @@
+"""Self-training on the digits with 10 % labels: python benchmarks/pseudo.py FOLDER [--shuffled] [--variant "NAME OPTIONS"]...
+
+Of scikit-learn's digits, 18 of each class have a label, 1,257 have none, and 360 are held out of all. Two small networks
+are trained from scratch in five folds on the labels; then each variant of `ens pseudo` starts from a copy of that run.
+OPTIONS are those of the command: --variant "sharp --power 2 --set epochs=6". --shuffled gives the labels away at random.
+
+Prints, for the plain mean of the two: the gains out of fold over the 180 rows that ens pseudo decides on, and the
+accuracy and the log loss on the 360 images that nothing was trained on. A variant named "longer" trains no student: its
+members are trained anew with the epochs in its OPTIONS (--set epochs=60), to tell what more steps alone are worth.
+"""
+
+import argparse
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.blend.probabilities import softmax
+from ensemble.config import load_config
+from ensemble.demo import write_digits
+from ensemble.events import SILENT
+from ensemble.pseudo.command import PseudoOptions, self_train
+from ensemble.run import Run
+from ensemble.train.jobs import train_folds
+from ensemble.tta.member_logits import member_logits
+
+EXPERIMENT = """\
+run = "{folder}/run"
+workers = 1
+[data]
+train = "{folder}/labelled"
+image_size = 32
+[train]
+epochs = 30
+batch_size = 32
+lr = 6e-3
+ema = 0.99
+crop_area = [0.7, 1.0]
+hflip = false
+dtype = "float32"
+[tta]
+views = ["identity"]
+dtype = "float32"
+[[backbone]]
+name = "resnet"
+timm = "test_resnet"
+pretrained = false
+[[backbone]]
+name = "efficientnet"
+timm = "test_efficientnet"
+pretrained = false
+"""
+MEMBERS = ("resnet", "efficientnet")
+
+
+def write(folder: Path, shuffled: bool) -> None:
+    answers = write_digits(folder / "digits")
+    rng = np.random.default_rng(0)
+    (folder / "unlabelled").mkdir(parents=True)
+    for digit in range(10):
+        images = sorted((folder / "digits" / "train" / str(digit)).iterdir())
+        chosen = set(rng.permutation(len(images))[:18].tolist())
+        for number, image in enumerate(images):
+            label = str(rng.integers(10)) if shuffled else str(digit)
+            place = folder / "labelled" / label if number in chosen else folder / "unlabelled"
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, place / image.name)
+    np.save(folder / "answers.npy", np.array([answers[name] for name in sorted(answers)]))
+    (folder / "e.toml").write_text(EXPERIMENT.format(folder=folder))
+
+
+def held_out(folder: Path, run: Run, names: list[str]) -> str:
+    """Of the plain mean of these members on the 360 images, the folds' probabilities averaged."""
+    files = sorted((folder / "digits" / "test").iterdir())
+    logits = np.mean([member_logits(run, name, ("identity",), files, "test", SILENT) for name in names], axis=0)
+    probs, answers = softmax(logits).mean(axis=0), np.load(folder / "answers.npy")
+    loss = -np.log(np.maximum(probs[np.arange(len(answers)), answers], 1e-15)).mean()
+    return f"held-out accuracy {100 * (probs.argmax(1) == answers).mean():.2f} %, log loss {loss:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--variant", action="append", default=[])
+    options = parser.parse_args()
+    folder = options.folder
+    if not (folder / "e.toml").is_file():
+        write(folder, options.shuffled)
+    assert train_folds(load_config(folder / "e.toml"), SILENT) == []
+    print("teachers:", held_out(folder, Run(folder / "run"), list(MEMBERS)), flush=True)
+    words = argparse.ArgumentParser()
+    words.add_argument("--power", type=float, default=1.0)
+    words.add_argument("--weight", type=float, default=1.0)
+    words.add_argument("--rounds", type=int, default=1)
+    words.add_argument("--set", action="append", default=[])
+    for variant in options.variant:
+        name, *rest = shlex.split(variant)
+        asked = words.parse_args(rest)
+        changes = dict(text.split("=") for text in asked.set)
+        run = Run(folder / "variants" / name)
+        if name.startswith("longer"):
+            config = load_config(folder / "e.toml", (f'run="{run}"', *(f"train.{text}" for text in asked.set)))
+            assert train_folds(config, SILENT) == []
+            print(f"{name}: {held_out(folder, run, list(MEMBERS))}", flush=True)
+            continue
+        if not run.path.is_dir():
+            shutil.copytree(folder / "run", run.path)
+        values = {key: float(value) if "." in value else int(value) for key, value in changes.items()}
+        asked_of = PseudoOptions(rounds=asked.rounds, power=asked.power, weight=asked.weight, changes=values)
+        for made in self_train(run, folder / "unlabelled", asked_of, SILENT):
+            gains = ", ".join(
+                f"{metric} {100 * gain.value if metric == 'accuracy' else gain.value:+.4f} "
+                f"[{100 * gain.low if metric == 'accuracy' else gain.low:+.4f}, "
+                f"{100 * gain.high if metric == 'accuracy' else gain.high:+.4f}]"
+                for metric, gain in made.gains.items()
+            )
+            print(f"{name} {made.number}: {gains}; {held_out(folder, run, list(made.team))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The students of a round: members like those that they come after, and what they are trained on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ensemble.config import Backbone, Config, check_backbones, train_settings
+from ensemble.data.folds import read_folds
+from ensemble.data.samples import Samples
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.files import sealed
+from ensemble.run import Run
+from ensemble.run.vouched import digest_in_done
+from ensemble.train.members import check_backbone, open_member
+from ensemble.train.mend import reopen_damaged
+from ensemble.train.prepare import unfinished
+from ensemble.train.rows import Rows
+
+NOISE = {"mixup": 0.2}  # of students whose members mix no images: benchmarks/RESULTS.md
+UNDECIDED = "its round of self-training is not finished; go on with the same ens pseudo"
+
+
+def student_name(member: str, number: int) -> str:
+    """Of the student of a round, from 1; member: the one that it is like, which is no student."""
+    return f"{member}-pseudo{number}"
+
+
+def round_config(config: Config, members: Sequence[str], number: int, changes: Mapping[str, Any]) -> Config:
+    """The run's experiment with the students of these members as its backbones. changes: keys of [train] and their
+    values. Raises UserError for one that is unknown or wrong."""
+    backbones = []
+    for backbone in config.backbone:
+        if backbone.name in members:
+            own = train_settings(config, backbone)
+            noise = {} if own.mixup or own.cutmix else NOISE
+            train = {**backbone.train, **noise, **changes}
+            name = student_name(backbone.name, number)
+            backbones.append(backbone.model_copy(update={"name": name, "train": train}))
+    students = config.model_copy(update={"backbone": tuple(backbones)})
+    check_backbones(students)
+    return students
+
+
+def labelled_rows(config: Config, samples: Samples) -> Rows:
+    """The run's labelled rows in its folds. samples: with digests."""
+    table = read_folds(Run(config.run)).set_index("id")
+    folds = np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
+    assert samples.labels is not None
+    return Rows(
+        samples.ids, tuple(samples.paths), samples.labels, folds, samples.classes, samples.weights, samples.digests
+    )
+
+
+def open_students(students: Config, rows: Rows, learned_from: Mapping[str, Any], events: Events) -> None:
+    """Make the students' directories. A student that is not finished is set aside: what its round is worth is not known
+    yet. Raises UserError if the run holds one that learned from something else, or a backbone that does not work."""
+    members = [Run(students.run).member(backbone.name) for backbone in students.backbone]
+    reopen_damaged(members, events)
+    for backbone, member in zip(students.backbone, members, strict=True):
+        is_lacking = bool(unfinished(member, rows.fold_count))
+        if is_lacking:
+            check_backbone(students, backbone, len(rows.classes), events)
+        open_member(students, backbone, rows.ids, rows.folds, events, learned_from)
+        if is_lacking:
+            member.set_aside(UNDECIDED)
+
+
+def networks_digest(run: Run, members: Sequence[str], folds: int) -> str:
+    """SHA-256 over the weights of all folds of these members, in hex."""
+    files = [run.member(name).fold(fold).model_file for name in members for fold in range(folds)]
+    each = [digest_in_done(file) or sealed.digest(file) for file in files]  # an older done marker has none
+    return hashlib.sha256(repr(each).encode()).hexdigest()
+
+
+def backbone_of(config: Config, member: str) -> Backbone:
+    """Raises UserError where the experiment has none of this name."""
+    for backbone in config.backbone:
+        if backbone.name == member:
+            return backbone
+    raise UserError(
+        f"{Run(config.run).config_toml}: has no backbone {member!r}, so nothing says how to train its student"
+    )
