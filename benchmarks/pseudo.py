@@ -1,10 +1,12 @@
-"""Self-training on the digits with 10 % labels: python benchmarks/pseudo.py FOLDER [--shuffled] [--variant "NAME OPTIONS"]...
+"""Self-training on the digits with few labels: python benchmarks/pseudo.py FOLDER [--shuffled] [--labels 18]
+[--variant "NAME OPTIONS"]...
 
-Of scikit-learn's digits, 18 of each class have a label, 1,257 have none, and 360 are held out of all. Two small networks
-are trained from scratch in five folds on the labels; then each variant of `ens pseudo` starts from a copy of that run.
-OPTIONS are those of the command: --variant "sharp --power 2 --set epochs=6". --shuffled gives the labels away at random.
+Of scikit-learn's digits, --labels of each class have a label (18: 180 of 1,437), the others have none, and 360 are held
+out of all. Two small networks are trained from scratch in five folds on the labels; then each variant of `ens pseudo`
+starts from a copy of that run. OPTIONS are those of the command: --variant "sharp --power 2 --set epochs=6". --shuffled
+gives the labels away at random.
 
-Prints, for the plain mean of the two: the gains out of fold over the 180 rows that ens pseudo decides on, and the
+Prints, for the plain mean of the two: the gains out of fold over the labelled rows that ens pseudo decides on, and the
 accuracy and the log loss on the 360 images that nothing was trained on. A variant named "longer" trains no student: its
 members are trained anew with the epochs in its OPTIONS (--set epochs=60), to tell what more steps alone are worth.
 """
@@ -54,13 +56,13 @@ pretrained = false
 MEMBERS = ("resnet", "efficientnet")
 
 
-def write(folder: Path, shuffled: bool) -> None:
+def write(folder: Path, labels: int, shuffled: bool) -> None:
     answers = write_digits(folder / "digits")
     rng = np.random.default_rng(0)
     (folder / "unlabelled").mkdir(parents=True)
     for digit in range(10):
         images = sorted((folder / "digits" / "train" / str(digit)).iterdir())
-        chosen = set(rng.permutation(len(images))[:18].tolist())
+        chosen = set(rng.permutation(len(images))[:labels].tolist())
         for number, image in enumerate(images):
             label = str(rng.integers(10)) if shuffled else str(digit)
             place = folder / "labelled" / label if number in chosen else folder / "unlabelled"
@@ -82,12 +84,13 @@ def held_out(folder: Path, run: Run, names: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--labels", type=int, default=18)
     parser.add_argument("--shuffled", action="store_true")
     parser.add_argument("--variant", action="append", default=[])
     options = parser.parse_args()
     folder = options.folder
     if not (folder / "e.toml").is_file():
-        write(folder, options.shuffled)
+        write(folder, options.labels, options.shuffled)
     assert train_folds(load_config(folder / "e.toml"), SILENT) == []
     print("teachers:", held_out(folder, Run(folder / "run"), list(MEMBERS)), flush=True)
     words = argparse.ArgumentParser()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.backbones import weights
 from ensemble.blend.oof import finished, read_oof, read_rows
 from ensemble.config import Config, load_run_config, train_settings
 from ensemble.data.contents import with_digests
@@ -16,8 +17,6 @@ from ensemble.plural import pluralize
 from ensemble.pseudo.gain import gains
 from ensemble.pseudo.students import (
     backbone_of,
-    labelled_rows,
-    networks_digest,
     open_students,
     round_config,
     student_name,
@@ -27,6 +26,7 @@ from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.metrics import METRICS, require_metric
 from ensemble.train.jobs import train_members
+from ensemble.train.setup import held_rows
 from ensemble.train.unlabelled import Unlabelled, read_unlabelled, with_unlabelled
 from ensemble.tta.member_logits import member_logits
 from ensemble.tta.oof import run_samples
@@ -91,7 +91,7 @@ def self_train(run: Run, images: Path, options: PseudoOptions, events: Events) -
     members = _with_students(config, team, options, events)
     round_config(config, members, 1, options.changes)  # a wrong key is reported first
     samples = with_digests(run_samples(config, run), config.data.cache, events)
-    rows = labelled_rows(config, samples)
+    rows = held_rows(run, samples)
     unlabelled = read_unlabelled(images, samples, rows.folds, config.data.cache, events)
     images_name = images.stem if images.is_file() else images.resolve().name
     rounds: list[Round] = []
@@ -103,7 +103,7 @@ def self_train(run: Run, images: Path, options: PseudoOptions, events: Events) -
         learned_from = {
             "round": number,
             "teachers": list(team),
-            "teachers' networks": networks_digest(run, team, rows.fold_count),
+            "teachers' networks": [weights.digest(run.member(name).path) for name in team],
             "unlabelled images": unlabelled.fingerprint(),
             "power": options.power,
             "weight": options.weight,
@@ -145,6 +145,11 @@ def _teachers(run: Run) -> tuple[str, ...]:
             raise UserError(
                 f"{run}: member {name!r} is not finished: fold {', '.join(map(str, lacking))}; train on with: "
                 f"ens train-folds {run.config_toml}"
+            )
+        if member.is_optimistic():
+            raise UserError(
+                f'{run}: {name} kept the epochs that are best on its held-out rows (keep = "best"), so that its '
+                'students\' scores would be too good; train it anew with keep = "last"'
             )
         names.append(name)
     if not names:

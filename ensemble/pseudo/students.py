@@ -1,19 +1,12 @@
 """The students of a round: members like those that they come after, and what they are trained on."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ensemble.config import Backbone, Config, check_backbones, train_settings
-from ensemble.data.folds import read_folds
-from ensemble.data.samples import Samples
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.files import sealed
 from ensemble.run import Run
-from ensemble.run.vouched import digest_in_done
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.prepare import unfinished
@@ -41,17 +34,15 @@ def round_config(config: Config, members: Sequence[str], number: int, changes: M
             backbones.append(backbone.model_copy(update={"name": name, "train": train}))
     students = config.model_copy(update={"backbone": tuple(backbones)})
     check_backbones(students)
+    for backbone in students.backbone:
+        settings = train_settings(students, backbone)
+        if settings.keep == "best":
+            raise UserError(
+                f"{backbone.name}: its epochs would be chosen on the rows that score it; use --set keep=last"
+            )
+        if settings.strategy == "probe":
+            raise UserError(f"{backbone.name}: a linear probe learns from labels only; use another strategy")
     return students
-
-
-def labelled_rows(config: Config, samples: Samples) -> Rows:
-    """The run's labelled rows in its folds. samples: with digests."""
-    table = read_folds(Run(config.run)).set_index("id")
-    folds = np.asarray(table.loc[samples.ids, "fold"], dtype=np.int8)
-    assert samples.labels is not None
-    return Rows(
-        samples.ids, tuple(samples.paths), samples.labels, folds, samples.classes, samples.weights, samples.digests
-    )
 
 
 def open_students(students: Config, rows: Rows, learned_from: Mapping[str, Any], events: Events) -> None:
@@ -66,13 +57,6 @@ def open_students(students: Config, rows: Rows, learned_from: Mapping[str, Any],
         open_member(students, backbone, rows.ids, rows.folds, events, learned_from)
         if is_lacking:
             member.set_aside(UNDECIDED)
-
-
-def networks_digest(run: Run, members: Sequence[str], folds: int) -> str:
-    """SHA-256 over the weights of all folds of these members, in hex."""
-    files = [run.member(name).fold(fold).model_file for name in members for fold in range(folds)]
-    each = [digest_in_done(file) or sealed.digest(file) for file in files]  # an older done marker has none
-    return hashlib.sha256(repr(each).encode()).hexdigest()
 
 
 def backbone_of(config: Config, member: str) -> Backbone:

@@ -16,6 +16,7 @@ from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
+from ensemble.files.sealed import write_json
 from ensemble.pseudo.command import PseudoOptions, self_train
 from ensemble.pseudo.gain import gains
 from ensemble.run import Run
@@ -137,6 +138,8 @@ def test_copies_of_labelled_rows_are_left_out_or_kept_from_their_fold(colours, t
     [
         (("--students", "vit"), "no member 'vit' to have a student; there are: resnet"),
         (("--set", "mixupp=1"), "mixupp"),
+        (("--set", "keep=best"), "resnet-pseudo1: its epochs would be chosen on the rows that score it"),
+        (("--set", "strategy=probe"), "needs weights to start from"),
         (("--set", "epochs"), "--set epochs: must be KEY=VALUE"),
         (("--metric", "expected_cost"), "expected_cost"),
     ],
@@ -155,6 +158,12 @@ def test_wrong_input_is_one_line(colours, tmp_path, monkeypatch, capfd):
     assert status == 2 and "no images" in errors
     status, _, errors = ens(monkeypatch, capfd, "pseudo", run, folder / "train")
     assert status == 2 and f"{folder / 'train'}: holds no image that is not a labelled row of the run" in errors
+    settings = run / "resnet" / "settings.json"
+    before = settings.read_bytes()
+    write_json(settings, {**json.loads(before), "keep": "best"})
+    status, _, errors = ens(monkeypatch, capfd, "pseudo", run, folder / "unlabelled")
+    assert status == 2 and "resnet kept the epochs that are best on its held-out rows" in errors
+    settings.write_bytes(before)
     (run / "resnet" / "fold1" / "done.json").unlink()
     status, _, errors = ens(monkeypatch, capfd, "pseudo", run, folder / "unlabelled")
     assert status == 2 and "member 'resnet' is not finished: fold 1; train on with: ens train-folds" in errors
