@@ -19,9 +19,10 @@ from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
 from ensemble.events import SILENT
+from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import EvalModel, Inference, choose_inference, find_speeds, half_precision_copy
 from ensemble.inference.member import fold_eval_models, load_member
-from ensemble.inference.predict import Group, batch_rows, decodings, forward_views
+from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses
 from ensemble.tta.oof import run_pixels, run_samples

@@ -59,6 +59,7 @@ from ensemble.device import (
     without_tf32,
 )
 from ensemble.inference.decode import decoded_squares
+from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import (
     DTYPES,
     REACH,
@@ -72,7 +73,7 @@ from ensemble.inference.eval_model import (
     prepared,
 )
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.predict import Group, batch_rows, decodings, forward_views, predict_stream, view_of
+from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream, view_of
 from ensemble.inference.views import expand
 from ensemble.tta import shards
 from ensemble.tta.apply import blend_chunk

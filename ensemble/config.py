@@ -56,6 +56,7 @@ class Folds(Table):
 
 class Train(Table):
     strategy: Strategy | None = None  # None: full, or scratch where there are no weights to start from
+    head: Literal["linear", "lda", "gaussian", "knn"] = "linear"  # of a probe: the classifier on the frozen features
     stages: Count = 2  # of the partial strategies: how many stages from the end are trained, beside the head
     epochs: Count = 12
     batch_size: Annotated[int, Field(ge=2)] = 64  # batch norm has no variance over one image
@@ -202,9 +203,15 @@ def check_backbones(config: Config) -> None:
     """Raise UserError that names the backbone whose settings do not go together."""
     for index, backbone in enumerate(config.backbone):
         try:
-            strategy = train_settings(config, backbone).strategy
+            settings = train_settings(config, backbone)
         except ValidationError as error:
             raise UserError(_say(error, ("backbone", index, "train"), Train)) from None
+        strategy = settings.strategy
+        if settings.head != "linear" and strategy != "probe":
+            raise UserError(
+                f"backbone {backbone.name!r}: head = {settings.head!r} is fitted on frozen features; it needs "
+                f'strategy = "probe" (now {strategy!r})'
+            )
         if strategy == "scratch" and backbone.weights is not None:
             raise UserError(f"backbone {backbone.name!r}: scratch starts without weights; remove weights")
         if strategy not in ("scratch", "full") and not starts_trained(backbone):

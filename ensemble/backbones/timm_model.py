@@ -127,10 +127,18 @@ def has_fixed_size(name: str) -> bool:
     return default is not None and default.fixed_input_size
 
 
-def fill(model: torch.nn.Module, path: Path) -> None:
-    """Load the weights that training wrote. Raises UserError that names the file if they are not this model's."""
+def fill(model: torch.nn.Module, path: Path, has_classifier: bool = True) -> None:
+    """Load the weights that training wrote. Raises UserError that names the file if they are not this model's.
+
+    has_classifier: False leaves the model's as it is, where the file holds one of another kind (`heads.head_of`).
+    """
+    state = read_state(path)
+    if not has_classifier:
+        heads = tuple(f"{head}." for head in _classifiers(model))
+        state = {name: value for name, value in state.items() if not name.startswith(heads)}
+        state |= {name: value for name, value in model.state_dict().items() if name.startswith(heads)}
     try:
-        model.load_state_dict(read_state(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         made = "provenance.json names the timm version that wrote them"
@@ -164,6 +172,11 @@ def classifier(model: torch.nn.Module) -> torch.nn.Linear:
         kinds = " and ".join(f"{name} ({type(layer).__name__})" for name, layer in zip(names, layers, strict=True))
         raise UserError(_no_embedding(model, f"it ends in {kinds or 'none'}, not in one Linear"))
     return layers[0]
+
+
+def set_classifier(model: torch.nn.Module, head: torch.nn.Module) -> None:
+    """Put another classifier in the place of the one that makes the logits."""
+    model.set_submodule(_classifiers(model)[0], head)
 
 
 def check_embedding(model: torch.nn.Module, image_size: int) -> None:

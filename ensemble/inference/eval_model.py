@@ -63,18 +63,19 @@ class EvalModel:
     inference: the format that it is computed in
     exact: the network in float32
     fast: the network in `inference.dtype`; None where that is float32
-    heads: classifiers of K folds on the one network, float32 (K, C, D) and (K, C); None where the network has its own
+    heads: classifiers of K folds on the one network, from features (B, D) to logits (B, C); None where the network has
+        its own
     """
 
     inference: Inference
     exact: torch.nn.Module
     fast: torch.nn.Module | None = None
-    heads: tuple[torch.Tensor, torch.Tensor] | None = None
+    heads: tuple[torch.nn.Module, ...] | None = None
 
     @property
     def outputs(self) -> int:
         """K, of how many folds it gives the logits."""
-        return 1 if self.heads is None else len(self.heads[0])
+        return 1 if self.heads is None else len(self.heads)
 
 
 def logits_of(eval_model: EvalModel, images: torch.Tensor) -> torch.Tensor:
@@ -82,9 +83,7 @@ def logits_of(eval_model: EvalModel, images: torch.Tensor) -> torch.Tensor:
     `eval_model.outputs`."""
     if eval_model.heads is not None:
         features = timm_model.embed(eval_model.exact, images)
-        return torch.stack(
-            [torch.nn.functional.linear(features, *head) for head in zip(*eval_model.heads, strict=True)]
-        )
+        return torch.stack([head(features) for head in eval_model.heads])
     if eval_model.fast is not None and images.dtype != torch.float32:
         return eval_model.fast(images)[None].float()  # type: ignore[no-any-return]
     return timm_model.logits(eval_model.exact, images)[None]

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
 from ensemble.backbones import timm_model
+from ensemble.backbones.heads import LINEAR, head_of
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
@@ -51,7 +51,7 @@ def load_member(member: Member, classes: int, folds: int, device: torch.device) 
         inference = load_inference(fold.inference_json, device)
         eval_models.append(_network(fold, preprocess.image_size, classes, inference, placed_on))
     if is_probe:
-        eval_models = [with_heads(eval_models[0], [fold.model_file for fold in fold_dirs])]
+        eval_models = [with_heads(eval_models[0], fold_dirs)]
     return LoadedMember(member.name, preprocess, tuple(eval_models))
 
 
@@ -61,12 +61,13 @@ def load_fold(fold: Fold, classes: int, dtype: str, device: torch.device) -> tup
     preprocess = load_preprocess(fold.member.preprocess_json)
     _require_trained_with(fold.member, preprocess)
     _require_done(fold)
-    return preprocess, _network(fold, preprocess.image_size, classes, Inference(device.type, dtype), device)
+    eval_model = _network(fold, preprocess.image_size, classes, Inference(device.type, dtype), device)
+    return preprocess, with_heads(eval_model, [fold]) if _head(fold.member) not in LINEAR else eval_model
 
 
 def _network(fold: Fold, image_size: int, classes: int, inference: Inference, device: torch.device) -> EvalModel:
     model = timm_model.create(fold.member.timm_name(), classes, image_size)
-    timm_model.fill(model, fold.model_file)
+    timm_model.fill(model, fold.model_file, has_classifier=_head(fold.member) in LINEAR)
     return prepared(model, inference, image_size, device)
 
 
@@ -96,14 +97,26 @@ def _require_trained_with(member: Member, preprocess: Preprocess) -> None:
         raise damaged(member.preprocess_json, "not the preprocessing that settings.json names")
 
 
-def with_heads(eval_model: EvalModel, files: Sequence[Path]) -> EvalModel:
-    """The network with the classifiers of these weights files, one for each fold of a linear probe."""
+def with_heads(eval_model: EvalModel, folds: Sequence[Fold]) -> EvalModel:
+    """The network with the classifiers in the weights files of these folds of a probe. Raises Damaged if there is none
+    in one of them."""
     layer = timm_model.classifier(eval_model.exact)
     name = next(name for name, module in eval_model.exact.named_modules() if module is layer)
-    states = [timm_model.read_state(file) for file in files]
-    weights, biases = (torch.stack([state[f"{name}.{kind}"] for state in states]) for kind in ("weight", "bias"))
-    heads = weights.to(layer.weight.device), biases.to(layer.weight.device)
-    return EvalModel(eval_model.inference, eval_model.exact, None, heads)
+    heads = []
+    for fold in folds:
+        state = timm_model.read_state(fold.model_file)
+        tensors = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        try:
+            head = head_of(_head(fold.member), tensors)
+        except KeyError as error:
+            raise damaged(fold.model_file, f"holds no {_head(fold.member)} classifier (it lacks {error})") from None
+        heads.append(head.to(layer.weight.device).eval())
+    return EvalModel(eval_model.inference, eval_model.exact, None, tuple(heads))
+
+
+def _head(member: Member) -> str:
+    """The kind of the member's classifier."""
+    return member.read_settings().get("head", "linear")
 
 
 def _has_room(device: torch.device) -> bool:
@@ -118,8 +131,4 @@ def fold_eval_models(member: LoadedMember) -> list[EvalModel]:
     first = member.eval_models[0]
     if first.heads is None:
         return list(member.eval_models)
-    weights, biases = first.heads
-    return [
-        EvalModel(first.inference, first.exact, None, (weights[fold : fold + 1], biases[fold : fold + 1]))
-        for fold in range(len(weights))
-    ]
+    return [EvalModel(first.inference, first.exact, None, (head,)) for head in first.heads]

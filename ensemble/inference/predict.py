@@ -249,5 +249,5 @@ def _copied_to(eval_model: EvalModel, device: torch.device) -> EvalModel:
     """A copy on the device, which is freed when the chunk is done."""
     exact = copy.deepcopy(eval_model.exact).to(device)
     fast = None if eval_model.fast is None else copy.deepcopy(eval_model.fast).to(device)
-    heads = None if eval_model.heads is None else (eval_model.heads[0].to(device), eval_model.heads[1].to(device))
+    heads = None if eval_model.heads is None else tuple(copy.deepcopy(head).to(device) for head in eval_model.heads)
     return EvalModel(eval_model.inference, exact, fast, heads)

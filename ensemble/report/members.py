@@ -83,7 +83,8 @@ def _strategy(member: MemberResults, config: Config | None) -> str:
     strategy = member.settings.get("strategy") or (config.train.strategy if config else None)
     if strategy is None:
         return "from scratch" if member.settings.get("start") == "scratch" else "full"
-    return "from scratch" if strategy == "scratch" else str(strategy)
+    head = member.settings.get("head", "linear")
+    return "from scratch" if strategy == "scratch" else str(strategy) if head == "linear" else f"{strategy}, {head}"
 
 
 def _numbers(run: Run, member: MemberResults) -> int | None:

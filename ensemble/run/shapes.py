@@ -31,6 +31,7 @@ class Settings(TypedDict):
     timm: NotRequired[str]
     views: NotRequired[list[str]]
     strategy: NotRequired[str | None]
+    head: NotRequired[str]
     keep: NotRequired[str]
     epochs: NotRequired[Count]
     loss: NotRequired[str]
@@ -93,7 +94,8 @@ class Epoch(TypedDict):
     held_out_log_loss: NotRequired[Finite]
     held_out_accuracy: NotRequired[Finite]
     strategy: NotRequired[str]  # "probe"
-    strength: NotRequired[Finite]  # a probe's L2 strength
+    strength: NotRequired[Finite]  # a linear probe's L2 strength
+    chosen: NotRequired[str]  # another head's hyper-parameters
 
 
 class SavedPair(TypedDict):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ensemble.train.nested import inner_fits
+
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 3))  # of L2, from 1e-5 to 10
 FIRST = STRENGTHS.index(0.1)  # that is tried
 MEMORY = 6  # of L-BFGS
@@ -48,19 +50,7 @@ def fit_heads(
     count = int(folds.max()) + 1
     scaled = np.ones(len(labels)) if weights is None else weights / weights.max()  # float32 holds none of 1e-50 or 1e50
     outer = np.stack([scaled * (folds != fold) for fold in range(count)])
-    if count > 2:
-        pairs = [(j, k) for k in range(count) for j in range(k)]
-        inner = np.stack([scaled * ((folds != j) & (folds != k)) for j, k in pairs])
-        validations = [(pair, k, scaled * (folds == j)) for pair, (j, k) in enumerate(pairs)]
-        validations += [(pair, j, scaled * (folds == k)) for pair, (j, k) in enumerate(pairs)]
-    else:  # two folds leave no rows without both: each fold's training rows are halved instead
-        halves = np.zeros((count, 2, len(labels)))
-        for k in range(count):
-            rows = np.flatnonzero(folds != k)
-            rows = rows[np.argsort(labels[rows], kind="stable")]  # each class is halved
-            halves[k, 0, rows[::2]] = halves[k, 1, rows[1::2]] = 1
-        inner = np.concatenate([scaled * half for half in halves])
-        validations = [(2 * k + side, k, scaled * halves[k, 1 - side]) for k in range(count) for side in (0, 1)]
+    inner, validations = inner_fits(labels, folds, scaled)
     mean = _Problem(features.mean(0, keepdim=True), labels, classes)  # the views' mean is enough to choose by
     strengths, starts = _choose(mean, inner, validations, count)
     problem = _Problem(features, labels, classes)

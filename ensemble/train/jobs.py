@@ -31,6 +31,7 @@ from ensemble.train.prepare import (
     tested_views,
     unfinished,
 )
+from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.work import run_job
@@ -65,10 +66,11 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
         trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
         slots = choose_slots(config.workers, device, len(trained))
         rates: dict[str, float] = {}
+        last_features: LastFeatures = {}
         failed: dict[str, str] = {}
         for backbone in backbones:
             try:
-                rates |= prepare(config, backbone, rows, open_pixels, device, slots[0].threads, events)
+                rates |= prepare(config, backbone, rows, open_pixels, device, slots[0].threads, events, last_features)
             except (RunFailure, RuntimeError) as error:
                 failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
                 events.message(f"failed: {failed[backbone.name]}")

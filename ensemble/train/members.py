@@ -109,7 +109,8 @@ def open_member(
         _require_trained_with_them(member)
     if not is_readable(member.preprocess_json, load_preprocess, events):
         preprocess.save(member.preprocess_json)
-    recorded_settings = dict(member.read_settings())
+    # A key that an older ens did not have was what is now its default.
+    recorded_settings: dict[str, Any] = Train().model_dump(mode="json") | dict(member.read_settings())
     taught_by: Any = recorded_settings.get("learned_from")
     if learned_from is not None and (difference := first_difference(taught_by or {}, settings["learned_from"])):
         key, recorded, wanted = difference

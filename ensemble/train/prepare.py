@@ -36,7 +36,7 @@ from ensemble.train.numerics import (
     save_numerics,
 )
 from ensemble.train.pixels import OpenPixels, training_data
-from ensemble.train.probe import load_heads, probe_member
+from ensemble.train.probe import LastFeatures, load_heads, probe_member
 from ensemble.train.rows import Rows
 from ensemble.train.teacher import read_teacher_speeds
 
@@ -49,9 +49,10 @@ def prepare(
     device: torch.device,
     threads: int,
     events: Events,
+    last_features: LastFeatures,
 ) -> dict[str, float]:
     """What comes before a backbone's folds: its probes, and its numeric settings. Returns its images per second.
-    threads: of one worker."""
+    threads: of one worker. last_features: see `probe_member`."""
     settings = train_settings(config, backbone)
     member = Run(config.run).member(backbone.name)
     member.path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,8 @@ def prepare(
                 model = make_model(config, backbone, len(rows.classes), 0)
                 data = training_data(config.data, rows, evaluation, open_pixels, events)
                 data = replace(data, rows=rows.labelled())
-                probe_member(member, model, data, evaluation, settings.strategy == "probe", events)
+                alone = settings.strategy == "probe"
+                probe_member(member, model, data, evaluation, alone, events, settings.head, last_features)
         if settings.strategy == "probe":
             return {}
         if config.tta.dtype == "auto" and not is_readable(member.speeds_json, _read_speeds, events):

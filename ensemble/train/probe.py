@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ensemble.backbones import timm_model
+from ensemble.backbones.heads import linear_head
 from ensemble.backbones.weights import read_tensors, write_state
+from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import side_by_side, to_device
 from ensemble.errors import UserError
 from ensemble.events import Events
@@ -22,7 +25,10 @@ from ensemble.run.shapes import Epoch
 from ensemble.train.evaluate import CHUNK, Evaluation, exact, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
 from ensemble.train.heads import Heads, fit_heads
+from ensemble.train.other_heads import fit_other_heads
 from ensemble.train.rows import TrainingData
+
+LastFeatures = dict[str, torch.Tensor]  # of one member: what they depend on -> float32 (V, N, D)
 
 
 def member_features(
@@ -48,22 +54,48 @@ def _embedded(eval_model: EvalModel, images: torch.Tensor) -> torch.Tensor:
 
 
 def probe_member(
-    member: Member, model: torch.nn.Module, data: TrainingData, evaluation: Evaluation, alone: bool, events: Events
+    member: Member,
+    model: torch.nn.Module,
+    data: TrainingData,
+    evaluation: Evaluation,
+    alone: bool,
+    events: Events,
+    head: str = "linear",
+    last_features: LastFeatures | None = None,
 ) -> None:
     """Fit the classifiers of all folds and write them to the member's directory.
 
     model: the network, frozen, on any device. alone: nothing else is trained, so that each fold's model, logits and
-    done marker are written too.
+    done marker are written too. head: which classifier; all but "linear" only alone. last_features: those of the member
+    before this one, which are taken if they are this one's too; they are replaced by this one's.
     """
     device, rows = evaluation.device, data.rows
     started = time.monotonic()
     model = to_device(model, device).eval()
 
-    def on_rows(done: int) -> None:
-        events.progress(f"{member.name}: features", done, len(rows.ids))
+    def compute() -> torch.Tensor:
+        def on_rows(done: int) -> None:
+            events.progress(f"{member.name}: features", done, len(rows.ids))
 
-    features = member_features(model, data, evaluation, on_rows)
+        return member_features(model, data, evaluation, on_rows)
+
+    features = compute() if last_features is None else _shared_features(member, last_features, compute)
     embedded = time.monotonic() - started
+    if head != "linear":
+        others = fit_other_heads(head, features.to(device), rows.labels, rows.folds, len(rows.classes), rows.weights)
+        seconds = time.monotonic() - started
+        events.message(
+            f"{member.name}: features in {embedded:.1f} s, {len(others.heads)} {head} heads in "
+            f"{seconds - embedded:.1f} s; chosen: {'; '.join(others.chosen)}"
+        )
+        for number, (classifier, chosen) in enumerate(zip(others.heads, others.chosen, strict=True)):
+            line: Epoch = {"strategy": "probe", "chosen": chosen}
+            _write_fold(
+                member.fold(number), model, classifier, line, features, data, evaluation, seconds / len(others.heads)
+            )
+            events.epoch_finished(member.name, number, line)
+            events.job_finished(member.name, number, seconds / len(others.heads), None)
+        return
     heads = fit_heads(features.to(device), rows.labels, rows.folds, len(rows.classes), rows.weights)
     seconds = time.monotonic() - started
     strengths = ", ".join(f"{strength:.2g}" for strength in heads.strengths)
@@ -73,12 +105,25 @@ def probe_member(
     )
     if alone:
         for fold in range(len(heads.biases)):
-            line = _write_fold(member.fold(fold), model, heads, features, data, evaluation, seconds / len(heads.biases))
+            line = {"strategy": "probe", "strength": heads.strengths[fold]}
+            layer = linear_head(heads.weights[fold].clone(), heads.biases[fold].clone())
+            _write_fold(member.fold(fold), model, layer, line, features, data, evaluation, seconds / len(heads.biases))
             events.epoch_finished(member.name, fold, line)
             events.job_finished(member.name, fold, seconds / len(heads.biases), None)
     tensors = {"weights": heads.weights, "biases": heads.biases}
     facts = {"member": member.name, "strengths": json.dumps(heads.strengths)}
     write_state(member.probe_file, tensors, facts)
+
+
+def _shared_features(member: Member, last_features: LastFeatures, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The last member's features, if this one has the same network, preprocessing and views; else computed."""
+    settings = dict(member.read_settings())
+    network = {key: settings.get(key) for key in ("timm", "start", "views")}
+    key = json.dumps([network, asdict(load_preprocess(member.preprocess_json))])
+    if key not in last_features:
+        last_features.clear()
+        last_features[key] = compute()
+    return last_features[key]
 
 
 def load_heads(path: Path) -> Heads:
@@ -100,28 +145,25 @@ def load_heads(path: Path) -> Heads:
 def _write_fold(
     fold: Fold,
     model: torch.nn.Module,
-    heads: Heads,
+    head: torch.nn.Module,
+    line: Epoch,
     features: torch.Tensor,
     data: TrainingData,
     evaluation: Evaluation,
     seconds: float,
-) -> Epoch:
-    """Write the network with the fold's own classifier, and its logits. Returns the line of its log."""
-    layer = timm_model.classifier(model)
-    layer.weight.copy_(heads.weights[fold.number])
-    layer.bias.copy_(heads.biases[fold.number])
+) -> None:
+    """Write the network with the fold's own classifier, and its logits. line: of its log, which the scores join."""
+    timm_model.set_classifier(model, head)
     held_out = data.rows.held_out_rows(fold.number)
     size = batch_rows(evaluation.batch_size, evaluation.device)  # the same bits as prediction's
-    values = _head_logits(layer, features[:, held_out], size, evaluation.device)
-    line: Epoch = {"strategy": "probe", "strength": heads.strengths[fold.number]}
+    values = _head_logits(head, features[:, held_out], size, evaluation.device)
     line |= scores(values.mean(0), data.rows.labels[held_out])
     write_log(fold, [line])
     logits = fold_logits(fold, data.rows, evaluation.views, values)
     finish_fold(fold, model, Inference(evaluation.device.type), logits, seconds)
-    return line
 
 
-def _head_logits(layer: torch.nn.Linear, features: torch.Tensor, size: int, device: torch.device) -> np.ndarray:
+def _head_logits(head: torch.nn.Module, features: torch.Tensor, size: int, device: torch.device) -> np.ndarray:
     """float32 (V, n, C) of features (V, n, D), in batches of `size` by a thread each, as prediction computes them."""
 
     @torch.inference_mode()
@@ -129,7 +171,7 @@ def _head_logits(layer: torch.nn.Linear, features: torch.Tensor, size: int, devi
         part = features[:, start : start + size]
         batch = torch.zeros(part.shape[0], size, part.shape[2])
         batch[:, : part.shape[1]] = part
-        logits = torch.stack([layer(view) for view in batch.to(device)])
+        logits = torch.stack([head(view) for view in batch.to(device)])
         return logits[:, : part.shape[1]].cpu().numpy()
 
     return np.concatenate(side_by_side(work, range(0, features.shape[1], size), device), axis=1)

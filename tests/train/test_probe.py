@@ -17,9 +17,11 @@ from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import Files
 from ensemble.data.pixels.preprocess import load_preprocess
+from ensemble.errors import Damaged, UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
-from ensemble.inference.member import load_member
+from ensemble.files.sealed import write_json
+from ensemble.inference.member import load_fold, load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream
 from ensemble.run import Run
 from ensemble.train import probe
@@ -54,13 +56,13 @@ def experiment(tmp_path, paint, weights):
     for index in range(42):
         paint(tmp_path / "images" / "abc"[index % 3] / f"{index}.png", width=36 + index % 5, height=36)
 
-    def train(*changes, run="run", name="test_resnet", strategy="probe", extra=""):
+    def train(*changes, run="run", name="test_resnet", strategy="probe", extra="", more=""):
         file = tmp_path / f"{run}.toml"
         file.write_text(
             f'run = "{tmp_path / run}"\nworkers = 1\n[data]\ntrain = "{tmp_path / "images"}"\nimage_size = 32\n{extra}'
             f'[folds]\nk = 3\n[train]\nstrategy = "{strategy}"\nepochs = 1\nbatch_size = 8\n'
             'dtype = "float32"\nmemory_format = "channels_last"\n[tta]\nbatch_size = 5\n'
-            f'[[backbone]]\nname = "net"\ntimm = "{name}"\nweights = "{weights(name)}"\n'
+            f'[[backbone]]\nname = "net"\ntimm = "{name}"\nweights = "{weights(name)}"\n{more}'
         )
         events = Recorder()
         assert train_folds(load_config(file, changes), events) == []
@@ -107,6 +109,74 @@ def test_prediction_repeats_the_probes_logits_to_the_bit(experiment, name):
         beside = np.concatenate([values[fold] for values in backwards], axis=1)[:, ::-1]
         assert np.array_equal(beside[:, rows], kept.values)
         assert np.abs(kept.values).max() > 0.1
+
+
+@pytest.mark.parametrize("head", ["lda", "gaussian", "knn"])
+def test_prediction_repeats_another_heads_logits_to_the_bit(experiment, head):
+    run, messages = experiment(f"train.head={head}")
+    data, paths, _ = files_of(run)
+    member = load_member(Run(run).member("net"), 3, 3, CPU)
+    chunks = [paths[::-1][start : start + 20] for start in range(0, len(paths), 20)]
+    backwards = [chunk.values[0] for chunk in predict_stream([member], chunks, [VIEWS], 5, CPU)]
+    values = np.concatenate(backwards, axis=2)[:, :, ::-1]
+    assert len(member.eval_models) == 1 and member.eval_models[0].outputs == 3
+    for fold in range(3):
+        assert np.array_equal(values[fold][:, data.rows.folds == fold], oof(run, fold).values)
+        assert not np.array_equal(values[(fold + 1) % 3][:, data.rows.folds == fold], oof(run, fold).values)
+        (line,) = Run(run).member("net").fold(fold).read_log()
+        assert line["strategy"] == "probe" and line["chosen"] and 0 <= line["held_out_accuracy"] <= 1
+        alone = load_fold(Run(run).member("net").fold(fold), 3, "float32", CPU)[1]
+        assert alone.outputs == 1
+    assert any(f" 3 {head} heads in " in message and "chosen: " in message for message in messages)
+    kept = [name for name in timm_model.read_state(Run(run).member("net").fold(0).model_file) if name[:3] == "fc."]
+    assert ("fc.neighbours" in kept, "fc.directions" in kept) == (head == "knn", head == "gaussian")
+
+
+def test_a_classifier_that_is_not_in_its_file_is_damage(experiment):
+    run, _ = experiment("train.head=knn")
+    settings = Run(run).member("net").settings_json
+    write_json(settings, {**read_json(settings), "head": "gaussian"})
+    for fold in range(3):
+        done = Run(run).member("net").fold(fold).done_json
+        write_json(done, {key: value for key, value in read_json(done).items() if key != "settings"})
+    with pytest.raises(Damaged, match=r"fold0/model.safetensors: .*holds no gaussian classifier \(it lacks 'weight'\)"):
+        load_member(Run(run).member("net"), 3, 3, CPU)
+
+
+def test_a_run_of_an_older_ens_that_had_no_other_heads_goes_on(experiment):
+    run, _ = experiment()
+    member = Run(run).member("net")
+    write_json(
+        member.settings_json, {key: value for key, value in read_json(member.settings_json).items() if key != "head"}
+    )
+    for fold in range(3):
+        done = member.fold(fold).done_json
+        write_json(done, {key: value for key, value in read_json(done).items() if key != "settings"})
+    _, messages = experiment()
+    assert any("3 of them done" in message for message in messages)
+    with pytest.raises(UserError, match='holds it with head = "linear", the config says "knn"'):
+        experiment("train.head=knn")
+
+
+def test_heads_of_one_network_share_its_features(experiment, weights, monkeypatch):
+    calls = []
+
+    def counted(*facts):
+        calls.append(facts)
+        return member_features(*facts)
+
+    monkeypatch.setattr(probe, "member_features", counted)
+    lines = [
+        f'[[backbone]]\nname = "{name}"\ntimm = "test_resnet"\nweights = "{weights("test_resnet")}"\n'
+        f'image_size = {size}\ntrain = {{ head = "{head}" }}\n'
+        for name, head, size in (("lda", "lda", 32), ("knn", "knn", 32), ("larger", "knn", 40))
+    ]
+    run, _ = experiment(more="".join(lines))
+    assert len(calls) == 2
+    alone, _ = experiment("train.head=knn", run="alone")
+    for fold in range(3):
+        beside = load_logits(Run(run).member("knn").fold(fold).oof_file)
+        assert np.array_equal(beside.values, oof(alone, fold).values)
 
 
 def test_each_fold_holds_its_own_head_on_one_frozen_network(experiment, weights):

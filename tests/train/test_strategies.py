@@ -187,6 +187,10 @@ def same_as_prediction(run, images):
             )
             for strategy in ("probe", "partial", "probe-then-partial", "probe-then-full")
         ),
+        (
+            ['train = { head = "knn" }'],
+            "head = 'knn' is fitted on frozen features; it needs strategy = \"probe\" (now 'full')",
+        ),
     ],
 )
 def test_strategies_and_weights_that_do_not_go_together(experiment, lines, end):
