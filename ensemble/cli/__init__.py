@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, distill, look, overview, predict, pseudo, report, train, verify
+from ensemble.cli import blend, distill, look, overview, predict, pseudo, report, scout, train, verify
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
@@ -23,6 +23,7 @@ def ens() -> None:
     ens demo                       see all of it work, in three minutes
     ens check DATA                 what is wrong with your images?
     ens init DATA -o mine.toml     look at your images, write an experiment file
+    ens scout DATA                 which networks suit your images?
     ens train-folds mine.toml      k folds x every backbone
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
@@ -41,6 +42,7 @@ def ens() -> None:
 for command in (
     look.check,
     look.init,
+    scout.scout,
     train.train_folds,
     blend.blend_command,
     blend.compare,

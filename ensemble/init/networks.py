@@ -17,6 +17,7 @@ class Backbone:
     kind: of the architecture, in words.
     weights: a file to start from; None: timm's own.
     train: keys of [train] that are this network's own.
+    image_size: side of its input, px; None: that of all.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Backbone:
     kind: str
     weights: Path | None = None
     train: Keys = ()
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)

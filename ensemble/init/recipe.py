@@ -25,11 +25,13 @@ class Options:
     machine: "gpu" or "cpu"; None: this one.
     effort: "fast" trains classifiers on frozen networks, "best" takes a night.
     weights_dir: a folder of weights files to start from; None: timm's own.
+    networks: those to train, which `ens scout` has chosen; none: chosen here.
     """
 
     machine: str | None = None
     effort: Effort = "usual"
     weights_dir: Path | None = None
+    networks: tuple[Backbone, ...] = ()
 
 
 USUAL = Options()
@@ -60,8 +62,13 @@ class Recipe:
         return next((int(value) for key, value, _ in self.train if key == "epochs"), 0)
 
     def describe(self) -> str:
-        names = ", ".join(backbone.name for backbone in self.backbones)
-        return f"{names} at {self.image_size} px, " + (f"{self.epochs} epochs" if self.epochs else "as probes")
+        usual = f"at {self.image_size} px, " + (f"{self.epochs} epochs" if self.epochs else "as probes")
+        names = []
+        for backbone in self.backbones:
+            side, epochs = backbone.image_size, dict(backbone.train).get("epochs")
+            its_own = [f"{side} px"] * (side is not None) + [f"{epochs} epochs"] * (epochs is not None)
+            names.append(backbone.name + (f" ({', '.join(its_own)})" if its_own else ""))
+        return f"{', '.join(names)} {usual}"
 
 
 # On 1,698 paintings (benchmarks/RESULTS.md), tf_mobilenetv3_large_minimal_100 on two of the five folds: log loss 0.203
@@ -95,7 +102,9 @@ def choose_recipe(machine: str, options: Options, sides: np.ndarray, counts: np.
         elif np.median(sides) < size / CROP_SHARE:
             size, why = CPU_SIZE, f"at {size} the files would be enlarged; {side}"
     notes: list[str] = []
-    if options.weights_dir is None:
+    if options.networks:
+        backbones = options.networks
+    elif options.weights_dir is None:
         backbones = hub_networks(machine, options.effort, size)
     else:
         from ensemble.init.weights_dir import networks_in  # loads torch
@@ -170,5 +179,9 @@ def training_hours(recipe: Recipe, rows: int, k: int, cores: int) -> float | Non
     names = [backbone.timm.partition(".")[0] for backbone in recipe.backbones]
     if not recipe.epochs or not set(names) <= set(LIGHT):
         return None
-    images = rows * (k - 1) * recipe.epochs * (recipe.image_size / 192) ** 2
-    return sum(images / LIGHT[name].rate for name in names) / cores / 3600
+    seconds = 0.0
+    for name, backbone in zip(names, recipe.backbones, strict=True):
+        epochs = dict(backbone.train).get("epochs", recipe.epochs)
+        pixels = ((backbone.image_size or recipe.image_size) / 192) ** 2
+        seconds += rows * (k - 1) * epochs * pixels / LIGHT[name].rate
+    return seconds / cores / 3600

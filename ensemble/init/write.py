@@ -148,6 +148,8 @@ def _backbones(backbones: tuple[Backbone, ...]) -> list[str]:
         ]
         if backbone.weights is not None:
             rows.append(f"weights = {toml_value(str(backbone.weights))}")
+        if backbone.image_size is not None:
+            rows.append(f"image_size = {backbone.image_size}")
         if backbone.train:
             keys = ", ".join(f"{key} = {toml_value(value)}" for key, value in backbone.train)
             rows.append(f"train = {{ {keys} }}")

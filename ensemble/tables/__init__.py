@@ -5,6 +5,7 @@ from ensemble.tables.blend import show_blend, show_details
 from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
 from ensemble.tables.runs import show_runs, show_submissions
+from ensemble.tables.scout import show_scout
 from ensemble.tables.views import show_view_search
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "show_held_out",
     "show_members",
     "show_runs",
+    "show_scout",
     "show_submissions",
     "show_view_search",
     "verdict",

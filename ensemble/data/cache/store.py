@@ -39,6 +39,7 @@ REMEMBERED = (  # folders of a cache and names in them, as globs: what a person 
     ("copies", f"{_HEX * 64}.json"),
     ("numerics", f"{_HEX * 24}.json"),
     ("speeds", f"{_HEX * 24}.json"),
+    ("probes", f"{_HEX * 24}.safetensors"),
 )
 WAIT_SECONDS = 1.0
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
