@@ -80,6 +80,7 @@ class Train(Table):
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
     color_jitter: Fraction = 0.2
     trivial_augment: bool = False
+    augment_rare: bool = False  # TrivialAugment for images of the rarer classes, the rarer the more often
     erase: Fraction = 0.0  # share of the images with a random box erased
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 turns it off
     cutmix: Annotated[float, Field(ge=0)] = 0.0
@@ -99,6 +100,12 @@ class Train(Table):
     def _one_remedy_for_imbalance(self) -> "Train":
         if self.sampler == "balanced" and self.loss in ("class_balanced", "logit_adjusted"):
             raise ValueError(f"sampler = 'balanced' and loss = {self.loss!r} mend the same imbalance twice: take one")
+        return self
+
+    @model_validator(mode="after")
+    def _more_for_rare_classes_only(self) -> "Train":
+        if self.augment_rare and self.trivial_augment:
+            raise ValueError("trivial_augment gives all classes what augment_rare gives the rarer ones: take one")
         return self
 
 

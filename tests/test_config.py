@@ -205,6 +205,10 @@ def test_missing_key(refusal, line, key):
             "[train]\nsampler = 'balanced'\nloss = 'logit_adjusted'",
             "sampler = 'balanced' and loss = 'logit_adjusted' mend the same imbalance twice: take one",
         ),
+        (
+            "[train]\ntrivial_augment = true\naugment_rare = true",
+            "trivial_augment gives all classes what augment_rare gives the rarer ones: take one",
+        ),
         ("[train]\ncrop_area = 0.5", "train.crop_area = 0.5: input should be a valid tuple"),
         ("[train]\ncrop_area = [0.5]", "train.crop_area.1 is missing"),
         ("[train]\ncrop_area = [0.5, 2]", "train.crop_area.1 = 2: input should be less than or equal to 1"),

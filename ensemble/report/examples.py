@@ -23,7 +23,8 @@ from ensemble.report.run import MemberResults, RunResults
 from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size
 from ensemble.train.augment.crops import crops
 from ensemble.train.augment.mix import mix
-from ensemble.train.augment.policy import finish
+from ensemble.train.augment.policy import Draws, finish
+from ensemble.train.augment.rarity import rare_shares
 from ensemble.train.batches import batches
 
 SIDE = 128  # px of a picture's longer side
@@ -34,7 +35,8 @@ VIEWS = 10
 PICTURES = 360  # 5 kB each
 TRIES = 20  # images of a class, until one can be read
 AUGMENTATION = (
-    "crop_area", "hflip", "vflip", "rotate", "color_jitter", "trivial_augment", "erase", "mixup", "cutmix",
+    "crop_area", "hflip", "vflip", "rotate", "color_jitter", "trivial_augment", "augment_rare", "erase", "mixup",
+    "cutmix",
 )  # fmt: skip
 
 
@@ -79,8 +81,11 @@ def section(results: RunResults) -> dict[str, Any] | None:
     chosen = typical(results, files, min(CLASSES, max(2, PICTURES // columns)))
     if not chosen:
         return {"missing": "None of the images could be read."}
+    labels = results.rows.labels
+    of_classes = dict(zip(labels.tolist(), rare_shares(labels, np.arange(len(labels))), strict=True))
+    rarities = np.array([of_classes[results.classes.index(name)] for name, _, _ in chosen])
     return {
-        "groups": [_group(shared, chosen) for shared in shown],
+        "groups": [_group(shared, chosen, rarities) for shared in shown],
         "classes_shown": len(chosen),
         "not_shown": [", ".join(shared.members) for shared in inputs[GROUPS:]],
     }
@@ -158,12 +163,12 @@ def evaluation_views(paths: Sequence[Path], preprocess: Preprocess, views: Seque
 
 
 def training_draws(
-    paths: Sequence[Path], shared: SharedInput, count: int
+    paths: Sequence[Path], shared: SharedInput, count: int, rarities: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """`count` batches of these files as training makes them, mixing them with each other where it mixes.
 
     Each is uint8 (N, S, S, 3), denormalised, with the row of each image's partner, int64 (N,), and the image's own
-    share in the result, float32 (N,).
+    share in the result, float32 (N,). rarities: float (N,), each image's chance where rarer classes are augmented more.
     """
     preprocess = shared.preprocess
     uncut = Decoding(None, preprocess.interpolation, preprocess.crop)
@@ -171,19 +176,22 @@ def training_draws(
     order = np.tile(np.arange(len(paths)), (count, 1))
     rng, mixing = np.random.default_rng(0), np.random.default_rng(1)
     found = []
-    for batch, draws, _ in batches(
-        rng, files, lambda rows, drawn, size: crops(files, rows, drawn, size), order, shared.size, shared.settings, 0
-    ):
+    rare = rarities if shared.settings.augment_rare else None
+
+    def cut(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
+        return crops(files, rows, draws, size)
+
+    for batch, draws, _ in batches(rng, files, cut, order, shared.size, shared.settings, 0, rare):
         images = finish(batch, draws, preprocess.mean, preprocess.std)
         images, partner, share = mix(mixing, images, shared.settings.mixup, shared.settings.cutmix)
         found.append((_pixels(images, preprocess), partner.numpy(), share.numpy()))
     return found
 
 
-def _group(shared: SharedInput, chosen: Sequence[tuple[str, str, Path]]) -> dict[str, Any]:
+def _group(shared: SharedInput, chosen: Sequence[tuple[str, str, Path]], rarities: np.ndarray) -> dict[str, Any]:
     paths = [path for _, _, path in chosen]
     views = evaluation_views(paths, shared.preprocess, ("identity", *shared.views))
-    drawn = training_draws(paths, shared, DRAWS) if shared.augmented else []
+    drawn = training_draws(paths, shared, DRAWS, rarities) if shared.augmented else []
     rows = []
     for row, ((name, id_, path), picture) in enumerate(zip(chosen, thumbnails(paths, SIDE), strict=True)):
         width, height = upright_size(path)
@@ -242,6 +250,7 @@ def in_words(shared: SharedInput) -> list[str]:
             (settings.rotate, f"turned by up to {settings.rotate:g}°"),
             (settings.color_jitter, f"light and colours changed by up to {100 * settings.color_jitter:.0f} %"),
             (settings.trivial_augment, "one operation of TrivialAugment"),
+            (settings.augment_rare, "one operation of TrivialAugment, the rarer its class the more often"),
             (settings.erase, f"a box erased in {100 * settings.erase:.0f} %"),
             (settings.mixup, f"mixup ({settings.mixup:g})"),
             (settings.cutmix, f"CutMix ({settings.cutmix:g})"),

@@ -29,10 +29,12 @@ def batches(
     size: int,
     settings: Train,
     ahead: int = AHEAD,
+    rare: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """The batches of rows in `order`, int64 (steps, B), augmented as `settings` say, in one order of chances.
 
-    ahead: how many are made in another thread before they are asked for; 0 makes each when it is.
+    ahead: how many are made in another thread before they are asked for; 0 makes each when it is. rare: float (N,), of
+    all rows of `pixels`, the chance of TrivialAugment (`rare_shares`); None where classes are treated alike.
     """
 
     augmentation = Augmentation(
@@ -41,7 +43,7 @@ def batches(
     )  # fmt: skip
 
     def make(rows: np.ndarray) -> Batch:
-        draws = draw(rng, pixels.shapes[rows], size, augmentation)
+        draws = draw(rng, pixels.shapes[rows], size, augmentation, None if rare is None else rare[rows])
         return cut(rows, draws, size), draws, rows
 
     if ahead == 0:

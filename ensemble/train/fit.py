@@ -18,6 +18,7 @@ from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 from ensemble.train.augment.mix import mix
 from ensemble.train.augment.policy import Draws, finish
+from ensemble.train.augment.rarity import rare_shares
 from ensemble.train.batches import batches, cutter, far_ahead
 from ensemble.train.evaluate import exact, final_logits, held_out_logits, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
@@ -59,6 +60,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
     all_steps, warmup_steps = settings.epochs * steps, settings.warmup_epochs * steps
     size = settings.crop_size or job.evaluation.preprocess.image_size
     loss = fold_loss(rows, fold.number, settings, device)
+    rare = rare_shares(rows.likeliest(fold.number), train_rows) if settings.augment_rare else None
     state = _begin(job, events)
     stepper = _stepper(job, state, batch_size, events)
     cut, ahead = cutter(pixels, device, torch.get_num_threads()), far_ahead(pixels, device)
@@ -72,7 +74,8 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             order = order.reshape(steps, batch_size)
             train_mode(state.model, settings.freeze_bn)
             total = torch.zeros((), device=device)
-            for step, (crops, draws, chosen) in enumerate(batches(rng, pixels, cut, order, size, settings, ahead)):
+            stream = batches(rng, pixels, cut, order, size, settings, ahead, rare)
+            for step, (crops, draws, chosen) in enumerate(stream):
                 at = epoch * steps + step
                 rate = learning_rate(at, all_steps, warmup_steps, settings.lr)
                 set_learning_rate(state.optimizer, rate)

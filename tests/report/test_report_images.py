@@ -379,6 +379,14 @@ def test_settings_in_words():
     ]
 
 
+def test_rarer_classes_are_drawn_with_more_change(plain):
+    drawn = [own for own, _, _ in examples.training_draws(plain, sight(augment_rare=True), 12, np.array([1, 0, 0]))]
+    assert any(not near(own[0], (255, 0, 0)).all() for own in drawn)
+    assert all(near(own[1], (0, 255, 0)).all() for own in drawn)
+    words = examples.in_words(sight(augment_rare=True))
+    assert "one operation of TrivialAugment, the rarer its class the more often" in words[1]
+
+
 def test_members_that_see_the_same_share_a_table(results, trained):
     seen = examples.shared_inputs(results)
     assert [own.members for own in seen] == [("resnet",), ("vit",)]  # 32 and 48 px

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ensemble.train.augment.crops import crops
 from ensemble.train.augment.policy import Augmentation, Draws, box_matrices, draw, finish, light, random_boxes
+from ensemble.train.augment.rarity import rare_shares
 from ensemble.train.augment.trivial import OPS
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -262,3 +263,25 @@ def test_finish_applies_what_trivial_augment_drew():
     out = in_grey_levels(finish(batch_of([200, 90, 110], [200, 90, 110]), draws, MEAN, STD))
     assert out[0, :, 0, 0].tolist() == pytest.approx([55, 90, 145], abs=1e-3)
     assert out[1, :, 0, 0].tolist() == pytest.approx([200, 90, 110], abs=1e-3)
+
+
+def test_the_rarer_a_class_the_larger_its_chance():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 0])
+    found = rare_shares(labels, np.array([0, 1, 2, 3, 4, 6]))  # 4 of class 0, 1 of class 1, 1 of class 2
+    assert found.tolist() == [0, 0, 0, 0, 0.75, 0.75, 0.75, 0]
+
+
+def test_only_the_images_chosen_by_chance_take_an_operation():
+    shapes, plain = np.full((2000, 2), 40), Augmentation(crop_area=(0.5, 1.0), color_jitter=0.2)
+    shares = np.repeat([0.0, 0.5, 1.0], [500, 1000, 500])
+    draws = draw(np.random.default_rng(0), shapes, 16, plain, shares)
+    without = draw(np.random.default_rng(0), shapes, 16, plain)
+    assert without.op is None
+    assert np.array_equal(draws.factors, without.factors)
+    still = draws.op == OPS.index("identity")
+    assert still[:500].all() and not draws.magnitude[:500].any()
+    assert np.array_equal(draws.matrices[:500], without.matrices[:500])
+    taken = 13 / 14  # of the 14 operations one is the identity
+    assert np.isclose(1 - still[500:1500].mean(), taken / 2, atol=0.05)
+    assert np.isclose(1 - still[1500:].mean(), taken, atol=0.05)
+    assert len(set(draws.op[1500:].tolist())) == len(OPS)

@@ -136,6 +136,15 @@ def test_each_key_reaches_the_draws(paths, key, value):
             assert (draws.hidden[:, 2] > 0).all()
 
 
+def test_rows_take_the_operation_by_their_own_chance(paths):
+    pixels, rare = in_memory(paths), np.repeat([0.0, 1.0], [7, 3])
+    stream = batches(
+        np.random.default_rng(0), pixels, cutter(pixels, CPU, 1), np.tile(ORDER, (9, 1)), 16, Train(), 0, rare
+    )
+    changed = np.concatenate([rows[draws.op > 0] for _, draws, rows in stream])
+    assert set(changed.tolist()) == {7, 8, 9}
+
+
 def test_the_size_asked_for_is_given(paths):
     assert made(in_memory(paths), size=24)[0][0].shape == (4, 3, 24, 24)
 

@@ -458,3 +458,10 @@ def test_a_fold_with_unlabelled_rows_goes_on_to_the_same_bits(tmp_path, changes)
         run(tmp_path / "stopped", data=with_unlabelled(), stop_at=6, **changes)
     run(tmp_path / "stopped", data=with_unlabelled(), **changes)
     assert bits(tmp_path / "whole") == bits(tmp_path / "stopped")
+
+
+def test_rarer_classes_may_be_augmented_more(tmp_path):
+    run(tmp_path / "plain", epochs=1)
+    run(tmp_path / "rare", epochs=1, augment_rare=True)
+    run(tmp_path / "again", epochs=1, augment_rare=True)
+    assert bits(tmp_path / "plain") != bits(tmp_path / "rare") == bits(tmp_path / "again")

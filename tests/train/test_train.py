@@ -224,6 +224,17 @@ def test_a_config_that_no_longer_fits_its_run_is_refused(experiment, change, tex
     assert text in str(error.value)
 
 
+def test_a_run_that_is_older_than_a_key_goes_on(experiment, tmp_path):
+    train(experiment())
+    settings = Run(tmp_path / "run").member("resnet").settings_json
+    older = {key: value for key, value in read_json(settings).items() if key != "augment_rare"}
+    write_json(settings, older)
+    assert train(experiment())[0] == []
+    assert read_json(settings) == older
+    with pytest.raises(UserError, match="holds it with augment_rare = false, the config says true"):
+        train(experiment(), "train.augment_rare=true")
+
+
 def test_changed_data_is_refused(experiment, tmp_path, paint):
     train(experiment())
     paint(tmp_path / "images" / "a" / "new.png")

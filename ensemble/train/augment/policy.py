@@ -19,7 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ensemble.train.augment.trivial import LUMA, change_values, draw_trivial, rotations, saturations, trivial_matrices
+from ensemble.train.augment.trivial import (
+    LUMA,
+    OPS,
+    change_values,
+    draw_trivial,
+    rotations,
+    saturations,
+    trivial_matrices,
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,17 @@ class Augmentation:
     erase: float = 0.0
 
 
-def draw(rng: np.random.Generator, shapes: np.ndarray, size: int, augmentation: Augmentation) -> Draws:
+def draw(
+    rng: np.random.Generator,
+    shapes: np.ndarray,
+    size: int,
+    augmentation: Augmentation,
+    trivial_shares: np.ndarray | None = None,
+) -> Draws:
     """Draw a batch's chances: the same generator and arguments give the same.
 
-    shapes: int64 (N, 2), heights and widths of the decoded images. size: side of the network's input.
+    shapes: int64 (N, 2), heights and widths of the decoded images. size: side of the network's input. trivial_shares:
+    float (N,), each image's chance of TrivialAugment, where not all or none of them take it.
     """
     count = len(shapes)
     matrices = box_matrices(random_boxes(rng, shapes, augmentation.crop_area), size)
@@ -80,8 +95,11 @@ def draw(rng: np.random.Generator, shapes: np.ndarray, size: int, augmentation: 
     factors = op = magnitude = hidden = None
     if jitter := augmentation.color_jitter:
         factors = rng.uniform(1 - jitter, 1 + jitter, (count, 3)).astype(np.float32)
-    if augmentation.trivial:
+    if augmentation.trivial or trivial_shares is not None:
         op, magnitude = draw_trivial(rng, count)
+        if trivial_shares is not None:
+            without = rng.random(count) >= trivial_shares
+            op[without], magnitude[without] = OPS.index("identity"), 0.0
         matrices = matrices @ trivial_matrices(op, magnitude, size)
         upright = (matrices[:, 0, 1] == 0) & (matrices[:, 1, 0] == 0)
         matrices[upright, :, 2] = np.rint(matrices[upright, :, 2])  # a shift by whole pixels of the decoded image
