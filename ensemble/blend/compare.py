@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.blend.comparison import FEWEST, Block, Comparison, Item
-from ensemble.blend.joined import join_rows
+from ensemble.blend.joined import join_rows, rows_left_out
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
+from ensemble.blend.partition import is_same_partition
 from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
@@ -67,7 +68,11 @@ def _compared(
 ) -> Comparison:
     """The blocks of a plan, on the rows that all its runs have. Adds to `notes`."""
     used = list(dict.fromkeys(item.run for _, items in plan for item in items))
-    where = join_rows({run: rows[run] for run in used}, notes)
+    joined = {run: rows[run] for run in used}
+    where = join_rows(joined, notes.append)
+    if left := rows_left_out(joined, where):
+        notes.append(f"compared on {left}")
+    notes += _other_folds({run: rows[run].folds[where[run]] for run in used})
     first, grouped = rows[used[0]], any(rows[run].grouped for run in used)
     labels = first.labels[where[used[0]]]
     clusters = joined_clusters([rows[run].clusters[where[run]] for run in used if rows[run].grouped], len(labels))
@@ -167,6 +172,16 @@ def _item(name: str, run: Run, members: Sequence[str]) -> Item:
         epochs=epochs.pop() if len(epochs) == 1 else None,
         optimistic=any(of_member.get("keep") == "best" for of_member in settings),
     )
+
+
+def _other_folds(folds: dict[Run, np.ndarray]) -> list[str]:
+    """A line for each run that divides the common rows otherwise than the first. folds: int64 (N,) of each."""
+    (base, first), *others = folds.items()
+    return [
+        f"the folds of {run} are not those of {base}: a difference holds the luck of the split too"
+        for run, of_run in others
+        if not is_same_partition(first, of_run)
+    ]
 
 
 def _block(

@@ -17,6 +17,8 @@ from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.prune import pruned
 from ensemble.blend.result import BlendResult, saved_views
 from ensemble.blend.saved import require_name
+from ensemble.blend.several import read_runs
+from ensemble.blend.sources import run_names, source
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
@@ -41,6 +43,7 @@ class BlendOptions:
     priors: "uniform" or a file, see `read_priors`; None for the class shares of the rows.
     prune: look for what can be left out without loss.
     costs: a file, see `read_costs`, for a metric that needs what mistakes cost.
+    with_runs: directories of further runs whose members are blended too, see `read_runs`.
     """
 
     method: str = "stack"
@@ -52,6 +55,7 @@ class BlendOptions:
     priors: str | None = None
     prune: bool = False
     costs: Path | None = None
+    with_runs: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -86,16 +90,25 @@ def blend_run(
     and no name, if a blend of others would be written over.
     """
     _require(options)
+    others = [Run(path) for path in options.with_runs]
     plain_name = options.method if options.metric == "log_loss" else f"{options.method}-{options.metric}"
-    name = options.name or plain_name
+    name = options.name or "-".join([plain_name, *list(run_names([run, *others]).values())[1:]])
     require_name(name)
-    oof = with_external(read_oof(run, options.views, options.members), options.external, events.message)
-    if not options.name and (options.views is not None or options.members is not None):
+    sources = None
+    if others:
+        oof, sources = read_runs([run, *others], options.views, options.members, events.message)
+    else:
+        oof = read_oof(run, options.views, options.members)
+    oof = with_external(oof, options.external, events.message)
+    if not options.name and (others or options.views is not None or options.members is not None):
         _refuse_to_replace(run, name, oof)
     recipe = _recipe(options, oof)
     tests = read_tests(options.external, oof.rows, events.message)
-    optimistic = tuple(member for member in oof.members if run.member(member).is_optimistic())
-    result = replace(fit_oof(oof, recipe, options.prune, events), optimistic=optimistic, tests=tests).save(run, name)
+    trained = [member for member in oof.members if member not in oof.external]
+    optimistic = tuple(member for member in trained if source(run, sources, member).is_optimistic())
+    result = fit_oof(oof, recipe, options.prune, events)
+    result = replace(result, fitted=replace(result.fitted, sources=sources), optimistic=optimistic, tests=tests)
+    result = result.save(run, name)
     lacking = [member for member in result.fitted.external if member not in tests]
     if lacking:
         events.message(

@@ -1,6 +1,7 @@
 """The rows that several runs have in common: joined by what their files hold, or by id. Never imports torch."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -11,11 +12,11 @@ from ensemble.errors import UserError
 from ensemble.run import Run
 
 
-def join_rows(runs: dict[Run, Rows], notes: list[str]) -> dict[Run, np.ndarray]:
+def join_rows(runs: dict[Run, Rows], say: Callable[[str], None]) -> dict[Run, np.ndarray]:
     """Each run's row numbers, int64 (N,), of the rows that all have, in the first run's order; checks what they say.
 
-    Rows are joined by what their files hold where the runs keep digests, else by their ids. Adds to `notes`. Raises
-    UserError for other classes or labels, or no common row.
+    Rows are joined by what their files hold where the runs keep digests, else by their ids. Says what was
+    joined by its file. Raises UserError for other classes or labels, or no common row.
     """
     (base, first), *others = runs.items()
     for run, rows in others:
@@ -23,14 +24,10 @@ def join_rows(runs: dict[Run, Rows], notes: list[str]) -> dict[Run, np.ndarray]:
         if lacking or more:
             which = f"lacks the class {lacking[0]!r} of {base}" if lacking else f"has the class {more[0]!r}, {base} not"
             raise UserError(f"{run}: {which}; the classes must be the same")
-    names = {base: first.ids} | {run: _renamed(run, rows.ids, base, notes) for run, rows in others}
+    names = {base: first.ids} | {run: _renamed(run, rows.ids, base, say) for run, rows in others}
     ids = first.ids[np.all([np.isin(first.ids, of_run) for of_run in names.values()], axis=0)]
     if not len(ids):
         raise UserError(f"no row's id is in all of {', '.join(map(str, runs))}: nothing can be compared")
-    left = {run: len(rows.ids) - len(ids) for run, rows in runs.items()}
-    if any(left.values()):
-        counts = ", ".join(f"{count} of {run}" for run, count in left.items() if count)
-        notes.append(f"compared on the {len(ids)} rows that all have; rows left out: {counts}")
     orders = {run: np.argsort(of_run) for run, of_run in names.items()}
     where = {run: orders[run][np.searchsorted(of_run, ids, sorter=orders[run])] for run, of_run in names.items()}
     for run, rows in others:
@@ -41,13 +38,17 @@ def join_rows(runs: dict[Run, Rows], notes: list[str]) -> dict[Run, np.ndarray]:
             base_label, label = (first.classes[labels[wrong[0]]] for labels in both)
             what = f"id {str(ids[wrong[0]])!r} is labelled {label!r}, in {base} {base_label!r}"
             raise UserError(f"{run}: {what} ({len(wrong)} of {len(ids)} rows differ); the labels must be the same")
-        a, b = first.folds[where[base]], rows.folds[where[run]]
-        if not len(np.unique(a)) == len(np.unique(b)) == len(set(zip(a.tolist(), b.tolist(), strict=True))):
-            notes.append(f"the folds of {run} are not those of {base}: a difference holds the luck of the split too")
     return where
 
 
-def _renamed(run: Run, ids: np.ndarray, base: Run, notes: list[str]) -> np.ndarray:
+def rows_left_out(runs: dict[Run, Rows], where: dict[Run, np.ndarray]) -> str:
+    """How many rows of which runs are not among those that all have, in words; "" if there are none."""
+    left = {run: len(rows.ids) - len(where[run]) for run, rows in runs.items()}
+    counts = ", ".join(f"{count} of {run}" for run, count in left.items() if count)
+    return f"the {len(next(iter(where.values())))} rows that all have; rows left out: {counts}" if counts else ""
+
+
+def _renamed(run: Run, ids: np.ndarray, base: Run, say: Callable[[str], None]) -> np.ndarray:
     """A run's ids, those of rows whose file is one of `base` under another id replaced by that. Ids change when a table
     gets a column of ids, or a folder another name. A file that is there twice is known by its id alone."""
     of_id, of_base = row_digests(run), row_digests(base)
@@ -61,7 +62,7 @@ def _renamed(run: Run, ids: np.ndarray, base: Run, notes: list[str]) -> np.ndarr
     ]
     moved = [(new, old) for new, old in zip(renamed, ids.tolist(), strict=True) if new != old and new in claimed]
     if moved:
-        notes.append(
+        say(
             f"{len(moved)} rows of {run} have other ids than in {base} and are joined by what their files hold: "
             f"{moved[0][1]!r} is {moved[0][0]!r} there"
         )

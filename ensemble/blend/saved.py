@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NotRequired
 
 import numpy as np
@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
+from ensemble.blend.sources import Sources, other_runs, require_sources, source
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
@@ -21,6 +22,13 @@ from ensemble.run import Run
 from ensemble.scoring.row_values import cheapest
 
 FORMAT = 2
+
+
+class SavedSources(TypedDict):
+    """`Sources` as JSON."""
+
+    others: dict[str, str]
+    sets: dict[str, list[Count]]
 
 
 class Described(TypedDict):
@@ -39,6 +47,7 @@ class Described(TypedDict):
     arrays: dict[str, list[Count]]
     sha256: str
     costs: NotRequired[list[list[Finite]]]
+    runs: NotRequired[SavedSources]  # of a blend of several runs
     fitted_on: NotRequired[dict[str, str]]
     scores: NotRequired[dict[str, Any]]
 
@@ -56,6 +65,7 @@ class Blend:
     external: members that ens did not train.
     costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: images are then
         decided for the class of the least expected cost. None: for the most probable one.
+    sources: the runs of its members; None where all are of the run that holds the blend.
     """
 
     method: str
@@ -67,11 +77,21 @@ class Blend:
     chain: methods.Chain
     external: tuple[str, ...] = ()
     costs: np.ndarray | None = None
+    sources: Sources | None = None
 
     @property
     def all_views(self) -> tuple[str, ...]:
         """The views that any of the members that ens trained is given, in order of first use."""
         return tuple(dict.fromkeys(view for names in self.views for view in names if names != EXTERNAL_VIEW))
+
+    @property
+    def trained(self) -> dict[str, tuple[str, ...]]:
+        """The views of the members that ens trained, in the blend's order."""
+        return {name: views for name, views in zip(self.members, self.views, strict=True) if views != EXTERNAL_VIEW}
+
+    def networks(self, member: str, folds: int) -> int:
+        """How many networks a member has, one for each fold of its run. folds: of the run that holds the blend."""
+        return folds if self.sources is None else max(self.sources.folds_of(member)) + 1
 
     def apply(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities float64 (N, C), rows sum to 1, of the logits of M members, each float32 (V, N, C).
@@ -116,21 +136,23 @@ class Blend:
             "params": {key: v for key, v in params.items() if key not in arrays},
             "arrays": {key: list(v.shape) for key, v in arrays.items()},
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "fitted_on": oof_digests(run, _trained_views(self.members, self.views)),
+            "fitted_on": oof_digests(run, self.sources, _trained_views(self.members, self.views)),
             "scores": scores or {},
         }
         if self.costs is not None:
             description["costs"] = self.costs.tolist()
+        if self.sources is not None:
+            description["runs"] = asdict(self.sources)
         write_json(run.blend_json(name), description)
 
 
-def oof_digests(run: Run, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def oof_digests(run: Run, sources: Sources | None, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """SHA-256 of each member's OOF values under its views (those of `views`), in the order of the folds: what a blend
-    was fitted on. Views that are added later change nothing."""
+    was fitted on. Views that are added later change nothing. Raises UserError as `source`."""
     digests = {}
     for member, names in views.items():
         whole = hashlib.sha256()
-        for fold in run.member(member).folds():
+        for fold in source(run, sources, member).folds():
             if fold.oof_file.is_file():
                 logits = fold_logits(fold)
                 there = [logits.views.index(view) for view in names if view in logits.views]
@@ -145,14 +167,16 @@ def _trained_views(members: Sequence[str], views: Sequence[Sequence[str]]) -> di
 
 
 def check_sources(run: Run, name: str) -> None:
-    """Raise UserError, naming the member, if one was trained again after the blend was fitted on it."""
+    """Raise UserError, naming the member, if one was trained again after the blend was fitted on it, or is gone."""
     found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
-    now = oof_digests(run, _trained_views(found["members"], found["views"]))
+    now = oof_digests(run, _sources(found), _trained_views(found["members"], found["views"]))
     changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
     if changed:
-        other = f"another {changed[0]!r} than {run} holds now"
-        raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}")
+        member = source(run, _sources(found), changed[0])
+        other = f"another {changed[0]!r} than {member.run} holds now"
+        again = "".join(f" {other_run}" for other_run in other_runs(run, _sources(found)))
+        raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}{again}")
 
 
 def require_name(name: str) -> None:
@@ -204,6 +228,7 @@ def load_blend(run: Run, name: str) -> Blend:
             chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
             external=tuple(found["foreign"]),
             costs=costs,
+            sources=_sources(found),
         )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None
@@ -221,13 +246,28 @@ def read_described(run: Run, name: str) -> Described:
         raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
     if any(not names or len(set(names)) < len(names) for names in views) or not {*found["foreign"]} <= {*members}:
         raise UserError(f"{path}: a member has no view or one twice, or an external one is no member; {again}")
-    if any(not _is_name(member) for member in members):
+    others = found["runs"]["others"] if "runs" in found else {}
+    if any(not _is_name(member, others) for member in members):
         raise UserError(f"{path}: a member's name can't be that of a folder; {again}")
+    try:
+        if (sources := _sources(found)) is not None:
+            require_sources(sources, members, found["foreign"])
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {again}") from None
     if len(set(classes)) < len(classes) or len(classes) < 2:
         raise UserError(f"{path}: its classes are fewer than two, or one is there twice; {again}")
     methods.require_method(found["method"])
     return found
 
 
-def _is_name(member: str) -> bool:
-    return member not in ("", ".", "..") and not set(member) & {"/", "\\", "\0"} and len(member.encode()) <= 200
+def _sources(found: Described) -> Sources | None:
+    if "runs" not in found:
+        return None
+    saved = found["runs"]
+    return Sources(saved["others"], {name: tuple(folds) for name, folds in saved["sets"].items()})
+
+
+def _is_name(member: str, others: Collection[str]) -> bool:
+    run, slash, plain = member.rpartition("/")
+    is_plain = plain not in ("", ".", "..") and not set(plain) & {"\\", "\0"} and len(plain.encode()) <= 200
+    return is_plain and (not slash or run in others)

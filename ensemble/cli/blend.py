@@ -28,7 +28,7 @@ def _methods() -> Sequence[str]:
 
 
 @click.command("blend")
-@click.argument("run", type=FOLDER_OR_FILE, required=False)
+@click.argument("runs", metavar="[RUN]...", type=FOLDER_OR_FILE, nargs=-1)
 @click.option(
     "--method",
     type=OneOf(_methods),
@@ -83,7 +83,7 @@ def _methods() -> Sequence[str]:
 )
 @JSON
 def blend_command(
-    run: Path | None,
+    runs: tuple[Path, ...],
     labels: Path | None,
     added: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -95,16 +95,18 @@ def blend_command(
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
 
     The plain mean and the best single member stand beside it, with bootstrap intervals. With --labels and --add it
-    blends predictions that ens did not make, with no run directory.
+    blends predictions that ens did not make, with no run directory. Of several RUNs on the same rows all members are
+    blended, those of the others as NAME/MEMBER, and the blend is saved in the first.
 
     Example: ens blend runs/digits --method vote
     """
+    run = runs[0] if runs else None
     with session(as_json, run) as events:
         from ensemble import blend
 
         form = options.pop("form")
         options |= {key: names(options[key]) for key in ("views", "members")}
-        chosen = blend.BlendOptions(external=_external(added, kinds), **options)
+        chosen = blend.BlendOptions(external=_external(added, kinds), with_runs=runs[1:], **options)
         if run is not None and labels is None:
             for option, given in (("--apply", output), ("--sample-submission", sample_submission), ("--form", form)):
                 if given is not None:

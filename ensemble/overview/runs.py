@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, members_table, read_result
+from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
@@ -218,7 +219,9 @@ def _of_scores(row: RunRow) -> RunRow:
         return row
     name = best.best["log_loss"]
     views = {view for member_views in best.fitted.views for view in member_views}
-    optimistic = {member for member in best.members if Run(row.run).member(member).is_optimistic()}
+    trained = [member for member in best.members if member not in best.external]
+    sources = best.fitted.sources
+    optimistic = {member for member in trained if source(Run(row.run), sources, member).is_optimistic()}
     return replace(
         row,
         blend_scores=best.blend,
@@ -227,7 +230,7 @@ def _of_scores(row: RunRow) -> RunRow:
         singles=len(best.members),
         single_scores=best.members[name],
         single_optimistic=name in optimistic,
-        ms=_ms(row.run, views),
+        ms=None if sources else _ms(row.run, views),  # the search timed this run's members alone
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.blend import list_blends, load_blend
+from ensemble.blend.sources import other_runs
 from ensemble.config import Config, load_config, load_run_config
 from ensemble.data.cache import shards
 from ensemble.data.cache.store import cache_folder
@@ -148,13 +149,22 @@ def _of_blend(run: Run, name: str) -> Iterator[tuple[Path, Check]]:
     yield run.blend_json(name), _sealed(run.blend_json(name))
     yield run.blend_file(name), lambda: load_blend(run, name) and None
     try:
-        external = load_blend(run, name).external
+        blend = load_blend(run, name)
     except UserError:
         return  # the check of the same file says so
-    for member in external:
+    for other in other_runs(run, blend.sources):
+        yield run.blend_json(name), lambda other=other: _is_there(other)  # type: ignore[misc]
+    for member in blend.external:
         kept = run.external_file(name, member)
         if kept.is_file():  # without test predictions there is none
             yield kept, lambda kept=kept: load_logits(kept, mapped=True) and _tensors(kept)()  # type: ignore[misc]
+
+
+def _is_there(other: Run) -> bool:
+    """Of another run that a blend holds members of: `ens verify` of that run checks its files."""
+    if not other.folds_csv.is_file():
+        raise UserError(f"{other}: is no run directory, but the blend holds members of it; bring it back there")
+    return True
 
 
 def _sealed(path: Path, read: Callable[[], object] | None = None) -> Check:

@@ -9,6 +9,7 @@ from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_avera
 from ensemble.blend.fit import fit_oof, member_outcomes
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
 from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.sources import other_runs
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Run
@@ -36,6 +37,8 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
         why = _stale(run, result, rows)
         if why is not None:
             stale[name] = why
+        if others := ", ".join(map(str, other_runs(run, result.fitted.sources))):
+            problems.append(f"blend {name} holds members of {others} too: it stands in the table of blends alone")
     # Blends that differ only in the last bits count as equal: the plainer name comes first.
     found.sort(
         key=lambda result: (round(result.blend["log_loss"].value, 9), result.fitted.metric != "log_loss", result.name)
@@ -104,7 +107,7 @@ def some_rows(oof: Oof, where: np.ndarray) -> Oof:
 
 
 def _stale(run: Run, blend: BlendResult, rows: Rows) -> str | None:
-    if blend.rows != len(rows.ids):
+    if blend.fitted.sources is None and blend.rows != len(rows.ids):
         return f"it was fitted on {pluralize(blend.rows, 'row')}, but the run has {len(rows.ids):,}"
     try:
         check_sources(run, blend.name)
@@ -112,7 +115,7 @@ def _stale(run: Run, blend: BlendResult, rows: Rows) -> str | None:
         return str(error)
     there = run.member_names()
     for member in blend.members:
-        if member in blend.external:
+        if member in blend.external or "/" in member:  # of another run: `check_sources` has seen it
             continue
         if member not in there:
             return f"the run has no member {member!r} any more"

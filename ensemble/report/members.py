@@ -10,6 +10,7 @@ from ensemble.blend import BlendResult
 from ensemble.blend.diversity import disagreement, error_correlation
 from ensemble.blend.methods import METHODS
 from ensemble.blend.oof import EXTERNAL_VIEW
+from ensemble.blend.sources import other_runs
 from ensemble.config import Config
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberResults, RunResults
@@ -150,6 +151,8 @@ def _blends(results: RunResults) -> list[dict[str, Any]]:
                 remarks.append(f"for {METRICS[blend.fitted.metric].title}")
             if blend.external:
                 remarks.append(f"with {', '.join(blend.external)}, not trained here")
+            if others := ", ".join(map(str, other_runs(results.run, blend.fitted.sources))):
+                remarks.append(f"with members of {others}")
             if blend.unused:
                 remarks.append(
                     f"{len(blend.members) - sum(name in blend.members for name in blend.unused)} of "

@@ -124,7 +124,8 @@ class RunResults:
 
     @property
     def comparable(self) -> tuple[BlendResult, ...]:
-        """The blends whose scores are of these rows as they are: neither stale nor for other class shares."""
+        """The blends of this run alone whose scores are of its rows as they are: neither stale nor for other class
+        shares."""
         return _comparable(self.blends, self.stale)
 
     @property
@@ -246,7 +247,9 @@ def _row_probabilities(
 
 
 def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple[BlendResult, ...]:
-    return tuple(blend for blend in blends if blend.name not in stale and not blend.shifted)
+    return tuple(
+        blend for blend in blends if blend.name not in stale and not blend.shifted and blend.fitted.sources is None
+    )
 
 
 def _of_blend(blend: BlendResult) -> str:

@@ -83,6 +83,7 @@ class Run:
         members: Sequence[str] | None = None,
         priors: str | None = None,
         costs: str | Path | None = None,
+        with_runs: "Sequence[str | Path | Run]" = (),
         events: "Events | None" = None,
     ) -> "RunBlend":
         """Fit a blend of the members on their out-of-fold logits, score it by cross-fitting and save it, as `ens blend`
@@ -95,6 +96,7 @@ class Run:
         priors: the test set's class shares: "uniform", or a CSV with the columns class and share.
         costs: with metric="expected_cost": a CSV of what mistakes cost, with the true classes in its first column and
         the predicted ones in its header.
+        with_runs: further runs on the same rows, whose members are blended too, under names such as "b/resnet".
         events: what listens meanwhile; None prints messages and shows a progress bar.
 
         Raises UserError for an unknown name, for members that are not finished, and for files that can't be read.
@@ -106,11 +108,12 @@ class Run:
         from ensemble.api.blending import fit_run_blend
         from ensemble.blend import BlendOptions
 
-        for what, names in (("views", views), ("members", members)):
+        for what, names in (("views", views), ("members", members), ("with_runs", with_runs)):
             if isinstance(names, str):
                 raise UserError(f"{what}: want a list, as in [{names!r}]")
         file = None if costs is None else Path(costs)
-        options = BlendOptions(method, metric, name, views, members, priors=priors, costs=file)
+        others = [run.path if isinstance(run, Run) else Path(run) for run in with_runs]
+        options = BlendOptions(method, metric, name, views, members, priors=priors, costs=file, with_runs=others)
         return fit_run_blend(self, options, events)
 
     def predict(self, images: "Images", blend: str | None = None) -> "Prediction":

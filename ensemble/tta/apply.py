@@ -72,14 +72,21 @@ def blend_chunk(
     probabilities = np.full((count, len(blend.classes)), np.nan, dtype=np.float32)
     rows = np.setdiff1d(np.arange(count), list(unreadable))
     if len(rows):
-        folds = len(logits[0]) if logits else 1
         # An external member has one prediction, which is blended with each fold's. These members come last in a blend.
-        all_logits = [*logits, *(np.repeat(values[None], folds, axis=0) for values in external)]
+        all_logits = [*logits, *(values[None] for values in external)]
         probabilities[rows] = blend_folds(blend, [values[:, :, rows] for values in all_logits])
     return probabilities
 
 
 def blend_folds(blend: Blend, logits: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (N, C) of the members' logits (K, V, N, C): blended per fold, then averaged over the folds."""
-    folds = len(logits[0])
-    return np.asarray(sum(blend.apply([values[fold] for values in logits]) for fold in range(folds)) / folds)
+    """Probabilities (N, C) of the members' logits (K, V, N, C): blended per fold, then averaged over the folds; K may
+    be 1 for those that have one prediction for all folds. Of several runs, whose K may differ, per set of folds."""
+    if blend.sources is None:
+        sets = [(fold,) * len(logits) for fold in range(max(map(len, logits)))]
+    else:
+        sets = list(zip(*(blend.sources.folds_of(name) for name in blend.members), strict=True))
+    blended = (
+        blend.apply([values[fold if len(values) > 1 else 0] for values, fold in zip(logits, folds, strict=True)])
+        for folds in sets
+    )
+    return np.asarray(sum(blended) / len(sets))

@@ -30,7 +30,7 @@ class PredictionPlan:
     files: N, in the order of the rows
     external: the test predictions of the blend's external members
     preprocesses: of each member that ens trained, by its name, in the blend's order
-    folds: K, networks per member
+    folds: K, networks per member of the run itself
     batch_size: images per forward pass, as far as `batch_rows` takes it
     on_bad: "error" or "skip", at an image that can't be read
     """
@@ -132,12 +132,12 @@ def _computed(
     if not blocks:
         return iter(())
     from ensemble.device import keep_freed_memory
-    from ensemble.tta.predictor import compute_logits, load_members
+    from ensemble.tta.predictor import compute_logits, load_blend_members
 
     keep_freed_memory()
     numbers = {number for block in blocks for number in block.numbers}
     names = list(dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers))
-    members = load_members(plan.run, names, len(plan.blend.classes), plan.folds, events)
+    members = load_blend_members(plan.run, plan.blend, names, plan.folds, events)
     total = len(plan.files)
     advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
     chunks = (

@@ -30,7 +30,7 @@ def member_logits(
     member_views = stored_logits.member_views(run, {member: views}, classes, folds, batch_size, device)
     folder = run.logits_dir(images)
     with stored_logits.lock_for_adding(folder.parent) as may_add:
-        stored = stored_logits.find(folder, files, member_views, (folds, len(classes)))
+        stored = stored_logits.find(folder, files, member_views, len(classes))
         values = np.asarray(np.mean(stored.read(slice(None)), axis=0))
         missing = np.flatnonzero(stored.missing(slice(None)).any(axis=1))
         if not len(missing):

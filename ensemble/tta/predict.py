@@ -4,12 +4,13 @@ Networks, and torch, are loaded only for logits that the run has not stored befo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ensemble.blend import EXTERNAL_VIEW, check_sources
+from ensemble.blend import Blend, check_sources
+from ensemble.blend.sources import other_runs, source
 from ensemble.config import load_run_config
 from ensemble.data.cache.shards import size
 from ensemble.data.folds import fold_count
@@ -28,7 +29,7 @@ from ensemble.tta import shards, stored_logits
 from ensemble.tta.apply import external_predictions, find_blend
 from ensemble.tta.fill import PredictionPlan, fill
 from ensemble.tta.shards import PredictionShard
-from ensemble.tta.stored_logits import StoredLogits
+from ensemble.tta.stored_logits import MemberView, StoredLogits
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         files=[all_files[row] for row in rows],
         external=external,
         preprocesses={
-            member: load_preprocess(run.member(member).preprocess_json)
-            for member, views in zip(blend.members, blend.views, strict=True)
-            if views != EXTERNAL_VIEW
+            member: load_preprocess(source(run, blend.sources, member).preprocess_json) for member in blend.trained
         },
         folds=fold_count(run),
         batch_size=load_run_config(run.config_toml).tta.batch_size,
@@ -167,20 +166,25 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     return SavedPrediction(np.array(ids), blend.classes, name, saved, checksum, request.output, said, len(unreadable))
 
 
-def network_count(run: Run, members: Sequence[str], folds: int) -> int:
-    """How many networks are loaded for these members: the folds of a linear probe share theirs."""
-    settings = [run.member(name).read_settings() for name in members]
-    return sum(1 if each.get("strategy") == "probe" else folds for each in settings)
+def network_count(run: Run, blend: Blend, folds: int) -> int:
+    """How many networks are loaded for the blend's members: the folds of a linear probe share theirs. folds: of the
+    run."""
+    settings = {name: source(run, blend.sources, name).read_settings() for name in blend.trained}
+    return sum(
+        1 if of_member.get("strategy") == "probe" else blend.networks(name, folds)
+        for name, of_member in settings.items()
+    )
 
 
 def _shard_rows(plan: PredictionPlan, device: str) -> int:
-    networks = network_count(plan.run, list(plan.preprocesses), plan.folds)
-    views = [views for views in plan.blend.views if views != EXTERNAL_VIEW]
-    return shards.chunk_rows(list(plan.preprocesses.values()), networks, plan.batch_size, device, views)
+    networks = network_count(plan.run, plan.blend, plan.folds)
+    preprocesses, views = list(plan.preprocesses.values()), list(plan.blend.trained.values())
+    return shards.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
 
 
 def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:
-    names = [name for name in plan.preprocesses if plan.run.member(name).is_optimistic()]
+    sources = plan.blend.sources
+    names = [name for name in plan.preprocesses if source(plan.run, sources, name).is_optimistic()]
     if names:
         events.message(
             f"the scores of {', '.join(names)}, and so the blend's, are optimistic: the best epochs were kept"
@@ -190,17 +194,38 @@ def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:
 def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Events) -> StoredLogits:
     """Which of the plan's logits are stored. Tells how many images, members and views there are, and where networks
     will run."""
-    blend, folds = plan.blend, plan.folds
-    trained = {name: names for name, names in zip(blend.members, blend.views, strict=True) if name in plan.preprocesses}
-    views = stored_logits.member_views(plan.run, trained, blend.classes, folds, plan.batch_size, device)
-    stored = stored_logits.find(logits_dir, plan.files, views, (folds, len(blend.classes)))
-    events.message(
-        f"{pluralize(len(plan.files), 'image')}, {pluralize(len(plan.preprocesses), 'member')} x {plan.folds} folds, "
-        f"{pluralize(len(views), 'view')} in all; {_where(stored, device)}"
-    )
+    views = _member_views(plan, device)
+    stored = stored_logits.find(logits_dir, plan.files, views, len(plan.blend.classes), _other_stores(plan, logits_dir))
+    images, in_all = pluralize(len(plan.files), "image"), pluralize(len(views), "view")
+    events.message(f"{images}, {_networks(plan)}, {in_all} in all; {_where(stored, device)}")
     if stored.damaged:
         events.message(f"{logits_dir}: removed damaged files ({stored.damaged}); their logits are computed again")
     return stored
+
+
+def _member_views(plan: PredictionPlan, device: str) -> tuple[MemberView, ...]:
+    """Each view of each of the blend's members that ens trained, under the member's name in the blend; the digests are
+    those of its own run."""
+    blend, found = plan.blend, []
+    for name, views in blend.trained.items():
+        member, networks = source(plan.run, blend.sources, name), blend.networks(name, plan.folds)
+        named = {member.name: views}
+        of_run = stored_logits.member_views(member.run, named, blend.classes, networks, plan.batch_size, device)
+        found += [replace(each, member=name) for each in of_run]
+    return tuple(found)
+
+
+def _other_stores(plan: PredictionPlan, logits_dir: Path) -> list[Path]:
+    """Where the other runs of the blend may have stored logits of these images."""
+    return [run.logits_dir(logits_dir.name) for run in other_runs(plan.run, plan.blend.sources)]
+
+
+def _networks(plan: PredictionPlan) -> str:
+    members = pluralize(len(plan.preprocesses), "member")
+    counts = [plan.blend.networks(name, plan.folds) for name in plan.preprocesses]
+    if len(set(counts)) < 2:
+        return f"{members} x {counts[0] if counts else plan.folds} folds"
+    return f"{members} of {min(counts)} to {max(counts)} folds"
 
 
 def _where(stored: StoredLogits, device: str) -> str:

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ensemble.blend import EXTERNAL_VIEW, Blend
+from ensemble.blend import Blend
+from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.data.folds import fold_count
 from ensemble.device import choose_device
 from ensemble.events import Events
 from ensemble.inference.member import LoadedMember, load_member
 from ensemble.inference.predict import predict_stream
-from ensemble.run import Run
+from ensemble.run import Member, Run
 from ensemble.tta.stored_logits import MemberView
 
 
@@ -26,7 +27,7 @@ class Predictor:
     blend: the blend
     members: those that ens trained, on the device
     views: for each of these members the names of its views
-    folds: K, networks per member
+    folds: K, networks per member of the run itself
     batch_size: images per forward pass, as far as `batch_rows` takes it
     device: that of the networks
     """
@@ -42,21 +43,33 @@ class Predictor:
 def load_predictor(run: Run, blend: Blend, events: Events) -> Predictor:
     """Those members of the blend that ens trained, on the device. Raises UserError that names a fold that is missing or
     not whole."""
-    trained = {name: views for name, views in zip(blend.members, blend.views, strict=True) if views != EXTERNAL_VIEW}
     folds = fold_count(run)
-    members = load_members(run, list(trained), len(blend.classes), folds, events)
+    members = load_blend_members(run, blend, list(blend.trained), folds, events)
     batch_size = load_run_config(run.config_toml).tta.batch_size
-    return Predictor(blend, tuple(members.values()), tuple(trained.values()), folds, batch_size, choose_device())
+    return Predictor(blend, tuple(members.values()), tuple(blend.trained.values()), folds, batch_size, choose_device())
 
 
 def load_members(run: Run, names: Sequence[str], classes: int, folds: int, events: Events) -> dict[str, LoadedMember]:
     """These members by name, on the device. Raises UserError that names a fold that is missing or not whole."""
+    return _loaded({name: (run.member(name), folds) for name in names}, classes, events)
+
+
+def load_blend_members(
+    run: Run, blend: Blend, names: Sequence[str], folds: int, events: Events
+) -> dict[str, LoadedMember]:
+    """These members of the run's blend, as `load_members`, wherever they lie. folds: of the run."""
+    members = {name: (source(run, blend.sources, name), blend.networks(name, folds)) for name in names}
+    return _loaded(members, len(blend.classes), events)
+
+
+def _loaded(members: Mapping[str, tuple[Member, int]], classes: int, events: Events) -> dict[str, LoadedMember]:
+    """members: name -> the member and how many folds it has."""
     device = choose_device()
-    members = {}
-    for number, name in enumerate(names):
-        events.progress("loading the networks", number, len(names))
-        members[name] = load_member(run.member(name), classes, folds, device)
-    return members
+    loaded = {}
+    for number, (name, (member, folds)) in enumerate(members.items()):
+        events.progress("loading the networks", number, len(members))
+        loaded[name] = load_member(member, classes, folds, device)
+    return loaded
 
 
 def compute_logits(

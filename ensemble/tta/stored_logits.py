@@ -42,11 +42,13 @@ class MemberView:
     member: its name
     view: the name of a single view
     digest: of all that determines its logits of an image, hexadecimal
+    folds: K, its networks
     """
 
     member: str
     view: str
     digest: str
+    folds: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class StoredLogits:
 
     folder: of the files
     member_views: Q, in the blend's order
-    shape: folds and classes, (K, C)
+    classes: C
     keys: S16 (U,), one for each different image, sorted
     image: int64 (N,), the place of each row's image in `keys`
     files: those that hold any of these logits, each checked
@@ -67,7 +69,7 @@ class StoredLogits:
 
     folder: Path
     member_views: tuple[MemberView, ...]
-    shape: tuple[int, int]
+    classes: int
     keys: np.ndarray
     image: np.ndarray
     files: tuple[Path, ...]
@@ -82,7 +84,8 @@ class StoredLogits:
 
     def missing_bytes(self) -> int:
         """Bytes of all logits that have to be computed."""
-        return 4 * int((self.file < 0).sum()) * self.shape[0] * self.shape[1]
+        networks = np.array([each.folds for each in self.member_views], dtype=np.int64)
+        return 4 * int((self.file < 0).sum(axis=0) @ networks) * self.classes
 
     def read(self, rows: slice) -> list[np.ndarray]:
         """For each member view the logits of these rows, float32 (K, n, C), NaN where none are stored.
@@ -91,8 +94,8 @@ class StoredLogits:
         """
         images = self.image[rows]
         file, at = self.file[images], self.at[images]
-        folds, classes = self.shape
-        values = [np.full((folds, len(images), classes), np.nan, dtype=np.float32) for _ in self.member_views]
+        shapes = [(each.folds, len(images), self.classes) for each in self.member_views]
+        values = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         for number in np.unique(file[file >= 0]).tolist():
             try:
                 tensors = map_tensors(self.files[number])
@@ -133,7 +136,8 @@ def member_views(
             "member": [name, asdict(preprocess), key(preprocess.decoding)],
         }
         text = json.dumps(facts, sort_keys=True)
-        found += [MemberView(name, view, hashlib.sha256(f"{text} {view}".encode()).hexdigest()) for view in names]
+        digests = [hashlib.sha256(f"{text} {view}".encode()).hexdigest() for view in names]
+        found += [MemberView(name, view, digest, folds) for view, digest in zip(names, digests, strict=True)]
     return tuple(found)
 
 
@@ -154,16 +158,25 @@ def lock_for_adding(folder: Path) -> Iterator[bool]:
 
 
 def find(
-    folder: Path, files: Sequence[Path], member_views: tuple[MemberView, ...], shape: tuple[int, int]
+    folder: Path,
+    files: Sequence[Path],
+    member_views: tuple[MemberView, ...],
+    classes: int,
+    others: Sequence[Path] = (),
 ) -> StoredLogits:
-    """What `folder` holds of N image files and Q member views. Damaged files are removed. shape: folds and classes."""
+    """What `folder` holds of N image files and Q member views; damaged files in it are removed. others: the folders of
+    other runs, which hold some too."""
     keys, image = np.unique(_keys(files), return_inverse=True)
     file, at = (np.full((len(keys), len(member_views)), -1, dtype=np.int32) for _ in range(2))
     failed = np.zeros(len(keys), dtype=bool)
     used: list[Path] = []
     damaged = 0
-    for path in sorted(folder.glob("[!.]*.safetensors")):
-        tensors = _checked(path, shape)
+    networks = {each.digest: each.folds for each in member_views}
+    paths = [path for place in (folder, *others) for path in sorted(place.glob("[!.]*.safetensors"))]
+    for path in paths:
+        tensors = _checked(path, networks, classes)
+        if tensors is None and path.parent != folder:
+            continue
         if tensors is None:
             damaged += 1
             with suppress(OSError):
@@ -179,7 +192,7 @@ def find(
             used.append(path)
             with suppress(OSError):
                 os.utime(path)  # the least recently used files are removed first
-    return StoredLogits(folder, member_views, shape, keys, image, tuple(used), file, at, failed, damaged)
+    return StoredLogits(folder, member_views, classes, keys, image, tuple(used), file, at, failed, damaged)
 
 
 def make_room(stored: StoredLogits, limit: int) -> bool:
@@ -188,7 +201,7 @@ def make_room(stored: StoredLogits, limit: int) -> bool:
     new = stored.missing_bytes()
     files = sorted(stored.folder.parent.glob("*/*.safetensors"), key=lambda path: path.stat().st_mtime)
     sizes = {path: path.stat().st_size for path in files}
-    if new + sum(sizes[path] for path in stored.files) > limit:
+    if new + sum(sizes.get(path, 0) for path in stored.files) > limit:  # those of other runs are not its own
         return False
     total = new + sum(sizes.values())
     for path in files:
@@ -260,12 +273,13 @@ def _matches(keys: np.ndarray, in_file: np.ndarray) -> tuple[np.ndarray, np.ndar
     return near[rows], rows
 
 
-def _checked(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
-    """A file's arrays; None if its bytes are not those that were written, or its arrays not such as `add` writes."""
+def _checked(path: Path, networks: Mapping[str, int], classes: int) -> dict[str, np.ndarray] | None:
+    """A file's arrays; None if its bytes are not those that were written, or its arrays not such as `add` writes.
+    networks: how many there are of the member views that are asked for, by their digests."""
     try:
         tensors = map_tensors(path) if sealed.require_sound_file(path) else {}
-        logits_shape = (shape[0], len(tensors["images"]), shape[1])
         for name, array in tensors.items():
+            logits_shape = (networks.get(name, len(array)), len(tensors["images"]), classes)
             if array.shape != ((len(array), 16) if name in ("images", "failed") else logits_shape):
                 return None
         return tensors if path.stem == _name(tensors) else None
