@@ -100,7 +100,7 @@ def check(
     help="Choose networks, image size and epochs for this kind of machine. [default: the one ens runs on]",
 )
 @click.option("--fast", is_flag=True, help="Only classifiers on frozen networks: a score in minutes.")
-@click.option("--best", is_flag=True, help="More and larger networks, trained for longer: a night's work.")
+@click.option("--best", is_flag=True, help="More and larger networks, trained for longer.")
 @click.option(
     "--weights-dir",
     type=FOLDER_OR_FILE,

@@ -85,8 +85,7 @@ LARGE = (
     EFFICIENTNET,
 )
 
-# Beginnings of timm's names, and the family's keys for AdamW with batches of about 32. Of a new network the papers
-# fine-tune with the last layers at the highest rate:
+# Beginnings of timm's names, and the family's keys for AdamW with batches of about 32. The papers fine-tune
 # - plain transformers with layer decays of 0.65 to 0.8: BEiT (Bao et al., ICLR 2022), MAE (He et al., CVPR 2022),
 #   CLIP (Dong et al., CLIP itself is a strong fine-tuner, 2022), EVA-02 (Fang et al., 2023); paths dropped at 0.1
 # - ConvNeXt and Swin at 1e-5 to 5e-5 in batches of 512 and 1,024 (Liu et al., CVPR 2022 and ICCV 2021), ConvNeXt with
@@ -111,9 +110,9 @@ def hub_networks(machine: str, effort: str, image_size: int) -> tuple[Backbone, 
     """Networks that err differently, from timm's hub. machine: "gpu" or "cpu". effort: "usual", "fast" or "best"."""
     if machine == "cpu":
         return CPU if effort == "best" else CPU[:4]
-    if effort == "fast":
-        return LARGE[:4]  # frozen, they cost a pass over the images
-    chosen = LARGE if effort == "best" else SMALL
     # Below 224 Swin's 7 x 7 windows no longer fit its last stage; a ViT only resamples its position embeddings.
     left_out = "swin" if image_size < 224 else "vit" if effort == "usual" else ""
-    return tuple(replace(each, train=family_keys(each.timm)) for each in chosen if each.name != left_out)
+    chosen = [each for each in (SMALL if effort == "usual" else LARGE) if each.name != left_out]
+    if effort == "fast":
+        return tuple(chosen[:4])  # frozen, they cost a pass over the images
+    return tuple(replace(each, train=family_keys(each.timm)) for each in chosen)

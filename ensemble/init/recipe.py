@@ -23,7 +23,7 @@ class Options:
     """What the user asks of a recipe.
 
     machine: "gpu" or "cpu"; None: this one.
-    effort: "fast" trains classifiers on frozen networks, "best" takes a night.
+    effort: "fast" trains classifiers on frozen networks, "best" takes longer for more and larger ones.
     weights_dir: a folder of weights files to start from; None: timm's own.
     networks: those to train, which `ens scout` has chosen; none: chosen here.
     """
