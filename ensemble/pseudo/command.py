@@ -16,7 +16,6 @@ from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.pseudo.gain import gains
 from ensemble.pseudo.students import (
-    backbone_of,
     open_students,
     round_config,
     student_name,
@@ -159,6 +158,7 @@ def _teachers(run: Run) -> tuple[str, ...]:
 
 def _with_students(config: Config, team: Sequence[str], options: PseudoOptions, events: Events) -> list[str]:
     """The members that get students. Raises UserError for one that can't have any."""
+    run = Run(config.run)
     probes = [backbone.name for backbone in config.backbone if train_settings(config, backbone).strategy == "probe"]
     if options.students is None:
         found = [backbone.name for backbone in config.backbone if backbone.name in team and backbone.name not in probes]
@@ -169,11 +169,12 @@ def _with_students(config: Config, team: Sequence[str], options: PseudoOptions, 
             )
         if found:
             return found
-        raise UserError(f"{config.run}: no member is fine-tuned, and a linear probe learns from labels only")
+        raise UserError(f"{run}: no member is fine-tuned, and a linear probe learns from labels only")
     for name in options.students:
         if name not in team:
-            raise UserError(f"{config.run}: no member {name!r} to have a student; there are: {', '.join(team)}")
-        backbone_of(config, name)
+            raise UserError(f"{run}: no member {name!r} to have a student; there are: {', '.join(team)}")
+        if all(backbone.name != name for backbone in config.backbone):
+            raise UserError(f"{run.config_toml}: has no backbone {name!r}, so nothing says how to train its student")
         if name in probes:
             raise UserError(f"member {name!r} is a linear probe, which learns from labels only; name others")
     return list(dict.fromkeys(options.students))

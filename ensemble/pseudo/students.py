@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble.config import Backbone, Config, check_backbones, train_settings
+from ensemble.config import Config, check_backbones, train_settings
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.run import Run
@@ -57,13 +57,3 @@ def open_students(students: Config, rows: Rows, learned_from: Mapping[str, Any],
         open_member(students, backbone, rows.ids, rows.folds, events, learned_from)
         if is_lacking:
             member.set_aside(UNDECIDED)
-
-
-def backbone_of(config: Config, member: str) -> Backbone:
-    """Raises UserError where the experiment has none of this name."""
-    for backbone in config.backbone:
-        if backbone.name == member:
-            return backbone
-    raise UserError(
-        f"{Run(config.run).config_toml}: has no backbone {member!r}, so nothing says how to train its student"
-    )

@@ -48,9 +48,29 @@ def test_a_student_that_gains_is_a_member_like_all_others(colours, tmp_path):
     blend_run(Run(run), BlendOptions("mean", members=("resnet", "resnet-pseudo1"), name="both"))
     made = tta_predict(PredictionRequest(Run(run), folder / "unlabelled", tmp_path / "s.csv", "both"), SILENT)
     assert np.isfinite(made.probabilities).all()
-    before = tree(run / "resnet-pseudo1")
+    member = Run(run).member("resnet-pseudo1")
+    member.set_aside("as if the command had been killed before the round was decided")
+    before = tree(member.path)
+    del before[member.aside_json]
     assert [each.gains for each in student(folder, run, rounds=2, changes=LEARNS)] == [first.gains, second.gains]
-    assert tree(run / "resnet-pseudo1") == before
+    assert tree(member.path) == before
+
+
+def test_a_student_that_is_not_finished_is_set_aside_and_goes_on(colours):
+    folder, run = colours
+
+    def stop(text, done, total):
+        if text.startswith("resnet-pseudo1 fold 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        student(folder, run, Recorder(on_progress=stop), changes=LEARNS)
+    member = Run(run).member("resnet-pseudo1")
+    assert member.fold(0).is_done() and not member.fold(1).is_done()
+    assert member.why_aside() == "its round of self-training is not finished; go on with the same ens pseudo"
+    assert read_oof(Run(run)).members == ("resnet",)
+    (made,) = student(folder, run, changes=LEARNS)
+    assert made.kept and member.why_aside() is None
 
 
 def test_shuffled_labels_gain_nothing_and_the_student_is_set_aside(colour_run):
