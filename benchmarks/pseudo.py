@@ -3,7 +3,7 @@
 
 Of scikit-learn's digits, --labels of each class have a label (18: 180 of 1,437), the others have none, and 360 are held
 out of all. Two small networks are trained from scratch in five folds on the labels; then each variant of `ens pseudo`
-starts from a copy of that run. OPTIONS are those of the command: --variant "sharp --power 2 --set epochs=6". --shuffled
+starts from a copy of that run. OPTIONS are those of the command: --variant "soft --power 1 --set epochs=6". --shuffled
 gives the labels away at random.
 
 Prints, for the plain mean of the two: the gains out of fold over the labelled rows that ens pseudo decides on, and the
@@ -34,7 +34,7 @@ workers = 1
 train = "{folder}/labelled"
 image_size = 32
 [train]
-epochs = 30
+epochs = 60
 batch_size = 32
 lr = 6e-3
 ema = 0.99
@@ -94,7 +94,7 @@ def main() -> None:
     assert train_folds(load_config(folder / "e.toml"), SILENT) == []
     print("teachers:", held_out(folder, Run(folder / "run"), list(MEMBERS)), flush=True)
     words = argparse.ArgumentParser()
-    words.add_argument("--power", type=float, default=1.0)
+    words.add_argument("--power", type=float, default=2.0)
     words.add_argument("--weight", type=float, default=1.0)
     words.add_argument("--rounds", type=int, default=1)
     words.add_argument("--set", action="append", default=[])

@@ -47,7 +47,7 @@ class PseudoOptions:
     students: Sequence[str] | None = None
     rounds: int = MOST_ROUNDS
     metric: str = "log_loss"
-    power: float = 1.0
+    power: float = 2.0
     weight: float = 1.0
     changes: Mapping[str, Any] = field(default_factory=dict)
 

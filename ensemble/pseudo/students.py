@@ -12,7 +12,6 @@ from ensemble.train.mend import reopen_damaged
 from ensemble.train.prepare import unfinished
 from ensemble.train.rows import Rows
 
-NOISE = {"mixup": 0.2}  # of students whose members mix no images: benchmarks/RESULTS.md
 UNDECIDED = "its round of self-training is not finished; go on with the same ens pseudo"
 
 
@@ -27,9 +26,7 @@ def round_config(config: Config, members: Sequence[str], number: int, changes: M
     backbones = []
     for backbone in config.backbone:
         if backbone.name in members:
-            own = train_settings(config, backbone)
-            noise = {} if own.mixup or own.cutmix else NOISE
-            train = {**backbone.train, **noise, **changes}
+            train = {**backbone.train, **changes}
             name = student_name(backbone.name, number)
             backbones.append(backbone.model_copy(update={"name": name, "train": train}))
     students = config.model_copy(update={"backbone": tuple(backbones)})

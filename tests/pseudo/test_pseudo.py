@@ -43,7 +43,7 @@ def test_a_student_that_gains_is_a_member_like_all_others(colours, tmp_path):
     assert second.teachers == ("resnet-pseudo1",)
     settings = json.loads((run / "resnet-pseudo1" / "settings.json").read_text())
     assert settings["learned_from"]["teachers"] == ["resnet"] and settings["learned_from"]["round"] == 1
-    assert settings["lr"] == 0.01 and settings["mixup"] == 0.2
+    assert settings["lr"] == 0.01
     assert "resnet-pseudo1" in read_oof(Run(run)).members
     blend_run(Run(run), BlendOptions("mean", members=("resnet", "resnet-pseudo1"), name="both"))
     made = tta_predict(PredictionRequest(Run(run), folder / "unlabelled", tmp_path / "s.csv", "both"), SILENT)
@@ -117,8 +117,8 @@ def test_a_team_gains_nothing_over_itself(colours):
 def test_a_student_is_held_to_what_it_learned_from(colours, tmp_path):
     folder, run = colours
     student(folder, run)
-    with pytest.raises(UserError, match=r"resnet-pseudo1: learned with power = 1.0, and is now asked to with 2.0"):
-        student(folder, run, power=2.0)
+    with pytest.raises(UserError, match=r"resnet-pseudo1: learned with power = 2.0, and is now asked to with 1.0"):
+        student(folder, run, power=1.0)
     shutil.copytree(folder / "unlabelled", tmp_path / "unlabelled")
     (tmp_path / "unlabelled" / "u00.png").unlink()
     with pytest.raises(UserError, match="learned with unlabelled images = "):
@@ -134,7 +134,7 @@ def test_training_goes_on_beside_students(colours):
     config = load_config(folder / "e.toml", (f'run="{run}"',))
     assert train_folds(config, SILENT) == []
     assert tree(run / "resnet-pseudo1") == before
-    named = config.backbone[0].model_copy(update={"name": "resnet-pseudo1", "train": {"mixup": 0.2}})
+    named = config.backbone[0].model_copy(update={"name": "resnet-pseudo1"})
     with pytest.raises(UserError, match=r"resnet-pseudo1'.* holds it with learned_from = "):
         train_folds(config.model_copy(update={"backbone": (named,)}), SILENT)
 
