@@ -24,6 +24,12 @@ from ensemble.run import Run
     "started, else timm's]",
 )
 @click.option(
+    "--unlabelled",
+    metavar="IMAGES",
+    type=FOLDER_OR_FILE,
+    help="Folder or table of images without a label, to hear the teachers on these too.",
+)
+@click.option(
     "--teacher-weight",
     type=click.FloatRange(0, 1),
     default=0.9,

@@ -21,8 +21,10 @@ from ensemble.train.jobs import train_members
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import is_readable, reopen_damaged
 from ensemble.train.prepare import forward_speeds, unfinished
+from ensemble.train.rows import SoftTargets
 from ensemble.train.setup import held_rows
 from ensemble.train.teacher import read_teacher_speeds
+from ensemble.train.unlabelled import Unlabelled, read_unlabelled, with_unlabelled
 from ensemble.tta.oof import run_samples
 
 
@@ -59,13 +61,17 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
     (student,) = config.backbone
     member = run.member(student.name)
     samples = run_samples(config, run)
-    if config.data.cache != "off":
+    if config.data.cache != "off" or options.unlabelled is not None:
         samples = with_digests(samples, config.data.cache, events)
-    rows = held_rows(run, samples)
+    rows, unlabelled = held_rows(run, samples), None
+    if options.unlabelled is not None:
+        unlabelled = read_unlabelled(options.unlabelled, samples, rows.folds, config.data.cache, events)
     reopen_damaged([member], events)
     if unfinished(member, rows.fold_count):
         check_backbone(config, student, len(rows.classes), events)
-    open_member(config, student, rows.ids, rows.folds, events, learned_from(run, options, teachers))
+    open_member(config, student, rows.ids, rows.folds, events, learned_from(run, options, teachers, unlabelled))
+    if unlabelled is not None:
+        rows = with_unlabelled(rows, unlabelled, only_the_teacher_tells(unlabelled, len(rows.classes)))
     if not is_readable(member.teachers_json, read_teacher_speeds, events):
         write_json(member.teachers_json, {name: _speeds(config, run.member(name), events) for name in teachers})
     failures = train_members(config, rows, events)
@@ -80,6 +86,14 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
         compare_with_mean(run, member.name, teachers),
         views * sum(_milliseconds(run.member(name), speeds[name]) for name in teachers),
         views * _milliseconds(member, _speeds(config, member, events)),
+    )
+
+
+def only_the_teacher_tells(unlabelled: Unlabelled, classes: int) -> SoftTargets:
+    """No target of their own for images without a label: a loss of 0, whatever the network answers. They weigh as much
+    as a labelled row, which is what their teachers' answers then weigh."""
+    return SoftTargets(
+        np.zeros((*unlabelled.allowed.shape, classes), dtype=np.float32), unlabelled.allowed.astype(np.float32)
     )
 
 

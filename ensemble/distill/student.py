@@ -14,6 +14,7 @@ from ensemble.config import Backbone, Config, load_run_config, train_settings
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.run import Run
+from ensemble.train.unlabelled import Unlabelled
 
 # A good teacher is patient and consistent (Beyer et al., CVPR 2022): students gain by schedules that are longer than
 # those of networks that learn from labels alone.
@@ -30,6 +31,7 @@ class DistillOptions:
     weights: to start from; None for those of the run's member of this architecture, else timm's.
     teacher_weight: of the teachers' answers in the loss, 0 to 1; the labels have the rest.
     temperature: by which logits are divided before they are compared.
+    unlabelled: folder or table of images without a label, on which the teachers are heard too; None for none.
     changes: KEY=VALUE of the student's table, such as "train.epochs=30" or "image_size=160".
     """
 
@@ -39,6 +41,7 @@ class DistillOptions:
     weights: Path | None = None
     teacher_weight: float = 0.9
     temperature: float = 1.0
+    unlabelled: Path | None = None
     changes: tuple[str, ...] = ()
 
     @property
@@ -67,7 +70,13 @@ def student_experiment(run: Run, options: DistillOptions) -> Config:
     changes = tuple(f"backbone.{name}.{change}" for change in options.changes)
     student = load_run_config(run.config_toml, changes, table).backbone[-1]
     config = config.model_copy(update={"run": run.path, "backbone": (student,)})
-    if train_settings(config, student).strategy == "probe":
+    settings = train_settings(config, student)
+    if settings.sampler == "balanced" and options.unlabelled is not None:
+        raise UserError(
+            'sampler = "balanced" shows all classes equally often, which --unlabelled images have none of: '
+            "--set train.sampler=shuffle"
+        )
+    if settings.strategy == "probe":
         raise UserError(
             "a probe is fitted to the labels at once and learns from no teachers: --set train.strategy=full, or another"
         )
@@ -107,13 +116,16 @@ def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
     return chosen
 
 
-def learned_from(run: Run, options: DistillOptions, teachers: Sequence[str]) -> dict[str, Any]:
+def learned_from(
+    run: Run, options: DistillOptions, teachers: Sequence[str], unlabelled: Unlabelled | None
+) -> dict[str, Any]:
     """What the student is taught by, and how, for its settings.json."""
     return {
         "teachers": list(teachers),
         "teachers' networks": [weights.digest(run.member(name).path) for name in teachers],
         "teacher weight": options.teacher_weight,
         "temperature": options.temperature,
+        "unlabelled images": None if unlabelled is None else unlabelled.fingerprint(),
     }
 
 

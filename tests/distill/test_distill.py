@@ -3,21 +3,26 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import ens
 from recorder import Recorder
 
 from ensemble.backbones.weights import read_tensors, write_state
-from ensemble.config import load_run_config
-from ensemble.distill.distill import distill
+from ensemble.config import Train, load_run_config
+from ensemble.distill.distill import distill, only_the_teacher_tells
 from ensemble.distill.student import DistillOptions, student_experiment
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
+from ensemble.train.losses import fold_loss
+from ensemble.train.rows import Rows
+from ensemble.train.unlabelled import Unlabelled, with_unlabelled
 
 OPTIONS = DistillOptions("test_resnet", name="small", changes=("train.epochs=2",))
 SPEEDS = {"resnet": {"float32": 1000.0}, "vit": {"float32": 500.0}}
@@ -110,6 +115,37 @@ def test_killed_and_started_again_it_gives_the_same_bits(taught, run):
     assert len(run.member("small").fold(0).read_log()) == 1
     distill(run, OPTIONS, SILENT)
     assert bits(run, 0) == bits(taught[0], 0) and bits(run, 1) == bits(taught[0], 1)
+
+
+def test_images_without_a_label_teach_too(taught, run, paint, tmp_path):
+    for index in range(3):
+        paint(tmp_path / "more" / f"new-{index}.png", 40, 40)
+    distill(run, replace(OPTIONS, unlabelled=tmp_path / "more"), SILENT)
+    assert bits(run, 0) != bits(taught[0], 0) and bits(run, 1) != bits(taught[0], 1)
+    assert run.members.loc["small", "rows"] == 24
+    with pytest.raises(UserError, match=r"small: learned with unlabelled images = .*, and is now asked to with null"):
+        distill(run, OPTIONS, SILENT)
+
+
+def test_only_the_teacher_tells_of_images_without_a_label_and_none_that_a_fold_may_not_see():
+    """The second image is a copy of a row that fold 0 holds out."""
+    rows = Rows(
+        np.array(["a", "b", "c"]), (Path("a"),) * 3, np.array([0, 1, 1]), np.array([0, 1, 1], np.int8), ("x", "y"),
+        np.array([1.0, 3.0, 1.0]), ("d",) * 3,
+    )  # fmt: skip
+    unlabelled = Unlabelled(np.array(["u", "v"]), (Path("u"),) * 2, ("e", "f"), np.array([[True, False], [True, True]]))
+    both = with_unlabelled(rows, unlabelled, only_the_teacher_tells(unlabelled, 2))
+    assert both.train_rows(0).tolist() == [1, 2, 3] and both.train_rows(1).tolist() == [0, 3, 4]
+    loss = fold_loss(both, 0, Train(label_smoothing=0.1), torch.device("cpu"))
+    assert loss.row_weights.tolist() == [0.0, 1.5, 0.5, 1.0, 0.0]
+    targets = torch.from_numpy(both.targets(0, np.array([1, 3])))
+    assert loss.row_losses(torch.tensor([[3.0, 0.0], [3.0, 0.0]]), targets)[1] == 0
+
+
+def test_balanced_sampling_of_images_without_a_class_is_refused(run, tmp_path):
+    balanced = replace(OPTIONS, unlabelled=tmp_path, changes=("train.sampler=balanced",))
+    with pytest.raises(UserError, match="which --unlabelled images have none of"):
+        distill(run, balanced, SILENT)
 
 
 def test_finished_student_is_left_as_it_is_and_teaches_no_other_unless_named(run):
