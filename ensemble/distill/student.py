@@ -13,7 +13,7 @@ from ensemble.blend.oof import finished, read_oof, read_rows
 from ensemble.config import Backbone, Config, load_run_config, train_settings
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.run import Run
+from ensemble.run import Member, Run
 from ensemble.train.unlabelled import Unlabelled
 
 # A good teacher is patient and consistent (Beyer et al., CVPR 2022): students gain by schedules that are longer than
@@ -85,8 +85,8 @@ def student_experiment(run: Run, options: DistillOptions) -> Config:
 
 def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
     """The names of the members asked for; else of those that the student has begun with; else of all finished members
-    that are no students. Says which are left out. Raises UserError for those that are unknown, not finished or can't
-    teach."""
+    that are no students and not set aside. Says which are not finished. Raises UserError for those that are unknown,
+    not finished or can't teach."""
     name, rows = options.member, read_rows(run)
     student = run.member(name)
     if options.teachers is not None:
@@ -94,7 +94,7 @@ def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
     elif student.is_begun():
         chosen = list(student.read_settings().get("learned_from", {}).get("teachers", []))
     else:
-        members = [each for each in run.member_names() if "learned_from" not in run.member(each).read_settings()]
+        members = [each for each in run.member_names() if _learned_from_labels(run.member(each))]
         count = len(np.unique(rows.folds))
         chosen = [each for each in members if len(finished(run, each, rows)) == count]
         unfinished = [each for each in members if each not in chosen]
@@ -114,6 +114,10 @@ def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
                 "student's score would be too good; leave it out with --teachers"
             )
     return chosen
+
+
+def _learned_from_labels(member: Member) -> bool:
+    return "learned_from" not in member.read_settings() and member.why_aside() is None
 
 
 def learned_from(
