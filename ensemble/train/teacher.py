@@ -126,7 +126,9 @@ def _input(network: TeacherNetwork, images: torch.Tensor) -> torch.Tensor:
     images = images * network.scale + network.shift
     if images.shape[-1] != network.size:
         images = F.interpolate(images, (network.size, network.size), mode="bilinear", antialias=True)
-    return in_layout(images.to(DTYPES[network.eval_model.inference.dtype]))
+    # A probe with a classifier beside its network is float32 in any format.
+    is_fast = network.eval_model.fast is not None
+    return in_layout(images.to(DTYPES[network.eval_model.inference.dtype]) if is_fast else images)
 
 
 def distillation(temperature: float) -> RowLosses:

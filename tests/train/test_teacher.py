@@ -80,6 +80,21 @@ def test_a_teacher_of_another_size_gets_the_images_in_its_own():
     torch.testing.assert_close(found, images.mean((2, 3))[:, :2].softmax(1))
 
 
+@pytest.mark.parametrize("has_fast", [True, False])
+def test_only_a_network_with_a_faster_copy_gets_its_format(has_fast):
+    seen = []
+
+    def answer(images):
+        seen.append(images.dtype)
+        return images.float().mean((2, 3))[:, :2]
+
+    exact, fast = Means(), Means()
+    exact.forward = fast.forward = answer
+    eval_model = EvalModel(Inference("cpu", "bfloat16"), exact, fast if has_fast else None)
+    soft_targets(Teacher((dataclasses.replace(network(), eval_model=eval_model),), 1.0, 1.0), grey(0.0))
+    assert seen == [torch.bfloat16 if has_fast else torch.float32]
+
+
 def test_labels_and_teachers_share_the_weight_of_an_image():
     """A mixed image has two labels; its teacher answers it once, and weighs as much as both together."""
     first, second = torch.tensor([0, 1]), torch.tensor([1, 0])
