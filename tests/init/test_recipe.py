@@ -161,7 +161,11 @@ def test_ten_times_as_many_images_are_answered(counts, loss, machine):
     if loss != "cross_entropy":
         comment = next(comment for key, _, comment in recipe.train if key == "loss")
         assert "the largest class has 10 times the images of the smallest" in comment
-    assert "loss" not in keys(recipe_for(counts, machine=machine, effort="fast"))  # probes have none to choose
+    fast = recipe_for(counts, machine=machine, effort="fast")
+    assert "loss" not in keys(fast)  # probes have none to choose
+    for notes in (recipe.notes, fast.notes):
+        assert [note for note in notes if "--priors uniform" in note] == list(notes)
+        assert bool(notes) == (loss != "cross_entropy")
 
 
 def test_an_uneven_folder_gets_the_loss_in_its_file(tmp_path, images):
