@@ -20,7 +20,7 @@ from ensemble.run import Member, Run
 from ensemble.train.jobs import train_members
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import is_readable, reopen_damaged
-from ensemble.train.prepare import forward_speeds, unfinished
+from ensemble.train.prepare import forward_speeds, read_speeds, unfinished
 from ensemble.train.rows import SoftTargets
 from ensemble.train.setup import held_rows
 from ensemble.train.teacher import read_teacher_speeds
@@ -74,10 +74,13 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
         rows = with_unlabelled(rows, unlabelled, only_the_teacher_tells(unlabelled, len(rows.classes)))
     if not is_readable(member.teachers_json, read_teacher_speeds, events):
         write_json(member.teachers_json, {name: _speeds(config, run.member(name), events) for name in teachers})
+        write_json(member.speeds_json, _speeds(config, member, events))  # now: the machine may be busier after training
     failures = train_members(config, rows, events)
     if failures:
         raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
     speeds = read_teacher_speeds(member.teachers_json)
+    is_timed = member.speeds_json.is_file()
+    student_speeds = read_speeds(member.speeds_json) if is_timed else _speeds(config, member, events)
     views = len(config.tta.views)
     return Distilled(
         member.name,
@@ -85,7 +88,7 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
         views,
         compare_with_mean(run, member.name, teachers),
         views * sum(_milliseconds(run.member(name), speeds[name]) for name in teachers),
-        views * _milliseconds(member, _speeds(config, member, events)),
+        views * _milliseconds(member, student_speeds),
     )
 
 

@@ -70,7 +70,7 @@ def prepare(
                 probe_member(member, model, data, evaluation, alone, events, settings.head, last_features)
         if settings.strategy == "probe":
             return {}
-        if config.tta.dtype == "auto" and not is_readable(member.speeds_json, _read_speeds, events):
+        if config.tta.dtype == "auto" and not is_readable(member.speeds_json, read_speeds, events):
             write_json(member.speeds_json, forward_speeds(config, backbone, device, events))
         if not is_readable(member.numerics_json, load_numerics, events):
             numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
@@ -154,7 +154,7 @@ def forward_speeds(config: Config, backbone: Backbone, device: torch.device, eve
         known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=formats(device),
         device=_device_name(device),
     )  # fmt: skip
-    if not is_readable(known, _read_speeds, events):
+    if not is_readable(known, read_speeds, events):
         events.progress(f"{backbone.name}: finding the fastest number format", 0, 1)
         create = partial(timm_model.create, backbone.timm, 2, size)
         work = partial(find_speeds, create, size, batch)
@@ -166,7 +166,7 @@ def forward_speeds(config: Config, backbone: Backbone, device: torch.device, eve
             )
             return speeds
         write_json(known, speeds)
-    return _read_speeds(known)
+    return read_speeds(known)
 
 
 def known_folder(config: Config) -> Path:
@@ -178,14 +178,14 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _read_speeds(path: Path) -> dict[str, float]:
+def read_speeds(path: Path) -> dict[str, float]:
     return read_json(path, dict[str, Finite], "delete it, and the speeds are measured again")
 
 
 def allowed_speeds(config: Config, member: Member) -> dict[str, float]:
     """The formats that a member may be computed in, with their speeds."""
     only = config.tta.dtype == "float32"
-    return {"float32": 1.0} if only else _read_speeds(member.speeds_json)
+    return {"float32": 1.0} if only else read_speeds(member.speeds_json)
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:
