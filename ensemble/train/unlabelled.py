@@ -53,11 +53,16 @@ def read_unlabelled(images: Path, samples: Samples, folds: np.ndarray, cache: st
         events.message(line)
     with scan_folder(cache) as folder:
         found = digests(files, folder / "digests", events)
-        seen = set(samples.digests)
-        new = [row for row, digest in enumerate(found) if not (digest in seen or seen.add(digest))]  # type: ignore[func-returns-value]
+        first: dict[str, int] = {}  # the row of each content
+        for row, digest in enumerate(found):
+            first.setdefault(digest, row)
+        known = set(samples.digests)
+        new = [row for digest, row in first.items() if digest not in known]
         if len(new) < len(files):
-            known = pluralize(len(files) - len(new), "image is a byte-for-byte copy", "images are byte-for-byte copies")
-            events.message(f"{known} of a labelled row or of another one, and left out")
+            copies = pluralize(
+                len(files) - len(new), "image is a byte-for-byte copy", "images are byte-for-byte copies"
+            )
+            events.message(f"{copies} of a labelled row or of another one, and left out")
         if not new:
             raise UserError(f"{images}: holds no image that is not a labelled row of the run")
         paths, of_new = tuple(files[row] for row in new), tuple(found[row] for row in new)
