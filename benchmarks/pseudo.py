@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.demo import write_digits
@@ -72,13 +73,31 @@ def write(folder: Path, labels: int, shuffled: bool) -> None:
     (folder / "e.toml").write_text(EXPERIMENT.format(folder=folder))
 
 
-def held_out(folder: Path, run: Run, names: list[str]) -> str:
-    """Of the plain mean of these members on the 360 images, the folds' probabilities averaged."""
+def held_out(folder: Path, run: Run, names: list[str]) -> dict[str, np.ndarray]:
+    """Of the plain mean of these members, by what it is: a value for each of the 360 images, float64 (360,). With all
+    folds the folds' probabilities are averaged; the log loss is at the best temperature of these images."""
     files = sorted((folder / "digits" / "test").iterdir())
     logits = np.mean([member_logits(run, name, ("identity",), files, "test", SILENT) for name in names], axis=0)
-    probs, answers = softmax(logits).mean(axis=0), np.load(folder / "answers.npy")
-    loss = -np.log(np.maximum(probs[np.arange(len(answers)), answers], 1e-15)).mean()
-    return f"held-out accuracy {100 * (probs.argmax(1) == answers).mean():.2f} %, log loss {loss:.4f}"
+    answers = np.load(folder / "answers.npy")
+    log_probs = np.log(softmax(logits.astype(np.float64)).mean(axis=0)).astype(np.float32)
+    probs = softmax(log_probs.astype(np.float64) * inverse_temperature(log_probs, answers))
+    return {
+        "accuracy with one fold": (logits.argmax(axis=2) == answers).mean(axis=0),
+        "with all": (log_probs.argmax(axis=1) == answers).astype(np.float64),
+        "log loss with all": -np.log(probs[np.arange(len(answers)), answers]),
+    }
+
+
+def described(found: dict[str, np.ndarray], teachers: dict[str, np.ndarray]) -> str:
+    """Means, and what they differ from the teachers', with 95% bootstrap intervals over images."""
+    parts = []
+    for what, values in found.items():
+        factor = 1 if "loss" in what else 100
+        difference = factor * (values - teachers[what])
+        draws = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
+        low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
+        parts.append(f"{what} {factor * values.mean():.4f} ({difference.mean():+.4f} [{low:+.4f}, {high:+.4f}])")
+    return "held out: " + ", ".join(parts)
 
 
 def main() -> None:
@@ -92,7 +111,8 @@ def main() -> None:
     if not (folder / "e.toml").is_file():
         write(folder, options.labels, options.shuffled)
     assert train_folds(load_config(folder / "e.toml"), SILENT) == []
-    print("teachers:", held_out(folder, Run(folder / "run"), list(MEMBERS)), flush=True)
+    teachers = held_out(folder, Run(folder / "run"), list(MEMBERS))
+    print("teachers:", described(teachers, teachers), flush=True)
     words = argparse.ArgumentParser()
     words.add_argument("--power", type=float, default=2.0)
     words.add_argument("--weight", type=float, default=1.0)
@@ -106,7 +126,7 @@ def main() -> None:
         if name.startswith("longer"):
             config = load_config(folder / "e.toml", (f'run="{run}"', *(f"train.{text}" for text in asked.set)))
             assert train_folds(config, SILENT) == []
-            print(f"{name}: {held_out(folder, run, list(MEMBERS))}", flush=True)
+            print(f"{name}: {described(held_out(folder, run, list(MEMBERS)), teachers)}", flush=True)
             continue
         if not run.path.is_dir():
             shutil.copytree(folder / "run", run.path)
@@ -119,7 +139,8 @@ def main() -> None:
                 f"{100 * gain.high if metric == 'accuracy' else gain.high:+.4f}]"
                 for metric, gain in made.gains.items()
             )
-            print(f"{name} {made.number}: {gains}; {held_out(folder, run, list(made.team))}", flush=True)
+            found = described(held_out(folder, run, list(made.team)), teachers)
+            print(f"{name} {made.number}: {gains}; {found}", flush=True)
 
 
 if __name__ == "__main__":
