@@ -74,6 +74,7 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
             except (RunFailure, RuntimeError) as error:
                 failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
+        last_features.clear()  # training needs the memory
         trained = [job for job in trained if job.member.name not in failed]
         if not trained:
             advice = can_fine_tuning_pay(members, rows)
