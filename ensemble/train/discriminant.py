@@ -14,6 +14,7 @@ from ensemble.backbones.heads import GaussianHead, linear_head
 
 LDA = tuple((shrinkage,) for shrinkage in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9))  # what is tried
 GAUSSIAN = tuple((shrinkage, shared) for shrinkage in (0.3, 0.6) for shared in (0.98, 0.95, 0.9, 0.8))
+FLOOR = 0.3  # added to each feature's deviation, in squares: a share of the root mean square of all of them
 DIRECTIONS = 32  # of a class's own covariance; all of them would take as much as the training rows
 
 
@@ -55,10 +56,17 @@ def classes_of(features: torch.Tensor, labels: torch.Tensor, weights: torch.Tens
 
 
 def moments(rows: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and reciprocal standard deviation of each feature, float32 (D,); 0 for one that is constant."""
+    """Mean and scale (the factor that standardises) of each feature, float32 (D,); scale 0 for one that is constant.
+
+    A feature that hardly varies is not blown up to a variance of 1: where it is 0 on all training rows but a few, a
+    held-out row that has it would lie hundreds of deviations away. On the digits (features of tf_efficientnet_lite0 at
+    96 px) the worst log loss of a row was 931 nats without FLOOR and 10.7 with it (`gaussian`), and `lda` had 90.88 %
+    and 95.55 %; on the paintings, where all features vary, 91.52 and 91.70.
+    """
     mean = weights @ rows
-    deviation = (weights @ (rows - mean).square()).sqrt()
-    return mean, torch.where(deviation > 1e-5 * mean.abs().clamp_min(1e-30), 1 / deviation, 0.0)
+    variance = weights @ (rows - mean).square()
+    scale = (variance + FLOOR**2 * variance.mean()).rsqrt()
+    return mean, torch.where(variance.sqrt() > 1e-5 * mean.abs().clamp_min(1e-30), scale, 0.0)
 
 
 def discriminant(kind: str, classes: Classes, candidate: int, factor: float = 1.0) -> torch.nn.Module:

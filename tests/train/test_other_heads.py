@@ -32,9 +32,11 @@ def classes(data, weights=None):
     return classes_of(features[0], torch.from_numpy(labels), weights, CLASSES)
 
 
-def scaled(features):
+def scaled(features, rows=slice(None)):
+    """By the moments of these rows."""
     features = features.double().numpy()
-    return (features - features.mean(0)) / features.std(0)
+    variance = features[rows].var(0)
+    return (features - features[rows].mean(0)) / np.sqrt(variance + 0.09 * variance.mean())
 
 
 @pytest.mark.parametrize("shrinkage", [0.05, 0.5])
@@ -86,8 +88,7 @@ def test_neighbours_are_those_of_the_standardised_cosine(data):
     one_hot = torch.eye(CLASSES)[torch.from_numpy(labels)]
     train = folds != 0
     head = neighbours(features[0], one_hot, torch.from_numpy(train.astype(np.float32)), (5, 0.2), 3.0)
-    rows = features[0].double().numpy()
-    rows = (rows - rows[train].mean(0)) / rows[train].std(0)
+    rows = scaled(features[0], train)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = rows @ rows[train].T
     for row in (0, 1, 2, 50):
@@ -127,6 +128,19 @@ def test_a_folds_labels_change_nothing_for_that_fold(data, kind, count):
                 before.heads[fold].state_dict().values(), other.heads[fold].state_dict().values(), strict=True
             ):
                 assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["lda", "gaussian"])
+def test_a_feature_that_few_rows_have_does_not_throw_a_row_far_off(data, kind):
+    features, labels, folds = data
+    rare = torch.zeros(1, COUNT, 1)
+    rare[0, 3] = 0.01  # of fold 1 and the first class
+    rare[0, 1] = 2.0  # of fold 0 and the second class: 200 times what the training rows have
+    found = fit_other_heads(kind, torch.cat([features, rare], 2), labels, folds, CLASSES)
+    held_out = torch.from_numpy(np.flatnonzero(folds == 0))
+    logits = found.heads[0](torch.cat([features, rare], 2)[0, held_out])
+    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)[held_out], reduction="none")
+    assert losses[1] < 5 and losses.mean() < 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
