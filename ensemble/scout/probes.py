@@ -64,7 +64,7 @@ def probe_all(config: Config, events: Events) -> tuple[Probes, Rows, list[str]]:
     def kept() -> str:
         return f"the probes of {pluralize(len(probed), 'backbone')}"
 
-    with hub.offline_once_unreachable(), safe_points(lambda: None, kept):
+    with hub.asked_until_unreachable() as ask_no_more, safe_points(lambda: None, kept):
         for number, backbone in enumerate(config.backbone):
             events.progress(f"probing {backbone.name}", number, len(config.backbone))
             try:
@@ -73,7 +73,7 @@ def probe_all(config: Config, events: Events) -> tuple[Probes, Rows, list[str]]:
             except UserError as error:
                 skip(backbone, str(error))
                 if hub.is_unreachable(error):
-                    hub.ask_no_more()
+                    ask_no_more()
                 continue
             if model is None:
                 events.message(f"{backbone.name}: probed before")

@@ -161,8 +161,8 @@ def test_a_hub_out_of_reach_costs_a_line_for_each_backbone(scouted, folder, expe
 
 
 def test_after_one_that_could_not_be_reached_the_hub_is_asked_no_more():
-    with hub.offline_once_unreachable():
-        hub.ask_no_more()
+    with hub.asked_until_unreachable() as ask_no_more:
+        ask_no_more()
         with pytest.raises(UserError) as caught:
             timm_model.create("test_vit.r160_in1k", 2, 64, pretrained=True)
         assert hub.is_unreachable(caught.value)
