@@ -1,5 +1,6 @@
 """The backbones probed one by one: out-of-fold logits and milliseconds per image, kept in the cache between scouts."""
 
+import statistics
 import time
 from dataclasses import asdict
 from importlib import metadata
@@ -15,25 +16,35 @@ from ensemble.data.contents import with_digests
 from ensemble.data.logits import Logits, load_logits
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
-from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory, to_device
+from ensemble.device import (
+    choose_device,
+    in_layout,
+    is_out_of_memory,
+    keep_freed_memory,
+    side_by_side,
+    synchronize,
+    to_device,
+)
 from ensemble.errors import UserError
-from ensemble.events import SILENT, Events
+from ensemble.events import Events
 from ensemble.inference.decodings import decodings
+from ensemble.inference.predict import batch_rows
 from ensemble.plural import pluralize
 from ensemble.scout.subsets import Probes
 from ensemble.stop import safe_points
-from ensemble.train.evaluate import Evaluation
+from ensemble.train.evaluate import Evaluation, exact
 from ensemble.train.heads import Heads, fit_heads
 from ensemble.train.members import image_size, make_model
 from ensemble.train.mend import is_readable
 from ensemble.train.numerics import known_file
 from ensemble.train.pixels import open_cache
-from ensemble.train.prepare import forward_speeds, known_folder
+from ensemble.train.prepare import known_folder
 from ensemble.train.probe import member_features
 from ensemble.train.rows import Rows, TrainingData
 from ensemble.train.setup import new_folds, read_data
 
-SPEED = "images_per_second"
+MS = "ms"  # per image, in a file of logits
+PASSES = 5  # of which the median is the time
 VIEWS = ("identity",)  # a second view takes as long again; backbones are told apart without it
 
 
@@ -82,18 +93,18 @@ def probe_all(config: Config, events: Events) -> tuple[Probes, Rows, list[str]]:
                 evaluation = Evaluation(preprocess, VIEWS, config.tta.batch_size, device)
                 try:
                     values = _probe(model, backbone.name, data, evaluation, events)
-                    speed = forward_speeds(config, backbone, device, SILENT)["float32"]
+                    forward_ms = _forward_ms(model, evaluation)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
                     skip(backbone, "out of memory; lower tta.batch_size or its image_size")
                     continue
-                # The speed is kept as well: timed anew it would change the front, and which blend --pick 3 is.
-                Logits(validated_ids, VIEWS, rows.classes, values[None], {SPEED: str(speed)}).save(path)
+                # The time is kept as well: measured anew it could change the front, and which blend --pick 3 is.
+                Logits(validated_ids, VIEWS, rows.classes, values[None], {MS: f"{forward_ms:.4g}"}).save(path)
             kept_logits = load_logits(path)
             probed.append(backbone)
             logits.append(kept_logits.values[0])
-            ms.append(1000 / float(kept_logits.meta[SPEED]))
+            ms.append(float(kept_logits.meta[MS]))
     if not probed:
         raise UserError(
             f"none of {pluralize(len(skipped), 'backbone')} could be probed; give weights files of your own with "
@@ -170,6 +181,29 @@ def _probe(model: torch.nn.Module, name: str, data: TrainingData, evaluation: Ev
     seconds = time.monotonic() - begun
     events.message(f"{name}: features in {embedded:.1f} s, {len(heads.biases)} probes in {seconds - embedded:.1f} s")
     return out_of_fold(features[0], heads, rows.folds)[rows.folds >= 0]
+
+
+def _forward_ms(model: torch.nn.Module, evaluation: Evaluation) -> float:
+    """Milliseconds per image of a forward pass in float32 by one core, or by the GPU. On a CPU what counts is the time
+    that the thread computes: beside other work a pass may take many times as long by the clock on the wall."""
+    device = evaluation.device
+    network, size = exact(model, evaluation).exact, evaluation.preprocess.image_size
+    rows = batch_rows(evaluation.batch_size, device)
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+
+    @torch.inference_mode()
+    def work(place: torch.device) -> float:
+        images = in_layout(torch.randn(rows, 3, size, size, device=place))
+        seconds = []
+        for _ in range(1 + PASSES):  # the first one allocates
+            synchronize(place)
+            begun = clock()
+            timm_model.logits(network, images)
+            synchronize(place)
+            seconds.append(clock() - begun)
+        return 1000 * statistics.median(seconds[1:]) / rows
+
+    return side_by_side(work, [device], device)[0]
 
 
 def out_of_fold(features: torch.Tensor, heads: Heads, folds: np.ndarray) -> np.ndarray:
