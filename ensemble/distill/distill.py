@@ -72,7 +72,9 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
     open_member(config, student, rows.ids, rows.folds, events, learned_from(run, options, teachers, unlabelled))
     if unlabelled is not None:
         rows = with_unlabelled(rows, unlabelled, only_the_teacher_tells(unlabelled, len(rows.classes)))
-    if not is_readable(member.teachers_json, read_teacher_speeds, events):
+    is_known = is_readable(member.teachers_json, read_teacher_speeds, events)
+    # Others may have been named before it was stopped, if that was before its first fold began.
+    if not is_known or set(read_teacher_speeds(member.teachers_json)) != set(teachers):
         write_json(member.teachers_json, {name: _speeds(config, run.member(name), events) for name in teachers})
         write_json(member.speeds_json, _speeds(config, member, events))  # now: the machine may be busier after training
     failures = train_members(config, rows, events)

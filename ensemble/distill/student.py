@@ -76,6 +76,11 @@ def student_experiment(run: Run, options: DistillOptions) -> Config:
             'sampler = "balanced" shows all classes equally often, which --unlabelled images have none of: '
             "--set train.sampler=shuffle"
         )
+    if settings.augment_rare and options.unlabelled is not None:
+        raise UserError(
+            "augment_rare goes by how rare an image's class is, which --unlabelled images have none of: "
+            "--set train.augment_rare=false"
+        )
     if settings.strategy == "probe":
         raise UserError(
             "a probe is fitted to the labels at once and learns from no teachers: --set train.strategy=full, or another"

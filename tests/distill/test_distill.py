@@ -142,10 +142,10 @@ def test_only_the_teacher_tells_of_images_without_a_label_and_none_that_a_fold_m
     assert loss.row_losses(torch.tensor([[3.0, 0.0], [3.0, 0.0]]), targets)[1] == 0
 
 
-def test_balanced_sampling_of_images_without_a_class_is_refused(run, tmp_path):
-    balanced = replace(OPTIONS, unlabelled=tmp_path, changes=("train.sampler=balanced",))
+@pytest.mark.parametrize("change", ["train.sampler=balanced", "train.augment_rare=true"])
+def test_what_goes_by_class_is_refused_of_images_without_one(run, tmp_path, change):
     with pytest.raises(UserError, match="which --unlabelled images have none of"):
-        distill(run, balanced, SILENT)
+        distill(run, replace(OPTIONS, unlabelled=tmp_path, changes=(change,)), SILENT)
 
 
 def test_finished_student_is_left_as_it_is_and_teaches_no_other_unless_named(run):
@@ -165,6 +165,13 @@ def test_unfinished_members_are_no_teachers_and_that_is_told(run):
     run.member("small").teachers_json.unlink()
     assert distill(run, OPTIONS, events).teachers == ("resnet",)
     assert "no teachers, since they are not finished: vit" in events.messages
+
+
+def test_teachers_that_were_named_after_a_stop_before_the_first_fold_are_timed(run):
+    """The speeds of those that were named before are there already."""
+    write_json(run.member("small").teachers_json, {"vit": SPEEDS["vit"]})
+    assert distill(run, replace(OPTIONS, teachers=["resnet"]), SILENT).teachers == ("resnet",)
+    assert list(json.loads(run.member("small").teachers_json.read_text())).count("resnet") == 1
 
 
 def test_damaged_teacher_ends_its_fold_alone(run):
