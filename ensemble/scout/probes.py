@@ -34,7 +34,7 @@ from ensemble.scout.subsets import Probes
 from ensemble.stop import safe_points
 from ensemble.train.evaluate import Evaluation, exact
 from ensemble.train.heads import Heads, fit_heads
-from ensemble.train.members import image_size, make_model
+from ensemble.train.members import image_size, make_model, warning_of_seen_rows
 from ensemble.train.mend import is_readable
 from ensemble.train.numerics import known_file
 from ensemble.train.pixels import open_cache
@@ -80,6 +80,10 @@ def probe_all(config: Config, events: Events) -> tuple[Probes, Rows, list[str]]:
             events.progress(f"probing {backbone.name}", number, len(config.backbone))
             try:
                 preprocess, path = _known(config, backbone, rows)
+                if backbone.weights is not None:
+                    warning = warning_of_seen_rows(config, backbone, rows.ids, rows.folds)
+                    if warning is not None:
+                        events.message(warning)
                 model = None if is_readable(path, load_logits, events) else _model(config, backbone, rows)
             except UserError as error:
                 skip(backbone, str(error))

@@ -131,15 +131,28 @@ def _start(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarra
     """What the member's folds start from, for settings.json. Warns of weights that have seen rows that they are scored
     on."""
     if backbone.weights:
-        seen = weights.shared_rows(backbone.weights, ids, folds)
-        if seen:
-            events.message(
-                f"warning: {backbone.name} starts from weights that were trained on {seen} of the rows it is scored "
-                "on: its out-of-fold score will be too good"
-            )
+        warning = warning_of_seen_rows(config, backbone, ids, folds)
+        if warning is not None:
+            events.message(warning)
         return weights.source_of(backbone.weights)
     scratch = train_settings(config, backbone).strategy == "scratch"
     return "scratch" if scratch or not backbone.pretrained else "hub"
+
+
+def warning_of_seen_rows(config: Config, backbone: Backbone, ids: np.ndarray, folds: np.ndarray) -> str | None:
+    """A line, where the backbone's weights have seen rows that it is scored on. ids: str (N,). folds: int8 (N,)."""
+    assert backbone.weights is not None
+    start, is_probed = backbone.weights, probes(train_settings(config, backbone))
+    if is_probed:  # all folds share the features of one network
+        start = weights.member_weights(start, 0, backbone.timm)
+    seen = weights.shared_rows(start, ids, folds)
+    if not seen:
+        return None
+    what = f"is probed on the features of {start}, which was" if is_probed else "starts from weights that were"
+    return (
+        f"warning: {backbone.name} {what} trained on {seen} of the rows it is scored on: its out-of-fold score will be "
+        "too good"
+    )
 
 
 def _require_trained_with_them(member: Member) -> None:

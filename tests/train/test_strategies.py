@@ -285,6 +285,19 @@ def test_the_same_folds_leak_nothing_and_one_file_leaks(experiment, source, tmp_
         torch.testing.assert_close(after["norm.weight"], fold(source, 1)["norm.weight"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("strategy", ["probe", "probe-then-full"])
+def test_probes_share_the_features_of_the_sources_fold_0_which_is_told(experiment, source, tmp_path, strategy):
+    """The same folds, so that networks that start from their own fold's would leak nothing."""
+    line = f'weights = "{source / "net"}"'
+    file = experiment("same", line, f'train = {{ strategy = "{strategy}" }}', timm="test_vit", train="more", k=3)
+    seen = (read_folds(Run(source))["fold"] != 0).sum()
+    assert any(
+        said.startswith(f"warning: net is probed on the features of {source / 'net' / 'fold0' / 'model.safetensors'}, ")
+        and f"trained on {seen} of the rows" in said
+        for said in train(file, *STILL[:3])
+    )
+
+
 def test_a_source_that_was_trained_again_is_noticed(experiment, source, tmp_path):
     file = experiment("run", f'weights = "{source / "net"}"', timm="test_vit")
     train(file, *STILL)
