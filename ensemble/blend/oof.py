@@ -218,10 +218,12 @@ def fold_logits(fold: Fold) -> Logits:
 
 
 def common_views(run: Run) -> tuple[str, ...]:
-    """The views that all folds of all finished members have OOF logits of, in the first one's order."""
+    """The views that all folds of all finished members, but for those set aside, have OOF logits of, in the first
+    one's order."""
     rows = read_rows(run)
     numbers = np.unique(rows.folds).tolist()
-    ready = [name for name in run.member_names() if finished(run, name, rows) == numbers]
+    names = [name for name in run.member_names() if run.member(name).why_aside() is None]
+    ready = [name for name in names if finished(run, name, rows) == numbers]
     every = [fold_logits(run.member(name).fold(fold)).views for name in ready for fold in numbers]
     return tuple(view for view in every[0] if all(view in there for there in every)) if every else ()
 

@@ -149,6 +149,18 @@ def test_views_added_in_another_order_are_the_same_views(experiment):
         assert names == ("rot180",) and np.array_equal(values[:, rows.folds == fold], want)
 
 
+def test_a_member_that_is_set_aside_takes_no_view_from_the_others(experiment):
+    """A student that gained nothing, trained after views were added to those that it learned from."""
+    run = experiment("aside")
+    add_views(Run(run), ["vflip"], SILENT)
+    student = Run(run).member("vit")
+    for fold in (0, 1):
+        student.fold(fold).added_views_file.unlink()
+    assert common_views(Run(run)) == ("identity", "hflip")
+    student.set_aside("it gained nothing")
+    assert common_views(Run(run)) == ("identity", "hflip", "vflip")
+
+
 def test_added_views_of_other_rows_are_refused(experiment):
     run = experiment("other rows", members=("resnet",))
     add_views(Run(run), ["vflip"], SILENT)
