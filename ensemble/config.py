@@ -16,6 +16,8 @@ from ensemble.files import sealed
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+MEMBER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+RESERVED = ("blends", "predictions")
 Strategy = Literal["scratch", "probe", "partial", "full", "probe-then-partial", "probe-then-full"]
 
 
@@ -72,6 +74,7 @@ class Train(Table):
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 turns it off
+    swa_epochs: Annotated[int, Field(ge=0)] = 0  # the last epochs whose weights are averaged equally, instead of ema
     keep: Literal["last", "best"] = "last"  # "best" looks at the held-out rows: their score is then optimistic
     crop_size: Annotated[int, Field(ge=8)] | None = None  # side of the training crops; None: the image_size
     crop_area: tuple[Fraction, Fraction] = (0.35, 1.0)  # random resized crop: least and largest share of the area
@@ -97,6 +100,14 @@ class Train(Table):
         return self
 
     @model_validator(mode="after")
+    def _swa_averages_what_is_kept(self) -> "Train":
+        if self.swa_epochs > self.epochs:
+            raise ValueError(f"swa_epochs = {self.swa_epochs} is more than epochs = {self.epochs}")
+        if self.swa_epochs and self.keep == "best":
+            raise ValueError("swa_epochs averages the last epochs, keep = 'best' takes one: take one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _one_remedy_for_imbalance(self) -> "Train":
         if self.sampler == "balanced" and self.loss in ("class_balanced", "logit_adjusted"):
             raise ValueError(f"sampler = 'balanced' and loss = {self.loss!r} mend the same imbalance twice: take one")
@@ -116,11 +127,12 @@ class Tta(Table):
 
 
 class Backbone(Table):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=MEMBER_NAME)]
     timm: str
     pretrained: bool = True  # False trains from scratch
     weights: Path | None = None  # a safetensors or PyTorch file, or a member of another run, not timm's hub weights
     image_size: Annotated[int, Field(ge=8)] | None = None
+    seeds: Count = 1  # members NAME, NAME-2, NAME-3, ..., which differ in nothing but their chances
     train: dict[str, Any] = {}
 
     @field_validator("timm")
@@ -154,13 +166,34 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _backbones_are_sound(self) -> "Config":
-        names = [backbone.name for backbone in self.backbone]
+        names = [each.name for backbone in self.backbone for each in seed_members(backbone)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two backbones are named {name!r}: give each its own name")
-            if name in ("blends", "predictions"):
+            if name in RESERVED:
                 raise ValueError(f"a backbone cannot be named {name!r}: the run keeps its own files there")
         return self
+
+
+def seed_members(backbone: Backbone) -> list[Backbone]:
+    """A backbone for each of its seeds: NAME, NAME-2, NAME-3, ... What is drawn in training depends on the name."""
+    numbers = range(1, backbone.seeds + 1)
+    names = [backbone.name if number == 1 else f"{backbone.name}-{number}" for number in numbers]
+    return [backbone.model_copy(update={"name": name, "seeds": 1}) for name in names]
+
+
+def with_seeds(config: Config) -> Config:
+    """The experiment with each seed as a backbone of its own, which is what training is given."""
+    members = tuple(each for backbone in config.backbone for each in seed_members(backbone))
+    return config.model_copy(update={"backbone": members})
+
+
+def check_member_name(name: str) -> None:
+    """Raise UserError for what is no name of a member."""
+    if not re.fullmatch(MEMBER_NAME, name):
+        raise UserError(f"member name {name!r}: use letters, digits, '_' and '-' only, a letter or digit first")
+    if name in RESERVED:
+        raise UserError(f"a member cannot be named {name!r}: the run keeps its own files there")
 
 
 def train_settings(config: Config, backbone: Backbone) -> Train:
@@ -203,7 +236,7 @@ def load_config(path: Path, changes: tuple[str, ...] = (), added: Mapping[str, A
         raise UserError(f"{path}: {_say(error, (), Config)}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return config
+    return with_seeds(config)
 
 
 def check_backbones(config: Config) -> None:

@@ -105,3 +105,46 @@ def noise_run(tmp_path_factory, run_on_noise):
     """A finished run of two members, two folds each, and its blend "mean", for each module a copy of its own; beside it
     its images in train/."""
     return shutil.copytree(run_on_noise.parent, tmp_path_factory.mktemp("copied") / "noise") / "run"
+
+
+@pytest.fixture(scope="session")
+def started_run(tmp_path_factory, paint, cache_of_the_tests):
+    """A finished run of the members net and net-2 (two seeds of one backbone, from one file of weights) on 24 images in
+    three folds, and its blend "mean"; beside it the experiment e.toml, its images in train/ and 5 others in test/."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ensemble.backbones import timm_model
+    from ensemble.blend import BlendOptions, blend_run
+    from ensemble.config import load_config
+    from ensemble.events import SILENT
+    from ensemble.train.jobs import train_folds
+
+    folder = tmp_path_factory.mktemp("started")
+
+    def picture(path, index):  # of even numbers darker, but for each sixth
+        brighter = np.uint8(40 * ((index + (index % 6 == 5)) % 2))
+        with Image.open(paint(path, 40, 40)) as image:
+            Image.fromarray(np.asarray(image) // 2 + brighter).save(path)
+
+    for index in range(24):
+        picture(folder / "train" / "ab"[index % 2] / f"{index:02}.png", index)
+    for index in range(5):
+        picture(folder / "test" / f"test{index}.png", index)
+    torch.manual_seed(0)
+    save_file(timm_model.create("test_resnet", 7, 32).state_dict(), folder / "start.safetensors")
+    (folder / "e.toml").write_text(
+        f'run = "{folder / "run"}"\nworkers = 1\n[data]\ntrain = "{folder / "train"}"\nimage_size = 32\n'
+        f'cache = "{cache_of_the_tests}"\n[folds]\nk = 3\nnear_copies = false\n'
+        '[train]\nepochs = 6\nlr = 2e-3\nbatch_size = 4\ndtype = "float32"\nmemory_format = "channels_last"\n'
+        f'[[backbone]]\nname = "net"\ntimm = "test_resnet"\nweights = "{folder / "start.safetensors"}"\nseeds = 2\n'
+    )
+    assert train_folds(load_config(folder / "e.toml"), SILENT) == []
+    blend_run(Run(folder / "run"), BlendOptions("mean"))
+    return folder / "run"
+
+
+@pytest.fixture
+def own_started_run(started_run, tmp_path):
+    """A copy of `started_run` to change."""
+    return shutil.copytree(started_run, tmp_path / "run")

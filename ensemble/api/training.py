@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.api.printing import listening
-from ensemble.config import Config, check_backbones, load_config
+from ensemble.config import Config, check_backbones, load_config, with_seeds
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.plural import pluralize
@@ -35,6 +35,7 @@ def train_folds(experiment: str | Path | Config, *, changes: Sequence[str] = (),
         raise UserError(f"changes: want a list, as in [{changes!r}]")
     if isinstance(experiment, Config):
         check_backbones(experiment)
+        experiment = with_seeds(experiment)
     else:
         experiment = load_config(Path(experiment), tuple(changes))
     with listening(events) as listener:

@@ -9,7 +9,7 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, distill, look, overview, predict, pseudo, report, scout, train, verify
+from ensemble.cli import blend, distill, look, networks, overview, predict, pseudo, report, scout, train, verify
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
@@ -29,6 +29,8 @@ def ens() -> None:
     ens tta-search RUN             which views are worth their cost?
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
     ens pseudo RUN IMAGES          learn from images without labels
+    ens soup RUN                   K fold networks averaged into one
+    ens refit RUN                  the same recipe on all rows
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
     ens distill RUN --into NET     one small network that learns from all members
@@ -51,6 +53,8 @@ for command in (
     predict.tta_oof,
     predict.tta_predict,
     pseudo.pseudo,
+    networks.soup,
+    networks.refit,
     report.report,
     report.relabel,
     overview.runs,

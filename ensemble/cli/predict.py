@@ -9,12 +9,25 @@ from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, names, searchable_
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.run import Run
+from ensemble.run.networks import KINDS, UNSCORED
+
+NOTES = {  # in the ledger
+    "soup": "by soups of the folds, which have no out-of-fold score",
+    "refit": "by refits on all rows; the score is the recipe's",
+}
 
 
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.argument("images", type=FOLDER_OR_FILE, nargs=-1, required=True)
 @click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
+@click.option(
+    "--networks",
+    type=click.Choice(KINDS),
+    default="folds",
+    show_default=True,
+    help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
+)
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
 @click.option(
@@ -47,6 +60,7 @@ def tta_predict(
     run: Path,
     images: tuple[Path, ...],
     blend_name: str | None,
+    networks: str,
     views: str | None,
     keep_gb: float,
     output: Path | None,
@@ -70,12 +84,14 @@ def tta_predict(
         Run(run).require()
         source = pictures_or_source(images)
         if isinstance(source, list):
+            from ensemble.tta.images import load
             from ensemble.tta.pictures import predict_pictures
 
             if options["sample_submission"] is not None:
                 output = output or Path("submission.csv")
-            pictures = predict_pictures(Run(run), source, output, blend_name, names(views), **options)
-            for line in pictures.lines():
+            predictor = load(run, blend_name, names(views), networks)
+            pictures = predict_pictures(Run(run), source, output, predictor, **options)
+            for line in [*pictures.lines(), *filter(None, [UNSCORED[networks]])]:
                 events.message(line)
             events.answer(plain(pictures))
             return
@@ -88,6 +104,7 @@ def tta_predict(
             blend_name=blend_name,
             views=names(views),
             stored_bytes=int(keep_gb * 1e9),
+            networks=networks,
             **options,
         )
         made = predict.tta_predict(request, events)
@@ -98,6 +115,9 @@ def tta_predict(
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}
         scores = ledger.scores_of(run, made.blend)
+        if networks != "folds":
+            scores = {} if networks == "soup" else scores
+            facts["note"] = NOTES[networks]
         recorded(Run(run).submissions_csv, made.submission, facts, scores, events)
 
 

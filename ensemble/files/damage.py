@@ -35,6 +35,7 @@ _OF_MEMBER = {
     "numerics.json": "the numeric settings of {member}",
     "speeds.json": "the speeds of {member}",
     "probe.safetensors": "the probes of {member}",
+    "refit-probe.safetensors": "the probe of {member} on all rows",
 }
 _OF_RUN = {
     "folds.csv": ("which fold each row is in", "ens train-folds {config} works it out again"),
@@ -54,7 +55,11 @@ def loss_of(path: Path) -> tuple[str, str]:
     """What is lost with a file ("" where that is not known), and how it is made again, in words."""
     fold = path.parent.parent if path.parent.name == "state" else path.parent
     number = re.fullmatch(r"fold(\d+)", fold.name)
-    if number and path.name in _OF_FOLD:
+    kind = re.fullmatch(r"(soup|refit)\d*", fold.name)
+    if kind and fold.with_name("settings.json").is_file() and path.name != "inference.json":
+        lost, again = "the {kind} of {member}", "ens {kind} {run} --members {member} makes it again"
+        run, member = fold.parent.parent, fold.parent.name
+    elif number and path.name in _OF_FOLD:
         lost, again = _OF_FOLD[path.name]
         run, member = fold.parent.parent, fold.parent.name
     elif path.name in _OF_MEMBER:
@@ -72,6 +77,7 @@ def loss_of(path: Path) -> tuple[str, str]:
     else:
         return "", "put it back from a copy, or delete it and make it again"
     words = {"member": member, "fold": number[1] if number else "", "run": run, "config": run / "config.toml"}
+    words["kind"] = kind[1] if kind else ""
     return lost.format(**words), again.format(**words)
 
 

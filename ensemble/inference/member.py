@@ -33,7 +33,12 @@ class LoadedMember:
 
 
 def load_member(member: Member, classes: int, folds: int, device: torch.device) -> LoadedMember:
-    """All fold models of a finished member. Raises UserError that names the fold that is missing or not whole, Damaged
+    """All fold models of a finished member, see `load_networks`."""
+    return load_networks(member, [member.fold(number) for number in range(folds)], classes, device)
+
+
+def load_networks(member: Member, networks: Sequence[Fold], classes: int, device: torch.device) -> LoadedMember:
+    """These networks of a finished member. Raises UserError that names the fold that is missing or not whole, Damaged
     if settings.json or preprocess.json are not those that the member was trained with.
 
     The folds of a linear probe share their network: it is loaded once, with all their classifiers. Networks that would
@@ -41,17 +46,16 @@ def load_member(member: Member, classes: int, folds: int, device: torch.device) 
     """
     preprocess = load_preprocess(member.preprocess_json)
     _require_trained_with(member, preprocess)
-    fold_dirs = [member.fold(number) for number in range(folds)]
-    for fold in fold_dirs:
-        _require_done(fold)
+    for network in networks:
+        _require_done(network)
     is_probe = member.read_settings().get("strategy") == "probe"
     eval_models: list[EvalModel] = []
-    for fold in fold_dirs[:1] if is_probe else fold_dirs:
+    for fold in networks[:1] if is_probe else networks:
         placed_on = device if _has_room(device) else torch.device("cpu")
         inference = load_inference(fold.inference_json, device)
         eval_models.append(_network(fold, preprocess.image_size, classes, inference, placed_on))
     if is_probe:
-        eval_models = [with_heads(eval_models[0], fold_dirs)]
+        eval_models = [with_heads(eval_models[0], networks)]
     return LoadedMember(member.name, preprocess, tuple(eval_models))
 
 

@@ -121,8 +121,9 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
         for path in (member.numerics_json, member.speeds_json, member.teachers_json, member.aside_json):
             if path.is_file():
                 yield path, _sealed(path)
-        if member.probe_file.is_file():
-            yield member.probe_file, _tensors(member.probe_file)
+        for path in (member.probe_file, member.refit_probe_file):
+            if path.is_file():
+                yield path, _tensors(path)
     for fold in _folds(run):
         yield from _of_fold(fold)
     for name in list_blends(run):
@@ -134,7 +135,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
 def _of_fold(fold: Fold) -> Iterator[tuple[Path, Check]]:
     if fold.done_json.is_file():
         yield fold.done_json, _sealed(fold.done_json, fold.read_done)
-        for path in (fold.model_file, fold.oof_file):
+        for path in fold.result_files:
             yield path, _tensors(path)
         if fold.log_file.is_file():
             yield fold.log_file, lambda: _log(fold)
@@ -203,7 +204,9 @@ def _log(fold: Fold) -> bool:
 
 
 def _folds(run: Run) -> list[Fold]:
-    return [fold for name in run.member_names() for fold in run.member(name).folds()]
+    """All networks' directories: of folds, soups and refits."""
+    members = [run.member(name) for name in run.member_names()]
+    return [each for member in members for each in (*member.folds(), member.soup(), *member.refits())]
 
 
 def _verify_pixels(

@@ -1,8 +1,8 @@
-"""One fold of a member: its files, and whether they are whole."""
+"""One network of a member (of a fold, a soup of its folds, or a refit): its files, and whether they are whole."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries, write_text
@@ -17,21 +17,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """The directory of one backbone x fold job."""
+    """The directory of one backbone x fold job, or of a network that has seen the rows of all folds.
+
+    member: whose it is.
+    number: of the fold, or of the refit; 0 for a soup.
+    kind: "fold"; "soup", the average of the fold networks; or "refit", the recipe trained on all rows.
+    """
 
     member: "Member"
     number: int
+    kind: Literal["fold", "soup", "refit"] = "fold"
 
     def __str__(self) -> str:
-        return f"{self.member.name} fold {self.number}"
+        return f"{self.member.name} {self.kind}" + ("" if self.kind == "soup" else f" {self.number}")
 
     @property
     def path(self) -> Path:
-        return self.member.path / f"fold{self.number}"
+        return self.member.path / ("soup" if self.kind == "soup" else f"{self.kind}{self.number}")
+
+    @property
+    def label(self) -> str:
+        """What its files' metadata hold as their fold."""
+        return str(self.number) if self.kind == "fold" else self.path.name
 
     @property
     def model_file(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def result_files(self) -> tuple[Path, ...]:
+        """What no finished one lacks."""
+        return (self.model_file, self.oof_file) if self.kind == "fold" else (self.model_file,)
 
     @property
     def inference_json(self) -> Path:
@@ -65,7 +81,8 @@ class Fold:
 
     def read_done(self) -> Done:
         """What done.json says. Raises UserError that names the file."""
-        return read_json(self.done_json, Done, f"delete {self.path} to train the fold again")
+        again = "train the fold again" if self.kind == "fold" else f"make it again with ens {self.kind}"
+        return read_json(self.done_json, Done, f"delete {self.path} to {again}")
 
     def read_log(self) -> list[Epoch]:
         """The lines of log.jsonl. Raises UserError that names the file and the line, Damaged if it is not the log that

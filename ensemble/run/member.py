@@ -48,6 +48,11 @@ class Member:
         return self.path / "probe.safetensors"
 
     @property
+    def refit_probe_file(self) -> Path:
+        """The linear probe fitted on all rows, which its refits start from."""
+        return self.path / "refit-probe.safetensors"
+
+    @property
     def preprocess_json(self) -> Path:
         return self.path / "preprocess.json"
 
@@ -63,6 +68,19 @@ class Member:
         """The folds that have a directory, in numeric order (fold10 after fold9)."""
         names = (re.fullmatch(r"fold(\d+)", path.name) for path in self.path.glob("fold*"))
         return [self.fold(number) for number in sorted(int(name[1]) for name in names if name)]
+
+    def soup(self) -> Fold:
+        """The average of its fold networks, which need not be there."""
+        return Fold(self, 0, "soup")
+
+    def refit(self, number: int) -> Fold:
+        """A network trained on all rows."""
+        return Fold(self, number, "refit")
+
+    def refits(self) -> list[Fold]:
+        """The refits that have a directory, in numeric order."""
+        names = (re.fullmatch(r"refit(\d+)", path.name) for path in self.path.glob("refit*"))
+        return [self.refit(number) for number in sorted(int(name[1]) for name in names if name)]
 
     def is_begun(self) -> bool:
         """True if a fold has begun to train: the settings are then a fact. (The log is there before the first step.)"""

@@ -23,6 +23,7 @@ class Done(TypedDict):
     files: dict[str, Vouched | Count]
     settings: NotRequired[str]  # the checksum of the member's settings.json
     seconds: NotRequired[Finite]
+    of: NotRequired[list[str | None]]  # of a soup: the digests of the weights that were averaged
 
 
 class Settings(TypedDict):

@@ -27,7 +27,13 @@ def fold_metadata(path: Path) -> dict[str, str]:
     """The member and the fold whose directory a file lies in, for its metadata; nothing where that is no fold's."""
     fold = path.parent.parent if path.parent.name == "state" else path.parent
     number = re.fullmatch(r"fold(\d+)", fold.name)
-    return {"member": fold.parent.name, "fold": number[1]} if number else {}
+    if number:
+        return {"member": fold.parent.name, "fold": number[1]}
+    if (
+        re.fullmatch(r"soup|refit\d+", fold.name) and fold.with_name("settings.json").is_file()
+    ):  # no member of that name
+        return {"member": fold.parent.name, "fold": fold.name}
+    return {}
 
 
 def digest_in_done(path: Path) -> str | None:

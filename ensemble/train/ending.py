@@ -50,7 +50,7 @@ def may_end(running: Running) -> bool:
 def kept(jobs: Sequence[Fold], running: Running) -> str:
     """What the run holds of these jobs, in words."""
     done = sum(job.is_done() for job in jobs)
-    words = [f"{done} of {len(jobs)} folds"]
+    words = [f"{done} of {len(jobs)} {jobs[0].kind}s"]
     for job, epochs in running.epochs.items():
         saved = job.log_file.read_bytes().count(b"\n") if job.log_file.is_file() else 0
         if job.is_done() or not (saved or job in running.left):

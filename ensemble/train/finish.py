@@ -21,14 +21,17 @@ def fold_logits(fold: Fold, rows: Rows, views: tuple[str, ...], values: np.ndarr
     return Logits(ids, views, rows.classes, values, {"member": fold.member.name, "fold": str(fold.number)})
 
 
-def finish_fold(fold: Fold, model: torch.nn.Module, inference: Inference, held_out: Logits, seconds: float) -> None:
+def finish_fold(
+    fold: Fold, model: torch.nn.Module, inference: Inference, held_out: Logits | None, seconds: float
+) -> None:
     """Write a fold's weights, how they are computed in evaluation, its logits and, last, its done marker. Its log is
-    there. seconds: of training."""
+    there. held_out: None for a refit, which has none. seconds: of training."""
     fold.done_json.unlink(missing_ok=True)  # of the network that was here before
     fold.added_views_file.unlink(missing_ok=True)
-    write_state(fold.model_file, model.state_dict(), held_out.meta)
+    write_state(fold.model_file, model.state_dict(), {"member": fold.member.name, "fold": fold.label})
     save_inference(fold.inference_json, inference)
-    held_out.save(fold.oof_file)
+    if held_out is not None:
+        held_out.save(fold.oof_file)
     fold.finish(seconds)
     shutil.rmtree(fold.state_file.parent, ignore_errors=True)
 

@@ -13,12 +13,14 @@ from ensemble.backbones.timm_model import classifier, moving_average, parameter_
 from ensemble.device import to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.events import Events
+from ensemble.inference.eval_model import Inference
 from ensemble.plural import pluralize
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 from ensemble.train.augment.mix import mix
 from ensemble.train.augment.policy import Draws, finish
 from ensemble.train.augment.rarity import rare_shares
+from ensemble.train.batch_norms import MOST_ROWS
 from ensemble.train.batches import batches, cutter, far_ahead
 from ensemble.train.evaluate import exact, final_logits, held_out_logits, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
@@ -28,6 +30,7 @@ from ensemble.train.rows import TrainingData
 from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import TrainState, load_state, save_state
 from ensemble.train.step import Stepper, learning_rate, set_learning_rate, targets_of
+from ensemble.train.swa import add_to_average, finish_average
 from ensemble.train.teacher import with_teacher
 
 # Averaging the weights takes 1 to 3 % of a step of mobilenetv3_small_100 at 128 px; every fourth step is as good.
@@ -46,7 +49,8 @@ def scored_epochs(epochs: int, keep: str) -> set[int]:
 
 def fit(job: Job, data: TrainingData, events: Events) -> float:
     """Train on the rows of the other folds, evaluate on this fold's, and write weights, logits and done marker.
-    Returns the seconds that the epochs took.
+    Returns the seconds that the epochs took. A refit's rows are in no fold: it is trained on all of them, and what
+    needs held-out rows is left out.
 
     Goes on from the last whole epoch if the fold holds one. The last epoch's (averaged) weights are kept and the
     held-out rows choose nothing, unless settings.keep is "best". The log's lr is that of the epoch's last step. Raises
@@ -54,15 +58,18 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
     """
     fold, settings, device = job.fold, job.settings, job.evaluation.device
     rows, pixels = data.rows, data.train_pixels
-    train_rows = rows.train_rows(fold.number)
+    train_rows, held_out = rows.train_rows(fold.number), rows.held_out_rows(fold.number)
     batch_size = min(settings.batch_size, len(train_rows))
     steps = len(train_rows) // batch_size  # of an epoch
     all_steps, warmup_steps = settings.epochs * steps, settings.warmup_epochs * steps
+    # Weights that are averaged have to move on: at the end of the cosine all would be the same (Izmailov et al. 2018).
+    constant_from = (settings.epochs - settings.swa_epochs) * steps if settings.swa_epochs else math.inf
     size = settings.crop_size or job.evaluation.preprocess.image_size
     loss = fold_loss(rows, fold.number, settings, device)
     rare = rare_shares(rows.likeliest(fold.number), train_rows) if settings.augment_rare else None
     state = _begin(job, events)
     stepper = _stepper(job, state, batch_size, events)
+    has_ema = state.average is not None and not settings.swa_epochs
     cut, ahead = cutter(pixels, device, torch.get_num_threads()), far_ahead(pixels, device)
     with _named_failures(fold, state):
         for epoch in range(len(state.log), settings.epochs):
@@ -77,7 +84,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             stream = batches(rng, pixels, cut, order, size, settings, ahead, rare)
             for step, (crops, draws, chosen) in enumerate(stream):
                 at = epoch * steps + step
-                rate = learning_rate(at, all_steps, warmup_steps, settings.lr)
+                rate = learning_rate(at, all_steps, warmup_steps, settings.lr, constant_from)
                 set_learning_rate(state.optimizer, rate)
                 images, partner, share = mix(mix_rng, _input(job, crops, draws), settings.mixup, settings.cutmix)
                 mixed = (partner, share) if settings.mixup or settings.cutmix else None
@@ -89,11 +96,14 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
                 total += stepper.step(images, targets)
                 if step:  # the first one also allocates, which no trial counts
                     seconds_in_steps += time.perf_counter() - begun
-                if state.average is not None and (step % EMA_STEPS == EMA_STEPS - 1 or step == steps - 1):
+                if has_ema and (step % EMA_STEPS == EMA_STEPS - 1 or step == steps - 1):
                     state.average.update(state.model, step=at // EMA_STEPS)
                 if step % REPORT_STEPS == REPORT_STEPS - 1 or step == steps - 1:
                     text = f"{fold} epoch {epoch + 1}/{settings.epochs}  loss {total.item() / (step + 1):.3f}"
                     events.progress(text, (at + 1) * batch_size, all_steps * batch_size)
+            if settings.swa_epochs:
+                first = settings.epochs - settings.swa_epochs  # until then it is the network as it is
+                add_to_average(state.average.module, state.model, max(0, epoch - first))
             mean = total.item() / steps
             if not math.isfinite(mean):
                 raise RunFailure(f"the loss turned {mean} in epoch {epoch + 1}; lower its lr (now {settings.lr:g})")
@@ -102,7 +112,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             line |= {"images_per_second": round(steps * batch_size / seconds, 1), "micro_batch": stepper.micro_batch}
             if device.type == "cpu" and steps > 1:  # a GPU's steps end after they return
                 line["step_images_per_second"] = round((steps - 1) * batch_size / seconds_in_steps, 1)
-            if epoch + 1 in scored_epochs(settings.epochs, settings.keep):
+            if len(held_out) and epoch + 1 in scored_epochs(settings.epochs, settings.keep):
                 line |= _scores(job, data, state.eval_model, loss.log_prior)
                 if settings.keep == "best" and line["held_out_log_loss"] < state.best_loss():
                     state.keep_best()
@@ -111,6 +121,11 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             write_log(fold, state.log)
             if epoch + 1 < settings.epochs:  # the last one is reported with its final score
                 events.epoch_finished(fold.member.name, fold.number, line)
+        if settings.swa_epochs:
+            rng = np.random.default_rng(job.random_seed("batch norms"))
+            order = rng.permutation(train_rows)[: max(1, min(steps, MOST_ROWS // batch_size)) * batch_size]
+            parts = batches(rng, pixels, cut, order.reshape(-1, batch_size), size, settings, ahead)
+            finish_average(state, settings.freeze_bn, (_input(job, crops, draws) for crops, draws, _ in parts))
         return _finish(job, data, state, loss.log_prior, events)
 
 
@@ -126,7 +141,7 @@ def _begin(job: Job, events: Events) -> TrainState:
             layer.bias.copy_(job.head[1])
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.head_lr)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=device.type != "mps")
-    average = moving_average(model, settings.ema**EMA_STEPS) if settings.ema else None
+    average = moving_average(model, settings.ema**EMA_STEPS) if settings.ema or settings.swa_epochs else None
     state = TrainState(model, optimizer, average)
     try:
         load_state(job.fold.state_file, state)
@@ -180,17 +195,21 @@ def _finish(job: Job, data: TrainingData, state: TrainState, log_prior: np.ndarr
     fold, settings, views = job.fold, job.settings, job.evaluation.views
     if state.best:
         state.eval_model.load_state_dict(state.best)
+    seconds = sum(line["seconds"] for line in state.log)
+    last = state.log[-1]
+    held_out = data.rows.held_out_rows(fold.number)
+    if not len(held_out):  # no row that it never saw can vouch for a faster number format
+        finish_fold(fold, state.eval_model, Inference(job.evaluation.device.type), None, seconds)
+        events.epoch_finished(fold.member.name, fold.number, last)
+        return seconds
     # Which class is the largest depends on the prior that this loss leaves out: ties can't be recognised without it.
     speeds = {"float32": 1.0} if settings.loss == "logit_adjusted" else job.speeds
-    held_out = data.rows.held_out_rows(fold.number)
     inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds)
     if not np.isfinite(values).all():
         raise RunFailure(f"its logits are not finite; lower its lr (now {settings.lr:g})")
-    last = state.log[-1]
     if settings.keep == "last" and "identity" in views:
         last |= scores(values[views.index("identity")] + log_prior, data.rows.labels[held_out])
         write_log(fold, state.log)
-    seconds = sum(line["seconds"] for line in state.log)
     finish_fold(fold, state.eval_model, inference, fold_logits(fold, data.rows, views, values), seconds)
     events.epoch_finished(fold.member.name, fold.number, last)
     return seconds

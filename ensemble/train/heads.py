@@ -26,7 +26,7 @@ class Heads:
 
     weights: float32 (K, C, D)
     biases: float32 (K, C)
-    strengths: K, the L2 strength that each fold chose
+    strengths: K, the L2 strength of each
     """
 
     weights: torch.Tensor
@@ -57,6 +57,16 @@ def fit_heads(
     start = mean.moved(starts, mean.row_weights(outer), problem, problem.row_weights(outer))
     found = problem.solve(outer, np.array(strengths), TOLERANCE, start)
     return Heads(*problem.unscaled(found, problem.row_weights(outer)), tuple(strengths))
+
+
+def fit_head(
+    features: torch.Tensor, labels: np.ndarray, classes: int, strength: float, weights: np.ndarray | None = None
+) -> Heads:
+    """One multinomial regression (K = 1) on all rows, of an L2 strength that was chosen before; else as `fit_heads`."""
+    rows = np.ones((1, len(labels))) if weights is None else weights[None] / weights.max()
+    problem = _Problem(features, labels, classes)
+    found = problem.solve(rows, np.array([strength]), TOLERANCE)
+    return Heads(*problem.unscaled(found, problem.row_weights(rows)), (strength,))
 
 
 def _choose(

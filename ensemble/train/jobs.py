@@ -44,16 +44,21 @@ def train_folds(config: Config, events: Events) -> list[str]:
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
-    return train_members(config, _open(config, events), events)
+    return train_members(config, open_rows(config, events), events)
 
 
 def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
     """As `train_folds`, of a run that is there, whose members have been opened (`open_member`)."""
+    members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
+    return train_jobs(config, rows, [member.fold(n) for member in members for n in range(rows.fold_count)], events)
+
+
+def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events) -> list[str]:
+    """Train those of the jobs (folds, or refits: then no row is in a fold) that are not done yet. Returns one line for
+    each that failed."""
     device = choose_device()
     keep_freed_memory()
-    members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
-    every = [member.fold(number) for member in members for number in range(rows.fold_count)]
-    jobs = [job for member in members for job in unfinished(member, rows.fold_count)]
+    jobs = [job for job in every if not job.is_done()]
     images = f"{pluralize(rows.labelled_count, 'image')}, {pluralize(len(rows.classes), 'class', 'classes')}"
     done = len(every) - len(jobs)
     events.message(f"{images}; {pluralize(len(every), 'job')}, {done} of them done; on {device}")
@@ -77,7 +82,8 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
         last_features.clear()  # training needs the memory
         trained = [job for job in trained if job.member.name not in failed]
         if not trained:
-            advice = can_fine_tuning_pay(members, rows)
+            members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
+            advice = can_fine_tuning_pay(members, rows) if rows.fold_count else None
             if advice is not None:
                 events.message(advice)
             return list(failed.values())
@@ -86,7 +92,7 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
         events.message(f"{pluralize(len(trained), 'job')} to train, {describe_slots(slots)}: about {time_left}")
         monitor = Monitor(clock, running, asked, events)
         _train(config, rows, trained, slots, open_pixels, monitor)
-        for backbone in backbones:
+        for backbone in backbones if rows.fold_count else []:  # refits have no held-out rows
             enough = enough_epochs(Run(config.run).member(backbone.name))
             for line in (enough, forget_slow(config, backbone, device, slots[0].threads)):
                 if line is not None:
@@ -94,7 +100,7 @@ def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
         return [*failed.values(), *monitor.failures]
 
 
-def _open(config: Config, events: Events) -> Rows:
+def open_rows(config: Config, events: Events) -> Rows:
     """The rows of the run, which is made where it is not there yet; its members likewise. Raises UserError for all that
     does not fit."""
     run = Run(config.run)

@@ -15,7 +15,7 @@ def reopen_damaged(members: Sequence[Member], events: Events) -> None:
     """Remove the done marker of each finished fold whose weights or logits are not as they were written, so that it is
     trained again. A marker that is damaged itself is written again if the files vouch for themselves. A damaged log is
     reported and left: no number comes from it. Reads all weights once."""
-    folds = [fold for member in members for fold in member.folds()]
+    folds = [fold for member in members for fold in (*member.folds(), *member.refits())]
     for number, fold in enumerate(folds):
         events.progress("checking what is finished", number, len(folds))
         if not fold.done_json.is_file():
@@ -48,7 +48,7 @@ def _mend(fold: Fold, events: Events) -> None:
         events.message(f"warning: {error}")
         fold.done_json.unlink()
         has_marker = False
-    sound = [_is_sound(path, events) for path in (fold.model_file, fold.oof_file)]  # both, so that both are reported
+    sound = [_is_sound(path, events) for path in fold.result_files]  # all, so that all are reported
     if not all(sound):
         fold.done_json.unlink(missing_ok=True)
         return

@@ -57,7 +57,7 @@ def prepare(
     member = Run(config.run).member(backbone.name)
     member.path.mkdir(parents=True, exist_ok=True)
     with FileLock(member.path / ".lock"):  # waits for another process that does the same
-        if probes(settings):
+        if probes(settings) and rows.fold_count:  # refits have one of their own, on all rows
             is_lacking = not is_readable(member.probe_file, load_heads, events)
             if settings.strategy == "probe":  # its folds are written with it
                 is_lacking = bool(unfinished(member, rows.fold_count))

@@ -110,9 +110,14 @@ def probe_member(
             _write_fold(member.fold(fold), model, layer, line, features, data, evaluation, seconds / len(heads.biases))
             events.epoch_finished(member.name, fold, line)
             events.job_finished(member.name, fold, seconds / len(heads.biases), None)
+    save_heads(member.probe_file, heads)
+
+
+def save_heads(path: Path, heads: Heads) -> None:
+    """Write classifiers into a member's directory."""
     tensors = {"weights": heads.weights, "biases": heads.biases}
-    facts = {"member": member.name, "strengths": json.dumps(heads.strengths)}
-    write_state(member.probe_file, tensors, facts)
+    facts = {"member": path.parent.name, "strengths": json.dumps(heads.strengths)}
+    write_state(path, tensors, facts)
 
 
 def _shared_features(member: Member, last_features: LastFeatures, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -127,7 +132,7 @@ def _shared_features(member: Member, last_features: LastFeatures, compute: Calla
 
 
 def load_heads(path: Path) -> Heads:
-    """Read what `probe_member` wrote. Raises Damaged if it is not that, or another member's."""
+    """Read what `save_heads` wrote. Raises Damaged if it is not that, or another member's."""
     tensors, metadata = read_tensors(path)
     try:
         strengths = parse_json(metadata["strengths"], list[Finite], "strengths")

@@ -98,8 +98,10 @@ def gradients(
     return total
 
 
-def learning_rate(step: float, steps: int, warmup: float, peak: float) -> float:
-    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps` (Loshchilov and Hutter 2017)."""
+def learning_rate(step: float, steps: int, warmup: float, peak: float, constant_from: float = math.inf) -> float:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps` (Loshchilov and Hutter 2017).
+    constant_from: a step after which the rate stays as it was there, though not within the warm-up."""
+    step = min(step, max(constant_from, warmup))
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))

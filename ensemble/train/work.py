@@ -60,8 +60,10 @@ def _job(config: Config, rows: Rows, fold: Fold, device: torch.device) -> Job:
     settings = train_settings(config, backbone)
     head = None
     if probes(settings):
-        heads = load_heads(fold.member.probe_file)
-        head = heads.weights[fold.number], heads.biases[fold.number]
+        is_refit = fold.kind == "refit"
+        heads = load_heads(fold.member.refit_probe_file if is_refit else fold.member.probe_file)
+        number = 0 if is_refit else fold.number  # all refits start from the one probe of all rows
+        head = heads.weights[number], heads.biases[number]
     return Job(
         fold=fold,
         create=partial(make_model, config, backbone, len(rows.classes), fold.number),

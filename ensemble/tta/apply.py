@@ -1,14 +1,16 @@
 """Which blend of a run is meant, and its probabilities from its members' logits. Never imports torch."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from ensemble.blend import Blend, list_blends, load_blend
+from ensemble.blend.sources import source
 from ensemble.data.logits import load_logits
 from ensemble.data.samples import nfc
 from ensemble.errors import UserError
-from ensemble.run import Run
+from ensemble.run import Fold, Run
+from ensemble.run.networks import networks_of
 
 ExternalRows = Callable[[int, int], Sequence[np.ndarray]]  # of rows start to stop, float32 (1, n, C) per member
 
@@ -41,6 +43,21 @@ def choose_blend(run: Run, name: str | None) -> str:
     if len(names) > 1:
         raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
     return names[0]
+
+
+def blend_networks(run: Run, blend: Blend, names: Iterable[str], kind: str, folds: int) -> dict[str, list[Fold]]:
+    """The networks of these members of the run's blend, wherever they lie, as `networks_of`. folds: of the run. Raises
+    UserError for soups or refits of a blend of several runs."""
+    if kind == "folds":
+        return {
+            name: [source(run, blend.sources, name).fold(number) for number in range(blend.networks(name, folds))]
+            for name in names
+        }
+    if blend.sources is not None:
+        raise UserError(
+            f"--networks {kind}: the blend is of several runs, which predict by the networks of their folds"
+        )
+    return networks_of(run, names, kind, folds)
 
 
 def external_predictions(run: Run, blend_name: str, blend: Blend, ids: Sequence[str]) -> ExternalRows:

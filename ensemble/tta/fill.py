@@ -13,7 +13,7 @@ from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.progress import paced
-from ensemble.run import Run
+from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
 from ensemble.tta import shards, stored_logits
 from ensemble.tta.apply import ExternalRows, blend_chunk
@@ -30,7 +30,9 @@ class PredictionPlan:
     files: N, in the order of the rows
     external: the test predictions of the blend's external members
     preprocesses: of each member that ens trained, by its name, in the blend's order
-    folds: K, networks per member of the run itself
+    networks: of each of these members
+    kind: of these networks: "folds", "soup" or "refit"
+    folds: K, of the run itself
     batch_size: images per forward pass, as far as `batch_rows` takes it
     on_bad: "error" or "skip", at an image that can't be read
     """
@@ -40,6 +42,8 @@ class PredictionPlan:
     files: Sequence[Path]
     external: ExternalRows
     preprocesses: Mapping[str, Preprocess]
+    networks: Mapping[str, Sequence[Fold]]
+    kind: str
     folds: int
     batch_size: int
     on_bad: str
@@ -132,12 +136,12 @@ def _computed(
     if not blocks:
         return iter(())
     from ensemble.device import keep_freed_memory
-    from ensemble.tta.predictor import compute_logits, load_blend_members
+    from ensemble.tta.predictor import compute_logits, load_networks_of
 
     keep_freed_memory()
     numbers = {number for block in blocks for number in block.numbers}
     names = list(dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers))
-    members = load_blend_members(plan.run, plan.blend, names, plan.folds, events)
+    members = load_networks_of({name: plan.networks[name] for name in names}, len(plan.blend.classes), events)
     total = len(plan.files)
     advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
     chunks = (

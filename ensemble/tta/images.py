@@ -21,6 +21,7 @@ from ensemble.events import SILENT
 from ensemble.inference.decode import Source
 from ensemble.inference.predict import predict_stream
 from ensemble.run import Run
+from ensemble.run.networks import KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.predictor import Predictor, load_predictor
 from ensemble.tta.shards import chunk_rows
@@ -47,12 +48,15 @@ class Prediction:
     labels: list[str]
 
 
-def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None) -> Predictor:
+def load(
+    run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None, networks: str = "folds"
+) -> Predictor:
     """A run's blend with its networks on the device, for many calls of `predict`.
 
     run: a run directory
     blend: the name of a blend; None for the run's only one
     views: must be those that the blend was fitted on, as they are for None
+    networks: which of its members' networks predict: those of the folds, their "soup" (of `ens soup`) or "refit"
 
     Raises UserError for a run, blend, views or files that don't fit, and for a blend with a member that ens did not
     train, which can't predict other images.
@@ -69,7 +73,9 @@ def load(run: str | Path | Run, blend: str | None = None, views: Sequence[str] |
             f"choose another blend, or fit one without it: ens blend {run}"
         )
     check_sources(run, name)
-    return load_predictor(run, fitted, SILENT)
+    if networks not in KINDS:
+        raise UserError(f"networks = {networks!r}: must be one of {', '.join(KINDS)}")
+    return load_predictor(run, fitted, SILENT, networks)
 
 
 def predict(

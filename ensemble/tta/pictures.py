@@ -12,6 +12,7 @@ from ensemble.errors import UserError
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.tta.images import load, predict_files
+from ensemble.tta.predictor import Predictor
 
 SHOWN = 5  # classes of a picture
 
@@ -55,7 +56,7 @@ def predict_pictures(
     run: Run,
     files: Sequence[Path],
     output: Path | None,
-    blend: str | None = None,
+    blend: str | Predictor | None = None,
     views: Sequence[str] | None = None,
     sample_submission: Path | None = None,
     form: str | None = None,
@@ -64,11 +65,12 @@ def predict_pictures(
     """Predict image files by the run's blend, to the bit as `tta_predict` does; nothing is stored in the run.
 
     output: a CSV to write; None for none
-    blend, views, sample_submission, form, on_bad: as in `PredictionRequest`
+    blend: its name, or what `ensemble.load` gave
+    views, sample_submission, form, on_bad: as in `PredictionRequest`
 
     Raises UserError as `ensemble.load` does, and for a sample that does not fit.
     """
-    predictor = load(run, blend, views)
+    predictor = blend if isinstance(blend, Predictor) else load(run, blend, views)
     classes = predictor.blend.classes
     all_ids = [nfc(file.as_posix()) for file in files]
     layout, ids, rows = follow(sample_submission, all_ids, classes, form, predictor.blend.costs)

@@ -24,9 +24,10 @@ from ensemble.files import sealed
 from ensemble.machine import cores, device_type, threads_allowed
 from ensemble.plural import pluralize
 from ensemble.run import Run
+from ensemble.run.networks import UNSCORED
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.tta import shards, stored_logits
-from ensemble.tta.apply import external_predictions, find_blend
+from ensemble.tta.apply import blend_networks, external_predictions, find_blend
 from ensemble.tta.fill import PredictionPlan, fill
 from ensemble.tta.shards import PredictionShard
 from ensemble.tta.stored_logits import MemberView, StoredLogits
@@ -47,6 +48,7 @@ class PredictionRequest:
     shard_rows: rows of a shard; None for as many as the memory is meant for
     stored_bytes: how many bytes of logits the run may store, of these and other images, so that another blend of them
         needs no network; 0 for none
+    networks: which of the members' networks predict: "folds", "soup" or "refit"
     """
 
     run: Run
@@ -59,6 +61,7 @@ class PredictionRequest:
     on_bad: str = "error"
     shard_rows: int | None = None
     stored_bytes: int = stored_logits.LIMIT
+    networks: str = "folds"
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     """Predict every image, or those that the sample submission names, by a blend of the run, and write both files.
 
     The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
-    are averaged. Rows are predicted and saved in shards, so that the same call resumes after a kill, and ends with the
-    same bytes.
+    are averaged; of soups there is one set, of refits one for each. Rows are predicted and saved in shards, so that the
+    same call resumes after a kill, and ends with the same bytes.
 
     Raises UserError for anything that doesn't fit, as far as possible before the first image is decoded, and OSError
     that names a file which can't be written.
@@ -117,8 +120,10 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     external = external_predictions(run, name, blend, ids)
     require_output(request.output, [images, request.sample_submission, *inputs_of(run)])
     images_name = images.stem if images.is_file() else images.resolve().name
-    saved = run.predictions_file(images_name, name)
+    suffix = "" if request.networks == "folds" else f"+{request.networks}"  # "+" is in no blend's name
+    saved = run.predictions_file(images_name, name + suffix)
     logits_dir = run.logits_dir(images_name)
+    folds = fold_count(run)
     plan = PredictionPlan(
         run=run,
         blend=blend,
@@ -127,12 +132,17 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         preprocesses={
             member: load_preprocess(source(run, blend.sources, member).preprocess_json) for member in blend.trained
         },
-        folds=fold_count(run),
+        networks=blend_networks(run, blend, blend.trained, request.networks, folds),
+        kind=request.networks,
+        folds=folds,
         batch_size=load_run_config(run.config_toml).tta.batch_size,
         on_bad=request.on_bad,
     )
     with shards.locked(saved), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
         _warn_if_optimistic(plan, events)
+        unscored = UNSCORED[plan.kind]
+        if unscored is not None:
+            events.message(unscored)
         device = device_type()
         stored = _find_stored(plan, logits_dir, device, events)
         may_store = stored.missing_bytes() > 0 and may_add and stored_logits.make_room(stored, request.stored_bytes)
@@ -177,7 +187,9 @@ def network_count(run: Run, blend: Blend, folds: int) -> int:
 
 
 def _shard_rows(plan: PredictionPlan, device: str) -> int:
-    networks = network_count(plan.run, plan.blend, plan.folds)
+    networks = sum(map(len, plan.networks.values()))
+    if plan.kind == "folds":
+        networks = network_count(plan.run, plan.blend, plan.folds)
     preprocesses, views = list(plan.preprocesses.values()), list(plan.blend.trained.values())
     return shards.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
 
@@ -208,9 +220,9 @@ def _member_views(plan: PredictionPlan, device: str) -> tuple[MemberView, ...]:
     those of its own run."""
     blend, found = plan.blend, []
     for name, views in blend.trained.items():
-        member, networks = source(plan.run, blend.sources, name), blend.networks(name, plan.folds)
-        named = {member.name: views}
-        of_run = stored_logits.member_views(member.run, named, blend.classes, networks, plan.batch_size, device)
+        member, folds = source(plan.run, blend.sources, name), blend.networks(name, plan.folds)
+        named, batch = {member.name: views}, plan.batch_size
+        of_run = stored_logits.member_views(member.run, named, blend.classes, folds, batch, device, plan.kind)
         found += [replace(each, member=name) for each in of_run]
     return tuple(found)
 
@@ -222,7 +234,9 @@ def _other_stores(plan: PredictionPlan, logits_dir: Path) -> list[Path]:
 
 def _networks(plan: PredictionPlan) -> str:
     members = pluralize(len(plan.preprocesses), "member")
-    counts = [plan.blend.networks(name, plan.folds) for name in plan.preprocesses]
+    counts = [len(networks) for networks in plan.networks.values()]
+    if plan.kind != "folds" and counts:
+        return f"{members} x {pluralize(counts[0], plan.kind)}"
     if len(set(counts)) < 2:
         return f"{members} x {counts[0] if counts else plan.folds} folds"
     return f"{members} of {min(counts)} to {max(counts)} folds"

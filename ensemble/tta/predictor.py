@@ -9,14 +9,15 @@ import numpy as np
 import torch
 
 from ensemble.blend import Blend
-from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.data.folds import fold_count
 from ensemble.device import choose_device
 from ensemble.events import Events
-from ensemble.inference.member import LoadedMember, load_member
+from ensemble.inference.member import LoadedMember, load_networks
 from ensemble.inference.predict import predict_stream
-from ensemble.run import Member, Run
+from ensemble.run import Fold, Run
+from ensemble.run.networks import networks_of
+from ensemble.tta.apply import blend_networks
 from ensemble.tta.stored_logits import MemberView
 
 
@@ -40,35 +41,30 @@ class Predictor:
     device: torch.device
 
 
-def load_predictor(run: Run, blend: Blend, events: Events) -> Predictor:
-    """Those members of the blend that ens trained, on the device. Raises UserError that names a fold that is missing or
-    not whole."""
+def load_predictor(run: Run, blend: Blend, events: Events, networks: str = "folds") -> Predictor:
+    """Those members of the blend that ens trained, on the device. networks: "folds", "soup" or "refit". Raises
+    UserError that names a network that is missing or not whole."""
     folds = fold_count(run)
-    members = load_blend_members(run, blend, list(blend.trained), folds, events)
+    of_members = blend_networks(run, blend, blend.trained, networks, folds)
+    if networks != "folds":
+        folds = max(map(len, of_members.values()), default=1)
+    members = load_networks_of(of_members, len(blend.classes), events)
     batch_size = load_run_config(run.config_toml).tta.batch_size
     return Predictor(blend, tuple(members.values()), tuple(blend.trained.values()), folds, batch_size, choose_device())
 
 
 def load_members(run: Run, names: Sequence[str], classes: int, folds: int, events: Events) -> dict[str, LoadedMember]:
     """These members by name, on the device. Raises UserError that names a fold that is missing or not whole."""
-    return _loaded({name: (run.member(name), folds) for name in names}, classes, events)
+    return load_networks_of(networks_of(run, names, "folds", folds), classes, events)
 
 
-def load_blend_members(
-    run: Run, blend: Blend, names: Sequence[str], folds: int, events: Events
-) -> dict[str, LoadedMember]:
-    """These members of the run's blend, as `load_members`, wherever they lie. folds: of the run."""
-    members = {name: (source(run, blend.sources, name), blend.networks(name, folds)) for name in names}
-    return _loaded(members, len(blend.classes), events)
-
-
-def _loaded(members: Mapping[str, tuple[Member, int]], classes: int, events: Events) -> dict[str, LoadedMember]:
-    """members: name -> the member and how many folds it has."""
+def load_networks_of(networks: Mapping[str, Sequence[Fold]], classes: int, events: Events) -> dict[str, LoadedMember]:
+    """Members by name, with these networks of each, wherever they lie; as `load_members`."""
     device = choose_device()
     loaded = {}
-    for number, (name, (member, folds)) in enumerate(members.items()):
-        events.progress("loading the networks", number, len(members))
-        loaded[name] = load_member(member, classes, folds, device)
+    for number, (name, each) in enumerate(networks.items()):
+        events.progress("loading the networks", number, len(networks))
+        loaded[name] = load_networks(each[0].member, each, classes, device)
     return loaded
 
 

@@ -29,6 +29,7 @@ from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.run import Run
+from ensemble.run.networks import networks_of
 from ensemble.run.vouched import digest_in_done
 
 FORMAT = 1  # of the files and of what is in them: raise it when either changes
@@ -109,20 +110,28 @@ class StoredLogits:
 
 
 def member_views(
-    run: Run, views: Mapping[str, Sequence[str]], classes: Sequence[str], folds: int, batch_size: int, device: str
+    run: Run,
+    views: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    folds: int,
+    batch_size: int,
+    device: str,
+    networks: str = "folds",
 ) -> tuple[MemberView, ...]:
-    """Each view of each member, in the order of `views`: member -> the names of its views.
+    """Each view of each member, in the order of `views`: member -> the names of its views. networks: which of the
+    members', "folds", "soup" or "refit".
 
     The small files of a member count with all their bytes, and with them the digest of each fold's weights, where its
     done marker has one; else weights count by size and time of change. The number of threads and the model of a GPU do
     not count: they may change a last bit, and hours of work are worth more.
     """
     found = []
+    networks_by_member = networks_of(run, views, networks, folds)
     for name, names in views.items():
-        member = run.member(name)
+        member, jobs = run.member(name), networks_by_member[name]
         preprocess = load_preprocess(member.preprocess_json)
         files, models = [member.settings_json], []
-        for fold in (member.fold(number) for number in range(folds)):
+        for fold in jobs:
             files += [fold.done_json, fold.inference_json]
             models.append(digest_in_done(fold.model_file) or file_state(fold.model_file)[:2])
         facts = {
@@ -137,7 +146,7 @@ def member_views(
         }
         text = json.dumps(facts, sort_keys=True)
         digests = [hashlib.sha256(f"{text} {view}".encode()).hexdigest() for view in names]
-        found += [MemberView(name, view, digest, folds) for view, digest in zip(names, digests, strict=True)]
+        found += [MemberView(name, view, digest, len(jobs)) for view, digest in zip(names, digests, strict=True)]
     return tuple(found)
 
 
