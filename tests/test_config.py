@@ -377,3 +377,21 @@ def test_label_may_be_a_list_of_columns(tmp_path):
         with pytest.raises(UserError) as caught:
             load_config(path)
         assert str(caught.value) == f"{path}: {line}"
+
+
+def test_seeds_are_members_of_their_own(load, refusal):
+    config = load(SHORT + "\nseeds = 3")
+    assert [backbone.name for backbone in config.backbone] == ["net", "net-2", "net-3"]
+    assert {(backbone.timm, backbone.seeds) for backbone in config.backbone} == {("test_resnet", 1)}
+    assert load(SHORT, "backbone.net.seeds=2").backbone == config.backbone[:2]
+    assert load(to_toml(config)) == config
+    assert refusal(SHORT + "\nseeds = 0") == "backbone.0.seeds = 0: input should be greater than 0"
+    same = SHORT + "\nseeds = 2\n[[backbone]]\nname = 'net-2'\ntimm = 'test_vit'"
+    assert refusal(same) == "two backbones are named 'net-2': give each its own name"
+    wrong = SHORT + "\nseeds = 4\n[[backbone]]\nname = 'other'\ntimm = 'test_vit'\ntrain = { epoch = 1 }"
+    assert refusal(wrong) == "unknown key backbone.1.train.epoch; did you mean 'epochs'?"  # as it is written
+
+
+def test_swa_averages_epochs_that_there_are(refusal):
+    assert refusal(SHORT + "\n[train]\nepochs = 3\nswa_epochs = 4") == "swa_epochs = 4 is more than epochs = 3"
+    assert "take one of the two" in refusal(SHORT + "\n[train]\nswa_epochs = 4\nkeep = 'best'")
