@@ -1,6 +1,7 @@
 """The members, how they differ, and what the blends make of them."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from ensemble.blend.methods import METHODS
 from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.sources import other_runs
 from ensemble.config import Config
+from ensemble.errors import UserError
+from ensemble.plural import pluralize
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberResults, RunResults
 from ensemble.run import Run
@@ -41,6 +44,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
     return {
         "members": [_member(results.run, member, ece.get(member.name), results.config) for member in order],
         "optimistic": results.optimistic,
+        "unscored": [line for member in order if (line := _unscored(results.run, member.name))],
         "pairs": _pairs(results),
         "blends": _blends(results),
         "tried": len(results.comparable),
@@ -86,6 +90,27 @@ def _strategy(member: MemberResults, config: Config | None) -> str:
         return "from scratch" if member.settings.get("start") == "scratch" else "full"
     head = member.settings.get("head", "linear")
     return "from scratch" if strategy == "scratch" else str(strategy) if head == "linear" else f"{strategy}, {head}"
+
+
+def _unscored(run: Run, name: str) -> str | None:
+    """The member's networks that have no out-of-fold score, in words; None where there are none."""
+    member = run.member(name)
+    found = []
+    with suppress(UserError):  # a damaged marker costs this line alone
+        if member.soup().is_done():
+            done = member.soup().read_done()
+            found.append(
+                f"the soup of its folds, which predicts their ensemble’s class for {done.get('agreement', 0):.1%} of "
+                f"{done.get('on', 'images')}"
+            )
+        refits = sum(refit.is_done() for refit in member.refits())
+        if refits:
+            found.append(pluralize(refits, "refit on all rows", "refits on all rows"))
+    if not found:
+        return None
+    return (
+        f"{name} also has {' and '.join(found)}: these have seen the rows of all folds, and have no score of their own."
+    )
 
 
 def _numbers(run: Run, member: MemberResults) -> int | None:

@@ -24,6 +24,8 @@ class Done(TypedDict):
     settings: NotRequired[str]  # the checksum of the member's settings.json
     seconds: NotRequired[Finite]
     of: NotRequired[list[str | None]]  # of a soup: the digests of the weights that were averaged
+    agreement: NotRequired[Finite]  # of a soup with its ensemble
+    on: NotRequired[str]  # the images that this was measured on
 
 
 class Settings(TypedDict):

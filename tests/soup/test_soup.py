@@ -219,6 +219,10 @@ def test_a_soup_of_members_is_a_member_with_its_own_out_of_fold_logits(own_start
     assert cli("soup", run, "--members", "net,net-2", "--name", "both")[0] == 0  # made again
     assert cli("verify", run)[0] == 0
     assert cli("compare", f"{run}/net", f"{run}/both")[0] == 0
+    soup_folds(run, ["net"], None, SILENT)
+    assert cli("report", run)[0] == 0
+    page = run.report_html.read_text()
+    assert "net also has the soup of its folds, which predicts their ensemble’s class for" in page
 
 
 def test_names_and_members_that_do_not_fit_are_refused_in_one_line(started_run, cli):
