@@ -85,7 +85,7 @@ class Ingredients:
         """A network's logits of the rows that a fold holds out, float32 (V, n, C)."""
         files = [self.files[row] for row in self.at[self.rows.folds == fold].tolist()]
         exact = prepared(model, Inference(device.type), self.preprocess.image_size, device)
-        return logits_of_files([exact], files, self.preprocess, self.views, batch_size, device)[0]
+        return np.asarray(logits_of_files([exact], files, self.preprocess, self.views, batch_size, device)[0])
 
 
 def soup_members(run: Run, names: Sequence[str], name: str, events: Events) -> MemberSoup:
