@@ -132,7 +132,7 @@ class Backbone(Table):
     pretrained: bool = True  # False trains from scratch
     weights: Path | None = None  # a safetensors or PyTorch file, or a member of another run, not timm's hub weights
     image_size: Annotated[int, Field(ge=8)] | None = None
-    seeds: Count = 1  # members NAME, NAME-2, NAME-3, ..., which differ in nothing but their chances
+    seeds: Count | None = None  # members NAME, NAME-2, NAME-3, ..., that differ in nothing but their chances; None: one
     train: dict[str, Any] = {}
 
     @field_validator("timm")
@@ -177,9 +177,9 @@ class Config(Table):
 
 def seed_members(backbone: Backbone) -> list[Backbone]:
     """A backbone for each of its seeds: NAME, NAME-2, NAME-3, ... What is drawn in training depends on the name."""
-    numbers = range(1, backbone.seeds + 1)
+    numbers = range(1, (backbone.seeds or 1) + 1)
     names = [backbone.name if number == 1 else f"{backbone.name}-{number}" for number in numbers]
-    return [backbone.model_copy(update={"name": name, "seeds": 1}) for name in names]
+    return [backbone.model_copy(update={"name": name, "seeds": None}) for name in names]
 
 
 def with_seeds(config: Config) -> Config:

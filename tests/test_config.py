@@ -382,7 +382,7 @@ def test_label_may_be_a_list_of_columns(tmp_path):
 def test_seeds_are_members_of_their_own(load, refusal):
     config = load(SHORT + "\nseeds = 3")
     assert [backbone.name for backbone in config.backbone] == ["net", "net-2", "net-3"]
-    assert {(backbone.timm, backbone.seeds) for backbone in config.backbone} == {("test_resnet", 1)}
+    assert {(backbone.timm, backbone.seeds) for backbone in config.backbone} == {("test_resnet", None)}
     assert load(SHORT, "backbone.net.seeds=2").backbone == config.backbone[:2]
     assert load(to_toml(config)) == config
     assert refusal(SHORT + "\nseeds = 0") == "backbone.0.seeds = 0: input should be greater than 0"
