@@ -85,6 +85,8 @@ def _member(run: Run, member: MemberResults, ece: float | None, config: Config |
 
 def _strategy(member: MemberResults, config: Config | None) -> str:
     """In words. Runs of older versions don't record it for each member: then the config is asked."""
+    if "soup" in member.settings:
+        return f"soup of {', '.join(member.settings['soup'])}"
     strategy = member.settings.get("strategy") or (config.train.strategy if config else None)
     if strategy is None:
         return "from scratch" if member.settings.get("start") == "scratch" else "full"

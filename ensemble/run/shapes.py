@@ -41,6 +41,7 @@ class Settings(TypedDict):
     label_smoothing: NotRequired[Finite]
     image_size: NotRequired[Count]
     learned_from: NotRequired[dict[str, Any]]  # of a student: its teachers, and how it learned
+    soup: NotRequired[list[str]]  # the members that it was averaged from; the other keys are the first one's
 
 
 class Aside(TypedDict):

@@ -6,7 +6,7 @@ logits of fold i's rows are out of fold, and the soup is saved as a member like 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def _ingredients(run: Run, names: Sequence[str], events: Events) -> tuple[Ingred
 
 def _require_free(soup: Member) -> None:
     check_member_name(soup.name)
-    if soup.path.exists() and (not soup.settings_json.is_file() or soup.read_settings().get("strategy") != "soup"):
+    if soup.path.exists() and (not soup.settings_json.is_file() or "soup" not in soup.read_settings()):
         raise UserError(f"--name {soup.name}: {soup.path} is there already and is no soup; choose another name")
 
 
@@ -158,9 +158,8 @@ def _write_settings(soup: Member, ingredients: Ingredients) -> None:
         job.done_json.unlink(missing_ok=True)
     soup.path.mkdir(exist_ok=True)
     ingredients.preprocess.save(soup.preprocess_json)
-    facts = {"timm": first["timm"], "start": first.get("start"), "views": list(ingredients.views), "strategy": "soup"}
     names = [member.name for member in ingredients.members]
-    write_json(soup.settings_json, {**facts, "soup": names, **asdict(ingredients.preprocess)})
+    write_json(soup.settings_json, {**first, "views": list(ingredients.views), "soup": names})
 
 
 def _write_fold(

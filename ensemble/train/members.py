@@ -118,7 +118,7 @@ def open_member(
             f"{member.path}: learned with {key} = {recorded}, and is now asked to with {wanted}: give the images and "
             f"options that it learned with, or delete {member.path} to train it again"
         )
-    if difference := first_difference(recorded_settings, {"learned_from": None, **settings}):
+    if difference := first_difference(recorded_settings, {"learned_from": None, "soup": None, **settings}):
         key, recorded, wanted = difference
         raise UserError(
             f"backbone {backbone.name!r}: {member.path} holds it with {key} = {recorded}, the config says {wanted}: "
