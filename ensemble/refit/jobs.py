@@ -65,6 +65,9 @@ def _require_refittable(run: Run, config: Config, backbone: Backbone, folds: int
         )
     if dict(member.read_settings()).get("learned_from") is not None:
         raise UserError(f"{backbone.name}: learned from other members' folds, and no member's folds have seen all rows")
+    head = train_settings(config, backbone).head
+    if head != "linear":
+        raise UserError(f"{backbone.name}: head = {head!r} can't be refitted, of probes only linear ones")
     if train_settings(config, backbone).keep == "best":
         raise UserError(
             f'{backbone.name}: keep = "best" lets held-out rows choose the epoch, and a refit holds none out; train it '

@@ -49,6 +49,8 @@ def require_one_start(members: Sequence[Member]) -> None:
                 f"{member.name}: was trained from scratch, so that its networks share no start, and the average of "
                 "their weights would predict nothing; soups need weights to start from"
             )
+        if settings.get("head", "linear") != "linear":
+            raise UserError(f"{member.name}: classifiers of the kind {settings['head']!r} have no average")
         if isinstance(start, list) and len(set(start)) > 1:
             raise UserError(f"{member.name}: each fold starts from other weights; a soup needs one start for all")
     for member, settings in zip(members, all_settings, strict=True):

@@ -161,6 +161,9 @@ def test_members_from_scratch_and_of_different_architectures_are_refused(noise_r
         require_one_start(members[:2])
     with pytest.raises(UserError, match=r"^a and c have different starts \(x and y\)"):
         require_one_start(members[::2])
+    write_json(members[0].settings_json, {"timm": "resnet18", "start": "x", "head": "knn"})
+    with pytest.raises(UserError, match=r"^a: classifiers of the kind 'knn' have no average$"):
+        require_one_start(members[:1])
     write_json(members[0].settings_json, {"timm": "resnet18", "start": ["x", "y"]})
     with pytest.raises(UserError, match=r"^a: each fold starts from other weights"):
         require_one_start(members[:1])
