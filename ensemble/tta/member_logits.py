@@ -14,7 +14,6 @@ from ensemble.events import Events
 from ensemble.machine import device_type
 from ensemble.progress import paced
 from ensemble.run import Run
-from ensemble.run.networks import networks_of
 from ensemble.tta import stored_logits
 from ensemble.tta.predictor import compute_logits, load_members
 from ensemble.tta.shards import chunk_rows
@@ -38,7 +37,7 @@ def member_logits(
             return values
         may_store = may_add and stored_logits.make_room(stored, stored_logits.LIMIT)
         keep_freed_memory()
-        loaded = load_members(run, networks_of(run, [member], "folds", folds), len(classes), events)
+        loaded = load_members(run, [member], len(classes), folds, events)
         size = chunk_rows([load_preprocess(run.member(member).preprocess_json)], folds, batch_size, device)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
         chunks = (([files[row] for row in part], member_views) for part in parts)
