@@ -117,6 +117,8 @@ def shared_rows(path: Path, ids: np.ndarray, folds: np.ndarray | None = None) ->
     k = int(table["fold"].max()) + 1
     if folds is None:
         return sum(name in fold_of for name in ids.tolist())
+    if source.fold is not None and source.fold.kind != "fold":  # a soup or a refit has seen the rows of all folds
+        return sum(fold >= 0 and name in fold_of for name, fold in zip(ids.tolist(), folds.tolist(), strict=True))
     return sum(
         fold >= 0 and fold_of.get(name, start) != start
         for name, fold in zip(ids.tolist(), folds.tolist(), strict=True)
@@ -129,7 +131,8 @@ class _Source:
     """Where weights come from in another run.
 
     member: whose they are
-    fold: the one that is meant; None if the member's directory was named, and each fold starts from its own
+    fold: the one that is meant, or a soup or a refit; None if the member's directory was named, and each fold starts
+        from its own
     """
 
     member: Member
@@ -160,9 +163,11 @@ def _source(path: Path) -> _Source | None:
 
 
 def _fold_at(directory: Path) -> Fold | None:
-    """The fold whose directory this is by its name; None for other names."""
-    number = directory.name.removeprefix("fold")
-    return Run(directory.parent.parent).member(directory.parent.name).fold(int(number)) if number.isdecimal() else None
+    """The fold, the soup or the refit whose directory this is by its name; None for other names."""
+    member, number = Run(directory.parent.parent).member(directory.parent.name), directory.name.removeprefix("fold")
+    if number.isdecimal():
+        return member.fold(int(number))
+    return next((each for each in (member.soup(), *member.refits()) if each.path == directory), None)
 
 
 def _finished(path: Path, source: _Source) -> list[Path]:

@@ -248,6 +248,13 @@ def test_rows_that_the_source_saw(source, weights):
     assert shared_rows(weights(), ids, np.array([0, 1, 2, 2, -1, 0])) == 0
 
 
+@pytest.mark.parametrize("name", ["soup", "refit0"])
+def test_a_soup_and_a_refit_saw_the_rows_of_all_folds(source, name):
+    member = source()
+    file = (member / "fold0").rename(member / name) / "model.safetensors"
+    assert shared_rows(file, np.array(["a", "b", "c", "d", "e", "new"]), np.array([0, 1, 2, 2, -1, 0])) == 4
+
+
 @pytest.mark.parametrize("name", timm.list_models("test_*"))
 def test_every_architecture_takes_the_weights_that_it_was_saved_with(name, tmp_path):
     torch.manual_seed(0)
