@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,13 +154,28 @@ def _require_free(soup: Member) -> None:
 
 
 def _write_settings(soup: Member, ingredients: Ingredients) -> None:
-    first = dict(ingredients.members[0].read_settings())
+    settings = _shared_settings(ingredients.members)
     for job in soup.folds():  # of an earlier soup of this name
         job.done_json.unlink(missing_ok=True)
     soup.path.mkdir(exist_ok=True)
     ingredients.preprocess.save(soup.preprocess_json)
     names = [member.name for member in ingredients.members]
-    write_json(soup.settings_json, {**first, "views": list(ingredients.views), "soup": names})
+    write_json(soup.settings_json, {**settings, "views": list(ingredients.views), "soup": names})
+
+
+def _shared_settings(members: Sequence[Member]) -> dict[str, Any]:
+    """The settings of the first member, but for what holds of a soup if it holds of any of them: that its folds do not
+    share one network, as a probe's do; that its epochs are the best on its held-out rows; and that it is a student."""
+    settings = [dict(member.read_settings()) for member in members]
+    shared = settings[0]
+    for of_member in settings:
+        if shared.get("strategy") == "probe":
+            shared["strategy"] = of_member.get("strategy")
+        if of_member.get("keep") == "best":
+            shared["keep"] = "best"
+        if "learned_from" in of_member:
+            shared.setdefault("learned_from", of_member["learned_from"])
+    return shared
 
 
 def _write_fold(

@@ -21,6 +21,7 @@ from ensemble.soup.closeness import closeness
 from ensemble.soup.folds import soup_folds
 from ensemble.soup.greedy import select, select_without
 from ensemble.soup.members import require_one_start
+from ensemble.soup.recipes import soup_members
 from ensemble.train.batch_norms import estimate
 
 LAST = ("layer4.0.conv2.", "layer4.0.bn2.", "layer4.0.downsample.")  # what makes a test_resnet's last features
@@ -226,6 +227,21 @@ def test_a_soup_of_members_is_a_member_with_its_own_out_of_fold_logits(own_start
     assert cli("report", run)[0] == 0
     page = run.report_html.read_text()
     assert "net also has the soup of its folds, which predicts their ensemble’s class for" in page
+
+
+def test_a_soup_of_members_is_what_any_of_them_is(own_started_run):
+    """Else the networks of its folds would be taken for one, as a probe's are, and its score for an honest one."""
+    run = Run(own_started_run)
+    first, other = (run.member(name) for name in ("net", "net-2"))
+    write_json(first.settings_json, {**first.read_settings(), "strategy": "probe"})
+    write_json(other.settings_json, {**other.read_settings(), "keep": "best", "learned_from": {"teachers": ["net"]}})
+    for member in (first, other):
+        for fold in member.folds():
+            fold.finish(1.0)
+    soup_members(run, ["net", "net-2"], "both", SILENT)
+    soup = run.member("both")
+    assert soup.read_settings()["strategy"] == "full" and soup.is_optimistic()
+    assert soup.read_settings()["learned_from"] == {"teachers": ["net"]} and "learned_from" not in first.read_settings()
 
 
 def test_names_and_members_that_do_not_fit_are_refused_in_one_line(started_run, cli):
