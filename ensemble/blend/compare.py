@@ -108,7 +108,7 @@ def _members(path: Path, rows: dict[Run, Rows], notes: list[str]) -> tuple[Run, 
         lacking = sorted(set(np.unique(rows[run].folds).tolist()) - set(finished(run, name, rows[run])))
         why = f"not finished: fold {', '.join(map(str, lacking))}"
         if lacking and not whole:
-            raise UserError(f"{run}: member {name!r} is {why}; {again}")
+            raise UserError(f"{run}: member {name!r} is {why}; {run.member(name).how_to_go_on()}")
         (notes if lacking else ready).append(f"left out: {run.path / name} ({why})" if lacking else name)
     if not ready:
         raise UserError(f"{run}: no member has all its folds finished; {again}")

@@ -143,7 +143,7 @@ def read_oof(run: Run, views: Sequence[str] | None = None, members: Sequence[str
     again = f"train on with: ens train-folds {run.config_toml}"
     if members is not None and len(ready) < len(set(members)):
         first = next(name for name in members if name not in ready)
-        raise UserError(f"{run}: member {first!r} is {left_out[first]}; {again}")
+        raise UserError(f"{run}: member {first!r} is {left_out[first]}; {run.member(first).how_to_go_on()}")
     if not ready:
         raise UserError(f"{run}: no member has all its folds finished; {again}")
     values: list[np.ndarray] = []

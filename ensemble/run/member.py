@@ -94,6 +94,15 @@ class Member:
         """What settings.json says. Raises UserError that names the file."""
         return read_json(self.settings_json, Settings, f"delete {self.path} to train the member again")
 
+    def how_to_go_on(self) -> str:
+        """What to do about folds that are not finished. Raises UserError that names the file."""
+        settings = self.read_settings()
+        if "soup" in settings:
+            return f"make it again with: ens soup {self.run} --members {','.join(settings['soup'])} --name {self.name}"
+        if "learned_from" in settings:
+            return f"go on with the same ens {'pseudo' if 'round' in settings['learned_from'] else 'distill'}"
+        return f"train on with: ens train-folds {self.run.config_toml}"
+
     def why_aside(self) -> str | None:
         """Why the member is used only where it is named; None of those that are used always. Raises UserError that
         names the file."""

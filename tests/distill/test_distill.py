@@ -12,6 +12,8 @@ from commands import ens
 from recorder import Recorder
 
 from ensemble.backbones.weights import read_tensors, write_state
+from ensemble.blend.compare import compare
+from ensemble.blend.oof import read_oof
 from ensemble.config import Train, load_run_config
 from ensemble.distill.distill import distill, only_the_teacher_tells
 from ensemble.distill.student import DistillOptions, student_experiment
@@ -246,6 +248,25 @@ def test_a_student_is_not_finished_from_teachers_that_have_changed(taught, tmp_p
     retrain(run, "vit", 1)
     with pytest.raises(UserError, match="small: learned with teachers' networks = "):
         distill(run, OPTIONS, SILENT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "go on with the same ens distill"),
+        ({"learned_from": {"round": 1}}, "go on with the same ens pseudo"),
+        ({"soup": ["resnet", "vit"]}, "make it again with: ens soup .*run --members resnet,vit --name small"),
+    ],
+)
+def test_one_that_is_not_finished_goes_on_as_it_began(taught, tmp_path, changes, says):
+    run = Run(shutil.copytree(taught[0].path.parent, tmp_path / "copy") / "run")
+    member = run.member("small")
+    write_json(member.settings_json, {**member.read_settings(), **changes})
+    member.fold(1).done_json.unlink()
+    with pytest.raises(UserError, match=f"member 'small' is not finished: fold 1; {says}$"):
+        read_oof(run, members=["small"])
+    with pytest.raises(UserError, match=f"member 'small' is not finished: fold 1; {says}$"):
+        compare([member.path, run.member("vit").path])
 
 
 def test_train_folds_refuses_the_students_name_without_its_teachers(taught, tmp_path):
