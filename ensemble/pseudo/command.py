@@ -86,7 +86,7 @@ def self_train(run: Run, images: Path, options: PseudoOptions, events: Events) -
     run.require()
     require_metric(options.metric)
     config = load_run_config(run.config_toml).model_copy(update={"run": run.path})
-    team = _teachers(run)
+    team = _teachers(run, events)
     members = _with_students(config, team, options, events)
     round_config(config, members, 1, options.changes)  # a wrong key is reported first
     samples = with_digests(run_samples(config, run), config.data.cache, events)
@@ -130,14 +130,27 @@ def _in_round(member: str, number: int) -> str:
     return student_name(member, number) if number else member
 
 
-def _teachers(run: Run) -> tuple[str, ...]:
-    """The members that learned from labels alone. Raises UserError if one is not finished."""
-    rows = read_rows(run)
+def _begun_with(run: Run) -> list[str] | None:
+    """The teachers of the first round, where a student of it has begun."""
+    for member in map(run.member, run.member_names()):
+        learned_from = member.read_settings().get("learned_from", {})
+        if learned_from.get("round") == 1 and "soup" not in member.read_settings() and member.is_begun():
+            return list(learned_from["teachers"])
+    return None
+
+
+def _teachers(run: Run, events: Events) -> tuple[str, ...]:
+    """The members that learned from labels alone: those that the first round began with, else all. Raises UserError if
+    one is not finished."""
+    rows, begun_with = read_rows(run), _begun_with(run)
     numbers = np.unique(rows.folds).tolist()
-    names = []
+    names, later = [], []
     for name in run.member_names():
         member = run.member(name)
         if "learned_from" in member.read_settings() or member.why_aside() is not None:
+            continue
+        if begun_with is not None and name not in begun_with:
+            later.append(name)
             continue
         lacking = sorted(set(numbers) - set(finished(run, name, rows)))
         if lacking:
@@ -151,6 +164,11 @@ def _teachers(run: Run) -> tuple[str, ...]:
                 'students\' scores would be too good; train it anew with keep = "last"'
             )
         names.append(name)
+    if later:
+        events.message(
+            f"no teachers, since the first round began without them: {', '.join(later)}; to begin anew with them, "
+            "delete the students"
+        )
     if not names:
         raise UserError(f"{run}: no member has learned from labels; train one with: ens train-folds {run.config_toml}")
     return tuple(names)

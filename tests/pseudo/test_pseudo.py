@@ -69,8 +69,13 @@ def test_a_student_that_is_not_finished_is_set_aside_and_goes_on(colours):
     assert member.fold(0).is_done() and not member.fold(1).is_done()
     assert member.why_aside() == "its round of self-training is not finished; go on with the same ens pseudo"
     assert read_oof(Run(run)).members == ("resnet",)
-    (made,) = student(folder, run, changes=LEARNS)
-    assert made.kept and member.why_aside() is None
+    shutil.copytree(run / "resnet", run / "later")  # a member that has been added to the run since
+    events = Recorder()
+    (made,) = student(folder, run, events, changes=LEARNS)
+    assert made.kept and made.teachers == ("resnet",) and member.why_aside() is None
+    assert any(
+        line.startswith("no teachers, since the first round began without them: later") for line in events.messages
+    )
 
 
 def test_shuffled_labels_gain_nothing_and_the_student_is_set_aside(colour_run):
