@@ -20,11 +20,12 @@ from ensemble.pseudo.students import (
     round_config,
     student_name,
 )
-from ensemble.pseudo.targets import soft_targets
+from ensemble.pseudo.targets import log_priors, soft_targets
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.metrics import METRICS, require_metric
 from ensemble.train.jobs import train_members
+from ensemble.train.rows import Rows
 from ensemble.train.setup import held_rows
 from ensemble.train.unlabelled import Unlabelled, read_unlabelled, with_unlabelled
 from ensemble.tta.member_logits import member_logits
@@ -97,7 +98,7 @@ def self_train(run: Run, images: Path, options: PseudoOptions, events: Events) -
     for number in range(1, options.rounds + 1):
         students = [student_name(member, number) for member in members]
         replaced = {_in_round(member, number - 1): student for member, student in zip(members, students, strict=True)}
-        logits = _mean_logits(run, team, unlabelled, images_name, events)
+        logits = _mean_logits(run, team, rows, unlabelled, images_name, events)
         soft = soft_targets(logits, unlabelled.allowed, options.power, options.weight)
         learned_from = {
             "round": number,
@@ -198,13 +199,19 @@ def _with_students(config: Config, team: Sequence[str], options: PseudoOptions, 
     return list(dict.fromkeys(options.students))
 
 
-def _mean_logits(run: Run, team: Sequence[str], unlabelled: Unlabelled, images: str, events: Events) -> np.ndarray:
-    """The plain mean of the team's logits, by each fold's networks: float32 (K, U, C)."""
+def _mean_logits(
+    run: Run, team: Sequence[str], rows: Rows, unlabelled: Unlabelled, images: str, events: Events
+) -> np.ndarray:
+    """The plain mean of the team's logits, by each fold's networks: float32 (K, U, C). The logits of logit_adjusted are
+    those of balanced classes: with the prior they are what a label says, which its loss takes for a target."""
     oof = read_oof(run, members=team)
     each = [
         member_logits(run, name, views, unlabelled.paths, images, events)
         for name, views in zip(oof.members, oof.views, strict=True)
     ]
+    for name, logits in zip(oof.members, each, strict=True):
+        if run.member(name).read_settings().get("loss") == "logit_adjusted":
+            logits += log_priors(rows)[:, None]
     return np.asarray(np.mean(each, axis=0, dtype=np.float32))
 
 

@@ -1,9 +1,21 @@
 """What a student is to answer for an image without a label, and how much that counts."""
 
 import numpy as np
+import torch
 
 from ensemble.blend.probabilities import softmax
-from ensemble.train.rows import SoftTargets
+from ensemble.config import Train
+from ensemble.train.losses import fold_loss
+from ensemble.train.rows import Rows, SoftTargets
+
+
+def log_priors(rows: Rows) -> np.ndarray:
+    """What "logit_adjusted" leaves out of each fold's logits, float32 (K, C): the logarithms of the classes'
+    shares in its training rows."""
+    folds, settings = range(rows.fold_count), Train(loss="logit_adjusted")
+    return np.stack([fold_loss(rows, fold, settings, torch.device("cpu")).log_prior for fold in folds]).astype(
+        np.float32
+    )
 
 
 def soft_targets(logits: np.ndarray, allowed: np.ndarray, power: float, weight: float) -> SoftTargets:

@@ -94,6 +94,30 @@ def test_shuffled_labels_gain_nothing_and_the_student_is_set_aside(colour_run):
     assert [item.name for item in compare([run.path]).blocks[0].items] == ["resnet", "resnet-pseudo1"]
 
 
+def test_teachers_of_balanced_classes_are_heard_with_the_prior_of_their_training_rows(colour_run, monkeypatch):
+    """Of fold 0's training rows, those of fold 1, a quarter is red; of fold 1's a half."""
+
+    def rarer(table):
+        table.loc[[row for row in range(24) if row % 8 == 2], "label"] = "blue"
+
+    folder, heard = colour_run(rarer), []
+
+    def hear(logits, *others):
+        heard.append(logits)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ensemble.pseudo.command.soft_targets", hear)
+    for loss in ("cross_entropy", "logit_adjusted"):
+        member = Run(folder / "run").member("resnet")
+        write_json(member.settings_json, {**member.read_settings(), "loss": loss})
+        for fold in member.folds():
+            fold.finish(1.0)
+        with pytest.raises(KeyboardInterrupt):
+            student(folder, folder / "run")
+    prior = np.log([[9 / 12, 3 / 12], [6 / 12, 6 / 12]])  # blue, red
+    assert np.allclose(heard[1] - heard[0], prior[:, None], atol=1e-5)
+
+
 def test_no_label_of_a_fold_reaches_its_student(colour_run):
     """The labels of fold 0's rows are turned round: the teacher and the student of fold 0 stay the same to the bit, and
     those of fold 1, which learn from these labels, do not."""
