@@ -6,11 +6,11 @@ import numpy as np
 
 from ensemble.blend.compare import compare_with_mean
 from ensemble.blend.comparison import Comparison
-from ensemble.config import Backbone, Config
+from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.contents import with_digests
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import choose_device
-from ensemble.distill.student import DistillOptions, learned_from, student_experiment, teachers_of
+from ensemble.distill.student import DistillOptions, learned_from, require_one_prior, student_experiment, teachers_of
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.files.sealed import write_json
@@ -59,6 +59,8 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
     config = student_experiment(run, options)
     teachers = teachers_of(run, options, events)
     (student,) = config.backbone
+    if options.teacher_weight:
+        require_one_prior(run, teachers, train_settings(config, student).loss)
     member = run.member(student.name)
     samples = run_samples(config, run)
     if config.data.cache != "off" or options.unlabelled is not None:

@@ -121,6 +121,19 @@ def teachers_of(run: Run, options: DistillOptions, events: Events) -> list[str]:
     return chosen
 
 
+def require_one_prior(run: Run, teachers: Sequence[str], loss: str) -> None:
+    """Raise UserError unless teachers and student, which is trained with `loss`, all leave the classes' shares out of
+    their logits or none does: a student would learn two things that contradict each other."""
+    for each in teachers:
+        of_teacher = run.member(each).read_settings().get("loss", "cross_entropy")
+        if (of_teacher == "logit_adjusted") != (loss == "logit_adjusted"):
+            raise UserError(
+                f"{run}: {each} was trained with loss = {of_teacher!r}, the student would be with {loss!r}: the logits "
+                "of logit_adjusted are those of balanced classes, those of other losses are not; leave it out with "
+                "--teachers, or --set train.loss for the student"
+            )
+
+
 def _learned_from_labels(member: Member) -> bool:
     return "learned_from" not in member.read_settings() and member.why_aside() is None
 

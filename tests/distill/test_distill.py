@@ -228,6 +228,16 @@ def test_teacher_that_chose_its_epochs_on_held_out_rows_is_refused(run):
         distill(run, OPTIONS, SILENT)
 
 
+def test_teachers_of_balanced_classes_and_a_student_that_is_not_are_refused(run):
+    settings = run.member("vit").settings_json
+    write_json(settings, {**json.loads(settings.read_text()), "loss": "logit_adjusted"})
+    with pytest.raises(UserError, match="vit was trained with loss = 'logit_adjusted', the student would be with 'cro"):
+        distill(run, OPTIONS, SILENT)
+    alone = replace(OPTIONS, teachers=["resnet"], changes=("train.loss=logit_adjusted",))
+    with pytest.raises(UserError, match="resnet was trained with loss = 'cross_entropy', the student would be with 'l"):
+        distill(run, alone, SILENT)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
