@@ -8,6 +8,7 @@ import timm
 import torch
 
 from ensemble.backbones import timm_model
+from ensemble.backbones.heads import linear_head
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.inference import eval_model
@@ -172,12 +173,14 @@ def test_heads_give_the_logits_of_all_folds():
     model = network("test_resnet")
     exact = prepared(model, Inference("cpu"), 64, CPU).exact
     layer = timm_model.classifier(exact)
-    weights = torch.stack([layer.weight, 2 * layer.weight]).detach()
-    own = EvalModel(Inference("cpu"), exact, None, (weights, torch.stack([layer.bias, layer.bias + 1]).detach()))
+    heads = [(layer.weight, layer.bias), (2 * layer.weight, layer.bias + 1)]
+    probe = EvalModel(
+        Inference("cpu"), exact, None, tuple(linear_head(*(part.detach() for part in head)) for head in heads)
+    )
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        plain, both = timm_model.logits(exact, images), logits_of(own, images)
-    assert own.outputs == 2 and torch.equal(both[0], plain)
+        plain, both = timm_model.logits(exact, images), logits_of(probe, images)
+    assert probe.outputs == 2 and torch.equal(both[0], plain)
     assert torch.allclose(both[1], 2 * (plain - layer.bias) + layer.bias + 1, atol=1e-5)
 
 
