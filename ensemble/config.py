@@ -269,16 +269,21 @@ def load_run_config(path: Path, changes: tuple[str, ...] = (), added: Mapping[st
     return load_config(path, changes, added)
 
 
-def _set(values: dict[str, Any], change: str) -> None:
-    """Apply one KEY=VALUE to the parsed file; the value is TOML, or a plain string where it is not."""
+def parse_change(change: str, example: str = "train.epochs=3") -> tuple[str, Any]:
+    """The key and the value of KEY=VALUE; the value is TOML, or a plain string where it is not. Raises UserError."""
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {change}: must be KEY=VALUE, for example --set train.epochs=3")
+        raise UserError(f"--set {change}: must be KEY=VALUE, for example --set {example}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
-    *tables, last = key.strip().split(".")
+        return key.strip(), text
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    """Apply one KEY=VALUE to the parsed file."""
+    key, value = parse_change(change)
+    *tables, last = key.split(".")
     place: Any = values
     for table in tables:
         place = _named(place, table, change) if isinstance(place, list) else place.setdefault(table, {})

@@ -46,7 +46,7 @@ def soup(run: Path, members: str | None, images: Path | None, name: str | None, 
         events.answer(
             {"run": str(run), "soups": [{**plain(each), "barrier": each.closeness.barrier} for each in soups]}
         )
-        events.message(f"{UNSCORED['soup']}")
+        events.message(UNSCORED["soup"])
         refused = [each.member for each in soups if not each.is_kept]
         if refused:
             raise RunFailure(f"refused, since the networks don't connect: {', '.join(refused)}")
@@ -93,7 +93,7 @@ def refit(run: Path, members: str | None, seeds: int, as_json: bool) -> None:
         rows = [row for row in members_table(Run(run)) if row.member in {each.member.name for each in refits}]
         tables.show_members(rows)
         events.answer({"run": str(run), "refits": [str(each) for each in done], "recipes": plain(rows)})
-        events.message(UNSCORED["refit"] or "")
+        events.message(UNSCORED["refit"])
         if failures:
             raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
         events.message(f"next: ens tta-predict {run} IMAGES --networks refit")

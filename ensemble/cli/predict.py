@@ -91,7 +91,7 @@ def tta_predict(
                 output = output or Path("submission.csv")
             predictor = load(run, blend_name, names(views), networks)
             pictures = predict_pictures(Run(run), source, output, predictor, **options)
-            for line in [*pictures.lines(), *filter(None, [UNSCORED[networks]])]:
+            for line in [*pictures.lines(), *filter(None, [UNSCORED.get(networks)])]:
                 events.message(line)
             events.answer(plain(pictures))
             return

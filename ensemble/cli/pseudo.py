@@ -1,6 +1,5 @@
 """`ens pseudo`."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import click
 
 from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, names, searchable_metrics
 from ensemble.cli.session import session
-from ensemble.errors import UserError
 from ensemble.run import Run
 
 
@@ -54,22 +52,12 @@ def pseudo(
     """
     with session(as_json, run) as events:
         from ensemble.cli.plain import plain
+        from ensemble.config import parse_change
         from ensemble.pseudo.command import PseudoOptions, self_train
 
-        changed = dict(_change(text) for text in changes)
+        changed = dict(parse_change(change, "epochs=6") for change in changes)
         asked = PseudoOptions(students=names(students), changes=changed, **options)
         rounds = self_train(Run(run), images, asked, events)
         events.answer({"run": str(run), "rounds": plain(rounds)})
         if any(made.kept for made in rounds):
             events.message(f"next: ens blend {run} --method stack")
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value in TOML, or a plain string where it is none."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text}: must be KEY=VALUE, for example --set epochs=6")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value

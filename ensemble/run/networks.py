@@ -11,7 +11,6 @@ from ensemble.run.vouched import digest_in_done
 
 KINDS = ("folds", "soup", "refit")
 UNSCORED = {
-    "folds": None,
     "soup": "soups have no out-of-fold score of their own, since each has seen the rows of all folds; the run's scores "
     "are those of the fold networks",
     "refit": "refits have no out-of-fold score of their own, since each has seen all rows; the run's scores are those "

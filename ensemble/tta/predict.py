@@ -140,7 +140,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     )
     with shards.locked(saved), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
         _warn_if_optimistic(plan, events)
-        unscored = UNSCORED[plan.kind]
+        unscored = UNSCORED.get(plan.kind)
         if unscored is not None:
             events.message(unscored)
         device = device_type()
