@@ -15,7 +15,7 @@ import numpy as np
 
 from ensemble.blend.comparison import FEWEST, Block, Comparison, Item
 from ensemble.blend.joined import join_rows, rows_left_out
-from ensemble.blend.methods.pool import inverse_temperature
+from ensemble.blend.methods.pool import at_best_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.partition import is_same_partition
 from ensemble.blend.probabilities import softmax
@@ -196,7 +196,7 @@ def _block(
     """z: each item's logits, float32 (N, n) for n classes. folds: int64 (S, N)."""
     raw = [outcome(labels, softmax(logits)) for logits in z]
     honest = [
-        cross_fit(partial(_at_temperature, logits, labels), folds_of_run, clusters)
+        cross_fit(partial(at_best_temperature, logits, labels), folds_of_run, clusters)
         for logits, folds_of_run in zip(z, folds, strict=True)
     ]
     tempered = [outcome(labels, probs) for probs in honest]
@@ -224,10 +224,6 @@ def _block(
         behind_differ=differing_clusters(right, right[best], clusters),
         **_recalls(labels, raw, clusters, n),
     )
-
-
-def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    return softmax(z[test] * inverse_temperature(z[train], labels[train]))
 
 
 def differing_clusters(right: np.ndarray, other: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -5,9 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from ensemble.blend.methods.pool import inverse_temperature
+from ensemble.blend.methods.pool import at_best_temperature
 from ensemble.blend.oof import read_oof
-from ensemble.blend.probabilities import softmax
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.cross_fit import cross_fit
@@ -28,12 +27,8 @@ def gains(run: Run, team: Sequence[str], before: Sequence[str], metric: str) -> 
     outcomes = []
     for names in (team, before):
         z = np.mean([member_logits[name] for name in names], axis=0)
-        probs = cross_fit(partial(_at_temperature, z, rows.labels), rows.folds, rows.clusters)
+        probs = cross_fit(partial(at_best_temperature, z, rows.labels), rows.folds, rows.clusters)
         outcomes.append(outcome(rows.labels, probs, metrics))
     drawn = bootstrap(rows.labels, outcomes, rows.clusters, oof.classes)
     table = scores(rows.labels, outcomes, rows.folds, oof.classes, drawn)
     return {name: gain(name, table, drawn, 0, 1, ", ".join(before)) for name in metrics}
-
-
-def _at_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    return softmax(z[test] * inverse_temperature(z[train], labels[train]))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.blend.probabilities import log_softmax
+
 
 @dataclass(frozen=True)
 class Closeness:
@@ -32,7 +34,7 @@ class Closeness:
 
 def closeness(networks: np.ndarray, average: np.ndarray) -> Closeness:
     """Of the logits of K networks, float32 (K, N, C), and of their average, float32 (N, C)."""
-    log_probs = _log_softmax(np.concatenate([networks, average[None]]).astype(np.float64))
+    log_probs = log_softmax(np.concatenate([networks, average[None]]).astype(np.float64))
     ensemble = np.exp(log_probs[:-1]).mean(axis=0)
     entropy = (ensemble * np.log(np.maximum(ensemble, np.finfo(np.float64).tiny))).sum(axis=1)
     divergences = (entropy - (ensemble * log_probs).sum(axis=2)).mean(axis=1)
@@ -44,8 +46,3 @@ def closeness(networks: np.ndarray, average: np.ndarray) -> Closeness:
         divergence=float(divergences[-1]),
         networks_divergence=float(divergences[:-1].mean()),
     )
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ensemble.blend.methods.pool import inverse_temperature
+from ensemble.blend.probabilities import log_softmax
 
 FoldLogits = Callable[[tuple[int, ...], int], np.ndarray]  # of a soup of ingredients, of a fold's rows: float32 (n, C)
 
@@ -45,11 +46,6 @@ def select(count: int, loss: Callable[[tuple[int, ...]], float]) -> tuple[int, .
 def tempered_log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean log loss, nats, at the best temperature on these same rows: averages are less sure of themselves than what
     they are made of, which the blend mends. logits: float (N, C). labels: int64 (N,)."""
-    log_probs = _log_softmax(logits.astype(np.float64))
-    tempered = _log_softmax(log_probs * inverse_temperature(log_probs.astype(np.float32), labels))
+    log_probs = log_softmax(logits.astype(np.float64))
+    tempered = log_softmax(log_probs * inverse_temperature(log_probs.astype(np.float32), labels))
     return float(-tempered[np.arange(len(labels)), labels].mean())
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -77,6 +77,12 @@ def inverse_temperature(z: np.ndarray, labels: np.ndarray, start: float | None =
     return float(pool_weights(z[None], labels, LOWEST, near)[0][0])
 
 
+def at_best_temperature(z: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Probabilities of the rows `test` at the temperature that fits the rows `train`, of logits z (N, C), for
+    `cross_fit`."""
+    return softmax(z[test] * inverse_temperature(z[train], labels[train]))
+
+
 def pool_weights(
     z: np.ndarray, labels: np.ndarray, lowest: float = 0.0, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
