@@ -1,0 +1,1 @@
+"""Reads what `ens export` wrote. Never imports torch, timm, scikit-learn or scipy."""
