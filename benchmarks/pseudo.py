@@ -3,12 +3,13 @@
 
 Of scikit-learn's digits, --labels of each class have a label (18: 180 of 1,437), the others have none, and 360 are held
 out of all. Two small networks are trained from scratch in five folds on the labels; then each variant of `ens pseudo`
-starts from a copy of that run. OPTIONS are those of the command: --variant "soft --power 1 --set epochs=6". --shuffled
-gives the labels away at random.
+starts from a copy of that run. OPTIONS are those of the command: --variant "soft --power 1 --set train.epochs=6".
+--shuffled gives the labels away at random.
 
 Prints, for the plain mean of the two: the gains out of fold over the labelled rows that ens pseudo decides on, and the
 accuracy and the log loss on the 360 images that nothing was trained on. A variant named "longer" trains no student: its
-members are trained anew with the epochs in its OPTIONS (--set epochs=60), to tell what more steps alone are worth.
+members are trained anew with the epochs in its OPTIONS (--set train.epochs=60), to tell what more steps alone are
+worth.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from ensemble.config import load_config
 from ensemble.demo import write_digits
 from ensemble.events import SILENT
 from ensemble.pseudo.command import PseudoOptions, self_train
+from ensemble.pseudo.students import parse_changes
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.member_logits import member_logits
@@ -121,17 +123,17 @@ def main() -> None:
     for variant in options.variant:
         name, *rest = shlex.split(variant)
         asked = words.parse_args(rest)
-        changes = dict(text.split("=") for text in asked.set)
         run = Run(folder / "variants" / name)
         if name.startswith("longer"):
-            config = load_config(folder / "e.toml", (f'run="{run}"', *(f"train.{text}" for text in asked.set)))
+            config = load_config(folder / "e.toml", (f'run="{run}"', *asked.set))
             assert train_folds(config, SILENT) == []
             print(f"{name}: {described(held_out(folder, run, list(MEMBERS)), teachers)}", flush=True)
             continue
         if not run.path.is_dir():
             shutil.copytree(folder / "run", run.path)
-        values = {key: float(value) if "." in value else int(value) for key, value in changes.items()}
-        asked_of = PseudoOptions(rounds=asked.rounds, power=asked.power, weight=asked.weight, changes=values)
+        asked_of = PseudoOptions(
+            rounds=asked.rounds, power=asked.power, weight=asked.weight, changes=parse_changes(asked.set)
+        )
         for made in self_train(run, folder / "unlabelled", asked_of, SILENT):
             gains = ", ".join(
                 f"{metric} {100 * gain.value if metric == 'accuracy' else gain.value:+.4f} "

@@ -1,4 +1,4 @@
-"""An experiment written as TOML; `ensemble/config.py` reads it."""
+"""An experiment written as TOML; `ensemble/config` reads it."""
 
 import json
 from typing import Any

@@ -37,7 +37,7 @@ from ensemble.run import Run
     help="What an unlabelled image counts beside a labelled one.",
 )
 @click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of [train], for the students: --set epochs=6"
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="A key of the students': --set train.epochs=6"
 )
 @JSON
 def pseudo(
@@ -52,10 +52,10 @@ def pseudo(
     """
     with session(as_json, run) as events:
         from ensemble.cli.plain import plain
-        from ensemble.config import parse_change
         from ensemble.pseudo.command import PseudoOptions, self_train
+        from ensemble.pseudo.students import parse_changes
 
-        changed = dict(parse_change(change, "epochs=6") for change in changes)
+        changed = parse_changes(changes)
         asked = PseudoOptions(students=names(students), changes=changed, **options)
         rounds = self_train(Run(run), images, asked, events)
         events.answer({"run": str(run), "rounds": plain(rounds)})

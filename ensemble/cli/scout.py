@@ -39,16 +39,7 @@ from ensemble.cli.session import session
 @click.option("--for", "machine", type=click.Choice(["gpu", "cpu"]), help="Of DATA: the list and experiment to take.")
 @JSON
 def scout(
-    path: Path,
-    output: Path,
-    weights_dir: Path | None,
-    image_size: int | None,
-    metric: str,
-    pick: int | None,
-    budget: str | None,
-    label: str | None,
-    as_json: bool,
-    **found: Any,
+    path: Path, output: Path, pick: int | None, budget: str | None, label: str | None, as_json: bool, **given: Any
 ) -> None:
     """Find out which backbones suit the images, as linear probes, and write an experiment for the best few.
 
@@ -66,8 +57,9 @@ def scout(
 
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
-        options = ScoutOptions(output, weights_dir, metric, image_size, pick, budget)
-        result = find(Source(path, label=chosen, **found), options, events)
+        of_backbones = {name: given.pop(name) for name in ("weights_dir", "metric", "image_size")}
+        options = ScoutOptions(output, pick=pick, budget=budget, **of_backbones)
+        result = find(Source(path, label=chosen, **given), options, events)
         tables.show_scout(result)
         events.message(f"wrote {output}: read it, then run  ens train-folds {shlex.quote(str(output))}")
         events.answer(plain(result))

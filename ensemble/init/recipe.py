@@ -62,13 +62,16 @@ class Recipe:
         return next((int(value) for key, value, _ in self.train if key == "epochs"), 0)
 
     def describe(self) -> str:
-        usual = f"at {self.image_size} px, " + (f"{self.epochs} epochs" if self.epochs else "as probes")
-        names = []
-        for backbone in self.backbones:
-            side, epochs = backbone.image_size, dict(backbone.train).get("epochs")
-            its_own = [f"{side} px"] * (side is not None) + [f"{epochs} epochs"] * (epochs is not None)
-            names.append(backbone.name + (f" ({', '.join(its_own)})" if its_own else ""))
-        return f"{', '.join(names)} {usual}"
+        """The networks, each with its size and epochs where they differ."""
+        trained = [(each.image_size or self.image_size, self._passes(each)) for each in self.backbones]
+        names = [each.name for each in self.backbones]
+        if len(set(trained)) == 1:
+            size, passes = trained[0]
+            return f"{', '.join(names)} at {size} px, {passes}"
+        return ", ".join(f"{name} ({size} px, {passes})" for name, (size, passes) in zip(names, trained, strict=True))
+
+    def _passes(self, backbone: Backbone) -> str:
+        return f"{dict(backbone.train).get('epochs', self.epochs)} epochs" if self.epochs else "as probes"
 
 
 # On 1,698 paintings (benchmarks/RESULTS.md), tf_mobilenetv3_large_minimal_100 on two of the five folds: log loss 0.203

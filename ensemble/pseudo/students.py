@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble.config import Config, check_backbones, train_settings
+from ensemble.config import Config, check_backbones, parse_change, train_settings
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.run import Run
@@ -18,6 +18,17 @@ UNDECIDED = "its round of self-training is not finished; go on with the same ens
 def student_name(member: str, number: int) -> str:
     """Of the student of a round, from 1; member: the one that it is like, which is no student."""
     return f"{member}-pseudo{number}"
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Keys of [train] and their values, of texts such as "train.epochs=6". Raises UserError for any other key."""
+    parsed = {}
+    for change in changes:
+        key, value = parse_change(change)
+        if not key.startswith("train."):
+            raise UserError(f"--set {change}: students differ from their members in [train] only: --set train.{change}")
+        parsed[key.removeprefix("train.")] = value
+    return parsed
 
 
 def round_config(config: Config, members: Sequence[str], number: int, changes: Mapping[str, Any]) -> Config:
@@ -35,7 +46,7 @@ def round_config(config: Config, members: Sequence[str], number: int, changes: M
         settings = train_settings(students, backbone)
         if settings.keep == "best":
             raise UserError(
-                f"{backbone.name}: its epochs would be chosen on the rows that score it; use --set keep=last"
+                f"{backbone.name}: its epochs would be chosen on the rows that score it; use --set train.keep=last"
             )
         if settings.strategy == "probe":
             raise UserError(f"{backbone.name}: a linear probe learns from labels only; use another strategy")

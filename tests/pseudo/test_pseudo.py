@@ -186,10 +186,14 @@ def test_copies_of_labelled_rows_are_left_out_or_kept_from_their_fold(colours, t
     ("words", "said"),
     [
         (("--students", "vit"), "no member 'vit' to have a student; there are: resnet"),
-        (("--set", "mixupp=1"), "mixupp"),
-        (("--set", "keep=best"), "resnet-pseudo1: its epochs would be chosen on the rows that score it"),
-        (("--set", "strategy=probe"), "needs weights to start from"),
+        (("--set", "train.mixupp=1"), "mixupp"),
+        (("--set", "train.keep=best"), "resnet-pseudo1: its epochs would be chosen on the rows that score it"),
+        (("--set", "train.strategy=probe"), "needs weights to start from"),
         (("--set", "epochs"), "--set epochs: must be KEY=VALUE"),
+        (
+            ("--set", "epochs=6"),
+            "--set epochs=6: students differ from their members in [train] only: --set train.epochs=6",
+        ),
         (("--metric", "expected_cost"), "expected_cost"),
     ],
 )
@@ -220,7 +224,7 @@ def test_wrong_input_is_one_line(colours, tmp_path, monkeypatch, capfd):
 
 def test_the_command_says_what_a_round_gained(colours, monkeypatch, capfd):
     folder, run = colours
-    words = ("--rounds", 1, "--set", "lr=0.01", "--set", "epochs=8", "--json")
+    words = ("--rounds", 1, "--set", "train.lr=0.01", "--set", "train.epochs=8", "--json")
     status, printed, errors = ens(monkeypatch, capfd, "pseudo", run, folder / "unlabelled", *words)
     (made,) = json.loads(printed)["result"]["rounds"]
     assert status == 0 and made["kept"] and made["gains"]["log_loss"]["low"] > 0

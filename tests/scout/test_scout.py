@@ -191,7 +191,7 @@ def test_a_plan_for_images_stands_in_the_file_that_init_writes(scouted, folder, 
     assert status == 0, error
     config = load_config(Path("scout.toml"))
     assert (config.backbone[0].image_size, config.backbone[0].train) == (96, {"epochs": 60})
-    assert "test_resnet (96 px, 60 epochs) at 96 px, 30 epochs" in output
+    assert "test_resnet at 96 px, 60 epochs" in output
 
 
 def test_a_forecast_goes_with_epochs_and_pixels(folder, experiment):
