@@ -172,11 +172,18 @@ def _of_data(row: RunRow) -> RunRow:
     numbers = read_folds(Run(row.run))["fold"].to_numpy()
     row = replace(row, folds=len(np.unique(numbers[numbers >= 0])) * len(row.members))
     if row.done < row.folds:
-        row = _noted(row, f"not finished; go on with: ens train-folds {Run(row.run).config_toml}")
+        row = _noted(row, f"not finished; {'; '.join(_remedies(Run(row.run), row.folds // len(row.members)))}")
     facts = Run(row.run).read_provenance()["facts"]
     if "data fingerprint" not in facts:
         return _noted(row, f"{Run(row.run).provenance_json}: has no data fingerprint")
     return replace(row, fingerprint=facts["data fingerprint"])
+
+
+def _remedies(run: Run, folds: int) -> list[str]:
+    """What trains the members that are not finished. folds: of each member."""
+    members = [run.member(name) for name in run.member_names()]
+    unfinished = [each for each in members if sum(fold.is_done() for fold in each.folds()) < folds]
+    return list(dict.fromkeys(each.how_to_go_on() for each in unfinished))
 
 
 def _of_config(row: RunRow) -> RunRow:

@@ -185,6 +185,14 @@ def test_hours_of_training_by_hand():
     assert training_hours(Recipe(192, "", (("epochs", 6, ""),), (lite0, unknown), tiny=False), 1700, 5, 2) is None
 
 
+def test_sizes_and_epochs_are_named_for_each_network_where_they_differ():
+    usual, larger = Backbone("a", "a", ""), Backbone("b", "b", "", train=(("epochs", 9),), image_size=224)
+    train = (("epochs", 6, ""),)
+    assert Recipe(192, "", train, (usual, usual), tiny=False).describe() == "a, a at 192 px, 6 epochs"
+    described = Recipe(192, "", train, (usual, larger), tiny=False).describe()
+    assert described == "a (192 px, 6 epochs), b (224 px, 9 epochs)"
+
+
 def test_a_time_longer_than_a_night_names_fast():
     lite0 = Backbone("a", "tf_efficientnet_lite0.in1k", "")
     recipe = Recipe(192, "", (("epochs", 6, ""),), (lite0,), tiny=False)

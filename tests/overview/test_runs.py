@@ -158,6 +158,10 @@ def test_runs_on_other_data_stand_apart(copied, tmp_path, capsys):
 def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, capsys):
     unfinished = copied("unfinished")
     Run(unfinished).member("vit").fold(1).done_json.unlink()
+    student = copied("student")
+    member = Run(student).member("vit")
+    member.fold(1).done_json.unlink()
+    write_json(member.settings_json, {**member.read_settings(), "learned_from": {"teachers": ["resnet"]}})
     retrained = copied("retrained")
     fold = Run(retrained).member("vit").fold(0)
     held = load_logits(fold.oof_file)
@@ -173,7 +177,8 @@ def test_whatever_is_wrong_is_said_and_the_others_are_listed(copied, tmp_path, c
     (torn / "m" / "fold0" / "log.jsonl").write_text("")
     (torn / "config.toml").write_text("")
     notes = {row.run: row.notes for row in list_runs(tmp_path, "name").rows}
-    assert notes[unfinished][0] == f"not finished; go on with: ens train-folds {unfinished / 'config.toml'}"
+    assert notes[unfinished][0] == f"not finished; train on with: ens train-folds {unfinished / 'config.toml'}"
+    assert notes[student] == ("not finished; go on with the same ens distill",)
     assert notes[retrained] == (f"blend 'mean' was fitted on another 'vit' than {retrained} holds now",)
     assert "config.toml: not valid TOML" in notes[config][0] and len(notes[config]) == 1
     assert notes[old][0].startswith(f"{Run(old).provenance_json}: has no key 'facts'; lost: ") and len(notes[old]) == 1
