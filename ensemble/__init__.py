@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ensemble.api.data import DataCheck as DataCheck
     from ensemble.api.data import check_data as check_data
     from ensemble.api.data import init_config as init_config
+    from ensemble.api.prediction import load as load
+    from ensemble.api.prediction import predict as predict
     from ensemble.api.reports import RunComparison as RunComparison
     from ensemble.api.reports import compare_runs as compare_runs
     from ensemble.api.reports import write_report as write_report
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
     from ensemble.errors import UserError as UserError
     from ensemble.events import Events as Events
     from ensemble.events import Silent as Silent
+    from ensemble.exported.model import ExportedModel as ExportedModel
+    from ensemble.predictions.images import Prediction as Prediction
     from ensemble.run import Run as Run
-    from ensemble.tta.images import Prediction as Prediction
-    from ensemble.tta.images import load as load
-    from ensemble.tta.images import predict as predict
     from ensemble.tta.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
@@ -44,8 +45,9 @@ _MODULES = {  # where each public name is defined
     "Config": "ensemble.config",
     "DataCheck": "ensemble.api.data",
     "Events": "ensemble.events",
+    "ExportedModel": "ensemble.exported.model",
     "FittedBlend": "ensemble.api.arrays",
-    "Prediction": "ensemble.tta.images",
+    "Prediction": "ensemble.predictions.images",
     "Predictor": "ensemble.tta.predictor",
     "Run": "ensemble.run",
     "RunBlend": "ensemble.api.blending",
@@ -58,8 +60,8 @@ _MODULES = {  # where each public name is defined
     "compare_runs": "ensemble.api.reports",
     "fit_blend": "ensemble.api.arrays",
     "init_config": "ensemble.api.data",
-    "load": "ensemble.tta.images",
-    "predict": "ensemble.tta.images",
+    "load": "ensemble.api.prediction",
+    "predict": "ensemble.api.prediction",
     "train_folds": "ensemble.api.training",
     "write_report": "ensemble.api.reports",
 }

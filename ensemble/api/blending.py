@@ -16,7 +16,7 @@ from ensemble.files import sealed
 from ensemble.run import Run
 
 if TYPE_CHECKING:
-    from ensemble.tta.images import Images, Prediction
+    from ensemble.predictions.images import Images, Prediction
     from ensemble.tta.predictor import Predictor
 
 

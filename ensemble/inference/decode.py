@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ensemble.data.pixels.decode import decode_each, decode_image, middle_square, read
+from ensemble.data.pixels.decode import Source, middle_squares
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.device import one_thread_each, side_by_side
 from ensemble.errors import UserError
@@ -17,7 +15,6 @@ from ensemble.machine import cores
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Source = Path | Image.Image
 
 
 def decoded_squares(
@@ -39,17 +36,14 @@ def decoded_squares(
     def work(row: int) -> None:
         source = sources[row]
         try:
-            if isinstance(source, Path):
-                images = decode_each(source, read(source), decodings)
-            else:
-                images = [decode_image(source, decoding) for decoding in decodings]
+            squares = middle_squares(source, decodings)
         except UserError as error:
             if on_bad == "error":
                 raise
             unreadable[row] = str(error)
             return
-        for decoding, image in zip(decodings, images, strict=True):
-            arrays[decoding][row] = middle_square(image)
+        for decoding, square in zip(decodings, squares, strict=True):
+            arrays[decoding][row] = square
 
     if device.type == "cpu":
         side_by_side(work, range(len(sources)), device)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ensemble.data.pixels.decode import Source
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
-from ensemble.inference.decode import Source, ahead, decoded_squares
+from ensemble.inference.decode import ahead, decoded_squares
 from ensemble.inference.decodings import decoding_of, decodings, geometry
 from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of, margins
 from ensemble.inference.member import LoadedMember

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ensemble.api.blending import RunBlend
     from ensemble.events import Events
-    from ensemble.tta.images import Images, Prediction
+    from ensemble.predictions.images import Images, Prediction
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Run:
         >>> ens.Run("runs/art").predict("data/art/train/a/0.png", blend="mean").probabilities.shape
         (1, 2)
         """
-        from ensemble.tta.images import predict
+        from ensemble.api.prediction import predict
 
         return predict(self, images, blend=blend)
 

@@ -19,6 +19,7 @@ README = Path(__file__).parents[2] / "README.md"
 WITHOUT = {  # what has no example of its own, since another's shows it
     "DataCheck": "check_data",
     "Events": "Silent",
+    "ExportedModel": "load",
     "FittedBlend": "fit_blend",
     "Prediction": "predict",
     "Predictor": "load",

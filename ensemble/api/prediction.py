@@ -1,0 +1,81 @@
+"""Prediction from Python, by a run's networks or by an exported file. Only the former load torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensemble.errors import UserError
+from ensemble.predictions.images import Images, Prediction, named_images
+from ensemble.run import Run
+
+if TYPE_CHECKING:
+    from ensemble.exported.model import ExportedModel
+    from ensemble.tta.predictor import Predictor
+
+
+def load(
+    run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None, networks: str = "folds"
+) -> "Predictor | ExportedModel":
+    """A run's blend with its networks on the device, or an exported file, for many calls of `predict`.
+
+    run: a run directory, or a file that `ens export` wrote, which takes neither torch nor the run, and holds one blend
+    blend: the name of a blend; None for the run's only one
+    views: must be those that the blend was fitted on, as they are for None
+    networks: which of its members' networks predict: those of the folds, their "soup" (of `ens soup`) or "refit"
+
+    Raises UserError for a run, blend, views or files that don't fit, and for a blend with a member that ens did not
+    train, which can't predict other images; for a file as `load_exported` does.
+
+    >>> predictor = ens.load("runs/art", "mean")
+    >>> ens.predict(predictor, "data/art/train/a/0.png").classes
+    ('a', 'b')
+    """
+    if not isinstance(run, Run) and (Path(run).suffix == ".onnx" or Path(run).is_file()):
+        if blend is not None or views is not None or networks != "folds":
+            raise UserError(f"{run}: an exported file holds one blend with its views and networks: name none of these")
+        from ensemble.exported.model import load_exported
+
+        return load_exported(run)
+    from ensemble.tta import images
+
+    return images.load(run, blend, views, networks)
+
+
+def predict(
+    run: "str | Path | Run | Predictor | ExportedModel",
+    images: Images,
+    views: Sequence[str] | None = None,
+    blend: str | None = None,
+) -> Prediction:
+    """The blend's prediction of one image or several, to the bit that of `ens tta-predict` for files of these pixels
+    (of an exported file, that of `ens predict-file`).
+
+    run: a run directory, an exported file, or what `load` gives, with which nothing is read from disk again
+    images: the path of an image file; a PIL image; an array uint8 (H, W, 3), or (H, W) for grey; a tensor uint8
+        (3, H, W) or float (3, H, W) in [0, 1]; a batch of such arrays (N, H, W, 3) or tensors (N, 3, H, W); or a list
+        of any of these
+    views, blend: as in `load`; None for what `load` gives, since it was loaded with them
+
+    Floats are rounded to bytes, as a file would hold them, and must not be normalised by a mean. All images are turned
+    upright, scaled and cropped as files are. A JPEG that PIL has opened is scaled down from its full size; one given by
+    its path is first decoded at a fraction of its size, as JPEG allows.
+
+    Raises UserError that names an image's place in the list, what it is and what is wanted, or the file that can't be
+    read, and as `load` does.
+
+    >>> prediction = ens.predict("runs/art", ["data/art/train/a/0.png", "data/art/train/b/1.png"])
+    >>> prediction.probabilities.shape, len(prediction.labels)
+    ((2, 2), 2)
+    """
+    if isinstance(run, str | Path | Run):
+        named_images(images)  # what is wrong with them is told before anything is loaded
+        run = load(run, blend, views)
+    elif views is not None or blend is not None:
+        raise UserError("views and blend were chosen when the run was loaded; give them to ensemble.load instead")
+    from ensemble.exported.model import ExportedModel
+
+    if isinstance(run, ExportedModel):
+        return run.predict(images)
+    from ensemble.tta import images as of_run
+
+    return of_run.predict(run, images)

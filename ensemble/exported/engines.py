@@ -1,0 +1,112 @@
+"""What computes an exported file: OpenVINO where it is installed, which is faster on most CPUs, else ONNX Runtime."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.errors import UserError
+
+ENGINES = ("openvino", "onnxruntime")
+NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+INSTALL = 'pip install "ens-vision[export]"'
+
+Compute = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]  # from a graph's inputs to its outputs, by any thread
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A graph that is ready to be computed.
+
+    name: "openvino" or "onnxruntime"
+    version: of that
+    threads: how many it computes with
+    compute: the graph's inputs by name -> its outputs in the order asked for
+    """
+
+    name: str
+    version: str
+    threads: int
+    compute: Compute
+
+    def __str__(self) -> str:
+        return f"{NAMES[self.name]} {self.version}"
+
+
+def choose_engine(engine: str, path: Path) -> str:
+    """ "auto" becomes the first of `ENGINES` that is installed. Raises UserError, for the file `path`, for a name that
+    is none and where that engine is not installed."""
+    if engine not in ("auto", *ENGINES):
+        raise UserError(f"engine {engine!r}: want one of auto, {', '.join(ENGINES)}")
+    installed = [name for name in ENGINES if find_spec(name) is not None]
+    if engine == "auto":
+        if not installed:
+            raise UserError(f"{path}: needs OpenVINO or ONNX Runtime, and neither is installed: {INSTALL}")
+        return installed[0]
+    if engine not in installed:
+        raise UserError(f"{path}: {NAMES[engine]} is not installed: pip install {engine}, or leave the engine to ens")
+    return engine
+
+
+def open_engine(name: str, path: Path, outputs: Sequence[str], threads: int, dtype: str) -> Engine:
+    """The graph in an ONNX file, compiled.
+
+    outputs: their names
+    dtype: "float32", or "bfloat16" where OpenVINO may compute in it
+
+    Raises UserError where the engine can't read it.
+    """
+    opened = _openvino if name == "openvino" else _onnxruntime
+    try:
+        version, compute = opened(path, outputs, threads, dtype)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # each engine has kinds of its own
+        reason = " ".join(str(error).split())[:300]
+        other = next(each for each in ENGINES if each != name)
+        raise UserError(f"{path}: {NAMES[name]} can't run it ({reason}); try it with {NAMES[other]}") from None
+    return Engine(name, version, threads, compute)
+
+
+def _openvino(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        # else bfloat16 wherever the CPU has it, which changes classes
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # other processes may have chosen the same cores
+    }
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    for name in outputs:
+        compiled.output(name)  # raises where there is none
+    request = compiled.create_infer_request()
+    lock = threading.Lock()  # a request computes one batch at a time, with all threads
+
+    def compute(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        with lock:
+            request.infer(dict(inputs), share_inputs=True)
+            return [np.array(request.get_tensor(name).data) for name in outputs]
+
+    return openvino.__version__.split("-")[0], compute
+
+
+def _onnxruntime(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors, which are raised too
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    absent = set(outputs) - {output.name for output in session.get_outputs()}
+    if absent:
+        raise ValueError(f"no output {min(absent)!r}")
+
+    def compute(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return list(session.run(list(outputs), dict(inputs)))
+
+    return onnxruntime.__version__, compute
