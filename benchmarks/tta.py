@@ -75,7 +75,9 @@ from ensemble.inference.eval_model import (
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream, view_of
 from ensemble.inference.views import expand
-from ensemble.tta import shards
+from ensemble.predictions import shards
+from ensemble.run.run import shards_dir
+from ensemble.tta import chunks
 from ensemble.tta.apply import blend_chunk
 from ensemble.tta.predictor import Predictor
 
@@ -206,7 +208,7 @@ def halved(
 
 def chunk_rows(members: Sequence[LoadedMember], batch: int, device: torch.device) -> int:
     networks = sum(len(member.eval_models) for member in members)
-    return shards.chunk_rows([member.preprocess for member in members], networks, batch, device.type)
+    return chunks.chunk_rows([member.preprocess for member in members], networks, batch, device.type)
 
 
 def ens(
@@ -460,7 +462,7 @@ def predicted(predictor: Predictor, ids: Sequence[str], paths: Sequence[Path], f
     shutil.rmtree(folder, ignore_errors=True)
     saved, classes = folder / "test-mean.safetensors", predictor.blend.classes
     size = chunk_rows(predictor.members, predictor.batch_size, predictor.device)
-    parts = shards.divide(saved, "", ids, paths, size, lambda *_: [])
+    parts = shards.divide(shards_dir(saved), "", ids, paths, size, lambda *_: [])
     chunks = [paths[part.start : part.stop] for part in parts]
     stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device)
     for part, chunk in zip(parts, stream, strict=True):
@@ -470,7 +472,7 @@ def predicted(predictor: Predictor, ids: Sequence[str], paths: Sequence[Path], f
     layout = lay_out(classes)
     tables = (layout.rows(ids[part.start : part.stop], shards.read(part)) for part in parts)
     write_submission(folder / "submission.csv", tables)
-    shards.remove(saved)
+    shards.remove(shards_dir(saved))
 
 
 def vmap(paths: Sequence[Path], models: Sequence[str], size: int, rounds: int) -> None:

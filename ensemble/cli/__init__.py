@@ -9,7 +9,20 @@ from types import TracebackType
 import click
 
 from ensemble import __version__
-from ensemble.cli import blend, distill, look, networks, overview, predict, pseudo, report, scout, train, verify
+from ensemble.cli import (
+    blend,
+    distill,
+    look,
+    networks,
+    overview,
+    predict,
+    predict_file,
+    pseudo,
+    report,
+    scout,
+    train,
+    verify,
+)
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
@@ -28,6 +41,7 @@ def ens() -> None:
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
+    ens predict-file FILE IMAGES   the same by an exported file, without torch
     ens pseudo RUN IMAGES          learn from images without labels
     ens soup RUN                   K fold networks averaged into one
     ens refit RUN                  the same recipe on all rows
@@ -52,6 +66,7 @@ for command in (
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,
+    predict_file.predict_file,
     pseudo.pseudo,
     networks.soup,
     networks.refit,

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class OneOf(click.ParamType[str]):
@@ -47,6 +49,34 @@ METRIC = click.option(
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."
 )
+
+
+def submission_options(command: Command) -> Command:
+    """What to write of predictions, and where."""
+    options = (
+        click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow."),
+        click.option(
+            "--form",
+            type=click.Choice(["label", "index", "probability"]),
+            help="Class names, their numbers or probabilities. [default: as in the sample]",
+        ),
+        click.option(
+            "--on-bad",
+            type=click.Choice(["error", "skip"]),
+            default="error",
+            show_default=True,
+            help="At an image that can't be read: stop, or leave its prediction empty.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=FOLDER_OR_FILE,
+            help="The CSV to write. [default: submission.csv; none for pictures that are named one by one]",
+        ),
+    )
+    for option in reversed(options):  # as decorators, of which the last one is applied first
+        command = option(command)
+    return command
 
 
 def names(text: str | None) -> list[str] | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, names, searchable_metrics
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, names, searchable_metrics, submission_options
 from ensemble.cli.overview import recorded
 from ensemble.cli.session import session
 from ensemble.run import Run
@@ -29,25 +29,7 @@ NOTES = {  # in the ledger
     help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
 )
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
-@click.option("--sample-submission", type=FOLDER_OR_FILE, help="CSV whose ids, order and header to follow.")
-@click.option(
-    "--form",
-    type=click.Choice(["label", "index", "probability"]),
-    help="Class names, their numbers or probabilities. [default: as in the sample]",
-)
-@click.option(
-    "--on-bad",
-    type=click.Choice(["error", "skip"]),
-    default="error",
-    show_default=True,
-    help="At an image that can't be read: stop, or leave its prediction empty.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=FOLDER_OR_FILE,
-    help="The CSV to write. [default: submission.csv; none for pictures that are named one by one]",
-)
+@submission_options
 @click.option(
     "--keep-gb",
     type=click.FloatRange(min=0),

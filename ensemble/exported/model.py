@@ -1,7 +1,7 @@
 """A blend that `ens export` wrote as one ONNX file: opened, checked, and asked for probabilities."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from ensemble.exported import seal
 from ensemble.exported.description import Description, parse_description
 from ensemble.exported.engines import Engine, choose_engine, open_engine
 from ensemble.machine import cores, threads_allowed
+from ensemble.plural import pluralize
 from ensemble.predictions.images import Images, OneImage, Prediction, named_images, source_of
 from ensemble.scoring.row_values import cheapest
 
@@ -31,16 +32,25 @@ class ExportedModel:
 
     path: the ONNX file
     description: what the file says of itself: classes, members, scores, how images are decoded
+    digest: 16 hex digits, of all its bytes
     engine: what computes it
     """
 
     path: Path
     description: Description
+    digest: str
     engine: Engine
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.description.classes
+
+    def summary(self) -> str:
+        """The blend, its networks and what computes them, in words."""
+        about, engine = self.description, self.engine
+        networks = sum(member.networks for member in about.members.values())
+        of = f"{pluralize(len(about.members), 'member')}, {pluralize(networks, 'network')} in all"
+        return f"blend {about.blend} of {of}; by {engine} on {pluralize(engine.threads, 'thread')}"
 
     def decode(self, source: OneImage | bytes, name: str = "image") -> dict[str, np.ndarray]:
         """The squares that the graph takes of one image, by the names of its inputs: uint8 (side, side, 3).
@@ -109,7 +119,9 @@ class ExportedModel:
             unreadable |= {start * BATCH + row: reason for row, reason in reasons.items()}
         return np.concatenate(values), unreadable
 
-    def stream(self, batches: Iterable[Sequence[Source]], on_bad: str) -> Iterator[tuple[np.ndarray, dict[int, str]]]:
+    def stream(
+        self, batches: Iterable[Sequence[Source]], on_bad: str
+    ) -> Generator[tuple[np.ndarray, dict[int, str]], None, None]:
         """For each batch its probabilities and the reasons for unreadable rows, as `predict_files` gives them. Threads
         decode a few batches ahead of the one that is computed, so memory is bounded by their size."""
         decodings = list(self.description.inputs.values())
@@ -152,10 +164,11 @@ def load_exported(path: str | Path, threads: int | None = None, engine: str = "a
     """
     path = Path(path)
     seal.check(path)
-    description = parse_description(seal.read_metadata(path), str(path))
+    metadata = seal.read_metadata(path)
+    description = parse_description(metadata, str(path))
     name = choose_engine(engine, path)
     opened = open_engine(name, path, OUTPUTS, threads or threads_allowed() or cores(), description.dtype)
-    return ExportedModel(path, description, opened)
+    return ExportedModel(path, description, metadata[seal.DIGEST_KEY], opened)
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

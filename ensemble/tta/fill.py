@@ -1,6 +1,8 @@
 """The shards of a prediction, filled one after the other: stored logits are read, missing ones computed, and all
 blended. Networks, and torch, are loaded only where logits are missing."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,13 @@ from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.predictions import shards
+from ensemble.predictions.shards import Predicted, PredictionShard, reason
 from ensemble.progress import paced
 from ensemble.run import Fold, Run
-from ensemble.stop import safe_points
-from ensemble.tta import shards, stored_logits
+from ensemble.tta import stored_logits
 from ensemble.tta.apply import ExternalRows, blend_chunk
-from ensemble.tta.shards import PredictionShard
-from ensemble.tta.stored_logits import StoredLogits
+from ensemble.tta.stored_logits import MemberView, StoredLogits
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class PredictionPlan:
     on_bad: str
 
 
+def plan_digest(run: Run, blend: str, member_views: Sequence[MemberView]) -> str:
+    """SHA-256 of all that determines the numbers of every row: the blend's two files with all their bytes, and its
+    members' networks and views, see `stored_logits.member_views`."""
+    files = [run.blend_json(blend), run.blend_file(blend)]
+    facts = {
+        "format": shards.FORMAT,
+        "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
+        "columns": [each.digest for each in member_views],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class MissingBlock:
     """Images of one shard whose logits are missing under the same member views.
@@ -69,48 +83,24 @@ def fill(
     may_store: whether logits that are computed are added to `stored`. Returns for each row that could not be read the
     reason. Raises UserError that names such an image if it is not to be skipped.
     """
-    unreadable: dict[int, str] = {}
-    unfinished = []
-    for part in parts:
-        reasons = shards.unreadable_rows(part, len(plan.blend.classes))
-        if reasons is None and part.path.is_file():
-            events.message(f"{part.path}: damaged; its rows are predicted again")
-        if reasons is None or (reasons and plan.on_bad == "error"):  # an earlier call skipped these images
-            unfinished.append(part)
-        else:
-            unreadable |= reasons
-    done = len(parts) - len(unfinished)
-    if done:
-        events.message(f"resuming: {done} of {len(parts)} shards are finished")
+    unfinished, unreadable = shards.unfinished(parts, len(plan.blend.classes), plan.on_bad, events)
     failed = _still_unreadable(unfinished, plan, stored)
     blocks = {part: _missing_blocks(part, stored, failed) for part in unfinished}
     computed = _computed([block for part in unfinished for block in blocks[part]], plan, stored, events)
-    try:
-        with safe_points(
-            lambda: f"shard {done + 1} of {len(parts)}", lambda: f"{done} of {len(parts)} shards"
-        ) as asked:
-            for part in unfinished:
-                values = stored.read(slice(part.start, part.stop))
-                reasons = {row: reason for row, reason in failed.items() if part.start <= row < part.stop}
-                for block in blocks[part]:
-                    logits, bad = next(computed)
-                    reasons |= {
-                        int(block.rows[at]): _reason(line, plan.files[block.rows[at]]) for at, line in bad.items()
-                    }
-                    for number, array in zip(block.numbers, logits, strict=True):
-                        values[number][:, block.rows - part.start] = array
-                    may_store = may_store and _stored(stored, block, logits, bad, events)
-                shards.write(part, *_blended(part, plan, stored, values, reasons))
-                unreadable |= reasons
-                done += 1
-                if asked():
-                    raise KeyboardInterrupt
-    except UserError as error:
-        raise UserError(
-            f"{error}; {done} of {len(parts)} shards are kept, and the same command then resumes (with --on-bad skip "
-            "it leaves such images without a prediction)"
-        ) from None
-    return unreadable
+
+    def predicted(part: PredictionShard) -> Predicted:
+        nonlocal may_store
+        values = stored.read(slice(part.start, part.stop))
+        reasons = {row: line for row, line in failed.items() if part.start <= row < part.stop}
+        for block in blocks[part]:
+            logits, bad = next(computed)
+            reasons |= {int(block.rows[at]): reason(line, plan.files[block.rows[at]]) for at, line in bad.items()}
+            for number, array in zip(block.numbers, logits, strict=True):
+                values[number][:, block.rows - part.start] = array
+            may_store = may_store and _stored(stored, block, logits, bad, events)
+        return _blended(part, plan, stored, values, reasons)
+
+    return unreadable | shards.fill(unfinished, len(parts), predicted)
 
 
 def _missing_blocks(part: PredictionShard, stored: StoredLogits, failed: Mapping[int, str]) -> list[MissingBlock]:
@@ -162,7 +152,7 @@ def _still_unreadable(parts: Sequence[PredictionShard], plan: PredictionPlan, st
             try:
                 decode(plan.files[row], decoding)
             except UserError as error:
-                reasons[row] = _reason(str(error), plan.files[row])
+                reasons[row] = reason(str(error), plan.files[row])
     return reasons
 
 
@@ -193,11 +183,6 @@ def _blended(
         )
         for name in plan.preprocesses
     ]
-    in_shard = {row - part.start: reason for row, reason in reasons.items()}
+    in_shard = {row - part.start: line for row, line in reasons.items()}
     external = plan.external(part.start, part.stop)
     return blend_chunk(plan.blend, logits, in_shard, external, len(part)), in_shard
-
-
-def _reason(line: str, file: Path) -> str:
-    """What is wrong with an image, without its name and without advice."""
-    return line.removeprefix(f"{file}: ").removesuffix("; replace it or remove it")

@@ -13,8 +13,8 @@ from ensemble.predictions.images import Images, OneImage, Prediction, named_imag
 from ensemble.run import Run
 from ensemble.run.networks import KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
+from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.predictor import Predictor, load_predictor
-from ensemble.tta.shards import chunk_rows
 
 
 def load(

@@ -15,8 +15,8 @@ from ensemble.machine import device_type
 from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.tta import stored_logits
+from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.predictor import compute_logits, load_members
-from ensemble.tta.shards import chunk_rows
 
 
 def member_logits(

@@ -21,15 +21,18 @@ from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
+from ensemble.files.atomic import clear_temporaries_of, require_writable
 from ensemble.machine import cores, device_type, threads_allowed
 from ensemble.plural import pluralize
+from ensemble.predictions import shards
+from ensemble.predictions.shards import PredictionShard
 from ensemble.run import Run
 from ensemble.run.networks import UNSCORED
 from ensemble.run.outputs import inputs_of, require_output
-from ensemble.tta import shards, stored_logits
+from ensemble.run.run import predictions_lock, shards_dir
+from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
-from ensemble.tta.fill import PredictionPlan, fill
-from ensemble.tta.shards import PredictionShard
+from ensemble.tta.fill import PredictionPlan, fill, plan_digest
 from ensemble.tta.stored_logits import MemberView, StoredLogits
 
 
@@ -138,7 +141,9 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         batch_size=load_run_config(run.config_toml).tta.batch_size,
         on_bad=request.on_bad,
     )
-    with shards.locked(saved), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
+    require_writable(saved)
+    folder, lock = shards_dir(saved), predictions_lock(saved)
+    with shards.locked(lock, saved, "ens tta-predict"), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
         _warn_if_optimistic(plan, events)
         unscored = UNSCORED.get(plan.kind)
         if unscored is not None:
@@ -149,21 +154,13 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         if stored.missing_bytes():
             events.message(_storing(stored, may_store, may_add, request.stored_bytes))
 
-        digest = shards.plan_digest(run, name, stored.member_views)
+        digest = plan_digest(run, name, stored.member_views)
         shard_rows = request.shard_rows or _shard_rows(plan, device)
-        parts = shards.divide(saved, digest, ids, plan.files, shard_rows, external)
-        removed = shards.remove_others(saved, parts)
-        if removed:
-            shards_removed = pluralize(removed, "shard")
-            events.message(f"removed {shards_removed} of a stopped prediction of other images or with other settings")
+        parts = shards.divide(folder, digest, ids, plan.files, shard_rows, external)
+        clear_temporaries_of(saved)
+        shards.remove_others(folder, parts, events)
         unreadable = fill(parts, plan, stored, may_store, events)
-        if unreadable:
-            events.message(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
-            for line in shards.unreadable_lines(ids, unreadable):
-                events.message(line)
-        if len(unreadable) == len(ids):
-            shards.remove(saved)
-            raise UserError(f"{images}: not one of its {len(ids)} images could be read")
+        shards.report_unreadable(folder, images, ids, unreadable, events)
 
         # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
         meta = {"blend": name, "images": str(images)}
@@ -171,7 +168,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         write_logits(saved, ids, ("blend",), blend.classes, shape, map(_log_probabilities, parts), meta)
         checksum = sealed.file_checksum(saved)
         said = write_submission(request.output, layout, ids, map(shards.read, parts))
-        shards.remove(saved)
+        shards.remove(folder)
     said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
     return SavedPrediction(np.array(ids), blend.classes, name, saved, checksum, request.output, said, len(unreadable))
 
@@ -191,7 +188,7 @@ def _shard_rows(plan: PredictionPlan, device: str) -> int:
     if plan.kind == "folds":
         networks = network_count(plan.run, plan.blend, plan.folds)
     preprocesses, views = list(plan.preprocesses.values()), list(plan.blend.trained.values())
-    return shards.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
+    return chunks.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
 
 
 def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:

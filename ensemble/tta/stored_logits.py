@@ -28,6 +28,7 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
+from ensemble.predictions.shards import file_state
 from ensemble.run import Run
 from ensemble.run.networks import networks_of
 from ensemble.run.vouched import digest_in_done
@@ -250,16 +251,6 @@ def add(
         {name: of_array(array) for name, array in tensors.items()},
         {each.digest: f"{each.member} {each.view}" for each in named},
     )
-
-
-def file_state(path: Path) -> tuple[int, int, int]:
-    """Size and times of change in nanoseconds, of the contents and of the file itself; the latter is not set back by
-    copying. -1 each for a file that is gone: reading it will say so."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1, -1
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _keys(files: Sequence[Path]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exported_file import content
 from PIL import Image
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import StackingClassifier
@@ -45,6 +46,7 @@ def test_the_readmes_examples_run(art):
     shutil.copytree("runs/art", "runs/other")
     image = Image.open("data/art/train/a/0.png")
     image.save("a.jpg")
+    Path("art.onnx").write_bytes(content())
     labels = np.arange(60) % 2
     scores = np.random.default_rng(0).normal(size=(2, 60, 2)) + 2 * np.eye(2)[labels]
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)

@@ -93,7 +93,8 @@ def test_the_innermost_safe_points_count():
 DRIVER = """
 import os, signal, sys, time
 from ensemble import cli
-from ensemble.tta import oof, shards
+from ensemble.predictions import shards
+from ensemble.tta import chunks, oof
 
 count = 0
 
@@ -107,7 +108,7 @@ def told(work):
             sys.stdin.readline()
     return worked
 
-shards.chunk_rows = lambda *facts: 4
+chunks.chunk_rows = lambda *facts: 4
 shards.write = told(shards.write)
 oof._write_added = told(oof._write_added)
 sys.argv = ["ens", *sys.argv[1:]]

@@ -6,6 +6,7 @@ from exported_file import CLASSES, content, description, expected
 from onnx import helper
 from PIL import Image
 
+import ensemble
 from ensemble.errors import UserError
 from ensemble.exported.engines import ENGINES
 from ensemble.exported.model import BATCH, load_exported
@@ -14,16 +15,9 @@ from ensemble.exported.seal import sealed, with_metadata
 COLOURS = np.array([[255, 51, 0], [0, 204, 102], [51, 0, 255], [102, 102, 0]], dtype=np.uint8)
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "art.onnx"
-    path.write_bytes(content())
-    return path
-
-
 @pytest.fixture(scope="module", params=ENGINES)
-def model(request, file):
-    return load_exported(file, 1, request.param)
+def model(request, exported):
+    return load_exported(exported, 1, request.param)
 
 
 def plain(row):
@@ -75,6 +69,18 @@ def test_predictions_of_many_images_are_those_of_each(model, tmp_path, paint):
     assert (several == several[0]).all()
 
 
+def test_ensemble_load_and_predict_take_a_file(exported):
+    loaded = ensemble.load(str(exported))
+    assert isinstance(loaded, ensemble.ExportedModel) and loaded.summary().startswith("blend mean of 2 members, ")
+    whole = ensemble.predict(exported, plain(1))
+    assert whole.labels == ensemble.predict(loaded, plain(1)).labels == ["green"]
+    for wrong in ({"blend": "mean"}, {"views": ["hflip"]}, {"networks": "soup"}):
+        with pytest.raises(UserError, match="an exported file holds one blend with its views and networks"):
+            ensemble.load(exported, **wrong)
+    with pytest.raises(UserError, match="chosen when the run was loaded"):
+        ensemble.predict(loaded, plain(1), blend="mean")
+
+
 def test_costs_decide(tmp_path):
     costs = ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (90.0, 90.0, 0.0))
     (tmp_path / "a.onnx").write_bytes(content(description(costs=costs)))
@@ -109,8 +115,8 @@ def test_squares_of_another_shape_are_refused(model):
             model.probabilities(wrong)
 
 
-def test_files_that_ens_did_not_write(file, tmp_path):
-    path, whole = tmp_path / "x.onnx", file.read_bytes()
+def test_files_that_ens_did_not_write(exported, tmp_path):
+    path, whole = tmp_path / "x.onnx", exported.read_bytes()
     cases = [
         (b"id,label\n", "not an ONNX file"),
         (whole[:-100], "ens did not write it, or its end is lost"),
@@ -138,13 +144,13 @@ def test_a_graph_that_an_engine_cannot_run(tmp_path, model):
         assert "\n" not in str(caught.value)
 
 
-def test_an_engine_that_is_not_installed(file, monkeypatch):
+def test_an_engine_that_is_not_installed(exported, monkeypatch):
     with pytest.raises(UserError, match="engine 'tensorrt': want one of auto, openvino, onnxruntime"):
-        load_exported(file, engine="tensorrt")
+        load_exported(exported, engine="tensorrt")
     monkeypatch.setattr("ensemble.exported.engines.find_spec", lambda name: None if name == "openvino" else object())
-    assert load_exported(file).engine.name == "onnxruntime"
+    assert load_exported(exported).engine.name == "onnxruntime"
     with pytest.raises(UserError, match="OpenVINO is not installed: pip install openvino"):
-        load_exported(file, engine="openvino")
+        load_exported(exported, engine="openvino")
     monkeypatch.setattr("ensemble.exported.engines.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'needs OpenVINO or ONNX Runtime, .*: pip install "ens-vision\[export\]"'):
-        load_exported(file)
+        load_exported(exported)

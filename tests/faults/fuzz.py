@@ -233,11 +233,11 @@ def of_tensors(run, folder):
 
     from ensemble.backbones import weights
     from ensemble.data.logits import Logits, load_logits
+    from ensemble.predictions import shards
     from ensemble.report.members import _numbers
     from ensemble.train.heads import Heads
     from ensemble.train.probe import load_heads
     from ensemble.train.state import TrainState, load_state, save_state
-    from ensemble.tta import shards
 
     folder.mkdir(parents=True)
     ids = np.array([f"r{row}" for row in range(20)])

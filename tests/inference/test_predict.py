@@ -27,8 +27,8 @@ from ensemble.inference.predict import normalise, predict_stream
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.apply import blend_folds
+from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.predict import PredictionRequest, tta_predict
-from ensemble.tta.shards import chunk_rows
 
 CPU = torch.device("cpu")
 QUIET = {"show": lambda text, done, total: None, "say": lambda text: None}

@@ -122,7 +122,7 @@ def test_a_single_image_of_each_kind(run, loaded, files, want):
 
 
 def test_images_larger_than_a_chunk_are_predicted_in_chunks(loaded, files, want):
-    from ensemble.tta.shards import chunk_rows
+    from ensemble.tta.chunks import chunk_rows
 
     preprocesses = [member.preprocess for member in loaded.members]
     times = chunk_rows(preprocesses, 4, loaded.batch_size, "cpu") // 6 + 1

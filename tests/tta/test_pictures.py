@@ -75,7 +75,7 @@ def test_a_picture_that_cannot_be_read(test, tmp_path):
 
 
 def test_at_most_five_classes_are_shown():
-    from ensemble.tta.pictures import PredictedPictures
+    from ensemble.predictions.pictures import PredictedPictures
 
     chances = np.array([[0.3, 0.05, 0.05, 0.05, 0.05, 0.5]], dtype=np.float32)
     (line,) = PredictedPictures(("x.png",), tuple("abcdef"), chances, {}, None).lines()

@@ -23,10 +23,12 @@ from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
+from ensemble.predictions import shards
 from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.run.run import predictions_lock, shards_dir
-from ensemble.tta import shards, stored_logits
+from ensemble.tta import stored_logits
+from ensemble.tta.fill import plan_digest
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
 ROWS = 7  # of a shard: 60 images make 9
@@ -287,7 +289,7 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
     def plan(blend=whole, folds=2, batch=64, device="cpu"):
         views = dict(zip(blend.members, blend.views, strict=True))
         columns = stored_logits.member_views(Run(run), views, blend.classes, folds, batch, device)
-        return shards.plan_digest(Run(run), "mean", columns)
+        return plan_digest(Run(run), "mean", columns)
 
     usual = plan()
     assert plan() == usual
@@ -322,7 +324,7 @@ def test_a_shard_counts_its_own_rows_and_what_was_given_for_them(tmp_path):
     given = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
 
     def names(plan="plan", ids=tuple("abcd"), files=files, size=2, given=given):
-        made = shards.divide(tmp_path / "p.safetensors", plan, ids, files, size, lambda a, b: [given[:, a:b]])
+        made = shards.divide(tmp_path / ".p", plan, ids, files, size, lambda a, b: [given[:, a:b]])
         assert [(shard.start, shard.stop) for shard in made] == [(at, min(at + size, 4)) for at in range(0, 4, size)]
         assert {shard.path.parent for shard in made} == {tmp_path / ".p"}
         return [shard.path.name for shard in made]

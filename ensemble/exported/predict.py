@@ -1,0 +1,125 @@
+"""`ens predict-file`: from an exported file and images to a submission, without torch."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.data.samples import read_images
+from ensemble.data.submission.write import follow, write_submission
+from ensemble.events import Events
+from ensemble.exported.model import BATCH, ExportedModel
+from ensemble.files.atomic import clear_temporaries_of, require_writable
+from ensemble.plural import pluralize
+from ensemble.predictions import shards
+from ensemble.predictions.shards import Predicted, PredictionShard
+from ensemble.progress import paced
+from ensemble.run.outputs import require_output
+
+SHARD_BATCHES = 32  # of BATCH images each: a kill costs half a minute, of an ensemble of 20 networks
+
+
+@dataclass(frozen=True)
+class FileRequest:
+    """What to predict by an exported file, and where to write it.
+
+    model: the file, opened
+    images: a folder or a table
+    output: the CSV to write
+    sample_submission, form, on_bad: as in `PredictionRequest`
+    """
+
+    model: ExportedModel
+    images: Path
+    output: Path
+    sample_submission: Path | None = None
+    form: str | None = None
+    on_bad: str = "error"
+
+
+@dataclass(frozen=True)
+class WrittenPrediction:
+    """What `predict_file` has written.
+
+    blend: its name
+    classes: C names
+    submission: the CSV
+    said: what the CSV holds, in words
+    rows: how many images it is of
+    unreadable: how many of them have no prediction
+    """
+
+    blend: str
+    classes: tuple[str, ...]
+    submission: Path
+    said: str
+    rows: int
+    unreadable: int
+
+
+def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
+    """Predict every image, or those that the sample submission names, and write the submission.
+
+    Rows are predicted and saved in shards beside the output, so that the same call resumes after a kill and ends with
+    the same bytes; at the end they are removed. Raises UserError and OSError as `tta_predict` does.
+    """
+    model, images, output = request.model, request.images, request.output
+    all_ids, all_files, notes = read_images(images)
+    for line in notes:
+        events.message(line)
+    layout, ids, rows = follow(request.sample_submission, all_ids, model.classes, request.form, model.costs)
+    for line in layout.notes:
+        events.message(line)
+    require_output(output, [images, request.sample_submission, model.path])
+    files = [all_files[row] for row in rows]
+    events.message(f"{pluralize(len(files), 'image')}; {model.summary()}")
+    folder, lock = (output.with_name(f".{output.name}.{kind}") for kind in ("shards", "lock"))
+    require_writable(output)
+    with shards.locked(lock, output, "ens predict-file"):
+        parts = shards.divide(folder, _digest(model), ids, files, SHARD_BATCHES * BATCH)
+        clear_temporaries_of(output)
+        shards.remove_others(folder, parts, events)
+        unreadable = _fill(parts, files, request, events)
+        shards.report_unreadable(folder, images, ids, unreadable, events)
+        # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
+        said = write_submission(output, layout, ids, map(shards.read, parts))
+        shards.remove(folder)
+        lock.unlink(missing_ok=True)  # while it is held; filelock notices
+    said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
+    return WrittenPrediction(model.description.blend, model.classes, output, said, len(ids), len(unreadable))
+
+
+def _digest(model: ExportedModel) -> str:
+    """SHA-256 of all that determines the numbers of every row."""
+    engine = model.engine
+    facts = [shards.FORMAT, model.digest, engine.name, engine.version, engine.threads, BATCH]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _fill(
+    parts: Sequence[PredictionShard], files: Sequence[Path], request: FileRequest, events: Events
+) -> dict[int, str]:
+    """Predict the shards that are not finished. Returns for each row that could not be read the reason."""
+    model = request.model
+    rest, unreadable = shards.unfinished(parts, len(model.classes), request.on_bad, events)
+    advance = paced(events, "predicting", len(files) - sum(map(len, rest)), len(files))
+    batches = (
+        files[start : min(start + BATCH, part.stop)] for part in rest for start in range(part.start, part.stop, BATCH)
+    )
+
+    def predict(part: PredictionShard) -> Predicted:
+        values: list[np.ndarray] = []
+        reasons: dict[int, str] = {}
+        for start in range(0, len(part), BATCH):
+            probabilities, bad = next(stream)
+            values.append(probabilities)
+            reasons |= {start + row: shards.reason(line, files[part.start + start + row]) for row, line in bad.items()}
+            advance(len(probabilities))
+        return np.concatenate(values), reasons
+
+    with closing(model.stream(batches, request.on_bad)) as stream:
+        return unreadable | shards.fill(rest, len(parts), predict)

@@ -1,0 +1,91 @@
+"""The most likely classes of a few pictures, with their probabilities. pandas is loaded only where a CSV is written."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.data.names import nfc
+from ensemble.errors import UserError
+from ensemble.run.outputs import require_output
+from ensemble.scoring.row_values import cheapest
+
+SHOWN = 5  # classes of a picture
+
+
+@dataclass(frozen=True)
+class PredictedPictures:
+    """The predictions of N pictures.
+
+    ids: N names
+    classes: C names
+    probabilities: float32 (N, C), NaN in rows that could not be read
+    unreadable: for each such row the reason
+    submission: the CSV that was written; None if none was asked for
+    notes: lines on that CSV and on the sample that it follows
+    decided: the class of each, if the blend knows what mistakes cost
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    unreadable: dict[int, str]
+    submission: Path | None
+    notes: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """One line per picture with its most likely classes, and the notes."""
+        lines = []
+        for row, (name, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
+            if row in self.unreadable:
+                lines.append(self.unreadable[row])
+                continue
+            best = np.argsort(-probabilities, kind="stable")[:SHOWN]
+            shown = ", ".join(f"{self.classes[number]} {100 * probabilities[number]:.1f} %" for number in best)
+            decided = f"; of the least expected cost: {self.decided[row]}" if self.decided else ""
+            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}{decided}")
+        return [*lines, *self.notes]
+
+
+def predict_pictures(
+    predict: Callable[[Sequence[Path]], tuple[np.ndarray, dict[int, str]]],
+    files: Sequence[Path],
+    classes: tuple[str, ...],
+    costs: np.ndarray | None,
+    output: Path | None,
+    sample_submission: Path | None = None,
+    form: str | None = None,
+    inputs: Iterable[Path] = (),
+) -> PredictedPictures:
+    """Predict image files, and write a CSV if one is asked for.
+
+    predict: gives the probabilities of image files, float32 (n, C), NaN in rows that could not be read, and for each
+        such row the reason
+    costs: see `Layout`
+    output: a CSV to write; None for none
+    sample_submission, form: as in `PredictionRequest`
+    inputs: files, beside the pictures and the sample, that must not be written over
+
+    Raises UserError for a sample that does not fit, and if no picture can be read.
+    """
+    ids = [nfc(file.as_posix()) for file in files]
+    layout = None
+    if output is not None or sample_submission is not None:
+        from ensemble.data.submission.write import follow, write_submission
+
+        layout, ids, rows = follow(sample_submission, ids, classes, form, costs)
+        files = [files[row] for row in rows]
+    if output is not None:
+        require_output(output, [*files, sample_submission, *inputs])
+    probabilities, unreadable = predict(files)
+    if len(unreadable) == len(files):
+        raise UserError(next(iter(unreadable.values())))
+    notes: list[str] = []
+    if output is not None and layout is not None:
+        notes = [*layout.notes, f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})"]
+    decided: tuple[str, ...] = ()
+    if costs is not None:
+        decided = tuple(classes[number] for number in cheapest(np.nan_to_num(probabilities), costs))
+    return PredictedPictures(tuple(ids), classes, probabilities, unreadable, output, tuple(notes), decided)

@@ -1,0 +1,224 @@
+"""Predicted rows in shards on disk: a prediction of any size fits into memory, and resumes after a kill.
+
+    predictions/.test-stack/<digest>.safetensors   probabilities of one shard's rows
+    predictions/.test-stack.lock                   held by the one process that predicts
+
+A shard is named by a digest of all that determines its numbers: how everything is predicted (the digest of a plan) and
+its rows. A shard that doesn't fit any more is therefore not found, and is predicted anew.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
+
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.files import sealed
+from ensemble.files.reading import parse_json
+from ensemble.files.tensors import of_array, read_bytes, write_tensors
+from ensemble.plural import pluralize
+from ensemble.stop import safe_points
+
+FORMAT = 2  # of the files and of what is in them: raise it when either changes
+
+Predicted = tuple[np.ndarray, dict[int, str]]  # float32 (n, C), NaN in unreadable rows; and the reason for each
+
+
+@dataclass(frozen=True)
+class PredictionShard:
+    """Some of the rows to predict, one after the other.
+
+    path: of the file that holds their probabilities as soon as they are predicted
+    start: the first row
+    stop: the row after the last one
+    """
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@contextmanager
+def locked(lock_file: Path, predictions: Path, command: str) -> Iterator[None]:
+    """Hold the lock of a file of predictions. Raises UserError if another process, of this command, has it."""
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{predictions}: another {command} is writing it; wait until that has ended") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def divide(
+    folder: Path,
+    plan: str,
+    ids: Sequence[str],
+    files: Sequence[Path],
+    size: int,
+    external: Callable[[int, int], Sequence[np.ndarray]] = lambda start, stop: (),
+) -> list[PredictionShard]:
+    """The shards of N rows, in order.
+
+    An image counts by its id, path, size and time of change, so that only its shard is predicted anew if it is
+    replaced. The external members' predictions count with all their bytes.
+
+    folder: where they lie
+    plan: a digest of all that determines the numbers of every row
+    ids, files: of the N images
+    size: rows of a shard
+    external: arrays of rows start to stop that count too
+    """
+    shards = []
+    for start in range(0, len(ids), size):
+        stop = min(start + size, len(ids))
+        rows = [[ids[row], str(files[row].absolute()), *file_state(files[row])[:2]] for row in range(start, stop)]
+        digest = hashlib.sha256(json.dumps([plan, rows]).encode())
+        for values in external(start, stop):
+            digest.update(np.ascontiguousarray(values).data)
+        shards.append(PredictionShard(folder / f"{digest.hexdigest()[:32]}.safetensors", start, stop))
+    return shards
+
+
+def remove_others(folder: Path, shards: Sequence[PredictionShard], events: Events) -> None:
+    """Remove what lies beside these shards: those of other images or settings, of which a message tells, and what
+    killed writers left; only while the lock is held."""
+    current = {shard.path for shard in shards}
+    others = [path for path in folder.glob("*") if path not in current]
+    for path in others:
+        path.unlink(missing_ok=True)
+    removed = sum(path.suffix == ".safetensors" for path in others)
+    if removed:
+        shards_removed = pluralize(removed, "shard")
+        events.message(f"removed {shards_removed} of a stopped prediction of other images or with other settings")
+
+
+def unfinished(
+    shards: Sequence[PredictionShard], classes: int, on_bad: str, events: Events
+) -> tuple[list[PredictionShard], dict[int, str]]:
+    """The shards that have to be predicted, and for each unreadable row of the others the reason. Where unreadable
+    images are an error, a shard whose images an earlier call skipped has to be predicted again."""
+    unreadable: dict[int, str] = {}
+    rest = []
+    for shard in shards:
+        reasons = unreadable_rows(shard, classes)
+        if reasons is None and shard.path.is_file():
+            events.message(f"{shard.path}: damaged; its rows are predicted again")
+        if reasons is None or (reasons and on_bad == "error"):
+            rest.append(shard)
+        else:
+            unreadable |= reasons
+    if len(rest) < len(shards):
+        events.message(f"resuming: {len(shards) - len(rest)} of {len(shards)} shards are finished")
+    return rest, unreadable
+
+
+def fill(
+    rest: Sequence[PredictionShard], total: int, predict: Callable[[PredictionShard], Predicted]
+) -> dict[int, str]:
+    """Predict the shards that are not finished, of a total, and write each as soon as it is.
+
+    predict: gives a shard's probabilities and the reasons, by rows of the shard. Returns for each row that could not be
+    read the reason. Raises UserError that names such an image if it is not to be skipped.
+    """
+    unreadable: dict[int, str] = {}
+    done = total - len(rest)
+    try:
+        with safe_points(lambda: f"shard {done + 1} of {total}", lambda: f"{done} of {total} shards") as asked:
+            for shard in rest:
+                probabilities, reasons = predict(shard)
+                write(shard, probabilities, reasons)
+                unreadable |= {shard.start + row: reason for row, reason in reasons.items()}
+                done += 1
+                if asked():
+                    raise KeyboardInterrupt
+    except UserError as error:
+        raise UserError(
+            f"{error}; {done} of {total} shards are kept, and the same command then resumes (with --on-bad skip it "
+            "leaves such images without a prediction)"
+        ) from None
+    return unreadable
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Size and times of change in nanoseconds, of the contents and of the file itself; the latter is not set back by
+    copying. -1 each for a file that is gone: reading it will say so."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def write(shard: PredictionShard, probabilities: np.ndarray, unreadable: dict[int, str]) -> None:
+    """Write a shard's probabilities, float32 (n, C), atomically. unreadable: the reason for each row that is NaN.
+    Raises OSError that names the file."""
+    write_tensors(shard.path, {"probabilities": of_array(probabilities)}, {"unreadable": json.dumps(unreadable)})
+
+
+def unreadable_rows(shard: PredictionShard, classes: int) -> dict[int, str] | None:
+    """For each row (of all N) of a finished shard that could not be read the reason; None if the shard is not finished,
+    or damaged."""
+    try:
+        sealed.require_sound_file(shard.path)
+        with safe_open(shard.path, framework="numpy") as file:
+            if file.get_slice("probabilities").get_shape() != [len(shard), classes]:
+                return None
+            if file.get_slice("probabilities").get_dtype() != "F32":
+                return None
+            reasons = parse_json((file.metadata() or {})["unreadable"], dict[int, str], "unreadable")
+        return {shard.start + row: reason for row, reason in reasons.items() if 0 <= row < len(shard)}
+    except (OSError, UserError, SafetensorError, KeyError):
+        return None
+
+
+def read(shard: PredictionShard) -> np.ndarray:
+    """The probabilities of a finished shard, float32 (n, C). Raises UserError if it was damaged since."""
+    try:
+        return np.asarray(load(read_bytes(shard.path))["probabilities"])
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None
+
+
+def remove(folder: Path) -> None:
+    """Remove all shards, when what they hold has been written elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def report_unreadable(
+    folder: Path, images: Path, ids: Sequence[str], unreadable: dict[int, str], events: Events
+) -> None:
+    """Name the images without a prediction. Raises UserError, and removes the shards, where no image could be read."""
+    if unreadable:
+        events.message(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
+        for line in unreadable_lines(ids, unreadable):
+            events.message(line)
+    if len(unreadable) == len(ids):
+        remove(folder)
+        raise UserError(f"{images}: not one of its {len(ids)} images could be read")
+
+
+def reason(line: str, file: Path) -> str:
+    """What is wrong with an image, without its name and without advice."""
+    return line.removeprefix(f"{file}: ").removesuffix("; replace it or remove it")
+
+
+def unreadable_lines(ids: Sequence[str], unreadable: dict[int, str], shown: int = 10) -> list[str]:
+    """Lines that name images without a prediction, and why: the first few, and how many more there are."""
+    lines = [f"  {ids[row]}: {unreadable[row]}" for row in sorted(unreadable)[:shown]]
+    more = len(unreadable) - len(lines)
+    return [*lines, f"  and {more} more"] if more else lines
