@@ -37,13 +37,12 @@ def predict_file(
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
         from ensemble.exported.model import load_exported
+        from ensemble.predictions.pictures import predict_pictures, require_tables
 
         source = pictures_or_source(images)
         opened = load_exported(model, engine=engine)
         unscored = UNSCORED.get(opened.description.networks)
         if isinstance(source, list):
-            from ensemble.predictions.pictures import predict_pictures
-
             on_bad, sample = options["on_bad"], options["sample_submission"]
             if sample is not None:
                 output = output or Path("submission.csv")
@@ -61,6 +60,7 @@ def predict_file(
                 events.message(line)
             events.answer(plain(pictures))
             return
+        require_tables("a folder or a table of images")
         from ensemble.exported import predict
 
         if unscored is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,12 @@ class PredictedPictures:
         return [*lines, *self.notes]
 
 
+def require_tables(what: str) -> None:
+    """Raise UserError unless tables can be read and written: an installation without torch may lack pandas too."""
+    if find_spec("pandas") is None or find_spec("pyarrow") is None:
+        raise UserError(f"{what} takes pandas and pyarrow: pip install pandas pyarrow")
+
+
 def predict_pictures(
     predict: Callable[[Sequence[Path]], tuple[np.ndarray, dict[int, str]]],
     files: Sequence[Path],
@@ -73,6 +80,7 @@ def predict_pictures(
     ids = [nfc(file.as_posix()) for file in files]
     layout = None
     if output is not None or sample_submission is not None:
+        require_tables("a CSV of predictions")
         from ensemble.data.submission.write import follow, write_submission
 
         layout, ids, rows = follow(sample_submission, ids, classes, form, costs)

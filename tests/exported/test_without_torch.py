@@ -12,9 +12,13 @@ BLOCKED = ("torch", "torchvision", "timm", "sklearn", "scipy", "cv2", "matplotli
 TABLES = ("pandas", "pyarrow")
 
 
-def run(code, *words, blocked=BLOCKED):
+def attempt(code, *words, blocked=BLOCKED):
     start = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
-    made = subprocess.run([sys.executable, "-c", start + code, *map(str, words)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", start + code, *map(str, words)], capture_output=True, text=True)
+
+
+def run(code, *words, blocked=BLOCKED):
+    made = attempt(code, *words, blocked=blocked)
     assert made.returncode == 0, made.stderr
     return made.stdout
 
@@ -42,3 +46,12 @@ def test_a_folder_becomes_a_submission(exported, tmp_path, paint):
     run("from ensemble import cli; cli.main()", "predict-file", exported, tmp_path / "test", "-o", output)
     want = ensemble.predict(exported, [tmp_path / "test" / f"{index}.png" for index in range(3)]).labels
     assert output.read_text() == "id,label\n" + "".join(f"{index}.png,{label}\n" for index, label in enumerate(want))
+
+
+def test_without_tables_a_folder_is_refused_in_one_line(exported, tmp_path, paint):
+    path = paint(tmp_path / "test" / "a.png")
+    code = "from ensemble import cli; cli.main()"
+    for words in ([tmp_path / "test"], [path, "-o", tmp_path / "s.csv"]):
+        made = attempt(code, "predict-file", exported, *words, blocked=(*BLOCKED, *TABLES))
+        assert made.returncode == 2 and made.stderr.endswith(" takes pandas and pyarrow: pip install pandas pyarrow\n")
+        assert made.stderr.count("\n") == 1

@@ -69,7 +69,10 @@ def _of_16_bits(image: Image.Image, data: bytes, lacks_alpha: bool) -> tuple[Ima
     is_dark = max(most[:3]) < 64
     if not is_dark and (image.mode == "RGB" or lacks_alpha or most[3] >= 64):
         return image, ("16-bit",)
-    import cv2
+    try:
+        import cv2
+    except ImportError:  # of an installation that only predicts
+        raise ValueError("its pixels take opencv: pip install opencv-python-headless") from None
 
     cv2.utils.logging.setLogLevel(
         cv2.utils.logging.LOG_LEVEL_ERROR
