@@ -63,11 +63,18 @@ def streams(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
-    """`work` of each item, in order, as many at a time as there are `streams`. What one of them raises ends all."""
+def side_by_side(
+    work: Callable[[Item], Result], items: Sequence[Item], device: torch.device, share_threads: bool = False
+) -> list[Result]:
+    """`work` of each item, in order, as many at a time as there are `streams`. What one of them raises ends all.
+
+    share_threads: where there are fewer items than threads, each is computed by several, which may change last bits
+    """
     if device.type != "cpu":
         return [work(item) for item in items]
-    with one_thread_each(streams(device)) as pool:
+    count = streams(device)
+    each = max(count // max(len(items), 1), 1) if share_threads else 1
+    with _pool(count // each, each) as pool:
         try:
             return list(pool.map(work, items))
         except BaseException:
@@ -78,9 +85,16 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: 
 @contextmanager
 def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
     """A pool of so many threads that each work alone: torch would start a team of threads for each."""
+    with _pool(count, 1) as pool:
+        yield pool
+
+
+@contextmanager
+def _pool(count: int, each: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads, in each of which torch computes with `each` threads."""
     usual = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(usual)  # threads that are started later would take over the pool's number

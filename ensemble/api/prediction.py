@@ -47,8 +47,10 @@ def predict(
     views: Sequence[str] | None = None,
     blend: str | None = None,
 ) -> Prediction:
-    """The blend's prediction of one image or several, to the bit that of `ens tta-predict` for files of these pixels
-    (of an exported file, that of `ens predict-file`).
+    """The blend's prediction of one image or several: that of `ens tta-predict` for files of these pixels (of an
+    exported file, that of `ens predict-file`), to the bit from eight images on. On a CPU a run computes each of fewer
+    by itself, instead of in the batches of 16 that make an image's bits the same beside any others; their probabilities
+    differ by about 1e-6.
 
     run: a run directory, an exported file, or what `load` gives, with which nothing is read from disk again
     images: the path of an image file; a PIL image; an array uint8 (H, W, 3), or (H, W) for grey; a tensor uint8

@@ -9,6 +9,7 @@ import torch
 from ensemble.backbones import timm_model
 from ensemble.backbones.heads import LINEAR, head_of
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
+from ensemble.device import side_by_side
 from ensemble.errors import UserError
 from ensemble.files.damage import damaged
 from ensemble.inference.eval_model import EvalModel, Inference, load_inference, prepared
@@ -49,11 +50,13 @@ def load_networks(member: Member, networks: Sequence[Fold], classes: int, device
     for network in networks:
         _require_done(network)
     is_probe = member.read_settings().get("strategy") == "probe"
-    eval_models: list[EvalModel] = []
-    for fold in networks[:1] if is_probe else networks:
+
+    def load(fold: Fold) -> EvalModel:
         placed_on = device if _has_room(device) else torch.device("cpu")
         inference = load_inference(fold.inference_json, device)
-        eval_models.append(_network(fold, preprocess.image_size, classes, inference, placed_on))
+        return _network(fold, preprocess.image_size, classes, inference, placed_on)
+
+    eval_models = side_by_side(load, networks[:1] if is_probe else networks, device)
     if is_probe:
         eval_models = [with_heads(eval_models[0], networks)]
     return LoadedMember(member.name, preprocess, tuple(eval_models))

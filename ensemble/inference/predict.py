@@ -24,6 +24,10 @@ Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device t
 Output = Callable[[EvalModel, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
+FEW = (
+    8  # fewer images are predicted one at a time where no bits are promised: in bfloat16 that takes up to 2.6 times as
+)
+# long for an image as a full batch does (mobilenets at 192 px; in float32 1.0 to 1.3 times)
 SHARES = 4  # pieces of work for each stream, at least, so that none waits long for the last
 
 
@@ -96,31 +100,39 @@ def forward_views(
     advance: Callable[[float], None] = lambda images: None,
 ) -> list[np.ndarray]:
     """For each network of the group the logits of each square under each view, float32 (K, V, N, C), or what `output`
-    makes of a batch instead.
+    makes of a batch instead. See `forward_groups`."""
+    return forward_groups([group], squares, batch, device, output, advance)[0]
+
+
+def forward_groups(
+    groups: Sequence[Group],
+    squares: Squares,
+    batch: int,
+    device: torch.device,
+    output: Output = logits_of,
+    advance: Callable[[float], None] = lambda images: None,
+) -> list[list[np.ndarray]]:
+    """For each group and each of its networks the logits of each square under each view, float32 (K, V, N, C), or what
+    `output` makes of a batch instead. On a CPU the networks of all groups share its threads.
 
     squares: all decodings that the views need, of the same N >= 1 rows
-    batch: images per forward pass, see `batch_rows`
+    batch: images per forward pass, see `batch_rows`. With 1, threads that would have no network to compute help with
+        another's, which may change the last bits
     advance: called with the number of images that were done since it was last called, from several threads
 
     Raises torch.OutOfMemoryError.
     """
     count = len(next(iter(squares.values())))
-    if any(_device_of(eval_model).type != device.type for eval_model in group.eval_models):
-        placed = (
-            eval_model if _device_of(eval_model).type == device.type else _copied_to(eval_model, device)
-            for eval_model in group.eval_models
-        )
-        group = replace(group, eval_models=tuple(placed))
-
+    groups = [_placed(group, device) for group in groups]
+    passes = sum(len(group.views) * len(group.eval_models) for group in groups)
     starts = range(0, count, batch)
-    # With few images and many networks, the networks are divided too, or most streams would have nothing to do.
-    splits = min(len(group.eval_models), -(-SHARES * streams(device) // len(starts))) if device.type == "cpu" else 1
-    size = -(-len(group.eval_models) // splits)
-    shares = [group.eval_models[first : first + size] for first in range(0, len(group.eval_models), size)]
+    items = [
+        (group, share, start) for group in groups for share in _shares(group, len(starts), device) for start in starts
+    ]
 
     @torch.inference_mode()
-    def work(item: tuple[tuple[EvalModel, ...], int]) -> list[np.ndarray]:
-        eval_models, start = item
+    def work(item: tuple[Group, tuple[EvalModel, ...], int]) -> list[np.ndarray]:
+        group, eval_models, start = item
         rows = slice(start, min(start + batch, count))
         parts: list[list[Tensor]] = [[] for _ in eval_models]
         for view in group.views:
@@ -131,36 +143,61 @@ def forward_views(
             for eval_model, part in zip(eval_models, parts, strict=True):
                 part.append(output(eval_model, in_dtype[eval_model.inference.dtype])[:, : rows.stop - start])
         stacked = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
-        advance((rows.stop - start) * len(eval_models) / len(group.eval_models))
+        advance((rows.stop - start) * len(group.views) * len(eval_models) / passes)
         return stacked
 
-    done = side_by_side(work, [(share, start) for share in shares for start in starts], device)
-    of_shares = [done[index : index + len(starts)] for index in range(0, len(done), len(starts))]
-    values = [np.concatenate(parts, axis=2) for batches in of_shares for parts in zip(*batches, strict=True)]
+    done = iter(side_by_side(work, items, device, share_threads=batch == 1))
+    values = []
+    for group in groups:
+        of_shares = [[next(done) for _ in starts] for _ in _shares(group, len(starts), device)]
+        values.append([np.concatenate(parts, axis=2) for batches in of_shares for parts in zip(*batches, strict=True)])
     if output is logits_of:
-        _recompute_near_ties(group, values, squares, batch, device)
+        _recompute_near_ties(groups, values, squares, batch, device)
     return values
 
 
+def _placed(group: Group, device: torch.device) -> Group:
+    """The group with copies on the device of those networks that lie elsewhere, which are freed with it."""
+    placed = (
+        eval_model if _device_of(eval_model).type == device.type else _copied_to(eval_model, device)
+        for eval_model in group.eval_models
+    )
+    return replace(group, eval_models=tuple(placed))
+
+
+def _shares(group: Group, batches: int, device: torch.device) -> list[tuple[EvalModel, ...]]:
+    """The group's networks, divided where there are few batches: most streams would have nothing to do else."""
+    count = len(group.eval_models)
+    splits = min(count, -(-SHARES * streams(device) // batches)) if device.type == "cpu" else 1
+    size = -(-count // splits)
+    return [group.eval_models[first : first + size] for first in range(0, count, size)]
+
+
 def _recompute_near_ties(
-    group: Group, values: Sequence[np.ndarray], squares: Squares, batch: int, device: torch.device
+    groups: Sequence[Group],
+    values: Sequence[Sequence[np.ndarray]],
+    squares: Squares,
+    batch: int,
+    device: torch.device,
 ) -> None:
     """Compute those rows again in float32 in which a faster format cannot tell which class has the largest logit."""
-    items: list[tuple[EvalModel, str, np.ndarray, np.ndarray]] = []
-    for eval_model, of_views in zip(group.eval_models, values, strict=True):
-        for view, logits in zip(group.views, of_views[0], strict=True) if eval_model.fast is not None else ():
-            # Logits out of the format's range count too: their margin is NaN.
-            is_near = ~(margins(logits) >= eval_model.inference.settle) | ~np.isfinite(logits).all(axis=-1)
-            rows = np.flatnonzero(is_near)
-            items += [(eval_model, view, logits, rows[at : at + batch]) for at in range(0, len(rows), batch)]
+    items: list[tuple[Preprocess, EvalModel, str, np.ndarray, np.ndarray]] = []
+    for group, of_group in zip(groups, values, strict=True):
+        for eval_model, of_views in zip(group.eval_models, of_group, strict=True):
+            for view, logits in zip(group.views, of_views[0], strict=True) if eval_model.fast is not None else ():
+                # Logits out of the format's range count too: their margin is NaN.
+                is_near = ~(margins(logits) >= eval_model.inference.settle) | ~np.isfinite(logits).all(axis=-1)
+                rows = np.flatnonzero(is_near)
+                parts = [rows[at : at + batch] for at in range(0, len(rows), batch)]
+                items += [(group.preprocess, eval_model, view, logits, part) for part in parts]
 
     @torch.inference_mode()
-    def work(item: tuple[EvalModel, str, np.ndarray, np.ndarray]) -> None:
-        eval_model, view, logits, rows = item
-        images = view_of(squares, group.preprocess, view, torch.from_numpy(rows).to(device), batch)
+    def work(item: tuple[Preprocess, EvalModel, str, np.ndarray, np.ndarray]) -> None:
+        preprocess, eval_model, view, logits, rows = item
+        images = view_of(squares, preprocess, view, torch.from_numpy(rows).to(device), batch)
         logits[rows] = logits_of(eval_model, images)[0, : len(rows)].cpu().numpy()
 
-    side_by_side(work, items, device)
+    side_by_side(work, items, device, share_threads=batch == 1)
 
 
 def predict_stream(
@@ -171,6 +208,7 @@ def predict_stream(
     device: torch.device,
     on_bad: str = "error",
     advance: Callable[[float], None] = lambda images: None,
+    one_by_one: bool = False,
 ) -> Iterator[Chunk]:
     """Logits of chunks of images, each member under its views, one chunk at a time and in order.
 
@@ -182,6 +220,8 @@ def predict_stream(
     batch_size: images per forward pass, as far as `batch_rows` takes it
     on_bad: "error" raises UserError that names an unreadable image; "skip" goes on without it
     advance: called with the number of images' worth of work done since it was last called, from several threads
+    one_by_one: on a CPU, no batch is filled up, and each image is a batch of its own: the answer comes sooner for fewer
+        than `FEW` images, and may differ in its last bits
 
     Raises RunFailure if not even 16 images fit into the memory.
     """
@@ -190,7 +230,7 @@ def predict_stream(
         for member, member_views in zip(members, views, strict=True)
     ]
     needed = list(dict.fromkeys(each for group in groups for each in decodings(group.preprocess, group.views)))
-    batch = batch_rows(batch_size, device)
+    batch = 1 if one_by_one and device.type == "cpu" else batch_rows(batch_size, device)
 
     def decode(chunk: Sequence[Source]) -> tuple[dict[Decoding, Tensor], dict[int, str]]:
         return decoded_squares(chunk, needed, device, on_bad)
@@ -226,19 +266,24 @@ def _chunk_logits(
     def advance_by(share: float) -> Callable[[float], None]:
         return lambda images: advance(images * share)
 
-    passes = {id(eval_model): len(group.views) for group in groups for eval_model in group.eval_models}
     of_views: dict[tuple[Preprocess, tuple[str, ...]], list[EvalModel]] = {}
     for group in groups:
         of_views.setdefault((group.preprocess, group.views), []).extend(group.eval_models)
-    logits: dict[int, np.ndarray] = {}
+    together, alone = [], []
     for (preprocess, views), eval_models in of_views.items():
-        on_device = [eval_model for eval_model in eval_models if _device_of(eval_model).type == device.type]
-        for part in [on_device, *([eval_model] for eval_model in eval_models if eval_model not in on_device)]:
-            if part:
-                share = sum(passes[id(eval_model)] for eval_model in part) / sum(passes.values())
-                group = Group(preprocess, views, tuple(part))
-                values = forward_views(group, squares, batch, device, advance=advance_by(share))
-                logits |= {id(eval_model): array for eval_model, array in zip(part, values, strict=True)}
+        on_device = tuple(eval_model for eval_model in eval_models if _device_of(eval_model).type == device.type)
+        if on_device:
+            together.append(Group(preprocess, views, on_device))
+        alone += [Group(preprocess, views, (each,)) for each in eval_models if each not in on_device]
+
+    passes = sum(len(group.views) * len(group.eval_models) for group in groups)
+    logits: dict[int, np.ndarray] = {}
+    for part in [together, *([group] for group in alone)]:
+        share = sum(len(group.views) * len(group.eval_models) for group in part) / passes
+        for group, values in zip(
+            part, forward_groups(part, squares, batch, device, advance=advance_by(share)), strict=True
+        ):
+            logits |= {id(eval_model): array for eval_model, array in zip(group.eval_models, values, strict=True)}
     return [np.concatenate([logits[id(eval_model)] for eval_model in group.eval_models]) for group in groups]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ensemble.blend import check_sources
 from ensemble.errors import UserError
 from ensemble.events import SILENT
-from ensemble.inference.predict import predict_stream
+from ensemble.inference.predict import FEW, predict_stream
 from ensemble.predictions.images import Images, OneImage, Prediction, named_images, source_of
 from ensemble.run import Run
 from ensemble.run.networks import KINDS
@@ -56,7 +56,15 @@ def _predicted(
     starts = range(0, len(sources), size)
     parts = [sources[start : start + size] for start in starts]
     chunks = ([source_of(image, name) for name, image in part] for part in parts)  # each is made when it is needed
-    stream = predict_stream(predictor.members, chunks, predictor.views, predictor.batch_size, predictor.device, on_bad)
+    stream = predict_stream(
+        predictor.members,
+        chunks,
+        predictor.views,
+        predictor.batch_size,
+        predictor.device,
+        on_bad,
+        one_by_one=len(sources) < FEW,
+    )
     blended = []
     unreadable: dict[int, str] = {}
     for start, part, chunk in zip(starts, parts, stream, strict=True):

@@ -21,7 +21,8 @@ def predict_pictures(
     form: str | None = None,
     on_bad: str = "error",
 ) -> PredictedPictures:
-    """Predict image files by the run's blend, to the bit as `tta_predict` does; nothing is stored in the run.
+    """Predict image files by the run's blend, as `tta_predict` does, and as near to its bits as `ensemble.predict`;
+    nothing is stored in the run.
 
     output: a CSV to write; None for none
     blend: its name, or what `ensemble.load` gave

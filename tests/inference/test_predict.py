@@ -17,13 +17,14 @@ from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import decode, middle_square
 from ensemble.data.pixels.preprocess import Decoding, load_preprocess
-from ensemble.device import streams
+from ensemble.device import side_by_side, streams
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import SILENT
 from ensemble.inference import predict
+from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import logits_of
 from ensemble.inference.member import load_member
-from ensemble.inference.predict import normalise, predict_stream
+from ensemble.inference.predict import Group, forward_groups, forward_views, normalise, predict_stream
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.apply import blend_folds
@@ -207,6 +208,35 @@ def test_any_number_of_threads_gives_the_same_bits(run):
         torch.set_num_threads(usual)
     for a, b in zip(one.values, three.values, strict=True):
         assert np.array_equal(a, b)
+
+
+def test_members_are_computed_together_as_each_by_itself(run):
+    members = [load_member(Run(run).member(name), 2, 2, CPU) for name in ("resnet", "vit")]
+    groups = [
+        Group(member.preprocess, ("identity", "hflip")[: 2 - m], member.eval_models) for m, member in enumerate(members)
+    ]
+    sides = {decoding for group in groups for decoding in decodings(group.preprocess, group.views)}
+    squares = {
+        side: torch.randint(0, 256, (19, side.size, side.size, 3), dtype=torch.uint8) for side in sorted(sides, key=str)
+    }
+    told = []
+    together = forward_groups(groups, squares, 16, CPU, advance=told.append)
+    assert sum(told) == pytest.approx(19)
+    for group, found in zip(groups, together, strict=True):
+        alone = forward_views(group, squares, 16, CPU)
+        assert [array.shape for array in found] == [(1, len(group.views), 19, 2)] * 2
+        assert all(np.array_equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+def test_threads_without_a_network_help_with_another_s():
+    usual = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        for items, share, want in ((2, True, 3), (4, True, 1), (1, True, 6), (2, False, 1)):
+            assert side_by_side(lambda _: torch.get_num_threads(), range(items), CPU, share) == [want] * items
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_chunks_are_bounded_by_their_bytes(run):

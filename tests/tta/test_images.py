@@ -1,4 +1,5 @@
-"""Prediction from Python: every kind of image gives what the command line gives for the file, to the bit."""
+"""Prediction from Python: every kind of image gives what the command line gives for the file: to the bit from eight
+images on, and but for the last bits of fewer."""
 
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.inference.predict import FEW
 from ensemble.run import Run
 from ensemble.tta.pictures import predict_pictures
 from ensemble.tta.predict import PredictionRequest, tta_predict
@@ -97,15 +99,23 @@ KINDS = {
 }
 
 
+def is_as(log_probabilities, made):
+    """Whether they are those of the command line, which fills its batches up: to the bit, unless they are of so few
+    images that each was computed by itself."""
+    if len(made.labels) < FEW:
+        return np.allclose(np.log(made.probabilities), log_probabilities, rtol=0, atol=1e-5)
+    return np.array_equal(np.log(made.probabilities), log_probabilities)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_image_gives_the_bits_of_its_file(loaded, files, want, kind):
+def test_every_kind_of_image_gives_what_its_file_gives(loaded, files, want, kind):
     made = ensemble.predict(loaded, KINDS[kind](files))
     count = len(made.labels)
     expected = np.concatenate([want, np.repeat(want[4:5], 40, axis=0)])[: 5 if "a batch" in kind else count]
     if kind == "the same PIL image":
         expected = np.concatenate([want[:4], np.repeat(want[4:5], 40, axis=0)])
     assert count == len(expected) >= 5
-    assert made.probabilities.dtype == np.float32 and np.array_equal(np.log(made.probabilities), expected)
+    assert made.probabilities.dtype == np.float32 and is_as(expected, made)
     assert made.probabilities.sum(axis=1) == pytest.approx(np.ones(count), abs=1e-6)
     assert made.classes == ("a", "b") and made.labels == [made.classes[best] for best in expected.argmax(axis=1)]
     assert len(np.unique(expected)) >= 10  # the images differ, so that a shifted row would show
@@ -115,10 +125,30 @@ def test_a_single_image_of_each_kind(run, loaded, files, want):
     tensor = channels_first(files[0])
     for image in (files[0], str(files[0]), Image.open(files[0]), pixels(files[0]), tensor, tensor / 255):
         made = ensemble.predict(loaded, image)
-        assert made.probabilities.shape == (1, 2) and np.array_equal(np.log(made.probabilities), want[:1])
-    assert np.array_equal(np.log(ensemble.predict(loaded, pixels(files[5])).probabilities), want[5:])
-    assert np.array_equal(np.log(ensemble.predict(str(run), files[0], ["hflip", "identity"]).probabilities), want[:1])
-    assert np.array_equal(np.log(ensemble.predict(run, files[0], blend="mean").probabilities), want[:1])
+        assert made.probabilities.shape == (1, 2) and is_as(want[:1], made)
+    assert is_as(want[5:], ensemble.predict(loaded, pixels(files[5])))
+    assert is_as(want[:1], ensemble.predict(str(run), files[0], ["hflip", "identity"]))
+    assert is_as(want[:1], ensemble.predict(run, files[0], blend="mean"))
+
+
+def test_few_images_are_computed_one_by_one_and_more_in_full_batches(loaded, files, want):
+    sizes = []
+    hooks = [
+        network.exact.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        for member in loaded.members
+        for network in member.eval_models
+    ]
+    try:
+        one = ensemble.predict(loaded, files[0]).probabilities
+        assert sizes == [1] * 8  # two members of two folds under two views
+        three = ensemble.predict(loaded, [files[4], files[0], files[2]]).probabilities
+        assert set(sizes) == {1} and np.array_equal(three[1], one[0])  # whatever the neighbours
+        sizes.clear()
+        eight = ensemble.predict(loaded, [*files, *files[:2]]).probabilities
+        assert set(sizes) == {16} and np.array_equal(np.log(eight), np.concatenate([want, want[:2]]))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def test_images_larger_than_a_chunk_are_predicted_in_chunks(loaded, files, want):
@@ -290,5 +320,5 @@ print(made.probabilities.tolist(), made.labels)
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, run, files[0]], capture_output=True, text=True)
     assert done.stderr == "" and done.returncode == 0
     probabilities, label = done.stdout.strip().rsplit(" ", 1)
-    assert np.array_equal(np.log(np.float32(eval(probabilities))), want[:1])
+    assert np.allclose(np.log(np.float32(eval(probabilities))), want[:1], rtol=0, atol=1e-5)
     assert label == f"['{'ab'[int(want[0].argmax())]}']"
