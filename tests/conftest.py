@@ -17,6 +17,8 @@ from PIL import Image
 from ensemble.machine import cores
 from ensemble.run import Run
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")
 
@@ -50,6 +52,19 @@ def cache_of_the_tests(tmp_path_factory):
 def no_cache_but_the_tests(cache_of_the_tests, monkeypatch):
     """Decoded pixels never go to the user's own cache, in subprocesses neither."""
     monkeypatch.setenv("ENS_CACHE", str(cache_of_the_tests))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, or the test is skipped."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from ensemble.cli import (
     pseudo,
     report,
     scout,
+    serve,
     train,
     verify,
 )
@@ -47,6 +48,7 @@ def ens() -> None:
     ens refit RUN                  the same recipe on all rows
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
+    ens serve RUN                  predict what programs and people send
     ens distill RUN --into NET     one small network that learns from all members
     ens compare RUN RUN            which recipe is really better?
     ens runs DIR                   all runs: scores, costs, what differs
@@ -72,6 +74,7 @@ for command in (
     networks.refit,
     report.report,
     report.relabel,
+    serve.serve,
     overview.runs,
     overview.submissions,
     verify.verify,

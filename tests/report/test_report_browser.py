@@ -1,10 +1,10 @@
 """The report in a real browser: nothing fails, nothing is fetched, all is seen, in both themes and on a phone."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import CONTRASTS, SIZES
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -13,20 +13,6 @@ from ensemble.report import write_report
 from ensemble.run import Run
 
 ART = Path(__file__).parents[3] / "shared" / "data" / "art-painting" / "train"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZES = {"desk": (1200, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield own
-        own.close()
 
 
 @pytest.fixture(scope="module")
@@ -129,32 +115,3 @@ def test_names_are_shown_as_they_are(browser, digits_page):
     text = page.inner_text("main")
     assert "영" in text and "하나 & 일" in text and "<b>둘" in text
     page.close()
-
-
-# Texts whose colour is too near to what lies behind them: a contrast below 4.5, as the W3C counts it (WCAG 2.1, 1.4.3).
-CONTRASTS = """() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
-  const over = (colours) => {
-    canvas.clearRect(0, 0, 1, 1);
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const found = [];
-  for (const element of document.querySelectorAll('body *')) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    const style = getComputedStyle(element);
-    if (!own || !element.getClientRects().length || style.visibility === 'hidden') continue;
-    const behind = [];
-    for (let up = element; up; up = up.parentElement) behind.unshift(getComputedStyle(up).backgroundColor);
-    const back = over(['white', ...behind]);
-    const ink = style.fill !== 'rgb(0, 0, 0)' && element instanceof SVGElement ? style.fill : style.color;
-    const front = over(['white', ...behind, ink]);
-    const [low, high] = [light(back), light(front)].sort((a, b) => a - b);
-    if ((high + 0.05) / (low + 0.05) < 4.49) found.push([element.tagName, element.textContent.trim().slice(0, 40)]);
-  }
-  return found.slice(0, 20);
-}"""

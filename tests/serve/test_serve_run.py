@@ -1,0 +1,55 @@
+"""A run behind the server predicts what `ensemble.predict` does."""
+
+import numpy as np
+import pytest
+from serve_model import form, post, service_of
+
+import ensemble
+from ensemble.errors import UserError
+from ensemble.serve.app import make_app
+from ensemble.serve.model import load_model
+
+
+@pytest.mark.parametrize("max_batch", [3, 16])
+def test_a_run_predicts_as_from_python(noise_run, max_batch):
+    """In batches of a few, which are computed one by one, and in one that is full."""
+    files = sorted((noise_run.parent / "train").rglob("*.png"))[:11]
+    expected = ensemble.predict(noise_run, files)
+    service = service_of(load_model(noise_run, None, None, 1), max_batch=max_batch)
+    try:
+        app = make_app(service)
+        content = form(*[(file.name, file.read_bytes()) for file in files])
+        status, answer = post(app, *content, "/predict?members=true")
+    finally:
+        service.close()
+    assert status == 200 and answer["model"] == "run"
+    assert [image["name"] for image in answer["images"]] == [file.name for file in files]
+    assert [image["class"] for image in answer["images"]] == expected.labels
+    found = np.array([[image["probabilities"][name] for name in "ab"] for image in answer["images"]], dtype=np.float32)
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
+    for image in answer["images"]:
+        assert list(image["members"]) == ["resnet", "vit"]
+        assert all(abs(sum(values.values()) - 1) < 1e-6 for values in image["members"].values())
+
+
+def test_a_members_probabilities_are_its_own_views_and_folds(noise_run):
+    """By hand: softmax of the mean over the views, averaged over the folds."""
+    from ensemble.inference.predict import predict_stream
+    from ensemble.tta.images import load
+
+    (file,) = sorted((noise_run.parent / "train").rglob("*.png"))[:1]
+    predictor = load(noise_run)
+    (chunk,) = predict_stream(predictor.members, [[file]], predictor.views, 16, predictor.device)
+    model = load_model(noise_run, "mean", "folds", 1)
+    _, of_members = model.predict([model.decode(file.read_bytes())])
+    for values, found in zip(chunk.values, of_members, strict=True):
+        exponents = np.exp(values.astype(np.float64).mean(axis=1))[:, 0]  # (K, C)
+        expected = (exponents / exponents.sum(axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+def test_a_run_that_can_not_be_served_is_a_line(noise_run, tmp_path):
+    with pytest.raises(UserError, match="none"):
+        load_model(noise_run, "none", None, 1)
+    with pytest.raises(UserError, match="not a run directory"):
+        load_model(tmp_path, None, None, 1)
