@@ -123,6 +123,15 @@ def noise_run(tmp_path_factory, run_on_noise):
 
 
 @pytest.fixture(scope="session")
+def exported_noise(run_on_noise):
+    """The blend "mean" of `noise_run` as an ONNX file."""
+    from ensemble.events import SILENT
+    from ensemble.export.export import ExportRequest, export
+
+    return export(ExportRequest(Run(run_on_noise), run_on_noise.parent / "noise.onnx"), SILENT).output
+
+
+@pytest.fixture(scope="session")
 def started_run(tmp_path_factory, paint, cache_of_the_tests):
     """A finished run of the members net and net-2 (two seeds of one backbone, from one file of weights) on 24 images in
     three folds, and its blend "mean"; beside it the experiment e.toml, its images in train/ and 5 others in test/."""

@@ -12,6 +12,7 @@ from ensemble import __version__
 from ensemble.cli import (
     blend,
     distill,
+    export,
     look,
     networks,
     overview,
@@ -46,6 +47,7 @@ def ens() -> None:
     ens pseudo RUN IMAGES          learn from images without labels
     ens soup RUN                   K fold networks averaged into one
     ens refit RUN                  the same recipe on all rows
+    ens export RUN -o FILE         a blend as one file, for any machine
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
     ens serve RUN                  predict what programs and people send
@@ -72,6 +74,7 @@ for command in (
     pseudo.pseudo,
     networks.soup,
     networks.refit,
+    export.export,
     report.report,
     report.relabel,
     serve.serve,

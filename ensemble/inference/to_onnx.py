@@ -19,6 +19,8 @@ from ensemble.errors import UserError
 if TYPE_CHECKING:
     import onnx
 
+Graphs = dict[tuple[str, int], "onnx.ModelProto"]  # by architecture and the side of its images
+
 OPSET = 18  # the least that the exporter writes; every runtime of the last years reads it
 
 
@@ -42,15 +44,16 @@ def network_to_onnx(module: torch.nn.Module, image_size: int) -> "onnx.ModelProt
 
 def networks_to_onnx(modules: Sequence[torch.nn.Module], image_size: int) -> "list[onnx.ModelProto]":
     """As `network_to_onnx` each of several networks; those of one architecture are exported once."""
-    graphs: dict[str, onnx.ModelProto] = {}
-    models = []
-    for module in modules:
-        architecture = _architecture(module)
-        if architecture not in graphs:
-            images = torch.zeros(2, 3, image_size, image_size)
-            graphs[architecture] = graph_of(module, {"images": images}, "logits")
-        models.append(with_weights(graphs[architecture], module))
-    return models
+    graphs: Graphs = {}
+    return [network_with(graphs, module, image_size) for module in modules]
+
+
+def network_with(graphs: Graphs, module: torch.nn.Module, image_size: int) -> "onnx.ModelProto":
+    """As `network_to_onnx`. graphs: of the architectures that were exported before, to which a new one is added."""
+    key = _architecture(module), image_size
+    if key not in graphs:
+        graphs[key] = graph_of(module, {"images": torch.zeros(2, 3, image_size, image_size)}, "logits")
+    return with_weights(graphs[key], module)
 
 
 def graph_of(
@@ -73,7 +76,7 @@ def graph_of(
     for example in examples.values():
         shapes[example] = {batch_dim: batch}
     args = tuple(examples.values())
-    with _quiet():
+    with quiet():
         try:
             dynamic = shapes.dynamic_shapes(module, args)  # type: ignore[no-untyped-call]
             exported = torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
@@ -138,7 +141,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's warnings, which are about itself."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -23,6 +23,17 @@ def require_output(
     allowed: the file of a run that this command writes, such as report.html
     begins: the first characters of everything that the command writes
     """
+    require_place(output, inputs, allowed)
+    real = output.resolve()
+    head = _head(real)
+    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is text too
+        raise UserError(f"{output}: exists already and is not text, so ens did not write it; name another file")
+    if head and not head.lower().startswith(begins.encode()):
+        raise UserError(f"{output}: exists already and was not written by this command; name another file")
+
+
+def require_place(output: Path, inputs: Iterable[Path | None] = (), allowed: Path | None = None) -> None:
+    """As `require_output`, whatever a file that is there already holds."""
     real = output.resolve()
     for path in inputs:
         if path is not None and not path.is_dir() and _same(real, path):
@@ -31,11 +42,6 @@ def require_output(
     if run is not None and (allowed is None or not _same(real, allowed)) and _owns(run, real):
         raise UserError(f"{output}: belongs to the run {run}; name a file outside of the run")
     require_writable(output)
-    head = _head(real)
-    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 is text too
-        raise UserError(f"{output}: exists already and is not text, so ens did not write it; name another file")
-    if head and not head.lower().startswith(begins.encode()):
-        raise UserError(f"{output}: exists already and was not written by this command; name another file")
 
 
 def inputs_of(run: Run) -> list[Path]:

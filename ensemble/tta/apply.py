@@ -98,12 +98,16 @@ def blend_chunk(
 def blend_folds(blend: Blend, logits: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (N, C) of the members' logits (K, V, N, C): blended per fold, then averaged over the folds; K may
     be 1 for those that have one prediction for all folds. Of several runs, whose K may differ, per set of folds."""
+    sets = fold_sets(blend, [len(values) for values in logits])
+    blended = (blend.apply([values[fold] for values, fold in zip(logits, folds, strict=True)]) for folds in sets)
+    return np.asarray(sum(blended) / len(sets))
+
+
+def fold_sets(blend: Blend, networks: Sequence[int]) -> list[tuple[int, ...]]:
+    """The sets that the blend is applied to: in each one of the networks of each member, by its number. networks: how
+    many there are of each member; a member of one network has it in all sets."""
     if blend.sources is None:
-        sets = [(fold,) * len(logits) for fold in range(max(map(len, logits)))]
+        sets = [(fold,) * len(networks) for fold in range(max(networks))]
     else:
         sets = list(zip(*(blend.sources.folds_of(name) for name in blend.members), strict=True))
-    blended = (
-        blend.apply([values[fold if len(values) > 1 else 0] for values, fold in zip(logits, folds, strict=True)])
-        for folds in sets
-    )
-    return np.asarray(sum(blended) / len(sets))
+    return [tuple(fold if of > 1 else 0 for fold, of in zip(folds, networks, strict=True)) for folds in sets]

@@ -1,0 +1,56 @@
+"""`ens export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.session import session
+from ensemble.run import Run
+from ensemble.run.networks import KINDS, UNSCORED
+
+
+@click.command()
+@click.argument("run", type=FOLDER_OR_FILE)
+@click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
+@click.option("-o", "--output", type=FOLDER_OR_FILE, required=True, help="The file to write, such as art.onnx.")
+@click.option(
+    "--networks",
+    type=click.Choice(KINDS),
+    default="folds",
+    show_default=True,
+    help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, which runs without PyTorch, or PyTorch's own, of torch.export.",
+)
+@JSON
+def export(run: Path, as_json: bool, **options: Any) -> None:
+    """Write a blend of a RUN with all its networks as one file.
+
+    From uint8 squares (any number of images) to probabilities: views, normalisation, networks, folds, weights,
+    temperature, priors and class bias are inside, the classes, the preprocessing and the out-of-fold scores are in its
+    metadata. Before the file gets its name, it must predict the run's own classes on images of the run.
+
+    Example: ens export runs/art --blend stack -o art.onnx
+    """
+    with session(as_json, run) as events:
+        from ensemble.cli.plain import plain
+        from ensemble.export.export import ExportRequest
+        from ensemble.export.export import export as export_blend
+
+        made = export_blend(ExportRequest(run=Run(run), **options), events)
+        events.answer(plain(made))
+        parity = made.description.parity
+        events.message(
+            f"on {parity.rows} training images it predicts the run's classes, and its probabilities differ from the "
+            f"run's by at most {parity.largest:.1g}"
+        )
+        if (unscored := UNSCORED.get(made.description.networks)) is not None:
+            events.message(unscored)
+        events.message(f"wrote {made.output} ({made.bytes / 1e6:.1f} MB)")

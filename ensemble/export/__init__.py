@@ -1,0 +1,1 @@
+"""`ens export`: a blend with its networks as one file."""

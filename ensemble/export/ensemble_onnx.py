@@ -1,0 +1,102 @@
+"""A blend with all its networks as one ONNX graph, joined from its parts: PyTorch's exporter takes minutes for the
+whole and seconds for each architecture."""
+
+import numpy as np
+import torch
+
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.export.ensemble_module import EnsembleModule, MemberParts, example_of
+from ensemble.export.join import Joined
+from ensemble.exported.seal import LIMIT
+from ensemble.inference.to_onnx import Graphs, graph_of, network_with, with_weights
+
+SPARE = 10_000_000  # bytes that the nodes of a graph and its metadata may take beside its tensors
+
+
+def ensemble_to_onnx(ensemble: EnsembleModule, classes: int, events: Events) -> bytes:
+    """The serialised model. Inputs: `ensemble.inputs`, uint8 (batch, side, side, 3); outputs: `probabilities` float32
+    (batch, C) and `member_probabilities` float32 (M, batch, C).
+
+    Raises UserError that names a member that PyTorch's exporter can't write, and for networks that are too large for
+    one file.
+    """
+    _require_size(ensemble)
+    joined = Joined()
+    for name, decoding in ensemble.inputs.items():
+        joined.add_input(name, ["batch", decoding.size or 0, decoding.size or 0, 3], np.uint8)
+    images = _add_fronts(joined, ensemble)
+    graphs: Graphs = {}
+    done, total = 0, len(ensemble.networks)
+    logits = []
+    for parts in ensemble.members:
+        events.progress("exporting the networks", done, total)
+        logits.append(_add_member(joined, ensemble, parts, images, graphs, classes))
+        done += len(parts.networks)
+    events.progress("exporting the networks", done, total)
+    probabilities, members = _add_blending(joined, ensemble, logits, classes)
+    joined.add_output("probabilities", ["batch", classes], probabilities)
+    joined.add_output("member_probabilities", [len(ensemble.members), "batch", classes], members)
+    return joined.to_bytes("ens")
+
+
+def _require_size(ensemble: EnsembleModule) -> None:
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*ensemble.parameters(), *ensemble.buffers())}
+    size = sum(tensors.values())
+    if size > LIMIT - SPARE:
+        raise UserError(
+            f"the networks have {size / 1e9:.2f} GB, and an ONNX file holds at most 2.1 GB: export one network of each "
+            "member (--networks soup), a blend of fewer members (ens blend --members), or with --format pt2"
+        )
+
+
+def _add_fronts(joined: Joined, ensemble: EnsembleModule) -> list[str]:
+    """The names of the images that each front makes."""
+    names = {decoding: name for name, decoding in ensemble.inputs.items()}
+    images = []
+    for number, front in enumerate(ensemble.front_list):
+        examples = {names[decoding]: example_of(decoding) for decoding in front.decodings}
+        part = with_weights(graph_of(front, examples, "images"), front)
+        images += joined.add_part(part, f"front{number}/", {name: name for name in examples})
+    return images
+
+
+def _add_member(
+    joined: Joined, ensemble: EnsembleModule, parts: MemberParts, images: list[str], graphs: Graphs, classes: int
+) -> str:
+    """The name of the member's logits, float32 (K, V, batch, C)."""
+    of_fronts: list[list[str]] = [[] for _ in parts.networks]
+    for front in parts.fronts:
+        views, size = len(ensemble.front_list[front].views), ensemble.front_list[front].size
+        for number, network in enumerate(parts.networks):
+            prefix = f"{parts.name}/{number}/{size}/"
+            try:
+                part = network_with(graphs, ensemble.networks[network], size)
+            except UserError as error:
+                raise UserError(f"{parts.name}: {error}; leave it out: ens blend RUN --members ...") from None
+            (logits,) = joined.add_part(part, prefix, {"images": images[front]})
+            shape = joined.add_constant([parts.folds, views, -1, classes], f"{prefix}shape")
+            of_fronts[number].append(joined.add_node("Reshape", [logits, shape], f"{prefix}views"))
+    networks = []
+    for number, of_network in enumerate(of_fronts):
+        prefix = f"{parts.name}/{number}/"
+        logits = _concatenated(joined, of_network, f"{prefix}views", axis=1)
+        if parts.order != tuple(range(len(parts.order))):
+            order = joined.add_constant(parts.order, f"{prefix}order")
+            logits = joined.add_node("Gather", [logits, order], f"{prefix}ordered", axis=1)
+        networks.append(logits)
+    return _concatenated(joined, networks, f"{parts.name}/logits", axis=0)
+
+
+def _concatenated(joined: Joined, names: list[str], output: str, axis: int) -> str:
+    return names[0] if len(names) == 1 else joined.add_node("Concat", names, output, axis=axis)
+
+
+def _add_blending(joined: Joined, ensemble: EnsembleModule, logits: list[str], classes: int) -> list[str]:
+    examples = {
+        f"logits_{number}": torch.zeros(len(parts.networks) * parts.folds, len(parts.order), 2, classes)
+        for number, parts in enumerate(ensemble.members)
+    }
+    graph = graph_of(ensemble.blending, examples, "probabilities", "member_probabilities", batch_dim=2)
+    part = with_weights(graph, ensemble.blending)
+    return joined.add_part(part, "blend/", dict(zip(examples, logits, strict=True)))

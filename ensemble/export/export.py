@@ -1,0 +1,147 @@
+"""`ens export`: a blend of a run with its networks as one file, which needs neither the run nor PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ensemble import __version__
+from ensemble.blend import Blend, check_sources, read_result
+from ensemble.blend.sources import source
+from ensemble.config import load_run_config
+from ensemble.data.folds import fold_count
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.export import parity
+from ensemble.export.ensemble_module import EnsembleModule
+from ensemble.export.formats import artifact, require_format, require_own
+from ensemble.export.networks import load_exact
+from ensemble.exported.description import FORMAT, Description, ExportedMember, ExportedScore, Parity
+from ensemble.files.atomic import replacing
+from ensemble.inference.member import LoadedMember
+from ensemble.plural import pluralize
+from ensemble.run import Run
+from ensemble.run.outputs import inputs_of, require_place
+from ensemble.tta.apply import blend_networks, find_blend
+from ensemble.tta.oof import run_samples
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and where to.
+
+    run: a run directory
+    output: the file to write
+    blend_name: None for the run's only blend
+    networks: which of the members' networks: "folds", "soup" or "refit"
+    format: "onnx" or "pt2"
+    """
+
+    run: Run
+    output: Path
+    blend_name: str | None = None
+    networks: str = "folds"
+    format: str = "onnx"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` has written.
+
+    output: the file
+    bytes: its size
+    description: what it says of itself
+    """
+
+    output: Path
+    bytes: int
+    description: Description
+
+
+def export(request: ExportRequest, events: Events) -> Exported:
+    """Write a blend with its networks as one file, after it has given the run's own probabilities on images of the run.
+
+    Raises UserError for what can't be exported, naming the member and what to do, and RunFailure if the probabilities
+    are not the run's.
+    """
+    run, output = request.run, request.output
+    require_format(request.format)
+    name, blend = find_blend(run, request.blend_name, None)
+    _require_trained(run, name, blend)
+    check_sources(run, name)
+    require_place(output, inputs_of(run))
+    require_own(output)
+    networks = blend_networks(run, blend, blend.trained, request.networks, fold_count(run))
+    samples = run_samples(load_run_config(run.config_toml), run)
+    loaded = load_exact(networks, len(blend.classes), events)
+    ensemble = EnsembleModule(blend, loaded)
+    events.message(f"{name}: {_counts(blend, loaded)}")
+    made = artifact(request.format, ensemble, len(blend.classes), events)
+    squares = parity.squares_of(parity.some_files(samples.paths), ensemble.inputs)
+    want = parity.run_probabilities(blend, loaded, squares, ensemble.inputs, events)
+    compared = parity.compare(blend, want, made.probabilities, squares, events)
+    description = _description(request, name, blend, ensemble, compared)
+    with replacing(output) as temporary:
+        made.save(temporary, description)
+    return Exported(output, output.stat().st_size, description)
+
+
+def _require_trained(run: Run, name: str, blend: Blend) -> None:
+    """Raise UserError for a blend with a member that ens did not train, which has no network."""
+    if not blend.external:
+        return
+    trained = ",".join(blend.trained)
+    again = (
+        f"fit one without it: ens blend {run} --members {trained} --name NAME" if trained else "choose another blend"
+    )
+    raise UserError(f"blend {name!r} holds {blend.external[0]}, which ens did not train and can't export; {again}")
+
+
+def _counts(blend: Blend, loaded: Sequence[LoadedMember]) -> str:
+    counts = [len(member.eval_models) for member in loaded]
+    passes = sum(count * len(views) for count, views in zip(counts, blend.views, strict=True))
+    return (
+        f"{pluralize(len(loaded), 'member')}, {pluralize(sum(counts), 'network')}, "
+        f"{pluralize(passes, 'forward pass', 'forward passes')} for an image"
+    )
+
+
+def _description(
+    request: ExportRequest, name: str, blend: Blend, ensemble: EnsembleModule, compared: Parity
+) -> Description:
+    result = read_result(request.run, name)
+    scores, rows = None, 0
+    if result is not None:
+        rows = result.rows
+        scores = {metric: ExportedScore(each.value, each.low, each.high) for metric, each in result.blend.items()}
+    is_scored = request.networks == "folds"
+    members = {}
+    for parts, views in zip(ensemble.members, blend.views, strict=True):
+        timm_name = source(request.run, blend.sources, parts.name).timm_name()
+        members[parts.name] = ExportedMember(timm_name, len(parts.networks) * parts.folds, views)
+    return Description(
+        format=FORMAT,
+        classes=blend.classes,
+        inputs=ensemble.inputs,
+        blend=name,
+        method=blend.chain.method,
+        members=members,
+        networks=request.networks,
+        scores=scores if is_scored else None,
+        scores_of_folds=None if is_scored else scores,
+        rows=rows,
+        costs=None if blend.costs is None else tuple(map(tuple, blend.costs.tolist())),
+        dtype="float32",
+        parity=compared,
+        versions={"ens": __version__} | {package: _version(package) for package in ("torch", "timm", "onnx")},
+        data=request.run.read_provenance()["facts"].get("data fingerprint", ""),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # onnx, where the format does without
+        return "none"

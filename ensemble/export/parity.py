@@ -1,0 +1,81 @@
+"""Whether an exported file gives the run's own probabilities: compared on images of the run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ensemble.blend import Blend
+from ensemble.data.pixels.preprocess import Decoding
+from ensemble.errors import RunFailure
+from ensemble.events import Events
+from ensemble.export.formats import Probabilities
+from ensemble.exported.description import Parity
+from ensemble.inference.decode import decoded_squares
+from ensemble.inference.member import LoadedMember
+from ensemble.inference.predict import CPU_BATCH, Group, forward_views
+from ensemble.progress import paced
+from ensemble.tta.apply import blend_folds
+
+ROWS = 100  # images: not a multiple of the batch, so that two sizes of batch are tried
+NEAR = 1e-4  # of a probability: rounding moves it by 1e-6, where no tree and no neighbour is exchanged for another
+FAR_ROWS = 0.02  # share of the images for which a probability may be further off
+
+
+def some_files(paths: Sequence[Path]) -> list[Path]:
+    """At most ROWS of the files, spread evenly."""
+    return [paths[row] for row in np.unique(np.linspace(0, len(paths) - 1, ROWS).round().astype(int))]
+
+
+def squares_of(files: Sequence[Path], inputs: Mapping[str, Decoding]) -> dict[str, np.ndarray]:
+    """uint8 (N, side, side, 3) for each input. Raises UserError that names an unreadable file."""
+    squares, _ = decoded_squares(files, list(inputs.values()), torch.device("cpu"))
+    return {name: squares[decoding].numpy() for name, decoding in inputs.items()}
+
+
+def run_probabilities(
+    blend: Blend,
+    members: Sequence[LoadedMember],
+    squares: Mapping[str, np.ndarray],
+    inputs: Mapping[str, Decoding],
+    events: Events,
+) -> np.ndarray:
+    """The probabilities (N, C) that `ens tta-predict` computes in float32, of squares by their names."""
+    tensors = {decoding: torch.from_numpy(squares[name]) for name, decoding in inputs.items()}
+    networks = sum(len(member.eval_models) * len(views) for member, views in zip(members, blend.views, strict=True))
+    rows = len(next(iter(squares.values())))
+    advance, logits = paced(events, "the run's own probabilities", 0, rows * networks), []
+
+    def times(passes: int) -> Callable[[float], None]:
+        return lambda images: advance(images * passes)
+
+    for member, views in zip(members, blend.views, strict=True):
+        passes = len(member.eval_models) * len(views)
+        group = Group(member.preprocess, views, member.eval_models)
+        values = forward_views(group, tensors, CPU_BATCH, torch.device("cpu"), advance=times(passes))
+        logits.append(np.concatenate(values))
+    return blend_folds(blend, logits)
+
+
+def compare(
+    blend: Blend, want: np.ndarray, file_probabilities: Probabilities, squares: Mapping[str, np.ndarray], events: Events
+) -> Parity:
+    """How near the file's probabilities are to `want` (N, C). Raises RunFailure if it is too far off."""
+    found = np.empty(want.shape, dtype=np.float32)
+    for start in range(0, len(want), CPU_BATCH):
+        events.progress("the file's probabilities", start, len(want))
+        part = slice(start, start + CPU_BATCH)
+        found[part] = file_probabilities({name: pixels[part] for name, pixels in squares.items()})
+    events.progress("the file's probabilities", len(want), len(want))
+    apart = np.abs(found - want).max(axis=1)
+    changed = int((blend.decide(found) != blend.decide(want)).sum())
+    parity = Parity(len(want), float(apart.max()), changed)
+    far = int((~(apart <= NEAR)).sum())
+    if changed or not np.isfinite(apart).all() or far > max(1, FAR_ROWS * len(want)):
+        raise RunFailure(
+            f"the file does not give the run's own predictions, and was not kept: of {len(want)} training images it "
+            f"predicts another class for {changed}, and a probability differs by more than {NEAR:g} for {far} (by "
+            f"{parity.largest:.2g} at most)"
+        )
+    return parity
