@@ -108,13 +108,14 @@ class _File:
 
 
 def read_result(run: Run, name: str) -> BlendResult | None:
-    """What `BlendResult.save` wrote, without test predictions; None where a blend was saved without scores.
+    """What `BlendResult.save` wrote, without test predictions; None where a blend was saved without scores, and for a
+    cascade, whose scores are no blend's.
 
     Raises UserError as `load_blend`, and where the scores are not those of a result.
     """
     blend, described = load_blend(run, name), read_described(run, name)
     scores = described.get("scores")
-    if not scores:
+    if not scores or blend.stages:
         return None
     path, again = run.blend_json(name), f"fit it again with: ens blend {run}"
     views = {"views": dict(zip(blend.members, blend.views, strict=True))}
@@ -127,6 +128,21 @@ def read_result(run: Run, name: str) -> BlendResult | None:
     if any(found.best.get(metric) not in found.members for metric in columns()):
         raise UserError(f"{path}: its best single members are not among its members; {again}")
     return replace(found, name=name, path=path, fitted=blend, tests={})
+
+
+def read_scores(run: Run, name: str) -> dict[str, Score]:
+    """The cross-fitted scores of a saved blend, or of a cascade; {} where it was saved without any. Raises UserError as
+    `read_result`."""
+    described = read_described(run, name)
+    if "stages" not in described:
+        result = read_result(run, name)
+        return {} if result is None else result.blend
+    path, again = run.blend_json(name), f"make it again with: ens cascade {run}"
+    try:
+        text = json.dumps(described["scores"]["worth"]["scores"])
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: holds no scores of a cascade; {again}") from None
+    return parse_json(text, dict[str, Score], str(path), again)
 
 
 def saved_views(run: Run, name: str) -> dict[str, tuple[str, ...]] | None:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NotRequired
 
 import numpy as np
@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
 from ensemble.blend.sources import Sources, other_runs, require_sources, source
+from ensemble.blend.stages import SavedStage, Stage, describe_stages, load_stages, require_stages, stage_arrays
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
@@ -33,7 +34,8 @@ class SavedSources(TypedDict):
 
 class Described(TypedDict):
     """The JSON of a blend. params: what `Chain.params` holds beside arrays. arrays: the shapes of those, which are in
-    the safetensors of `sha256`. fitted_on: see `oof_digests`. scores: those of `ensemble.blend.result`."""
+    the safetensors of `sha256`. fitted_on: see `oof_digests`. scores: those of `ensemble.blend.result`; of a cascade,
+    which has stages, those of `ensemble.cascade.result`."""
 
     format: int
     method: str
@@ -48,6 +50,7 @@ class Described(TypedDict):
     sha256: str
     costs: NotRequired[list[list[Finite]]]
     runs: NotRequired[SavedSources]  # of a blend of several runs
+    stages: NotRequired[list[SavedStage]]  # of a cascade
     fitted_on: NotRequired[dict[str, str]]
     scores: NotRequired[dict[str, Any]]
 
@@ -66,6 +69,7 @@ class Blend:
     costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: images are then
         decided for the class of the least expected cost. None: for the most probable one.
     sources: the runs of its members; None where all are of the run that holds the blend.
+    stages: of a cascade, what is asked before the whole blend; () where the whole blend is asked at once.
     """
 
     method: str
@@ -78,6 +82,20 @@ class Blend:
     external: tuple[str, ...] = ()
     costs: np.ndarray | None = None
     sources: Sources | None = None
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def asked(self) -> tuple[tuple["Blend", float], ...]:
+        """The blends that are asked one after the other, each with the confidence at which the next one is not: those
+        of the stages, then the whole one, whose answer always counts."""
+        whole = replace(self, stages=())
+        earlier = (
+            replace(whole, method=each.chain.method, members=each.members, views=each.views,
+                    view_weights=each.view_weights, chain=each.chain)
+            for each in self.stages
+        )  # fmt: skip
+        thresholds = (*(stage.threshold for stage in self.stages), 0.0)
+        return tuple(zip((*earlier, whole), thresholds, strict=True))
 
     @property
     def all_views(self) -> tuple[str, ...]:
@@ -121,7 +139,8 @@ class Blend:
         scores: as JSON, kept beside the blend, which does without them.
         """
         params = self.chain.params()
-        arrays = {key: np.ascontiguousarray(v) for key, v in params.items() if isinstance(v, np.ndarray)}
+        found = {key: v for key, v in params.items() if isinstance(v, np.ndarray)} | stage_arrays(self.stages)
+        arrays = {key: np.ascontiguousarray(v) for key, v in found.items()}
         path = run.blend_file(name)
         write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"blend": name})
         description = {
@@ -143,6 +162,8 @@ class Blend:
             description["costs"] = self.costs.tolist()
         if self.sources is not None:
             description["runs"] = asdict(self.sources)
+        if self.stages:
+            description["stages"] = describe_stages(self.stages)
         write_json(run.blend_json(name), description)
 
 
@@ -176,7 +197,8 @@ def check_sources(run: Run, name: str) -> None:
         member = source(run, _sources(found), changed[0])
         other = f"another {changed[0]!r} than {member.run} holds now"
         again = "".join(f" {other_run}" for other_run in other_runs(run, _sources(found)))
-        raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens blend {run}{again}")
+        command = "cascade" if "stages" in found else "blend"
+        raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens {command} {run}{again}")
 
 
 def require_name(name: str) -> None:
@@ -218,18 +240,22 @@ def load_blend(run: Run, name: str) -> Blend:
         costs = np.array(found["costs"], dtype=np.float64) if "costs" in found else None
         if costs is not None and costs.shape != 2 * (len(found["classes"]),):
             raise ValueError(f"costs are {costs.shape}, want a row and a column for each class")
-        return Blend(
+        whole = {key: value for key, value in arrays.items() if "." not in key}
+        blend = Blend(
             method=found["method"],
             metric=found["metric"],
             members=tuple(found["members"]),
             views=tuple(tuple(names) for names in found["views"]),
             classes=tuple(found["classes"]),
             view_weights=tuple(tuple(weights) for weights in found["view_weights"]),
-            chain=methods.load(found["method"], found["params"] | arrays, len(found["members"]), len(found["classes"])),
+            chain=methods.load(found["method"], found["params"] | whole, len(found["members"]), len(found["classes"])),
             external=tuple(found["foreign"]),
             costs=costs,
             sources=_sources(found),
+            stages=load_stages(found.get("stages", []), arrays, len(found["classes"])),
         )
+        require_stages(blend.stages, dict(zip(blend.members, blend.views, strict=True)))
+        return blend
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None
 

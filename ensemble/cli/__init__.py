@@ -11,6 +11,7 @@ import click
 from ensemble import __version__
 from ensemble.cli import (
     blend,
+    cascade,
     distill,
     export,
     look,
@@ -42,6 +43,7 @@ def ens() -> None:
     ens train-folds mine.toml      k folds x every backbone
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
+    ens cascade RUN                cheapest members first, and stop when they are sure
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
     ens predict-file FILE IMAGES   the same by an exported file, without torch
     ens pseudo RUN IMAGES          learn from images without labels
@@ -67,6 +69,7 @@ for command in (
     blend.blend_command,
     blend.compare,
     distill.distill,
+    cascade.cascade,
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ensemble.blend import read_result
+from ensemble.blend.result import read_scores
 from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
@@ -160,8 +160,7 @@ def find(found: Sequence[Entry], file: str) -> Entry:
 
 def scores_of(run: Path, blend: str) -> dict[str, Score]:
     """The cross-fitted scores of a run's blend; empty if it was saved without any."""
-    result = read_result(Run(run), blend)
-    return {} if result is None else result.blend
+    return read_scores(Run(run), blend)
 
 
 def read_table(path: Path) -> LedgerTable:

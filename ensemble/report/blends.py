@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble.blend import BlendResult, check_sources, list_blends, methods, read_result
+from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods, read_result
 from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
@@ -30,6 +30,8 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
         except UserError as error:
             problems.append(str(error))
             continue
+        if result is None and load_blend(run, name).stages:
+            continue  # a cascade, which is shown as such
         if result is None:
             problems.append(f"blend {name} holds no scores; fit it again with: ens blend {run}")
             continue

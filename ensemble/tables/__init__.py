@@ -2,6 +2,7 @@
 
 from ensemble.tables.audit import show_audit
 from ensemble.tables.blend import show_blend, show_details
+from ensemble.tables.cascade import show_cascade
 from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
 from ensemble.tables.runs import show_runs, show_submissions
@@ -11,6 +12,7 @@ from ensemble.tables.views import show_view_search
 __all__ = [
     "show_audit",
     "show_blend",
+    "show_cascade",
     "show_comparison",
     "show_details",
     "show_held_out",

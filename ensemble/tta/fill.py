@@ -1,11 +1,13 @@
 """The shards of a prediction, filled one after the other: stored logits are read, missing ones computed, and all
-blended. Networks, and torch, are loaded only where logits are missing."""
+blended. Networks, and torch, are loaded only where logits are missing; those of a cascade's later stages only for the
+images that the earlier ones leave open."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,14 +15,20 @@ from ensemble.blend import Blend
 from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
-from ensemble.events import Events
+from ensemble.events import SILENT, Events
 from ensemble.predictions import shards
 from ensemble.predictions.shards import Predicted, PredictionShard, reason
 from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.tta import stored_logits
-from ensemble.tta.apply import ExternalRows, blend_chunk
+from ensemble.tta.apply import ExternalRows
+from ensemble.tta.settle import Question, questions, settle
 from ensemble.tta.stored_logits import MemberView, StoredLogits
+
+if TYPE_CHECKING:
+    from ensemble.inference.member import LoadedMember
+
+Computed = tuple[list[np.ndarray], dict[int, str]]  # what `compute_logits` gives for a block
 
 
 @dataclass(frozen=True)
@@ -81,31 +89,74 @@ def fill(
     """Predict the shards that are not finished, and write each as soon as it is.
 
     may_store: whether logits that are computed are added to `stored`. Returns for each row that could not be read the
-    reason. Raises UserError that names such an image if it is not to be skipped.
+    reason. Says how many images each stage of a cascade has settled. Raises UserError that names an image that can't be
+    read, if it is not to be skipped.
     """
     unfinished, unreadable = shards.unfinished(parts, len(plan.blend.classes), plan.on_bad, events)
     failed = _still_unreadable(unfinished, plan, stored)
-    blocks = {part: _missing_blocks(part, stored, failed) for part in unfinished}
-    computed = _computed([block for part in unfinished for block in blocks[part]], plan, stored, events)
+    asked = questions(plan.blend)
+    first = [
+        block for part in unfinished for block in _missing_blocks(part, np.arange(len(part)), asked[0], stored, failed)
+    ]
+    settled_by_stage = np.zeros(len(asked), dtype=np.int64)
+    networks: dict[str, LoadedMember] = {}
+    stream = _computed(first, plan, stored, networks, events)
+
+    def compute(block: MissingBlock, question: Question) -> Computed:
+        nonlocal may_store
+        if question is asked[0]:
+            logits, bad = next(stream)
+        else:
+            [(logits, bad)] = _computed([block], plan, stored, networks, None)
+        may_store = may_store and _stored(stored, block, logits, bad, events)
+        return logits, bad
 
     def predicted(part: PredictionShard) -> Predicted:
-        nonlocal may_store
-        values = stored.read(slice(part.start, part.stop))
-        reasons = {row: line for row, line in failed.items() if part.start <= row < part.stop}
-        for block in blocks[part]:
-            logits, bad = next(computed)
-            reasons |= {int(block.rows[at]): reason(line, plan.files[block.rows[at]]) for at, line in bad.items()}
+        probabilities, settled, reasons = _predicted(part, plan, stored, asked, failed, compute)
+        settled_by_stage[:] += settled
+        return probabilities, reasons
+
+    unreadable |= shards.fill(unfinished, len(parts), predicted)
+    if plan.blend.stages and unfinished:
+        counts = ", ".join(map(str, settled_by_stage.tolist()))
+        events.message(f"of {settled_by_stage.sum()} images, each stage of the cascade settled: {counts}")
+    return unreadable
+
+
+def _predicted(
+    part: PredictionShard,
+    plan: PredictionPlan,
+    stored: StoredLogits,
+    asked: tuple[Question, ...],
+    failed: Mapping[int, str],
+    compute: Callable[[MissingBlock, Question], Computed],
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """The probabilities of a shard's rows, float32 (n, C), how many rows each stage settled, and the reasons for those
+    that are NaN, by their rows in the shard. failed: as `_still_unreadable` gives them."""
+    values = stored.read(slice(part.start, part.stop))
+    reasons = {row - part.start: line for row, line in failed.items() if part.start <= row < part.stop}
+
+    def ask(question: Question, rows: np.ndarray) -> None:
+        for block in _missing_blocks(part, rows, question, stored, failed):
+            logits, bad = compute(block, question)
+            for at, line in bad.items():
+                row = int(block.rows[at])
+                reasons[row - part.start] = reason(line, plan.files[row])
             for number, array in zip(block.numbers, logits, strict=True):
                 values[number][:, block.rows - part.start] = array
-            may_store = may_store and _stored(stored, block, logits, bad, events)
-        return _blended(part, plan, stored, values, reasons)
 
-    return unreadable | shards.fill(unfinished, len(parts), predicted)
+    by_name = {(each.member, each.view): array for each, array in zip(stored.member_views, values, strict=True)}
+    external = plan.external(part.start, part.stop)
+    return *settle(asked, len(part), by_name, reasons, ask, external), reasons
 
 
-def _missing_blocks(part: PredictionShard, stored: StoredLogits, failed: Mapping[int, str]) -> list[MissingBlock]:
-    """What has to be computed of a shard: usually nothing, or all its rows under all member views."""
-    missing = stored.missing(slice(part.start, part.stop))
+def _missing_blocks(
+    part: PredictionShard, rows: np.ndarray, question: Question, stored: StoredLogits, failed: Mapping[int, str]
+) -> list[MissingBlock]:
+    """What has to be computed of some rows of a shard, int64 (m,), for a stage: usually nothing, or all these rows
+    under all member views that it adds."""
+    added = [(each.member, each.view) in question.added for each in stored.member_views]
+    missing = stored.missing(slice(part.start, part.stop)) & added & np.isin(np.arange(len(part)), rows)[:, None]
     if not missing.any():
         return []
     missing[[row - part.start for row in failed if part.start <= row < part.stop]] = False
@@ -120,9 +171,14 @@ def _missing_blocks(part: PredictionShard, stored: StoredLogits, failed: Mapping
 
 
 def _computed(
-    blocks: Sequence[MissingBlock], plan: PredictionPlan, stored: StoredLogits, events: Events
-) -> Iterator[tuple[list[np.ndarray], dict[int, str]]]:
-    """For each block what `compute_logits` gives. Networks are loaded once, for all blocks."""
+    blocks: Sequence[MissingBlock],
+    plan: PredictionPlan,
+    stored: StoredLogits,
+    networks: dict[str, "LoadedMember"],
+    events: Events | None,
+) -> Iterator[Computed]:
+    """For each block what `compute_logits` gives. networks: those that are loaded, by member; each is loaded once.
+    events: hears of the progress; None for blocks of later stages, whose number is not known before."""
     if not blocks:
         return iter(())
     from ensemble.device import keep_freed_memory
@@ -130,15 +186,18 @@ def _computed(
 
     keep_freed_memory()
     numbers = {number for block in blocks for number in block.numbers}
-    names = list(dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers))
-    members = load_networks_of({name: plan.networks[name] for name in names}, len(plan.blend.classes), events)
+    names = dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers)
+    lacking = {name: plan.networks[name] for name in names if name not in networks}
+    networks |= load_networks_of(lacking, len(plan.blend.classes), events or SILENT)
     total = len(plan.files)
-    advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
+    advance: Callable[[float], None] = lambda images: None  # noqa: E731
+    if events is not None:
+        advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
     chunks = (
         ([plan.files[row] for row in block.rows], tuple(stored.member_views[number] for number in block.numbers))
         for block in blocks
     )
-    return compute_logits(members, chunks, plan.batch_size, plan.on_bad, advance)
+    return compute_logits(networks, chunks, plan.batch_size, plan.on_bad, advance)
 
 
 def _still_unreadable(parts: Sequence[PredictionShard], plan: PredictionPlan, stored: StoredLogits) -> dict[int, str]:
@@ -166,23 +225,3 @@ def _stored(
         events.message(f"{stored.folder}: no further logits are stored for other blends ({error.strerror})")
         return False
     return True
-
-
-def _blended(
-    part: PredictionShard,
-    plan: PredictionPlan,
-    stored: StoredLogits,
-    values: Sequence[np.ndarray],
-    reasons: Mapping[int, str],
-) -> tuple[np.ndarray, dict[int, str]]:
-    """The probabilities of a shard's rows, float32 (n, C), and the reasons for those that are NaN, by their rows in the
-    shard. values: of each member view float32 (K, n, C). reasons: by rows of all N."""
-    logits = [
-        np.stack(
-            [array for array, each in zip(values, stored.member_views, strict=True) if each.member == name], axis=1
-        )
-        for name in plan.preprocesses
-    ]
-    in_shard = {row - part.start: line for row, line in reasons.items()}
-    external = plan.external(part.start, part.stop)
-    return blend_chunk(plan.blend, logits, in_shard, external, len(part)), in_shard

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.blend import check_sources
+from ensemble.data.pixels.decode import Source
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.inference.predict import FEW, predict_stream
@@ -15,6 +16,7 @@ from ensemble.run.networks import KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.predictor import Predictor, load_predictor
+from ensemble.tta.settle import MemberAndView, Question, questions, settle
 
 
 def load(
@@ -56,18 +58,51 @@ def _predicted(
     starts = range(0, len(sources), size)
     parts = [sources[start : start + size] for start in starts]
     chunks = ([source_of(image, name) for name, image in part] for part in parts)  # each is made when it is needed
-    stream = predict_stream(
-        predictor.members,
-        chunks,
-        predictor.views,
-        predictor.batch_size,
-        predictor.device,
-        on_bad,
-        one_by_one=len(sources) < FEW,
-    )
     blended = []
     unreadable: dict[int, str] = {}
-    for start, part, chunk in zip(starts, parts, stream, strict=True):
-        blended.append(blend_chunk(predictor.blend, chunk.values, chunk.unreadable, [], len(part)))
-        unreadable |= {start + row: reason for row, reason in chunk.unreadable.items()}
+    few = len(sources) < FEW
+    if predictor.blend.stages:
+        answers = (_settled(predictor, chunk, on_bad, few) for chunk in chunks)
+    else:
+        views, batch, device = predictor.views, predictor.batch_size, predictor.device
+        stream = predict_stream(predictor.members, chunks, views, batch, device, on_bad, one_by_one=few)
+        answers = (
+            (blend_chunk(predictor.blend, chunk.values, chunk.unreadable, [], len(part)), chunk.unreadable)
+            for part, chunk in zip(parts, stream, strict=True)
+        )
+    for start, (probabilities, bad) in zip(starts, answers, strict=True):
+        blended.append(probabilities)
+        unreadable |= {start + row: reason for row, reason in bad.items()}
     return np.concatenate(blended), unreadable
+
+
+def _settled(
+    predictor: Predictor, chunk: list[Source], on_bad: str, few: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """A cascade's probabilities of n images, float32 (n, C), and why some could not be read. few: whether each image is
+    a batch of its own."""
+    blend, unreadable = predictor.blend, dict[int, str]()
+    members = dict(zip(blend.trained, predictor.members, strict=True))
+    logits: dict[MemberAndView, np.ndarray] = {}
+
+    def compute(question: Question, rows: np.ndarray) -> None:
+        views: dict[str, list[str]] = {}
+        for member, view in question.added:
+            views.setdefault(member, []).append(view)
+        needed, sources = [members[name] for name in views], [chunk[row] for row in rows]
+        [found] = predict_stream(
+            needed,
+            [sources],
+            list(views.values()),
+            predictor.batch_size,
+            predictor.device,
+            on_bad,
+            one_by_one=few,
+        )
+        unreadable.update({int(rows[at]): reason for at, reason in found.unreadable.items()})
+        for (name, names), values in zip(views.items(), found.values, strict=True):
+            for view, of_view in zip(names, values.swapaxes(0, 1), strict=True):
+                logits[name, view] = np.full((len(of_view), len(chunk), len(blend.classes)), np.nan, dtype=np.float32)
+                logits[name, view][:, rows] = of_view
+
+    return settle(questions(blend), len(chunk), logits, unreadable, compute, ())[0], unreadable

@@ -104,7 +104,8 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
     """Predict every image, or those that the sample submission names, by a blend of the run, and write both files.
 
     The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
-    are averaged; of soups there is one set, of refits one for each. Rows are predicted and saved in shards, so that the
+    are averaged; of soups there is one set, of refits one for each. Of a cascade, each stage is such a blend, and these
+    averages decide which images the next stage is asked about. Rows are predicted and saved in shards, so that the
     same call resumes after a kill, and ends with the same bytes.
 
     Raises UserError for anything that doesn't fit, as far as possible before the first image is decoded, and OSError
@@ -184,9 +185,10 @@ def network_count(run: Run, blend: Blend, folds: int) -> int:
 
 
 def _shard_rows(plan: PredictionPlan, device: str) -> int:
-    networks = sum(map(len, plan.networks.values()))
+    first = plan.blend.asked[0][0]  # of a cascade, the networks that all images are given to
+    networks = sum(len(plan.networks[member]) for member in first.trained)
     if plan.kind == "folds":
-        networks = network_count(plan.run, plan.blend, plan.folds)
+        networks = network_count(plan.run, first, plan.folds)
     preprocesses, views = list(plan.preprocesses.values()), list(plan.blend.trained.values())
     return chunks.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
 

@@ -46,9 +46,15 @@ def tta_search(run: Run, views: Sequence[str] | None, metric: str, events: Event
     return found, run.view_search_json
 
 
-def costs(run: Run, oof: Oof, events: Events) -> tuple[float, np.ndarray]:
+def costs(
+    run: Run, oof: Oof, events: Events, milliseconds: Callable[[Callable[[], object]], float] | None = None
+) -> tuple[float, np.ndarray]:
     """Milliseconds per image on this machine: of decoding it for all members; and of each member's pass under each
-    view, float64 (M, V). A pass runs all K fold models; it is timed with the first one, and multiplied."""
+    view, float64 (M, V). A pass runs all K fold models; it is timed with the first one, and multiplied.
+
+    milliseconds: how long some work takes; None for the median by the clock on the wall.
+    """
+    milliseconds = milliseconds or _median_ms
     device = choose_device()
     keep_freed_memory()
     config = load_run_config(run.config_toml)
@@ -64,7 +70,7 @@ def costs(run: Run, oof: Oof, events: Events) -> tuple[float, np.ndarray]:
     needed: list[Decoding] = []
     for member, views in zip(members, oof.views, strict=True):
         needed += [decoding for decoding in decodings(member.preprocess, views) if decoding not in needed]
-    decoding_ms = _median_ms(lambda: decoded_squares(paths, needed, device)) / len(paths)
+    decoding_ms = milliseconds(lambda: decoded_squares(paths, needed, device)) / len(paths)
     squares = decoded_squares(paths, needed, device)[0]
     placed = {decoding: pixels.to(device) for decoding, pixels in squares.items()}
     pass_ms = np.zeros((len(members), len(oof.views[0])))
@@ -72,16 +78,25 @@ def costs(run: Run, oof: Oof, events: Events) -> tuple[float, np.ndarray]:
         for v, view in enumerate(views):
             events.progress("timing the views", m * len(views) + v, pass_ms.size)
             group = Group(member.preprocess, (view,), member.eval_models[:1])
-            milliseconds = _median_ms(lambda group=group: forward_views(group, placed, batch, device))  # type: ignore[misc]
-            pass_ms[m, v] = milliseconds / len(paths) * len(member.eval_models)
+            of_pass = milliseconds(lambda group=group: forward_views(group, placed, batch, device))  # type: ignore[misc]
+            pass_ms[m, v] = of_pass / len(paths) * len(member.eval_models)
     return decoding_ms, pass_ms
 
 
-def _median_ms(work: Callable[[], object]) -> float:
+def undisturbed_ms(work: Callable[[], object]) -> float:
+    """As `_median_ms`, but on a CPU of the time that this process computes, shared by its threads: beside other work a
+    pass may take many times as long by the clock on the wall, and another one not."""
+    device = choose_device()
+    if device.type != "cpu":
+        return _median_ms(work)
+    return _median_ms(work, time.process_time) / streams(device)
+
+
+def _median_ms(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Milliseconds of the median of ROUNDS calls."""
     seconds = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = clock()
         work()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return 1000 * statistics.median(seconds)
