@@ -1,8 +1,12 @@
 """What a cascade is worth, and what it costs."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensemble.blend.saved import read_described
+from ensemble.files.reading import parse_json
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score
 
 
@@ -102,3 +106,12 @@ class Cascade:
     def limit(self) -> str:
         """The option that says it, with its value."""
         return f"--max-loss {self.max_loss:g}" if self.max_ms is None else f"--max-ms {self.max_ms:g}"
+
+
+def read_cascade(run: Run, name: str) -> Cascade | None:
+    """What was saved beside a cascade; None for another blend. Raises UserError that names the file and the key."""
+    described = read_described(run, name)
+    if "stages" not in described:
+        return None
+    text = json.dumps(described.get("scores"))
+    return parse_json(text, Cascade, str(run.blend_json(name)), f"make it again with: ens cascade {run}")

@@ -30,6 +30,7 @@ from ensemble.tables.layout import gain_cell, score_cell
 SECTIONS = (
     ("verdict", "Verdict"),
     ("members", "Members and blends"),
+    ("cascades", "Cascades"),
     ("curves", "Learning curves"),
     ("classes", "Classes and confidence"),
     ("images", "Images"),
