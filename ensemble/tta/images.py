@@ -76,9 +76,7 @@ def _predicted(
     return np.concatenate(blended), unreadable
 
 
-def _settled(
-    predictor: Predictor, chunk: list[Source], on_bad: str, few: bool
-) -> tuple[np.ndarray, dict[int, str]]:
+def _settled(predictor: Predictor, chunk: list[Source], on_bad: str, few: bool) -> tuple[np.ndarray, dict[int, str]]:
     """A cascade's probabilities of n images, float32 (n, C), and why some could not be read. few: whether each image is
     a batch of its own."""
     blend, unreadable = predictor.blend, dict[int, str]()
