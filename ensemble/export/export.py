@@ -68,7 +68,7 @@ def export(request: ExportRequest, events: Events) -> Exported:
     run, output = request.run, request.output
     require_format(request.format)
     name, blend = find_blend(run, request.blend_name, None)
-    _require_trained(run, name, blend)
+    _require_exportable(run, name, blend)
     check_sources(run, name)
     require_place(output, inputs_of(run))
     require_own(output)
@@ -87,8 +87,13 @@ def export(request: ExportRequest, events: Events) -> Exported:
     return Exported(output, output.stat().st_size, description)
 
 
-def _require_trained(run: Run, name: str, blend: Blend) -> None:
-    """Raise UserError for a blend with a member that ens did not train, which has no network."""
+def _require_exportable(run: Run, name: str, blend: Blend) -> None:
+    """Raise UserError for a blend with a member that ens did not train, which has no network, and for a cascade."""
+    if blend.stages:
+        raise UserError(
+            f"blend {name!r} is a cascade, and an exported file asks all its networks at once; export the blend "
+            "that it was made of"
+        )
     if not blend.external:
         return
     trained = ",".join(blend.trained)

@@ -16,7 +16,8 @@ from ensemble.scoring.metrics import HEADLINE
 
 def section(results: RunResults) -> dict[str, Any] | None:
     """A chart and a table for each cascade."""
-    cascades, problems = [], []
+    cascades: list[dict[str, Any]] = []
+    problems: list[str] = []
     for name in list_blends(results.run):
         try:
             found = read_cascade(results.run, name)

@@ -73,6 +73,10 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
     from ensemble.tta.images import load
 
     predictor = load(Run(path), blend_name, None, networks)
+    if predictor.blend.stages:
+        raise UserError(
+            "the blend is a cascade, and a server asks all networks at once; serve the blend it was made of"
+        )
     blend, device = predictor.blend, predictor.device
     groups = [
         Group(member.preprocess, views, member.eval_models)
