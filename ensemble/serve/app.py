@@ -20,6 +20,7 @@ from ensemble.serve.body import RETRY, JsonImages, images_in, read_body, require
 from ensemble.serve.service import Service, answer
 
 PAGE = Path(__file__).with_name("page.html")
+LARGE = 2**17  # bytes: reading such a form would keep other requests waiting
 PATHS = ("/", "/predict", "/healthz", "/metrics", "/openapi.json")
 BODY = {  # of /predict
     "requestBody": {
@@ -99,9 +100,11 @@ async def _predicted(service: Service, request: Request, members: bool) -> list[
     content_type = request.headers.get("content-type", "")
     require_media_type(content_type)
     async with read_body(request, options, load) as body:
-        images = await asyncio.get_running_loop().run_in_executor(
-            service.decoders, images_in, content_type, body, options.max_images
-        )
+        if len(body) > LARGE:
+            loop = asyncio.get_running_loop()
+            images = await loop.run_in_executor(service.decoders, images_in, content_type, body, options.max_images)
+        else:
+            images = images_in(content_type, body, options.max_images)
         return await answer(service, images, members)
 
 

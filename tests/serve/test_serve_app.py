@@ -61,6 +61,11 @@ def test_several_files_of_a_form_keep_their_order_and_names(app):
     assert found == [("빨강.png", "red"), ("g.png", "green"), ("b.webp", "파랑")]
 
 
+def test_a_large_form_is_read_too(app):
+    status, answer = post(app, *form(("r.bmp", picture("red", "BMP", (300, 300)))))
+    assert status == 200 and answer["images"][0]["class"] == "red"
+
+
 def test_json_with_base64_and_data_addresses(app):
     texts = [base64.b64encode(GREEN).decode(), "data:image/png;base64," + base64.b64encode(RED).decode()]
     status, answer = post(app, "application/json; charset=utf-8", json.dumps({"images": texts}).encode())

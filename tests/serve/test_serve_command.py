@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -101,8 +102,8 @@ def test_restarts_under_load_lose_no_accepted_request(file):
         port = free.getsockname()[1]
     told, going = Told(), threading.Event()
     going.set()
-    message = head_of("image/png", RED) + RED
-    load = threading.Thread(target=lambda: asyncio.run(clients(port, 8, message, going.is_set, told)))
+    messages = itertools.repeat(head_of("image/png", RED) + RED)
+    load = threading.Thread(target=lambda: asyncio.run(clients(port, 8, messages, going.is_set, told)))
     accepted = 0
     try:
         for restart in range(3):
