@@ -120,7 +120,7 @@ def throughput(options: argparse.Namespace, paths: list[Path], messages: list[by
     model = load_exported(options.file)
     port = free_port()
     server = started(options.file, port)
-    model.predict_files(paths[:32], "error")
+    model.predict_files(paths[:16], "error")
     loaded(port, options.clients, messages, 2)
     bare, served, ratios, all_seconds = [], [], [], []
     costs: dict[str, list[float]] = {"bare": [], "server": [], "clients": []}  # processor-ms for an image

@@ -65,9 +65,11 @@ def make_app(service: Service) -> ASGIApp:
     app.add_exception_handler(Exception, _mistake)
     guarded = [Depends(HTTPBearer(auto_error=False)), Depends(_guard(service))] if service.options.token else []
 
+    html = PAGE.read_bytes()
+
     @app.get("/", include_in_schema=False)
-    def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_bytes(), headers={"X-Content-Type-Options": "nosniff"})
+    async def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"X-Content-Type-Options": "nosniff"})
 
     @app.post("/predict", response_model=Answer, responses=FAILURES, openapi_extra=BODY, dependencies=guarded)
     async def predict(request: Request, members: bool = False) -> Response:
@@ -111,7 +113,7 @@ async def _predicted(service: Service, request: Request, members: bool) -> list[
 def _guard(service: Service) -> Any:
     expected = f"Bearer {service.options.token}".encode()
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, expected):
             text = "the request needs the header Authorization: Bearer TOKEN, with the token of this server"

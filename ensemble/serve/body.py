@@ -54,24 +54,34 @@ async def read_body(request: Request, options: ServeOptions, load: Load) -> Asyn
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > options.max_bytes:
         raise HTTPException(413, _too_large(options))
-    body = bytearray()
+    held = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal held
+        async for piece in request.stream():
+            held += len(piece)
+            load.bytes += len(piece)
+            if held > options.max_bytes:
+                raise HTTPException(413, _too_large(options))
+            if load.bytes > HELD * options.max_bytes:
+                raise HTTPException(503, "the server holds too many requests; try again", RETRY)
+            yield piece
+
     try:
-        async with asyncio.timeout(options.max_seconds):
-            async for piece in request.stream():
-                body += piece
-                load.bytes += len(piece)
-                if len(body) > options.max_bytes:
-                    raise HTTPException(413, _too_large(options))
-                if load.bytes > HELD * options.max_bytes:
-                    raise HTTPException(503, "the server holds too many requests; try again", RETRY)
-        yield bytes(body)
+        yield await _joined(pieces(), options.max_seconds)
+    finally:
+        load.bytes -= held
+
+
+async def _joined(pieces: AsyncIterator[bytes], seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return b"".join([piece async for piece in pieces])
     except TimeoutError:
-        text = f"the body did not arrive within {options.max_seconds:g} seconds"
+        text = f"the body did not arrive within {seconds:g} seconds"
         raise HTTPException(408, text, {"Connection": "close"}) from None
     except ClientDisconnect:  # nobody reads the answer
         raise HTTPException(400, "the connection ended before the body did") from None
-    finally:
-        load.bytes -= len(body)
 
 
 def require_media_type(content_type: str) -> None:

@@ -48,7 +48,7 @@ class Service:
 def first_answer(service: Service) -> Future[Answer]:
     """The model's answer to a grey picture: from then on it is known to answer."""
     picture = io.BytesIO()
-    Image.new("RGB", (64, 64), "grey").save(picture, "PNG")
+    Image.new("RGB", (16, 16), "grey").save(picture, "PNG")
     return service.batches.submit([service.model.decode(picture.getvalue())])[0]
 
 
