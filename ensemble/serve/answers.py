@@ -16,7 +16,7 @@ class Predicted(BaseModel):
     label: str = Field(alias="class", description="the predicted class")
     probabilities: dict[str, float] = Field(description="of each class; they sum to 1")
     members: dict[str, dict[str, float]] | None = Field(
-        None, description="with ?members=true: the probabilities of each member of the ensemble by itself"
+        None, description="with ?members=true: the probabilities of each member that was asked, by itself"
     )
 
 

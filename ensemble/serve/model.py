@@ -23,8 +23,8 @@ class ServedModel:
     classes: C names
     members: M names
     decode: from a file's bytes to its squares, in any thread. Raises UserError that begins with `IMAGE`
-    predict: of n images the probabilities float32 (n, C), and those of each member by itself (M, n, C); in one thread
-        at a time
+    predict: of n images the probabilities float32 (n, C), and those of each member by itself (M, n, C), NaN where a
+        cascade did not ask it; in one thread at a time
     decide: from probabilities (n, C) to the numbers of the predicted classes (n,)
     """
 
@@ -69,20 +69,16 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
     from ensemble.blend.probabilities import softmax
     from ensemble.inference.decodings import decodings
     from ensemble.inference.predict import FEW, Group, batch_rows, forward_groups
-    from ensemble.tta.apply import blend_chunk
     from ensemble.tta.images import load
+    from ensemble.tta.settle import MemberAndView, Question, put, questions, settle
 
     predictor = load(Run(path), blend_name, None, networks)
-    if predictor.blend.stages:
-        raise UserError(
-            "the blend is a cascade, and a server asks all networks at once; serve the blend it was made of"
-        )
     blend, device = predictor.blend, predictor.device
-    groups = [
-        Group(member.preprocess, views, member.eval_models)
-        for member, views in zip(predictor.members, predictor.views, strict=True)
-    ]
-    needed = list(dict.fromkeys(each for group in groups for each in decodings(group.preprocess, group.views)))
+    members, asked = dict(zip(blend.trained, predictor.members, strict=True)), questions(blend)
+    preprocesses = {name: member.preprocess for name, member in members.items()}
+    needed = list(
+        dict.fromkeys(each for name, views in blend.trained.items() for each in decodings(preprocesses[name], views))
+    )
 
     def decode(data: bytes) -> ImageSquares:
         torch.set_num_threads(1)  # of this thread: several decode side by side
@@ -92,10 +88,36 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
     def predict(images: Sequence[ImageSquares]) -> tuple[np.ndarray, np.ndarray]:
         torch.set_num_threads(threads)
         squares = {each: torch.from_numpy(np.stack([image[each] for image in images])).to(device) for each in needed}
-        is_few = device.type == "cpu" and len(images) < FEW
-        rows = 1 if is_few else batch_rows(predictor.batch_size, device)
-        logits = [np.concatenate(values) for values in forward_groups(groups, squares, rows, device)]  # (K, V, n, C)
-        of_members = np.stack([softmax(values.mean(axis=1)).mean(axis=0) for values in logits])
-        return blend_chunk(blend, logits, [], [], len(images)), of_members
+        logits: dict[MemberAndView, np.ndarray] = {}
+
+        def compute(question: Question, rows: np.ndarray) -> None:
+            groups = [
+                Group(preprocesses[name], views, members[name].eval_models) for name, views in question.views.items()
+            ]
+            is_few = device.type == "cpu" and len(rows) < FEW
+            batch = 1 if is_few else batch_rows(predictor.batch_size, device)
+            some = (
+                squares
+                if len(rows) == len(images)
+                else {each: pixels[torch.from_numpy(rows)] for each, pixels in squares.items()}
+            )
+            found = forward_groups(groups, some, batch, device)  # of each network (1 or K, V, n, C)
+            put(logits, question, [np.concatenate(values) for values in found], rows, len(images))
+
+        probabilities, _ = settle(asked, len(images), logits, {}, compute, ())
+        of_members = np.full((len(members), *probabilities.shape), np.nan, dtype=np.float32)
+        for number, (name, views) in enumerate(blend.trained.items()):
+            answered = [logits[name, view] for view in views if (name, view) in logits]
+            if answered:  # a cascade may not have asked it, or not under all its views
+                of_members[number] = softmax(_mean_of_known(np.stack(answered))).mean(axis=0)
+        return probabilities, of_members
 
     return ServedModel(path.name, blend.classes, tuple(blend.trained), decode, predict, blend.decide)
+
+
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """The mean over the views, float32 (K, n, C), of float32 (V, K, n, C) that are NaN where a view was not asked."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=0)
+    means = np.where(known, values, 0).sum(axis=0) / np.maximum(counts, 1)
+    return np.where(counts > 0, means, np.nan).astype(np.float32)

@@ -105,5 +105,7 @@ async def _answered(service: Service, name: str, future: Future[Answer], with_me
     except Exception as error:  # whatever a runtime raises
         raise HTTPException(500, escaped(f"the model failed ({type(error).__name__}: {error})")) from None
     label = model.classes[int(model.decide(probabilities[None])[0])]
-    members = dict(zip(model.members, of_members, strict=True)) if with_members else None
-    return predicted(name, label, probabilities, members, model.classes)
+    asked = {
+        member: of_member for member, of_member in zip(model.members, of_members, strict=True) if of_member[0] >= 0
+    }
+    return predicted(name, label, probabilities, asked if with_members else None, model.classes)

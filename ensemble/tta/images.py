@@ -16,7 +16,7 @@ from ensemble.run.networks import KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.predictor import Predictor, load_predictor
-from ensemble.tta.settle import MemberAndView, Question, questions, settle
+from ensemble.tta.settle import MemberAndView, Question, put, questions, settle
 
 
 def load(
@@ -84,23 +84,16 @@ def _settled(predictor: Predictor, chunk: list[Source], on_bad: str, few: bool) 
     logits: dict[MemberAndView, np.ndarray] = {}
 
     def compute(question: Question, rows: np.ndarray) -> None:
-        views: dict[str, list[str]] = {}
-        for member, view in question.added:
-            views.setdefault(member, []).append(view)
-        needed, sources = [members[name] for name in views], [chunk[row] for row in rows]
         [found] = predict_stream(
-            needed,
-            [sources],
-            list(views.values()),
+            [members[name] for name in question.views],
+            [[chunk[row] for row in rows]],
+            list(question.views.values()),
             predictor.batch_size,
             predictor.device,
             on_bad,
             one_by_one=few,
         )
         unreadable.update({int(rows[at]): reason for at, reason in found.unreadable.items()})
-        for (name, names), values in zip(views.items(), found.values, strict=True):
-            for view, of_view in zip(names, values.swapaxes(0, 1), strict=True):
-                logits[name, view] = np.full((len(of_view), len(chunk), len(blend.classes)), np.nan, dtype=np.float32)
-                logits[name, view][:, rows] = of_view
+        put(logits, question, found.values, rows, len(chunk))
 
     return settle(questions(blend), len(chunk), logits, unreadable, compute, ())[0], unreadable

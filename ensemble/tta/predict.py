@@ -153,7 +153,7 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         stored = _find_stored(plan, logits_dir, device, events)
         may_store = stored.missing_bytes() > 0 and may_add and stored_logits.make_room(stored, request.stored_bytes)
         if stored.missing_bytes():
-            events.message(_storing(stored, may_store, may_add, request.stored_bytes))
+            events.message(_storing(stored, bool(blend.stages), may_store, may_add, request.stored_bytes))
 
         digest = plan_digest(run, name, stored.member_views)
         shard_rows = request.shard_rows or _shard_rows(plan, device)
@@ -253,9 +253,9 @@ def _where(stored: StoredLogits, device: str) -> str:
     return f"on {device}{stored_share}"
 
 
-def _storing(stored: StoredLogits, may_store: bool, may_add: bool, limit: int) -> str:
-    """Whether what is computed will be stored, and where."""
-    new = size(stored.missing_bytes())
+def _storing(stored: StoredLogits, is_cascade: bool, may_store: bool, may_add: bool, limit: int) -> str:
+    """Whether what is computed will be stored, and where. Of a cascade it may be less than all that is missing."""
+    new = ("at most " if is_cascade else "") + size(stored.missing_bytes())
     if may_store:
         return (
             f"their logits ({new}) are stored in {stored.folder}, so that another blend of these images runs no "

@@ -25,6 +25,14 @@ class Question:
     added: tuple[MemberAndView, ...]
     threshold: float
 
+    @property
+    def views(self) -> dict[str, tuple[str, ...]]:
+        """The members of `added`, each with its views."""
+        found: dict[str, tuple[str, ...]] = {}
+        for member, view in self.added:
+            found[member] = (*found.get(member, ()), view)
+        return found
+
 
 def questions(blend: Blend) -> tuple[Question, ...]:
     """What is asked, in order."""
@@ -74,3 +82,19 @@ def settle(
         if not len(rows):
             break
     return probabilities, settled
+
+
+def put(
+    logits: dict[MemberAndView, np.ndarray],
+    question: Question,
+    values: Sequence[np.ndarray],
+    rows: np.ndarray,
+    count: int,
+) -> None:
+    """Put what a stage has answered for some rows int64 (m,) of n = `count` images into `logits`, float32 (K, n, C) of
+    each member and view, NaN in the other rows. values: of each member of `question.views` float32 (K, V, m, C)."""
+    for (member, views), of_member in zip(question.views.items(), values, strict=True):
+        for view, of_view in zip(views, of_member.swapaxes(0, 1), strict=True):
+            every = np.full((len(of_view), count, of_view.shape[-1]), np.nan, dtype=np.float32)
+            every[:, rows] = of_view
+            logits[member, view] = every

@@ -53,3 +53,36 @@ def test_a_run_that_can_not_be_served_is_a_line(noise_run, tmp_path):
         load_model(noise_run, "none", None, 1)
     with pytest.raises(UserError, match="not a run directory"):
         load_model(tmp_path, None, None, 1)
+
+
+def test_a_cascade_asks_later_members_only_where_it_must(noise_run):
+    """Its first stage settles half of the images, which have no votes of the other member."""
+    from dataclasses import replace
+
+    from ensemble.blend import load_blend
+    from ensemble.blend.crossfit import Recipe
+    from ensemble.blend.oof import read_oof
+    from ensemble.cascade.fits import as_stage, new_fits
+    from ensemble.cascade.order import restricted
+    from ensemble.run import Run
+
+    run = Run(noise_run)
+    files = sorted((noise_run.parent / "train").rglob("*.png"))[:10]
+    stage = as_stage(new_fits(restricted(read_oof(run), {("resnet", "identity")}), Recipe("mean")), 0.5)
+    whole = load_blend(run, "mean")
+    replace(whole, stages=(stage,)).asked[0][0].save(run, "first")
+    first = ensemble.predict(noise_run, files, blend="first").probabilities.max(axis=1)
+    threshold = float(np.sort(first)[4:6].mean())
+    replace(whole, stages=(replace(stage, threshold=threshold),)).save(run, "cascade")
+    expected = ensemble.predict(noise_run, files, blend="cascade")
+    service = service_of(load_model(noise_run, "cascade", None, 1), max_batch=16)
+    try:
+        content = form(*[(file.name, file.read_bytes()) for file in files])
+        status, answer = post(make_app(service), *content, "/predict?members=true")
+    finally:
+        service.close()
+    assert status == 200
+    asked = [list(image["members"]) for image in answer["images"]]
+    assert asked == [["resnet"] if sure else ["resnet", "vit"] for sure in first > threshold] and len(asked[0]) > 0
+    found = np.array([[image["probabilities"][name] for name in "ab"] for image in answer["images"]], dtype=np.float32)
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
