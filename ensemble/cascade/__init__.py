@@ -7,6 +7,6 @@ reaches one threshold. The threshold, and the first stage that may settle anythi
 (`policy.py`) on rows whose stages were fitted without them, and scored on folds that had no part in either (`find.py`).
 
 At prediction every stage is asked of all K networks of its members, and their average decides. The threshold was fitted
-on one network per member, as out-of-fold rows have no more: averages are right more often and less confident, so that
-somewhat more images go on than the table says.
+on one network per member, as out-of-fold rows have no more: averages are less confident, so that somewhat more images
+go on than the table says.
 """

@@ -17,6 +17,8 @@ from ensemble.cascade.order import restricted
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.run import Run
+from ensemble.run.networks import UNSCORED
+from ensemble.soup.folds import soup_folds
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
 FIRST = {("resnet", "identity")}
@@ -169,3 +171,16 @@ def test_what_is_damaged_is_one_line(run):
     with pytest.raises(UserError, match="stage 0 has other views than members, or a threshold outside of 0 to 1"):
         load_blend(Run(run), "bad")
     Run(run).blend_json("bad").unlink()
+
+
+def test_soups_are_asked_by_the_same_stages(own_started_run, started_run):
+    """Of two members with one soup each; the threshold of 0.5 settles all images at the first stage."""
+    run = Run(own_started_run)
+    soup_folds(run, None, None, Recorder())
+    oof = read_oof(run)
+    stage = as_stage(new_fits(restricted(oof, {("net", "identity")}), Recipe("mean")), 0.5)
+    replace(load_blend(run, "mean"), stages=(stage,)).save(run, "cascade")
+    found, events = predict(own_started_run, started_run.parent / "test", networks="soup")
+    assert UNSCORED["soup"] in events.messages
+    assert events.messages[-1] == "of 5 images, each stage of the cascade settled: 5, 0"
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
