@@ -1,5 +1,6 @@
 """Prediction from Python, by a run's networks or by an exported file. Only the former load torch."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,15 +31,7 @@ def load(
     >>> ens.predict(predictor, "data/art/train/a/0.png").classes
     ('a', 'b')
     """
-    if not isinstance(run, Run) and (Path(run).suffix == ".onnx" or Path(run).is_file()):
-        if blend is not None or views is not None or networks != "folds":
-            raise UserError(f"{run}: an exported file holds one blend with its views and networks: name none of these")
-        from ensemble.exported.model import load_exported
-
-        return load_exported(run)
-    from ensemble.tta import images
-
-    return images.load(run, blend, views, networks)
+    return _loaded(run, blend, views, networks)
 
 
 def predict(
@@ -70,8 +63,8 @@ def predict(
     ((2, 2), 2)
     """
     if isinstance(run, str | Path | Run):
-        named_images(images)  # what is wrong with them is told before anything is loaded
-        run = load(run, blend, views)
+        count = len(named_images(images))  # what is wrong with them is told before anything is loaded
+        run = _loaded(run, blend, views, images=count)
     elif views is not None or blend is not None:
         raise UserError("views and blend were chosen when the run was loaded; give them to ensemble.load instead")
     from ensemble.exported.model import ExportedModel
@@ -81,3 +74,23 @@ def predict(
     from ensemble.tta import images as of_run
 
     return of_run.predict(run, images)
+
+
+def _loaded(
+    run: str | Path | Run,
+    blend: str | None,
+    views: Sequence[str] | None,
+    networks: str = "folds",
+    images: int = sys.maxsize,
+) -> "Predictor | ExportedModel":
+    """See `load`. images: how many will be predicted."""
+    if not isinstance(run, Run) and (Path(run).suffix == ".onnx" or Path(run).is_file()):
+        if blend is not None or views is not None or networks != "folds":
+            raise UserError(f"{run}: an exported file holds one blend with its views and networks: name none of these")
+        from ensemble.exported.engines import engine_for
+        from ensemble.exported.model import load_exported
+
+        return load_exported(run, engine=engine_for("auto", images))
+    from ensemble.tta.images import load as load_run
+
+    return load_run(run, blend, views, networks)

@@ -19,7 +19,7 @@ from ensemble.run.networks import UNSCORED
     type=click.Choice(["auto", "openvino", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="What computes it; auto takes OpenVINO if that is installed.",
+    help="What computes it. Auto takes OpenVINO if that is installed, but not for fewer than eight pictures.",
 )
 @JSON
 def predict_file(
@@ -36,11 +36,12 @@ def predict_file(
     with session(as_json) as events:
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
+        from ensemble.exported.engines import FEW, engine_for
         from ensemble.exported.model import load_exported
         from ensemble.predictions.pictures import predict_pictures, require_tables
 
         source = pictures_or_source(images)
-        opened = load_exported(model, engine=engine)
+        opened = load_exported(model, engine=engine_for(engine, len(source) if isinstance(source, list) else FEW))
         unscored = UNSCORED.get(opened.description.networks)
         if isinstance(source, list):
             on_bad, sample = options["on_bad"], options["sample_submission"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 import ensemble
 from ensemble.errors import UserError
-from ensemble.exported.engines import ENGINES
+from ensemble.exported.engines import ENGINES, engine_for
 from ensemble.exported.model import BATCH, load_exported
 from ensemble.exported.seal import sealed, with_metadata
 
@@ -79,6 +79,13 @@ def test_ensemble_load_and_predict_take_a_file(exported):
             ensemble.load(exported, **wrong)
     with pytest.raises(UserError, match="chosen when the run was loaded"):
         ensemble.predict(loaded, plain(1), blend="mean")
+
+
+def test_few_images_are_left_to_the_engine_that_opens_first(monkeypatch):
+    assert [engine_for("auto", count) for count in (1, 7, 8, 100)] == ["onnxruntime", "onnxruntime", "auto", "auto"]
+    assert engine_for("openvino", 1) == "openvino"
+    monkeypatch.setattr("ensemble.exported.engines.find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert engine_for("auto", 1) == "auto"
 
 
 def test_costs_decide(tmp_path):

@@ -36,7 +36,8 @@ def test_pictures_by_command_and_from_python_need_no_tables_either(exported, tmp
     from_python = np.array(json.loads(run(code, exported, path, blocked=(*BLOCKED, *TABLES))))
     want = ensemble.predict(exported, path).probabilities  # in this process, with torch
     assert np.array_equal(np.float32(json.loads(out)["result"]["probabilities"]), want)
-    assert from_python.shape == (2, 3, 3) and (np.float32(from_python) == want).all()
+    assert from_python.shape == (2, 3, 3)
+    np.testing.assert_allclose(from_python, np.broadcast_to(want, (2, 3, 3)), atol=1e-6)  # in batches, and by OpenVINO
 
 
 def test_a_folder_becomes_a_submission(exported, tmp_path, paint):
