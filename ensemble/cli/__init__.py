@@ -20,6 +20,7 @@ from ensemble.cli import (
     predict,
     predict_file,
     pseudo,
+    publish,
     report,
     scout,
     serve,
@@ -50,6 +51,7 @@ def ens() -> None:
     ens soup RUN                   K fold networks averaged into one
     ens refit RUN                  the same recipe on all rows
     ens export RUN -o FILE         a blend as one file, for any machine
+    ens publish RUN -o FOLDER      the file with a model card, for the Hugging Face Hub
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
     ens serve RUN                  predict what programs and people send
@@ -78,6 +80,7 @@ for command in (
     networks.soup,
     networks.refit,
     export.export,
+    publish.publish,
     report.report,
     report.relabel,
     serve.serve,
