@@ -19,8 +19,10 @@ from ensemble.blend.probabilities import softmax
 from ensemble.config import load_config
 from ensemble.device import choose_device, keep_freed_memory, side_by_side
 from ensemble.events import SILENT
+from ensemble.inference.choose_format import choose_inference, find_speeds
 from ensemble.inference.decodings import decodings
-from ensemble.inference.eval_model import EvalModel, Inference, choose_inference, find_speeds, half_precision_copy
+from ensemble.inference.eval_model import EvalModel, half_precision_copy
+from ensemble.inference.formats import Inference, formats
 from ensemble.inference.member import fold_eval_models, load_member
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run import Run
@@ -49,7 +51,7 @@ def main() -> None:
         pixels = run_pixels(config, samples, hows, SILENT)
         timm_name = run.member(name).timm_name()
         create = partial(timm_model.create, timm_name, len(rows.classes), size)
-        speeds, _ = side_by_side(partial(find_speeds, create, size, batch), [device], device)[0]
+        speeds, _ = side_by_side(partial(find_speeds, create, size, batch, formats(device)), [device], device)[0]
         half = next(dtype for dtype in speeds if dtype != "float32")
         found = {"exact": [], "raw": [], "chosen": []}
         taken, again, labels = 0, [], []

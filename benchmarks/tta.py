@@ -58,20 +58,11 @@ from ensemble.device import (
     synchronize,
     without_tf32,
 )
+from ensemble.inference.choose_format import REACH, _margin_error, margins
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
-from ensemble.inference.eval_model import (
-    DTYPES,
-    REACH,
-    EvalModel,
-    Inference,
-    _margin_error,
-    formats,
-    half_precision_copy,
-    logits_of,
-    margins,
-    prepared,
-)
+from ensemble.inference.eval_model import EvalModel, half_precision_copy, logits_of, prepared
+from ensemble.inference.formats import DTYPES, Inference, formats
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream, view_of
 from ensemble.inference.views import expand

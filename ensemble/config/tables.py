@@ -119,6 +119,7 @@ class Tta(Table):
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity", "hflip")
     batch_size: Count = 64  # images per pass on a GPU
     dtype: Literal["auto", "float32"] = "auto"  # "auto": a faster format where a network holds its answers in it
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"  # "auto": a faster one, likewise
 
 
 class Backbone(Table):

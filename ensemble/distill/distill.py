@@ -14,14 +14,15 @@ from ensemble.distill.student import DistillOptions, learned_from, require_one_p
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.files.sealed import write_json
-from ensemble.inference.eval_model import Speeds, load_inference
+from ensemble.inference.choose_format import Speeds
+from ensemble.inference.formats import formats, load_inference
 from ensemble.plural import pluralize
 from ensemble.run import Member, Run
 from ensemble.train.jobs import train_members
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import is_readable, reopen_damaged
-from ensemble.train.prepare import forward_speeds, read_speeds, unfinished
-from ensemble.train.rows import SoftTargets
+from ensemble.train.prepare import allowed_formats, forward_speeds, read_speeds, unfinished
+from ensemble.train.rows import Rows, SoftTargets
 from ensemble.train.setup import held_rows
 from ensemble.train.teacher import read_teacher_speeds
 from ensemble.train.unlabelled import Unlabelled, read_unlabelled, with_unlabelled
@@ -77,14 +78,15 @@ def distill(run: Run, options: DistillOptions, events: Events) -> Distilled:
     is_known = is_readable(member.teachers_json, read_teacher_speeds, events)
     # Others may have been named before it was stopped, if that was before its first fold began.
     if not is_known or set(read_teacher_speeds(member.teachers_json)) != set(teachers):
-        write_json(member.teachers_json, {name: _speeds(config, run.member(name), events) for name in teachers})
-        write_json(member.speeds_json, _speeds(config, member, events))  # now: the machine may be busier after training
+        write_json(member.teachers_json, {name: _speeds(config, run.member(name), rows, events) for name in teachers})
+        # now: the machine may be busier after training
+        write_json(member.speeds_json, _speeds(config, member, rows, events))
     failures = train_members(config, rows, events)
     if failures:
         raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
     speeds = read_teacher_speeds(member.teachers_json)
     is_timed = member.speeds_json.is_file()
-    student_speeds = read_speeds(member.speeds_json) if is_timed else _speeds(config, member, events)
+    student_speeds = read_speeds(member.speeds_json) if is_timed else _speeds(config, member, rows, events)
     views = len(config.tta.views)
     return Distilled(
         member.name,
@@ -104,15 +106,17 @@ def only_the_teacher_tells(unlabelled: Unlabelled, classes: int) -> SoftTargets:
     )
 
 
-def _speeds(config: Config, member: Member, events: Events) -> dict[str, float]:
+def _speeds(config: Config, member: Member, rows: Rows, events: Events) -> dict[str, float]:
     """Images per second of a forward pass of a member's network in each number format."""
+    device = choose_device()
+    names = dict.fromkeys([*formats(device), *allowed_formats(config, rows, device)])
     size = load_preprocess(member.preprocess_json).image_size
     backbone = Backbone(name=member.name, timm=member.timm_name(), image_size=size)
-    return forward_speeds(config, backbone, choose_device(), events)
+    return forward_speeds(config, backbone, device, events, list(names))
 
 
 def _milliseconds(member: Member, speeds: Speeds) -> float:
     """Of a forward pass of one image in the number format that evaluation uses: the mean over the folds' networks."""
     device = choose_device()
-    formats = [load_inference(fold.inference_json, device).dtype for fold in member.folds()]
-    return float(np.mean([1000 / speeds[dtype] for dtype in formats]))
+    names = [load_inference(fold.inference_json, device).format for fold in member.folds()]
+    return float(np.mean([1000 / speeds.get(name, speeds["float32"]) for name in names]))

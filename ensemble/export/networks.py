@@ -10,7 +10,8 @@ from torch import Tensor
 from ensemble.backbones import timm_model
 from ensemble.backbones.heads import NeighboursHead, nearest_rows, standardised, vote
 from ensemble.events import Events
-from ensemble.inference.eval_model import EvalModel, Inference
+from ensemble.inference.eval_model import EvalModel
+from ensemble.inference.formats import Inference
 from ensemble.inference.member import LoadedMember, load_networks
 from ensemble.run import Fold
 

@@ -11,8 +11,11 @@ from ensemble.backbones.heads import LINEAR, head_of
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.device import side_by_side
 from ensemble.errors import UserError
+from ensemble.exported.engines import NAMES
 from ensemble.files.damage import damaged
-from ensemble.inference.eval_model import EvalModel, Inference, load_inference, prepared
+from ensemble.inference.compiled import how_to_install
+from ensemble.inference.eval_model import EvalModel, prepared
+from ensemble.inference.formats import Inference, load_inference, missing_engine
 from ensemble.inference.view_names import size_of
 from ensemble.run import Fold, Member
 
@@ -60,6 +63,18 @@ def load_networks(member: Member, networks: Sequence[Fold], classes: int, device
     if is_probe:
         eval_models = [with_heads(eval_models[0], networks)]
     return LoadedMember(member.name, preprocess, tuple(eval_models))
+
+
+def missing_engines(networks: Sequence[Fold], device: torch.device) -> str | None:
+    """A line where networks were evaluated by an engine that is not installed here."""
+    missing = {engine for network in networks if (engine := missing_engine(network.inference_json, device)) is not None}
+    if not missing:
+        return None
+    engine, name = min(missing), networks[0].member.name
+    return (
+        f"{name}: was evaluated with {NAMES[engine]}, which is not installed here; torch computes it in float32 "
+        f"instead, more slowly: {how_to_install(engine)}"
+    )
 
 
 def load_fold(fold: Fold, classes: int, dtype: str, device: torch.device) -> tuple[Preprocess, EvalModel]:

@@ -13,9 +13,10 @@ from ensemble.data.pixels.decode import Source
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
+from ensemble.inference.choose_format import margins
 from ensemble.inference.decode import ahead, decoded_squares
 from ensemble.inference.decodings import decoding_of, decodings, geometry
-from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of, margins
+from ensemble.inference.eval_model import EvalModel, exact_logits_of, logits_of
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.views import cut
 from ensemble.plural import pluralize
@@ -137,11 +138,9 @@ def forward_groups(
         parts: list[list[Tensor]] = [[] for _ in eval_models]
         for view in group.views:
             images = view_of(squares, group.preprocess, view, rows, batch)
-            in_dtype = {
-                name: images.to(DTYPES[name]) for name in {eval_model.inference.dtype for eval_model in eval_models}
-            }
+            in_dtype = {dtype: images.to(dtype) for dtype in {each.inference.input_dtype for each in eval_models}}
             for eval_model, part in zip(eval_models, parts, strict=True):
-                part.append(output(eval_model, in_dtype[eval_model.inference.dtype])[:, : rows.stop - start])
+                part.append(output(eval_model, in_dtype[eval_model.inference.input_dtype])[:, : rows.stop - start])
         stacked = [torch.stack(part, dim=1).cpu().numpy() for part in parts]
         advance((rows.stop - start) * len(group.views) * len(eval_models) / passes)
         return stacked
@@ -195,7 +194,7 @@ def _recompute_near_ties(
     def work(item: tuple[Preprocess, EvalModel, str, np.ndarray, np.ndarray]) -> None:
         preprocess, eval_model, view, logits, rows = item
         images = view_of(squares, preprocess, view, torch.from_numpy(rows).to(device), batch)
-        logits[rows] = logits_of(eval_model, images)[0, : len(rows)].cpu().numpy()
+        logits[rows] = exact_logits_of(eval_model, images)[0, : len(rows)].cpu().numpy()
 
     side_by_side(work, items, device, share_threads=batch == 1)
 
@@ -294,6 +293,6 @@ def _device_of(eval_model: EvalModel) -> torch.device:
 def _copied_to(eval_model: EvalModel, device: torch.device) -> EvalModel:
     """A copy on the device, which is freed when the chunk is done."""
     exact = copy.deepcopy(eval_model.exact).to(device)
-    fast = None if eval_model.fast is None else copy.deepcopy(eval_model.fast).to(device)
+    fast = copy.deepcopy(eval_model.fast).to(device) if isinstance(eval_model.fast, torch.nn.Module) else None
     heads = None if eval_model.heads is None else tuple(copy.deepcopy(head).to(device) for head in eval_model.heads)
     return EvalModel(eval_model.inference, exact, fast, heads)

@@ -50,7 +50,7 @@ def networks_to_onnx(modules: Sequence[torch.nn.Module], image_size: int) -> "li
 
 def network_with(graphs: Graphs, module: torch.nn.Module, image_size: int) -> "onnx.ModelProto":
     """As `network_to_onnx`. graphs: of the architectures that were exported before, to which a new one is added."""
-    key = _architecture(module), image_size
+    key = architecture(module), image_size
     if key not in graphs:
         graphs[key] = graph_of(module, {"images": torch.zeros(2, 3, image_size, image_size)}, "logits")
     return with_weights(graphs[key], module)
@@ -127,10 +127,12 @@ def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _architecture(module: torch.nn.Module) -> str:
-    """Equal for modules that differ in the values of their weights alone."""
+def architecture(module: torch.nn.Module) -> str:
+    """Equal for modules that differ in the values of their weights alone. With timm's name, since what modules print
+    lacks numbers that no shape shows, such as that of attention's heads."""
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in _weights(module).items()}
-    return f"{module}{shapes}"
+    name = (getattr(module, "pretrained_cfg", None) or {}).get("architecture", "")
+    return f"{name} {module}{shapes}"
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.device import choose_device, to_device
 from ensemble.events import Events
-from ensemble.inference.eval_model import Inference
+from ensemble.inference.formats import Inference
 from ensemble.run import Fold, Run
 from ensemble.train.finish import finish_fold, write_log
 from ensemble.train.heads import fit_head

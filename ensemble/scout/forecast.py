@@ -3,6 +3,7 @@
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.device import choose_device
 from ensemble.events import Events
+from ensemble.inference.formats import formats
 from ensemble.scout.plan import OVERHEAD, Seconds
 from ensemble.train.fit import scored_epochs
 from ensemble.train.members import image_size, probes
@@ -21,7 +22,7 @@ def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:
     def timed(backbone: Backbone) -> tuple[float, float]:
         if backbone.name not in speeds:
             found = training_numerics(config, backbone, len(rows.classes), device, slots[0].threads, events)
-            forward = forward_speeds(config, backbone, device, events)["float32"]
+            forward = forward_speeds(config, backbone, device, events, formats(device))["float32"]
             speeds[backbone.name] = found.images_per_second, forward
         return speeds[backbone.name]
 

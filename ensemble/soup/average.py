@@ -9,7 +9,8 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ensemble.device import to_device
-from ensemble.inference.eval_model import Inference, prepared
+from ensemble.inference.eval_model import prepared
+from ensemble.inference.formats import Inference
 from ensemble.inference.member import LoadedMember
 from ensemble.soup.closeness import closeness
 from ensemble.soup.images import MOST_IMAGES, logits_of_files, normalised

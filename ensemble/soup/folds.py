@@ -21,7 +21,8 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
-from ensemble.inference.eval_model import Inference, prepared
+from ensemble.inference.eval_model import prepared
+from ensemble.inference.formats import Inference
 from ensemble.inference.member import load_member
 from ensemble.run import Member, Run
 from ensemble.run.networks import fold_digests

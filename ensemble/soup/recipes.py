@@ -25,7 +25,8 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.sealed import write_json
-from ensemble.inference.eval_model import Inference, prepared
+from ensemble.inference.eval_model import prepared
+from ensemble.inference.formats import Inference
 from ensemble.inference.member import LoadedMember, load_networks
 from ensemble.run import Fold, Member, Run
 from ensemble.soup.average import averaged_network

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from ensemble.data.pixels.preprocess import Preprocess
-from ensemble.inference.eval_model import EvalModel, Inference, Speeds, choose_inference, half_precision_copy, prepared
+from ensemble.inference.choose_format import Speeds, choose_inference
+from ensemble.inference.eval_model import EvalModel, fast_network, prepared
+from ensemble.inference.formats import Inference, inference_in
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run.shapes import Epoch
 from ensemble.train.rows import TrainingData
@@ -55,10 +57,10 @@ def final_logits(
     of them computed so, float32 (V, len(rows), C)."""
     eval_model = exact(model, evaluation)
 
-    def compute(dtype: str) -> np.ndarray:
-        inference = Inference(evaluation.device.type, dtype)
-        fast = EvalModel(inference, eval_model.exact, half_precision_copy(eval_model.exact, dtype))
-        return held_out_logits(fast, data, rows, evaluation)
+    def compute(name: str) -> np.ndarray:
+        inference = inference_in(name, evaluation.device)
+        fast = fast_network(eval_model.exact, inference, evaluation.preprocess.image_size)
+        return held_out_logits(EvalModel(inference, eval_model.exact, fast), data, rows, evaluation)
 
     values = held_out_logits(eval_model, data, rows, evaluation)
     return choose_inference(speeds, values, compute, data.rows.labels[rows], evaluation.device)

@@ -9,7 +9,7 @@ import torch
 
 from ensemble.backbones.weights import write_state
 from ensemble.data.logits import Logits
-from ensemble.inference.eval_model import Inference, save_inference
+from ensemble.inference.formats import Inference, save_inference
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 from ensemble.train.rows import Rows

@@ -13,7 +13,7 @@ from ensemble.backbones.timm_model import classifier, moving_average, parameter_
 from ensemble.device import to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.events import Events
-from ensemble.inference.eval_model import Inference
+from ensemble.inference.formats import Inference
 from ensemble.plural import pluralize
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch

@@ -1,5 +1,6 @@
 """What comes before a backbone's folds: its pixels, its probes, and the numeric settings that it is trained with."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,10 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import Finite, read_json
 from ensemble.files.sealed import write_json
+from ensemble.inference.choose_format import LEAST_ROWS, find_speeds
+from ensemble.inference.compiled import how_to_install, installed
 from ensemble.inference.decodings import geometry
-from ensemble.inference.eval_model import find_speeds, formats
+from ensemble.inference.formats import engine_formats, formats
 from ensemble.inference.member import check_view_sizes
 from ensemble.inference.predict import batch_rows
 from ensemble.inference.views import check_views
@@ -38,7 +41,7 @@ from ensemble.train.numerics import (
 from ensemble.train.pixels import OpenPixels, training_data
 from ensemble.train.probe import LastFeatures, load_heads, probe_member
 from ensemble.train.rows import Rows
-from ensemble.train.teacher import read_teacher_speeds
+from ensemble.train.teacher import fastest_dtype, read_teacher_speeds
 
 
 def prepare(
@@ -70,15 +73,18 @@ def prepare(
                 probe_member(member, model, data, evaluation, alone, events, settings.head, last_features)
         if settings.strategy == "probe":
             return {}
-        if config.tta.dtype == "auto" and not is_readable(member.speeds_json, read_speeds, events):
-            write_json(member.speeds_json, forward_speeds(config, backbone, device, events))
+        names = allowed_formats(config, rows, device)
+        is_timed = config.tta.dtype == "auto" or len(names) > 1
+        if is_timed and not is_readable(member.speeds_json, read_speeds, events):
+            write_json(member.speeds_json, forward_speeds(config, backbone, device, events, names))
         if not is_readable(member.numerics_json, load_numerics, events):
             numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
             save_numerics(member.numerics_json, numerics)
             events.message(f"{backbone.name}: {describe(numerics)}")
     seconds = 1 / load_numerics(member.numerics_json).images_per_second
     if member.teachers_json.is_file():
-        seconds += sum(1 / max(speeds.values()) for speeds in read_teacher_speeds(member.teachers_json).values())
+        all_speeds = read_teacher_speeds(member.teachers_json).values()
+        seconds += sum(1 / speeds[fastest_dtype(speeds)] for speeds in all_speeds)
     return {backbone.name: 1 / seconds}
 
 
@@ -146,18 +152,21 @@ def training_numerics(
     return found
 
 
-def forward_speeds(config: Config, backbone: Backbone, device: torch.device, events: Events) -> dict[str, float]:
-    """Images per second of a forward pass in each number format, timed unless it was before on this machine."""
+def forward_speeds(
+    config: Config, backbone: Backbone, device: torch.device, events: Events, names: Sequence[str]
+) -> dict[str, float]:
+    """Images per second of a forward pass in each of these formats, float32 among them, timed unless it was before on
+    this machine."""
     size = image_size(config, backbone)
     batch = batch_rows(config.tta.batch_size, device)
     known = known_file(
-        known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=formats(device),
+        known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=list(names),
         device=_device_name(device),
     )  # fmt: skip
     if not is_readable(known, read_speeds, events):
         events.progress(f"{backbone.name}: finding the fastest number format", 0, 1)
         create = partial(timm_model.create, backbone.timm, 2, size)
-        work = partial(find_speeds, create, size, batch)
+        work = partial(find_speeds, create, size, batch, names)
         speeds, busy = side_by_side(work, [device], device)[0]
         if busy:
             events.message(
@@ -182,10 +191,25 @@ def read_speeds(path: Path) -> dict[str, float]:
     return read_json(path, dict[str, Finite], "delete it, and the speeds are measured again")
 
 
-def allowed_speeds(config: Config, member: Member) -> dict[str, float]:
+def allowed_formats(config: Config, rows: Rows, device: torch.device) -> list[str]:
+    """The formats that evaluation may be computed in: float32, those of `tta.dtype`, and those of `tta.engine` where
+    folds hold out enough rows to check them on. Raises UserError if that engine is not installed."""
+    engine = config.tta.engine
+    if engine not in ("auto", "torch", *installed()):
+        raise UserError(f"tta.engine = {engine!r}: it is not installed: {how_to_install(engine)}")
+    names = formats(device)
+    held_out = [len(rows.held_out_rows(fold)) for fold in range(rows.fold_count)]
+    if engine != "torch" and held_out and max(held_out) >= LEAST_ROWS:
+        names = names + (engine_formats(device) if engine == "auto" else engine_formats(device, [engine]))
+    return [name for name in names if config.tta.dtype == "auto" or name.endswith("float32")]
+
+
+def allowed_speeds(config: Config, member: Member, rows: Rows, device: torch.device) -> dict[str, float]:
     """The formats that a member may be computed in, with their speeds."""
-    only = config.tta.dtype == "float32"
-    return {"float32": 1.0} if only else read_speeds(member.speeds_json)
+    names = allowed_formats(config, rows, device)
+    if names == ["float32"]:
+        return {"float32": 1.0}
+    return {name: speed for name, speed in read_speeds(member.speeds_json).items() if name in names}
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

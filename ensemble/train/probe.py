@@ -18,7 +18,8 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.damage import damaged
 from ensemble.files.reading import Finite, parse_json
-from ensemble.inference.eval_model import EvalModel, Inference
+from ensemble.inference.eval_model import EvalModel
+from ensemble.inference.formats import Inference
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.run import Fold, Member
 from ensemble.run.shapes import Epoch

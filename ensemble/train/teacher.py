@@ -7,7 +7,7 @@ stored (Beyer et al., Knowledge distillation: a good teacher is patient and cons
 averaged as they are: weights and temperatures of a blend were fitted on all out-of-fold rows, fold i's among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import in_layout, is_out_of_memory
 from ensemble.errors import RunFailure
 from ensemble.files.reading import Finite, read_json
-from ensemble.inference.eval_model import DTYPES, EvalModel, logits_of
+from ensemble.inference.eval_model import EvalModel, logits_of
+from ensemble.inference.formats import DTYPES
 from ensemble.inference.member import load_fold
 from ensemble.inference.predict import batch_rows
 from ensemble.run import Fold
@@ -62,6 +63,12 @@ def read_teacher_speeds(path: Path) -> dict[str, dict[str, float]]:
     return read_json(path, dict[str, dict[str, Finite]], "delete it, and the speeds are measured again")
 
 
+def fastest_dtype(speeds: Mapping[str, float]) -> str:
+    """The fastest of torch's formats: teachers see images of many sizes, for each of which an engine would have to
+    compile them."""
+    return max(DTYPES.keys() & speeds.keys(), key=speeds.__getitem__)
+
+
 def teacher_of(fold: Fold, classes: int, crop_size: int, device: torch.device) -> Teacher | None:
     """The teacher of a fold; None where its member learns from labels alone. Raises UserError that names a teacher's
     fold that is not finished or not whole, and RunFailure where their networks don't fit into memory.
@@ -77,7 +84,7 @@ def teacher_of(fold: Fold, classes: int, crop_size: int, device: torch.device) -
     networks = []
     for member in map(fold.member.run.member, learned_from["teachers"]):
         # Soft targets may be rounded as much as the student's own activations: no check of the format is needed.
-        dtype = max(speeds[member.name], key=speeds[member.name].__getitem__)
+        dtype = fastest_dtype(speeds[member.name])
         try:
             preprocess, eval_model = load_fold(member.fold(fold.number), classes, dtype, device)
         except RuntimeError as error:
@@ -128,7 +135,7 @@ def _input(network: TeacherNetwork, images: torch.Tensor) -> torch.Tensor:
         images = F.interpolate(images, (network.size, network.size), mode="bilinear", antialias=True)
     # A probe with a classifier beside its network is float32 in any format.
     is_fast = network.eval_model.fast is not None
-    return in_layout(images.to(DTYPES[network.eval_model.inference.dtype]) if is_fast else images)
+    return in_layout(images.to(network.eval_model.inference.input_dtype) if is_fast else images)
 
 
 def distillation(temperature: float) -> RowLosses:

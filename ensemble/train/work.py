@@ -71,7 +71,7 @@ def _job(config: Config, rows: Rows, fold: Fold, device: torch.device) -> Job:
         numerics=load_numerics(fold.member.numerics_json),
         head=head,
         evaluation=evaluation_of(config, backbone, device),
-        speeds=allowed_speeds(config, fold.member),
+        speeds=allowed_speeds(config, fold.member, rows, device),
         seed=config.seed,
         teacher=teacher_of(fold, len(rows.classes), crop_size(config, backbone), device),
     )

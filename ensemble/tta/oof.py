@@ -19,7 +19,7 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
 from ensemble.inference.decodings import decodings, geometry
-from ensemble.inference.member import check_view_sizes, fold_eval_models, load_member
+from ensemble.inference.member import check_view_sizes, fold_eval_models, load_member, missing_engines
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.inference.views import check_views, expand
 from ensemble.plural import pluralize
@@ -93,6 +93,9 @@ def _add_to_folds(
     current = ""
     with safe_points(lambda: current, lambda: f"the new views of {finished_folds} of {len(missing)} folds") as asked:
         for member in dict.fromkeys(fold.member for fold in incomplete):
+            line = missing_engines(member.folds(), device)
+            if line is not None:
+                events.message(line)
             loaded = load_member(member, len(rows.classes), len(np.unique(rows.folds)), device)
             for number, eval_model in enumerate(fold_eval_models(loaded)):
                 fold = member.fold(number)

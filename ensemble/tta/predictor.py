@@ -13,7 +13,7 @@ from ensemble.config import load_run_config
 from ensemble.data.folds import fold_count
 from ensemble.device import choose_device
 from ensemble.events import Events
-from ensemble.inference.member import LoadedMember, load_networks
+from ensemble.inference.member import LoadedMember, load_networks, missing_engines
 from ensemble.inference.predict import predict_stream
 from ensemble.run import Fold, Run
 from ensemble.run.networks import networks_of
@@ -64,6 +64,9 @@ def load_networks_of(networks: Mapping[str, Sequence[Fold]], classes: int, event
     loaded = {}
     for number, (name, each) in enumerate(networks.items()):
         events.progress("loading the networks", number, len(networks))
+        line = missing_engines(each, device)
+        if line is not None:
+            events.message(line)
         loaded[name] = load_networks(each[0].member, each, classes, device)
     return loaded
 

@@ -15,8 +15,9 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -27,6 +28,7 @@ from ensemble.data.cache.shards import key
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
+from ensemble.files.reading import read_json
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.predictions.shards import file_state
 from ensemble.run import Run
@@ -145,10 +147,26 @@ def member_views(
             "models": models,
             "member": [name, asdict(preprocess), key(preprocess.decoding)],
         }
+        if used := sorted({engine for fold in jobs if (engine := _engine(fold.inference_json)) is not None}):
+            facts["engines"] = {engine: _version(engine) for engine in used}
         text = json.dumps(facts, sort_keys=True)
         digests = [hashlib.sha256(f"{text} {view}".encode()).hexdigest() for view in names]
         found += [MemberView(name, view, digest, len(jobs)) for view, digest in zip(names, digests, strict=True)]
     return tuple(found)
+
+
+def _engine(path: Path) -> str | None:
+    """What a network was evaluated with, as its inference.json says; None if that is torch."""
+    if not path.is_file():
+        return None
+    return read_json(path, dict[str, Any], "delete it: float32 is used then").get("engine")
+
+
+def _version(engine: str) -> str | None:
+    try:
+        return version(engine)
+    except PackageNotFoundError:
+        return None
 
 
 @contextmanager

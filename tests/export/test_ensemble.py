@@ -17,7 +17,8 @@ from ensemble.events import SILENT
 from ensemble.export import ensemble_onnx, parity
 from ensemble.export.ensemble_module import EnsembleModule
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
-from ensemble.inference.eval_model import EvalModel, Inference, prepared
+from ensemble.inference.eval_model import EvalModel, prepared
+from ensemble.inference.formats import Inference
 from ensemble.inference.member import LoadedMember
 
 CLASSES, ROWS = 3, 5

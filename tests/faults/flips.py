@@ -34,7 +34,7 @@ from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.tensors import read_bytes
-from ensemble.inference.eval_model import load_inference
+from ensemble.inference.formats import load_inference
 from ensemble.overview.verify import verify
 from ensemble.run import Run
 from ensemble.run.shapes import SavedAudit

@@ -86,7 +86,7 @@ def make_run(run):
     from ensemble.blend import BlendOptions, blend_run, methods
     from ensemble.blend.fit import read_oof
     from ensemble.data.pixels.preprocess import Preprocess
-    from ensemble.inference.eval_model import Inference, save_inference
+    from ensemble.inference.formats import Inference, save_inference
     from ensemble.train.numerics import Numerics, save_numerics
     from ensemble.tta.view_sets import search_views
 
@@ -135,10 +135,9 @@ def of_the_run(run):
     from ensemble.run.outputs import inputs_of
     from ensemble.train.enough import enough_epochs
     from ensemble.train.numerics import load_numerics
-    from ensemble.train.prepare import allowed_speeds
+    from ensemble.train.prepare import read_speeds
 
     fold = Run(run).member("net").fold(0)
-    config = load_config(Run(run).config_toml)
     small = [
         ("done.json", fold.done_json, "json", lambda: fold.is_done()),
         ("settings.json", Run(run).member("net").settings_json, "json", lambda: Run(run).member("net").is_optimistic()),
@@ -147,7 +146,7 @@ def of_the_run(run):
         ("numerics.json", Run(run).member("net").numerics_json, "json",
          lambda: load_numerics(Run(run).member("net").numerics_json)),
         ("speeds.json", Run(run).member("net").speeds_json, "json",
-         lambda: allowed_speeds(config, Run(run).member("net"))),
+         lambda: read_speeds(Run(run).member("net").speeds_json)),
         ("inference.json", fold.inference_json, "json", lambda: _inference(fold)),
         ("provenance.json", Run(run).provenance_json, "json", lambda: Run(run).read_provenance()),
         ("log.jsonl", fold.log_file, "jsonl",
@@ -171,7 +170,7 @@ def of_the_run(run):
 def _inference(fold):
     import torch
 
-    from ensemble.inference.eval_model import load_inference
+    from ensemble.inference.formats import load_inference
 
     return load_inference(fold.inference_json, torch.device("cpu"))
 

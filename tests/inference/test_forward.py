@@ -11,23 +11,10 @@ from ensemble.backbones import timm_model
 from ensemble.backbones.heads import linear_head
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
-from ensemble.inference import eval_model
-from ensemble.inference.eval_model import (
-    CHANGED,
-    LOSS,
-    EvalModel,
-    Inference,
-    choose_inference,
-    find_speeds,
-    folded,
-    formats,
-    half_precision_copy,
-    load_inference,
-    logits_of,
-    margins,
-    prepared,
-    save_inference,
-)
+from ensemble.inference import choose_format
+from ensemble.inference.choose_format import CHANGED, LOSS, choose_inference, find_speeds, margins
+from ensemble.inference.eval_model import EvalModel, folded, half_precision_copy, logits_of, prepared
+from ensemble.inference.formats import Inference, formats, load_inference, save_inference
 from ensemble.inference.predict import Group, forward_views
 
 CPU = torch.device("cpu")
@@ -185,7 +172,7 @@ def test_heads_give_the_logits_of_all_folds():
 
 
 def test_speeds_are_of_the_formats_that_the_processor_has():
-    speeds, _ = find_speeds(lambda: network("test_resnet"), 32, 4, CPU)
+    speeds, _ = find_speeds(lambda: network("test_resnet"), 32, 4, formats(CPU), CPU)
     assert set(speeds) == set(formats(CPU)) and formats(CPU)[0] == "float32"
     assert list(speeds.values()) == sorted(speeds.values(), reverse=True) and min(speeds.values()) > 0
 
@@ -193,10 +180,13 @@ def test_speeds_are_of_the_formats_that_the_processor_has():
 def test_a_format_is_as_much_faster_as_in_its_worst_round(monkeypatch):
     """float32's first turn was unlucky: 20 images/s."""
     turns = {torch.float32: iter([20.0, 100.0, 80.0]), torch.bfloat16: iter([150.0, 150.0, 96.0])}
-    monkeypatch.setattr(eval_model, "formats", lambda device: ["float32", "bfloat16"])
-    monkeypatch.setattr(eval_model, "_speed", lambda model, images: next(turns[images.dtype]))
-    monkeypatch.setattr(eval_model, "was_busy", lambda begun: True)
-    assert find_speeds(lambda: network("test_resnet"), 32, 4, CPU) == ({"bfloat16": 120.0, "float32": 100.0}, True)
+    names = ["float32", "bfloat16"]
+    monkeypatch.setattr(choose_format, "_speed", lambda model, images: next(turns[images.dtype]))
+    monkeypatch.setattr(choose_format, "was_busy", lambda begun: True)
+    assert find_speeds(lambda: network("test_resnet"), 32, 4, names, CPU) == (
+        {"bfloat16": 120.0, "float32": 100.0},
+        True,
+    )
 
 
 # ---- what is chosen ------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from ensemble.data.logits import load_logits
 from ensemble.data.pixels.decode import Pixels
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import RunFailure
-from ensemble.inference.eval_model import Inference, prepared
+from ensemble.inference.eval_model import prepared
+from ensemble.inference.formats import Inference
 from ensemble.inference.predict import Group, forward_views
 from ensemble.run import Run
 from ensemble.train.evaluate import Evaluation

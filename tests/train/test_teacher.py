@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ensemble.errors import RunFailure
-from ensemble.inference.eval_model import EvalModel, Inference
+from ensemble.inference.eval_model import EvalModel
+from ensemble.inference.formats import Inference
 from ensemble.train.losses import make_loss
 from ensemble.train.step import Target
 from ensemble.train.teacher import Teacher, TeacherNetwork, distillation, soft_targets, with_teacher

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 
 import ensemble
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run
@@ -17,8 +18,11 @@ from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.inference import compiled
+from ensemble.inference.formats import Inference, save_inference
 from ensemble.inference.predict import FEW
 from ensemble.run import Run
+from ensemble.tta import stored_logits
 from ensemble.tta.pictures import predict_pictures
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
@@ -322,3 +326,32 @@ print(made.probabilities.tolist(), made.labels)
     probabilities, label = done.stdout.strip().rsplit(" ", 1)
     assert np.allclose(np.log(np.float32(eval(probabilities))), want[:1], rtol=0, atol=1e-5)
     assert label == f"['{'ab'[int(want[0].argmax())]}']"
+
+
+@pytest.mark.skipif("onnxruntime" not in compiled.installed(), reason="onnxruntime is not installed")
+def test_a_network_is_computed_by_its_engine_and_by_torch_where_that_is_missing(
+    run, files, want, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("ENS_CACHE", str(tmp_path))
+    file = Run(run).member("vit").fold(0).inference_json
+    before = file.read_bytes()
+    output, heard = run.parent / "engine.csv", Recorder()
+    request = PredictionRequest(Run(run), run.parent / "test", output)
+    built = []
+    build = compiled._onnxruntime
+    monkeypatch.setattr(compiled, "_onnxruntime", lambda *words: built.append(words[1]) or build(*words))
+    try:
+        save_inference(file, Inference("cpu", "float32", 1e-9, engine="onnxruntime"))
+        made = tta_predict(request, SILENT).probabilities
+        assert built == [(16, 3, 48, 48)] and np.allclose(np.log(made), want, rtol=0, atol=1e-5)
+        one = ensemble.predict(run, files[0]).probabilities
+        assert built[1:] == [(1, 3, 48, 48)] and np.allclose(np.log(one), want[:1], rtol=0, atol=1e-5)
+        monkeypatch.setattr(compiled, "installed", lambda: ())
+        monkeypatch.setattr(stored_logits, "_version", lambda engine: None)  # as without its package
+        tta_predict(request, heard)
+        assert np.array_equal(load_logits(Run(run).predictions_file("test", "mean")).values[0], want)
+    finally:
+        file.write_bytes(before)
+    assert len(built) == 2
+    line = "vit: was evaluated with ONNX Runtime, which is not installed here; torch computes it in float32 instead, m"
+    assert any(message.startswith(line) for message in heard.messages)

@@ -6,6 +6,7 @@
       scans/<version>/<name>.safetensors   facts and thumbnails of the images (ensemble/data/scan_pieces.py)
       copies/<key>.json              which images are near copies (ensemble/data/copies/remembered.py)
       numerics/<key>.json  speeds/<key>.json   what was the fastest on this machine (ensemble/train/prepare.py)
+      graphs/<key>.safetensors       networks without their weights, as other engines read them
       pixels/<decoding>/<name>.u8    shards of decoded images
       pixels/<decoding>/<name>.json  what each holds; its time is when it was last used
 
@@ -39,6 +40,7 @@ REMEMBERED = (  # folders of a cache and names in them, as globs: what a person 
     ("copies", f"{_HEX * 64}.json"),
     ("numerics", f"{_HEX * 24}.json"),
     ("speeds", f"{_HEX * 24}.json"),
+    ("graphs", f"{_HEX * 24}.safetensors"),
     ("probes", f"{_HEX * 24}.safetensors"),
 )
 WAIT_SECONDS = 1.0
