@@ -55,10 +55,8 @@ def cascade_run(run: Run, options: CascadeOptions, events: Events) -> Cascade:
     max_loss = MAX_LOSS if options.max_loss is None and options.max_ms is None else options.max_loss
     recipe = Recipe(blend.chain.method, blend.metric)
     found, stages = find_cascade(restricted(oof, pairs), recipe, costs, Limit(max_loss, options.max_ms), events)
-    notes = [
-        f"{member} is left out of the blend: {why}" for member, why in oof.left_out.items() if why != "not asked for"
-    ]
-    found = replace(found, blend=name, name=saved_as, networks=fold_count(run), notes=tuple(notes))
+    optimistic = tuple(member for member in blend.members if run.member(member).is_optimistic())
+    found = replace(found, blend=name, name=saved_as, networks=fold_count(run), optimistic=optimistic)
     if not stages:
         return found
     found = replace(found, path=run.blend_json(saved_as))
@@ -70,11 +68,10 @@ def _whole(run: Run, name: str | None) -> tuple[str, Blend]:
     """The blend that is made a cascade. Raises UserError if there is none, or several to choose from."""
     if name is None:
         names = [each for each in list_blends(run) if not _is_cascade(run, each)]
-        if len(names) != 1:
-            there = f"holds {len(names)} blends ({', '.join(names)}); choose one with --blend" if names else (
-                f"holds no blend; fit one with: ens blend {run} --method mean"
-            )  # fmt: skip
-            raise UserError(f"{run}: {there}")
+        if not names:
+            raise UserError(f"{run}: holds no blend; fit one with: ens blend {run} --method mean")
+        if len(names) > 1:
+            raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
         name = names[0]
     blend = load_blend(run, name)
     _require_suitable(name, blend)
@@ -96,6 +93,8 @@ def _require_suitable(name: str, blend: Blend) -> None:
         reason = "is for other class shares than the rows have, so that its confidence can't be checked on them"
     elif blend.chain.metric_bias is not None:
         reason = f"is biased for {blend.metric}, so that its confidence is not the chance to be right"
+    elif sum(map(len, blend.views)) < 2:
+        reason = f"is of {blend.members[0]} under one view alone; a cascade needs at least two members or views"
     elif methods.is_slow(blend.chain.method):
         reason = f"is fitted by {blend.chain.method}, which takes too long to be fitted for each stage and fold"
     if reason is not None:

@@ -35,12 +35,8 @@ def find_cascade(oof: Oof, recipe: Recipe, costs: Costs, limit: Limit, events: E
     """The cascade of a blend of `recipe` on these members and views that `limit` asks for, and its stages but the last,
     which is the blend itself. The names and the path are the caller's to fill in.
 
-    Raises UserError for a single member under a single view, and for a `max_ms` that nothing keeps.
+    Raises UserError for a `max_ms` that nothing keeps.
     """
-    if sum(map(len, oof.views)) < 2:
-        raise UserError(
-            f"the blend is of {oof.members[0]} under one view alone: a cascade needs at least two members or views"
-        )
     rows = oof.rows
     oof = replace(oof, rows=replace(rows, folds=usable_folds(rows.folds, rows.clusters)))
     folds = np.unique(oof.rows.folds)

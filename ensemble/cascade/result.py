@@ -81,7 +81,7 @@ class Cascade:
     fixed: the best sets of members that no cheaper one beats, the cheapest first.
     folds: K, over which all was cross-fitted. networks: of a member, which are averaged at prediction.
     rows: N. groups: of the rows, None where there are none.
-    notes: lines to print.
+    optimistic: members whose epoch was chosen on these rows.
     """
 
     blend: str
@@ -100,7 +100,7 @@ class Cascade:
     groups: int | None
     folds: int
     networks: int
-    notes: tuple[str, ...] = ()
+    optimistic: tuple[str, ...] = ()
 
     @property
     def limit(self) -> str:

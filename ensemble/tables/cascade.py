@@ -12,8 +12,6 @@ SHOWN = tuple(reversed(HEADLINE))  # log loss first: it is what the limit is abo
 
 def show_cascade(found: Cascade) -> None:
     """The table of what can be had at which cost, the stages, and the verdict in sentences."""
-    for note in found.notes:
-        print_line(note)
     rows = pluralize(found.rows, "row") + (f" in {pluralize(found.groups, 'group')}" if found.groups else "")
     table = new_table(
         f"cascades of blend {found.blend!r}, and sets of its members, out of fold, {rows},\n"
@@ -41,6 +39,8 @@ def show_cascade(found: Cascade) -> None:
         add(f"always {', '.join(fixed.members)} ({views})", fixed.worth)
     add("this cascade", found.worth, "bold")
     print_table(table)
+    if found.optimistic:
+        print_line(f"all scores are optimistic: the best epochs of {', '.join(found.optimistic)} were kept")
     _show_stages(found)
     for line in _verdict(found):
         print_line(line)

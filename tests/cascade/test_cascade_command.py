@@ -75,7 +75,7 @@ def test_nothing_is_saved_where_nothing_is_cheaper(run, monkeypatch, capfd):
         (("--name", "plain"), "'plain' is a blend that is no cascade; give the cascade another --name"),
         (
             ("--blend", "plain"),
-            "the blend is of vit under one view alone: a cascade needs at least two members or views",
+            "blend 'plain' is of vit under one view alone; a cascade needs at least two members or views",
         ),
         (("--blend", "absent"), "no blend 'absent'; there are: "),
     ],

@@ -99,11 +99,6 @@ def test_a_useless_cheap_member_makes_no_cascade_without_loss():
     assert stages == [] and len(found.stages) == 1 and found.threshold == 1
 
 
-def test_one_member_under_one_view_is_refused():
-    with pytest.raises(UserError, match="the blend is of a under one view alone: a cascade needs at least two"):
-        find_cascade(oof_of((3.0,)), Recipe("mean"), COSTS, Limit(max_loss=0.1), SILENT)
-
-
 def test_one_member_under_two_views_is_enough():
     found, _ = find_cascade(oof_of((3.0,), views=2), Recipe("mean"), COSTS, Limit(max_loss=0.1), SILENT)
     assert found.worth.ms < found.whole.ms
