@@ -46,6 +46,9 @@ def shown(values: list[float]) -> str:
 
 
 def compare(run: Path, images: Path, blend: str, cascade: str, rounds: int) -> None:
+    stored = Run(run).logits_dir(images.resolve().name)
+    if stored.is_dir():
+        sys.exit(f"{stored}: logits of these images are stored, so that no network would run; delete that folder first")
     took: dict[str, list[tuple[float, float]]] = {blend: [], cascade: []}
     with tempfile.TemporaryDirectory() as folder:
         outputs = {name: Path(folder) / f"{name}.csv" for name in took}
