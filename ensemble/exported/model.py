@@ -87,7 +87,8 @@ class ExportedModel:
         if count == 0:
             shape = (0, len(self.classes))
             return np.empty(shape, np.float32), np.empty((len(self.description.members), *shape), np.float32)
-        probabilities, of_members = self.engine.compute(squares)
+        whole = {name: np.ascontiguousarray(array) for name, array in squares.items()}
+        probabilities, of_members = self.engine.compute(whole)
         return probabilities, of_members
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:

@@ -44,6 +44,8 @@ def test_any_number_of_images_at_a_time(model):
         blend, members = model.probabilities({name: array[:count] for name, array in squares(model, range(4)).items()})
         np.testing.assert_allclose(blend, expected(COLOURS / 255)[0][:count], atol=1e-6)
         assert members.shape == (2, count, 3)
+    backwards, _ = model.probabilities({name: array[::-1] for name, array in squares(model, range(4)).items()})
+    np.testing.assert_allclose(backwards[::-1], expected(COLOURS / 255)[0], atol=1e-6)
 
 
 def test_every_form_of_an_image_is_decoded_alike(model, tmp_path, paint):
