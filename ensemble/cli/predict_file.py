@@ -19,7 +19,7 @@ from ensemble.run.networks import UNSCORED
     type=click.Choice(["auto", "openvino", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="What computes it. Auto takes OpenVINO if that is installed, but not for fewer than eight pictures.",
+    help="What computes it. Auto takes OpenVINO if that is installed, but not for fewer than 32 pictures.",
 )
 @JSON
 def predict_file(

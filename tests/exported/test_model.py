@@ -84,7 +84,7 @@ def test_ensemble_load_and_predict_take_a_file(exported):
 
 
 def test_few_images_are_left_to_the_engine_that_opens_first(monkeypatch):
-    assert [engine_for("auto", count) for count in (1, 7, 8, 100)] == ["onnxruntime", "onnxruntime", "auto", "auto"]
+    assert [engine_for("auto", count) for count in (1, 31, 32, 100)] == ["onnxruntime", "onnxruntime", "auto", "auto"]
     assert engine_for("openvino", 1) == "openvino"
     monkeypatch.setattr("ensemble.exported.engines.find_spec", lambda name: None if name == "onnxruntime" else object())
     assert engine_for("auto", 1) == "auto"
