@@ -119,6 +119,11 @@ def _too_many(most: int) -> HTTPException:
 
 
 def _in_json(body: bytes, most: int) -> list[tuple[str, bytes]]:
+    # One comma lies between two images, and one in a data: URL. Of more, each number or key in a body would become an
+    # error of some 400 bytes.
+    if body.count(b",") > 2 * most:
+        text = f"more commas than in {most} images of base64, which are accepted at a time"
+        raise HTTPException(413, f'{text}; want {{"images": ["<base64>", ...]}}')
     try:
         texts = JsonImages.model_validate_json(body).images
     except ValidationError as error:
