@@ -11,6 +11,7 @@ import numpy as np
 from ensemble.errors import UserError
 
 ENGINES = ("openvino", "onnxruntime")
+WRITERS = ("onnx", "onnxscript")  # what they need beside them to compute a run's networks
 NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 # Images: for fewer OpenVINO isn't worth its opening. 20 networks take it 4 s of a core where ONNX Runtime takes 1, and
 # then 0.24 s an image where that takes 0.32.

@@ -53,7 +53,10 @@ def choose_inference(
     for name in [name for name in speeds if name != "float32"] if can_tell else []:
         if speeds[name] <= least:
             continue
-        fast = compute(name)
+        try:
+            fast = compute(name)
+        except UserError:  # an engine that can't compute the network at the size of another view
+            continue
         if not np.isfinite(fast).all():  # float16 ends at 65,504
             continue
         settle = REACH * _margin_error(fast, exact)

@@ -23,15 +23,13 @@ import torch
 
 from ensemble.data.cache.store import cache_folder
 from ensemble.errors import UserError
-from ensemble.exported.engines import ENGINES, NAMES
+from ensemble.exported.engines import ENGINES, NAMES, WRITERS
 from ensemble.files.tensors import map_tensors, of_array, read_bytes, write_tensors
 from ensemble.inference.to_onnx import architecture, graph_of, with_weights
 from ensemble.machine import cores, threads_allowed
 
 if TYPE_CHECKING:
     import onnx
-
-WRITERS = ("onnx", "onnxscript")  # what writes the models that they read
 
 Compute = Callable[[torch.Tensor], torch.Tensor]  # float32 (B, 3, S, S), normalised, to logits float32 (B, C)
 

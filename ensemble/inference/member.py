@@ -72,8 +72,8 @@ def missing_engines(networks: Sequence[Fold], device: torch.device) -> str | Non
         return None
     engine, name = min(missing), networks[0].member.name
     return (
-        f"{name}: was evaluated with {NAMES[engine]}, which is not installed here; torch computes it in float32 "
-        f"instead, more slowly: {how_to_install(engine)}"
+        f"{name}: was evaluated with {NAMES.get(engine, engine)}, which is not installed here; torch computes it in "
+        f"float32 instead, more slowly: {how_to_install(engine)}"
     )
 
 

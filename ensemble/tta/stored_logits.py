@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ensemble import __version__
 from ensemble.data.cache.shards import key
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
+from ensemble.exported.engines import WRITERS
 from ensemble.files import sealed
 from ensemble.files.reading import read_json
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
@@ -163,10 +165,13 @@ def _engine(path: Path) -> str | None:
 
 
 def _version(engine: str) -> str | None:
+    """None where it can't compute networks, so that torch does."""
+    if not all(map(find_spec, (*WRITERS, engine))):
+        return None
     try:
         return version(engine)
-    except PackageNotFoundError:
-        return None
+    except PackageNotFoundError:  # another distribution of it, such as onnxruntime-gpu
+        return ""
 
 
 @contextmanager

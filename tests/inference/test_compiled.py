@@ -2,6 +2,7 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ensemble.inference.choose_format import choose_inference, find_speeds
 from ensemble.inference.compiled import compile_network, installed
 from ensemble.inference.eval_model import EvalModel, exact_logits_of, folded, logits_of, prepared
 from ensemble.inference.formats import Inference, engine_formats, inference_in, load_inference, save_inference
+from ensemble.inference.member import missing_engines
 from ensemble.inference.predict import Group, forward_views
 
 CPU = torch.device("cpu")
@@ -183,6 +185,22 @@ def test_an_engine_is_chosen_by_the_check_that_formats_pass():
     wrong = {"openvino bfloat16": 1.1, "openvino float32": 1.000001}
     chosen, _ = choose_inference(speeds, exact, lambda name: exact * np.float32(wrong[name]), labels, CPU)
     assert (chosen.engine, chosen.dtype, chosen.changed) == ("openvino", "float32", 0.0)
+
+
+def test_an_engine_that_fails_at_another_view_costs_no_trained_fold():
+    def compute(name):
+        raise UserError("OpenVINO can't compute a network")
+
+    exact, labels = np.eye(4, dtype=np.float32)[np.arange(400) % 4][None], np.arange(400) % 4
+    chosen, values = choose_inference({"openvino float32": 200.0, "float32": 100.0}, exact, compute, labels, CPU)
+    assert chosen == Inference("cpu") and values is exact
+
+
+def test_an_engine_of_a_newer_ens_is_missing_too(tmp_path):
+    file = tmp_path / "inference.json"
+    save_inference(file, Inference("cpu", engine="tensorrt"))
+    network = SimpleNamespace(inference_json=file, member=SimpleNamespace(name="net"))
+    assert missing_engines([network], CPU).startswith("net: was evaluated with tensorrt, which is not installed here")
 
 
 def test_what_torch_computes_is_stored_as_before(tmp_path):

@@ -14,6 +14,7 @@ from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.inference.formats import Inference, save_inference
 from ensemble.run import Run
 from ensemble.tta import stored_logits
 from ensemble.tta.predict import PredictionRequest, tta_predict
@@ -213,3 +214,17 @@ def test_a_column_counts_its_own_member_and_view(run):
     assert len({own.digest for own in whole}) == 4
     small = {"vit": ("hflip",)}
     assert stored_logits.member_views(Run(run), small, blend.classes, 2, 64, "cpu") == (whole[3],)
+
+
+def test_logits_of_torch_are_none_of_an_engine_that_can_not_compute_here(run, monkeypatch):
+    """Without the packages that write ONNX, torch computes what OpenVINO is asked for."""
+    file = Run(run).member("vit").fold(0).inference_json
+    before = file.read_bytes()
+    save_inference(file, Inference("cpu", engine="openvino"))
+    digests = set()
+    for absent in ("", "openvino", "onnxscript"):
+        monkeypatch.setattr(stored_logits, "find_spec", lambda name, absent=absent: name != absent or None)
+        (column,) = stored_logits.member_views(Run(run), {"vit": ["identity"]}, ("a", "b"), 2, 64, "cpu")
+        digests.add(column.digest)
+    file.write_bytes(before)
+    assert len(digests) == 2
