@@ -29,6 +29,13 @@ from ensemble.run.networks import KINDS, UNSCORED
     show_default=True,
     help="ONNX, which runs without PyTorch, or PyTorch's own, of torch.export.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 lets OpenVINO compute in it, if it keeps the predictions of out-of-fold rows.",
+)
 @JSON
 def export(run: Path, as_json: bool, **options: Any) -> None:
     """Write a blend of a RUN with all its networks as one file.

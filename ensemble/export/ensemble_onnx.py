@@ -14,9 +14,11 @@ from ensemble.inference.to_onnx import Graphs, graph_of, network_with, with_weig
 SPARE = 10_000_000  # bytes that the nodes of a graph and its metadata may take beside its tensors
 
 
-def ensemble_to_onnx(ensemble: EnsembleModule, classes: int, events: Events) -> bytes:
+def ensemble_to_onnx(ensemble: EnsembleModule, classes: int, graphs: Graphs, events: Events) -> bytes:
     """The serialised model. Inputs: `ensemble.inputs`, uint8 (batch, side, side, 3); outputs: `probabilities` float32
     (batch, C) and `member_probabilities` float32 (M, batch, C).
+
+    graphs: of the architectures that were exported before, to which new ones are added.
 
     Raises UserError that names a member that PyTorch's exporter can't write, and for networks that are too large for
     one file.
@@ -26,7 +28,6 @@ def ensemble_to_onnx(ensemble: EnsembleModule, classes: int, events: Events) -> 
     for name, decoding in ensemble.inputs.items():
         joined.add_input(name, ["batch", decoding.size or 0, decoding.size or 0, 3], np.uint8)
     images = _add_fronts(joined, ensemble)
-    graphs: Graphs = {}
     done, total = 0, len(ensemble.networks)
     logits = []
     for parts in ensemble.members:

@@ -1,7 +1,7 @@
 """`ens export`: a blend of a run with its networks as one file, which needs neither the run nor PyTorch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +14,14 @@ from ensemble.data.folds import fold_count
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.export import parity
+from ensemble.export.bfloat16 import require_bfloat16, try_bfloat16
 from ensemble.export.ensemble_module import EnsembleModule
 from ensemble.export.formats import artifact, require_format, require_own
 from ensemble.export.networks import load_exact
 from ensemble.exported.description import FORMAT, Description, ExportedMember, ExportedScore, Parity
 from ensemble.files.atomic import replacing
 from ensemble.inference.member import LoadedMember
+from ensemble.inference.to_onnx import Graphs
 from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_place
@@ -36,6 +38,7 @@ class ExportRequest:
     blend_name: None for the run's only blend
     networks: which of the members' networks: "folds", "soup" or "refit"
     format: "onnx" or "pt2"
+    dtype: "float32", or "bfloat16" to let OpenVINO compute in it if that keeps the predictions
     """
 
     run: Run
@@ -43,6 +46,7 @@ class ExportRequest:
     blend_name: str | None = None
     networks: str = "folds"
     format: str = "onnx"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def export(request: ExportRequest, events: Events) -> Exported:
     name, blend = find_blend(run, request.blend_name, None)
     _require_exportable(run, name, blend)
     check_sources(run, name)
+    if request.dtype == "bfloat16":
+        require_bfloat16(request.format, request.networks, blend)
     require_place(output, inputs_of(run))
     require_own(output)
     networks = blend_networks(run, blend, blend.trained, request.networks, fold_count(run))
@@ -77,11 +83,16 @@ def export(request: ExportRequest, events: Events) -> Exported:
     loaded = load_exact(networks, len(blend.classes), events)
     ensemble = EnsembleModule(blend, loaded)
     events.message(f"{name}: {_counts(blend, loaded)}")
-    made = artifact(request.format, ensemble, len(blend.classes), events)
+    graphs: Graphs = {}
+    made = artifact(request.format, ensemble, len(blend.classes), graphs, events)
     squares = parity.squares_of(parity.some_files(samples.paths), ensemble.inputs)
     want = parity.run_probabilities(blend, loaded, squares, ensemble.inputs, events)
     compared = parity.compare(blend, want, made.probabilities, squares, events)
     description = _description(request, name, blend, ensemble, compared)
+    if request.dtype == "bfloat16":
+        tried = try_bfloat16(run, blend, loaded, graphs, events)
+        events.message(tried.line())
+        description = replace(description, dtype="bfloat16" if tried.is_kept else "float32")
     with replacing(output) as temporary:
         made.save(temporary, description)
     return Exported(output, output.stat().st_size, description)

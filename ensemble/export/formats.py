@@ -14,7 +14,7 @@ from ensemble.export.ensemble_module import EnsembleModule, example_of
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
 from ensemble.exported import seal
 from ensemble.exported.description import KEY, Description
-from ensemble.inference.to_onnx import quiet, require_onnx
+from ensemble.inference.to_onnx import Graphs, quiet, require_onnx
 
 FORMATS = ("onnx", "pt2")
 PT2_ENTRY = "ens.json"  # the description, as an extra file of a .pt2
@@ -47,16 +47,16 @@ def require_format(name: str) -> None:
         ) from None
 
 
-def artifact(name: str, ensemble: EnsembleModule, classes: int, events: Events) -> Artifact:
-    """Raises UserError that names a member that can't be exported in this format, and for networks that are too large
-    for one file."""
-    return _onnx(ensemble, classes, events) if name == "onnx" else _pt2(ensemble, events)
+def artifact(name: str, ensemble: EnsembleModule, classes: int, graphs: Graphs, events: Events) -> Artifact:
+    """graphs: as in `ensemble_to_onnx`. Raises UserError that names a member that can't be exported in this format, and
+    for networks that are too large for one file."""
+    return _onnx(ensemble, classes, graphs, events) if name == "onnx" else _pt2(ensemble, events)
 
 
-def _onnx(ensemble: EnsembleModule, classes: int, events: Events) -> Artifact:
+def _onnx(ensemble: EnsembleModule, classes: int, graphs: Graphs, events: Events) -> Artifact:
     import onnxruntime
 
-    content = ensemble_to_onnx(ensemble, classes, events)
+    content = ensemble_to_onnx(ensemble, classes, graphs, events)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

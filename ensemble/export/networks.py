@@ -17,14 +17,14 @@ from ensemble.run import Fold
 
 
 def load_exact(networks: Mapping[str, Sequence[Fold]], classes: int, events: Events) -> list[LoadedMember]:
-    """Members with these networks of each, in float32. Raises UserError that names a network that is missing or not
-    whole."""
+    """Members by the names that the blend has for them, with these networks of each, in float32. Raises UserError that
+    names a network that is missing or not whole."""
     device, loaded = torch.device("cpu"), []
-    for number, folds in enumerate(networks.values()):
+    for number, (name, folds) in enumerate(networks.items()):
         events.progress("loading the networks", number, len(networks))
         member = load_networks(folds[0].member, folds, classes, device)
         exact = (EvalModel(Inference(device.type), each.exact, None, each.heads) for each in member.eval_models)
-        loaded.append(replace(member, eval_models=tuple(exact)))
+        loaded.append(replace(member, name=name, eval_models=tuple(exact)))
     events.progress("loading the networks", len(networks), len(networks))
     return loaded
 

@@ -74,7 +74,7 @@ def ensemble(blend, loaded):
 
 @pytest.fixture(scope="module")
 def content(ensemble):
-    return ensemble_to_onnx(ensemble, CLASSES, SILENT)
+    return ensemble_to_onnx(ensemble, CLASSES, {}, SILENT)
 
 
 def squares(ensemble):
@@ -149,7 +149,7 @@ def test_a_file_that_predicts_otherwise_is_refused(blend, loaded, ensemble):
 def test_networks_that_are_too_large_for_a_file(ensemble, monkeypatch):
     monkeypatch.setattr(ensemble_onnx, "LIMIT", 10_500_000)
     with pytest.raises(UserError, match=r"the networks have 0\.01 GB, and an ONNX file holds at most 2\.1 GB: expo"):
-        ensemble_to_onnx(ensemble, CLASSES, SILENT)
+        ensemble_to_onnx(ensemble, CLASSES, {}, SILENT)
 
 
 def test_a_member_that_cannot_be_exported_is_named(blend, loaded):
@@ -161,4 +161,4 @@ def test_a_member_that_cannot_be_exported_is_named(blend, loaded):
     with pytest.raises(
         UserError, match=r"^resnet: PyTorch's exporter can't write it as ONNX .*; leave it out: ens blend"
     ):
-        ensemble_to_onnx(EnsembleModule(blend, [odd, loaded[1]]), CLASSES, SILENT)
+        ensemble_to_onnx(EnsembleModule(blend, [odd, loaded[1]]), CLASSES, {}, SILENT)

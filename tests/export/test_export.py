@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from commands import ens
 from recorder import Recorder
@@ -13,7 +14,10 @@ from recorder import Recorder
 import ensemble
 from ensemble.blend import read_result
 from ensemble.data.pixels.decode import decode, middle_square
+from ensemble.errors import UserError
+from ensemble.export import bfloat16
 from ensemble.export.export import ExportRequest, export
+from ensemble.export.networks import load_exact
 from ensemble.exported import seal
 from ensemble.exported.description import parse_description
 from ensemble.run import Run
@@ -46,7 +50,7 @@ def test_a_file_gives_the_runs_probabilities_and_describes_itself(exported_noise
     scores = read_result(Run(noise_run), "mean").blend
     assert description.scores["log_loss"].high == scores["log_loss"].high and description.scores_of_folds is None
     assert (description.rows, description.parity.rows, description.parity.changed) == (24, 24, 0)
-    assert description.versions["torch"] == torch.__version__.partition("+")[0] or description.versions["torch"]
+    assert description.versions["ens"] == ensemble.__version__ and set(description.versions) > {"torch", "onnx"}
     assert len(description.data) == 64
 
 
@@ -69,6 +73,13 @@ def test_the_command_and_what_it_does_not_overwrite(noise_run, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = ens(monkeypatch, capfd, "export", noise_run, "-o", tmp_path / "b.onnx")
     assert status == 2 and 'pip install "ens-vision[export]"' in err and len(err.splitlines()) == 1
+
+
+def test_members_of_other_runs_keep_the_names_that_tell_them_apart(noise_run):
+    folds = [Run(noise_run).member("vit").fold(number) for number in range(2)]
+    both = load_exact({"vit": folds, "other/vit": folds[:1]}, 2, Recorder())
+    assert [(member.name, len(member.eval_models)) for member in both] == [("vit", 2), ("other/vit", 1)]
+    assert {each.inference.dtype for member in both for each in member.eval_models} == {"float32"}
 
 
 def test_pytorchs_own_format(noise_run, tmp_path, exported_noise):
@@ -106,3 +117,36 @@ def test_a_member_that_ens_did_not_train(noise_run, tmp_path, monkeypatch, capfd
     status, _, err = ens(monkeypatch, capfd, "export", run, "-o", tmp_path / "a.onnx")
     assert status == 2 and "blend 'mean' holds vit, which ens did not train and can't export; fit one without it" in err
     assert "--members resnet" in err and not (tmp_path / "a.onnx").exists()
+
+
+def test_bfloat16_is_allowed_only_where_it_keeps_the_predictions(noise_run, tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("the CPU has no bfloat16")
+    events = Recorder()
+    request = ExportRequest(Run(noise_run), tmp_path / "a.onnx", dtype="bfloat16")
+    assert export(request, events).description.dtype == "float32"  # 24 rows tell nothing
+    line = next(line for line in events.messages if line.startswith("bfloat16 changes the class of "))
+    assert " of 24 out-of-fold rows and the log loss by " in line and "the file is computed in float32" in line
+    monkeypatch.setattr(bfloat16, "LEAST_ROWS", 24)
+    monkeypatch.setattr(bfloat16, "CHANGED", 1.0)
+    monkeypatch.setattr(bfloat16, "LOSS", 1.0)
+    made = export(request, events)
+    assert made.description.dtype == "bfloat16" and "OpenVINO may compute the file in it" in events.messages[-1]
+    assert parse_description(seal.read_metadata(made.output), "a.onnx") == made.description
+
+
+def test_what_bfloat16_may_change():
+    assert bfloat16.Tried(1000, 1, -0.0005).is_kept
+    assert not bfloat16.Tried(1000, 2, 0.0).is_kept
+    assert not bfloat16.Tried(1000, 0, -0.0006).is_kept
+    assert not bfloat16.Tried(299, 0, 0.0).is_kept
+
+
+def test_where_bfloat16_cannot_be_tried(noise_run, tmp_path):
+    for change, message in (
+        ({"networks": "soup"}, "is tried on out-of-fold rows, and --networks soup has none"),
+        ({"format": "pt2"}, "is for OpenVINO, which reads no pt2 file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(ExportRequest(Run(noise_run), tmp_path / "a.onnx", dtype="bfloat16", **change), Recorder())
