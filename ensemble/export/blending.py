@@ -68,7 +68,8 @@ class Power(torch.nn.Module):
         self.exponent = exponent
 
     def forward(self, probabilities: Tensor) -> Tensor:
-        return _normalised(probabilities**self.exponent)
+        # Shares of the largest: in float32, which OpenVINO computes this in, powers of small ones would all be 0.
+        return _normalised((probabilities / probabilities.amax(dim=-1, keepdim=True)) ** self.exponent)
 
 
 class Factor(torch.nn.Module):

@@ -68,12 +68,12 @@ def read_metadata(path: Path) -> dict[str, str]:
         try:
             while file.tell() < size:
                 field, length = _field(file)
-                if field != _METADATA:
-                    file.seek(length, 1)
-                    continue
                 end = file.tell() + length
                 if end > size:
                     raise ValueError
+                if field != _METADATA:
+                    file.seek(end)
+                    continue
                 pair = {1: "", 2: ""}
                 while file.tell() < end:
                     part, length = _field(file)

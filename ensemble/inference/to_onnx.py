@@ -124,15 +124,17 @@ def with_weights(graph: "onnx.ModelProto", module: torch.nn.Module) -> "onnx.Mod
 
 
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    """By all their names: of layers that share a weight, the graph names another than the module's first."""
+    return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
 
 
 def architecture(module: torch.nn.Module) -> str:
-    """Equal for modules that differ in the values of their weights alone. With timm's name, since what modules print
-    lacks numbers that no shape shows, such as that of attention's heads."""
+    """Equal for modules that differ in the values of their weights alone."""
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in _weights(module).items()}
-    name = (getattr(module, "pretrained_cfg", None) or {}).get("architecture", "")
-    return f"{name} {module}{shapes}"
+    # What modules print lacks numbers that no shape shows, such as that of attention's heads, or the k of a vote.
+    kinds = (int, float, str)
+    plain = [{key: value for key, value in vars(part).items() if isinstance(value, kinds)} for part in module.modules()]
+    return f"{module}{shapes}{plain}"
 
 
 def _reason(error: BaseException) -> str:

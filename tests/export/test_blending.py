@@ -12,7 +12,7 @@ from ensemble.blend import Blend, methods
 from ensemble.blend.methods.greedy import Greedy
 from ensemble.blend.probabilities import softmax
 from ensemble.blend.sources import Sources
-from ensemble.export.blending import Blending
+from ensemble.export.blending import Blending, Power
 from ensemble.inference.to_onnx import graph_of, with_weights
 from ensemble.tta.apply import blend_folds
 
@@ -110,3 +110,9 @@ def test_runs_of_different_numbers_of_folds():
     alone = member_logits((2, 4, 1))  # as a member with one network for all sets
     found, _ = of_module(blend, alone)
     assert np.abs(found - blend_folds(blend, alone)).max() < 1e-6
+
+
+def test_a_power_of_small_probabilities_in_float32():
+    """As OpenVINO computes it, where each power is below the least number."""
+    found = Power(30.0)(torch.tensor([[0.0050, 0.0045, 0.0005]]))[0].numpy()
+    np.testing.assert_allclose(found, [1 / (1 + 0.9**30), 0.9**30 / (1 + 0.9**30), 0], rtol=1e-4, atol=1e-25)

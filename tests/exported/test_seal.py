@@ -78,6 +78,12 @@ def test_what_is_no_model(exported, content):
     assert "not an ONNX file" in refused(seal.check, exported)
 
 
+@pytest.mark.parametrize("length", [b"\xff" * 8 + b"\x7f", b"\xff" * 9 + b"\x7f"])
+def test_a_length_beyond_any_file(exported, length):
+    exported.write_bytes(b"\x12" + length)
+    assert "not a whole ONNX file" in refused(seal.read_metadata, exported)
+
+
 def test_foreign_and_cut_files(exported, tmp_path):
     whole = exported.read_bytes()
     exported.write_bytes(model_bytes())

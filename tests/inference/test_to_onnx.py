@@ -47,6 +47,37 @@ def test_each_network_of_an_architecture_keeps_its_logits(name):
     assert not np.allclose(logits(models[0], images), logits(models[1], images))
 
 
+def test_networks_of_equal_shapes_that_compute_differently():
+    class Scaled(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.linear, self.factor = torch.nn.Linear(3, 2), factor
+
+        def forward(self, images):
+            return self.factor * self.linear(images.mean(dim=(2, 3)))
+
+    modules = [Scaled(factor).eval().requires_grad_(False) for factor in (1.0, 3.0)]
+    images = torch.randn(2, 3, SIZE, SIZE)
+    for module, model in zip(modules, networks_to_onnx(modules, SIZE), strict=True):
+        assert np.allclose(logits(model, images), module(images), atol=1e-5)
+
+
+def test_networks_whose_layers_share_a_weight():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+
+        def forward(self, images):
+            return self.second(self.first(images.mean(dim=(2, 3))))
+
+    modules = [Tied().eval().requires_grad_(False) for _ in range(2)]
+    images = torch.randn(2, 3, SIZE, SIZE)
+    for module, model in zip(modules, networks_to_onnx(modules, SIZE), strict=True):
+        assert np.allclose(logits(model, images), module(images), atol=1e-5)
+
+
 def test_a_network_that_cannot_be_written():
     class Refuses(torch.nn.Module):
         def forward(self, images):
