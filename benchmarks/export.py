@@ -44,6 +44,7 @@ def bare(engine: str, content: bytes, threads: int) -> Callable[[np.ndarray], ob
 
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"ENABLE_CPU_PINNING": False}  # as the file is run: other processes may have chosen the same core
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
     return lambda images: compiled({"images": images})
 
