@@ -87,7 +87,7 @@ def export(request: ExportRequest, events: Events) -> Exported:
     made = artifact(request.format, ensemble, len(blend.classes), graphs, events)
     squares = parity.squares_of(parity.some_files(samples.paths), ensemble.inputs)
     want = parity.run_probabilities(blend, loaded, squares, ensemble.inputs, events)
-    compared = parity.compare(blend, want, made.probabilities, squares, events)
+    compared = parity.compare(blend, want, made, squares, events)
     description = _description(request, name, blend, ensemble, compared)
     if request.dtype == "bfloat16":
         tried = try_bfloat16(run, blend, loaded, graphs, events)

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ensemble.export.ensemble_module import EnsembleModule, example_of
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
 from ensemble.exported import seal
 from ensemble.exported.description import KEY, Description
+from ensemble.exported.engines import ENGINES, open_engine
 from ensemble.inference.to_onnx import Graphs, quiet, require_onnx
 
 FORMATS = ("onnx", "pt2")
@@ -26,11 +28,14 @@ Probabilities = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 class Artifact:
     """What is exported, before it is a file.
 
-    probabilities: what it gives, float32 (B, C), of squares uint8 (B, side, side, 3) by the names of its inputs
+    engines: what computes it here
+    opened: for one of these what it gives, float32 (B, C), of squares uint8 (B, side, side, 3) by the names of its
+        inputs
     save: writes it with its description
     """
 
-    probabilities: Probabilities
+    engines: tuple[str, ...]
+    opened: Callable[[str], Probabilities]
     save: Callable[[Path, Description], None]
 
 
@@ -54,20 +59,16 @@ def artifact(name: str, ensemble: EnsembleModule, classes: int, graphs: Graphs, 
 
 
 def _onnx(ensemble: EnsembleModule, classes: int, graphs: Graphs, events: Events) -> Artifact:
-    import onnxruntime
-
     content = ensemble_to_onnx(ensemble, classes, graphs, events)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def probabilities(squares: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(session.run(["probabilities"], dict(squares))[0])
+    def opened(engine: str) -> Probabilities:
+        compute = open_engine(engine, content, ["probabilities"], torch.get_num_threads(), "float32").compute
+        return lambda squares: compute(squares)[0]
 
     def save(path: Path, description: Description) -> None:
         path.write_bytes(seal.sealed(seal.with_metadata(content, {KEY: description.to_json()})))
 
-    return Artifact(probabilities, save)
+    return Artifact(tuple(name for name in ENGINES if find_spec(name) is not None), opened, save)
 
 
 def _pt2(ensemble: EnsembleModule, events: Events) -> Artifact:
@@ -96,7 +97,7 @@ def _pt2(ensemble: EnsembleModule, events: Events) -> Artifact:
         with path.open("wb") as file, quiet():
             torch.export.save(program, file, extra_files={PT2_ENTRY: description.to_json()})
 
-    return Artifact(probabilities, save)
+    return Artifact(("torch",), lambda _: probabilities, save)
 
 
 def require_own(path: Path) -> None:

@@ -62,9 +62,10 @@ def engine_for(engine: str, images: int) -> str:
     return engine
 
 
-def open_engine(name: str, path: Path, outputs: Sequence[str], threads: int, dtype: str) -> Engine:
+def open_engine(name: str, model: Path | bytes, outputs: Sequence[str], threads: int, dtype: str) -> Engine:
     """The graph in an ONNX file, compiled.
 
+    model: the file, or its bytes
     outputs: their names
     dtype: "float32", or "bfloat16" where OpenVINO may compute in it
 
@@ -72,17 +73,18 @@ def open_engine(name: str, path: Path, outputs: Sequence[str], threads: int, dty
     """
     opened = _openvino if name == "openvino" else _onnxruntime
     try:
-        version, compute = opened(path, outputs, threads, dtype)
+        version, compute = opened(model, outputs, threads, dtype)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each engine has kinds of its own
         reason = " ".join(str(error).split())[:300]
         other = next(each for each in ENGINES if each != name)
+        path = model if isinstance(model, Path) else "the exported file"
         raise UserError(f"{path}: {NAMES[name]} can't run it ({reason}); try it with {NAMES[other]}") from None
     return Engine(name, version, threads, compute)
 
 
-def _openvino(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
+def _openvino(model: Path | bytes, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
     import openvino
 
     settings = {
@@ -92,7 +94,8 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> t
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # other processes may have chosen the same cores
     }
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), "CPU", settings)
     for name in outputs:
         compiled.output(name)  # raises where there is none
     request = compiled.create_infer_request()
@@ -106,13 +109,13 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> t
     return openvino.__version__.split("-")[0], compute
 
 
-def _onnxruntime(path: Path, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
+def _onnxruntime(model: Path | bytes, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors, which are raised too
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     absent = set(outputs) - {output.name for output in session.get_outputs()}
     if absent:
         raise ValueError(f"no output {min(absent)!r}")

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from recorder import Recorder
 
 from ensemble.backbones import timm_model
 from ensemble.backbones.heads import GaussianHead, NeighboursHead, linear_head
@@ -17,6 +18,7 @@ from ensemble.events import SILENT
 from ensemble.export import ensemble_onnx, parity
 from ensemble.export.ensemble_module import EnsembleModule
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
+from ensemble.export.formats import Artifact
 from ensemble.inference.eval_model import EvalModel, prepared
 from ensemble.inference.formats import Inference
 from ensemble.inference.member import LoadedMember
@@ -128,8 +130,8 @@ def test_a_file_that_predicts_otherwise_is_refused(blend, loaded, ensemble):
     want = parity.run_probabilities(blend, loaded, given, ensemble.inputs, SILENT)
 
     def from_want(change):
-        rows = iter(np.array_split(change(want.copy()), 1))
-        return lambda squares: next(rows)
+        given = {"onnxruntime": want + 1e-7, "openvino": change(want.copy())}
+        return Artifact(tuple(given), lambda engine: lambda squares: given[engine], lambda path, description: None)
 
     def swapped(probabilities):
         best = probabilities.argmax(axis=1)
@@ -138,12 +140,30 @@ def test_a_file_that_predicts_otherwise_is_refused(blend, loaded, ensemble):
 
     found = parity.compare(blend, want, from_want(lambda p: p + 1e-6), given, SILENT)
     assert (found.rows, found.changed) == (ROWS, 0) and found.largest == pytest.approx(1e-6, rel=0.1)
-    with pytest.raises(RunFailure, match="of 5 training images it predicts another class for 1, and a probability"):
+    with pytest.raises(
+        RunFailure, match=r"^by openvino .* of 5 training images it predicts another class for 1, and a probability"
+    ):
         parity.compare(blend, want, from_want(swapped), given, SILENT)
     with pytest.raises(RunFailure, match=r"another class for 0, and a probability differs by more than 0\.0001 for 5"):
         parity.compare(blend, want, from_want(lambda p: 0.9 * p + 0.1 / CLASSES), given, SILENT)
     with pytest.raises(RunFailure):
         parity.compare(blend, want, from_want(lambda p: p * np.nan), given, SILENT)
+
+
+def test_an_engine_that_cannot_read_the_file(blend, loaded, ensemble):
+    given, events = squares(ensemble), Recorder()
+    want = parity.run_probabilities(blend, loaded, given, ensemble.inputs, SILENT)
+
+    def opened(engine):
+        if engine == "openvino":
+            raise UserError("the exported file: OpenVINO can't run it")
+        return lambda squares: want
+
+    both, one = (Artifact(names, opened, lambda *_: None) for names in (("openvino", "onnxruntime"), ("openvino",)))
+    assert parity.compare(blend, want, both, given, events).changed == 0
+    assert events.messages == ["the exported file: OpenVINO can't run it"]
+    with pytest.raises(UserError, match="OpenVINO can't run it"):
+        parity.compare(blend, want, one, given, events)
 
 
 def test_networks_that_are_too_large_for_a_file(ensemble, monkeypatch):
