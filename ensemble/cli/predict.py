@@ -71,7 +71,7 @@ def tta_predict(
 
             if options["sample_submission"] is not None:
                 output = output or Path("submission.csv")
-            predictor = load(run, blend_name, names(views), networks)
+            predictor = load(run, blend_name, names(views), networks, events)
             pictures = predict_pictures(Run(run), source, output, predictor, **options)
             for line in [*pictures.lines(), *filter(None, [UNSCORED.get(networks)])]:
                 events.message(line)

@@ -15,7 +15,7 @@ from ensemble.blend import Blend
 from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
-from ensemble.events import SILENT, Events
+from ensemble.events import Events
 from ensemble.predictions import shards
 from ensemble.predictions.shards import Predicted, PredictionShard, reason
 from ensemble.progress import paced
@@ -107,7 +107,7 @@ def fill(
         if question is asked[0]:
             logits, bad = next(stream)
         else:
-            [(logits, bad)] = _computed([block], plan, stored, networks, None)
+            [(logits, bad)] = _computed([block], plan, stored, networks, events, is_counted=False)
         may_store = may_store and _stored(stored, block, logits, bad, events)
         return logits, bad
 
@@ -175,10 +175,11 @@ def _computed(
     plan: PredictionPlan,
     stored: StoredLogits,
     networks: dict[str, "LoadedMember"],
-    events: Events | None,
+    events: Events,
+    is_counted: bool = True,
 ) -> Iterator[Computed]:
     """For each block what `compute_logits` gives. networks: those that are loaded, by member; each is loaded once.
-    events: hears of the progress; None for blocks of later stages, whose number is not known before."""
+    is_counted: whether progress is shown; not of later stages, whose number of blocks is not known before."""
     if not blocks:
         return iter(())
     from ensemble.device import keep_freed_memory
@@ -188,10 +189,10 @@ def _computed(
     numbers = {number for block in blocks for number in block.numbers}
     names = dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers)
     lacking = {name: plan.networks[name] for name in names if name not in networks}
-    networks |= load_networks_of(lacking, len(plan.blend.classes), events or SILENT)
+    networks |= load_networks_of(lacking, len(plan.blend.classes), events)
     total = len(plan.files)
     advance: Callable[[float], None] = lambda images: None  # noqa: E731
-    if events is not None:
+    if is_counted:
         advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
     chunks = (
         ([plan.files[row] for row in block.rows], tuple(stored.member_views[number] for number in block.numbers))

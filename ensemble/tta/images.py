@@ -8,7 +8,7 @@ import numpy as np
 from ensemble.blend import check_sources
 from ensemble.data.pixels.decode import Source
 from ensemble.errors import UserError
-from ensemble.events import SILENT
+from ensemble.events import SILENT, Events
 from ensemble.inference.predict import FEW, predict_stream
 from ensemble.predictions.images import Images, OneImage, Prediction, named_images, source_of
 from ensemble.run import Run
@@ -20,9 +20,13 @@ from ensemble.tta.settle import MemberAndView, Question, put, questions, settle
 
 
 def load(
-    run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None, networks: str = "folds"
+    run: str | Path | Run,
+    blend: str | None = None,
+    views: Sequence[str] | None = None,
+    networks: str = "folds",
+    events: Events = SILENT,
 ) -> Predictor:
-    """See `ensemble.load`, of a run."""
+    """See `ensemble.load`, of a run. events: hears what `load_predictor` says."""
     run = run if isinstance(run, Run) else Run(Path(run))
     name, fitted = find_blend(run, blend, views)
     if fitted.external:
@@ -33,7 +37,7 @@ def load(
     check_sources(run, name)
     if networks not in KINDS:
         raise UserError(f"networks = {networks!r}: must be one of {', '.join(KINDS)}")
-    return load_predictor(run, fitted, SILENT, networks)
+    return load_predictor(run, fitted, events, networks)
 
 
 def predict(predictor: Predictor, images: Images) -> Prediction:

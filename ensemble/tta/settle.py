@@ -54,7 +54,8 @@ def settle(
     external: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities float32 (n, C) of n = `count` images, NaN in the rows that could not be read; and how many rows
-    each stage was the last for, int64 (S,). A row's answer does not depend on the rows beside it.
+    each stage was the last for, int64 (S,). A row's answer does not depend on the rows beside it, but for its last bits
+    where a method's sums do.
 
     logits: of each member and view float32 (K, n, C)
     unreadable: rows of these n, and why

@@ -16,6 +16,8 @@ from ensemble.cascade.fits import as_stage, new_fits
 from ensemble.cascade.order import restricted
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
+from ensemble.inference import compiled
+from ensemble.inference.formats import Inference, save_inference
 from ensemble.run import Run
 from ensemble.run.networks import UNSCORED
 from ensemble.soup.folds import soup_folds
@@ -142,6 +144,19 @@ def test_an_image_that_cannot_be_read_is_left_out_alone(run, images, tmp_path):
     shutil.rmtree(run / "predictions")
     sound = np.arange(20) != 3
     assert np.array_equal(found[sound], probabilities(run, images)[sound])
+
+
+def test_a_later_network_without_its_engine_is_named(run, images, monkeypatch):
+    file = Run(run).member("vit").fold(0).inference_json
+    before = file.read_bytes()
+    monkeypatch.setattr(compiled, "installed", lambda: ())
+    try:
+        save_inference(file, Inference("cpu", engine="openvino"))
+        messages = predict(run, images)[1].messages
+    finally:
+        file.write_bytes(before)
+    named = [line for line in messages if "is not installed here; torch computes it in float32 instead" in line]
+    assert len(named) == 1 and named[0].startswith("vit: was evaluated with OpenVINO")
 
 
 def test_python_gives_the_same_bits(run, images):
