@@ -48,10 +48,10 @@ def find_cascade(oof: Oof, recipe: Recipe, costs: Costs, limit: Limit, events: E
     every = np.arange(len(rows.labels))
     outcomes = [cross_fitted(each, every) for each in fits]
     without = [_tried(fits, every[oof.rows.folds != fold], ms, costs) for fold in folds]
-    final = choose(try_all(_stage_rows(outcomes), ms, costs.decoding), limit)
+    tried = try_all(_stage_rows(outcomes), ms, costs.decoding)
+    final = choose(tried, limit)
     if final is None:
-        least = ms[0] + costs.decoding
-        raise UserError(f"--max-ms {limit.max_ms:g}: the cheapest member alone takes {least:.3g} ms per image")
+        raise UserError(f"--max-ms {limit.max_ms:g}: the cheapest cascade takes {tried.ms.min():.3g} ms per image")
 
     def answers(policies: Sequence[Policy]) -> _Answers:
         return _answered(outcomes, policies, oof.rows.folds, ms, costs)

@@ -19,6 +19,7 @@ from ensemble.machine import cores, threads_allowed
 from ensemble.plural import pluralize
 from ensemble.serve.app import make_app
 from ensemble.serve.batches import Answer
+from ensemble.serve.heads import protocol_with_limits
 from ensemble.serve.model import ServedModel, load_model
 from ensemble.serve.options import ServeOptions
 from ensemble.serve.service import Service, first_answer, new_service
@@ -66,7 +67,7 @@ def _serve(service: Service, listener: socket.socket, events: Events) -> Served:
     options, load = service.options, service.load
     config = uvicorn.Config(
         make_app(service),
-        http="httptools",
+        http=protocol_with_limits,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,

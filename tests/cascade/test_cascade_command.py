@@ -70,7 +70,7 @@ def test_nothing_is_saved_where_nothing_is_cheaper(run, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--max-ms", 1e-9), "--max-ms 1e-09: the cheapest member alone takes "),
+        (("--max-ms", 1e-9), "--max-ms 1e-09: the cheapest cascade takes "),
         (("--max-ms", 1, "--max-loss", 1), "--max-loss and --max-ms: name one of the two"),
         (("--name", "plain"), "'plain' is a blend that is no cascade; give the cascade another --name"),
         (

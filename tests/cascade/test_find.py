@@ -90,8 +90,18 @@ def test_a_limit_on_time_is_kept_on_the_rows_that_chose():
     cheap, _ = find_cascade(oof, Recipe("mean"), COSTS, Limit(max_ms=2.0), SILENT)
     assert cheap.worth.ms < 2.5 < dear.worth.ms
     assert cheap.worth.scores["log_loss"].value > dear.worth.scores["log_loss"].value
-    with pytest.raises(UserError, match=r"--max-ms 1: the cheapest member alone takes 1\.25 ms per image"):
+    with pytest.raises(UserError, match=r"--max-ms 1: the cheapest cascade takes 1\.25 ms per image"):
         find_cascade(oof, Recipe("mean"), COSTS, Limit(max_ms=1.0), SILENT)
+
+
+def test_no_cascade_is_as_cheap_as_its_first_member_where_none_is_sure():
+    """Eight classes without a signal: the confidence is about 1 in 8."""
+    draw = np.random.default_rng(0)
+    rows = replace(oof_of().rows, labels=draw.integers(8, size=ROWS), classes=tuple("abcdefgh"))
+    values = tuple(draw.normal(size=(1, ROWS, 8)).astype(np.float32) for _ in "abc")
+    oof = replace(oof_of(), rows=rows, values=values)
+    with pytest.raises(UserError, match=r"--max-ms 1\.3: the cheapest cascade takes 9\.\d+ ms per image"):
+        find_cascade(oof, Recipe("mean"), COSTS, Limit(max_ms=1.3), SILENT)
 
 
 def test_a_useless_cheap_member_makes_no_cascade_without_loss():
