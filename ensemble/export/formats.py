@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,9 +109,8 @@ def require_own(path: Path) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(Path(name).name == PT2_ENTRY for name in archive.namelist())
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(Path(name).name == PT2_ENTRY for name in archive.namelist())
     try:
         return KEY in seal.read_metadata(path)
     except UserError:

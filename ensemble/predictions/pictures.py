@@ -25,7 +25,7 @@ class PredictedPictures:
     unreadable: for each such row the reason
     submission: the CSV that was written; None if none was asked for
     notes: lines on that CSV and on the sample that it follows
-    decided: the class of each, if the blend knows what mistakes cost
+    decided: the class of each, "" where it could not be read; () unless the blend knows what mistakes cost
     """
 
     ids: tuple[str, ...]
@@ -95,5 +95,6 @@ def predict_pictures(
         notes = [*layout.notes, f"wrote {output} ({write_submission(output, layout, ids, [probabilities])})"]
     decided: tuple[str, ...] = ()
     if costs is not None:
-        decided = tuple(classes[number] for number in cheapest(np.nan_to_num(probabilities), costs))
+        numbers = cheapest(np.nan_to_num(probabilities), costs)
+        decided = tuple("" if row in unreadable else classes[number] for row, number in enumerate(numbers))
     return PredictedPictures(tuple(ids), classes, probabilities, unreadable, output, tuple(notes), decided)

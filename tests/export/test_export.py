@@ -63,7 +63,7 @@ def test_the_command_and_what_it_does_not_overwrite(noise_run, tmp_path, monkeyp
     assert document["result"]["description"]["parity"]["changed"] == 0
     assert any("2 members, 4 networks, " in line for line in document["said"])
     assert output.read_bytes()[:1000] == exported_noise.read_bytes()[:1000]
-    for content in (b"\0 a picture", b"mine\n"):
+    for content in (b"\0 a picture", b"mine\n", b"no archive PK\x05\x06" + bytes(8) + b"\xff" * 8 + bytes(2)):
         output.write_bytes(content)
         status, _, err = ens(monkeypatch, capfd, "export", noise_run, "-o", output)
         assert status == 2 and "art.onnx: exists already and was not written by ens export; name another file" in err

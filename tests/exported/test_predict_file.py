@@ -63,6 +63,16 @@ def test_pictures_are_printed(monkeypatch, capfd, exported, images):
     assert status == 0 and "wrote one.csv" in out and rows(images / "one.csv") == [["id", "label"], ["02.png", "blue"]]
 
 
+def test_a_picture_that_cannot_be_read_is_decided_for_no_class(monkeypatch, capfd, images):
+    costs = ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (90.0, 90.0, 0.0))
+    (images / "a.onnx").write_bytes(content(description(costs=costs)))
+    (images / "01.png").write_bytes(b"not a picture")
+    monkeypatch.chdir(images)
+    words = ("predict-file", "a.onnx", "00.png", "01.png", "--on-bad", "skip", "--json")
+    status, out, _ = ens(monkeypatch, capfd, *words)
+    assert status == 0 and json.loads(out)["result"]["decided"] == ["blue", ""]
+
+
 def test_a_folder_becomes_a_submission_and_nothing_else_is_left(monkeypatch, capfd, exported, images, tmp_path):
     sample = tmp_path / "sample.csv"
     sample.write_text("image;class\n07;red\n03;red\n02;red\n")
