@@ -22,8 +22,9 @@ from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.tta import stored_logits
 from ensemble.tta.apply import ExternalRows
+from ensemble.tta.member_views import MemberView
 from ensemble.tta.settle import Question, questions, settle
-from ensemble.tta.stored_logits import MemberView, StoredLogits
+from ensemble.tta.stored_logits import StoredLogits
 
 if TYPE_CHECKING:
     from ensemble.inference.member import LoadedMember
@@ -61,7 +62,7 @@ class PredictionPlan:
 
 def plan_digest(run: Run, blend: str, member_views: Sequence[MemberView]) -> str:
     """SHA-256 of all that determines the numbers of every row: the blend's two files with all their bytes, and its
-    members' networks and views, see `stored_logits.member_views`."""
+    members' networks and views, see `member_views`."""
     files = [run.blend_json(blend), run.blend_file(blend)]
     facts = {
         "format": shards.FORMAT,

@@ -16,6 +16,7 @@ from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.tta import stored_logits
 from ensemble.tta.chunks import chunk_rows
+from ensemble.tta.member_views import member_views
 from ensemble.tta.predictor import compute_logits, load_members
 
 
@@ -27,10 +28,10 @@ def member_logits(
     whole."""
     folds, classes = fold_count(run), run.read_classes()
     batch_size, device = load_run_config(run.config_toml).tta.batch_size, device_type()
-    member_views = stored_logits.member_views(run, {member: views}, classes, folds, batch_size, device)
+    asked = member_views(run, {member: views}, classes, folds, batch_size, device)
     folder = run.logits_dir(images)
     with stored_logits.lock_for_adding(folder.parent) as may_add:
-        stored = stored_logits.find(folder, files, member_views, len(classes))
+        stored = stored_logits.find(folder, files, asked, len(classes))
         values = np.asarray(np.mean(stored.read(slice(None)), axis=0))
         missing = np.flatnonzero(stored.missing(slice(None)).any(axis=1))
         if not len(missing):
@@ -40,11 +41,11 @@ def member_logits(
         loaded = load_members(run, [member], len(classes), folds, events)
         size = chunk_rows([load_preprocess(run.member(member).preprocess_json)], folds, batch_size, device)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
-        chunks = (([files[row] for row in part], member_views) for part in parts)
+        chunks = (([files[row] for row in part], asked) for part in parts)
         advance = paced(events, f"{member}: its answers", len(files) - len(missing), len(files))
         computed = compute_logits(loaded, chunks, batch_size, "error", advance)
         for part, (logits, _) in zip(parts, computed, strict=True):
             values[:, part] = np.mean(logits, axis=0)
             if may_store:
-                stored_logits.add(stored, part, range(len(member_views)), logits, ())
+                stored_logits.add(stored, part, range(len(asked)), logits, ())
     return values

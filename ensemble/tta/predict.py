@@ -33,7 +33,8 @@ from ensemble.run.run import predictions_lock, shards_dir
 from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
 from ensemble.tta.fill import PredictionPlan, fill, plan_digest
-from ensemble.tta.stored_logits import MemberView, StoredLogits
+from ensemble.tta.member_views import MemberView, member_views
+from ensemble.tta.stored_logits import StoredLogits
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _member_views(plan: PredictionPlan, device: str) -> tuple[MemberView, ...]:
     for name, views in blend.trained.items():
         member, folds = source(plan.run, blend.sources, name), blend.networks(name, plan.folds)
         named, batch = {member.name: views}, plan.batch_size
-        of_run = stored_logits.member_views(member.run, named, blend.classes, folds, batch, device, plan.kind)
+        of_run = member_views(member.run, named, blend.classes, folds, batch, device, plan.kind)
         found += [replace(each, member=name) for each in of_run]
     return tuple(found)
 

@@ -18,7 +18,7 @@ from ensemble.inference.predict import predict_stream
 from ensemble.run import Fold, Run
 from ensemble.run.networks import networks_of
 from ensemble.tta.apply import blend_networks
-from ensemble.tta.stored_logits import MemberView
+from ensemble.tta.member_views import MemberView
 
 
 @dataclass(frozen=True)

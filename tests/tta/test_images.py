@@ -22,7 +22,7 @@ from ensemble.inference import compiled
 from ensemble.inference.formats import Inference, save_inference
 from ensemble.inference.predict import FEW
 from ensemble.run import Run
-from ensemble.tta import stored_logits
+from ensemble.tta import member_views
 from ensemble.tta.pictures import predict_pictures
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
@@ -347,7 +347,7 @@ def test_a_network_is_computed_by_its_engine_and_by_torch_where_that_is_missing(
         one = ensemble.predict(run, files[0]).probabilities
         assert built[1:] == [(1, 3, 48, 48)] and np.allclose(np.log(one), want[:1], rtol=0, atol=1e-5)
         monkeypatch.setattr(compiled, "installed", lambda: ())
-        monkeypatch.setattr(stored_logits, "_version", lambda engine: None)  # as without its package
+        monkeypatch.setattr(member_views, "_version", lambda engine: None)  # as without its package
         tta_predict(request, heard)
         assert np.array_equal(load_logits(Run(run).predictions_file("test", "mean")).values[0], want)
     finally:

@@ -27,8 +27,8 @@ from ensemble.predictions import shards
 from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.run.run import predictions_lock, shards_dir
-from ensemble.tta import stored_logits
 from ensemble.tta.fill import plan_digest
+from ensemble.tta.member_views import member_views
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
 ROWS = 7  # of a shard: 60 images make 9
@@ -288,7 +288,7 @@ def test_the_plan_counts_all_that_decides_the_numbers(run):
 
     def plan(blend=whole, folds=2, batch=64, device="cpu"):
         views = dict(zip(blend.members, blend.views, strict=True))
-        columns = stored_logits.member_views(Run(run), views, blend.classes, folds, batch, device)
+        columns = member_views(Run(run), views, blend.classes, folds, batch, device)
         return plan_digest(Run(run), "mean", columns)
 
     usual = plan()

@@ -16,7 +16,7 @@ from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.formats import Inference, save_inference
 from ensemble.run import Run
-from ensemble.tta import stored_logits
+from ensemble.tta import member_views
 from ensemble.tta.predict import PredictionRequest, tta_predict
 
 NONE = "all their logits are stored already, so no network is run"
@@ -207,13 +207,13 @@ def test_a_process_that_may_not_add_says_so(run, images):
 def test_a_column_counts_its_own_member_and_view(run):
     blend = load_blend(Run(run), "mean")
     views = dict(zip(blend.members, blend.views, strict=True))
-    whole = stored_logits.member_views(Run(run), views, blend.classes, 2, 64, "cpu")
+    whole = member_views.member_views(Run(run), views, blend.classes, 2, 64, "cpu")
     assert [(own.member, own.view) for own in whole] == [
         (member, view) for member in ("resnet", "vit") for view in ("identity", "hflip")
     ]
     assert len({own.digest for own in whole}) == 4
     small = {"vit": ("hflip",)}
-    assert stored_logits.member_views(Run(run), small, blend.classes, 2, 64, "cpu") == (whole[3],)
+    assert member_views.member_views(Run(run), small, blend.classes, 2, 64, "cpu") == (whole[3],)
 
 
 def test_logits_of_torch_are_none_of_an_engine_that_can_not_compute_here(run, monkeypatch):
@@ -223,8 +223,8 @@ def test_logits_of_torch_are_none_of_an_engine_that_can_not_compute_here(run, mo
     save_inference(file, Inference("cpu", engine="openvino"))
     digests = set()
     for absent in ("", "openvino", "onnxscript"):
-        monkeypatch.setattr(stored_logits, "find_spec", lambda name, absent=absent: name != absent or None)
-        (column,) = stored_logits.member_views(Run(run), {"vit": ["identity"]}, ("a", "b"), 2, 64, "cpu")
+        monkeypatch.setattr(member_views, "find_spec", lambda name, absent=absent: name != absent or None)
+        (column,) = member_views.member_views(Run(run), {"vit": ["identity"]}, ("a", "b"), 2, 64, "cpu")
         digests.add(column.digest)
     file.write_bytes(before)
     assert len(digests) == 2
