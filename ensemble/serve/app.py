@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ensemble import __version__
 from ensemble.escape import escaped
 from ensemble.serve.answers import Answer, Failure, Ready
 from ensemble.serve.body import RETRY, JsonImages, images_in, read_body, require_media_type
-from ensemble.serve.service import Service, answer
+from ensemble.serve.service import Service, answer, first_answer
 
 PAGE = Path(__file__).with_name("page.html")
 LARGE = 2**17  # bytes: reading such a form would keep other requests waiting
@@ -66,6 +67,7 @@ def make_app(service: Service) -> ASGIApp:
     guarded = [Depends(HTTPBearer(auto_error=False)), Depends(_guard(service))] if service.options.token else []
 
     html = PAGE.read_bytes()
+    trial: Future[Any] | None = None
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -83,7 +85,10 @@ def make_app(service: Service) -> ASGIApp:
     @app.get("/healthz", response_model=Ready, responses={503: FAILURES[503]})
     async def healthz() -> Response:
         """Ready when the model has answered, and its last batch did not fail."""
+        nonlocal trial
         if not service.batches.is_answering:
+            if trial is None or trial.done():  # a balancer sends no picture to a server that is not ready
+                trial = first_answer(service)
             raise HTTPException(503, "the model does not answer", RETRY)
         return JSONResponse({"status": "ready", "model": service.model.name})
 

@@ -5,6 +5,7 @@ import base64
 import json
 import struct
 import threading
+import time
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -243,6 +244,24 @@ def test_a_model_that_fails_is_status_500_and_not_ready_until_it_answers_again(s
     assert get(app, "/healthz")[0] == 503
     failing.clear()
     assert post(app, "image/png", RED)[0] == 200 and get(app, "/healthz")[0] == 200
+
+
+def test_a_server_that_gets_no_request_is_ready_again_once_its_model_answers(serving):
+    failing = threading.Event()
+
+    def moody(images):
+        if failing.is_set():
+            raise RuntimeError("out of luck")
+        return predict(images)
+
+    app, _ = serving(replace(COLOURS, predict=moody))
+    failing.set()
+    assert post(app, "image/png", RED)[0] == 500 and get(app, "/healthz")[0] == 503
+    failing.clear()
+    deadline = time.monotonic() + 60
+    while get(app, "/healthz")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_ready_only_when_the_model_has_answered():
