@@ -25,10 +25,9 @@ Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device t
 Output = Callable[[EvalModel, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
-FEW = (
-    8  # fewer images are predicted one at a time where no bits are promised: in bfloat16 that takes up to 2.6 times as
-)
-# long for an image as a full batch does (mobilenets at 192 px; in float32 1.0 to 1.3 times)
+# Fewer images are predicted one at a time where no bits are promised: in bfloat16 that takes up to 2.6 times as long
+# for an image as a full batch does (mobilenets at 192 px; in float32 1.0 to 1.3 times).
+FEW = 8
 SHARES = 4  # pieces of work for each stream, at least, so that none waits long for the last
 
 

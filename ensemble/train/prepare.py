@@ -1,6 +1,6 @@
 """What comes before a backbone's folds: its pixels, its probes, and the numeric settings that it is trained with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,9 @@ def prepare(
         is_timed = config.tta.dtype == "auto" or len(names) > 1
         if is_timed and not is_readable(member.speeds_json, read_speeds, events):
             write_json(member.speeds_json, forward_speeds(config, backbone, device, events, names))
+        line = unused_engine(config, backbone.name, allowed_speeds(config, member, rows, device))
+        if line is not None and rows.fold_count:
+            events.message(line)
         if not is_readable(member.numerics_json, load_numerics, events):
             numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
             save_numerics(member.numerics_json, numerics)
@@ -210,6 +213,17 @@ def allowed_speeds(config: Config, member: Member, rows: Rows, device: torch.dev
     if names == ["float32"]:
         return {"float32": 1.0}
     return {name: speed for name, speed in read_speeds(member.speeds_json).items() if name in names}
+
+
+def unused_engine(config: Config, name: str, speeds: Mapping[str, float]) -> str | None:
+    """A line where the engine that is asked for by name is not among the formats that a member may be computed in."""
+    engine = config.tta.engine
+    if engine in ("auto", "torch") or any(each.startswith(f"{engine} ") for each in speeds):
+        return None
+    return (
+        f"{name}: torch evaluates it, not tta.engine = {engine!r}, which needs a CPU, a network that it can compute, "
+        f"and folds that hold out at least {LEAST_ROWS} rows to check it on"
+    )
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ensemble.inference.formats import formats
 from ensemble.inference.predict import Group, forward_views
 from ensemble.train import prepare
 from ensemble.train.evaluate import Evaluation, final_logits
-from ensemble.train.prepare import allowed_formats
+from ensemble.train.prepare import allowed_formats, unused_engine
 from ensemble.train.rows import Rows, TrainingData
 
 CPU = torch.device("cpu")
@@ -53,6 +53,14 @@ def test_an_engine_that_is_asked_for_has_to_be_installed(monkeypatch):
     line = r"tta.engine = 'openvino': it is not installed: pip install \"ens-vision\[export\]\" openvino"
     with pytest.raises(UserError, match=line):
         allowed_formats(config(engine="openvino"), rows_of(300), CPU)
+
+
+def test_an_engine_that_is_asked_for_and_not_used_is_named():
+    asked = config(engine="onnxruntime")
+    line = unused_engine(asked, "net", {"float32": 100.0, "openvino float32": 200.0})
+    assert line is not None and line.startswith("net: torch evaluates it, not tta.engine = 'onnxruntime', which needs")
+    assert unused_engine(asked, "net", {"float32": 100.0, "onnxruntime float32": 90.0}) is None
+    assert unused_engine(config(), "net", {"float32": 100.0}) is None
 
 
 @pytest.mark.skipif("onnxruntime" not in compiled.installed(), reason="onnxruntime is not installed")
