@@ -25,7 +25,7 @@ from ensemble.data.cache.store import cache_folder
 from ensemble.errors import UserError
 from ensemble.exported.engines import ENGINES, NAMES, WRITERS
 from ensemble.files.tensors import map_tensors, of_array, read_bytes, write_tensors
-from ensemble.inference.to_onnx import architecture, graph_of, with_weights
+from ensemble.inference.to_onnx import architecture, at_size, graph_of, with_weights
 from ensemble.machine import cores, threads_allowed
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def compile_network(network: torch.nn.Module, engine: str, dtype: str, image_siz
         shape = tuple(images.shape)
         with lock:
             if (shape, threads) not in networks:
-                model = with_weights(_graph(network, shape[-1]), network)
+                sized = at_size(network, shape[-1])
+                model = with_weights(_graph(sized, shape[-1]), sized)
                 try:
                     networks[shape, threads] = build(model, shape, dtype, threads, max(most // threads, 1))
                 except Exception as error:  # each engine has kinds of its own

@@ -6,11 +6,12 @@ is then folded into them, nor is one merged with another that happens to be equa
 each network's own. The runtimes fold what can be folded when they load the file.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -50,10 +51,30 @@ def networks_to_onnx(modules: Sequence[torch.nn.Module], image_size: int) -> "li
 
 def network_with(graphs: Graphs, module: torch.nn.Module, image_size: int) -> "onnx.ModelProto":
     """As `network_to_onnx`. graphs: of the architectures that were exported before, to which a new one is added."""
+    module = at_size(module, image_size)
     key = architecture(module), image_size
     if key not in graphs:
         graphs[key] = graph_of(module, {"images": torch.zeros(2, 3, image_size, image_size)}, "logits")
     return with_weights(graphs[key], module)
+
+
+def at_size(module: torch.nn.Module, image_size: int) -> torch.nn.Module:
+    """The module or, where it would resample its position embeddings for images of this size, a copy that holds them
+    resampled and shares all else: OpenVINO resamples without torch's antialiasing, which moves logits by 0.02."""
+    found: Any = _resampling(module)
+    if found is None or found.patch_embed.img_size == (image_size, image_size):
+        return module
+    tensors = (*module.parameters(), *module.buffers())
+    with torch.inference_mode(False), torch.no_grad():
+        sized = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+        resampling: Any = _resampling(sized)
+        resampling.set_input_size((image_size, image_size))
+    return sized.requires_grad_(False)
+
+
+def _resampling(module: torch.nn.Module) -> torch.nn.Module | None:
+    """What resamples its position embeddings: the module or a part of it."""
+    return next((part for part in module.modules() if getattr(part, "dynamic_img_size", False)), None)
 
 
 def graph_of(

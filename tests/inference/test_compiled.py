@@ -46,6 +46,15 @@ def cache(tmp_path_factory, monkeypatch):
     return folder
 
 
+@pytest.mark.skipif("openvino" not in installed(), reason="openvino is not installed")
+def test_position_embeddings_of_another_size_are_those_of_torch():
+    torch.manual_seed(0)
+    network = folded(timm_model.create("test_vit", 5, 64), 64).requires_grad_(False)
+    images = in_layout(torch.randn(2, 3, 48, 48))
+    with torch.inference_mode():
+        assert torch.allclose(compile_network(network, "openvino", "float32", 64)(images), network(images), atol=1e-5)
+
+
 @pytest.mark.parametrize("engine", [each_engine("openvino"), each_engine("onnxruntime")])
 def test_an_engine_gives_the_logits_of_torch_and_the_same_bits_in_any_batch(networks, engine):
     images = in_layout(torch.randn(16, 3, 32, 32))

@@ -47,6 +47,20 @@ def test_each_network_of_an_architecture_keeps_its_logits(name):
     assert not np.allclose(logits(models[0], images), logits(models[1], images))
 
 
+@pytest.mark.parametrize("size", [SIZE, 48, 96])
+def test_images_of_another_size_by_openvino(size):
+    """It has no antialiasing for the position embeddings of a smaller one."""
+    openvino = pytest.importorskip("openvino")
+    module, images = network("test_vit", 0), torch.randn(3, 3, size, size)
+    before = module.pos_embed.clone()
+    core, content = openvino.Core(), network_to_onnx(module, size).SerializeToString()
+    compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.inference_mode():
+        want = module(images).numpy()
+    assert np.abs(compiled(images.numpy())["logits"] - want).max() < 5e-5 * np.abs(want).max()
+    assert torch.equal(module.pos_embed, before)
+
+
 def test_networks_of_equal_shapes_that_compute_differently():
     class Scaled(torch.nn.Module):
         def __init__(self, factor):
