@@ -460,9 +460,7 @@ def predicted(predictor: Predictor, ids: Sequence[str], paths: Sequence[Path], f
         shards.write(part, blend_chunk(predictor.blend, chunk.values, {}, [], len(part)), {})
     logs = (np.log(np.maximum(shards.read(part), np.finfo(np.float32).tiny)) for part in parts)
     write_logits(saved, ids, ("blend",), classes, (1, len(ids), len(classes)), logs, {})
-    layout = lay_out(classes)
-    tables = (layout.rows(ids[part.start : part.stop], shards.read(part)) for part in parts)
-    write_submission(folder / "submission.csv", tables)
+    write_submission(folder / "submission.csv", lay_out(classes), ids, map(shards.read, parts))
     shards.remove(shards_dir(saved))
 
 

@@ -46,6 +46,13 @@ METRIC = click.option(
     help="The metric that the blend is optimised for. roc_auc and average_precision score each class against the rest, "
     "or, of two classes, the second one; quadratic_kappa takes the classes in their order, numbers by value.",
 )
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["auto", "openvino", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="What computes an exported file. Auto takes OpenVINO if that is installed, but not for a few pictures.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."
 )

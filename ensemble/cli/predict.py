@@ -69,7 +69,7 @@ def tta_predict(
             from ensemble.tta.images import load
             from ensemble.tta.pictures import predict_pictures
 
-            if options["sample_submission"] is not None:
+            if options["sample_submission"] is not None or options["form"] is not None:
                 output = output or Path("submission.csv")
             predictor = load(run, blend_name, names(views), networks, events)
             pictures = predict_pictures(Run(run), source, output, predictor, **options)

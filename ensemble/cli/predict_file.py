@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, submission_options
+from ensemble.cli.options import ENGINE, FOLDER_OR_FILE, JSON, submission_options
 from ensemble.cli.session import session
 from ensemble.run.networks import UNSCORED
 
@@ -14,13 +14,7 @@ from ensemble.run.networks import UNSCORED
 @click.argument("model", type=FOLDER_OR_FILE)
 @click.argument("images", type=FOLDER_OR_FILE, nargs=-1, required=True)
 @submission_options
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "openvino", "onnxruntime"]),
-    default="auto",
-    show_default=True,
-    help="What computes it. Auto takes OpenVINO if that is installed, but not for fewer than 32 pictures.",
-)
+@ENGINE
 @JSON
 def predict_file(
     model: Path, images: tuple[Path, ...], output: Path | None, engine: str, as_json: bool, **options: Any
@@ -45,7 +39,7 @@ def predict_file(
         unscored = UNSCORED.get(opened.description.networks)
         if isinstance(source, list):
             on_bad, sample = options["on_bad"], options["sample_submission"]
-            if sample is not None:
+            if sample is not None or options["form"] is not None:
                 output = output or Path("submission.csv")
             pictures = predict_pictures(
                 lambda files: opened.predict_files(files, on_bad),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import ENGINE, FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import UserError
 from ensemble.run.networks import KINDS
@@ -20,6 +20,7 @@ TOKEN = "ENS_TOKEN"
 @click.argument("model", type=FOLDER_OR_FILE)
 @click.option("--blend", metavar="NAME", help="Of a run: which blend. [default: the only one]")
 @click.option("--networks", type=click.Choice(KINDS), help="Of a run: which of its networks. [default: folds]")
+@ENGINE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for all networks.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--token-file", type=FOLDER_OR_FILE, help=f"File with a token that requests need. [default: {TOKEN}]")

@@ -36,21 +36,26 @@ class ServedModel:
     decide: Callable[[np.ndarray], np.ndarray]
 
 
-def load_model(path: Path, blend: str | None, networks: str | None, threads: int) -> ServedModel:
-    """The model of an exported file or of a run. blend, networks: of a run, as in `ensemble.load`. Raises UserError as
-    that and `load_exported` do, and if a blend or networks are named for a file, which has its own."""
+def load_model(path: Path, blend: str | None, networks: str | None, threads: int, engine: str = "auto") -> ServedModel:
+    """The model of an exported file or of a run. blend, networks: of a run, as in `ensemble.load`. engine: of a file.
+    Raises UserError as that and `load_exported` do, if a blend or networks are named for a file, which has its own, or
+    an engine for a run, whose networks are computed as they were scored."""
     if path.is_dir():
+        if engine != "auto":
+            raise UserError(
+                f"{path}: --engine is for exported files; a run's networks are computed as they were scored"
+            )
         Run(path).require()  # before torch is imported, which takes seconds
         return _of_run(path, blend, networks or "folds", threads)
     if blend is not None or networks is not None:
         raise UserError(f"{path}: --blend and --networks choose within a run; an exported file has its blend inside")
-    return _of_file(path, threads)
+    return _of_file(path, threads, engine)
 
 
-def _of_file(path: Path, threads: int | None) -> ServedModel:
+def _of_file(path: Path, threads: int, engine: str) -> ServedModel:
     from ensemble.exported.model import load_exported
 
-    exported = load_exported(path, threads)
+    exported = load_exported(path, threads, engine)
 
     def predict(images: Sequence[ImageSquares]) -> tuple[np.ndarray, np.ndarray]:
         inputs = exported.description.inputs

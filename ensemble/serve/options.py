@@ -16,6 +16,7 @@ class ServeOptions:
     max_images: in a request
     max_queue: images that are accepted and not answered; further requests are refused with 503
     max_seconds: in which the head of a request and then its body have to arrive, and its answer to be taken
+    engine: what computes an exported file, as `load_exported` takes it
     """
 
     host: str = "127.0.0.1"
@@ -28,3 +29,4 @@ class ServeOptions:
     max_images: int = 64
     max_queue: int = 256
     max_seconds: float = 30.0
+    engine: str = "auto"

@@ -61,6 +61,8 @@ def test_pictures_are_printed(monkeypatch, capfd, exported, images):
     assert answer["classes"] == list(CLASSES) and np.argmax(answer["probabilities"]) == 2
     status, out, _ = ens(monkeypatch, capfd, "predict-file", exported, "02.png", "-o", "one.csv")
     assert status == 0 and "wrote one.csv" in out and rows(images / "one.csv") == [["id", "label"], ["02.png", "blue"]]
+    status, out, _ = ens(monkeypatch, capfd, "predict-file", exported, "02.png", "--form", "index")
+    assert status == 0 and rows(images / "submission.csv")[1:] == [["02.png", "2"]]  # a form is that of a CSV
 
 
 def test_a_picture_that_cannot_be_read_is_decided_for_no_class(monkeypatch, capfd, images):

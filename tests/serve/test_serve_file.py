@@ -59,6 +59,8 @@ def test_a_file_that_can_not_be_served_is_a_line(tmp_path, file):
     (tmp_path / "foreign.onnx").write_bytes(file.read_bytes()[:-200])
     with pytest.raises(UserError, match="without the digest of ens"):
         load_model(tmp_path / "foreign.onnx", None, None, 1)
+    with pytest.raises(UserError, match="engine 'torch': want one of auto, openvino, onnxruntime"):
+        load_model(file, None, None, 1, "torch")
     with pytest.raises(UserError, match="--blend and --networks choose within a run"):
         load_model(file, "mean", None, 1)
 

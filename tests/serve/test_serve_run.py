@@ -51,6 +51,8 @@ def test_a_members_probabilities_are_its_own_views_and_folds(noise_run):
 def test_a_run_that_can_not_be_served_is_a_line(noise_run, tmp_path):
     with pytest.raises(UserError, match="none"):
         load_model(noise_run, "none", None, 1)
+    with pytest.raises(UserError, match="--engine is for exported files"):
+        load_model(noise_run, None, None, 1, "onnxruntime")
     with pytest.raises(UserError, match="not a run directory"):
         load_model(tmp_path, None, None, 1)
 
