@@ -69,7 +69,7 @@ class Blend:
     costs: float64 (C, C), what it costs to predict the column's class for an image of the row's: images are then
         decided for the class of the least expected cost. None: for the most probable one.
     sources: the runs of its members; None where all are of the run that holds the blend.
-    stages: of a cascade, what is asked before the whole blend; () where the whole blend is asked at once.
+    stages: of a cascade, the blends that predict before the whole one; () where the whole one predicts at once.
     """
 
     method: str
@@ -85,9 +85,9 @@ class Blend:
     stages: tuple[Stage, ...] = ()
 
     @property
-    def asked(self) -> tuple[tuple["Blend", float], ...]:
-        """The blends that are asked one after the other, each with the confidence at which the next one is not: those
-        of the stages, then the whole one, whose answer always counts."""
+    def stage_blends(self) -> tuple[tuple["Blend", float], ...]:
+        """The blends that predict one after the other, each with the confidence at which an image exits: those of the
+        stages, then the whole one, at which all exit."""
         whole = replace(self, stages=())
         earlier = (
             replace(whole, method=each.chain.method, members=each.members, views=each.views,

@@ -52,7 +52,7 @@ class Tried:
         )
         if self.is_kept:
             return f"{found}: OpenVINO may compute the file in it"
-        limits = f"{CHANGED:.1%} of {LEAST_ROWS} rows or more, and {LOSS:g}"
+        limits = f"{CHANGED:.1%} of the rows, {LEAST_ROWS} or more of them, and {LOSS:g} nats"
         return f"{found} (allowed: {limits}): the file is computed in float32"
 
 

@@ -74,12 +74,12 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
     from ensemble.blend.probabilities import softmax
     from ensemble.inference.decodings import decodings
     from ensemble.inference.predict import FEW, Group, batch_rows, forward_groups
+    from ensemble.tta.early_exit import ExitStage, MemberAndView, exit_stages, predict_with_exits, scatter_logits
     from ensemble.tta.images import load
-    from ensemble.tta.settle import MemberAndView, Question, put, questions, settle
 
     predictor = load(Run(path), blend_name, None, networks)
     blend, device = predictor.blend, predictor.device
-    members, asked = dict(zip(blend.trained, predictor.members, strict=True)), questions(blend)
+    members, stages = dict(zip(blend.trained, predictor.members, strict=True)), exit_stages(blend)
     preprocesses = {name: member.preprocess for name, member in members.items()}
     needed = list(
         dict.fromkeys(each for name, views in blend.trained.items() for each in decodings(preprocesses[name], views))
@@ -95,9 +95,9 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
         squares = {each: torch.from_numpy(np.stack([image[each] for image in images])).to(device) for each in needed}
         logits: dict[MemberAndView, np.ndarray] = {}
 
-        def compute(question: Question, rows: np.ndarray) -> None:
+        def compute(stage: ExitStage, rows: np.ndarray) -> None:
             groups = [
-                Group(preprocesses[name], views, members[name].eval_models) for name, views in question.views.items()
+                Group(preprocesses[name], views, members[name].eval_models) for name, views in stage.views.items()
             ]
             is_few = device.type == "cpu" and len(rows) < FEW
             batch = 1 if is_few else batch_rows(predictor.batch_size, device)
@@ -107,13 +107,13 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
                 else {each: pixels[torch.from_numpy(rows)] for each, pixels in squares.items()}
             )
             found = forward_groups(groups, some, batch, device)  # of each network (1 or K, V, n, C)
-            put(logits, question, [np.concatenate(values) for values in found], rows, len(images))
+            scatter_logits(logits, stage, [np.concatenate(values) for values in found], rows, len(images))
 
-        probabilities, _ = settle(asked, len(images), logits, {}, compute, ())
+        probabilities, _ = predict_with_exits(stages, len(images), logits, {}, compute, ())
         of_members = np.full((len(members), *probabilities.shape), np.nan, dtype=np.float32)
         for number, (name, views) in enumerate(blend.trained.items()):
             answered = [logits[name, view] for view in views if (name, view) in logits]
-            if answered:  # a cascade may not have asked it, or not under all its views
+            if answered:  # a cascade may not have run it, or not under all its views
                 of_members[number] = softmax(_mean_of_known(np.stack(answered))).mean(axis=0)
         return probabilities, of_members
 
@@ -121,7 +121,7 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """The mean over the views, float32 (K, n, C), of float32 (V, K, n, C) that are NaN where a view was not asked."""
+    """The mean over the views, float32 (K, n, C), of float32 (V, K, n, C) that are NaN where a view was not run."""
     known = ~np.isnan(values)
     counts = known.sum(axis=0)
     means = np.where(known, values, 0).sum(axis=0) / np.maximum(counts, 1)

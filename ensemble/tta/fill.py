@@ -22,8 +22,8 @@ from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.tta import stored_logits
 from ensemble.tta.apply import ExternalRows
+from ensemble.tta.early_exit import ExitStage, exit_stages, predict_with_exits
 from ensemble.tta.member_views import MemberView
-from ensemble.tta.settle import Question, questions, settle
 from ensemble.tta.stored_logits import StoredLogits
 
 if TYPE_CHECKING:
@@ -95,17 +95,17 @@ def fill(
     """
     unfinished, unreadable = shards.unfinished(parts, len(plan.blend.classes), plan.on_bad, events)
     failed = _still_unreadable(unfinished, plan, stored)
-    asked = questions(plan.blend)
+    stages = exit_stages(plan.blend)
     first = [
-        block for part in unfinished for block in _missing_blocks(part, np.arange(len(part)), asked[0], stored, failed)
+        block for part in unfinished for block in _missing_blocks(part, np.arange(len(part)), stages[0], stored, failed)
     ]
-    settled_by_stage = np.zeros(len(asked), dtype=np.int64)
+    settled_by_stage = np.zeros(len(stages), dtype=np.int64)
     networks: dict[str, LoadedMember] = {}
     stream = _computed(first, plan, stored, networks, events)
 
-    def compute(block: MissingBlock, question: Question) -> Computed:
+    def compute(block: MissingBlock, stage: ExitStage) -> Computed:
         nonlocal may_store
-        if question is asked[0]:
+        if stage is stages[0]:
             logits, bad = next(stream)
         else:
             [(logits, bad)] = _computed([block], plan, stored, networks, events, is_counted=False)
@@ -113,7 +113,7 @@ def fill(
         return logits, bad
 
     def predicted(part: PredictionShard) -> Predicted:
-        probabilities, settled, reasons = _predicted(part, plan, stored, asked, failed, compute)
+        probabilities, settled, reasons = _predicted(part, plan, stored, stages, failed, compute)
         settled_by_stage[:] += settled
         return probabilities, reasons
 
@@ -128,18 +128,18 @@ def _predicted(
     part: PredictionShard,
     plan: PredictionPlan,
     stored: StoredLogits,
-    asked: tuple[Question, ...],
+    stages: tuple[ExitStage, ...],
     failed: Mapping[int, str],
-    compute: Callable[[MissingBlock, Question], Computed],
+    compute: Callable[[MissingBlock, ExitStage], Computed],
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """The probabilities of a shard's rows, float32 (n, C), how many rows each stage settled, and the reasons for those
     that are NaN, by their rows in the shard. failed: as `_still_unreadable` gives them."""
     values = stored.read(slice(part.start, part.stop))
     reasons = {row - part.start: line for row, line in failed.items() if part.start <= row < part.stop}
 
-    def ask(question: Question, rows: np.ndarray) -> None:
-        for block in _missing_blocks(part, rows, question, stored, failed):
-            logits, bad = compute(block, question)
+    def compute_missing(stage: ExitStage, rows: np.ndarray) -> None:
+        for block in _missing_blocks(part, rows, stage, stored, failed):
+            logits, bad = compute(block, stage)
             for at, line in bad.items():
                 row = int(block.rows[at])
                 reasons[row - part.start] = reason(line, plan.files[row])
@@ -148,15 +148,15 @@ def _predicted(
 
     by_name = {(each.member, each.view): array for each, array in zip(stored.member_views, values, strict=True)}
     external = plan.external(part.start, part.stop)
-    return *settle(asked, len(part), by_name, reasons, ask, external), reasons
+    return *predict_with_exits(stages, len(part), by_name, reasons, compute_missing, external), reasons
 
 
 def _missing_blocks(
-    part: PredictionShard, rows: np.ndarray, question: Question, stored: StoredLogits, failed: Mapping[int, str]
+    part: PredictionShard, rows: np.ndarray, stage: ExitStage, stored: StoredLogits, failed: Mapping[int, str]
 ) -> list[MissingBlock]:
     """What has to be computed of some rows of a shard, int64 (m,), for a stage: usually nothing, or all these rows
     under all member views that it adds."""
-    added = [(each.member, each.view) in question.added for each in stored.member_views]
+    added = [(each.member, each.view) in stage.added for each in stored.member_views]
     missing = stored.missing(slice(part.start, part.stop)) & added & np.isin(np.arange(len(part)), rows)[:, None]
     if not missing.any():
         return []

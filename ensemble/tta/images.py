@@ -15,8 +15,8 @@ from ensemble.run import Run
 from ensemble.run.networks import KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
 from ensemble.tta.chunks import chunk_rows
+from ensemble.tta.early_exit import ExitStage, MemberAndView, exit_stages, predict_with_exits, scatter_logits
 from ensemble.tta.predictor import Predictor, load_predictor
-from ensemble.tta.settle import MemberAndView, Question, put, questions, settle
 
 
 def load(
@@ -66,7 +66,7 @@ def _predicted(
     unreadable: dict[int, str] = {}
     few = len(sources) < FEW
     if predictor.blend.stages:
-        answers = (_settled(predictor, chunk, on_bad, few) for chunk in chunks)
+        answers = (_with_exits(predictor, chunk, on_bad, few) for chunk in chunks)
     else:
         views, batch, device = predictor.views, predictor.batch_size, predictor.device
         stream = predict_stream(predictor.members, chunks, views, batch, device, on_bad, one_by_one=few)
@@ -80,24 +80,24 @@ def _predicted(
     return np.concatenate(blended), unreadable
 
 
-def _settled(predictor: Predictor, chunk: list[Source], on_bad: str, few: bool) -> tuple[np.ndarray, dict[int, str]]:
+def _with_exits(predictor: Predictor, chunk: list[Source], on_bad: str, few: bool) -> tuple[np.ndarray, dict[int, str]]:
     """A cascade's probabilities of n images, float32 (n, C), and why some could not be read. few: whether each image is
     a batch of its own."""
     blend, unreadable = predictor.blend, dict[int, str]()
     members = dict(zip(blend.trained, predictor.members, strict=True))
     logits: dict[MemberAndView, np.ndarray] = {}
 
-    def compute(question: Question, rows: np.ndarray) -> None:
+    def compute(stage: ExitStage, rows: np.ndarray) -> None:
         [found] = predict_stream(
-            [members[name] for name in question.views],
+            [members[name] for name in stage.views],
             [[chunk[row] for row in rows]],
-            list(question.views.values()),
+            list(stage.views.values()),
             predictor.batch_size,
             predictor.device,
             on_bad,
             one_by_one=few,
         )
         unreadable.update({int(rows[at]): reason for at, reason in found.unreadable.items()})
-        put(logits, question, found.values, rows, len(chunk))
+        scatter_logits(logits, stage, found.values, rows, len(chunk))
 
-    return settle(questions(blend), len(chunk), logits, unreadable, compute, ())[0], unreadable
+    return predict_with_exits(exit_stages(blend), len(chunk), logits, unreadable, compute, ())[0], unreadable

@@ -186,7 +186,7 @@ def network_count(run: Run, blend: Blend, folds: int) -> int:
 
 
 def _shard_rows(plan: PredictionPlan, device: str) -> int:
-    first = plan.blend.asked[0][0]  # of a cascade, the networks that all images are given to
+    first = plan.blend.stage_blends[0][0]  # of a cascade, the networks that all images are given to
     networks = sum(len(plan.networks[member]) for member in first.trained)
     if plan.kind == "folds":
         networks = network_count(plan.run, first, plan.folds)

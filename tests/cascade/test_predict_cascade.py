@@ -41,7 +41,7 @@ def run(noise_run, images):
     run = Run(noise_run)
     whole, oof = load_blend(run, "mean"), read_oof(run)
     stages = [as_stage(new_fits(restricted(oof, pairs), Recipe("mean")), 0.5) for pairs in (FIRST, SECOND)]
-    for name, (blend, _) in zip(("first", "second"), replace(whole, stages=tuple(stages)).asked, strict=False):
+    for name, (blend, _) in zip(("first", "second"), replace(whole, stages=tuple(stages)).stage_blends, strict=False):
         blend.save(run, name)
     first, second = (probabilities(noise_run, images, name).max(axis=1) for name in ("first", "second"))
     threshold = np.sort(first)[11:13].mean()
@@ -171,7 +171,7 @@ def test_it_is_read_back_as_it_was_saved(run):
     blend = load_blend(Run(run), "cascade")
     assert [stage.members for stage in blend.stages] == [("resnet",), ("resnet", "vit")]
     assert blend.stages[1].views == (("identity",), ("hflip",))
-    asked = blend.asked
+    asked = blend.stage_blends
     assert [type(each) for each, _ in asked] == [Blend] * 3 and asked[-1][1] == 0
     assert asked[-1][0] == replace(load_blend(Run(run), "mean"), stages=())
 
