@@ -72,7 +72,7 @@ def test_a_cascade_asks_later_members_only_where_it_must(noise_run):
     files = sorted((noise_run.parent / "train").rglob("*.png"))[:10]
     stage = as_stage(new_fits(restricted(read_oof(run), {("resnet", "identity")}), Recipe("mean")), 0.5)
     whole = load_blend(run, "mean")
-    replace(whole, stages=(stage,)).asked[0][0].save(run, "first")
+    replace(whole, stages=(stage,)).stage_blends[0][0].save(run, "first")
     first = ensemble.predict(noise_run, files, blend="first").probabilities.max(axis=1)
     threshold = float(np.sort(first)[4:6].mean())
     replace(whole, stages=(replace(stage, threshold=threshold),)).save(run, "cascade")
