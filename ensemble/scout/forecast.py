@@ -4,12 +4,12 @@ from ensemble.config import Backbone, Config, train_settings
 from ensemble.device import choose_device
 from ensemble.events import Events
 from ensemble.inference.formats import formats
+from ensemble.launch.slots import choose_slots
 from ensemble.scout.plan import OVERHEAD, Seconds
 from ensemble.train.fit import scored_epochs
 from ensemble.train.members import image_size, probes
 from ensemble.train.prepare import forward_speeds, training_numerics
 from ensemble.train.rows import Rows
-from ensemble.train.workers import choose_slots
 
 
 def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:

@@ -10,6 +10,8 @@ from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.inference.views import expand
+from ensemble.launch.local import run_here, run_side_by_side
+from ensemble.launch.slots import Slot, choose_slots, describe_slots
 from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.run import Fold, Run
@@ -35,7 +37,6 @@ from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.work import run_job
-from ensemble.train.workers import Slot, choose_slots, describe_slots, run_here, run_side_by_side
 
 
 def train_folds(config: Config, events: Events) -> list[str]:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ensemble.events import Events
+from ensemble.launch.jobs import Outcome
 from ensemble.progress import duration
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 from ensemble.train.clock import Clock
 from ensemble.train.ending import Running, may_end
-from ensemble.train.workers import Outcome
 
 
 @dataclass(frozen=True)

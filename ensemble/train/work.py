@@ -12,6 +12,8 @@ from ensemble.config import Config, train_settings
 from ensemble.device import is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
+from ensemble.launch.jobs import Outcome
+from ensemble.launch.slots import Slot
 from ensemble.run import Fold
 from ensemble.train.fit import fit
 from ensemble.train.job import Job
@@ -22,7 +24,6 @@ from ensemble.train.prepare import allowed_speeds, backbone_named, evaluation_of
 from ensemble.train.probe import load_heads
 from ensemble.train.rows import Rows
 from ensemble.train.teacher import teacher_of
-from ensemble.train.workers import Outcome, Slot
 
 
 def run_job(config: Config, rows: Rows, open_pixels: OpenPixels, fold: Fold, slot: Slot, events: Events) -> Outcome:

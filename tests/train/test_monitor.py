@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from recorder import Recorder
 
+from ensemble.launch.jobs import Outcome
 from ensemble.run import Run
 from ensemble.train.clock import Clock
 from ensemble.train.ending import Running
 from ensemble.train.monitor import Monitor
-from ensemble.train.workers import Outcome
 
 RUN = Run(Path("run"))
 JOB, OTHER = RUN.member("a").fold(0), RUN.member("a").fold(1)

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -21,44 +21,12 @@ from typing import Any
 import torch
 
 from ensemble.errors import RunFailure, UserError
-from ensemble.events import Events
-from ensemble.machine import cores, threads_allowed
-from ensemble.plural import pluralize
+from ensemble.launch.jobs import End, Listen, Outcome, Work
+from ensemble.launch.slots import Slot
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
 
 ENDED, RAISED = "ended", "raised"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where one process works.
-
-    device: PyTorch's name of it, such as cpu or cuda:1
-    threads: of the CPU, for this process
-    """
-
-    device: str
-    threads: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended.
-
-    seconds: of training, 0 unless it is done
-    error: why it failed, else None
-    is_locked: whether another process is training it
-    """
-
-    seconds: float = 0.0
-    error: str | None = None
-    is_locked: bool = False
-
-
-Work = Callable[[Fold, Slot, Events], Outcome]
-Listen = Callable[[Fold], Events]  # who listens to a job
-End = Callable[[Fold, Outcome], None]  # told of each job that ended
 
 
 @dataclass(frozen=True)
@@ -83,27 +51,6 @@ class PipeEvents:
     def _send(self, *message: Any) -> None:
         with self.lock:
             self.pipe.send(message)
-
-
-def choose_slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
-    """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand.
-    OMP_NUM_THREADS limits the threads of each, not how many there are."""
-    available = cores()
-    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    usual = gpus or (min(2, available) if device.type == "cpu" else 1)
-    number = max(1, min(usual if workers == "auto" else int(workers), jobs))
-    names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(number)]
-    threads = min(max(1, available // number), threads_allowed() or available)
-    return [Slot(name, threads) for name in names]
-
-
-def describe_slots(slots: Sequence[Slot]) -> str:
-    """How many jobs there are at a time, with how many threads, and what limits those."""
-    threads, available = slots[0].threads, cores()
-    is_limited = threads_allowed() == threads and threads < max(1, available // len(slots))
-    each = f"{pluralize(threads, 'thread')}{' each' * (len(slots) > 1)}"
-    limit = f", OMP_NUM_THREADS={threads}" if is_limited else ""
-    return f"{len(slots)} at a time with {each} ({pluralize(available, 'core')}{limit})"
 
 
 def run_here(jobs: Sequence[Fold], slot: Slot, work: Work, listen: Listen, end: End) -> None:

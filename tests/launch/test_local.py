@@ -19,10 +19,12 @@ from recorder import Recorder
 from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import RunFailure, UserError
+from ensemble.launch.jobs import Outcome
+from ensemble.launch.local import run_here, run_side_by_side
+from ensemble.launch.slots import Slot, choose_slots, describe_slots
 from ensemble.run import Run
 from ensemble.train import jobs
 from ensemble.train.jobs import train_folds
-from ensemble.train.workers import Outcome, Slot, choose_slots, describe_slots, run_here, run_side_by_side
 
 CPU = torch.device("cpu")
 EXPERIMENT = """

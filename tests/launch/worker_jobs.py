@@ -1,4 +1,4 @@
-"""What the workers of test_workers.py do. They import this alone: all that training needs would take them seconds."""
+"""What the workers of test_local.py do. They import this alone: all that training needs would take them seconds."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ensemble.errors import RunFailure, UserError
-from ensemble.train.workers import Outcome
+from ensemble.launch.jobs import Outcome
 
 DEATHS = {"resnet fold 0 epoch 3/4": 1, "resnet fold 1 epoch 2/4": 2}
 
