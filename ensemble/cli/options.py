@@ -53,6 +53,13 @@ ENGINE = click.option(
     show_default=True,
     help="What computes an exported file. Auto takes OpenVINO if that is installed, but not for a few pictures.",
 )
+ON = click.option(
+    "--on",
+    metavar="ENGINE",
+    default="local",
+    show_default=True,
+    help="Where the jobs run: local, in processes of this machine.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."
 )

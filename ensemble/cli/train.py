@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, ON
 from ensemble.cli.session import session
 from ensemble.errors import Damaged, RunFailure
 from ensemble.files import sealed
@@ -15,8 +15,9 @@ from ensemble.run import Run
 @click.command()
 @click.argument("file", type=FOLDER_OR_FILE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key: --set train.epochs=3")
+@ON
 @JSON
-def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
+def train_folds(file: Path, changes: tuple[str, ...], on: str, as_json: bool) -> None:
     """Train every backbone of an experiment FILE on every fold.
 
     Finished folds are skipped and an unfinished one goes on from its last epoch, so the same command resumes a run
@@ -27,8 +28,10 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     from ensemble import blend, tables
     from ensemble.cli.plain import plain
     from ensemble.config import load_config
+    from ensemble.launch.engine import parse_engine
 
     with session(as_json) as events:
+        engine = parse_engine(on)
         config = load_config(file, changes)
         events.in_run(config.run)
         if _is_changed(file):
@@ -37,7 +40,7 @@ def train_folds(file: Path, changes: tuple[str, ...], as_json: bool) -> None:
             )
         from ensemble.train import jobs
 
-        failures = jobs.train_folds(config, events)
+        failures = jobs.train_folds(config, events, engine)
         rows = blend.members_table(Run(config.run))
         tables.show_members(rows)
         events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})

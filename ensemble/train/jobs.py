@@ -10,6 +10,7 @@ from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.inference.views import expand
+from ensemble.launch.engine import LOCAL, Engine
 from ensemble.launch.local import run_here, run_side_by_side
 from ensemble.launch.slots import Slot, choose_slots, describe_slots
 from ensemble.plural import pluralize
@@ -39,9 +40,10 @@ from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.work import run_job
 
 
-def train_folds(config: Config, events: Events) -> list[str]:
+def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[str]:
     """Train every backbone on every fold that the run lacks; a finished fold is left as it is.
 
+    engine: what runs the jobs (`parse_engine`).
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
