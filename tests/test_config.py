@@ -170,7 +170,7 @@ def test_unknown_key_is_answered_with_the_nearest(refusal):
 
 def test_unknown_key_near_to_none_is_answered_with_all_of_them(refusal):
     assert refusal(SHORT + "\n[folds]\nzzz = 1") == "unknown key folds.zzz; known keys: k, method, fold, near_copies"
-    known = "run, seed, workers, data, folds, train, tta, backbone"
+    known = "run, seed, workers, gpus_per_job, data, folds, train, tta, backbone"
     assert refusal("zzz = 1\n" + SHORT) == f"unknown key zzz; known keys: {known}"
 
 
@@ -222,6 +222,23 @@ def test_missing_key(refusal, line, key):
 )
 def test_wrong_value_is_named_with_its_key(refusal, line, says):
     assert refusal(f"{SHORT}\n{line}").startswith(says)
+
+
+def test_gpus_of_a_job(load, refusal):
+    assert load(SHORT).gpus_per_job == 1
+    for text, value in (("4", 4), ('"1/4"', "1/4"), ('"1/1"', "1/1")):
+        assert load(f"gpus_per_job = {text}\n{SHORT}").gpus_per_job == value
+        assert load(SHORT, f"gpus_per_job={text.strip(chr(34))}").gpus_per_job == value  # as the option gives it
+    for text, value in (
+        ("0", "0"),
+        ("-1", "-1"),
+        ("true", "True"),
+        ("0.5", "0.5"),
+        ('"2/3"', "'2/3'"),
+        ('"1/0"', "'1/0'"),
+    ):
+        line = f'gpus_per_job = {value}: must be a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
+        assert refusal(f"gpus_per_job = {text}\n{SHORT}") == line
 
 
 @pytest.mark.parametrize("place", ["[train]\ncrop_area = {}", "train = {{ crop_area = {} }}"])

@@ -15,9 +15,14 @@ from ensemble.run import Run
 @click.command()
 @click.argument("file", type=FOLDER_OR_FILE)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key: --set train.epochs=3")
+@click.option(
+    "--gpus-per-job",
+    metavar="N",
+    help="GPUs that train one fold together, or 1/k: k folds side by side on each GPU. [default: as in the FILE, or 1]",
+)
 @ON
 @JSON
-def train_folds(file: Path, changes: tuple[str, ...], on: str, as_json: bool) -> None:
+def train_folds(file: Path, changes: tuple[str, ...], gpus_per_job: str | None, on: str, as_json: bool) -> None:
     """Train every backbone of an experiment FILE on every fold.
 
     Finished folds are skipped and an unfinished one goes on from its last epoch, so the same command resumes a run
@@ -30,6 +35,8 @@ def train_folds(file: Path, changes: tuple[str, ...], on: str, as_json: bool) ->
     from ensemble.config import load_config
     from ensemble.launch.engine import parse_engine
 
+    if gpus_per_job is not None:
+        changes = (*changes, f"gpus_per_job={gpus_per_job}")
     with session(as_json) as events:
         engine = parse_engine(on)
         config = load_config(file, changes)

@@ -153,12 +153,24 @@ class Config(Table):
 
     run: Path
     seed: Annotated[int, Field(ge=0)] = 0
-    workers: Literal["auto"] | Count = "auto"  # processes that train side by side
+    workers: Literal["auto"] | Count = "auto"  # jobs that are trained side by side
+    gpus_per_job: int | str = 1  # GPUs that train one job together, or "1/k": k jobs share a GPU
     data: Data
     folds: Folds = Folds()
     train: Train = Train()
     tta: Tta = Tta()
     backbone: Annotated[tuple[Backbone, ...], Field(min_length=1)]
+
+    @field_validator("gpus_per_job", mode="before")
+    @classmethod
+    def _gpus_or_a_share_of_one(cls, value: Any) -> int | str:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        if isinstance(value, str) and re.fullmatch(r"1/[1-9]\d*", value):
+            return value
+        raise ValueError(
+            f'gpus_per_job = {value!r}: must be a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
+        )
 
     @model_validator(mode="after")
     def _backbones_are_sound(self) -> "Config":

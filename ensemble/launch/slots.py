@@ -5,38 +5,70 @@ from dataclasses import dataclass
 
 import torch
 
+from ensemble.errors import UserError
 from ensemble.machine import cores, threads_allowed
 from ensemble.plural import pluralize
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one process works.
+    """Where one job is trained.
 
     device: PyTorch's name of it, such as cpu or cuda:1
-    threads: of the CPU, for this process
+    threads: of the CPU, for all processes of the job
+    processes: how many train the job together: on `device` and the GPUs after it, or all on the CPU
     """
 
     device: str
     threads: int
+    processes: int = 1
+
+    @property
+    def threads_each(self) -> int:
+        """Of one process."""
+        return max(1, self.threads // self.processes)
 
 
-def choose_slots(workers: int | str, device: torch.device, jobs: int) -> list[Slot]:
-    """One slot for each GPU; on a CPU two, which share the cores. `workers`: "auto" or a number set by hand.
-    OMP_NUM_THREADS limits the threads of each, not how many there are."""
-    available = cores()
-    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    usual = gpus or (min(2, available) if device.type == "cpu" else 1)
-    number = max(1, min(usual if workers == "auto" else int(workers), jobs))
-    names = [f"cuda:{index % gpus}" if gpus else str(device) for index in range(number)]
-    threads = min(max(1, available // number), threads_allowed() or available)
-    return [Slot(name, threads) for name in names]
+def choose_slots(workers: int | str, device: torch.device, jobs: int, gpus_per_job: int | str = 1) -> list[Slot]:
+    """One slot for each GPU, or each `gpus_per_job` of them; for "1/k" k slots on each; on a CPU two, which share the
+    cores. `workers`: "auto" or a number set by hand. OMP_NUM_THREADS limits the threads of each process, not how many
+    there are. Raises UserError where the machine lacks the GPUs."""
+    processes, jobs_per_gpu = _processes_and_share(gpus_per_job)
+    available, gpus = cores(), _count_gpus(device)
+    if jobs_per_gpu > 1 and not gpus:
+        raise UserError(
+            f'gpus_per_job = "{gpus_per_job}": this machine has no GPU that jobs could share; remove it '
+            "(workers = N sets how many jobs run side by side on a CPU)"
+        )
+    if gpus and processes > gpus:
+        raise UserError(f"gpus_per_job = {processes}: this machine has {pluralize(gpus, 'GPU')}; lower it")
+    places = gpus // processes if gpus else max(1, min(2, available // processes))
+    number = max(1, min(places * jobs_per_gpu if workers == "auto" else int(workers), jobs))
+    is_cuda = device.type == "cuda"
+    names = [f"cuda:{index % places * processes}" if is_cuda else str(device) for index in range(number)]
+    threads = min(max(1, available // number), (threads_allowed() or available) * processes)
+    return [Slot(name, threads, processes) for name in names]
+
+
+def _processes_and_share(gpus_per_job: int | str) -> tuple[int, int]:
+    """How many processes train one job together, and how many jobs share a GPU."""
+    if isinstance(gpus_per_job, str):
+        return 1, int(gpus_per_job.removeprefix("1/"))
+    return gpus_per_job, 1
+
+
+def _count_gpus(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.type == "cuda" else 0 if device.type == "cpu" else 1
 
 
 def describe_slots(slots: Sequence[Slot]) -> str:
-    """How many jobs there are at a time, with how many threads, and what limits those."""
-    threads, available = slots[0].threads, cores()
-    is_limited = threads_allowed() == threads and threads < max(1, available // len(slots))
-    each = f"{pluralize(threads, 'thread')}{' each' * (len(slots) > 1)}"
+    """How many jobs there are at a time, by how many processes and with how many threads, and what limits those."""
+    threads, available, processes = slots[0].threads_each, cores(), slots[0].processes
+    together = len(slots) * processes
+    is_limited = threads_allowed() == threads and threads < max(1, available // together)
+    each = f"{pluralize(threads, 'thread')}{' each' * (together > 1)}"
     limit = f", OMP_NUM_THREADS={threads}" if is_limited else ""
-    return f"{len(slots)} at a time with {each} ({pluralize(available, 'core')}{limit})"
+    by = f", each by {processes} processes" if processes > 1 else ""
+    gpus = torch.cuda.device_count() if slots[0].device.startswith("cuda") else 0
+    left_over = f"; {gpus % processes} of {gpus} GPUs left over" if gpus % processes else ""
+    return f"{len(slots)} at a time{by} with {each} ({pluralize(available, 'core')}{limit}){left_over}"

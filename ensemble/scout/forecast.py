@@ -16,12 +16,12 @@ def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:
     """A function that forecasts the seconds of all folds of a backbone of the config. Each backbone is timed when it is
     first asked for, with the settings that training finds; training then takes over what was found."""
     device = choose_device()
-    slots = choose_slots(config.workers, device, rows.fold_count)
+    slots = choose_slots(config.workers, device, rows.fold_count, config.gpus_per_job)
     speeds: dict[str, tuple[float, float]] = {}  # images per second of a process in training, of a core in evaluation
 
     def timed(backbone: Backbone) -> tuple[float, float]:
         if backbone.name not in speeds:
-            found = training_numerics(config, backbone, len(rows.classes), device, slots[0].threads, events)
+            found = training_numerics(config, backbone, len(rows.classes), device, slots[0].threads_each, events)
             forward = forward_speeds(config, backbone, device, events, formats(device))["float32"]
             speeds[backbone.name] = found.images_per_second, forward
         return speeds[backbone.name]
@@ -34,7 +34,7 @@ def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:
         # At the end all views, in float32 and in a faster format; before, the image as it is after some epochs.
         passes = 2 * len(config.tta.views) + len(scored_epochs(epochs, settings.keep))
         passes += len(config.tta.views) * probes(settings)
-        cores = len(slots) * slots[0].threads
+        cores = len(slots) * slots[0].threads_each
         usual = trained / training / len(slots) + validated * passes / forward / cores
         return OVERHEAD * usual * (size / image_size(config, backbone)) ** 2
 

@@ -47,6 +47,8 @@ def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
+    if engine.name == "local":
+        choose_slots(config.workers, choose_device(), 1, config.gpus_per_job)  # too few GPUs: nothing is begun
     return train_members(config, open_rows(config, events), events)
 
 
@@ -72,13 +74,14 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
         backbones = [backbone for backbone in config.backbone if backbone.name in {job.member.name for job in jobs}]
         open_pixels = _open_pixels(config, rows, backbones, events)
         trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
-        slots = choose_slots(config.workers, device, len(trained))
+        slots = choose_slots(config.workers, device, len(trained), config.gpus_per_job)
+        threads = slots[0].threads_each
         rates: dict[str, float] = {}
         last_features: LastFeatures = {}
         failed: dict[str, str] = {}
         for backbone in backbones:
             try:
-                rates |= prepare(config, backbone, rows, open_pixels, device, slots[0].threads, events, last_features)
+                rates |= prepare(config, backbone, rows, open_pixels, device, threads, events, last_features)
             except (RunFailure, RuntimeError) as error:
                 failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
@@ -90,6 +93,7 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
             if advice is not None:
                 events.message(advice)
             return list(failed.values())
+        rates = {name: rate * slots[0].processes for name, rate in rates.items()}
         clock = Clock({job: _images(config, rows, job) for job in trained}, rates, len(slots))
         time_left = duration(clock.remaining())
         events.message(f"{pluralize(len(trained), 'job')} to train, {describe_slots(slots)}: about {time_left}")
@@ -97,7 +101,7 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
         _train(config, rows, trained, slots, open_pixels, monitor)
         for backbone in backbones if rows.fold_count else []:  # refits have no held-out rows
             enough = enough_epochs(Run(config.run).member(backbone.name))
-            for line in (enough, forget_slow(config, backbone, device, slots[0].threads)):
+            for line in (enough, forget_slow(config, backbone, device, threads)):
                 if line is not None:
                     events.message(line)
         return [*failed.values(), *monitor.failures]

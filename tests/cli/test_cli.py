@@ -124,6 +124,13 @@ def test_mistakes_in_the_experiment_end_with_status_2_and_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_gpus_per_job_goes_before_the_experiment_file(monkeypatch, capfd, tmp_path, images):
+    file = experiment(tmp_path, images)
+    file.write_text("gpus_per_job = 7\n" + file.read_text())
+    status, _, err = ens(monkeypatch, capfd, "train-folds", file, "--gpus-per-job", "half")
+    assert status == 2 and err.startswith(f"ens: {file}: gpus_per_job = 'half': must be a number of GPUs")
+
+
 def test_an_unreadable_image_is_named(monkeypatch, capfd, tmp_path, images):
     (images / "a" / "bad 사진.jpg").write_text("not an image")
     status, _, err = ens(monkeypatch, capfd, "train-folds", experiment(tmp_path, images))

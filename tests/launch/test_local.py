@@ -146,6 +146,76 @@ def test_slots_on_gpus(monkeypatch, workers, gpus, jobs, names):
     assert [slot.device for slot in found] == names and {slot.threads for slot in found} == {1}
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpus", "jobs", "gpus_per_job", "names"),
+    [
+        ("auto", 2, 15, "1/2", ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        ("auto", 2, 3, "1/4", ["cuda:0", "cuda:1", "cuda:0"]),
+        ("auto", 2, 15, "1/1", ["cuda:0", "cuda:1"]),
+        (3, 1, 15, "1/8", ["cuda:0", "cuda:0", "cuda:0"]),
+        ("auto", 4, 15, 2, ["cuda:0", "cuda:2"]),
+        ("auto", 5, 15, 2, ["cuda:0", "cuda:2"]),
+        ("auto", 4, 15, 4, ["cuda:0"]),
+        (3, 4, 15, 2, ["cuda:0", "cuda:2", "cuda:0"]),
+    ],
+)
+def test_jobs_on_several_gpus_and_several_jobs_on_one(monkeypatch, workers, gpus, jobs, gpus_per_job, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = choose_slots(workers, torch.device("cuda"), jobs, gpus_per_job)
+    assert [slot.device for slot in found] == names
+    assert {slot.processes for slot in found} == {gpus_per_job if isinstance(gpus_per_job, int) else 1}
+    assert describe_slots(found).endswith("; 1 of 5 GPUs left over") == (gpus == 5)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "omp", "processes", "expected"),
+    [
+        ("auto", 8, None, 2, (2, 4, 2)),
+        ("auto", 8, None, 4, (2, 4, 1)),
+        ("auto", 2, None, 2, (1, 2, 1)),
+        ("auto", 1, None, 2, (1, 1, 1)),
+        ("auto", 8, "1", 3, (2, 3, 1)),
+        (1, 8, None, 2, (1, 8, 4)),
+    ],
+)
+def test_jobs_by_several_processes_of_a_cpu(monkeypatch, workers, cores, omp, processes, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    count, threads, each = expected
+    found = choose_slots(workers, CPU, 15, processes)
+    assert found == [Slot("cpu", threads, processes)] * count and found[0].threads_each == each
+    assert describe_slots(found).startswith(f"{count} at a time, each by {processes} processes with {each} thread")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "gpus_per_job", "line"),
+    [
+        ("cuda", 2, 4, "gpus_per_job = 4: this machine has 2 GPUs; lower it"),
+        ("mps", 0, 2, "gpus_per_job = 2: this machine has 1 GPU; lower it"),
+        (
+            "cpu",
+            0,
+            "1/4",
+            'gpus_per_job = "1/4": this machine has no GPU that jobs could share; remove it (workers = N sets how many '
+            "jobs run side by side on a CPU)",
+        ),
+    ],
+)
+def test_gpus_that_are_not_there(monkeypatch, device, gpus, gpus_per_job, line):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError) as caught:
+        choose_slots("auto", torch.device(device), 15, gpus_per_job)
+    assert str(caught.value) == line
+
+
+def test_where_gpus_are_lacking_nothing_is_begun(experiment, tmp_path):
+    with pytest.raises(UserError, match=r'^gpus_per_job = "1/4": this machine has no GPU'):
+        train(experiment("none", workers=1), changes=("gpus_per_job=1/4",))
+    assert not (tmp_path / "none").exists()
+
+
 def test_one_slot_on_other_devices():
     assert choose_slots("auto", torch.device("mps"), 15) == [Slot("mps", 1)]
 
