@@ -8,10 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Of errors that are no torch.OutOfMemoryError: the CPU's allocator; and what takes a GPU's memory by itself, which is
+# short where several processes share it (contexts, pinned memory, handles of libraries).
+OUT_OF_MEMORY = ("allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 def choose_device() -> torch.device:
@@ -102,7 +107,20 @@ def _pool(count: int, each: int) -> Iterator[ThreadPoolExecutor]:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """True for an allocation that failed, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory for later: other processes may need it, or a smaller batch."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def array_on(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor on the device. To a GPU it is copied out of pinned memory, without waiting for what the GPU
+    has still to do: a copy out of other memory waits for all of it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def to_device(model: torch.nn.Module, device: torch.device, memory_format: str = "channels_last") -> torch.nn.Module:

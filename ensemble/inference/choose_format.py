@@ -130,6 +130,7 @@ def _speed(model: Compute, images: torch.Tensor, passes: int = 2, seconds: float
     times: list[float] = []
     with without_tf32(images.device):
         model(images)
+        synchronize(images.device)
         while len(times) < passes and sum(times) < seconds:
             start = time.perf_counter()
             model(images)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ensemble.data.pixels.decode import Source
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
-from ensemble.device import in_layout, is_out_of_memory, side_by_side, streams
+from ensemble.device import free_cached_memory, in_layout, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.choose_format import margins
 from ensemble.inference.decode import ahead, decoded_squares
@@ -234,17 +234,16 @@ def predict_stream(
         return decoded_squares(chunk, needed, device, on_bad)
 
     for squares, unreadable in ahead(decode, chunks, device):
-        placed = {decoding: pixels.to(device, non_blocking=True) for decoding, pixels in squares.items()}
-        count = len(next(iter(placed.values()))) if placed else 0
+        count = len(next(iter(squares.values()))) if squares else 0
         while True:
             try:
+                placed = {decoding: pixels.to(device, non_blocking=True) for decoding, pixels in squares.items()}
                 values = _chunk_logits(groups, placed, batch, device, advance) if count else []
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_cached_memory(device)
             if batch <= 16:
                 raise RunFailure(
                     f"out of memory with {pluralize(batch, 'image')} at a time; predict on a device with more memory"

@@ -10,6 +10,7 @@ import torch
 
 from ensemble.config import Train
 from ensemble.data.pixels.decode import Files, Pixels
+from ensemble.device import array_on, is_out_of_memory
 from ensemble.machine import cores
 from ensemble.train.augment.crops import crops, gather
 from ensemble.train.augment.policy import Augmentation, Draws, draw
@@ -78,18 +79,29 @@ def far_ahead(pixels: Pixels | Files, device: torch.device) -> int:
 def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
     """How crops are made: on a GPU out of a copy of all pixels there, if half of its free memory holds them; else on
     the CPU by `threads` threads, and copied out of pinned memory."""
-    if device.type == "cuda" and isinstance(pixels, Pixels):
-        flat, starts = pixels.flat()
-        free, _ = torch.cuda.mem_get_info(device)
-        if flat.nbytes < SHARE * free:
-            everything = torch.from_numpy(flat).to(device)
-            begins, shapes = (torch.from_numpy(array).to(device) for array in (starts, pixels.shapes))
+    from_host = _on_cpu(pixels, device, threads)
+    if device.type != "cuda" or isinstance(pixels, Files):
+        return from_host
+    free, _ = torch.cuda.mem_get_info(device)
+    if 3 * int(pixels.shapes.prod(axis=1).sum()) >= SHARE * free:  # before they are copied: they may fill the host
+        return from_host
+    flat, starts = pixels.flat()
+    everything = torch.from_numpy(flat).to(device)
+    begins, shapes = (torch.from_numpy(array).to(device) for array in (starts, pixels.shapes))
 
-            def gathered(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
-                chosen = torch.from_numpy(rows).to(device)
-                return gather(everything, begins[chosen], shapes[chosen], draws, size)
+    def gathered(rows: np.ndarray, draws: Draws, size: int) -> torch.Tensor:
+        try:
+            chosen = array_on(rows, device)
+            return gather(everything, begins[chosen], shapes[chosen], draws, size)
+        except RuntimeError as error:  # the network's step has taken all memory meanwhile, and frees it when it is over
+            if not is_out_of_memory(error):
+                raise
+        return from_host(rows, draws, size)
 
-            return gathered
+    return gathered
+
+
+def _on_cpu(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
     # Cached pixels on a CPU take 2 % of the network's time; decoding files, or feeding a GPU, takes all threads.
     several = isinstance(pixels, Files) or device.type == "cuda"
     count = max(threads, cores()) if device.type == "cuda" else threads

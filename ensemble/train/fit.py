@@ -26,6 +26,7 @@ from ensemble.train.evaluate import exact, final_logits, held_out_logits, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
 from ensemble.train.job import Job
 from ensemble.train.losses import fold_loss
+from ensemble.train.numerics import compile_anew
 from ensemble.train.rows import TrainingData
 from ensemble.train.sampling import epoch_rows
 from ensemble.train.state import TrainState, load_state, save_state
@@ -148,7 +149,7 @@ def _begin(job: Job, events: Events) -> TrainState:
     except Damaged as error:
         events.message(f"warning: {error}")
     if job.numerics.compile:
-        model.compile()
+        compile_anew(model)
     if not state.log:
         write_log(job.fold, [])  # from here on the run's settings are fixed (`Run.is_begun`)
     return state

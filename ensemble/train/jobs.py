@@ -6,7 +6,7 @@ from functools import partial
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.contents import with_digests
 from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.device import choose_device, is_out_of_memory, keep_freed_memory
+from ensemble.device import choose_device, free_cached_memory, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.inference.views import expand
@@ -86,6 +86,7 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
                 failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
         last_features.clear()  # training needs the memory
+        free_cached_memory(device)  # and so do its processes
         trained = [job for job in trained if job.member.name not in failed]
         if not trained:
             members = [Run(config.run).member(backbone.name) for backbone in config.backbone]

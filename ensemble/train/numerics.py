@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from ensemble.backbones.timm_model import parameter_groups, train_mode
-from ensemble.device import is_out_of_memory, synchronize, to_device
+from ensemble.device import free_cached_memory, is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
@@ -166,8 +166,7 @@ def _largest(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(device)
         if batch < 4:
             raise RunFailure(f"not even {batch} images of {size} px fit into memory; lower the image_size")
         batch //= 2
@@ -179,7 +178,7 @@ def _speed(
     """Images per second of whole training steps (forward, backward, optimizer) on random images."""
     model = to_device(create(), device, numerics.memory_format)
     if numerics.compile:
-        model.compile()
+        compile_anew(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=0.0)
     images = in_memory_format(torch.randn(batch, 3, size, size, device=device), numerics)
     labels = torch.arange(batch, device=device) % classes
@@ -195,6 +194,13 @@ def _speed(
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     return batch / min(seconds[WARMUP:])  # the least disturbed step
+
+
+def compile_anew(model: torch.nn.Module) -> None:
+    """Compile a network by torch.compile, which forgets those before it: a process that trains many of one architecture
+    would else have the ninth computed uncompiled (torch._dynamo.config.recompile_limit)."""
+    torch.compiler.reset()
+    model.compile()
 
 
 def in_memory_format(images: torch.Tensor, numerics: Numerics) -> torch.Tensor:

@@ -12,7 +12,7 @@ from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.cache.store import cache_folder
 from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.device import side_by_side
+from ensemble.device import free_cached_memory, side_by_side
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import Finite, read_json
@@ -144,8 +144,7 @@ def training_numerics(
         found, doubt = find_numerics(create, size, classes, batch, device, plan)
     finally:
         torch.set_num_threads(usual)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the workers need what this process holds
+        free_cached_memory(device)
     if doubt:
         events.message(
             f"{backbone.name}: {doubt} while the numeric settings were timed; they will be timed again in the next run"

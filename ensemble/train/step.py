@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ensemble.device import is_out_of_memory
+from ensemble.device import array_on, free_cached_memory, is_out_of_memory
 from ensemble.errors import RunFailure
 from ensemble.plural import pluralize
 from ensemble.train.losses import RowLosses
@@ -59,8 +59,7 @@ class Stepper:
                     raise
             # Outside of the except block, whose error holds the frames and with them the activations
             self.optimizer.zero_grad(set_to_none=True)
-            if images.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_cached_memory(images.device)
             if self.micro_batch < 4:
                 raise RunFailure(f"out of memory at {pluralize(self.micro_batch, 'image')}; lower image_size")
             self.micro_batch //= 2
@@ -125,7 +124,7 @@ def targets_of(
     labels: int64 (B,), or probabilities float32 (B, C). weights: float32 (B,). mixed: partner and share, as `mix`
     gives them, or None.
     """
-    own_labels, own_weights = torch.from_numpy(labels).to(device), torch.from_numpy(weights).to(device)
+    own_labels, own_weights = array_on(labels, device), array_on(weights, device)
     if mixed is None:
         return [Target(own_labels, own_weights, row_losses)]
     partner, share = mixed

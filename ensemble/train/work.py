@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ensemble.config import Config, train_settings
-from ensemble.device import is_out_of_memory, keep_freed_memory
+from ensemble.device import free_cached_memory, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.launch.jobs import Outcome
@@ -51,8 +51,7 @@ def run_job(config: Config, rows: Rows, open_pixels: OpenPixels, fold: Fold, slo
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(device)
         return Outcome(error=f"{fold}: out of memory in evaluation; lower tta.batch_size or its image_size")
 
 

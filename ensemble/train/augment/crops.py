@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ensemble.device import array_on
 from ensemble.train.augment.policy import Draws
 
 
@@ -58,30 +59,33 @@ def gather(flat: torch.Tensor, starts: torch.Tensor, shapes: torch.Tensor, draws
     samples, spread as far as makes them as wide as the antialiased kernel of `crops`; k is 1 where nothing shrinks.
     """
     device = flat.device
-    matrices = torch.from_numpy(draws.matrices).float().to(device)
+    matrices = array_on(draws.matrices.astype(np.float32), device)
     scales = np.maximum(_scales(draws.matrices[:, :, :2].swapaxes(1, 2)), 1)
     samples = math.ceil(round(scales.max(), 2))
     # k points at a spacing e have the variance e^2 (k^2 - 1) / 12, a triangle of half-width s has s^2 / 6
     spacings = np.sqrt(2 * (scales**2 - 1) / max(1, samples**2 - 1)) / scales
-    apart = torch.from_numpy(spacings).float().to(device)[:, None, None, :]
+    # Of each sample (samples * samples, N, 1, 1, 2), in pixels of the output, x and y from its pixel's middle. All that
+    # comes from the host comes before the first kernel: each later copy would wait for the network's step.
+    steps = np.arange(samples, dtype=np.float32) - (samples - 1) / 2
+    offsets = np.stack(np.meshgrid(steps, steps, indexing="xy"), axis=2).reshape(-1, 1, 2) * spacings.astype(np.float32)
+    shifts = array_on(offsets.astype(np.float32), device)[:, :, None, None, :]
     middle = torch.arange(size, device=device) + 0.5
     grid = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), dim=2)  # (size, size, 2): x, y
     extent = shapes.flip(1)[:, None, None, :]  # width, height
-    channels = torch.arange(3, device=device)
+    width, height = extent.unbind(-1)
+    first, pixels = starts.view(-1, 1, 1) // 3, flat.view(-1, 3)  # a pixel's three bytes are taken at once
     total = torch.zeros((len(starts), size, size, 3), device=device)
-    for sample in range(samples * samples):
-        shift = torch.tensor([sample % samples, sample // samples], device=device) - (samples - 1) / 2
-        at = (grid + shift * apart).flatten(1, 2) @ matrices[:, :, :2].mT + matrices[:, None, :, 2]
+    for shift in shifts:
+        at = (grid + shift).flatten(1, 2) @ matrices[:, :, :2].mT + matrices[:, None, :, 2]
         at = _reflect(at.view(len(starts), size, size, 2), extent) - 0.5
         low = at.floor()
-        part = at - low
+        part, (left, top) = at - low, low.long().unbind(-1)
         for right in (0, 1):
+            x = torch.minimum((left + right).clamp_(min=0), width - 1)
             for below in (0, 1):
-                corner = low.long() + torch.tensor([right, below], device=device)
-                corner = torch.minimum(corner.clamp_(min=0), extent - 1)
-                place = starts.view(-1, 1, 1) + 3 * (corner[..., 1] * extent[..., 0] + corner[..., 0])
+                y = torch.minimum((top + below).clamp_(min=0), height - 1)
                 weight = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if below else 1 - part[..., 1])
-                total += flat[place[..., None] + channels] * weight[..., None]
+                total += pixels[first + y * width + x] * weight[..., None]
     return total.div_(samples * samples).add_(0.5).to(torch.uint8).permute(0, 3, 1, 2)
 
 

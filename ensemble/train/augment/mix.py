@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from ensemble.device import array_on
+
 
 def mix(
     rng: np.random.Generator, images: torch.Tensor, mixup: float, cutmix: float
@@ -20,10 +22,10 @@ def mix(
     count, _, height, width = images.shape
     if not (mixup or cutmix):
         return images, torch.arange(count, device=images.device), torch.ones(count, device=images.device)
-    partner = torch.from_numpy(rng.permutation(count)).to(images.device)
+    partner = array_on(rng.permutation(count), images.device)
     down, across, share = draw_weights(rng, count, height, width, mixup, cutmix)
-    first, second = (torch.from_numpy(weights).to(images.device) for weights in (down, across))
-    share_there = torch.from_numpy(share).to(images.device)
+    first, second = (array_on(weights, images.device) for weights in (down, across))
+    share_there = array_on(share, images.device)
     if images.is_contiguous(memory_format=torch.channels_last):  # whole rows: 3 channels are too few to loop over
         rows = images.permute(0, 2, 3, 1).flatten(2)
         weights = first[:, :, None] * second.repeat_interleave(3, dim=1)[:, None]

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ensemble.device import array_on
 from ensemble.train.augment.trivial import (
     LUMA,
     OPS,
     change_values,
     draw_trivial,
+    numbers_on,
     rotations,
     saturations,
     trivial_matrices,
@@ -149,7 +151,7 @@ def light(factors: torch.Tensor, means: torch.Tensor) -> tuple[torch.Tensor, tor
     """
     brightness, contrast, saturation = factors.unbind(1)
     matrices = saturations(saturation) * (brightness * contrast).view(-1, 1, 1)
-    return matrices, (1 - contrast) * brightness * (means @ means.new_tensor(LUMA))
+    return matrices, (1 - contrast) * brightness * (means @ numbers_on(LUMA, means.device))
 
 
 def finish(
@@ -167,13 +169,13 @@ def finish(
         change_values(batch, draws.op, draws.magnitude)
     count, _, height, width = batch.shape
     rows = batch.permute(0, 2, 3, 1)
-    shift, scale = (torch.tensor(values, device=batch.device) for values in (mean, std))
+    shift, scale = numbers_on(mean, batch.device), numbers_on(std, batch.device)
     if draws.factors is None:
         matrices, bias = torch.eye(3, device=batch.device).expand(count, 3, 3), shift.new_zeros(count)
     else:
         sampled = rows[:, :: max(1, height // 16)].float().flatten(2).mean(1)  # by column first: it is faster so
         means = sampled.view(count, width, 3).mean(1)
-        matrices, bias = light(torch.from_numpy(draws.factors).to(batch.device), means)
+        matrices, bias = light(array_on(draws.factors, batch.device), means)
     matrices = matrices / (255 * scale[:, None])
     bias = (bias[:, None] / 255 - shift) / scale
     # On a CPU, products 12 wide are faster than those 3 wide by half, and adding the bias to whole rows takes a fifth
