@@ -77,9 +77,9 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
     require_output(output, [images, request.sample_submission, model.path])
     files = [all_files[row] for row in rows]
     events.message(f"{pluralize(len(files), 'image')}; {model.summary()}")
-    folder, lock = (output.with_name(f".{output.name}.{kind}") for kind in ("shards", "lock"))
+    folder, claim_file = (output.with_name(f".{output.name}.{kind}") for kind in ("shards", "claim"))
     require_writable(output)
-    with shards.locked(lock, output, "ens predict-file"):
+    with shards.locked(claim_file, output, "ens predict-file"):
         parts = shards.divide(folder, _digest(model), ids, files, SHARD_BATCHES * BATCH)
         clear_temporaries_of(output)
         shards.remove_others(folder, parts, events)
@@ -88,7 +88,6 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
         # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
         said = write_submission(output, layout, ids, map(shards.read, parts))
         shards.remove(folder)
-        lock.unlink(missing_ok=True)  # while it is held; filelock notices
     said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
     return WrittenPrediction(model.description.blend, model.classes, output, said, len(ids), len(unreadable))
 

@@ -4,6 +4,8 @@ so that a reader sees the old file or the new one, never half of one."""
 import errno
 import glob
 import os
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,13 +13,15 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ensemble.errors import UserError
+from ensemble.files.claims import require_held_at
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed and renamed to `path`, else removed.
 
-    A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written.
+    A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written;
+    ClaimLost if another process has taken over what this one had claimed (`ensemble.files.claims`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -25,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        require_held_at(path)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
@@ -54,6 +59,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises ClaimLost as `replacing` does, OSError."""
+    require_held_at(path)
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it can be. Raises ClaimLost as `replacing` does."""
+    require_held_at(folder / "any")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def clear_temporaries_of(path: Path) -> None:
     """Remove what writers of this one file that were killed left behind; only while nobody else writes it."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -67,4 +84,4 @@ def clear_temporaries(fold: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")  # pids of two machines may be equal

@@ -6,18 +6,17 @@ import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ensemble.blend.result import read_scores
 from ensemble.data.table.csv_text import NO_DELIMITER, delimiter_of
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
+from ensemble.files.claims import Claim, claimed_when_free
 from ensemble.files.limits import require_text_table
 from ensemble.overview.runs import find_runs
 from ensemble.run import Run
@@ -80,7 +79,7 @@ def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Map
         numbers = {"": score.value, "_low": score.low, "_high": score.high}
         row |= {metric + end: f"{number:.6g}" for end, number in numbers.items()}
     wanted = columns_of(computed(*scores))
-    with _lock(ledger):
+    with _changing(ledger):
         table = read_table(ledger) if ledger.is_file() else LedgerTable(wanted, ())
         columns = (*table.columns, *(name for name in wanted if name not in table.columns))
         _write(ledger, LedgerTable(columns, (*table.lines, row), table.delimiter, table.newline, table.mark))
@@ -118,7 +117,7 @@ def enter(place: Path, file: str, column: str, text: str) -> Entry:
     if column == "board" and not is_number(text):
         raise UserError(f"--board {file}={text}: the score must be a number")
     entry = find(entries(place), file)
-    with _lock(entry.ledger):
+    with _changing(entry.ledger):
         table = read_table(entry.ledger)
         same = [n for n, line in enumerate(table.lines) if line == entry.values]
         if not same:
@@ -205,8 +204,9 @@ def _write(path: Path, table: LedgerTable) -> None:
     write_text(path, table.mark + text.getvalue())
 
 
-def _lock(ledger: Path) -> FileLock:
-    return FileLock(ledger.with_name(f".{ledger.name}.lock"))
+def _changing(ledger: Path) -> AbstractContextManager[Claim]:
+    """While one process changes the ledger, another one waits."""
+    return claimed_when_free(ledger.with_name(f".{ledger.name}.claim"))
 
 
 def _fingerprint(run: Path) -> str:

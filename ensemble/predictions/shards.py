@@ -1,7 +1,7 @@
 """Predicted rows in shards on disk: a prediction of any size fits into memory, and resumes after a kill.
 
     predictions/.test-stack/<digest>.safetensors   probabilities of one shard's rows
-    predictions/.test-stack.lock                   held by the one process that predicts
+    predictions/.test-stack.claim-1                held by the one process that predicts
 
 A shard is named by a digest of all that determines its numbers: how everything is predicted (the digest of a plan) and
 its rows. A shard that doesn't fit any more is therefore not found, and is predicted anew.
@@ -9,20 +9,19 @@ its rows. A shard that doesn't fit any more is therefore not found, and is predi
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.files import sealed
+from ensemble.files import atomic, sealed
+from ensemble.files.claims import Taken, claimed
 from ensemble.files.reading import parse_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.plural import pluralize
@@ -51,17 +50,16 @@ class PredictionShard:
 
 
 @contextmanager
-def locked(lock_file: Path, predictions: Path, command: str) -> Iterator[None]:
-    """Hold the lock of a file of predictions. Raises UserError if another process, of this command, has it."""
-    lock = FileLock(lock_file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"{predictions}: another {command} is writing it; wait until that has ended") from None
-    try:
+def locked(claim_file: Path, predictions: Path, command: str) -> Iterator[None]:
+    """Hold the claim on a file of predictions. Raises UserError if another process, of this command, has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(claim_file))
+        except Taken as taken:
+            raise UserError(
+                f"{predictions}: another {command} is writing it ({taken}); wait until that has ended"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def divide(
@@ -96,11 +94,11 @@ def divide(
 
 def remove_others(folder: Path, shards: Sequence[PredictionShard], events: Events) -> None:
     """Remove what lies beside these shards: those of other images or settings, of which a message tells, and what
-    killed writers left; only while the lock is held."""
+    killed writers left; only while the claim is held."""
     current = {shard.path for shard in shards}
     others = [path for path in folder.glob("*") if path not in current]
     for path in others:
-        path.unlink(missing_ok=True)
+        atomic.remove(path)
     removed = sum(path.suffix == ".safetensors" for path in others)
     if removed:
         shards_removed = pluralize(removed, "shard")
@@ -196,7 +194,7 @@ def read(shard: PredictionShard) -> np.ndarray:
 
 def remove(folder: Path) -> None:
     """Remove all shards, when what they hold has been written elsewhere."""
-    shutil.rmtree(folder, ignore_errors=True)
+    atomic.remove_folder(folder)
 
 
 def report_unreadable(

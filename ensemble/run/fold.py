@@ -72,8 +72,9 @@ class Fold:
         return self.path / "state" / "last.safetensors"
 
     @property
-    def lock_file(self) -> Path:
-        return self.path / ".lock"
+    def claim_file(self) -> Path:
+        """What a process claims that writes here (`ensemble.files.claims`)."""
+        return self.path / ".claim"
 
     @property
     def done_json(self) -> Path:

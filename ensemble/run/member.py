@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ensemble.errors import UserError
 from ensemble.files import sealed
+from ensemble.files.atomic import remove
 from ensemble.files.reading import read_json
 from ensemble.run.fold import Fold
 from ensemble.run.shapes import Aside, Settings
@@ -29,6 +30,11 @@ class Member:
     @property
     def settings_json(self) -> Path:
         return self.path / "settings.json"
+
+    @property
+    def claim_file(self) -> Path:
+        """What a process claims that prepares the member."""
+        return self.path / ".claim"
 
     @property
     def numerics_json(self) -> Path:
@@ -111,7 +117,7 @@ class Member:
     def set_aside(self, why: str | None) -> None:
         """Let the member be used only where it is named, or, for None, always."""
         if why is None:
-            self.aside_json.unlink(missing_ok=True)
+            remove(self.aside_json)
         else:
             sealed.write_json(self.aside_json, {"why": why})
 

@@ -233,6 +233,6 @@ def shards_dir(predictions: Path) -> Path:
     return predictions.with_name(f".{predictions.stem}")
 
 
-def predictions_lock(predictions: Path) -> Path:
-    """Beside the pieces' folder, not in it: a lock that is removed with its folder could be held twice."""
-    return predictions.with_name(f".{predictions.stem}.lock")
+def predictions_claim(predictions: Path) -> Path:
+    """Beside the pieces' folder, not in it: that is removed while the claim is held."""
+    return predictions.with_name(f".{predictions.stem}.claim")

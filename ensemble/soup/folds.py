@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
-
 from ensemble.backbones import timm_model
 from ensemble.backbones.weights import read_state, write_state
 from ensemble.config import load_run_config
@@ -21,6 +19,8 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
+from ensemble.files.atomic import remove
+from ensemble.files.claims import claimed_when_free
 from ensemble.inference.eval_model import prepared
 from ensemble.inference.formats import Inference
 from ensemble.inference.member import load_member
@@ -101,7 +101,7 @@ def soup_folds(run: Run, members: Sequence[str] | None, images: Path | None, eve
     for number, member in enumerate(chosen):
         events.progress(f"{member.name}: averaging", number, len(chosen))
         member.soup().path.mkdir(exist_ok=True)
-        with FileLock(member.soup().lock_file):
+        with claimed_when_free(member.soup().claim_file):
             soup = _soup(member, count, len(samples.classes), training_files, compared, config.tta.batch_size)
         soups.append(soup)
         events.message(soup.line())
@@ -135,8 +135,8 @@ def _soup(
     near = closeness(logits[:-1], logits[-1])
     made = FoldSoup(member.name, folds, batch_norms, compared.what, near, near.barrier <= ROUNDING)
     directory = member.soup()
-    directory.done_json.unlink(missing_ok=True)  # of an earlier soup
-    directory.model_file.unlink(missing_ok=True)
+    remove(directory.done_json)  # of an earlier soup
+    remove(directory.model_file)
     if made.is_kept:
         write_state(directory.model_file, model.state_dict(), {"member": member.name, "fold": directory.label})
         directory.mark_done(

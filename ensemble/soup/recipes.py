@@ -24,6 +24,7 @@ from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files.atomic import remove
 from ensemble.files.sealed import write_json
 from ensemble.inference.eval_model import prepared
 from ensemble.inference.formats import Inference
@@ -157,7 +158,7 @@ def _require_free(soup: Member) -> None:
 def _write_settings(soup: Member, ingredients: Ingredients) -> None:
     settings = _shared_settings(ingredients.members)
     for job in soup.folds():  # of an earlier soup of this name
-        job.done_json.unlink(missing_ok=True)
+        remove(job.done_json)
     soup.path.mkdir(exist_ok=True)
     ingredients.preprocess.save(soup.preprocess_json)
     names = [member.name for member in ingredients.members]

@@ -1,7 +1,6 @@
 """What a finished fold leaves: its weights, its logits, its log and, last, its done marker."""
 
 import json
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from ensemble.backbones.weights import write_state
 from ensemble.data.logits import Logits
+from ensemble.files.atomic import remove, remove_folder
 from ensemble.inference.formats import Inference, save_inference
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
@@ -26,14 +26,14 @@ def finish_fold(
 ) -> None:
     """Write a fold's weights, how they are computed in evaluation, its logits and, last, its done marker. Its log is
     there. held_out: None for a refit, which has none. seconds: of training."""
-    fold.done_json.unlink(missing_ok=True)  # of the network that was here before
-    fold.added_views_file.unlink(missing_ok=True)
+    remove(fold.done_json)  # of the network that was here before
+    remove(fold.added_views_file)
     write_state(fold.model_file, model.state_dict(), {"member": fold.member.name, "fold": fold.label})
     save_inference(fold.inference_json, inference)
     if held_out is not None:
         held_out.save(fold.oof_file)
     fold.finish(seconds)
-    shutil.rmtree(fold.state_file.parent, ignore_errors=True)
+    remove_folder(fold.state_file.parent)
 
 
 def write_log(fold: Fold, log: Sequence[Epoch]) -> None:

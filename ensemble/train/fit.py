@@ -13,6 +13,8 @@ from ensemble.backbones.timm_model import classifier, moving_average, parameter_
 from ensemble.device import to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.events import Events
+from ensemble.files.atomic import remove
+from ensemble.files.claims import ClaimLost
 from ensemble.inference.formats import Inference
 from ensemble.plural import pluralize
 from ensemble.run import Fold
@@ -172,9 +174,11 @@ def _named_failures(fold: Fold, state: TrainState) -> Iterator[None]:
     """Name the fold in a RunFailure. Without a whole epoch its empty log is removed: the settings may still change."""
     try:
         yield
+    except ClaimLost:
+        raise
     except RunFailure as error:
         if not state.log:
-            fold.log_file.unlink()
+            remove(fold.log_file)
         raise RunFailure(f"{fold}: {error}") from None
 
 

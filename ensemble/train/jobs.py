@@ -9,6 +9,7 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import choose_device, free_cached_memory, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
+from ensemble.files.claims import free_abandoned, holder_of
 from ensemble.inference.views import expand
 from ensemble.launch.engine import LOCAL, Engine
 from ensemble.launch.local import run_here, run_side_by_side
@@ -164,7 +165,7 @@ def _train(
         settings, count_rows = _settings(config, job), len(rows.train_rows(job.number))
         running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, count_rows)
         running.images[job] = count_rows // running.batches[job] * running.batches[job]
-    for _ in range(2):
+    for is_last in (False, True):
         if len(slots) > 1:
             run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, monitor.end)
         else:
@@ -173,8 +174,11 @@ def _train(
         monitor.locked.clear()
         if not jobs:
             return
+        if not is_last:
+            free_abandoned((job.claim_file for job in jobs), monitor.wait)
     for job in jobs:
-        monitor.events.message(f"{job}: locked by another process; skipped")
+        holder = holder_of(job.claim_file) or "another process"
+        monitor.events.message(f"{job}: locked by {holder}; skipped")
 
 
 def _settings(config: Config, job: Fold) -> Train:

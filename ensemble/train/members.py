@@ -13,6 +13,7 @@ from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files.atomic import remove
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Member, Run
@@ -159,7 +160,7 @@ def _require_trained_with_them(member: Member) -> None:
     """Raise UserError, and remove the file, if settings.json, made anew, is not that of a finished fold."""
     fold = member.fold_of_other_settings()
     if fold is not None:
-        member.settings_json.unlink()
+        remove(member.settings_json)
         raise UserError(
             f"{member.settings_json}: fold {fold.number} was trained with other settings than the config has now: set "
             f"them back, or delete {member.path} to train it again"

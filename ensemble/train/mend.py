@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
+from ensemble.files.atomic import remove
+from ensemble.files.claims import Taken, claimed
 from ensemble.run import Fold, Member
 from ensemble.run.vouched import require_sound_in_fold
 
@@ -21,9 +21,9 @@ def reopen_damaged(members: Sequence[Member], events: Events) -> None:
         if not fold.done_json.is_file():
             continue
         try:
-            with FileLock(fold.lock_file, timeout=0):
+            with claimed(fold.claim_file):
                 _mend(fold, events)
-        except Timeout:
+        except Taken:
             pass  # another process trains it
 
 
@@ -46,11 +46,11 @@ def _mend(fold: Fold, events: Events) -> None:
         has_marker = True
     except UserError as error:
         events.message(f"warning: {error}")
-        fold.done_json.unlink()
+        remove(fold.done_json)
         has_marker = False
     sound = [_is_sound(path, events) for path in fold.result_files]  # all, so that all are reported
     if not all(sound):
-        fold.done_json.unlink(missing_ok=True)
+        remove(fold.done_json)
         return
     seconds = 0.0
     try:

@@ -1,5 +1,6 @@
 """The jobs as the process that started them sees them: how far they are, which failed, and where they may end."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -57,6 +58,13 @@ class Monitor:
         self.running.rates.update(self.clock.rates())
         pace = self.clock.describe(job)
         self.events.progress(f"{text}  {pace}" if pace else text, self.clock.done, self.clock.total)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for processes on other machines, which may have died with their jobs."""
+        text = "waiting for a sign of life of those that have the other jobs"
+        self.events.progress(text, self.clock.done, self.clock.total)
+        time.sleep(seconds)
+        self.require_on()
 
     def require_on(self) -> None:
         """Raise KeyboardInterrupt if the user asked to end, and no epoch is waited for."""

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
@@ -15,6 +14,7 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import free_cached_memory, side_by_side
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files.claims import Taken, claimed_when_free
 from ensemble.files.reading import Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.choose_format import LEAST_ROWS, find_speeds
@@ -59,7 +59,11 @@ def prepare(
     settings = train_settings(config, backbone)
     member = Run(config.run).member(backbone.name)
     member.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(member.path / ".lock"):  # waits for another process that does the same
+
+    def on_wait(taken: Taken) -> None:
+        events.progress(f"{backbone.name}: waiting for {taken}, which prepares it", 0, 1)
+
+    with claimed_when_free(member.claim_file, on_wait):  # another process may do the same
         if probes(settings) and rows.fold_count:  # refits have one of their own, on all rows
             is_lacking = not is_readable(member.probe_file, load_heads, events)
             if settings.strategy == "probe":  # its folds are written with it

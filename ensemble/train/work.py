@@ -6,12 +6,12 @@ Every process that trains imports this. It imports no pandas, scikit-learn or sc
 from functools import partial
 
 import torch
-from filelock import FileLock, Timeout
 
 from ensemble.config import Config, train_settings
 from ensemble.device import free_cached_memory, is_out_of_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
+from ensemble.files.claims import ClaimLost, Taken, claimed
 from ensemble.launch.jobs import Outcome
 from ensemble.launch.slots import Slot
 from ensemble.run import Fold
@@ -37,14 +37,14 @@ def run_job(config: Config, rows: Rows, open_pixels: OpenPixels, fold: Fold, slo
     keep_freed_memory()
     fold.path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(fold.lock_file, timeout=0):
+        with claimed(fold.claim_file):
             if fold.is_done():  # by another process, since the list of jobs was made
                 return Outcome(is_locked=True)
             fold.clear_temporaries()
             job = _job(config, rows, fold, device)
             data = training_data(config.data, rows, job.evaluation, open_pixels, events)
             return Outcome(seconds=fit(job, data, events))
-    except Timeout:
+    except (Taken, ClaimLost):
         return Outcome(is_locked=True)
     except RunFailure as error:
         return Outcome(error=str(error))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
 from ensemble.config import Config, load_run_config
@@ -18,6 +17,8 @@ from ensemble.data.samples import Samples
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
+from ensemble.files.atomic import remove
+from ensemble.files.claims import claimed_when_free
 from ensemble.inference.decodings import decodings, geometry
 from ensemble.inference.member import check_view_sizes, fold_eval_models, load_member, missing_engines
 from ensemble.inference.predict import Group, batch_rows, forward_views
@@ -102,7 +103,7 @@ def _add_to_folds(
                 if fold not in incomplete:
                     continue
                 current = f"fold {number} of {member.name}"
-                with FileLock(fold.lock_file):  # another process may add views, or train the fold again
+                with claimed_when_free(fold.claim_file):  # another process may add views, or train the fold again
                     before = fold_logits(fold)
                     views = tuple(view for view in incomplete[fold] if view not in before.views)
                     if views:
@@ -155,7 +156,7 @@ def _remove_if_damaged(fold: Fold, events: Events) -> None:
             load_logits(fold.added_views_file)
     except Damaged as error:
         events.message(f"warning: {error}")
-        fold.added_views_file.unlink()
+        remove(fold.added_views_file)
 
 
 def _logits(

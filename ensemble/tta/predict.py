@@ -29,7 +29,7 @@ from ensemble.predictions.shards import PredictionShard
 from ensemble.run import Run
 from ensemble.run.networks import UNSCORED
 from ensemble.run.outputs import inputs_of, require_output
-from ensemble.run.run import predictions_lock, shards_dir
+from ensemble.run.run import predictions_claim, shards_dir
 from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
 from ensemble.tta.fill import PredictionPlan, fill, plan_digest
@@ -144,8 +144,9 @@ def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
         on_bad=request.on_bad,
     )
     require_writable(saved)
-    folder, lock = shards_dir(saved), predictions_lock(saved)
-    with shards.locked(lock, saved, "ens tta-predict"), stored_logits.lock_for_adding(logits_dir.parent) as may_add:
+    folder, claim_file = shards_dir(saved), predictions_claim(saved)
+    locked = shards.locked(claim_file, saved, "ens tta-predict")
+    with locked, stored_logits.lock_for_adding(logits_dir.parent) as may_add:
         _warn_if_optimistic(plan, events)
         unscored = UNSCORED.get(plan.kind)
         if unscored is not None:

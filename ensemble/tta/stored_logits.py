@@ -1,7 +1,7 @@
 """Test logits that a run stores, so that another blend of the same images runs no network. Never imports torch.
 
     predictions/logits/<set>/<digest>.safetensors   logits of some images by some members under some views
-    predictions/logits/.lock                        held by the one process that adds and removes files
+    predictions/logits/.claim-1                     held by the one process that adds and removes files
 
 Logits are found by what determines them, not by the blend that asked for them: a member under a view by a digest of its
 networks, its preprocessing and all else that may change a bit, an image by its path, size and times. So another blend,
@@ -13,15 +13,16 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
+from ensemble.files.atomic import remove
+from ensemble.files.claims import Taken, claimed
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.predictions.shards import file_state
 from ensemble.tta.member_views import MemberView
@@ -90,16 +91,13 @@ class StoredLogits:
 def lock_for_adding(folder: Path) -> Iterator[bool]:
     """Yield whether this process may add to what a run stores, and remove some: False while another one may."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(folder / ".claim"))
+            may_add = True
+        except Taken:
+            may_add = False
+        yield may_add
 
 
 def find(
@@ -125,7 +123,7 @@ def find(
         if tensors is None:
             damaged += 1
             with suppress(OSError):
-                path.unlink()
+                remove(path)
             continue
         places, rows = _matches(keys, tensors["images"])
         failed[_matches(keys, tensors["failed"])[0]] = True
@@ -153,7 +151,7 @@ def make_room(stored: StoredLogits, limit: int) -> bool:
         if total <= limit:
             break
         if path not in stored.files:
-            path.unlink(missing_ok=True)
+            remove(path)
             total -= sizes[path]
     for temporary in stored.folder.parent.glob("*/.*.tmp"):  # of writers that were killed
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from commands import ens
 from exported_file import CLASSES, content, description
-from filelock import FileLock
 from PIL import Image
 from recorder import Recorder
 
@@ -18,6 +17,7 @@ from ensemble.errors import UserError
 from ensemble.exported import predict as predicting
 from ensemble.exported.model import load_exported
 from ensemble.exported.predict import FileRequest, predict_file
+from ensemble.files.claims import claimed
 
 PURE = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -95,7 +95,7 @@ def test_it_resumes_to_the_same_bytes(exported, images, tmp_path, small_shards):
         UserError, match=r"39\.png: not a readable image.*; 2 of 3 shards are kept, and the same command"
     ):
         predict(exported, images, again)
-    assert hidden(tmp_path) == [".again.csv.lock", ".again.csv.shards"]
+    assert hidden(tmp_path) == [".again.csv.shards"]
     (images / "39.png").write_bytes(content_of_last)
     made, said = predict(exported, images, again)
     assert "resuming: 2 of 3 shards are finished" in said and made.rows == 40
@@ -153,13 +153,11 @@ def test_bad_input_is_one_line(monkeypatch, capfd, exported, images, tmp_path):
     for path in images.iterdir():
         path.write_bytes(b"nothing")
     status, _, err = ens(monkeypatch, capfd, "predict-file", "art.onnx", images, "--on-bad", "skip")
-    assert (
-        status == 2 and "not one of its 40 images could be read" in err and hidden(tmp_path) == [".submission.csv.lock"]
-    )
+    assert status == 2 and "not one of its 40 images could be read" in err and hidden(tmp_path) == []
 
 
 def test_two_at_a_time_do_not_share_an_output(exported, images, tmp_path):
-    with FileLock(tmp_path / ".s.csv.lock"), pytest.raises(UserError, match=r"s\.csv: another ens predict-file is"):
+    with claimed(tmp_path / ".s.csv.claim"), pytest.raises(UserError, match=r"s\.csv: another ens predict-file is"):
         predict(exported, images, tmp_path / "s.csv")
 
 

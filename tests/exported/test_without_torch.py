@@ -8,7 +8,7 @@ import numpy as np
 
 import ensemble
 
-BLOCKED = ("torch", "torchvision", "timm", "sklearn", "scipy", "cv2", "matplotlib", "jinja2", "onnx")
+BLOCKED = ("torch", "torchvision", "timm", "sklearn", "scipy", "cv2", "matplotlib", "jinja2", "onnx", "filelock")
 TABLES = ("pandas", "pyarrow")
 
 

@@ -1,14 +1,17 @@
 """Training: the same bits again, whatever stops it, and an honest held-out part."""
 
+import json
 import math
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +30,11 @@ from ensemble.data.logits import load_logits
 from ensemble.device import is_out_of_memory
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
+from ensemble.files.claims import claimed
 from ensemble.files.reading import read_json
-from ensemble.files.sealed import write_json
+from ensemble.files.sealed import json_text, write_json
 from ensemble.run import Run
+from ensemble.train import jobs
 from ensemble.train.clock import Clock
 from ensemble.train.job import Job
 from ensemble.train.jobs import train_folds
@@ -305,14 +310,45 @@ def test_copies_of_a_file_share_a_fold_and_a_clash_of_labels_is_said(experiment,
 
 
 def test_a_job_that_another_process_holds_is_left_to_it(experiment, tmp_path):
-    from filelock import FileLock
-
     directory = Run(tmp_path / "run").member("resnet").fold(0)
     directory.path.mkdir(parents=True)
-    with FileLock(directory.lock_file):
+    with claimed(directory.claim_file):
         _, said = train(experiment())
-    assert "resnet fold 0: locked by another process; skipped" in said
+    assert f"resnet fold 0: locked by process {os.getpid()} on {socket.gethostname()}; skipped" in said
+    assert not list((tmp_path / "run").rglob("*.claim*"))
     assert Run(tmp_path / "run").member("resnet").fold(1).is_done() and not directory.is_done()
+
+
+def claim_of_another_machine(path, generation):
+    place = {"host": "node9", "machine": "9", "namespace": "", "pid": 4242, "started": 1}
+    path.with_name(f"{path.name}-{generation}").write_text(json.dumps({"id": "other", **place}))
+
+
+def test_a_job_that_another_machine_died_with_is_taken_over(experiment, tmp_path, monkeypatch):
+    directory = Run(tmp_path / "run").member("resnet").fold(0)
+    directory.path.mkdir(parents=True)
+    claim_of_another_machine(directory.claim_file, 1)
+    monkeypatch.setattr(jobs, "free_abandoned", partial(jobs.free_abandoned, stale=0.1))
+    failures, said = train(experiment())
+    assert failures == [] and not [line for line in said if "locked" in line]
+    assert directory.is_done() and not list((tmp_path / "run").rglob("*.claim*"))
+
+
+def test_a_job_that_was_taken_over_meanwhile_is_left_to_its_new_holder(experiment, tmp_path, monkeypatch):
+    """This process was suspended in its second epoch, say; what the other one has written since stays."""
+    directory = Run(tmp_path / "run").member("resnet").fold(0)
+
+    class Suspended(Recorder):
+        def epoch_finished(self, member, fold, epoch):
+            if (fold, epoch["epoch"]) == (0, 1):
+                claim_of_another_machine(directory.claim_file, 2)
+                directory.done_json.write_text(json_text({"files": {}, "seconds": 1}))
+                directory.log_file.write_text("")
+
+    assert train_folds(load_config(experiment()), events := Suspended()) == []
+    assert not [line for line in events.messages if "fold 0: done" in line]
+    assert directory.read_done()["seconds"] == 1 and directory.log_file.read_text() == ""
+    assert not directory.model_file.exists() and Run(tmp_path / "run").member("resnet").fold(1).is_done()
 
 
 def test_an_allocation_that_failed_is_told_from_other_errors():

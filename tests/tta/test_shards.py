@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from recorder import Recorder
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -22,11 +22,12 @@ from ensemble.data.folds import read_folds
 from ensemble.data.logits import Logits, load_logits, write_logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
+from ensemble.files.claims import claimed
 from ensemble.files.reading import read_json
 from ensemble.predictions import shards
 from ensemble.progress import paced
 from ensemble.run import Run
-from ensemble.run.run import predictions_lock, shards_dir
+from ensemble.run.run import predictions_claim, shards_dir
 from ensemble.tta.fill import plan_digest
 from ensemble.tta.member_views import member_views
 from ensemble.tta.predict import PredictionRequest, tta_predict
@@ -176,7 +177,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, images, tmp_path, dri
         resumed += len(before)
         assert output.read_bytes() == table and saved(run, images).read_bytes() == logits, moment
         left = sorted(path.name for path in saved(run, images).parent.glob(f"*{images.name}-mean*"))
-        assert left == [f".{images.name}-mean.lock", f"{images.name}-mean.safetensors"]
+        assert left == [f"{images.name}-mean.safetensors"]
         assert not shards_dir(saved(run, images)).exists()
     assert resumed > 9
 
@@ -351,17 +352,17 @@ def test_a_second_process_is_told_so(run, images, tmp_path):
     file = saved(run, images)
     file.parent.mkdir(exist_ok=True)
     code = (
-        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
-        "print(1, flush=True); sys.stdin.read()"
+        "import pathlib, sys; from ensemble.files.claims import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
     )
-    words = [sys.executable, "-c", code, predictions_lock(file)]
+    words = [sys.executable, "-c", code, predictions_claim(file)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        line = f"{file}: another ens tta-predict is writing it; wait until that has ended"
-        assert refusal(run, images, tmp_path / "s.csv") == line
+        line = f"{file}: another ens tta-predict is writing it (process {other.pid} on {socket.gethostname()}); wait"
+        assert refusal(run, images, tmp_path / "s.csv") == f"{line} until that has ended"
         other.stdin.close()
     predict(run, images, tmp_path / "s.csv")
-    with FileLock(predictions_lock(file), timeout=0):  # and it is free again
+    with claimed(predictions_claim(file)):  # and it is free again
         pass
 
 

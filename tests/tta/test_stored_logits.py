@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from recorder import Recorder
 
 from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
+from ensemble.files.claims import claimed
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.formats import Inference, save_inference
@@ -192,15 +192,18 @@ def test_images_that_can_not_be_read_need_no_network_either(run, images):
 def test_a_process_that_may_not_add_says_so(run, images):
     folder = run / "predictions" / "logits"
     folder.mkdir(parents=True)
-    code = "import sys, filelock; a = filelock.FileLock(sys.argv[1]); a.acquire(); print(1, flush=True); input()"
-    words = [sys.executable, "-c", code, folder / ".lock"]
+    code = (
+        "import pathlib, sys; from ensemble.files.claims import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
+    )
+    words = [sys.executable, "-c", code, folder / ".claim"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         _, said, ran = predict(run, images)
         other.communicate(b"\n")
     assert ran == 20 and said[1].endswith("another ens tta-predict of this run is storing its own")
     assert not stored_files(run)
-    with FileLock(folder / ".lock", timeout=0):
+    with claimed(folder / ".claim"):
         pass
 
 

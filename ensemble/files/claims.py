@@ -1,0 +1,307 @@
+"""Claims: which process works on something in a run directory, wherever several machines share that.
+
+    fold0/.claim-1          who holds the fold: written once, by exclusive create
+    fold0/.claim-1.<id>     a count that the holder raises every ten seconds, as long as it lives
+
+No lock of the file system is used: NFS often has none that work. A claim of a process that has died on this machine is
+taken over at once; any other when its count has stood still for a minute by the observer's own monotonic clock. Clocks
+of two machines, and times of files, are never compared.
+
+A claim is not renamed or overwritten: who takes it over creates the next generation (.claim-2), of which there can be
+one, looks again whether anything else has changed meanwhile, and removes the ones before. So a holder that was
+suspended, and wakes, finds that its claim is gone, and writes nothing more (`require_held_at`, before each file gets
+its name).
+"""
+
+import json
+import os
+import random
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.errors import RunFailure
+from ensemble.files.process import Process, is_here, is_known_dead, parse_process, this_process
+
+BEAT = 10.0  # seconds between two raises of the count
+STALE = 60.0  # seconds for which the count stands still, until the claim is taken over
+ATTEMPTS = 5  # to take what several processes try to take at the same moment
+LONGEST_WAIT = 1.0  # seconds between two looks at a claim that is waited for
+
+Clock = Callable[[], float]
+
+
+class Taken(Exception):
+    """The claim is held by another process, which the text names ("process 4242 on node3")."""
+
+
+class ClaimLost(RunFailure):
+    """Another process has taken the claim over."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that a process holds. It may be pickled: a child of the holder can ask too whether it is held.
+
+    path: what was claimed; the claim itself is the file of this name with its generation
+    generation: 1, or more if it was taken over
+    id: of the holder, never used twice
+    """
+
+    path: Path
+    generation: int
+    id: str
+
+    @property
+    def file(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-{self.generation}")
+
+    @property
+    def count_file(self) -> Path:
+        return self.file.with_name(f"{self.file.name}.{self.id}")
+
+    def holder(self) -> str | None:
+        """Who has taken it over, in words; None while it is held."""
+        found = _read(self.path)
+        if found and found[-1].generation == self.generation and found[-1].id == self.id:
+            return None
+        return str(found[-1]) if found else "another process, which has ended"
+
+    def require_held(self) -> None:
+        """Raise ClaimLost, a RunFailure, if another process has taken the claim over meanwhile."""
+        holder = self.holder()
+        if holder is not None:
+            raise ClaimLost(
+                f"{self.path.parent}: was taken over by {holder}, since this process gave no sign of life for "
+                f"{STALE:.0f} seconds (was it suspended?); it writes nothing more there"
+            )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A claim as it is on disk.
+
+    text: of the claim; empty for a moment after it was created
+    count: of its holder; empty before the first one
+    """
+
+    generation: int
+    text: bytes
+    count: bytes
+
+    def __str__(self) -> str:
+        return "another process" if self.process is None else str(self.process)
+
+    @property
+    def id(self) -> str:
+        return _parsed(self.text)[0]
+
+    @property
+    def process(self) -> Process | None:
+        return _parsed(self.text)[1]
+
+
+_held: list[Claim] = []  # by this process, or by the one that it was forked from
+_seen: dict[Path, tuple[_Found, float]] = {}  # claims of others, and since when they are seen unchanged
+
+
+@contextmanager
+def claimed(path: Path, beat: float = BEAT, stale: float = STALE, clock: Clock = time.monotonic) -> Iterator[Claim]:
+    """Hold the claim `path`, a name in a folder that is there. While it is held, what this process writes in that
+    folder gets its name only if the claim wasn't lost (`ensemble.files.atomic`).
+
+    beat, stale: seconds between two signs of life, and without one until the claim is taken over
+    clock: in seconds, never set back; of this process
+
+    Raises Taken at once if another process holds it, OSError if the folder can't be written.
+    """
+    with _holding(_take(path, stale, clock), beat) as claim:
+        yield claim
+
+
+@contextmanager
+def claimed_when_free(
+    path: Path,
+    on_wait: Callable[[Taken], object] = lambda taken: None,
+    beat: float = BEAT,
+    stale: float = STALE,
+    clock: Clock = time.monotonic,
+) -> Iterator[Claim]:
+    """As `claimed`, but wait until the claim is free. on_wait: is told, again and again, who holds it."""
+    pause = 0.02
+    while True:
+        try:
+            claim = _take(path, stale, clock)
+            break
+        except Taken as taken:
+            on_wait(taken)
+            time.sleep(pause)
+            pause = min(LONGEST_WAIT, 1.5 * pause)
+    with _holding(claim, beat):
+        yield claim
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds a claim, in words; None if nobody does."""
+    found = _read(path)
+    return str(found[-1]) if found else None
+
+
+def free_abandoned(
+    paths: Iterable[Path],
+    wait: Callable[[float], None] = time.sleep,
+    stale: float = STALE,
+    clock: Clock = time.monotonic,
+) -> None:
+    """Free those of these claims whose holders have died, wherever they were. Waits until that is known: no longer than
+    a beat for holders that live on other machines, `stale` seconds for those that have died there. wait: for so many
+    seconds."""
+    first = {path: _read(path)[-1:] for path in paths}
+    unknown = [path for path, found in first.items() if found]
+    while unknown:
+        unknown = [path for path in unknown if _is_unknown(path, first[path][0], stale, clock)]
+        if unknown:
+            wait(LONGEST_WAIT)
+
+
+def require_held_at(path: Path) -> None:
+    """Raise ClaimLost if this process has lost a claim in a folder above the file `path`."""
+    for claim in tuple(_held):
+        if path.is_relative_to(claim.path.parent):
+            claim.require_held()
+
+
+def _is_unknown(path: Path, first: _Found, stale: float, clock: Clock) -> bool:
+    try:
+        with claimed(path, stale=stale, clock=clock):
+            return False  # it was free, or is now
+    except Taken:
+        if first.process is not None and is_here(first.process):
+            return False  # and lives: that is known at once
+        return _read(path)[-1:] == [first]
+    except OSError:
+        return False
+
+
+def _take(path: Path, stale: float, clock: Clock) -> Claim:
+    for _ in range(ATTEMPTS):
+        before = _read(path)
+        if before and not _is_abandoned(path, before[-1], stale, clock):
+            raise Taken(str(before[-1]))
+        claim = Claim(path, before[-1].generation + 1 if before else 1, secrets.token_hex(8))
+        if not _create(claim.file, _text(claim.id)):
+            continue  # another process was faster: who, is read next
+        if _stands(claim, before):
+            for found in before:
+                _remove(path, found.generation, found.id)
+            return claim
+        _remove(path, claim.generation, claim.id)
+        time.sleep(random.uniform(0, 0.02))  # the others retreat too, and one of them is the first to be back
+    raise Taken("another process, which takes it at this moment")
+
+
+def _stands(claim: Claim, before: list[_Found]) -> bool:
+    """Whether a claim, just created, counts: nothing has appeared or changed since `before` was found abandoned. Of two
+    processes that create claims of two generations at once, the second one to look sees both."""
+    others = [found for found in _read(claim.path) if found.id != claim.id]
+    return all(found in before for found in others)
+
+
+def _is_abandoned(path: Path, found: _Found, stale: float, clock: Clock) -> bool:
+    if found.process is not None and is_known_dead(found.process):
+        return True
+    now = clock()
+    before, since = _seen.get(path, (None, now))
+    if before != found:
+        _seen[path] = (found, now)
+        return False
+    return now - since >= stale
+
+
+@contextmanager
+def _holding(claim: Claim, beat: float) -> Iterator[Claim]:
+    process, ended = os.getpid(), threading.Event()
+    beating = threading.Thread(target=_beat, args=(claim, ended, beat), name=f"claim {claim.path}", daemon=True)
+    beating.start()
+    _held.append(claim)
+    try:
+        yield claim
+    finally:
+        if os.getpid() == process:  # a child that was forked meanwhile holds nothing
+            ended.set()
+            beating.join()
+            _held.remove(claim)
+            with suppress(OSError):
+                if claim.holder() is None:
+                    _remove(claim.path, claim.generation, claim.id)
+                else:
+                    claim.count_file.unlink(missing_ok=True)
+
+
+def _beat(claim: Claim, ended: threading.Event, beat: float) -> None:
+    count = 0
+    while not ended.wait(beat):
+        count += 1
+        with suppress(OSError):  # of a network that is gone for a while: the next beat tries again
+            if claim.holder() is not None:
+                claim.count_file.unlink(missing_ok=True)
+                return
+            claim.count_file.write_text(str(count), encoding="ascii")
+
+
+def _text(id: str) -> bytes:
+    return json.dumps({"id": id, **vars(this_process())}).encode()
+
+
+def _parsed(text: bytes) -> tuple[str, Process | None]:
+    """The id and the process of a claim; "" and None of one that says nothing (yet)."""
+    try:
+        about = json.loads(text)
+        return str(about.pop("id")), parse_process(about)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "", None
+
+
+def _read(path: Path) -> list[_Found]:
+    """The claims of this name that are there, by their generations."""
+    pattern = re.compile(rf"{re.escape(path.name)}-(\d+)(?:\.(\w+))?")
+    texts: dict[int, bytes] = {}
+    counts: dict[tuple[int, str], bytes] = {}
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 (there may be thousands)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match:
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                content = path.with_name(name).read_bytes()
+                if match[2] is None:
+                    texts[int(match[1])] = content
+                else:
+                    counts[int(match[1]), match[2]] = content
+    found = [_Found(generation, text, b"") for generation, text in sorted(texts.items())]
+    return [_Found(each.generation, each.text, counts.get((each.generation, each.id), b"")) for each in found]
+
+
+def _create(file: Path, text: bytes) -> bool:
+    """Create a file, unless it is there."""
+    try:
+        with file.open("xb") as created:
+            created.write(text)
+        return True
+    except FileExistsError:
+        return False
+
+
+def _remove(path: Path, generation: int, id: str) -> None:
+    """Remove a claim; its count first, which nobody would find without it."""
+    claim = Claim(path, generation, id)
+    if id:
+        claim.count_file.unlink(missing_ok=True)
+    claim.file.unlink(missing_ok=True)
