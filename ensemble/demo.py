@@ -20,7 +20,8 @@ from ensemble.scoring.metrics import columns
 from ensemble.scoring.outcomes import evaluate
 from ensemble.toml import toml_value
 from ensemble.train.jobs import train_folds
-from ensemble.tta.predict import PredictionRequest, tta_predict
+from ensemble.tta.predict import tta_predict
+from ensemble.tta.prepare import PredictionRequest
 
 EXPERIMENT = """\
 run = {run}

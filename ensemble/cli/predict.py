@@ -78,8 +78,9 @@ def tta_predict(
             events.answer(plain(pictures))
             return
         from ensemble.tta import predict
+        from ensemble.tta.prepare import PredictionRequest
 
-        request = predict.PredictionRequest(
+        request = PredictionRequest(
             run=Run(run),
             images=source,
             output=output or Path("submission.csv"),
@@ -90,8 +91,11 @@ def tta_predict(
             **options,
         )
         made = predict.tta_predict(request, events)
-        events.answer({**plain(made, ("ids", "checksum")), "rows": len(made.ids)})
-        events.message(f"wrote {made.submission} ({made.said}) and {made.predictions}")
+        events.answer({**plain(made, ("ids", "checksum", "is_new")), "rows": len(made.ids)})
+        wrote = "wrote" if made.is_new else "another process wrote"
+        events.message(f"{wrote} {made.submission} ({made.said}) and {made.predictions}")
+        if not made.is_new:
+            return
         fitted = load_blend(Run(run), made.blend)
         facts = {"run": run, "blend": made.blend}
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}

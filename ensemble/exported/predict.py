@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 
 from ensemble.data.samples import read_images
 from ensemble.data.submission.write import follow, write_submission
+from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.exported.model import BATCH, ExportedModel
 from ensemble.files.atomic import clear_temporaries_of, require_writable
 from ensemble.plural import pluralize
-from ensemble.predictions import shards
-from ensemble.predictions.shards import Predicted, PredictionShard
+from ensemble.predictions import shards, sharing
+from ensemble.predictions.shards import PredictionShard
+from ensemble.predictions.sharing import PredictedShard
 from ensemble.progress import paced
 from ensemble.run.outputs import require_output
 
@@ -84,7 +87,10 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
         clear_temporaries_of(output)
         shards.remove_others(folder, parts, events)
         unreadable = _fill(parts, files, request, events)
-        shards.report_unreadable(folder, images, ids, unreadable, events)
+        shards.report_unreadable(ids, unreadable, events)
+        if len(unreadable) == len(ids):
+            shards.remove(folder)
+            raise UserError(f"{images}: not one of its {len(ids)} images could be read")
         # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
         said = write_submission(output, layout, ids, map(shards.read, parts))
         shards.remove(folder)
@@ -104,21 +110,30 @@ def _fill(
 ) -> dict[int, str]:
     """Predict the shards that are not finished. Returns for each row that could not be read the reason."""
     model = request.model
-    rest, unreadable = shards.unfinished(parts, len(model.classes), request.on_bad, events)
-    advance = paced(events, "predicting", len(files) - sum(map(len, rest)), len(files))
-    batches = (
-        files[start : min(start + BATCH, part.stop)] for part in rest for start in range(part.start, part.stop, BATCH)
-    )
+    rest = sharing.rest_of(parts, len(model.classes), request.on_bad, events)
+    advance = paced(events, "predicting", len(files) - sum(map(len, rest.left)), len(files))
 
-    def predict(part: PredictionShard) -> Predicted:
+    def predict(taken: Iterator[PredictionShard]) -> Iterator[PredictedShard]:
+        waiting: deque[PredictionShard] = deque()  # taken, and not yet given back
+
+        def batches() -> Iterator[Sequence[Path]]:
+            for part in taken:
+                waiting.append(part)
+                yield from (files[at : min(at + BATCH, part.stop)] for at in range(part.start, part.stop, BATCH))
+
         values: list[np.ndarray] = []
         reasons: dict[int, str] = {}
-        for start in range(0, len(part), BATCH):
-            probabilities, bad = next(stream)
-            values.append(probabilities)
-            reasons |= {start + row: shards.reason(line, files[part.start + start + row]) for row, line in bad.items()}
-            advance(len(probabilities))
-        return np.concatenate(values), reasons
+        with closing(model.stream(batches(), request.on_bad)) as stream:
+            for probabilities, bad in stream:
+                part, start = waiting[0], sum(map(len, values))
+                values.append(probabilities)
+                reasons |= {
+                    start + row: shards.reason(line, files[part.start + start + row]) for row, line in bad.items()
+                }
+                advance(len(probabilities))
+                if start + len(probabilities) == len(part):
+                    yield waiting.popleft(), np.concatenate(values), reasons
+                    values, reasons = [], {}
 
-    with closing(model.stream(batches, request.on_bad)) as stream:
-        return unreadable | shards.fill(rest, len(parts), predict)
+    sharing.fill(rest, predict, events)
+    return rest.unreadable

@@ -1,7 +1,6 @@
 """Predicted rows in shards on disk: a prediction of any size fits into memory, and resumes after a kill.
 
     predictions/.test-stack/<digest>.safetensors   probabilities of one shard's rows
-    predictions/.test-stack.claim-1                held by the one process that predicts
 
 A shard is named by a digest of all that determines its numbers: how everything is predicted (the digest of a plan) and
 its rows. A shard that doesn't fit any more is therefore not found, and is predicted anew.
@@ -25,11 +24,8 @@ from ensemble.files.claims import Taken, claimed
 from ensemble.files.reading import parse_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.plural import pluralize
-from ensemble.stop import safe_points
 
 FORMAT = 2  # of the files and of what is in them: raise it when either changes
-
-Predicted = tuple[np.ndarray, dict[int, str]]  # float32 (n, C), NaN in unreadable rows; and the reason for each
 
 
 @dataclass(frozen=True)
@@ -94,62 +90,15 @@ def divide(
 
 def remove_others(folder: Path, shards: Sequence[PredictionShard], events: Events) -> None:
     """Remove what lies beside these shards: those of other images or settings, of which a message tells, and what
-    killed writers left; only while the claim is held."""
+    killed writers left; only while no other process writes there."""
     current = {shard.path for shard in shards}
-    others = [path for path in folder.glob("*") if path not in current]
+    others = [path for path in folder.glob("*") if path not in current and not path.is_dir()]
     for path in others:
         atomic.remove(path)
     removed = sum(path.suffix == ".safetensors" for path in others)
     if removed:
         shards_removed = pluralize(removed, "shard")
         events.message(f"removed {shards_removed} of a stopped prediction of other images or with other settings")
-
-
-def unfinished(
-    shards: Sequence[PredictionShard], classes: int, on_bad: str, events: Events
-) -> tuple[list[PredictionShard], dict[int, str]]:
-    """The shards that have to be predicted, and for each unreadable row of the others the reason. Where unreadable
-    images are an error, a shard whose images an earlier call skipped has to be predicted again."""
-    unreadable: dict[int, str] = {}
-    rest = []
-    for shard in shards:
-        reasons = unreadable_rows(shard, classes)
-        if reasons is None and shard.path.is_file():
-            events.message(f"{shard.path}: damaged; its rows are predicted again")
-        if reasons is None or (reasons and on_bad == "error"):
-            rest.append(shard)
-        else:
-            unreadable |= reasons
-    if len(rest) < len(shards):
-        events.message(f"resuming: {len(shards) - len(rest)} of {len(shards)} shards are finished")
-    return rest, unreadable
-
-
-def fill(
-    rest: Sequence[PredictionShard], total: int, predict: Callable[[PredictionShard], Predicted]
-) -> dict[int, str]:
-    """Predict the shards that are not finished, of a total, and write each as soon as it is.
-
-    predict: gives a shard's probabilities and the reasons, by rows of the shard. Returns for each row that could not be
-    read the reason. Raises UserError that names such an image if it is not to be skipped.
-    """
-    unreadable: dict[int, str] = {}
-    done = total - len(rest)
-    try:
-        with safe_points(lambda: f"shard {done + 1} of {total}", lambda: f"{done} of {total} shards") as asked:
-            for shard in rest:
-                probabilities, reasons = predict(shard)
-                write(shard, probabilities, reasons)
-                unreadable |= {shard.start + row: reason for row, reason in reasons.items()}
-                done += 1
-                if asked():
-                    raise KeyboardInterrupt
-    except UserError as error:
-        raise UserError(
-            f"{error}; {done} of {total} shards are kept, and the same command then resumes (with --on-bad skip it "
-            "leaves such images without a prediction)"
-        ) from None
-    return unreadable
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
@@ -187,7 +136,10 @@ def unreadable_rows(shard: PredictionShard, classes: int) -> dict[int, str] | No
 def read(shard: PredictionShard) -> np.ndarray:
     """The probabilities of a finished shard, float32 (n, C). Raises UserError if it was damaged since."""
     try:
-        return np.asarray(load(read_bytes(shard.path))["probabilities"])
+        probabilities = np.asarray(load(read_bytes(shard.path))["probabilities"])
+        if len(probabilities) == len(shard):
+            return probabilities
+        raise KeyError(f"{len(probabilities)} rows, want {len(shard)}")
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None
 
@@ -197,17 +149,12 @@ def remove(folder: Path) -> None:
     atomic.remove_folder(folder)
 
 
-def report_unreadable(
-    folder: Path, images: Path, ids: Sequence[str], unreadable: dict[int, str], events: Events
-) -> None:
-    """Name the images without a prediction. Raises UserError, and removes the shards, where no image could be read."""
+def report_unreadable(ids: Sequence[str], unreadable: dict[int, str], events: Events) -> None:
+    """Name the images without a prediction."""
     if unreadable:
         events.message(f"{len(unreadable)} of {len(ids)} images could not be read and have no prediction:")
         for line in unreadable_lines(ids, unreadable):
             events.message(line)
-    if len(unreadable) == len(ids):
-        remove(folder)
-        raise UserError(f"{images}: not one of its {len(ids)} images could be read")
 
 
 def reason(line: str, file: Path) -> str:

@@ -4,8 +4,10 @@ images that the earlier ones leave open."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.predictions import shards
-from ensemble.predictions.shards import Predicted, PredictionShard, reason
+from ensemble.predictions import shards, sharing
+from ensemble.predictions.shards import PredictionShard, reason
+from ensemble.predictions.sharing import PredictedShard, Rest
 from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.tta import stored_logits
@@ -84,44 +87,77 @@ class MissingBlock:
     numbers: tuple[int, ...]
 
 
-def fill(
-    parts: Sequence[PredictionShard], plan: PredictionPlan, stored: StoredLogits, may_store: bool, events: Events
-) -> dict[int, str]:
-    """Predict the shards that are not finished, and write each as soon as it is.
+def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool, events: Events) -> np.ndarray:
+    """Predict the shards that no other process predicts, write each as soon as it is, and wait for the others.
 
-    may_store: whether logits that are computed are added to `stored`. Returns for each row that could not be read the
-    reason. Says how many images each stage of a cascade has settled. Raises UserError that names an image that can't be
-    read, if it is not to be skipped.
+    may_store: whether logits that are computed are added to `stored`. Returns how many images each stage of the blend
+    has settled here, int64 (S,). Raises UserError that names an image that can't be read, if it is not to be skipped.
     """
-    unfinished, unreadable = shards.unfinished(parts, len(plan.blend.classes), plan.on_bad, events)
-    failed = _still_unreadable(unfinished, plan, stored)
+    failed = _still_unreadable(list(rest.left), plan, stored)
     stages = exit_stages(plan.blend)
-    first = [
-        block for part in unfinished for block in _missing_blocks(part, np.arange(len(part)), stages[0], stored, failed)
-    ]
+    to_compute = dict.fromkeys(rest.left, 0)  # images that the first networks have to see
+    numbers: set[int] = set()  # of the member views that these networks give
+    for part in rest.left:
+        for block in _missing_blocks(part, np.arange(len(part)), stages[0], stored, failed):
+            to_compute[part] += len(block.rows)
+            numbers.update(block.numbers)
     settled_by_stage = np.zeros(len(stages), dtype=np.int64)
     networks: dict[str, LoadedMember] = {}
-    stream = _computed(first, plan, stored, networks, events)
 
-    def compute(block: MissingBlock, stage: ExitStage) -> Computed:
-        nonlocal may_store
-        if stage is stages[0]:
-            logits, bad = next(stream)
-        else:
-            [(logits, bad)] = _computed([block], plan, stored, networks, events, is_counted=False)
-        may_store = may_store and _stored(stored, block, logits, bad, events)
-        return logits, bad
+    @cache
+    def pace() -> Callable[[float], None]:
+        total = len(plan.files)
+        return paced(events, "predicting", total - sum(to_compute.values()), total)
 
-    def predicted(part: PredictionShard) -> Predicted:
-        probabilities, settled, reasons = _predicted(part, plan, stored, stages, failed, compute)
-        settled_by_stage[:] += settled
-        return probabilities, reasons
+    def found(part: PredictionShard) -> None:
+        if to_compute[part]:
+            pace()(to_compute[part])
 
-    unreadable |= shards.fill(unfinished, len(parts), predicted)
-    if plan.blend.stages and unfinished:
-        counts = ", ".join(map(str, settled_by_stage.tolist()))
-        events.message(f"of {settled_by_stage.sum()} images, each stage of the cascade settled: {counts}")
-    return unreadable
+    def predict(taken: Iterator[PredictionShard]) -> Iterator[PredictedShard]:
+        waiting: deque[PredictionShard] = deque()  # taken, and not yet given back
+        blocks: deque[MissingBlock] = deque()  # of theirs, not yet given to the networks
+
+        def take() -> bool:
+            part = next(taken, None)
+            if part is None:
+                return False
+            waiting.append(part)
+            blocks.extend(_missing_blocks(part, np.arange(len(part)), stages[0], stored, failed))
+            return True
+
+        def first_blocks() -> Iterator[MissingBlock]:
+            # Not past a shard that needs none: networks that are fed ahead would take all such shards at once.
+            while blocks or (take() and blocks):
+                yield blocks.popleft()
+
+        def first_logits() -> Iterator[Computed]:
+            return _computed(first_blocks(), numbers, plan, stored, networks, events, lambda images: pace()(images))
+
+        stream = first_logits()
+
+        def compute(block: MissingBlock, stage: ExitStage) -> Computed:
+            nonlocal may_store, stream
+            if stage is stages[0]:
+                answer = next(stream, None)
+                if answer is None:
+                    stream = first_logits()
+                    answer = next(stream)
+                logits, bad = answer
+            else:
+                uncounted: Callable[[float], None] = lambda images: None  # noqa: E731 their number is not known before
+                [(logits, bad)] = _computed([block], set(block.numbers), plan, stored, networks, events, uncounted)
+            may_store = may_store and _stored(stored, block, logits, bad, events)
+            return logits, bad
+
+        while waiting or take():
+            part = waiting.popleft()
+            probabilities, settled, reasons = _predicted(part, plan, stored, stages, failed, compute)
+            settled_by_stage[:] += settled
+            yield part, probabilities, reasons
+
+    rest.found = found
+    sharing.fill(rest, predict, events)
+    return settled_by_stage
 
 
 def _predicted(
@@ -172,34 +208,29 @@ def _missing_blocks(
 
 
 def _computed(
-    blocks: Sequence[MissingBlock],
+    blocks: Iterable[MissingBlock],
+    numbers: Collection[int],
     plan: PredictionPlan,
     stored: StoredLogits,
     networks: dict[str, "LoadedMember"],
     events: Events,
-    is_counted: bool = True,
+    advance: Callable[[float], None],
 ) -> Iterator[Computed]:
-    """For each block what `compute_logits` gives. networks: those that are loaded, by member; each is loaded once.
-    is_counted: whether progress is shown; not of later stages, whose number of blocks is not known before."""
-    if not blocks:
-        return iter(())
+    """For each block what `compute_logits` gives. numbers: of all member views that blocks may lack. networks: those
+    that are loaded, by member; each is loaded once, when the first block is asked for."""
     from ensemble.device import keep_freed_memory
     from ensemble.tta.predictor import compute_logits, load_networks_of
 
     keep_freed_memory()
-    numbers = {number for block in blocks for number in block.numbers}
     names = dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers)
     lacking = {name: plan.networks[name] for name in names if name not in networks}
     networks |= load_networks_of(lacking, len(plan.blend.classes), events)
-    total = len(plan.files)
-    advance: Callable[[float], None] = lambda images: None  # noqa: E731
-    if is_counted:
-        advance = paced(events, "predicting", total - sum(len(block.rows) for block in blocks), total)
+    advance(0)
     chunks = (
         ([plan.files[row] for row in block.rows], tuple(stored.member_views[number] for number in block.numbers))
         for block in blocks
     )
-    return compute_logits(networks, chunks, plan.batch_size, plan.on_bad, advance)
+    yield from compute_logits(networks, chunks, plan.batch_size, plan.on_bad, advance)
 
 
 def _still_unreadable(parts: Sequence[PredictionShard], plan: PredictionPlan, stored: StoredLogits) -> dict[int, str]:

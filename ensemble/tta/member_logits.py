@@ -30,22 +30,21 @@ def member_logits(
     batch_size, device = load_run_config(run.config_toml).tta.batch_size, device_type()
     asked = member_views(run, {member: views}, classes, folds, batch_size, device)
     folder = run.logits_dir(images)
-    with stored_logits.lock_for_adding(folder.parent) as may_add:
-        stored = stored_logits.find(folder, files, asked, len(classes))
-        values = np.asarray(np.mean(stored.read(slice(None)), axis=0))
-        missing = np.flatnonzero(stored.missing(slice(None)).any(axis=1))
-        if not len(missing):
-            return values
-        may_store = may_add and stored_logits.make_room(stored, stored_logits.LIMIT)
-        keep_freed_memory()
-        loaded = load_members(run, [member], len(classes), folds, events)
-        size = chunk_rows([load_preprocess(run.member(member).preprocess_json)], folds, batch_size, device)
-        parts = [missing[start : start + size] for start in range(0, len(missing), size)]
-        chunks = (([files[row] for row in part], asked) for part in parts)
-        advance = paced(events, f"{member}: its answers", len(files) - len(missing), len(files))
-        computed = compute_logits(loaded, chunks, batch_size, "error", advance)
-        for part, (logits, _) in zip(parts, computed, strict=True):
-            values[:, part] = np.mean(logits, axis=0)
-            if may_store:
-                stored_logits.add(stored, part, range(len(asked)), logits, ())
+    stored = stored_logits.find(folder, files, asked, len(classes))
+    values = np.asarray(np.mean(stored.read(slice(None)), axis=0))
+    missing = np.flatnonzero(stored.missing(slice(None)).any(axis=1))
+    if not len(missing):
+        return values
+    may_store = stored_logits.make_room(stored, stored_logits.LIMIT)
+    keep_freed_memory()
+    loaded = load_members(run, [member], len(classes), folds, events)
+    size = chunk_rows([load_preprocess(run.member(member).preprocess_json)], folds, batch_size, device)
+    parts = [missing[start : start + size] for start in range(0, len(missing), size)]
+    chunks = (([files[row] for row in part], asked) for part in parts)
+    advance = paced(events, f"{member}: its answers", len(files) - len(missing), len(files))
+    computed = compute_logits(loaded, chunks, batch_size, "error", advance)
+    for part, (logits, _) in zip(parts, computed, strict=True):
+        values[:, part] = np.mean(logits, axis=0)
+        if may_store:
+            stored_logits.add(stored, part, range(len(asked)), logits, ())
     return values

@@ -1,7 +1,9 @@
 """`ens tta-oof`: out-of-fold logits under more views for a trained run, each row by the network that never saw it. The
 new views are written beside the file that training wrote, which stays as it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -18,12 +20,13 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
 from ensemble.files.atomic import remove
-from ensemble.files.claims import claimed_when_free
+from ensemble.files.claims import ClaimLost, Taken, claimed
 from ensemble.inference.decodings import decodings, geometry
-from ensemble.inference.member import check_view_sizes, fold_eval_models, load_member, missing_engines
+from ensemble.inference.member import LoadedMember, check_view_sizes, fold_eval_models, load_member, missing_engines
 from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.inference.views import check_views, expand
 from ensemble.plural import pluralize
+from ensemble.predictions.sharing import WAIT_SECONDS
 from ensemble.run import Fold, Member, Run
 from ensemble.stop import safe_points
 
@@ -70,7 +73,8 @@ def _add_to_folds(
     batch_size: int,
     events: Events,
 ) -> None:
-    """Compute and write the missing views, one fold after the other.
+    """Compute and write the missing views, one fold after the other of those that no other process has, and wait for
+    the others.
 
     incomplete: the folds of `missing` that lack a view
     sample_rows: int64 (N,), for each of the run's rows its row in `pixels`
@@ -81,38 +85,72 @@ def _add_to_folds(
     new_views = list(dict.fromkeys(view for views in missing.values() for view in views))
     counts = f"{pluralize(len(rows.ids), 'image')}, {pluralize(len(names), 'member')}"
     events.message(f"{counts}, new views {', '.join(new_views)}; on {device}")
-    passes = sum(int((rows.folds == fold.number).sum()) * len(views) for fold, views in incomplete.items())
-    done, finished_folds = 0.0, len(missing) - len(incomplete)
+    passes = {fold: int((rows.folds == fold.number).sum()) * len(views) for fold, views in incomplete.items()}
+    left = list(incomplete)
+    done = 0.0
     position = {name: row for row, name in enumerate(rows.ids.tolist())}
 
     def advance(image_views: float) -> None:
         nonlocal done
         done += image_views
-        events.progress("out-of-fold logits of new views", done, passes)
+        events.progress("out-of-fold logits of new views", done, sum(passes.values()))
 
     batch = batch_rows(batch_size, device)
-    current = ""
-    with safe_points(lambda: current, lambda: f"the new views of {finished_folds} of {len(missing)} folds") as asked:
-        for member in dict.fromkeys(fold.member for fold in incomplete):
-            line = missing_engines(member.folds(), device)
-            if line is not None:
-                events.message(line)
-            loaded = load_member(member, len(rows.classes), len(np.unique(rows.folds)), device)
-            for number, eval_model in enumerate(fold_eval_models(loaded)):
-                fold = member.fold(number)
-                if fold not in incomplete:
-                    continue
-                current = f"fold {number} of {member.name}"
-                with claimed_when_free(fold.claim_file):  # another process may add views, or train the fold again
-                    before = fold_logits(fold)
-                    views = tuple(view for view in incomplete[fold] if view not in before.views)
-                    if views:
-                        group = Group(loaded.preprocess, views, (eval_model,))
-                        fold_rows = sample_rows[[position[name] for name in before.ids.tolist()]]
-                        _write_added(fold, before, views, _logits(group, pixels, fold_rows, batch, device, advance))
-                finished_folds += 1
-                if asked():
-                    raise KeyboardInterrupt
+    current: str | None = None
+    loaded: LoadedMember | None = None
+
+    def kept() -> str:
+        return f"the new views of {len(missing) - len(left)} of {len(missing)} folds"
+
+    with safe_points(lambda: current, kept) as asked:
+        for fold in _taken(left, events):
+            before = fold_logits(fold)
+            views = tuple(view for view in incomplete[fold] if view not in before.views)
+            if not views:  # another process has added them
+                advance(passes[fold])
+                left.remove(fold)
+                continue
+            current = f"fold {fold.number} of {fold.member.name}"
+            if loaded is None or loaded.name != fold.member.name:
+                loaded = None  # two members need not be in memory at once
+                loaded = _load(fold.member, rows, device, events)
+            group = Group(loaded.preprocess, views, (fold_eval_models(loaded)[fold.number],))
+            fold_rows = sample_rows[[position[name] for name in before.ids.tolist()]]
+            logits = _logits(group, pixels, fold_rows, batch, device, advance)
+            with suppress(ClaimLost):  # else the process that took it over writes the same
+                _write_added(fold, before, views, logits)
+                left.remove(fold)
+            if asked():
+                raise KeyboardInterrupt
+            current = None
+
+
+def _taken(left: list[Fold], events: Events) -> Iterator[Fold]:
+    """Each of the folds while it is claimed, in order; those that other processes have last, when they are free. Ends
+    when whoever asks has removed all from `left`."""
+    has_told = False
+    while left:
+        holders: set[str] = set()
+        for fold in list(left):
+            try:
+                with claimed(fold.claim_file):  # another process may add views, or train the fold again
+                    yield fold
+            except Taken as taken:
+                holders.add(str(taken))
+        if not left:
+            return
+        if not has_told:
+            has_told = True
+            count = pluralize(len(left), "fold is", "folds are")
+            events.message(f"waiting: the last {count} held by {', '.join(sorted(holders))}")
+        time.sleep(WAIT_SECONDS)
+
+
+def _load(member: Member, rows: Rows, device: torch.device, events: Events) -> LoadedMember:
+    line = missing_engines(member.folds(), device)
+    if line is not None:
+        events.message(line)
+    return load_member(member, len(rows.classes), len(np.unique(rows.folds)), device)
 
 
 def _finished_members(run: Run, rows: Rows) -> list[Member]:

@@ -3,69 +3,24 @@
 Networks, and torch, are loaded only for logits that the run has not stored before (ensemble/tta/stored_logits.py).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ensemble.blend import Blend, check_sources
-from ensemble.blend.sources import other_runs, source
-from ensemble.config import load_run_config
-from ensemble.data.cache.shards import size
-from ensemble.data.folds import fold_count
-from ensemble.data.logits import load_logits, write_logits
-from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.data.samples import read_images
-from ensemble.data.submission.write import follow, write_submission
+from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
-from ensemble.files.atomic import clear_temporaries_of, require_writable
-from ensemble.machine import cores, device_type, threads_allowed
+from ensemble.files.claims import claimed_when_free
 from ensemble.plural import pluralize
-from ensemble.predictions import shards
-from ensemble.predictions.shards import PredictionShard
-from ensemble.run import Run
-from ensemble.run.networks import UNSCORED
-from ensemble.run.outputs import inputs_of, require_output
+from ensemble.predictions import shards, sharing
+from ensemble.predictions.sharing import Rest
 from ensemble.run.run import predictions_claim, shards_dir
-from ensemble.tta import chunks, stored_logits
-from ensemble.tta.apply import blend_networks, external_predictions, find_blend
-from ensemble.tta.fill import PredictionPlan, fill, plan_digest
-from ensemble.tta.member_views import MemberView, member_views
-from ensemble.tta.stored_logits import StoredLogits
-
-
-@dataclass(frozen=True)
-class PredictionRequest:
-    """What to predict, and where to write it.
-
-    run: a run directory
-    images: a folder or a table
-    output: the CSV to write
-    blend_name: None for the run's only blend
-    views: must be those that the blend was fitted on, as they are for None
-    sample_submission: a CSV whose ids, order and header are followed; None for all images and plain columns
-    form: "label", "index" or "probability"; None for the form of the sample
-    on_bad: at an image that can't be read: "error" raises UserError that names it, "skip" leaves its prediction empty
-    shard_rows: rows of a shard; None for as many as the memory is meant for
-    stored_bytes: how many bytes of logits the run may store, of these and other images, so that another blend of them
-        needs no network; 0 for none
-    networks: which of the members' networks predict: "folds", "soup" or "refit"
-    """
-
-    run: Run
-    images: Path
-    output: Path
-    blend_name: str | None = None
-    views: Sequence[str] | None = None
-    sample_submission: Path | None = None
-    form: str | None = None
-    on_bad: str = "error"
-    shard_rows: int | None = None
-    stored_bytes: int = stored_logits.LIMIT
-    networks: str = "folds"
+from ensemble.tta.fill import fill
+from ensemble.tta.prepare import PredictionRequest, PreparedPrediction, prepare
+from ensemble.tta.written import write_once
 
 
 @dataclass(frozen=True)
@@ -80,6 +35,7 @@ class SavedPrediction:
     submission: the CSV
     said: what the CSV holds, in words
     unreadable: how many of the N images have no prediction
+    is_new: whether this process wrote the CSV; False where another one did that shared the work
     """
 
     ids: np.ndarray
@@ -90,6 +46,7 @@ class SavedPrediction:
     submission: Path
     said: str
     unreadable: int
+    is_new: bool = True
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -101,176 +58,59 @@ class SavedPrediction:
         return np.asarray(np.exp(saved.values[0]))
 
 
-def tta_predict(request: PredictionRequest, events: Events) -> SavedPrediction:
+# Predicts what is left, and gives how many images each stage of the blend has settled, int64 (S,).
+Filler = Callable[[Rest, PreparedPrediction, Events], np.ndarray]
+
+
+def fill_here(rest: Rest, prediction: PreparedPrediction, events: Events) -> np.ndarray:
+    """A `Filler`: in this process."""
+    return fill(rest, prediction.plan, prediction.stored, prediction.may_store, events)
+
+
+def tta_predict(
+    request: PredictionRequest, events: Events, filler: Filler = fill_here, device: str | None = None
+) -> SavedPrediction:
     """Predict every image, or those that the sample submission names, by a blend of the run, and write both files.
 
     The blend is applied to each fold's set of members, which is what it was fitted on, and the K probability vectors
     are averaged; of soups there is one set, of refits one for each. Of a cascade, each stage is such a blend, and these
     averages decide which images the next stage is asked about. Rows are predicted and saved in shards, so that the
-    same call resumes after a kill, and ends with the same bytes.
+    same call resumes after a kill, and ends with the same bytes. Several processes that make the same call share the
+    shards; one of them writes the files.
+
+    filler: what predicts the shards. device: the type of the one that it does so on; None for this machine's.
 
     Raises UserError for anything that doesn't fit, as far as possible before the first image is decoded, and OSError
     that names a file which can't be written.
     """
-    run, images = request.run, request.images
-    name, blend = find_blend(run, request.blend_name, request.views)
-    all_ids, all_files, notes = read_images(images)
-    for line in notes:
-        events.message(line)
-    # The layout comes before any prediction, so that a wrong form fails at once.
-    layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, blend.costs)
-    for line in layout.notes:
-        events.message(line)
-    check_sources(run, name)
-    external = external_predictions(run, name, blend, ids)
-    require_output(request.output, [images, request.sample_submission, *inputs_of(run)])
-    images_name = images.stem if images.is_file() else images.resolve().name
-    suffix = "" if request.networks == "folds" else f"+{request.networks}"  # "+" is in no blend's name
-    saved = run.predictions_file(images_name, name + suffix)
-    logits_dir = run.logits_dir(images_name)
-    folds = fold_count(run)
-    plan = PredictionPlan(
-        run=run,
-        blend=blend,
-        files=[all_files[row] for row in rows],
-        external=external,
-        preprocesses={
-            member: load_preprocess(source(run, blend.sources, member).preprocess_json) for member in blend.trained
-        },
-        networks=blend_networks(run, blend, blend.trained, request.networks, folds),
-        kind=request.networks,
-        folds=folds,
-        batch_size=load_run_config(run.config_toml).tta.batch_size,
-        on_bad=request.on_bad,
-    )
-    require_writable(saved)
-    folder, claim_file = shards_dir(saved), predictions_claim(saved)
-    locked = shards.locked(claim_file, saved, "ens tta-predict")
-    with locked, stored_logits.lock_for_adding(logits_dir.parent) as may_add:
-        _warn_if_optimistic(plan, events)
-        unscored = UNSCORED.get(plan.kind)
-        if unscored is not None:
-            events.message(unscored)
-        device = device_type()
-        stored = _find_stored(plan, logits_dir, device, events)
-        may_store = stored.missing_bytes() > 0 and may_add and stored_logits.make_room(stored, request.stored_bytes)
-        if stored.missing_bytes():
-            events.message(_storing(stored, bool(blend.stages), may_store, may_add, request.stored_bytes))
-
-        digest = plan_digest(run, name, stored.member_views)
-        shard_rows = request.shard_rows or _shard_rows(plan, device)
-        parts = shards.divide(folder, digest, ids, plan.files, shard_rows, external)
-        clear_temporaries_of(saved)
-        shards.remove_others(folder, parts, events)
-        unreadable = fill(parts, plan, stored, may_store, events)
-        shards.report_unreadable(folder, images, ids, unreadable, events)
-
-        # The shards are removed last: after a kill before that, the same call finds them and writes the same bytes.
-        meta = {"blend": name, "images": str(images)}
-        shape = (1, len(ids), len(blend.classes))
-        write_logits(saved, ids, ("blend",), blend.classes, shape, map(_log_probabilities, parts), meta)
-        checksum = sealed.file_checksum(saved)
-        said = write_submission(request.output, layout, ids, map(shards.read, parts))
-        shards.remove(folder)
+    prediction = prepare(request, events, device)
+    blend = prediction.plan.blend
+    folder, lock = shards_dir(prediction.saved), predictions_claim(prediction.saved)
+    with sharing.joined(folder, lock, prediction.digest, prediction.parts, events):
+        rest = sharing.rest_of(prediction.parts, len(blend.classes), request.on_bad, events)
+        is_begun = bool(rest.left)
+        settled = filler(rest, prediction, events)
+        if blend.stages and is_begun:
+            counts = ", ".join(map(str, settled.tolist()))
+            events.message(f"of {settled.sum()} images, each stage of the cascade settled: {counts}")
+        unreadable = rest.unreadable
+        shards.report_unreadable(prediction.ids, unreadable, events)
+        written = None
+        if len(unreadable) < len(prediction.ids):
+            with claimed_when_free(lock):
+                written = write_once(prediction, request, folder)
+    if written is None:
+        raise UserError(f"{request.images}: not one of its {len(prediction.ids)} images could be read")
+    said = written.said
     said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
-    return SavedPrediction(np.array(ids), blend.classes, name, saved, checksum, request.output, said, len(unreadable))
-
-
-def network_count(run: Run, blend: Blend, folds: int) -> int:
-    """How many networks are loaded for the blend's members: the folds of a linear probe share theirs. folds: of the
-    run."""
-    settings = {name: source(run, blend.sources, name).read_settings() for name in blend.trained}
-    return sum(
-        1 if of_member.get("strategy") == "probe" else blend.networks(name, folds)
-        for name, of_member in settings.items()
+    return SavedPrediction(
+        ids=np.array(prediction.ids),
+        classes=blend.classes,
+        blend=prediction.blend_name,
+        predictions=prediction.saved,
+        checksum=written.checksum,
+        submission=request.output,
+        said=said,
+        unreadable=len(unreadable),
+        is_new=written.is_new,
     )
-
-
-def _shard_rows(plan: PredictionPlan, device: str) -> int:
-    first = plan.blend.stage_blends[0][0]  # of a cascade, the networks that all images are given to
-    networks = sum(len(plan.networks[member]) for member in first.trained)
-    if plan.kind == "folds":
-        networks = network_count(plan.run, first, plan.folds)
-    preprocesses, views = list(plan.preprocesses.values()), list(plan.blend.trained.values())
-    return chunks.chunk_rows(preprocesses, networks, plan.batch_size, device, views)
-
-
-def _warn_if_optimistic(plan: PredictionPlan, events: Events) -> None:
-    sources = plan.blend.sources
-    names = [name for name in plan.preprocesses if source(plan.run, sources, name).is_optimistic()]
-    if names:
-        events.message(
-            f"the scores of {', '.join(names)}, and so the blend's, are optimistic: the best epochs were kept"
-        )
-
-
-def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Events) -> StoredLogits:
-    """Which of the plan's logits are stored. Tells how many images, members and views there are, and where networks
-    will run."""
-    views = _member_views(plan, device)
-    stored = stored_logits.find(logits_dir, plan.files, views, len(plan.blend.classes), _other_stores(plan, logits_dir))
-    images, in_all = pluralize(len(plan.files), "image"), pluralize(len(views), "view")
-    events.message(f"{images}, {_networks(plan)}, {in_all} in all; {_where(stored, device)}")
-    if stored.damaged:
-        events.message(f"{logits_dir}: removed damaged files ({stored.damaged}); their logits are computed again")
-    return stored
-
-
-def _member_views(plan: PredictionPlan, device: str) -> tuple[MemberView, ...]:
-    """Each view of each of the blend's members that ens trained, under the member's name in the blend; the digests are
-    those of its own run."""
-    blend, found = plan.blend, []
-    for name, views in blend.trained.items():
-        member, folds = source(plan.run, blend.sources, name), blend.networks(name, plan.folds)
-        named, batch = {member.name: views}, plan.batch_size
-        of_run = member_views(member.run, named, blend.classes, folds, batch, device, plan.kind)
-        found += [replace(each, member=name) for each in of_run]
-    return tuple(found)
-
-
-def _other_stores(plan: PredictionPlan, logits_dir: Path) -> list[Path]:
-    """Where the other runs of the blend may have stored logits of these images."""
-    return [run.logits_dir(logits_dir.name) for run in other_runs(plan.run, plan.blend.sources)]
-
-
-def _networks(plan: PredictionPlan) -> str:
-    members = pluralize(len(plan.preprocesses), "member")
-    counts = [len(networks) for networks in plan.networks.values()]
-    if plan.kind != "folds" and counts:
-        return f"{members} x {pluralize(counts[0], plan.kind)}"
-    if len(set(counts)) < 2:
-        return f"{members} x {counts[0] if counts else plan.folds} folds"
-    return f"{members} of {min(counts)} to {max(counts)} folds"
-
-
-def _where(stored: StoredLogits, device: str) -> str:
-    """Where networks will run, and on how many cores, or that none will."""
-    missing = stored.file < 0
-    if not missing.any() and missing.size:
-        return "all their logits are stored already, so no network is run"
-    stored_share = "" if missing.all() else f"; {1 - missing.mean():.0%} of their logits are stored already"
-    threads = threads_allowed()
-    if device == "cpu" and threads is not None and threads < cores():
-        return f"on cpu, {threads} of {cores()} cores (OMP_NUM_THREADS={threads}){stored_share}"
-    return f"on {device}{stored_share}"
-
-
-def _storing(stored: StoredLogits, is_cascade: bool, may_store: bool, may_add: bool, limit: int) -> str:
-    """Whether what is computed will be stored, and where. Of a cascade it may be less than all that is missing."""
-    new = ("at most " if is_cascade else "") + size(stored.missing_bytes())
-    if may_store:
-        return (
-            f"their logits ({new}) are stored in {stored.folder}, so that another blend of these images runs no "
-            "network; delete that folder to free the space"
-        )
-    if not may_add:
-        return "their logits are not stored for other blends: another ens tta-predict of this run is storing its own"
-    return (
-        f"their logits are not stored for other blends: they would take {new}, and the run may store {size(limit)} in "
-        "all (--keep-gb sets that)"
-    )
-
-
-def _log_probabilities(part: PredictionShard) -> np.ndarray:
-    """float32 (n, C). Logarithms of probabilities are logits like any other, so one file format serves for both."""
-    return np.asarray(np.log(np.maximum(shards.read(part), np.finfo(np.float32).tiny)))

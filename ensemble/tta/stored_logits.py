@@ -1,19 +1,20 @@
 """Test logits that a run stores, so that another blend of the same images runs no network. Never imports torch.
 
     predictions/logits/<set>/<digest>.safetensors   logits of some images by some members under some views
-    predictions/logits/.claim-1                     held by the one process that adds and removes files
+    predictions/logits/.claim-1                     held for a moment, by a process that makes room
 
 Logits are found by what determines them, not by the blend that asked for them: a member under a view by a digest of its
 networks, its preprocessing and all else that may change a bit, an image by its path, size and times. So another blend,
 fewer images or another order of them find all that they need, and only what is new is computed. Each file lists what is
-in it, and its checksum (ensemble/files/sealed.py) is compared before any of it is used.
+in it, and its checksum (ensemble/files/sealed.py) is compared before any of it is used. It is named by what is in it,
+so that any number of processes may add files at once.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,12 @@ import numpy as np
 from ensemble.errors import Damaged, UserError
 from ensemble.files import sealed
 from ensemble.files.atomic import remove
-from ensemble.files.claims import Taken, claimed
+from ensemble.files.claims import claimed_when_free
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.predictions.shards import file_state
 from ensemble.tta.member_views import MemberView
 
+ABANDONED = 3600  # seconds, by the clock of the disk, after which nobody writes a temporary file any more
 LIMIT = 4_000_000_000  # bytes of a run: 100,000 images of 7 classes take 200 MB (seven members, five folds, two views)
 
 
@@ -87,19 +89,6 @@ class StoredLogits:
         return values
 
 
-@contextmanager
-def lock_for_adding(folder: Path) -> Iterator[bool]:
-    """Yield whether this process may add to what a run stores, and remove some: False while another one may."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(claimed(folder / ".claim"))
-            may_add = True
-        except Taken:
-            may_add = False
-        yield may_add
-
-
 def find(
     folder: Path,
     files: Sequence[Path],
@@ -140,21 +129,27 @@ def find(
 
 def make_room(stored: StoredLogits, limit: int) -> bool:
     """Whether the missing logits fit beside those that are used, in at most `limit` bytes for the run; files that were
-    least recently used are removed for them. Only for the process that may add."""
-    new = stored.missing_bytes()
-    files = sorted(stored.folder.parent.glob("*/*.safetensors"), key=lambda path: path.stat().st_mtime)
-    sizes = {path: path.stat().st_size for path in files}
-    if new + sum(sizes.get(path, 0) for path in stored.files) > limit:  # those of other runs are not its own
-        return False
-    total = new + sum(sizes.values())
-    for path in files:
-        if total <= limit:
-            break
-        if path not in stored.files:
-            remove(path)
-            total -= sizes[path]
-    for temporary in stored.folder.parent.glob("*/.*.tmp"):  # of writers that were killed
-        temporary.unlink(missing_ok=True)
+    least recently used are removed for them. What other processes have still to add is not counted: two that predict
+    different images at once may exceed the limit together, until room is made the next time."""
+    place = stored.folder.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with claimed_when_free(place / ".claim") as claim:
+        new = stored.missing_bytes()
+        states = {path: state for path in place.glob("*/*.safetensors") if (state := _state(path)) is not None}
+        sizes = {path: state.st_size for path, state in states.items()}
+        if new + sum(sizes.get(path, 0) for path in stored.files) > limit:  # those of other runs are not its own
+            return False
+        total = new + sum(sizes.values())
+        for path in sorted(states, key=lambda path: states[path].st_mtime):
+            if total <= limit:
+                break
+            if path not in stored.files:
+                remove(path)
+                total -= sizes[path]
+        for temporary in place.glob("*/.*.tmp"):  # of writers that were killed
+            state = _state(temporary)
+            if state is not None and claim.file.stat().st_mtime - state.st_mtime > ABANDONED:
+                temporary.unlink(missing_ok=True)
     return True
 
 
@@ -184,6 +179,14 @@ def add(
         {name: of_array(array) for name, array in tensors.items()},
         {each.digest: f"{each.member} {each.view}" for each in named},
     )
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """None of a file that another process has removed."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _keys(files: Sequence[Path]) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Prediction by a cascade: what is settled is not asked about again, and the answers are to the bit those of the stages
 by themselves."""
 
+import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +134,17 @@ def test_after_a_stop_it_resumes_with_the_same_bytes(run, images):
     found, events = predict(run, images)
     assert "resuming: 2 of 4 shards are finished" in events.messages
     assert found.predictions.read_bytes() == whole
+
+
+def test_two_that_share_the_shards_end_with_the_same_bytes(run, images):
+    whole = predict(run, images)[0].predictions.read_bytes()
+    shutil.rmtree(run / "predictions")
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda number: predict(run, images, stored_bytes=0), range(2)))
+    assert made[0][0].predictions.read_bytes() == whole and {each.is_new for each, _ in made} == {True, False}
+    line = re.compile(r"of \d+ images, each stage of the cascade settled: (\d+), (\d+), (\d+)")
+    said = [found.groups() for _, events in made for text in events.messages if (found := line.fullmatch(text))]
+    assert np.array(said, dtype=int).sum(axis=0).tolist() == [8, 7, 5]
 
 
 def test_an_image_that_cannot_be_read_is_left_out_alone(run, images, tmp_path):

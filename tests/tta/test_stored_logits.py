@@ -11,7 +11,6 @@ from recorder import Recorder
 
 from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.data.logits import load_logits
-from ensemble.files.claims import claimed
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.formats import Inference, save_inference
@@ -167,11 +166,14 @@ def test_the_space_is_bounded_and_what_was_not_used_for_longest_goes_first(run, 
     for path in stored_files(run):
         os.utime(path, (1, 1 if path in one[:2] else 2))
     total = sum(path.stat().st_size for path in stored_files(run))
-    (one[0].parent / ".left.safetensors.1.tmp").write_text("by a kill")
+    left_by_a_kill, in_work = (one[0].parent / f".{name}.safetensors.1.tmp" for name in ("left", "new"))
+    left_by_a_kill.touch()
+    os.utime(left_by_a_kill, (1, 1))
+    in_work.touch()  # by another process, now
     predict(run, images, stored_bytes=total + 1280 - 1)
     left = stored_files(run)
     assert set(two) <= set(left) and len(set(one) & set(left)) == 3 and len(left) == 4 + 3 + 4
-    assert not list(one[0].parent.glob(".*"))
+    assert list(one[0].parent.glob(".*")) == [in_work]
     assert predict(run, images, stored_bytes=1)[2] == 0  # what is there is used
 
 
@@ -189,22 +191,19 @@ def test_images_that_can_not_be_read_need_no_network_either(run, images):
     assert ran == 1 and np.array_equal(values[3], values[0]) and np.isnan(values[4]).all()
 
 
-def test_a_process_that_may_not_add_says_so(run, images):
-    folder = run / "predictions" / "logits"
-    folder.mkdir(parents=True)
-    code = (
-        "import pathlib, sys; from ensemble.files.claims import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
-    )
-    words = [sys.executable, "-c", code, folder / ".claim"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        _, said, ran = predict(run, images)
-        other.communicate(b"\n")
-    assert ran == 20 and said[1].endswith("another ens tta-predict of this run is storing its own")
-    assert not stored_files(run)
-    with claimed(folder / ".claim"):
-        pass
+def test_two_processes_store_what_each_computes(run, images):
+    """While one predicts, another one stores the logits of the same images by another blend."""
+    whole = []
+
+    def meanwhile(text, done, total):
+        if text.startswith("predicting") and not whole:
+            whole.append(predict(run, images, "alone", stored_bytes=10_000)[0])
+
+    events = Recorder(on_progress=meanwhile)
+    tta_predict(PredictionRequest(Run(run), images, run.parent / "both.csv", "mean", shard_rows=6), events)
+    assert whole and len(stored_files(run)) == 8  # four shards each
+    assert predict(run, images, "mean")[2] == predict(run, images, "alone")[2] == 0
+    assert predict(run, images, "alone")[0] == whole[0]
 
 
 def test_a_column_counts_its_own_member_and_view(run):

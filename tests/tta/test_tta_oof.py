@@ -1,6 +1,7 @@
 """Views added to a run that is trained: the rows' own networks, beside what training wrote."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from ensemble.config import load_config
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
+from ensemble.files.claims import claimed
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.member import load_member
 from ensemble.inference.predict import predict_stream
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
+from ensemble.tta import oof
 from ensemble.tta.oof import add_views
 from ensemble.tta.search import tta_search
 
@@ -114,6 +117,29 @@ def test_a_blend_stays_valid_when_views_are_added_and_a_new_one_may_use_them(exp
     check_sources(Run(run), "mean")  # does not use the view that changed
     with pytest.raises(UserError, match="blend 'more' was fitted on another 'resnet' than"):
         check_sources(Run(run), "more")
+
+
+def test_a_fold_that_another_process_has_is_waited_for(experiment, monkeypatch):
+    monkeypatch.setattr(oof, "WAIT_SECONDS", 0.01)
+    run = experiment("shared")
+    folds = [Run(run).member(name).fold(number) for name in ("resnet", "vit") for number in (0, 1)]
+    add_views(Run(run), ["vflip"], SILENT)
+    alone = [fold.added_views_file.read_bytes() for fold in folds]
+    for fold in folds:
+        fold.added_views_file.unlink()
+    events = Recorder()
+    with claimed(folds[1].claim_file):
+        thread = threading.Thread(target=add_views, args=(Run(run), ["vflip"], events))
+        thread.start()
+        while not events.messages or not events.messages[-1].startswith("waiting: the last 1 fold is held by process"):
+            thread.join(0.01)
+        assert [fold.added_views_file.is_file() for fold in folds] == [True, False, True, True]
+        add_views_file, before = folds[1].added_views_file, len(events.steps)
+        add_views_file.write_bytes(alone[1])
+    thread.join()
+    assert [fold.added_views_file.read_bytes() for fold in folds] == alone
+    (_, done, total) = events.steps[-1]
+    assert done == total and len(events.steps) == before + 1  # nothing was computed again
 
 
 def test_training_a_fold_again_drops_what_was_added(experiment):
