@@ -1,9 +1,9 @@
 """Several processes that share the shards of a prediction: each shard is predicted by one of them, and the last one to
 leave removes them.
 
-    predictions/.test-stack.lock               a claim for a moment, of who begins, writes the result or leaves
-    predictions/.test-stack/processes/<name>   a claim of each process that takes part, for as long as it does
-    predictions/.test-stack/claims/<digest>    a claim of the process that predicts this shard
+    predictions/.test-stack.claim-1                    held for a moment, by who begins, writes the result or leaves
+    predictions/.test-stack/processes/.<name>.claim-1  held by each process that takes part, for as long as it does
+    predictions/.test-stack/claims/.<digest>.claim-1   held by the process that predicts this shard
 
 Nobody divides the work: whoever is free takes the next shard that no other process holds. A process that is lost loses
 its claims (ensemble/files/claims.py), and another one takes its shard.
@@ -103,7 +103,7 @@ def joined(folder: Path, lock: Path, plan: str, current: Sequence[PredictionShar
             if not others:
                 shards.remove_others(folder, current, events)
             place.enter_context(taking_part(folder, plan))
-        sharing = sum(name.startswith(plan[:MARK]) for name in others)
+        sharing = sum(name.startswith(f".{plan[:MARK]}") for name in others)
         if sharing:
             events.message(f"shares the shards with {pluralize(sharing, 'other process', 'other processes')}")
         if sharing < len(others):
@@ -120,7 +120,7 @@ def joined(folder: Path, lock: Path, plan: str, current: Sequence[PredictionShar
 @contextmanager
 def taking_part(folder: Path, plan: str) -> Iterator[None]:
     """Let the shards lie in the folder for as long as this process needs them."""
-    with claimed(folder / "processes" / f"{plan[:MARK]}.{secrets.token_hex(8)}"):
+    with claimed(folder / "processes" / f".{plan[:MARK]}.{secrets.token_hex(8)}.claim"):
         yield
 
 
@@ -206,7 +206,7 @@ def _free(rest: Rest, holders: set[str]) -> Iterator[PredictionShard]:
             continue
         release = ExitStack()
         try:
-            claim = release.enter_context(claimed(shard.path.parent / "claims" / shard.path.stem))
+            claim = release.enter_context(claimed(shard.path.parent / "claims" / f".{shard.path.stem}.claim"))
         except Taken as taken:
             if not holders:
                 random.shuffle(waiting)  # so that not all processes ask for the same shards
@@ -230,7 +230,7 @@ def _is_held(claim: Claim) -> bool:
 def _others(folder: Path) -> list[str]:
     """The names of the processes that take part and are not known to have died."""
     place, names = folder / "processes", []
-    for name in sorted({path.name.partition("-")[0] for path in place.glob("*-*")}):
+    for name in sorted({path.name.partition("-")[0] for path in place.glob(".*-*")}):
         try:
             with claimed(place / name):
                 pass

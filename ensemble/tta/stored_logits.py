@@ -13,6 +13,7 @@ so that any number of processes may add files at once.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ensemble.files.tensors import map_tensors, of_array, write_tensors
 from ensemble.predictions.shards import file_state
 from ensemble.tta.member_views import MemberView
 
-ABANDONED = 3600  # seconds, by the clock of the disk, after which nobody writes a temporary file any more
+ABANDONED = 86_400  # seconds, after which nobody writes a temporary file any more, whatever a machine's clock says
 LIMIT = 4_000_000_000  # bytes of a run: 100,000 images of 7 classes take 200 MB (seven members, five folds, two views)
 
 
@@ -133,7 +134,7 @@ def make_room(stored: StoredLogits, limit: int) -> bool:
     different images at once may exceed the limit together, until room is made the next time."""
     place = stored.folder.parent
     place.mkdir(parents=True, exist_ok=True)
-    with claimed_when_free(place / ".claim") as claim:
+    with claimed_when_free(place / ".claim"):
         new = stored.missing_bytes()
         states = {path: state for path in place.glob("*/*.safetensors") if (state := _state(path)) is not None}
         sizes = {path: state.st_size for path, state in states.items()}
@@ -148,7 +149,7 @@ def make_room(stored: StoredLogits, limit: int) -> bool:
                 total -= sizes[path]
         for temporary in place.glob("*/.*.tmp"):  # of writers that were killed
             state = _state(temporary)
-            if state is not None and claim.file.stat().st_mtime - state.st_mtime > ABANDONED:
+            if state is not None and time.time() - state.st_mtime > ABANDONED:
                 temporary.unlink(missing_ok=True)
     return True
 

@@ -176,6 +176,10 @@ def parts(tmp_path):
     return shards.divide(tmp_path / ".p", "plan", [file.name for file in files], files, 2)
 
 
+def claim_of(part):
+    return part.path.parent / "claims" / f".{part.path.stem}.claim"
+
+
 def of_start(taken):
     """Probabilities that name the shard."""
     for part in taken:
@@ -187,8 +191,8 @@ def test_a_shard_that_another_process_holds_is_waited_for(parts, monkeypatch):
     events, found = Recorder(), []
     rest = sharing.rest_of(parts, 3, "skip", events)
     rest.found = found.append
-    (parts[0].path.parent / "claims").mkdir(parents=True)
-    with claimed(parts[1].path.parent / "claims" / parts[1].path.stem):
+    claim_of(parts[1]).parent.mkdir(parents=True)
+    with claimed(claim_of(parts[1])):
         thread = threading.Thread(target=sharing.fill, args=(rest, of_start, events))
         thread.start()
         while not events.messages:
@@ -205,12 +209,12 @@ def test_a_shard_that_another_process_holds_is_waited_for(parts, monkeypatch):
 
 
 def test_a_shard_of_a_process_that_was_killed_is_predicted_by_another(parts):
-    (parts[0].path.parent / "claims").mkdir(parents=True)
+    claim_of(parts[1]).parent.mkdir(parents=True)
     code = (
         "import os, sys; from pathlib import Path; from ensemble.files.claims import claimed\n"
         "with claimed(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
     )
-    claim = parts[1].path.parent / "claims" / parts[1].path.stem
+    claim = claim_of(parts[1])
     assert subprocess.run([sys.executable, "-c", code, claim]).returncode == -signal.SIGKILL and list(
         claim.parent.iterdir()
     )
@@ -238,7 +242,7 @@ def test_a_shard_whose_claim_was_lost_is_left_to_who_took_it(parts):
 def test_shards_may_be_asked_for_ahead_and_are_free_again_after_an_error(parts):
     def predict(taken):
         ahead = [next(taken), next(taken)]
-        assert {part.path.stem for part in ahead} == {path.name.partition("-")[0] for path in claims.iterdir()}
+        assert {claim_of(part).name for part in ahead} == {path.name.partition("-")[0] for path in claims.iterdir()}
         yield ahead[0], np.zeros((2, 3), np.float32), {}
         raise UserError("x.png: empty")
 
