@@ -146,6 +146,16 @@ def claimed_when_free(
         yield claim
 
 
+@contextmanager
+def claimed_by_parent(claim: Claim) -> Iterator[None]:
+    """Hold what this process writes meanwhile to a claim of the process that started it, as that one's writes are."""
+    _held.append(claim)
+    try:
+        yield
+    finally:
+        _held.remove(claim)
+
+
 def holder_of(path: Path) -> str | None:
     """Who holds a claim, in words; None if nobody does."""
     found = _read(path)

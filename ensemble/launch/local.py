@@ -71,6 +71,8 @@ def run_side_by_side(jobs: Sequence[Fold], slots: Sequence[Slot], work: Work, li
     `work` is pickled and sent to processes that start afresh; what happens there is passed on here to listen(job). A
     job whose process was killed twice ends with an error. What `work` raises is raised here, and ends the others.
     """
+    if any(slot.processes > 1 for slot in slots):
+        expect_leaked_semaphores()
     context = multiprocessing.get_context("spawn")
     waiting = list(jobs)
     retried: set[Fold] = set()
@@ -78,8 +80,9 @@ def run_side_by_side(jobs: Sequence[Fold], slots: Sequence[Slot], work: Work, li
 
     def start(slot: Slot) -> Connection:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, slot), daemon=True)
-        with _blocked_signals():
+        is_daemon = slot.processes == 1  # else it starts processes, which no daemon may
+        process = context.Process(target=_serve, args=(theirs, slot), daemon=is_daemon)
+        with blocked_signals():
             process.start()
             workers[ours] = (process, slot, waiting.pop(0))
         theirs.close()
@@ -141,8 +144,14 @@ def _killed(job: Fold, status: int | None) -> str:
     )
 
 
+def expect_leaked_semaphores() -> None:
+    """Those that an agent of several processes leaves when it is killed are removed by multiprocessing's own tracker,
+    which would warn of them on the terminal. To be called before it starts."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+
+
 @contextmanager
-def _blocked_signals() -> Iterator[None]:
+def blocked_signals() -> Iterator[None]:
     """Processes that are started meanwhile never hear Ctrl-C and SIGTERM, from their first import on: only their parent
     does."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -180,6 +189,11 @@ def _serve(pipe: Connection, slot: Slot) -> None:
         except BrokenPipeError:
             return
         except Exception as error:
-            if not isinstance(error, UserError | RunFailure | OSError):  # a bug: the parent's trace would not show it
-                error = RuntimeError(f"{job}:\n{traceback.format_exc()}")
-            pipe.send((RAISED, error))
+            pipe.send((RAISED, portable(error, str(job))))
+
+
+def portable(error: Exception, job: str) -> Exception:
+    """The error that is being handled, as another process is to raise it."""
+    if isinstance(error, UserError | RunFailure | OSError):
+        return error
+    return RuntimeError(f"{job}:\n{traceback.format_exc()}")  # a bug: the parent's trace would not show it

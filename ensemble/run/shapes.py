@@ -95,6 +95,7 @@ class Epoch(TypedDict):
     images_per_second: NotRequired[Finite]
     step_images_per_second: NotRequired[Finite]
     micro_batch: NotRequired[Count]
+    processes: NotRequired[Count]  # that trained it together, where it was more than one
     held_out_log_loss: NotRequired[Finite]
     held_out_accuracy: NotRequired[Finite]
     strategy: NotRequired[str]  # "probe"

@@ -4,6 +4,7 @@ Izmailov et al. do (Averaging weights leads to wider optima and better generaliz
 from collections.abc import Iterable, Sequence
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 MOST_ROWS = 2048  # a channel's mean is then known to 1/45 of its deviation, and its neighbours' places add to that
@@ -22,6 +23,13 @@ def batch_norm(model: torch.nn.Module, name: str) -> _BatchNorm:
     module = model.get_submodule(name)
     assert isinstance(module, _BatchNorm)
     return module
+
+
+def synchronized(model: torch.nn.Module) -> torch.nn.Module:
+    """The network with batch norms that measure the shares of all processes as one batch (torch has them for GPUs
+    only). Names and values stay as they are."""
+    converted: torch.nn.Module = convert_sync_batchnorm(model)
+    return converted
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Augmented batches on the device, the next ones made while the last one is trained on."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from ensemble.train.augment.policy import Augmentation, Draws, draw
 SHARE = 0.5  # of a GPU's free memory that the decoded pixels may take: the rest is the network's
 AHEAD = 2  # batches, where a GPU or the reading of files has to be waited for
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Batch = tuple[torch.Tensor, Draws, np.ndarray]  # uint8 (B, 3, S, S) on the device, its draws, its rows
 Cut = Callable[[np.ndarray, Draws, int], torch.Tensor]  # rows, draws, size -> uint8 (B, 3, S, S) on the device
 
@@ -37,24 +40,36 @@ def batches(
     ahead: how many are made in another thread before they are asked for; 0 makes each when it is. rare: float (N,), of
     all rows of `pixels`, the chance of TrivialAugment (`rare_shares`); None where classes are treated alike.
     """
+    drawn = drawer(rng, pixels, size, settings, rare)
 
+    def make(rows: np.ndarray) -> Batch:
+        draws = drawn(rows)
+        return cut(rows, draws, size), draws, rows
+
+    return made_ahead(make, order, ahead)
+
+
+def drawer(
+    rng: np.random.Generator, pixels: Pixels | Files, size: int, settings: Train, rare: np.ndarray | None = None
+) -> Callable[[np.ndarray], Draws]:
+    """Draws the chances of the next batch, given its rows. The arguments are those of `batches`."""
     augmentation = Augmentation(
         settings.crop_area, settings.hflip, settings.vflip, settings.rotate, settings.color_jitter,
         settings.trivial_augment, settings.erase,
     )  # fmt: skip
+    return lambda rows: draw(rng, pixels.shapes[rows], size, augmentation, None if rare is None else rare[rows])
 
-    def make(rows: np.ndarray) -> Batch:
-        draws = draw(rng, pixels.shapes[rows], size, augmentation, None if rare is None else rare[rows])
-        return cut(rows, draws, size), draws, rows
 
+def made_ahead(make: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """`make` of each item, in their order; so many of them made in another thread before they are asked for."""
     if ahead == 0:
-        yield from map(make, order)
+        yield from map(make, items)
         return
     with ThreadPoolExecutor(1, initializer=_alone) as thread:  # only one: the chances have one order
-        coming: deque[Future[Batch]] = deque()
+        coming: deque[Future[Result]] = deque()
         try:
-            for rows in order:
-                coming.append(thread.submit(make, rows))
+            for item in items:
+                coming.append(thread.submit(make, item))
                 if len(coming) > ahead:
                     yield coming.popleft().result()
             while coming:

@@ -9,7 +9,7 @@ from ensemble.run import Fold
 class Clock:
     """What is left of each job, in images, and how fast each backbone goes.
 
-    images: to be trained on, per job. rates: images per second of one process, per backbone, as far as they are known
+    images: to be trained on, per job. rates: images per second of one job, per backbone, as far as they are known
     beforehand. parallel: how many processes work side by side.
     """
 

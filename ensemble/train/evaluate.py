@@ -11,6 +11,7 @@ from ensemble.inference.choose_format import Speeds, choose_inference
 from ensemble.inference.eval_model import EvalModel, fast_network, prepared
 from ensemble.inference.formats import Inference, inference_in
 from ensemble.inference.predict import Group, batch_rows, forward_views
+from ensemble.launch.ranks import ALONE, Ranks
 from ensemble.run.shapes import Epoch
 from ensemble.train.rows import TrainingData
 
@@ -38,8 +39,18 @@ def exact(model: torch.nn.Module, evaluation: Evaluation) -> EvalModel:
     return prepared(model, Inference(evaluation.device.type), evaluation.preprocess.image_size, evaluation.device)
 
 
-def held_out_logits(eval_model: EvalModel, data: TrainingData, rows: np.ndarray, evaluation: Evaluation) -> np.ndarray:
-    """float32 (V, len(rows), C), by the function that prediction uses."""
+def held_out_logits(
+    eval_model: EvalModel, data: TrainingData, rows: np.ndarray, evaluation: Evaluation, ranks: Ranks = ALONE
+) -> np.ndarray:
+    """float32 (V, len(rows), C), by the function that prediction uses. ranks: the processes that share the work; each
+    returns all of it."""
+    if ranks.count > 1:
+        logits = torch.zeros(len(evaluation.views), len(rows), len(data.rows.classes))
+        mine = ranks.part(len(rows))
+        if len(mine):
+            logits[:, mine] = torch.from_numpy(held_out_logits(eval_model, data, rows[mine], evaluation))
+        ranks.add(logits)  # each row is 0 in all processes but one
+        return logits.numpy()
     group = Group(evaluation.preprocess, evaluation.views, (eval_model,))
     batch = batch_rows(evaluation.batch_size, evaluation.device)
     values = []
@@ -51,18 +62,23 @@ def held_out_logits(eval_model: EvalModel, data: TrainingData, rows: np.ndarray,
 
 
 def final_logits(
-    model: torch.nn.Module, data: TrainingData, rows: np.ndarray, evaluation: Evaluation, speeds: Speeds
+    model: torch.nn.Module,
+    data: TrainingData,
+    rows: np.ndarray,
+    evaluation: Evaluation,
+    speeds: Speeds,
+    ranks: Ranks = ALONE,
 ) -> tuple[Inference, np.ndarray]:
     """The fastest number format in which a finished network keeps its answers on rows that it never saw, and its logits
-    of them computed so, float32 (V, len(rows), C)."""
+    of them computed so, float32 (V, len(rows), C). ranks: as for `held_out_logits`."""
     eval_model = exact(model, evaluation)
 
     def compute(name: str) -> np.ndarray:
         inference = inference_in(name, evaluation.device)
         fast = fast_network(eval_model.exact, inference, evaluation.preprocess.image_size)
-        return held_out_logits(EvalModel(inference, eval_model.exact, fast), data, rows, evaluation)
+        return held_out_logits(EvalModel(inference, eval_model.exact, fast), data, rows, evaluation, ranks)
 
-    values = held_out_logits(eval_model, data, rows, evaluation)
+    values = held_out_logits(eval_model, data, rows, evaluation, ranks)
     return choose_inference(speeds, values, compute, data.rows.labels[rows], evaluation.device)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from ensemble.inference.formats import Inference
 from ensemble.plural import pluralize
 from ensemble.run import Fold
 from ensemble.run.shapes import Epoch
-from ensemble.train.augment.mix import mix
+from ensemble.train.augment.mix import apply_mixing, draw_mixing
 from ensemble.train.augment.policy import Draws, finish
 from ensemble.train.augment.rarity import rare_shares
-from ensemble.train.batch_norms import MOST_ROWS
-from ensemble.train.batches import batches, cutter, far_ahead
+from ensemble.train.batch_norms import MOST_ROWS, measuring, synchronized
+from ensemble.train.batches import batches, cutter, drawer, far_ahead
 from ensemble.train.evaluate import exact, final_logits, held_out_logits, scores
 from ensemble.train.finish import finish_fold, fold_logits, write_log
 from ensemble.train.job import Job
@@ -31,6 +32,7 @@ from ensemble.train.losses import fold_loss
 from ensemble.train.numerics import compile_anew
 from ensemble.train.rows import TrainingData
 from ensemble.train.sampling import epoch_rows
+from ensemble.train.shares import shares
 from ensemble.train.state import TrainState, load_state, save_state
 from ensemble.train.step import Stepper, learning_rate, set_learning_rate, targets_of
 from ensemble.train.swa import add_to_average, finish_average
@@ -58,11 +60,19 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
     Goes on from the last whole epoch if the fold holds one. The last epoch's (averaged) weights are kept and the
     held-out rows choose nothing, unless settings.keep is "best". The log's lr is that of the epoch's last step. Raises
     RunFailure on a loss that is not finite, and where not even two images fit into memory.
+
+    Where several processes train it (`job.ranks`), each runs this loop: all hold the same network and draw the same
+    chances, each computes its share of every batch, and the first one writes.
     """
     fold, settings, device = job.fold, job.settings, job.evaluation.device
     rows, pixels = data.rows, data.train_pixels
     train_rows, held_out = rows.train_rows(fold.number), rows.held_out_rows(fold.number)
     batch_size = min(settings.batch_size, len(train_rows))
+    if batch_size < 2 * job.ranks.count:  # batch norm has no variance over one image
+        raise RunFailure(
+            f"{fold}: {job.ranks.count} processes can't share batches of {pluralize(batch_size, 'image')}: each takes "
+            "at least 2; raise batch_size, or lower gpus_per_job"
+        )
     steps = len(train_rows) // batch_size  # of an epoch
     all_steps, warmup_steps = settings.epochs * steps, settings.warmup_epochs * steps
     # Weights that are averaged have to move on: at the end of the cosine all would be the same (Izmailov et al. 2018).
@@ -77,26 +87,27 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
     with _named_failures(fold, state):
         for epoch in range(len(state.log), settings.epochs):
             started, seconds_in_steps = time.monotonic(), 0.0
-            torch.manual_seed(job.random_seed(epoch))  # dropout and stochastic depth
+            torch.manual_seed(job.random_seed(epoch) + job.ranks.rank)  # dropout and stochastic depth
             rng = np.random.default_rng(job.random_seed(epoch))
             mix_rng = np.random.default_rng(job.random_seed(epoch, "mix"))
             order = epoch_rows(rng, train_rows, rows.likeliest(fold.number), settings.sampler)[: steps * batch_size]
             order = order.reshape(steps, batch_size)
             train_mode(state.model, settings.freeze_bn)
             total = torch.zeros((), device=device)
-            stream = batches(rng, pixels, cut, order, size, settings, ahead, rare)
-            for step, (crops, draws, chosen) in enumerate(stream):
+            drawn = drawer(rng, pixels, size, settings, rare)
+            mixing = partial(draw_mixing, mix_rng, batch_size, size, settings.mixup, settings.cutmix)
+            stream = shares(order, drawn, mixing, cut, size, ahead, job.ranks)
+            for step, share in enumerate(stream):
                 at = epoch * steps + step
                 rate = learning_rate(at, all_steps, warmup_steps, settings.lr, constant_from)
                 set_learning_rate(state.optimizer, rate)
-                images, partner, share = mix(mix_rng, _input(job, crops, draws), settings.mixup, settings.cutmix)
-                mixed = (partner, share) if settings.mixup or settings.cutmix else None
-                answers = rows.targets(fold.number, chosen)
-                targets = targets_of(answers, loss.row_weights[chosen], loss.row_losses, mixed, device)
+                images, mixed = apply_mixing(_input(job, share.crops, share.draws), share.mixing)
+                answers = rows.targets(fold.number, share.rows)
+                targets = targets_of(answers, loss.row_weights[share.rows], loss.row_losses, mixed, device)
                 if job.teacher is not None:
                     targets = with_teacher(job.teacher, images, targets)
                 begun = time.perf_counter()
-                total += stepper.step(images, targets)
+                total += stepper.step(images, targets, batch_size)
                 if step:  # the first one also allocates, which no trial counts
                     seconds_in_steps += time.perf_counter() - begun
                 if has_ema and (step % EMA_STEPS == EMA_STEPS - 1 or step == steps - 1):
@@ -113,6 +124,7 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             seconds = time.monotonic() - started
             line: Epoch = {"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": round(seconds, 2)}
             line |= {"images_per_second": round(steps * batch_size / seconds, 1), "micro_batch": stepper.micro_batch}
+            line |= {"processes": job.ranks.count} if job.ranks.count > 1 else {}
             if device.type == "cpu" and steps > 1:  # a GPU's steps end after they return
                 line["step_images_per_second"] = round((steps - 1) * batch_size / seconds_in_steps, 1)
             if len(held_out) and epoch + 1 in scored_epochs(settings.epochs, settings.keep):
@@ -120,8 +132,9 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
                 if settings.keep == "best" and line["held_out_log_loss"] < state.best_loss():
                     state.keep_best()
             state.log.append(line)
-            save_state(fold.state_file, state)
-            write_log(fold, state.log)
+            if job.ranks.is_first:
+                save_state(fold.state_file, state)
+                write_log(fold, state.log)
             if epoch + 1 < settings.epochs:  # the last one is reported with its final score
                 events.epoch_finished(fold.member.name, fold.number, line)
         if settings.swa_epochs:
@@ -142,6 +155,11 @@ def _begin(job: Job, events: Events) -> TrainState:
         with torch.no_grad():
             layer.weight.copy_(job.head[0])
             layer.bias.copy_(job.head[1])
+    is_synchronized = False
+    if job.ranks.count > 1 and device.type == "cuda":
+        train_mode(model, settings.freeze_bn)
+        is_synchronized = bool(measuring(model))
+        model = synchronized(model) if is_synchronized else model
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, settings.head_lr)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=device.type != "mps")
     average = moving_average(model, settings.ema**EMA_STEPS) if settings.ema or settings.swa_epochs else None
@@ -150,9 +168,11 @@ def _begin(job: Job, events: Events) -> TrainState:
         load_state(job.fold.state_file, state)
     except Damaged as error:
         events.message(f"warning: {error}")
-    if job.numerics.compile:
+    if job.numerics.compile and is_synchronized:
+        events.message(f"{job.fold}: not compiled, since its batch norms measure the images of all processes together")
+    elif job.numerics.compile:
         compile_anew(model)
-    if not state.log:
+    if not state.log and job.ranks.is_first:
         write_log(job.fold, [])  # from here on the run's settings are fixed (`Run.is_begun`)
     return state
 
@@ -166,7 +186,7 @@ def _stepper(job: Job, state: TrainState, batch_size: int, events: Events) -> St
 
     micro_batch = state.log[-1]["micro_batch"] if state.log else job.numerics.micro_batch
     micro_batch = min(micro_batch, batch_size)
-    return Stepper(state.model, state.optimizer, job.numerics, micro_batch, on_halved)
+    return Stepper(state.model, state.optimizer, job.numerics, micro_batch, on_halved, job.ranks)
 
 
 @contextmanager
@@ -191,7 +211,7 @@ def _input(job: Job, crops: torch.Tensor, draws: Draws) -> torch.Tensor:
 def _scores(job: Job, data: TrainingData, model: torch.nn.Module, log_prior: np.ndarray) -> Epoch:
     """Of the held-out rows as they are, in float32."""
     held_out, evaluation = data.rows.held_out_rows(job.fold.number), replace(job.evaluation, views=("identity",))
-    values = held_out_logits(exact(model, evaluation), data, held_out, evaluation)
+    values = held_out_logits(exact(model, evaluation), data, held_out, evaluation, job.ranks)
     return scores(values[0] + log_prior, data.rows.labels[held_out])
 
 
@@ -204,14 +224,17 @@ def _finish(job: Job, data: TrainingData, state: TrainState, log_prior: np.ndarr
     last = state.log[-1]
     held_out = data.rows.held_out_rows(fold.number)
     if not len(held_out):  # no row that it never saw can vouch for a faster number format
-        finish_fold(fold, state.eval_model, Inference(job.evaluation.device.type), None, seconds)
+        if job.ranks.is_first:
+            finish_fold(fold, state.eval_model, Inference(job.evaluation.device.type), None, seconds)
         events.epoch_finished(fold.member.name, fold.number, last)
         return seconds
     # Which class is the largest depends on the prior that this loss leaves out: ties can't be recognised without it.
     speeds = {"float32": 1.0} if settings.loss == "logit_adjusted" else job.speeds
-    inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds)
+    inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds, job.ranks)
     if not np.isfinite(values).all():
         raise RunFailure(f"its logits are not finite; lower its lr (now {settings.lr:g})")
+    if not job.ranks.is_first:
+        return seconds
     if settings.keep == "last" and "identity" in views:
         last |= scores(values[views.index("identity")] + log_prior, data.rows.labels[held_out])
         write_log(fold, state.log)

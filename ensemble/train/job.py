@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ensemble.config import Train
+from ensemble.launch.ranks import ALONE, Ranks
 from ensemble.run import Fold
 from ensemble.train.evaluate import Evaluation
 from ensemble.train.numerics import Numerics
@@ -28,6 +29,7 @@ class Job:
     speeds: images per second of the number formats that evaluation may use.
     seed: of the run.
     teacher: what it learns from beside the labels; None for nothing.
+    ranks: the processes that train it together.
     """
 
     fold: Fold
@@ -39,6 +41,7 @@ class Job:
     speeds: Mapping[str, float]
     seed: int
     teacher: Teacher | None = None
+    ranks: Ranks = ALONE
 
     def random_seed(self, *parts: str | int) -> int:
         """A seed of its own for each (run seed, member, fold, epoch), so that no job depends on what ran before it."""

@@ -10,7 +10,9 @@ import torch
 
 from ensemble.device import array_on, free_cached_memory, is_out_of_memory
 from ensemble.errors import RunFailure
+from ensemble.launch.ranks import ALONE, Ranks
 from ensemble.plural import pluralize
+from ensemble.train.exchange import collect, exchange
 from ensemble.train.losses import RowLosses
 from ensemble.train.numerics import Numerics, autocast_as, in_memory_format
 
@@ -29,7 +31,8 @@ class Target(NamedTuple):
 
 
 class Stepper:
-    """Takes the steps of one network. micro_batch: images at a time, halved whenever memory runs out."""
+    """Takes the steps of one network. micro_batch: images at a time, halved whenever memory runs out, in any of the
+    processes that train it."""
 
     def __init__(
         self,
@@ -38,32 +41,40 @@ class Stepper:
         numerics: Numerics,
         micro_batch: int,
         on_halved: Callable[[int], None],
+        ranks: Ranks = ALONE,
     ) -> None:
-        """on_halved: is told of the new micro_batch."""
+        """on_halved: is told of the new micro_batch. ranks: the processes."""
         self.model = model
         self.optimizer = optimizer
         self.numerics = numerics
         self.micro_batch = micro_batch
         self.on_halved = on_halved
+        self.ranks = ranks
 
-    def step(self, images: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
-        """Learn from a batch, float32 (B, 3, H, W). Returns its mean loss. Raises RunFailure where not even two images
-        fit into memory."""
+    def step(self, images: torch.Tensor, targets: Sequence[Target], batch_size: int) -> torch.Tensor:
+        """Learn from a batch, of which this process is given its share, float32 (n, 3, H, W). Returns the batch's mean
+        loss. Raises RunFailure where not even two images fit into memory."""
         while True:
+            is_out = False
             try:
                 images = in_memory_format(images, self.numerics)
-                loss = gradients(self.model, images, targets, self.micro_batch, self.numerics)
-                break
+                loss = gradients(self.model, images, targets, self.micro_batch, self.numerics, batch_size)
+                shared = collect(loss, self.model, self.optimizer) if self.ranks.count > 1 else None
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                is_out = True
             # Outside of the except block, whose error holds the frames and with them the activations
+            if not self.ranks.any(is_out):
+                break
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(images.device)
             if self.micro_batch < 4:
                 raise RunFailure(f"out of memory at {pluralize(self.micro_batch, 'image')}; lower image_size")
-            self.micro_batch //= 2
+            self.micro_batch = min(self.micro_batch, self.ranks.largest_part(batch_size)) // 2
             self.on_halved(self.micro_batch)
+        if shared is not None:
+            exchange(shared, self.ranks)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss
@@ -75,11 +86,12 @@ def gradients(
     targets: Sequence[Target],
     micro_batch: int,
     numerics: Numerics,
+    batch_size: int | None = None,
 ) -> torch.Tensor:
     """Add the gradients of a batch's mean loss, at most `micro_batch` images at a time; returns the loss.
 
-    images: float32 (B, 3, H, W). The parts are as equal as can be: a batch norm has no variance over one image that is
-    left over.
+    images: float32 (B, 3, H, W). batch_size: of the batch that they are a share of; None: they are all of it. The
+    parts are as equal as can be: a batch norm has no variance over one image that is left over.
     """
     total = torch.zeros((), device=images.device)
     parts = math.ceil(len(images) / micro_batch)
@@ -91,7 +103,7 @@ def gradients(
         loss = torch.stack(
             [(each.row_losses(logits, each.answers[part]) * each.weights[part]).sum() for each in targets]
         ).sum()
-        loss = loss / len(images)
+        loss = loss / (batch_size or len(images))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
@@ -121,14 +133,15 @@ def targets_of(
 ) -> list[Target]:
     """What a batch is to be answered with: its own labels and, where its images were mixed, those of their partners.
 
-    labels: int64 (B,), or probabilities float32 (B, C). weights: float32 (B,). mixed: partner and share, as `mix`
-    gives them, or None.
+    labels: int64 (M,), or probabilities float32 (M, C). weights: float32 (M,). mixed: partner and share, as `mixed`
+    gives them, of the first N, or None.
     """
     own_labels, own_weights = array_on(labels, device), array_on(weights, device)
     if mixed is None:
         return [Target(own_labels, own_weights, row_losses)]
     partner, share = mixed
+    count = len(share)
     return [
-        Target(own_labels, own_weights * share, row_losses),
+        Target(own_labels[:count], own_weights[:count] * share, row_losses),
         Target(own_labels[partner], own_weights[partner] * (1 - share), row_losses),
     ]

@@ -332,10 +332,10 @@ def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(
 # ---- the whole command ---------------------------------------------------------------------------------------------
 
 
-def start(file):
+def start(file, *changes):
     """`ens train-folds` in a process group of its own, as a shell starts it."""
     command = [sys.executable, "-m", "ensemble.cli", "train-folds", str(file)]
-    command += ["--set", "train.epochs=20", "--set", "folds.k=2"]
+    command += ["--set", "train.epochs=20", "--set", "folds.k=2", *changes]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, **pipes)
 
@@ -403,6 +403,31 @@ def test_ctrl_c_and_a_killed_parent_leave_no_process_behind_and_the_bits_are_the
     assert train(experiment("one", workers=1), changes=changes)[0] == []
     assert train(experiment("two", workers=1), changes=changes)[0] == []
     assert [bits(tmp_path / "one", fold) for fold in (0, 1)] == [bits(run, fold) for fold in (0, 1)]
+
+
+@pytest.mark.process
+def test_jobs_of_two_processes_each_end_with_their_parent_and_go_on_alone(experiment, tmp_path):
+    run, changes = tmp_path / "two", ("train.epochs=20", "folds.k=2", "train.freeze_bn=true")
+    words = ("--set", changes[-1], "--gpus-per-job", "2")
+    process = start(experiment("two", workers=2), *words)
+    wait_for_epochs(run, process)
+    assert len(alive(process.pid)) >= 7  # the command, two workers, and two processes of each
+    process.kill()
+    _, errors = process.communicate()
+    assert "Warning" not in errors and ended(process.pid)
+    done = epochs_done(run, 0)
+    process = start(experiment("two", workers=1), *words)
+    wait_for_epochs(run, process, (done, -1))
+    status, errors = interrupt(process)
+    said = [line for line in errors.splitlines() if "%" not in line]  # without the bar
+    assert status == 130 and [line[:12] for line in said] == ["ens: stoppin", "ens: stopped"]
+    assert train(experiment("two", workers=1), changes=changes)[0] == []
+    assert train(experiment("one", workers=1), changes=changes)[0] == []
+    for fold in (0, 1):
+        logs = [Run(name).member("resnet").fold(fold) for name in (run, tmp_path / "one")]
+        assert {line.get("processes") for line in logs[0].read_log()} == {2, None}
+        one, two = (load_logits(log.oof_file).values for log in logs)
+        assert abs(one - two).max() < 1e-3
 
 
 @pytest.mark.process

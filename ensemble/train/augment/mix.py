@@ -1,9 +1,34 @@
 """mixup and CutMix: each image takes in part of another one, and the loss takes in as much of that one's label."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from ensemble.device import array_on
+
+
+class Mixing(NamedTuple):
+    """What chance decided for the mixing of N images with others of the same M >= N images, of which they are the
+    first.
+
+    partner: int64 (N,), numbers of 0 to M.
+    down, across: float32 (N, H) and (N, W), the partner's weight in pixel (y, x) is down[:, y] * across[:, x].
+    share: float32 (N,), an image's part in what it becomes.
+    """
+
+    partner: np.ndarray
+    down: np.ndarray
+    across: np.ndarray
+    share: np.ndarray
+
+
+def draw_mixing(rng: np.random.Generator, count: int, size: int, mixup: float, cutmix: float) -> Mixing | None:
+    """How `count` images of (size, size) are mixed with each other: partners are a permutation of them. None where
+    mixup and cutmix, the alphas, are both 0."""
+    if not (mixup or cutmix):
+        return None
+    return Mixing(rng.permutation(count), *draw_weights(rng, count, size, size, mixup, cutmix))
 
 
 def mix(
@@ -22,17 +47,31 @@ def mix(
     count, _, height, width = images.shape
     if not (mixup or cutmix):
         return images, torch.arange(count, device=images.device), torch.ones(count, device=images.device)
-    partner = array_on(rng.permutation(count), images.device)
-    down, across, share = draw_weights(rng, count, height, width, mixup, cutmix)
-    first, second = (array_on(weights, images.device) for weights in (down, across))
-    share_there = array_on(share, images.device)
+    drawn = Mixing(rng.permutation(count), *draw_weights(rng, count, height, width, mixup, cutmix))
+    return _mixed(images, drawn)
+
+
+def apply_mixing(
+    images: torch.Tensor, mixing: Mixing | None
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+    """The first N of the images, float (M, 3, H, W), mixed as was drawn for them, and partner and share, as of `mix`;
+    the images as they are, and None, where nothing is mixed."""
+    if mixing is None:
+        return images, None
+    images, partner, share = _mixed(images, mixing)
+    return images, (partner, share)
+
+
+def _mixed(images: torch.Tensor, mixing: Mixing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    partner, first, second, share = (array_on(array, images.device) for array in mixing)
+    count, (height, width) = len(partner), images.shape[2:]
     if images.is_contiguous(memory_format=torch.channels_last):  # whole rows: 3 channels are too few to loop over
         rows = images.permute(0, 2, 3, 1).flatten(2)
         weights = first[:, :, None] * second.repeat_interleave(3, dim=1)[:, None]
-        mixed = rows.index_select(0, partner).lerp_(rows, 1 - weights)
-        return mixed.view(count, height, width, 3).permute(0, 3, 1, 2), partner, share_there
+        result = rows.index_select(0, partner).lerp_(rows[:count], 1 - weights)
+        return result.view(count, height, width, 3).permute(0, 3, 1, 2), partner, share
     weights = first[:, None, :, None] * second[:, None, None]
-    return images.index_select(0, partner).lerp_(images, 1 - weights), partner, share_there
+    return images.index_select(0, partner).lerp_(images[:count], 1 - weights), partner, share
 
 
 def draw_weights(

@@ -50,6 +50,14 @@ class Draws:
     magnitude: np.ndarray | None = None
     hidden: np.ndarray | None = None
 
+    def of(self, images: np.ndarray) -> "Draws":
+        """Those of some of the images, by their numbers, int64 (n,)."""
+
+        def some(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[images]
+
+        return Draws(self.matrices[images], *map(some, (self.factors, self.op, self.magnitude, self.hidden)))
+
 
 @dataclass(frozen=True)
 class Augmentation:
