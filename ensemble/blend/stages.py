@@ -16,7 +16,7 @@ from ensemble.files.reading import Finite
 class Stage:
     """A blend of the members and views that were asked so far, of the method that the whole blend has.
 
-    threshold: an image whose largest probability is at least this is settled: no later stage is asked.
+    threshold: an image whose largest probability is at least this exits here: no later stage is asked.
     members, views, view_weights, chain: as those of a `Blend`.
     """
 

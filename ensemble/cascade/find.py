@@ -173,13 +173,13 @@ def _front_of_fixed(found: Sequence[FixedAnswer], worth: Sequence[Worth]) -> tup
 
 
 def _merged(
-    added: Sequence[Sequence[MemberAndView]], ms: np.ndarray, policy: Policy, costs: Costs, settled: np.ndarray
+    added: Sequence[Sequence[MemberAndView]], ms: np.ndarray, policy: Policy, costs: Costs, exits: np.ndarray
 ) -> tuple[CascadeStage, ...]:
-    """The stages, those before the first that may settle an image together with that one."""
+    """The stages, those before the first at which an image may exit together with that one."""
     groups = [[pair for pairs in added[: policy.first + 1] for pair in pairs], *added[policy.first + 1 :]]
     of_groups = [ms[: policy.first + 1].sum(), *ms[policy.first + 1 :]]
     found = []
-    for pairs, group_ms, share in zip(groups, of_groups, settled[policy.first :], strict=True):
+    for pairs, group_ms, share in zip(groups, of_groups, exits[policy.first :], strict=True):
         views: dict[str, tuple[str, ...]] = {}
         for member, view in pairs:
             views[member] = (*views.get(member, ()), view)

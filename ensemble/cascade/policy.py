@@ -30,8 +30,8 @@ class Limit:
 class Policy:
     """Of a cascade of S stages.
 
-    first: the number of the stage at which images may first be settled; S - 1 where the whole blend is asked at once.
-    threshold: the confidence that settles.
+    first: the number of the stage at which images may first exit; S - 1 where the whole blend is asked at once.
+    threshold: the confidence at which they do.
     """
 
     first: int
@@ -65,7 +65,7 @@ class Tried:
 
 
 def last_stages(policy: Policy, confidence: np.ndarray) -> np.ndarray:
-    """The number of the stage that settles each row, int64 (n,), of confidences (S, n)."""
+    """The number of the stage at which each row exits, int64 (n,), of confidences (S, n)."""
     # The largest confidence so far grows from stage to stage: the stages at which it is too small come first.
     so_far = np.maximum.accumulate(confidence[policy.first : -1], axis=0)
     return np.asarray(policy.first + (so_far < policy.threshold).sum(axis=0))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ensemble.blend.saved import read_described
 from ensemble.files.reading import parse_json
@@ -57,12 +58,12 @@ class CascadeStage:
 
     added: member -> the views that are asked for.
     ms: milliseconds per image that reaches it, with decoding.
-    settled: the share of all rows that it settles, out of fold.
+    exits: the share of all rows that exit at it, out of fold.
     """
 
     added: dict[str, tuple[str, ...]]
     ms: float
-    settled: float
+    exits: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Cascade:
     blend: the name of the whole one.
     name, path: as the cascade is saved; None where nothing is cheaper within the limit.
     max_loss, max_ms: the limit; one is None.
-    threshold: the confidence that settles an image.
+    threshold: the confidence at which an image exits.
     by_fold: the thresholds chosen without each fold; 1 where the whole blend was asked at once.
     stages: in order, the whole blend's last.
     whole: the worth of the blend itself, cross-fitted.
@@ -113,5 +114,14 @@ def read_cascade(run: Run, name: str) -> Cascade | None:
     described = read_described(run, name)
     if "stages" not in described:
         return None
-    text = json.dumps(described.get("scores"))
+    text = json.dumps(_with_exits(described.get("scores")))
     return parse_json(text, Cascade, str(run.blend_json(name)), f"make it again with: ens cascade {run}")
+
+
+def _with_exits(scores: Any) -> Any:
+    """The scores of a cascade, whose stages had "settled" in place of "exits" in an older ens."""
+    stages = scores.get("stages") if isinstance(scores, dict) else None
+    for stage in stages if isinstance(stages, list) else []:
+        if isinstance(stage, dict) and "settled" in stage:
+            stage["exits"] = stage.pop("settled")
+    return scores

@@ -32,9 +32,9 @@ def cascade(
 ) -> None:
     """Ask a blend's cheapest members first, and no further ones for images that these are sure of.
 
-    Every stage is a blend of the members so far, calibrated as the whole one is; an image is settled by the first stage
-    whose confidence reaches a threshold. Scores are out of fold, of thresholds that were chosen on the other folds;
-    costs are measured on this machine. ens tta-predict --blend NAME then predicts by the cascade.
+    Every stage is a blend of the members so far, calibrated as the whole one is; an image exits at the first stage
+    whose confidence reaches a threshold (early exit). Scores are out of fold, of thresholds that were chosen on the
+    other folds; costs are measured on this machine. ens tta-predict --blend NAME then predicts by the cascade.
 
     Example: ens cascade runs/art --blend mean --max-loss 0.005
     """

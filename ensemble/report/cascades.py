@@ -29,7 +29,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
                 "name": name, "found": found, "rows": _rows(found), "chart": _chart(found, len(cascades)),
                 "stages": [
                     {"asks": "; ".join(f"{member} ({', '.join(views)})" for member, views in stage.added.items()),
-                     "ms": stage.ms, "settled": stage.settled}
+                     "ms": stage.ms, "exits": stage.exits}
                     for stage in found.stages
                 ],
             })  # fmt: skip

@@ -49,10 +49,10 @@ def show_cascade(found: Cascade) -> None:
 def _show_stages(found: Cascade) -> None:
     if len(found.stages) < 2:
         return
-    table = new_table("the stages of this cascade, in order", "asks", "ms/image", "settles % of the images")
+    table = new_table("the stages of this cascade, in order", "asks", "ms/image", "exits, % of the images")
     for stage in found.stages:
         asks = "; ".join(f"{member} ({', '.join(views)})" for member, views in stage.added.items())
-        table.add_row(escape(asks), f"{stage.ms:.1f}", f"{100 * stage.settled:.1f}")
+        table.add_row(escape(asks), f"{stage.ms:.1f}", f"{100 * stage.exits:.1f}")
     print_table(table)
 
 
@@ -62,7 +62,7 @@ def _verdict(found: Cascade) -> list[str]:
         return [f"nothing is cheaper than the whole blend within {found.limit}"]
     gains = "; ".join(f"{METRICS[metric].title} {gain_cell(worth.gains[metric])}" for metric in SHOWN)
     return [
-        f"{found.limit}: an image is settled as soon as its most probable class has {100 * found.threshold:.2f} %; "
+        f"{found.limit}: an image exits as soon as its most probable class has {100 * found.threshold:.2f} %; "
         f"{worth.ms:.1f} ms per image in the mean, the median {worth.p50_ms:.1f}, 99 % within {worth.p99_ms:.1f}; the "
         f"whole blend takes {found.whole.ms:.1f} ({_times(found, worth)} cheaper)",
         f"held out, gained over the whole blend: {gains}",

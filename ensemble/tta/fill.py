@@ -90,8 +90,8 @@ class MissingBlock:
 def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool, events: Events) -> np.ndarray:
     """Predict the shards that no other process predicts, write each as soon as it is, and wait for the others.
 
-    may_store: whether logits that are computed are added to `stored`. Returns how many images each stage of the blend
-    has settled here, int64 (S,). Raises UserError that names an image that can't be read, if it is not to be skipped.
+    may_store: whether logits that are computed are added to `stored`. Returns how many images exited at each stage
+    of the blend here, int64 (S,). Raises UserError that names an image that can't be read, if it is not to be skipped.
     """
     failed = _still_unreadable(list(rest.left), plan, stored)
     stages = exit_stages(plan.blend)
@@ -101,7 +101,7 @@ def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool
         for block in _missing_blocks(part, np.arange(len(part)), stages[0], stored, failed):
             to_compute[part] += len(block.rows)
             numbers.update(block.numbers)
-    settled_by_stage = np.zeros(len(stages), dtype=np.int64)
+    exits_by_stage = np.zeros(len(stages), dtype=np.int64)
     networks: dict[str, LoadedMember] = {}
 
     @cache
@@ -151,13 +151,13 @@ def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool
 
         while waiting or take():
             part = waiting.popleft()
-            probabilities, settled, reasons = _predicted(part, plan, stored, stages, failed, compute)
-            settled_by_stage[:] += settled
+            probabilities, exits, reasons = _predicted(part, plan, stored, stages, failed, compute)
+            exits_by_stage[:] += exits
             yield part, probabilities, reasons
 
     rest.found = found
     sharing.fill(rest, predict, events)
-    return settled_by_stage
+    return exits_by_stage
 
 
 def _predicted(
@@ -168,8 +168,8 @@ def _predicted(
     failed: Mapping[int, str],
     compute: Callable[[MissingBlock, ExitStage], Computed],
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """The probabilities of a shard's rows, float32 (n, C), how many rows each stage settled, and the reasons for those
-    that are NaN, by their rows in the shard. failed: as `_still_unreadable` gives them."""
+    """The probabilities of a shard's rows, float32 (n, C), how many rows exited at each stage, and the reasons for
+    those that are NaN, by their rows in the shard. failed: as `_still_unreadable` gives them."""
     values = stored.read(slice(part.start, part.stop))
     reasons = {row - part.start: line for row, line in failed.items() if part.start <= row < part.stop}
 

@@ -58,7 +58,7 @@ class SavedPrediction:
         return np.asarray(np.exp(saved.values[0]))
 
 
-# Predicts what is left, and gives how many images each stage of the blend has settled, int64 (S,).
+# Predicts what is left, and gives how many images exited at each stage of the blend, int64 (S,).
 Filler = Callable[[Rest, PreparedPrediction, Events], np.ndarray]
 
 
@@ -89,10 +89,10 @@ def tta_predict(
     with sharing.joined(folder, lock, prediction.digest, prediction.parts, events):
         rest = sharing.rest_of(prediction.parts, len(blend.classes), request.on_bad, events)
         is_begun = bool(rest.left)
-        settled = filler(rest, prediction, events)
+        exits = filler(rest, prediction, events)
         if blend.stages and is_begun:
-            counts = ", ".join(map(str, settled.tolist()))
-            events.message(f"of {settled.sum()} images, each stage of the cascade settled: {counts}")
+            counts = ", ".join(map(str, exits.tolist()))
+            events.message(f"of {exits.sum()} images, so many exited at each stage of the cascade: {counts}")
         unreadable = rest.unreadable
         shards.report_unreadable(prediction.ids, unreadable, events)
         written = None

@@ -9,6 +9,8 @@ from commands import ens
 
 from ensemble.blend import BlendOptions, blend_run, load_blend
 from ensemble.blend.metric_bias import MetricBias
+from ensemble.cascade.result import read_cascade
+from ensemble.errors import UserError
 from ensemble.overview.ledger import scores_of
 from ensemble.run import Run
 
@@ -35,7 +37,7 @@ def test_a_cascade_is_saved_as_a_blend_that_the_other_commands_take(run, monkeyp
 
     words = ("tta-predict", run, run.parent / "test", "--blend", "mean-cascade", "-o", tmp_path / "s.csv")
     status, out, err = ens(monkeypatch, capfd, *words)
-    assert status == 0 and "of 4 images, each stage of the cascade settled: " in out
+    assert status == 0 and "of 4 images, so many exited at each stage of the cascade: " in out
     assert "mean-cascade" in (run / "submissions.csv").read_text()
     status, out, err = ens(monkeypatch, capfd, "verify", run)
     assert status == 0, out + err
@@ -46,6 +48,22 @@ def test_a_cascade_is_saved_as_a_blend_that_the_other_commands_take(run, monkeyp
     assert status == 0 and "<h3>mean-cascade</h3>" in page and "cascade that may lose 0.001" in page
 
 
+def test_the_name_that_exits_had_before_is_read(run, monkeypatch, capfd):
+    status, _, err = ens(monkeypatch, capfd, "cascade", run, "--blend", "mean", "--max-loss", 9, "--name", "older")
+    assert status == 0, err
+    path, found = Run(run).blend_json("older"), read_cascade(Run(run), "older")
+    described = json.loads(path.read_text())
+    del described["checksum"]
+    path.write_text(json.dumps(described).replace('"exits"', '"settled"'))
+    assert read_cascade(Run(run), "older") == found
+    assert sum(stage.exits for stage in found.stages) == pytest.approx(1)
+    described["scores"]["stages"] = 3
+    path.write_text(json.dumps(described))
+    with pytest.raises(UserError, match="key 'stages' should be a valid tuple"):
+        read_cascade(Run(run), "older")
+    path.unlink()
+
+
 def test_the_table_says_what_is_gained_and_what_it_is_compared_with(run, monkeypatch, capfd):
     status, out, err = ens(monkeypatch, capfd, "cascade", run, "--blend", "mean", "--max-loss", 9, "--name", "fast")
     assert status == 0, err
@@ -54,7 +72,7 @@ def test_the_table_says_what_is_gained_and_what_it_is_compared_with(run, monkeyp
         "cascade that may lose 0.001",
         "always resnet",
         "the stages of this cascade, in order",
-        "--max-loss 9: an image is settled as soon as its most probable class has ",
+        "--max-loss 9: an image exits as soon as its most probable class has ",
         "prediction averages 2, at every stage, and the average decides",
         f"saved {Run(run).blend_json('fast')}; next: ens tta-predict {run} IMAGES --blend fast",
     ):

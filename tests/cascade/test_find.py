@@ -63,7 +63,7 @@ def test_each_stage_is_the_blend_of_the_members_so_far():
 def test_costs_and_shares_add_up():
     found, _ = find_cascade(oof_of(views=2), Recipe("mean"), COSTS, Limit(max_loss=0.05), SILENT)
     assert found.whole.ms == pytest.approx(2 * (5 + 1 + 3) + 0.25)
-    assert sum(stage.settled for stage in found.stages) == pytest.approx(1)
+    assert sum(stage.exits for stage in found.stages) == pytest.approx(1)
     decoded = 0.25 * len(found.stages)
     assert sum(stage.ms for stage in found.stages) == pytest.approx(18 + decoded)
     assert found.worth.ms < found.whole.ms and found.worth.p50_ms <= found.worth.p99_ms

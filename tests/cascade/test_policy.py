@@ -8,7 +8,7 @@ CONFIDENCE = np.array([[0.9, 0.5, 0.5, 0.2], [0.6, 0.95, 0.5, 0.2], [0.1, 0.1, 0
 MS = np.array([1.0, 2.0, 4.0])
 
 
-def test_the_first_stage_that_is_sure_enough_settles():
+def test_a_row_exits_at_the_first_stage_that_is_sure_enough():
     assert last_stages(Policy(0, 0.9), CONFIDENCE).tolist() == [0, 1, 2, 2]
     assert last_stages(Policy(0, 0.5), CONFIDENCE).tolist() == [0, 0, 0, 2]
     assert last_stages(Policy(1, 0.9), CONFIDENCE).tolist() == [2, 1, 2, 2]
@@ -27,7 +27,7 @@ def test_every_policy_is_tried_and_its_loss_is_that_above_the_whole_blend():
     tried = try_all(StageRows(CONFIDENCE, losses), MS, 0.0)
     assert len(tried.policies) == 2 * len(THRESHOLDS) + 1
     assert (tried.losses[-1], tried.ms[-1]) == (0, 7)
-    found = choose(tried, Limit(max_loss=0.03))  # 0.025 above: the second row is settled by the second stage
+    found = choose(tried, Limit(max_loss=0.03))  # 0.025 above: the second row exits at the second stage
     assert found is not None and last_stages(found, CONFIDENCE).tolist() == [0, 1, 2, 2]
     assert np.isclose(tried.losses[tried.policies.index(found)], 0.1 / 4)
 

@@ -1,5 +1,5 @@
-"""Prediction by a cascade: what is settled is not asked about again, and the answers are to the bit those of the stages
-by themselves."""
+"""Prediction by a cascade: no later stage is asked about an image that has exited, and the answers are to the bit
+those of the stages by themselves."""
 
 import re
 import shutil
@@ -38,8 +38,8 @@ def images(noise_run, paint):
 
 @pytest.fixture(scope="module")
 def run(noise_run, images):
-    """The blends first and second, of the stages by themselves, and cascade, whose first stage settles 8 of the 20
-    images and whose second one 7 others."""
+    """The blends first and second, of the stages by themselves, and cascade, at whose first stage 8 of the 20 images
+    exit, and 7 others at the second."""
     run = Run(noise_run)
     whole, oof = load_blend(run, "mean"), read_oof(run)
     stages = [as_stage(new_fits(restricted(oof, pairs), Recipe("mean")), 0.5) for pairs in (FIRST, SECOND)]
@@ -70,19 +70,19 @@ def probabilities(run, images, blend="cascade", **more):
     return predict(run, images, blend, **more)[0].probabilities
 
 
-def test_each_image_is_answered_by_the_stage_that_settles_it(run, images):
+def test_each_image_is_answered_by_the_stage_at_which_it_exits(run, images):
     found, events = predict(run, images)
     first, second, whole = (probabilities(run, images, name) for name in ("first", "second", "mean"))
     stages = load_blend(Run(run), "cascade").stages
-    settled = first.max(axis=1) >= np.float32(stages[0].threshold)
-    then = ~settled & (second.max(axis=1) >= np.float32(stages[1].threshold))
-    assert (settled.sum(), then.sum()) == (8, 7)
-    want = np.where(settled[:, None], first, np.where(then[:, None], second, whole))
+    exited = first.max(axis=1) >= np.float32(stages[0].threshold)
+    then = ~exited & (second.max(axis=1) >= np.float32(stages[1].threshold))
+    assert (exited.sum(), then.sum()) == (8, 7)
+    want = np.where(exited[:, None], first, np.where(then[:, None], second, whole))
     assert np.array_equal(found.probabilities, want)
-    assert events.messages[-1] == "of 20 images, each stage of the cascade settled: 8, 7, 5"
+    assert events.messages[-1] == "of 20 images, so many exited at each stage of the cascade: 8, 7, 5"
 
 
-def test_later_networks_never_see_what_is_settled(run, images):
+def test_later_networks_never_see_what_has_exited(run, images):
     predict(run, images)
     by_view = {}
     for path in (run / "predictions" / "logits" / "test").glob("[!.]*.safetensors"):
@@ -142,7 +142,7 @@ def test_two_that_share_the_shards_end_with_the_same_bytes(run, images):
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda number: predict(run, images, stored_bytes=0), range(2)))
     assert made[0][0].predictions.read_bytes() == whole and {each.is_new for each, _ in made} == {True, False}
-    line = re.compile(r"of \d+ images, each stage of the cascade settled: (\d+), (\d+), (\d+)")
+    line = re.compile(r"of \d+ images, so many exited at each stage of the cascade: (\d+), (\d+), (\d+)")
     said = [found.groups() for _, events in made for text in events.messages if (found := line.fullmatch(text))]
     assert np.array(said, dtype=int).sum(axis=0).tolist() == [8, 7, 5]
 
@@ -202,7 +202,7 @@ def test_what_is_damaged_is_one_line(run):
 
 
 def test_soups_are_asked_by_the_same_stages(own_started_run, started_run):
-    """Of two members with one soup each; the threshold of 0.5 settles all images at the first stage."""
+    """Of two members with one soup each; with the threshold of 0.5 all images exit at the first stage."""
     run = Run(own_started_run)
     soup_folds(run, None, None, Recorder())
     oof = read_oof(run)
@@ -210,5 +210,5 @@ def test_soups_are_asked_by_the_same_stages(own_started_run, started_run):
     replace(load_blend(run, "mean"), stages=(stage,)).save(run, "cascade")
     found, events = predict(own_started_run, started_run.parent / "test", networks="soup")
     assert UNSCORED["soup"] in events.messages
-    assert events.messages[-1] == "of 5 images, each stage of the cascade settled: 5, 0"
+    assert events.messages[-1] == "of 5 images, so many exited at each stage of the cascade: 5, 0"
     assert np.allclose(found.probabilities.sum(axis=1), 1)

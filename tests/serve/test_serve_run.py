@@ -58,7 +58,7 @@ def test_a_run_that_can_not_be_served_is_a_line(noise_run, tmp_path):
 
 
 def test_a_cascade_asks_later_members_only_where_it_must(noise_run):
-    """Its first stage settles half of the images, which have no votes of the other member."""
+    """Half of the images exit at its first stage, and have no votes of the other member."""
     from dataclasses import replace
 
     from ensemble.blend import load_blend
