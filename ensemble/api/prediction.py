@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble.errors import UserError
+from ensemble.exported.cascade_description import is_exported
 from ensemble.predictions.images import Images, Prediction, named_images
 from ensemble.run import Run
 
@@ -19,7 +20,8 @@ def load(
 ) -> "Predictor | ExportedModel":
     """A run's blend with its networks on the device, or an exported file, for many calls of `predict`.
 
-    run: a run directory, or a file that `ens export` wrote, which takes neither torch nor the run, and holds one blend
+    run: a run directory; or a file that `ens export` wrote, or the folder that it wrote of a cascade, which take
+        neither torch nor the run, and hold one blend
     blend: the name of a blend; None for the run's only one
     views: must be those that the blend was fitted on, as they are for None
     networks: which of its members' networks predict: those of the folds, their "soup" (of `ens soup`) or "refit"
@@ -84,13 +86,13 @@ def _loaded(
     images: int = sys.maxsize,
 ) -> "Predictor | ExportedModel":
     """See `load`. images: how many will be predicted."""
-    if not isinstance(run, Run) and (Path(run).suffix == ".onnx" or Path(run).is_file()):
+    if not isinstance(run, Run) and is_exported(Path(run)):
         if blend is not None or views is not None or networks != "folds":
             raise UserError(f"{run}: an exported file holds one blend with its views and networks: name none of these")
-        from ensemble.exported.engines import engine_for
+        from ensemble.exported.engines import FEW, engine_for
         from ensemble.exported.model import load_exported
 
-        return load_exported(run, engine=engine_for("auto", images))
+        return load_exported(run, engine=engine_for("auto", images), at_once=images >= FEW)
     from ensemble.tta.images import load as load_run
 
     return load_run(run, blend, views, networks)

@@ -14,7 +14,13 @@ from ensemble.run.networks import KINDS, UNSCORED
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
-@click.option("-o", "--output", type=FOLDER_OR_FILE, required=True, help="The file to write, such as art.onnx.")
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER_OR_FILE,
+    required=True,
+    help="The file to write, such as art.onnx; of a cascade, the folder.",
+)
 @click.option(
     "--networks",
     type=click.Choice(KINDS),
@@ -42,7 +48,8 @@ def export(run: Path, as_json: bool, **options: Any) -> None:
 
     From uint8 squares (any number of images) to probabilities: views, normalisation, networks, folds, weights,
     temperature, priors and class bias are inside, the classes, the preprocessing and the out-of-fold scores are in its
-    metadata. Before the file gets its name, it must predict the run's own classes on images of the run.
+    metadata. A cascade becomes a folder of such files, of which an image needs those that it comes to. Before the file
+    gets its name, it must predict the run's own classes on images of the run.
 
     Example: ens export runs/art --blend stack -o art.onnx
     """

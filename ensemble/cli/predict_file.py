@@ -19,7 +19,7 @@ from ensemble.run.networks import UNSCORED
 def predict_file(
     model: Path, images: tuple[Path, ...], output: Path | None, engine: str, as_json: bool, **options: Any
 ) -> None:
-    """Predict IMAGES (pictures, a folder or a table) by a MODEL, a file that ens export wrote.
+    """Predict IMAGES (pictures, a folder or a table) by a MODEL, a file or a cascade's folder that ens export wrote.
 
     Takes neither the run nor torch. Of pictures that are named one by one, the most likely classes are printed with
     their probabilities. Predictions of a folder or a table are saved in shards beside the output as they are made:
@@ -35,7 +35,8 @@ def predict_file(
         from ensemble.predictions.pictures import predict_pictures, require_tables
 
         source = pictures_or_source(images)
-        opened = load_exported(model, engine=engine_for(engine, len(source) if isinstance(source, list) else FEW))
+        count = len(source) if isinstance(source, list) else FEW
+        opened = load_exported(model, engine=engine_for(engine, count), at_once=count >= FEW)
         unscored = UNSCORED.get(opened.description.networks)
         if isinstance(source, list):
             on_bad, sample = options["on_bad"], options["sample_submission"]

@@ -61,7 +61,7 @@ def serve(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Serve MODEL, a file of ens export or a run, to programs and to people.
+    """Serve MODEL, what ens export wrote or a run, to programs and to people.
 
     POST one image or several to /predict: files of a form, JSON with base64 ({"images": ["..."]}), or the bytes of one
     image. The answer is JSON: for each image its class and the probabilities, with ?members=true each member's too.
@@ -70,7 +70,9 @@ def serve(
 
     Example: ens serve art.onnx --port 8000
     """
-    with session(as_json, model if model.is_dir() else None) as events:
+    from ensemble.exported.cascade_description import is_cascade
+
+    with session(as_json, model if model.is_dir() and not is_cascade(model) else None) as events:
         from ensemble.serve import require_extra
 
         require_extra()

@@ -73,7 +73,7 @@ class EnsembleModule(torch.nn.Module):
         self.front_list = modules
         self.fronts = torch.nn.ModuleList(modules)  # the same ones, for torch
         self.networks = torch.nn.ModuleList(networks)
-        self.blending = Blending(blend, [len(parts.networks) * parts.folds for parts in self.members])
+        self.blending = Blending(blend, list(map(outputs_of, loaded)))
         self.inputs = input_names(modules)
         self.eval().requires_grad_(False)
 
@@ -95,6 +95,11 @@ class EnsembleModule(torch.nn.Module):
         logits: Tensor = self.networks[network](images[front])
         count = len(self.front_list[front].views)
         return logits.reshape(parts.folds, count, -1, logits.shape[-1])
+
+
+def outputs_of(member: LoadedMember) -> int:
+    """K, of how many networks or classifiers a member gives logits."""
+    return sum(each.outputs for each in member.eval_models)
 
 
 def example_of(decoding: Decoding) -> Tensor:

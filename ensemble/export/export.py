@@ -1,4 +1,5 @@
-"""`ens export`: a blend of a run with its networks as one file, which needs neither the run nor PyTorch."""
+"""`ens export`: a blend of a run with its networks as one file, or a cascade as a folder of files, which needs neither
+the run nor PyTorch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,18 +9,22 @@ from pathlib import Path
 
 from ensemble import __version__
 from ensemble.blend import Blend, check_sources, read_result
+from ensemble.blend.result import read_scores
 from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.data.folds import fold_count
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.export import parity
 from ensemble.export.bfloat16 import require_bfloat16, try_bfloat16
-from ensemble.export.ensemble_module import EnsembleModule
+from ensemble.export.cascade import cascade_artifact, read_cascade_scores, require_own_folder
+from ensemble.export.ensemble_module import EnsembleModule, outputs_of
 from ensemble.export.formats import artifact, require_format, require_own
 from ensemble.export.networks import load_exact
+from ensemble.exported.cascade_description import CASCADE_JSON
 from ensemble.exported.description import FORMAT, Description, ExportedMember, ExportedScore, Parity
-from ensemble.files.atomic import replacing
+from ensemble.files.atomic import replacing, replacing_folder
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.to_onnx import Graphs
 from ensemble.plural import pluralize
@@ -34,7 +39,7 @@ class ExportRequest:
     """What to export, and where to.
 
     run: a run directory
-    output: the file to write
+    output: the file to write; of a cascade, the folder
     blend_name: None for the run's only blend
     networks: which of the members' networks: "folds", "soup" or "refit"
     format: "onnx" or "pt2"
@@ -53,7 +58,7 @@ class ExportRequest:
 class Exported:
     """What `export` has written.
 
-    output: the file
+    output: the file, or the folder
     bytes: its size
     description: what it says of itself
     """
@@ -64,7 +69,8 @@ class Exported:
 
 
 def export(request: ExportRequest, events: Events) -> Exported:
-    """Write a blend with its networks as one file, after it has given the run's own probabilities on images of the run.
+    """Write a blend with its networks as one file, or a cascade as a folder, after it has given the run's own
+    probabilities on images of the run.
 
     Raises UserError for what can't be exported, naming the member and what to do, and RunFailure if the probabilities
     are not the run's.
@@ -74,37 +80,40 @@ def export(request: ExportRequest, events: Events) -> Exported:
     name, blend = find_blend(run, request.blend_name, None)
     _require_exportable(run, name, blend)
     check_sources(run, name)
-    if request.dtype == "bfloat16":
-        require_bfloat16(request.format, request.networks, blend)
-    require_place(output, inputs_of(run))
-    require_own(output)
+    if blend.stages:
+        _require_cascade_options(name, request)
+        require_own_folder(output)
+        require_place(output / CASCADE_JSON if output.is_dir() else output, inputs_of(run))
+    else:
+        if request.dtype == "bfloat16":
+            require_bfloat16(request.format, request.networks, blend)
+        require_place(output, inputs_of(run))
+        require_own(output)
     networks = blend_networks(run, blend, blend.trained, request.networks, fold_count(run))
     samples = run_samples(load_run_config(run.config_toml), run)
     loaded = load_exact(networks, len(blend.classes), events)
-    ensemble = EnsembleModule(blend, loaded)
     events.message(f"{name}: {_counts(blend, loaded)}")
     graphs: Graphs = {}
-    made = artifact(request.format, ensemble, len(blend.classes), graphs, events)
-    squares = parity.squares_of(parity.some_files(samples.paths), ensemble.inputs)
-    want = parity.run_probabilities(blend, loaded, squares, ensemble.inputs, events)
+    if blend.stages:
+        made = cascade_artifact(name, blend, loaded, read_cascade_scores(run, name), graphs, events)
+    else:
+        made = artifact(request.format, EnsembleModule(blend, loaded), len(blend.classes), graphs, events)
+    squares = parity.squares_of(parity.some_files(samples.paths), made.inputs)
+    want = parity.run_probabilities(blend, loaded, squares, made.inputs, events)
     compared = parity.compare(blend, want, made, squares, events)
-    description = _description(request, name, blend, ensemble, compared)
+    description = _description(request, name, blend, loaded, made.inputs, compared)
     if request.dtype == "bfloat16":
         tried = try_bfloat16(run, blend, loaded, graphs, events)
         events.message(tried.line())
         description = replace(description, dtype="bfloat16" if tried.is_kept else "float32")
-    with replacing(output) as temporary:
+    with replacing_folder(output) if blend.stages else replacing(output) as temporary:
         made.save(temporary, description)
-    return Exported(output, output.stat().st_size, description)
+    files = [output] if output.is_file() else list(output.iterdir())
+    return Exported(output, sum(path.stat().st_size for path in files), description)
 
 
 def _require_exportable(run: Run, name: str, blend: Blend) -> None:
-    """Raise UserError for a blend with a member that ens did not train, which has no network, and for a cascade."""
-    if blend.stages:
-        raise UserError(
-            f"blend {name!r} is a cascade, and an exported file asks all its networks at once; export the blend "
-            "that it was made of"
-        )
+    """Raise UserError for a blend with a member that ens did not train, which has no network."""
     if not blend.external:
         return
     trained = ",".join(blend.trained)
@@ -112,6 +121,15 @@ def _require_exportable(run: Run, name: str, blend: Blend) -> None:
         f"fit one without it: ens blend {run} --members {trained} --name NAME" if trained else "choose another blend"
     )
     raise UserError(f"blend {name!r} holds {blend.external[0]}, which ens did not train and can't export; {again}")
+
+
+def _require_cascade_options(name: str, request: ExportRequest) -> None:
+    if request.format != "onnx":
+        raise UserError(f"blend {name!r} is a cascade, which is exported as ONNX: leave --format {request.format} out")
+    if request.dtype != "float32":
+        raise UserError(
+            f"blend {name!r} is a cascade, and --dtype {request.dtype} is tried for whole blends: leave it out"
+        )
 
 
 def _counts(blend: Blend, loaded: Sequence[LoadedMember]) -> str:
@@ -124,22 +142,25 @@ def _counts(blend: Blend, loaded: Sequence[LoadedMember]) -> str:
 
 
 def _description(
-    request: ExportRequest, name: str, blend: Blend, ensemble: EnsembleModule, compared: Parity
+    request: ExportRequest,
+    name: str,
+    blend: Blend,
+    loaded: Sequence[LoadedMember],
+    inputs: dict[str, Decoding],
+    compared: Parity,
 ) -> Description:
-    result = read_result(request.run, name)
-    scores, rows = None, 0
-    if result is not None:
-        rows = result.rows
-        scores = {metric: ExportedScore(each.value, each.low, each.high) for metric, each in result.blend.items()}
+    scores, rows = _scores(request.run, name, blend)
     is_scored = request.networks == "folds"
-    members = {}
-    for parts, views in zip(ensemble.members, blend.views, strict=True):
-        timm_name = source(request.run, blend.sources, parts.name).timm_name()
-        members[parts.name] = ExportedMember(timm_name, len(parts.networks) * parts.folds, views)
+    members = {
+        member.name: ExportedMember(
+            source(request.run, blend.sources, member.name).timm_name(), outputs_of(member), views
+        )
+        for member, views in zip(loaded, blend.views, strict=True)
+    }
     return Description(
         format=FORMAT,
         classes=blend.classes,
-        inputs=ensemble.inputs,
+        inputs=inputs,
         blend=name,
         method=blend.chain.method,
         members=members,
@@ -154,6 +175,20 @@ def _description(
         data=request.run.read_provenance()["facts"].get("data fingerprint", ""),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _scores(run: Run, name: str, blend: Blend) -> tuple[dict[str, ExportedScore] | None, int]:
+    """The cross-fitted scores of the blend, or of the cascade, and of how many rows they are; None, 0 without any."""
+    if blend.stages:
+        saved = read_cascade_scores(run, name)
+        found = None if saved is None else (read_scores(run, name), saved["rows"])
+    else:
+        result = read_result(run, name)
+        found = None if result is None else (result.blend, result.rows)
+    if found is None:
+        return None, 0
+    scores, rows = found
+    return {metric: ExportedScore(each.value, each.low, each.high) for metric, each in scores.items()}, rows
 
 
 def _version(package: str) -> str:

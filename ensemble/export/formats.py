@@ -4,19 +4,19 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ensemble.data.pixels.preprocess import Decoding
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.export.ensemble_module import EnsembleModule, example_of
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
 from ensemble.exported import seal
 from ensemble.exported.description import KEY, Description
-from ensemble.exported.engines import ENGINES, open_engine
+from ensemble.exported.engines import installed, open_engine
 from ensemble.inference.to_onnx import Graphs, quiet, require_onnx
 
 FORMATS = ("onnx", "pt2")
@@ -29,12 +29,14 @@ Probabilities = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 class Artifact:
     """What is exported, before it is a file.
 
+    inputs: the name of each input, and how an image is decoded to it
     engines: what computes it here
-    opened: for one of these what it gives, float32 (B, C), of squares uint8 (B, side, side, 3) by the names of its
-        inputs
+    opened: for one of these what it gives, float32 (S, B, C), of squares uint8 (B, side, side, 3) by the names of its
+        inputs: of each stage of a cascade; else S is 1
     save: writes it with its description
     """
 
+    inputs: dict[str, Decoding]
     engines: tuple[str, ...]
     opened: Callable[[str], Probabilities]
     save: Callable[[Path, Description], None]
@@ -64,12 +66,12 @@ def _onnx(ensemble: EnsembleModule, classes: int, graphs: Graphs, events: Events
 
     def opened(engine: str) -> Probabilities:
         compute = open_engine(engine, content, ["probabilities"], torch.get_num_threads(), "float32").compute
-        return lambda squares: compute(squares)[0]
+        return lambda squares: compute(squares)[0][None]
 
     def save(path: Path, description: Description) -> None:
         path.write_bytes(seal.sealed(seal.with_metadata(content, {KEY: description.to_json()})))
 
-    return Artifact(tuple(name for name in ENGINES if find_spec(name) is not None), opened, save)
+    return Artifact(ensemble.inputs, installed(), opened, save)
 
 
 def _pt2(ensemble: EnsembleModule, events: Events) -> Artifact:
@@ -92,13 +94,13 @@ def _pt2(ensemble: EnsembleModule, events: Events) -> Artifact:
     def probabilities(squares: Mapping[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
             found = module(*(torch.from_numpy(squares[name]) for name in ensemble.inputs))
-        return np.asarray(found[0].numpy())
+        return np.asarray(found[0].numpy())[None]
 
     def save(path: Path, description: Description) -> None:
         with path.open("wb") as file, quiet():
             torch.export.save(program, file, extra_files={PT2_ENTRY: description.to_json()})
 
-    return Artifact(("torch",), lambda _: probabilities, save)
+    return Artifact(ensemble.inputs, ("torch",), lambda _: probabilities, save)
 
 
 def require_own(path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Whether an exported file gives the run's own probabilities: compared on images of the run."""
+"""Whether an exported file gives the run's own probabilities: compared on images of the run. Of a cascade every stage
+is asked about all of them, and then at which stage each one exits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from ensemble.exported.description import Parity
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.member import LoadedMember
 from ensemble.inference.predict import CPU_BATCH, Group, forward_views
+from ensemble.predictions.early_exit import run_stages
 from ensemble.progress import paced
 from ensemble.tta.apply import blend_folds
 
@@ -44,11 +46,12 @@ def run_probabilities(
     inputs: Mapping[str, Decoding],
     events: Events,
 ) -> np.ndarray:
-    """The probabilities (N, C) that `ens tta-predict` computes in float32, of squares by their names."""
+    """The probabilities that `ens tta-predict` computes in float32, of squares by their names: of each stage of a
+    cascade (S, N, C), where a plain blend is one stage."""
     tensors = {decoding: torch.from_numpy(squares[name]) for name, decoding in inputs.items()}
     networks = sum(len(member.eval_models) * len(views) for member, views in zip(members, blend.views, strict=True))
     rows = len(next(iter(squares.values())))
-    advance, logits = paced(events, "the run's own probabilities", 0, rows * networks), []
+    advance, logits = paced(events, "the run's own probabilities", 0, rows * networks), dict[str, np.ndarray]()
 
     def times(passes: int) -> Callable[[float], None]:
         return lambda images: advance(images * passes)
@@ -57,14 +60,18 @@ def run_probabilities(
         passes = len(member.eval_models) * len(views)
         group = Group(member.preprocess, views, member.eval_models)
         values = forward_views(group, tensors, CPU_BATCH, torch.device("cpu"), advance=times(passes))
-        logits.append(np.concatenate(values))
-    return blend_folds(blend, logits)
+        logits[member.name] = np.concatenate(values)
+    stages = []
+    for stage, _ in blend.stage_blends:
+        places = {name: [blend.trained[name].index(view) for view in views] for name, views in stage.trained.items()}
+        stages.append(blend_folds(stage, [logits[name][:, of_views] for name, of_views in places.items()]))
+    return np.stack(stages)
 
 
 def compare(
     blend: Blend, want: np.ndarray, made: Artifact, squares: Mapping[str, np.ndarray], events: Events
 ) -> Parity:
-    """How near the file's probabilities are to `want` (N, C), by the engine that is furthest off: whichever is there
+    """How near the file's probabilities are to `want` (S, N, C), by the engine that is furthest off: whichever is there
     may predict. One that can't read the file is told of, where another can. Raises RunFailure if one is too far off."""
     found: list[Parity] = []
     for name in made.engines:
@@ -87,21 +94,47 @@ def _compared(
     squares: Mapping[str, np.ndarray],
     events: Events,
 ) -> Parity:
+    rows = want.shape[1]
     found = np.empty(want.shape, dtype=np.float32)
-    for start in range(0, len(want), CPU_BATCH):
-        events.progress("the file's probabilities", start, len(want))
+    for start in range(0, rows, CPU_BATCH):
+        events.progress("the file's probabilities", start, rows)
         part = slice(start, start + CPU_BATCH)
-        found[part] = file_probabilities({name: pixels[part] for name, pixels in squares.items()})
-    events.progress("the file's probabilities", len(want), len(want))
+        found[:, part] = file_probabilities({name: pixels[part] for name, pixels in squares.items()})
+    events.progress("the file's probabilities", rows, rows)
     apart = np.abs(found - want)
-    changed = int((blend.decide(found) != blend.decide(want)).sum())
-    parity = Parity(len(want), float(apart.max()), changed)
+    changed = int((_classes(blend, found) != _classes(blend, want)).any(axis=0).sum())
+    parity = Parity(rows, float(apart.max()), changed)
     near = np.minimum(NEAR, NEAR_SHARE * np.maximum(want, LEAST))
-    far = int((~(apart <= near)).any(axis=1).sum())
-    if changed or not np.isfinite(apart).all() or far > max(1, FAR_ROWS * len(want)):
+    is_far = (~(apart <= near)).any(axis=(0, 2))
+    if changed or not np.isfinite(apart).all() or is_far.sum() > max(1, FAR_ROWS * rows):
         raise RunFailure(
-            f"by {engine} the file does not give the run's own predictions, and was not kept: of {len(want)} training "
+            f"by {engine} the file does not give the run's own predictions, and was not kept: of {rows} training "
             f"images it predicts another class for {changed}, and a probability differs by more than {NEAR:g}, or a "
-            f"small one by more than a tenth of itself, for {far} (by {parity.largest:.2g} at most)"
+            f"small one by more than a tenth of itself, for {is_far.sum()} (by {parity.largest:.2g} at most)"
+        )
+    elsewhere = int(_exits_elsewhere(blend, want, found).sum())
+    if elsewhere:
+        raise RunFailure(
+            f"by {engine} the cascade was not kept: {elsewhere} of {rows} training images exit at another stage than "
+            "in the run, and not by rounding"
         )
     return parity
+
+
+def _classes(blend: Blend, probabilities: np.ndarray) -> np.ndarray:
+    """What is predicted of probabilities (S, N, C), int64 (S, N)."""
+    return np.stack([blend.decide(of_stage) for of_stage in probabilities])
+
+
+def _exits_elsewhere(blend: Blend, want: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Which images exit at different stages by the two, bool (N,), and not because their confidence is within NEAR of
+    the threshold."""
+    thresholds = [threshold for _, threshold in blend.stage_blends]
+    images = np.arange(want.shape[1])
+
+    def exits(probabilities: np.ndarray) -> np.ndarray:
+        return run_stages(thresholds, len(images), lambda stage, rows: np.asarray(probabilities[stage, rows]))
+
+    first = np.minimum(exits(want), exits(found))  # the stage at which they part
+    is_tie = np.abs(want[first, images].max(axis=1) - np.array(thresholds)[first]) <= NEAR
+    return np.asarray((exits(want) != exits(found)) & ~is_tie)

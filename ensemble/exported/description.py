@@ -10,6 +10,7 @@ from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, parse_json
 
 KEY = "ens"  # of the metadata
+PART_KEY = "ens-part"  # of the metadata of a cascade's graphs: the name of the blend
 FORMAT = 1
 AGAIN = "write it again with: ens export"
 
@@ -104,6 +105,10 @@ class Description:
 def parse_description(metadata: Mapping[str, str], source: str) -> Description:
     """What `Description.to_json` wrote among the metadata of a file. source: its name, for errors. Raises UserError if
     ens did not write it, if it is of another format, or if its parts don't go together."""
+    if PART_KEY in metadata:
+        raise UserError(
+            f"{source}: one graph of the cascade {metadata[PART_KEY]!r}, which predicts nothing alone; name its folder"
+        )
     if KEY not in metadata:
         raise UserError(f"{source}: not a file that ens export wrote: its metadata has no entry {KEY!r}")
     found = parse_json(metadata[KEY], dict[str, Any], source, AGAIN)
@@ -113,6 +118,12 @@ def parse_description(metadata: Mapping[str, str], source: str) -> Description:
             f"ens that wrote it, or {AGAIN}"
         )
     description = parse_json(metadata[KEY], Description, source, AGAIN)
+    require_whole(description, source)
+    return description
+
+
+def require_whole(description: Description, source: str) -> None:
+    """Raise UserError if its parts don't go together. source: the name of its file."""
     classes, costs = description.classes, description.costs
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise UserError(f"{source}: its classes are fewer than two, or one is there twice; {AGAIN}")
@@ -120,4 +131,3 @@ def parse_description(metadata: Mapping[str, str], source: str) -> Description:
         raise UserError(f"{source}: its costs have not a row and a column for each class; {AGAIN}")
     if not description.inputs or any(not decoding.size for decoding in description.inputs.values()):
         raise UserError(f"{source}: it names no input, or one without a size; {AGAIN}")
-    return description

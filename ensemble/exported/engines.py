@@ -16,6 +16,7 @@ NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 # Images: for fewer OpenVINO isn't worth its opening. 20 networks take it 4 s of a core where ONNX Runtime takes 1, and
 # then 0.24 s an image where that takes 0.32.
 FEW = 32
+OUTPUTS = ("probabilities", "member_probabilities")  # of an exported blend
 INSTALL = 'pip install "ens-vision[export]"'
 
 Compute = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]  # from a graph's inputs to its outputs, by any thread
@@ -40,17 +41,22 @@ class Engine:
         return f"{NAMES[self.name]} {self.version}"
 
 
+def installed() -> tuple[str, ...]:
+    """Those of `ENGINES` that are there, in their order."""
+    return tuple(name for name in ENGINES if find_spec(name) is not None)
+
+
 def choose_engine(engine: str, path: Path) -> str:
     """ "auto" becomes the first of `ENGINES` that is installed. Raises UserError, for the file `path`, for a name that
     is none and where that engine is not installed."""
     if engine not in ("auto", *ENGINES):
         raise UserError(f"engine {engine!r}: want one of auto, {', '.join(ENGINES)}")
-    installed = [name for name in ENGINES if find_spec(name) is not None]
+    there = installed()
     if engine == "auto":
-        if not installed:
+        if not there:
             raise UserError(f"{path}: needs OpenVINO or ONNX Runtime, and neither is installed: {INSTALL}")
-        return installed[0]
-    if engine not in installed:
+        return there[0]
+    if engine not in there:
         raise UserError(f"{path}: {NAMES[engine]} is not installed: pip install {engine}, or leave the engine to ens")
     return engine
 

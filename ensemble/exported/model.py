@@ -12,8 +12,10 @@ import numpy as np
 from ensemble.data.pixels.decode import Source, decode_each, middle_square, middle_squares
 from ensemble.errors import UserError
 from ensemble.exported import seal
+from ensemble.exported.cascade import open_cascade
+from ensemble.exported.cascade_description import is_cascade
 from ensemble.exported.description import Description, parse_description
-from ensemble.exported.engines import Engine, choose_engine, open_engine
+from ensemble.exported.engines import OUTPUTS, Engine, choose_engine, open_engine
 from ensemble.machine import cores, threads_allowed
 from ensemble.plural import pluralize
 from ensemble.predictions.images import Images, OneImage, Prediction, named_images, source_of
@@ -21,18 +23,18 @@ from ensemble.scoring.row_values import cheapest
 
 Item = TypeVar("Item")
 
-OUTPUTS = ("probabilities", "member_probabilities")
 BATCH = 16  # images that are computed at a time; more is no faster on a CPU
 AHEAD = 4  # batches that are decoded or being decoded while one is computed
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported file that is ready to predict. It is what `ensemble.load` gives for a file.
+    """An exported file, or the folder of an exported cascade, that is ready to predict. It is what `ensemble.load`
+    gives for one.
 
-    path: the ONNX file
-    description: what the file says of itself: classes, members, scores, how images are decoded
-    digest: 16 hex digits, of all its bytes
+    path: the ONNX file, or the folder
+    description: what it says of itself: classes, members, scores, how images are decoded
+    digest: hex digits, of all its bytes
     engine: what computes it
     """
 
@@ -73,7 +75,8 @@ class ExportedModel:
         return dict(zip(self.description.inputs, squares, strict=True))
 
     def probabilities(self, squares: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The blend's probabilities, float32 (N, C), and those of each member by itself, float32 (M, N, C).
+        """The blend's probabilities, float32 (N, C), and those of each member by itself, float32 (M, N, C), NaN where
+        an image exited from a cascade before it came to the member.
 
         squares: for each input uint8 (N, side, side, 3), as `decode` gives them. May be called from several threads.
         Raises ValueError for other inputs, shapes or types.
@@ -155,20 +158,27 @@ class ExportedModel:
         return probabilities, unreadable
 
 
-def load_exported(path: str | Path, threads: int | None = None, engine: str = "auto") -> ExportedModel:
+def load_exported(
+    path: str | Path, threads: int | None = None, engine: str = "auto", at_once: bool = True
+) -> ExportedModel:
     """Open what `ens export` wrote, ready to predict.
 
+    path: a file, or the folder of a cascade
     threads: to compute with; None for OMP_NUM_THREADS or, where that is not set, all cores
     engine: "openvino", "onnxruntime", or "auto" for the first of these that is installed
+    at_once: of a cascade: whether all networks are opened now, else when an image first comes to them
 
-    Raises UserError for a file that is not whole, not of ens or of a newer format, and where no engine is installed.
+    Raises UserError for what is not whole, not of ens or of a newer format, and where no engine is installed.
     """
     path = Path(path)
+    threads = threads or threads_allowed() or cores()
+    if is_cascade(path):
+        cascade, digest, computed = open_cascade(path, choose_engine(engine, path), threads, at_once)
+        return ExportedModel(path, cascade.description, digest, computed)
     seal.check(path)
     metadata = seal.read_metadata(path)
     description = parse_description(metadata, str(path))
-    name = choose_engine(engine, path)
-    opened = open_engine(name, path, OUTPUTS, threads or threads_allowed() or cores(), description.dtype)
+    opened = open_engine(choose_engine(engine, path), path, OUTPUTS, threads, description.dtype)
     return ExportedModel(path, description, metadata[seal.DIGEST_KEY], opened)
 
 

@@ -32,8 +32,13 @@ def sealed(content: bytes) -> bytes:
     return blank[:-_DIGITS] + xxhash.xxh3_64(blank).hexdigest().encode()
 
 
-def check(path: Path) -> None:
-    """Raise UserError unless `path` is a file that `sealed` made, Damaged if its bytes have changed since."""
+def digest_in(content: bytes) -> str:
+    """The digest in what `sealed` gave."""
+    return content[-_DIGITS:].decode()
+
+
+def check(path: Path) -> str:
+    """The digest of a file that `sealed` made. Raises UserError if it is none, Damaged if its bytes have changed."""
     mark = _entry(DIGEST_KEY, "0" * _DIGITS)[:-_DIGITS]
     state = xxhash.xxh3_64()
     with _opened(path) as file:
@@ -57,6 +62,7 @@ def check(path: Path) -> None:
     state.update(b"0" * _DIGITS)
     if state.hexdigest().encode() != tail[-_DIGITS:]:
         raise Damaged(f"{path}: damaged: its bytes are not those that ens wrote; {_AGAIN}")
+    return state.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -92,7 +98,7 @@ def _opened(path: Path) -> IO[bytes]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; name the file that ens export wrote") from None
+        raise UserError(f"{path}: is a folder, and no cascade that ens export wrote; name a file") from None
 
 
 def _is_model(file: IO[bytes], size: int) -> bool:

@@ -40,6 +40,24 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it takes the place of `path`, with all that may be there, else it is
+    removed. Raises OSError if it can't be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def require_writable(path: Path) -> None:
     """Raise UserError unless a file can be written at `path`: to be asked before hours of work, not after them."""
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""What is served: a file of `ens export`, or a run, behind one small surface."""
+"""What is served: what `ens export` wrote, or a run, behind one small surface."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 
 from ensemble.data.pixels.decode import decode_each, middle_square
 from ensemble.errors import UserError
+from ensemble.exported.cascade_description import is_cascade
 from ensemble.run import Run
 
 ImageSquares = Mapping[Any, np.ndarray]  # one image: for each input of the model uint8 (side, side, 3)
@@ -37,10 +38,10 @@ class ServedModel:
 
 
 def load_model(path: Path, blend: str | None, networks: str | None, threads: int, engine: str = "auto") -> ServedModel:
-    """The model of an exported file or of a run. blend, networks: of a run, as in `ensemble.load`. engine: of a file.
-    Raises UserError as that and `load_exported` do, if a blend or networks are named for a file, which has its own, or
-    an engine for a run, whose networks are computed as they were scored."""
-    if path.is_dir():
+    """The model of an exported file or cascade, or of a run. blend, networks: of a run, as in `ensemble.load`. engine:
+    of a file. Raises UserError as that and `load_exported` do, if a blend or networks are named for a file, which has
+    its own, or an engine for a run, whose networks are computed as they were scored."""
+    if path.is_dir() and not is_cascade(path):
         if engine != "auto":
             raise UserError(
                 f"{path}: --engine is for exported files; a run's networks are computed as they were scored"

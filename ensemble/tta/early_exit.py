@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.blend import Blend
+from ensemble.predictions.early_exit import run_stages
 from ensemble.tta.apply import blend_chunk
 
 MemberAndView = tuple[str, str]
@@ -64,9 +65,9 @@ def predict_with_exits(
     external: float32 (1, n, C) of each external member, which the last stage blends
     """
     probabilities = np.full((count, len(stages[0].blend.classes)), np.nan, dtype=np.float32)
-    rows = np.arange(count)
-    exits = np.zeros(len(stages), dtype=np.int64)
-    for number, stage in enumerate(stages):
+
+    def answer(number: int, rows: np.ndarray) -> np.ndarray:
+        stage = stages[number]
         compute(stage, rows)
         blend = stage.blend
         of_members = [
@@ -76,13 +77,10 @@ def predict_with_exits(
         given = [values[:, rows] for values in external] if stage is stages[-1] else []
         bad = np.flatnonzero(np.isin(rows, list(unreadable)))
         probabilities[rows] = blend_chunk(blend, of_members, bad.tolist(), given, len(rows))
-        # The averages of all networks decide. Rows that could not be read are NaN, which is below nothing.
-        is_open = probabilities[rows].max(axis=1) < stage.threshold
-        exits[number] = (~is_open).sum()
-        rows = rows[is_open]
-        if not len(rows):
-            break
-    return probabilities, exits
+        return probabilities[rows]  # the averages of all networks decide
+
+    exits = run_stages([stage.threshold for stage in stages], count, answer)
+    return probabilities, np.bincount(exits, minlength=len(stages))
 
 
 def scatter_logits(
