@@ -3,9 +3,9 @@ on rows that the networks never saw, under the limits that evaluation has for it
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ensemble.blend import Blend
 from ensemble.blend.oof import read_rows
@@ -14,6 +14,7 @@ from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.export.ensemble_module import EnsembleModule
 from ensemble.export.ensemble_onnx import ensemble_to_onnx
+from ensemble.exported.engines import open_engine, openvino_core
 from ensemble.inference.choose_format import CHANGED, LEAST_ROWS, LOSS
 from ensemble.inference.decodings import decodings
 from ensemble.inference.member import LoadedMember, fold_eval_models
@@ -21,9 +22,6 @@ from ensemble.inference.to_onnx import Graphs
 from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses
 from ensemble.tta.oof import run_pixels, run_samples
-
-if TYPE_CHECKING:
-    import openvino
 
 BATCH = 16
 
@@ -65,10 +63,10 @@ def require_bfloat16(format: str, networks: str, blend: Blend) -> None:
     if blend.sources is not None:
         raise UserError("--dtype bfloat16 is not tried for a blend of several runs: export it in float32")
     try:
-        import openvino
+        import openvino  # noqa: F401
     except ImportError:
         raise UserError("--dtype bfloat16 needs OpenVINO, which computes in it: pip install openvino") from None
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError("this CPU can't compute in bfloat16, so that it can't be tried; export in float32")
 
 
@@ -86,7 +84,7 @@ def try_bfloat16(run: Run, blend: Blend, loaded: Sequence[LoadedMember], graphs:
     row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
     sample_rows = np.array([row_of[name] for name in rows.ids.tolist()])
     of_folds = [fold_eval_models(member) for member in loaded]
-    found = {dtype: np.empty((len(rows.ids), len(rows.classes))) for dtype in ("bf16", "f32")}
+    found = {dtype: np.empty((len(rows.ids), len(rows.classes))) for dtype in ("bfloat16", "float32")}
     done = 0
     for fold in range(len(of_folds[0])):
         members = [
@@ -94,23 +92,19 @@ def try_bfloat16(run: Run, blend: Blend, loaded: Sequence[LoadedMember], graphs:
         ]
         ensemble = EnsembleModule(blend, members)
         content = ensemble_to_onnx(ensemble, len(rows.classes), graphs, SILENT)
-        compute = {dtype: _compiled(content, dtype) for dtype in found}
+        compute = {
+            dtype: open_engine("openvino", content, ["probabilities"], torch.get_num_threads(), dtype).compute
+            for dtype in found
+        }
         held_out = np.flatnonzero(rows.folds == fold)
         for start in range(0, len(held_out), BATCH):
             events.progress("trying bfloat16", done, len(rows.ids))
             part = held_out[start : start + BATCH]
             squares = {name: pixels[how].squares(sample_rows[part]) for name, how in ensemble.inputs.items()}
             for dtype, probabilities in found.items():
-                probabilities[part] = compute[dtype](squares)["probabilities"]
+                [probabilities[part]] = compute[dtype](squares)
             done += len(part)
     events.progress("trying bfloat16", done, len(rows.ids))
     losses = {dtype: row_losses(rows.labels, probabilities).mean() for dtype, probabilities in found.items()}
-    changed = int((blend.decide(found["bf16"]) != blend.decide(found["f32"])).sum())
-    return Tried(len(rows.ids), changed, float(losses["bf16"] - losses["f32"]))
-
-
-def _compiled(content: bytes, precision: str) -> "openvino.CompiledModel":
-    import openvino
-
-    core = openvino.Core()
-    return core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    changed = int((blend.decide(found["bfloat16"]) != blend.decide(found["float32"])).sum())
+    return Tried(len(rows.ids), changed, float(losses["bfloat16"] - losses["float32"]))

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ensemble.errors import UserError
+from ensemble.exported.openvino_cache import compiled
 
 ENGINES = ("openvino", "onnxruntime")
 WRITERS = ("onnx", "onnxscript")  # what they need beside them to compute a run's networks
@@ -83,28 +86,55 @@ def open_engine(name: str, model: Path | bytes, outputs: Sequence[str], threads:
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each engine has kinds of its own
-        reason = " ".join(str(error).split())[:300]
         other = next(each for each in ENGINES if each != name)
         path = model if isinstance(model, Path) else "the exported file"
-        raise UserError(f"{path}: {NAMES[name]} can't run it ({reason}); try it with {NAMES[other]}") from None
+        raise UserError(f"{path}: {NAMES[name]} can't run it ({one_line(error)}); try it with {NAMES[other]}") from None
     return Engine(name, version, threads, compute)
+
+
+def one_line(error: Exception) -> str:
+    """What an engine said."""
+    return " ".join(str(error).split())[:300]
+
+
+@lru_cache(1)
+def openvino_core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def openvino_options(threads: int, dtype: str) -> dict[str, object]:
+    """threads: of all that is computed at a time. dtype: "float32" or "bfloat16"."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        # else bfloat16 wherever the CPU has it, which changes classes
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+        "ENABLE_CPU_PINNING": False,  # other processes may have chosen the same cores
+    }
+
+
+def onnx_session(model: Path | bytes, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors, which are raised too
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _openvino(model: Path | bytes, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
     import openvino
 
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        # else bfloat16 wherever the CPU has it, which changes classes
-        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,  # other processes may have chosen the same cores
-    }
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", settings)
+    core, options = openvino_core(), openvino_options(threads, dtype) | {"PERFORMANCE_HINT": "LATENCY"}
+    if isinstance(model, Path):
+        network = compiled(core, model, options)
+    else:
+        network = core.compile_model(core.read_model(model), "CPU", options)
     for name in outputs:
-        compiled.output(name)  # raises where there is none
-    request = compiled.create_infer_request()
+        network.output(name)  # raises where there is none
+    request = network.create_infer_request()
     lock = threading.Lock()  # a request computes one batch at a time, with all threads
 
     def compute(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -118,10 +148,7 @@ def _openvino(model: Path | bytes, outputs: Sequence[str], threads: int, dtype: 
 def _onnxruntime(model: Path | bytes, outputs: Sequence[str], threads: int, dtype: str) -> tuple[str, Compute]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors, which are raised too
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model, threads)
     absent = set(outputs) - {output.name for output in session.get_outputs()}
     if absent:
         raise ValueError(f"no output {min(absent)!r}")

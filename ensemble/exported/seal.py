@@ -37,6 +37,13 @@ def digest_in(content: bytes) -> str:
     return content[-_DIGITS:].decode()
 
 
+def digest_of(path: Path) -> str:
+    """The digest at the end of a file that `sealed` made, as it stands there: `check` compares it."""
+    with _opened(path) as file:
+        file.seek(-_DIGITS, 2)
+        return file.read().decode()
+
+
 def check(path: Path) -> str:
     """The digest of a file that `sealed` made. Raises UserError if it is none, Damaged if its bytes have changed."""
     mark = _entry(DIGEST_KEY, "0" * _DIGITS)[:-_DIGITS]

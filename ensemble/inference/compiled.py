@@ -13,7 +13,6 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,15 @@ import torch
 
 from ensemble.data.cache.store import cache_folder
 from ensemble.errors import UserError
-from ensemble.exported.engines import ENGINES, NAMES, WRITERS
+from ensemble.exported.engines import (
+    ENGINES,
+    NAMES,
+    WRITERS,
+    one_line,
+    onnx_session,
+    openvino_core,
+    openvino_options,
+)
 from ensemble.files.tensors import map_tensors, of_array, read_bytes, write_tensors
 from ensemble.inference.to_onnx import architecture, at_size, graph_of, with_weights
 from ensemble.machine import cores, threads_allowed
@@ -71,9 +78,9 @@ def compile_network(network: torch.nn.Module, engine: str, dtype: str, image_siz
                 try:
                     networks[shape, threads] = build(model, shape, dtype, threads, max(most // threads, 1))
                 except Exception as error:  # each engine has kinds of its own
-                    reason = " ".join(str(error).split())[:300]
                     raise UserError(
-                        f"{NAMES[engine]} can't compute a network ({reason}); where it is not installed, torch does"
+                        f"{NAMES[engine]} can't compute a network ({one_line(error)}); where it is not installed, "
+                        "torch does"
                     ) from error
         return networks[shape, threads](images)
 
@@ -85,18 +92,14 @@ def _openvino(model: "onnx.ModelProto", shape: tuple[int, ...], dtype: str, thre
     import openvino
     from openvino.preprocess import PrePostProcessor
 
-    network = _core().read_model(model.SerializeToString())
+    core = openvino_core()
+    network = core.read_model(model.SerializeToString())
     network.reshape(list(shape))
     steps = PrePostProcessor(network)
     steps.input().tensor().set_layout(openvino.Layout("NHWC"))  # as batches lie in memory
     steps.input().model().set_layout(openvino.Layout("NCHW"))
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
-        "NUM_STREAMS": streams,
-        "INFERENCE_NUM_THREADS": threads * streams,
-        "ENABLE_CPU_PINNING": False,  # processes that train side by side would share the first cores
-    }
-    network = _core().compile_model(steps.build(), "CPU", options)
+    options = openvino_options(threads * streams, dtype) | {"NUM_STREAMS": streams}
+    network = core.compile_model(steps.build(), "CPU", options)
     idle: list[Any] = []  # requests hold the memory of what lies between input and logits
 
     def compute(images: torch.Tensor) -> torch.Tensor:
@@ -112,20 +115,8 @@ def _openvino(model: "onnx.ModelProto", shape: tuple[int, ...], dtype: str, thre
     return compute
 
 
-@lru_cache(1)
-def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
-
-
 def _onnxruntime(model: "onnx.ModelProto", shape: tuple[int, ...], dtype: str, threads: int, streams: int) -> Compute:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model.SerializeToString(), threads)
 
     def compute(images: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])

@@ -77,7 +77,7 @@ def predict_with_exits(
         given = [values[:, rows] for values in external] if stage is stages[-1] else []
         bad = np.flatnonzero(np.isin(rows, list(unreadable)))
         probabilities[rows] = blend_chunk(blend, of_members, bad.tolist(), given, len(rows))
-        return probabilities[rows]  # the averages of all networks decide
+        return np.asarray(probabilities[rows])  # the averages of all networks decide
 
     exits = run_stages([stage.threshold for stage in stages], count, answer)
     return probabilities, np.bincount(exits, minlength=len(stages))

@@ -59,7 +59,7 @@ def test_the_name_that_exits_had_before_is_read(run, monkeypatch, capfd):
     assert sum(stage.exits for stage in found.stages) == pytest.approx(1)
     described["scores"]["stages"] = 3
     path.write_text(json.dumps(described))
-    with pytest.raises(UserError, match="key 'stages' should be a valid tuple"):
+    with pytest.raises(UserError, match="key 'stages' should be a valid array"):
         read_cascade(Run(run), "older")
     path.unlink()
 
@@ -133,9 +133,3 @@ def test_the_only_blend_that_is_no_cascade_is_meant(own_started_run, monkeypatch
         assert status == 0 and "blend 'mean'" in out, err
     status, _, err = ens(monkeypatch, capfd, "cascade", own_started_run, "--blend", "mean-cascade")
     assert status == 2 and "blend 'mean-cascade' is a cascade already" in err
-
-
-def test_export_refuses_a_cascade(run, monkeypatch, capfd, tmp_path):
-    ens(monkeypatch, capfd, "cascade", run, "--blend", "mean", "--max-loss", 9)
-    status, _, err = ens(monkeypatch, capfd, "export", run, "--blend", "mean-cascade", "-o", tmp_path / "a.onnx")
-    assert status == 2 and "blend 'mean-cascade' is a cascade" in err and "export the blend that it was made of" in err

@@ -7,6 +7,7 @@
       copies/<key>.json              which images are near copies (ensemble/data/copies/remembered.py)
       numerics/<key>.json  speeds/<key>.json   what was the fastest on this machine (ensemble/train/prepare.py)
       graphs/<key>.safetensors       networks without their weights, as other engines read them
+      compiled/<key>.safetensors     exported files as OpenVINO has compiled them
       pixels/<decoding>/<name>.u8    shards of decoded images
       pixels/<decoding>/<name>.json  what each holds; its time is when it was last used
 
@@ -41,6 +42,7 @@ REMEMBERED = (  # folders of a cache and names in them, as globs: what a person 
     ("numerics", f"{_HEX * 24}.json"),
     ("speeds", f"{_HEX * 24}.json"),
     ("graphs", f"{_HEX * 24}.safetensors"),
+    ("compiled", f"{_HEX * 24}.safetensors"),
     ("probes", f"{_HEX * 24}.safetensors"),
 )
 WAIT_SECONDS = 1.0
