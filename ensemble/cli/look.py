@@ -157,10 +157,11 @@ def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
 
     from ensemble.cli.plain import plain
     from ensemble.data.cache import store as pixels
+    from ensemble.data.cache.folder import cache_folder
     from ensemble.data.cache.shards import size
 
     with session(as_json) as events:
-        folder = folder or pixels.cache_folder("auto")
+        folder = folder or cache_folder("auto")
         if clear:
             removed = pixels.clear(folder)
             events.message(f"{folder}: removed {size(removed)}")

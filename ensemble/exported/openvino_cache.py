@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.data.cache.store import cache_folder
+from ensemble.data.cache.folder import cache_folder
 from ensemble.errors import UserError
 from ensemble.exported.seal import digest_of
 from ensemble.files.sealed import require_sound_file

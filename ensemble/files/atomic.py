@@ -45,17 +45,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it takes the place of `path`, with all that may be there, else it is
     removed. Raises OSError if it can't be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
+        old = temporary.with_suffix(".old")
         if path.exists():
             path.rename(old)
         temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def require_writable(path: Path) -> None:

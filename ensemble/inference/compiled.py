@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ensemble.data.cache.store import cache_folder
+from ensemble.data.cache.folder import cache_folder
 from ensemble.errors import UserError
 from ensemble.exported.engines import (
     ENGINES,

@@ -9,7 +9,7 @@ from ensemble.blend import list_blends, load_blend
 from ensemble.blend.sources import other_runs
 from ensemble.config import Config, load_config, load_run_config
 from ensemble.data.cache import shards
-from ensemble.data.cache.store import cache_folder
+from ensemble.data.cache.folder import cache_folder
 from ensemble.data.digests import digests as digests_of
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled

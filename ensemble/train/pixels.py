@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ensemble.config import Data
-from ensemble.data.cache.store import cache_folder, open_pixels
+from ensemble.data.cache.folder import cache_folder
+from ensemble.data.cache.store import open_pixels
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.events import Events, MessagesOnly

@@ -9,7 +9,7 @@ import torch
 
 from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
-from ensemble.data.cache.store import cache_folder
+from ensemble.data.cache.folder import cache_folder
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import free_cached_memory, side_by_side
 from ensemble.errors import UserError

@@ -10,7 +10,8 @@ import torch
 
 from ensemble.blend.oof import Rows, finished, fold_logits, read_rows
 from ensemble.config import Config, load_run_config
-from ensemble.data.cache.store import cache_folder, open_pixels
+from ensemble.data.cache.folder import cache_folder
+from ensemble.data.cache.store import open_pixels
 from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import Logits, load_logits
 from ensemble.data.pixels.decode import Files, Pixels

@@ -17,7 +17,8 @@ from recorder import Recorder
 
 from ensemble.data import digests
 from ensemble.data.cache import shards
-from ensemble.data.cache.store import cache_folder, clear, open_pixels, summary
+from ensemble.data.cache.folder import cache_folder
+from ensemble.data.cache.store import clear, open_pixels, summary
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Decoding

@@ -16,7 +16,6 @@ is, and copies share their pixels.
 """
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,15 +62,6 @@ class Usage:
     images: int
     bytes: int
     used: float
-
-
-def cache_folder(setting: str) -> Path:
-    """The folder that `data.cache` names: "auto" is $ENS_CACHE, else $XDG_CACHE_HOME/ens, else ~/.cache/ens."""
-    if setting != "auto":
-        return Path(setting).expanduser()
-    if os.environ.get("ENS_CACHE"):
-        return Path(os.environ["ENS_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ens"
 
 
 def open_pixels(

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ensemble.data.cache.store import cache_folder
+from ensemble.data.cache.folder import cache_folder
 from ensemble.data.copies.near import Pairs, joined_rows
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.folds import copies, first_of_each, joined
