@@ -116,6 +116,13 @@ def free_cached_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that this process may still take."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device.index) * total
+    return min(free, int(allowed) - torch.cuda.memory_reserved(device))
+
+
 def array_on(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """The array as a tensor on the device. To a GPU it is copied out of pinned memory, without waiting for what the GPU
     has still to do: a copy out of other memory waits for all of it."""

@@ -225,7 +225,7 @@ def test_wrong_value_is_named_with_its_key(refusal, line, says):
 
 
 def test_gpus_of_a_job(load, refusal):
-    assert load(SHORT).gpus_per_job == 1
+    assert load(SHORT).gpus_per_job == "auto"
     for text, value in (("4", 4), ('"1/4"', "1/4"), ('"1/1"', "1/1")):
         assert load(f"gpus_per_job = {text}\n{SHORT}").gpus_per_job == value
         assert load(SHORT, f"gpus_per_job={text.strip(chr(34))}").gpus_per_job == value  # as the option gives it
@@ -237,7 +237,7 @@ def test_gpus_of_a_job(load, refusal):
         ('"2/3"', "'2/3'"),
         ('"1/0"', "'1/0'"),
     ):
-        line = f'gpus_per_job = {value}: must be a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
+        line = f'gpus_per_job = {value}: must be "auto", a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
         assert refusal(f"gpus_per_job = {text}\n{SHORT}") == line
 
 

@@ -18,7 +18,8 @@ from ensemble.run import Run
 @click.option(
     "--gpus-per-job",
     metavar="N",
-    help="GPUs that train one fold together, or 1/k: k folds side by side on each GPU. [default: as in the FILE, or 1]",
+    help="GPUs that train one fold together; 1/k: k folds side by side on each GPU; auto: by a trial. "
+    "[default: as in the FILE, or auto]",
 )
 @ON
 @JSON

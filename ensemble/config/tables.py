@@ -154,7 +154,8 @@ class Config(Table):
     run: Path
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Literal["auto"] | Count = "auto"  # jobs that are trained side by side
-    gpus_per_job: int | str = 1  # GPUs that train one job together, or "1/k": k jobs share a GPU
+    # GPUs that train one job together, or "1/k": k jobs share a GPU; "auto": as many as train best, by a trial
+    gpus_per_job: int | str = "auto"
     data: Data
     folds: Folds = Folds()
     train: Train = Train()
@@ -166,10 +167,10 @@ class Config(Table):
     def _gpus_or_a_share_of_one(cls, value: Any) -> int | str:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-        if isinstance(value, str) and re.fullmatch(r"1/[1-9]\d*", value):
+        if isinstance(value, str) and re.fullmatch(r"auto|1/[1-9]\d*", value):
             return value
         raise ValueError(
-            f'gpus_per_job = {value!r}: must be a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
+            f'gpus_per_job = {value!r}: must be "auto", a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
         )
 
     @model_validator(mode="after")

@@ -17,11 +17,13 @@ class Slot:
     device: PyTorch's name of it, such as cpu or cuda:1
     threads: of the CPU, for all processes of the job
     processes: how many train the job together: on `device` and the GPUs after it, or all on the CPU
+    memory: share of the GPU's memory that it may take
     """
 
     device: str
     threads: int
     processes: int = 1
+    memory: float = 1.0
 
     @property
     def threads_each(self) -> int:
@@ -31,8 +33,9 @@ class Slot:
 
 def choose_slots(workers: int | str, device: torch.device, jobs: int, gpus_per_job: int | str = 1) -> list[Slot]:
     """One slot for each GPU, or each `gpus_per_job` of them; for "1/k" k slots on each; on a CPU two, which share the
-    cores. `workers`: "auto" or a number set by hand. OMP_NUM_THREADS limits the threads of each process, not how many
-    there are. Raises UserError where the machine lacks the GPUs."""
+    cores. `workers`: "auto" or a number set by hand. gpus_per_job: "auto" is 1 here (see ensemble/train/packing.py).
+    OMP_NUM_THREADS limits the threads of each process, not how many there are. Raises UserError where the machine lacks
+    the GPUs."""
     processes, jobs_per_gpu = _processes_and_share(gpus_per_job)
     available, gpus = cores(), _count_gpus(device)
     if jobs_per_gpu > 1 and not gpus:
@@ -47,11 +50,20 @@ def choose_slots(workers: int | str, device: torch.device, jobs: int, gpus_per_j
     is_cuda = device.type == "cuda"
     names = [f"cuda:{index % places * processes}" if is_cuda else str(device) for index in range(number)]
     threads = min(max(1, available // number), (threads_allowed() or available) * processes)
-    return [Slot(name, threads, processes) for name in names]
+    shares = [memory_share(names.count(name)) if jobs_per_gpu > 1 else 1.0 for name in names]
+    return [Slot(name, threads, processes, share) for name, share in zip(names, shares, strict=True)]
+
+
+def memory_share(jobs: int) -> float:
+    """The share of a GPU's memory that each of so many jobs on it may take, so that none of them takes the others'. A
+    tenth is left for what each process keeps there beside its tensors, about half a GB."""
+    return 1.0 if jobs == 1 else 0.9 / jobs
 
 
 def _processes_and_share(gpus_per_job: int | str) -> tuple[int, int]:
     """How many processes train one job together, and how many jobs share a GPU."""
+    if gpus_per_job == "auto":
+        return 1, 1
     if isinstance(gpus_per_job, str):
         return 1, int(gpus_per_job.removeprefix("1/"))
     return gpus_per_job, 1

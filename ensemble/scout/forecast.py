@@ -21,7 +21,7 @@ def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:
 
     def timed(backbone: Backbone) -> tuple[float, float]:
         if backbone.name not in speeds:
-            found = training_numerics(config, backbone, len(rows.classes), device, slots[0].threads_each, events)
+            found = training_numerics(config, backbone, rows, device, slots[0].threads_each, events)
             forward = forward_speeds(config, backbone, device, events, formats(device))["float32"]
             speeds[backbone.name] = found.images_per_second, forward
         return speeds[backbone.name]

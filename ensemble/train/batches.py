@@ -11,7 +11,7 @@ import torch
 
 from ensemble.config import Train
 from ensemble.data.pixels.decode import Files, Pixels
-from ensemble.device import array_on, is_out_of_memory
+from ensemble.device import array_on, free_memory, is_out_of_memory
 from ensemble.machine import cores
 from ensemble.train.augment.crops import crops, gather
 from ensemble.train.augment.policy import Augmentation, Draws, draw
@@ -97,8 +97,8 @@ def cutter(pixels: Pixels | Files, device: torch.device, threads: int) -> Cut:
     from_host = _on_cpu(pixels, device, threads)
     if device.type != "cuda" or isinstance(pixels, Files):
         return from_host
-    free, _ = torch.cuda.mem_get_info(device)
-    if 3 * int(pixels.shapes.prod(axis=1).sum()) >= SHARE * free:  # before they are copied: they may fill the host
+    needed = 3 * int(pixels.shapes.prod(axis=1).sum())
+    if needed >= SHARE * free_memory(device):  # known before they are copied: they may fill the host too
         return from_host
     flat, starts = pixels.flat()
     everything = torch.from_numpy(flat).to(device)

@@ -1,7 +1,10 @@
 """Which backbone x fold jobs a run still lacks, and running them here: in this process, or side by side in several."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
+
+import torch
 
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.contents import with_digests
@@ -26,6 +29,7 @@ from ensemble.train.losses import row_weights
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.monitor import Monitor
+from ensemble.train.packing import packing_of
 from ensemble.train.pixels import OpenPixels, all_decodings, open_cache
 from ensemble.train.prepare import (
     backbone_named,
@@ -96,11 +100,14 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
                 events.message(advice)
             return list(failed.values())
         rates = {name: rate * slots[0].processes for name, rate in rates.items()}
-        clock = Clock({job: _images(config, rows, job) for job in trained}, rates, len(slots))
-        time_left = duration(clock.remaining())
-        events.message(f"{pluralize(len(trained), 'job')} to train, {describe_slots(slots)}: about {time_left}")
+        clock = Clock({job: _images(config, rows, job) for job in trained}, rates)
         monitor = Monitor(clock, running, asked, events)
-        _train(config, rows, trained, slots, open_pixels, monitor)
+        for gpus_per_job, group in _by_gpus(config, rows, trained, device, clock, events):
+            slots = choose_slots(config.workers, device, len(group), gpus_per_job)
+            clock.parallel = len(slots)
+            time_left = duration(clock.remaining())
+            events.message(f"{pluralize(len(group), 'job')} to train, {describe_slots(slots)}: about {time_left}")
+            _train(config, rows, group, slots, open_pixels, monitor)
         for backbone in backbones if rows.fold_count else []:  # refits have no held-out rows
             enough = enough_epochs(Run(config.run).member(backbone.name))
             for line in (enough, forget_slow(config, backbone, device, threads)):
@@ -154,6 +161,27 @@ def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], even
     assert labelled.digests is not None
     check_contents(run, labelled.ids.tolist(), labelled.digests, events)
     return open_pixels
+
+
+def _by_gpus(
+    config: Config, rows: Rows, jobs: Sequence[Fold], device: torch.device, clock: Clock, events: Events
+) -> list[tuple[int | str, list[Fold]]]:
+    """The jobs, all together, with what the experiment has for gpus_per_job. Where that is "auto" and there are GPUs,
+    the jobs of those backbones go together of which equally many train best side by side on a GPU; `clock` is told how
+    fast they are then."""
+    if config.gpus_per_job != "auto" or config.workers != "auto" or device.type != "cuda":
+        return [(config.gpus_per_job, list(jobs))]
+    groups: dict[int | str, list[Fold]] = {}
+    for name in dict.fromkeys(job.member.name for job in jobs):
+        of_backbone = [job for job in jobs if job.member.name == name]
+        for_each_gpu = math.ceil(len(of_backbone) / torch.cuda.device_count())
+        backbone = backbone_named(config, name)
+        images = sum(_images(config, rows, job) for job in of_backbone) // torch.cuda.device_count()
+        packing = packing_of(config, backbone, len(rows.classes), for_each_gpu, images, device, events)
+        if packing.jobs > 1:
+            clock.expected[name] = packing.images_per_second[packing.jobs] / packing.jobs
+        groups.setdefault(f"1/{packing.jobs}", []).extend(of_backbone)
+    return list(groups.items())
 
 
 def _train(

@@ -8,6 +8,7 @@ in bfloat16; convnext_atto 33 in float32 whatever the layout.
 import hashlib
 import itertools
 import json
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from ensemble.plural import pluralize
 # steps, timed ones at most, and when to stop.
 ROUNDS, WARMUP, STEPS, SECONDS = 3, 1, 2, 0.7
 MARGIN = 1.1  # in every round a candidate has to be so many times faster than the plainest: less would flip
+LONG = 600.0  # seconds of a job, from which on compiling its network may pay
 SHORT = 0.5  # of the trial's speed: with less in the steps of training the trial was wrong, or the machine is busy now
 
 
@@ -101,10 +103,12 @@ def find_numerics(
     batch_size: int,
     device: torch.device,
     plan: list[Numerics],
+    images: float = math.inf,
 ) -> tuple[Numerics, str]:
     """Time a few steps of each candidate on random images, at the largest batch up to `batch_size` that fits. They take
-    turns, and the plainest is taken but for one that is faster in every round. Compiling takes a minute, so it is tried
-    last, once, and with the best of the other settings alone, unless it is set by hand.
+    turns, and the plainest is taken but for one that is faster in every round. Compiling takes a minute, in every job
+    again, so it is tried last, once, and with the best of the other settings alone, unless it is set by hand; and only
+    where a job of so many images takes long enough.
 
     Returns the choice, and why it is doubtful: "" if it isn't. Raises RunFailure where not even two images fit.
     """
@@ -139,7 +143,7 @@ def find_numerics(
         best = candidate if all(faster) else best
     speed = max(timed[best])
     for candidate in plan:
-        if candidate.compile and not by_hand and _alike(candidate, best):
+        if candidate.compile and not by_hand and _alike(candidate, best) and images / speed > LONG:
             with suppress(Exception):
                 micro, compiled = _largest(create, image_size, classes, best.micro_batch, device, candidate)
                 if compiled > MARGIN * speed:
@@ -175,25 +179,39 @@ def _largest(
 def _speed(
     create: Callable[[], torch.nn.Module], size: int, classes: int, batch: int, device: torch.device, numerics: Numerics
 ) -> float:
-    """Images per second of whole training steps (forward, backward, optimizer) on random images."""
-    model = to_device(create(), device, numerics.memory_format)
-    if numerics.compile:
-        compile_anew(model)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=0.0)
-    images = in_memory_format(torch.randn(batch, 3, size, size, device=device), numerics)
-    labels = torch.arange(batch, device=device) % classes
-    train_mode(model)
+    """Images per second of whole training steps on random images."""
+    step = training_step(create, size, classes, batch, numerics, device)
     seconds: list[float] = []
     while len(seconds) < WARMUP + STEPS and sum(seconds[WARMUP:]) < SECONDS:
         start = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return batch / min(seconds[WARMUP:])  # the least disturbed step
+
+
+def training_step(
+    create: Callable[[], torch.nn.Module], size: int, classes: int, batch: int, numerics: Numerics, device: torch.device
+) -> Callable[[], None]:
+    """A function that takes a whole step of training (forward, backward, optimizer) on random images, and changes no
+    weight. It doesn't wait for a GPU."""
+    model = to_device(create(), device, numerics.memory_format)
+    if numerics.compile:
+        compile_anew(model)
+    # On a GPU fused, as in training
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=0.0, fused=True if device.type == "cuda" else None)
+    images = in_memory_format(torch.randn(batch, 3, size, size, device=device), numerics)
+    labels = torch.arange(batch, device=device) % classes
+    train_mode(model)
+
+    def step() -> None:
         with autocast_as(device, numerics):
             loss = F.cross_entropy(model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return batch / min(seconds[WARMUP:])  # the least disturbed step
+
+    return step
 
 
 def compile_anew(model: torch.nn.Module) -> None:

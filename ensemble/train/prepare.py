@@ -85,7 +85,7 @@ def prepare(
         if line is not None and rows.fold_count:
             events.message(line)
         if not is_readable(member.numerics_json, load_numerics, events):
-            numerics = training_numerics(config, backbone, len(rows.classes), device, threads, events)
+            numerics = training_numerics(config, backbone, rows, device, threads, events)
             save_numerics(member.numerics_json, numerics)
             events.message(f"{backbone.name}: {describe(numerics)}")
     seconds = 1 / load_numerics(member.numerics_json).images_per_second
@@ -95,8 +95,11 @@ def prepare(
     return {backbone.name: 1 / seconds}
 
 
-def _trial(config: Config, backbone: Backbone, device: torch.device, threads: int) -> tuple[Path, int, list[Numerics]]:
-    """Where the machine's choice for this backbone is kept, the batch to try, and what is tried."""
+def _trial(
+    config: Config, backbone: Backbone, device: torch.device, threads: int, images: int = 0
+) -> tuple[Path, int, list[Numerics]]:
+    """Where the machine's choice for this backbone is kept, the batch to try, and what is tried. images: of a job, on
+    which it depends whether compiling is tried at all; on a CPU it is not."""
     settings = train_settings(config, backbone)
     by_hand = settings.micro_batch != "auto"
     batch = min(settings.batch_size, int(settings.micro_batch)) if by_hand else settings.batch_size
@@ -104,7 +107,8 @@ def _trial(config: Config, backbone: Backbone, device: torch.device, threads: in
     known = known_file(
         known_folder(config) / "numerics", timm=backbone.timm, size=crop_size(config, backbone), batch=batch,
         strategy=settings.strategy, stages=settings.stages, plan=[str(candidate) for candidate in plan],
-        threads=threads, device=_device_name(device),
+        threads=threads, device=device_name(device),
+        **({"images": images} if settings.compile == "auto" and plan[-1].compile else {}),
     )  # fmt: skip
     return known, batch, plan
 
@@ -133,11 +137,12 @@ def forget_slow(config: Config, backbone: Backbone, device: torch.device, thread
 
 
 def training_numerics(
-    config: Config, backbone: Backbone, classes: int, device: torch.device, threads: int, events: Events
+    config: Config, backbone: Backbone, rows: Rows, device: torch.device, threads: int, events: Events
 ) -> Numerics:
     """The numeric settings for this backbone on this machine, timed unless they were before."""
-    size = crop_size(config, backbone)
-    known, batch, plan = _trial(config, backbone, device, threads)
+    size, classes = crop_size(config, backbone), len(rows.classes)
+    images = len(rows.train_rows(0)) * train_settings(config, backbone).epochs
+    known, batch, plan = _trial(config, backbone, device, threads, images)
     if is_readable(known, load_numerics, events):
         return load_numerics(known)
     events.progress(f"{backbone.name}: finding the fastest numeric settings", 0, 1)
@@ -145,7 +150,7 @@ def training_numerics(
     torch.set_num_threads(threads)
     try:
         create = partial(make_model, config, backbone, classes, 0)
-        found, doubt = find_numerics(create, size, classes, batch, device, plan)
+        found, doubt = find_numerics(create, size, classes, batch, device, plan, images)
     finally:
         torch.set_num_threads(usual)
         free_cached_memory(device)
@@ -167,7 +172,7 @@ def forward_speeds(
     batch = batch_rows(config.tta.batch_size, device)
     known = known_file(
         known_folder(config) / "speeds", timm=backbone.timm, size=size, batch=batch, formats=list(names),
-        device=_device_name(device),
+        device=device_name(device),
     )  # fmt: skip
     if not is_readable(known, read_speeds, events):
         events.progress(f"{backbone.name}: finding the fastest number format", 0, 1)
@@ -189,7 +194,7 @@ def known_folder(config: Config) -> Path:
     return cache_folder("auto" if config.data.cache == "off" else config.data.cache)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

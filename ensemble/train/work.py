@@ -65,6 +65,8 @@ def _train(
     if device.type == "cuda":
         device = torch.device("cuda", (device.index or 0) + ranks.rank)
         torch.cuda.set_device(device)
+        if slot.memory < 1:
+            torch.cuda.set_per_process_memory_fraction(slot.memory, device)
     if ranks.count > 1:
         torch.set_num_threads(slot.threads_each)
     keep_freed_memory()

@@ -128,7 +128,7 @@ def test_gpus_per_job_goes_before_the_experiment_file(monkeypatch, capfd, tmp_pa
     file = experiment(tmp_path, images)
     file.write_text("gpus_per_job = 7\n" + file.read_text())
     status, _, err = ens(monkeypatch, capfd, "train-folds", file, "--gpus-per-job", "half")
-    assert status == 2 and err.startswith(f"ens: {file}: gpus_per_job = 'half': must be a number of GPUs")
+    assert status == 2 and err.startswith(f"ens: {file}: gpus_per_job = 'half': must be \"auto\", a number of GPUs")
 
 
 def test_an_unreadable_image_is_named(monkeypatch, capfd, tmp_path, images):

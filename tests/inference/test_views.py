@@ -369,6 +369,7 @@ def test_off_the_cpu_what_is_scaled_is_float():
         assert (view.shape, view.dtype, view.device.type) == ((2, 3, 24, 24), dtype, "meta")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", [*TURNS, "rotate20", "scale1.3*hflip", "scale0.8*rotate20", "top-right"])
 def test_a_gpu_shows_the_same(name):

@@ -277,6 +277,8 @@ def test_compiling_is_tried_with_the_best_of_the_other_settings_alone(monkeypatc
     timed.clear()
     assert find_numerics(network, 32, 3, 4, CPU, plan[3:]) == found  # compile = true, set by hand: all are timed
     assert timed == plan[3:]
+    assert not numerics.find_numerics(network, 32, 3, 4, CPU, plan, 600 * 150)[0].compile  # of a job of ten minutes
+    assert numerics.find_numerics(network, 32, 3, 4, CPU, plan, 601 * 150)[0].compile
 
 
 # ---- layouts and types ---------------------------------------------------------------------------------------------

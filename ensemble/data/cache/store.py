@@ -6,6 +6,7 @@
       scans/<version>/<name>.safetensors   facts and thumbnails of the images (ensemble/data/scan_pieces.py)
       copies/<key>.json              which images are near copies (ensemble/data/copies/remembered.py)
       numerics/<key>.json  speeds/<key>.json   what was the fastest on this machine (ensemble/train/prepare.py)
+      packing/<key>.json             how many jobs train best side by side on a GPU (ensemble/train/packing.py)
       graphs/<key>.safetensors       networks without their weights, as other engines read them
       compiled/<key>.safetensors     exported files as OpenVINO has compiled them
       pixels/<decoding>/<name>.u8    shards of decoded images
@@ -40,6 +41,7 @@ REMEMBERED = (  # folders of a cache and names in them, as globs: what a person 
     ("copies", f"{_HEX * 64}.json"),
     ("numerics", f"{_HEX * 24}.json"),
     ("speeds", f"{_HEX * 24}.json"),
+    ("packing", f"{_HEX * 24}.json"),
     ("graphs", f"{_HEX * 24}.safetensors"),
     ("compiled", f"{_HEX * 24}.safetensors"),
     ("probes", f"{_HEX * 24}.safetensors"),
