@@ -58,7 +58,7 @@ ON = click.option(
     metavar="ENGINE",
     default="local",
     show_default=True,
-    help="Where the jobs run: local, in processes of this machine.",
+    help="Where the jobs run: local, in processes of this machine; ray or ray=ADDRESS, on a Ray cluster.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."

@@ -6,15 +6,15 @@ from importlib.util import find_spec
 from ensemble.errors import UserError
 
 # What each engine needs to be installed: a package, and the extra of ens that brings it has the engine's name.
-PACKAGES: dict[str, str | None] = {"local": None}
-WITH_ADDRESS: tuple[str, ...] = ()
+PACKAGES: dict[str, str | None] = {"local": None, "ray": "ray"}
+WITH_ADDRESS = ("ray",)
 
 
 @dataclass(frozen=True)
 class Engine:
     """Where jobs run.
 
-    name: "local": in processes of this machine.
+    name: "local": in processes of this machine; "ray": on a Ray cluster.
     address: of the engine's cluster, as the engine itself reads it; None: the usual one.
     """
 

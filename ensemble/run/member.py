@@ -45,6 +45,11 @@ class Member:
         return self.path / "speeds.json"
 
     @property
+    def memory_json(self) -> Path:
+        """How much memory its jobs took on a cluster."""
+        return self.path / "memory.json"
+
+    @property
     def teachers_json(self) -> Path:
         """Of a student: how fast its teachers' networks are in each number format."""
         return self.path / "teachers.json"

@@ -2,7 +2,8 @@
 
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json  contents.json
-      convnext/settings.json  preprocess.json  numerics.json  speeds.json  probe.safetensors  teachers.json  aside.json
+      convnext/settings.json  preprocess.json  numerics.json  speeds.json  memory.json  probe.safetensors
+               teachers.json  aside.json
       convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
                      done.json (last)
       blends/stack.json  stack.safetensors

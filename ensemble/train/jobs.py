@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.contents import with_digests
-from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.device import choose_device, free_cached_memory, is_out_of_memory, keep_freed_memory
+from ensemble.device import choose_device, free_cached_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.files.claims import free_abandoned, holder_of
@@ -30,19 +30,23 @@ from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.monitor import Monitor
 from ensemble.train.packing import packing_of
-from ensemble.train.pixels import OpenPixels, all_decodings, open_cache
+from ensemble.train.pixels import OpenPixels
 from ensemble.train.prepare import (
     backbone_named,
+    cached_pixels,
     check_views_of,
     forget_slow,
     prepare,
-    tested_views,
     unfinished,
+    why_unprepared,
 )
 from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
 from ensemble.train.work import run_job
+
+if TYPE_CHECKING:
+    from ensemble.launch.ray.cluster import Cluster
 
 
 def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[str]:
@@ -54,31 +58,48 @@ def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[
     """
     if engine.name == "local":
         choose_slots(config.workers, choose_device(), 1, config.gpus_per_job)  # too few GPUs: nothing is begun
-    return train_members(config, open_rows(config, events), events)
+    if engine.name != "ray":
+        return train_members(config, open_rows(config, events), events)
+    from ensemble.launch.ray.cluster import open_cluster
+    from ensemble.train.on_ray import require_alike
+
+    with open_cluster(engine.address) as cluster:
+        require_alike(config, cluster)
+        return train_members(config, open_rows(config, events), events, cluster)
 
 
-def train_members(config: Config, rows: Rows, events: Events) -> list[str]:
+def train_members(config: Config, rows: Rows, events: Events, cluster: "Cluster | None" = None) -> list[str]:
     """As `train_folds`, of a run that is there, whose members have been opened (`open_member`)."""
     members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
-    return train_jobs(config, rows, [member.fold(n) for member in members for n in range(rows.fold_count)], events)
+    every = [member.fold(n) for member in members for n in range(rows.fold_count)]
+    return train_jobs(config, rows, every, events, cluster)
 
 
-def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events) -> list[str]:
+def train_jobs(
+    config: Config, rows: Rows, every: Sequence[Fold], events: Events, cluster: "Cluster | None" = None
+) -> list[str]:
     """Train those of the jobs (folds, or refits: then no row is in a fold) that are not done yet. Returns one line for
-    each that failed."""
+    each that failed. cluster: of Ray, where they run; None: here."""
     device = choose_device()
     keep_freed_memory()
     jobs = [job for job in every if not job.is_done()]
     images = f"{pluralize(rows.labelled_count, 'image')}, {pluralize(len(rows.classes), 'class', 'classes')}"
     done = len(every) - len(jobs)
-    events.message(f"{images}; {pluralize(len(every), 'job')}, {done} of them done; on {device}")
+    events.message(
+        f"{images}; {pluralize(len(every), 'job')}, {done} of them done; on {device if cluster is None else 'Ray'}"
+    )
     if not jobs:
         return []
     running = Running()
     with safe_points(partial(wait_for, running), partial(kept, every, running)) as asked:
         backbones = [backbone for backbone in config.backbone if backbone.name in {job.member.name for job in jobs}]
-        open_pixels = _open_pixels(config, rows, backbones, events)
         trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
+        _expect(config, rows, trained, running)
+        if cluster is not None:
+            _warn_of_changes(config, rows, events)
+            clock = Clock({job: _images(config, rows, job) for job in trained})
+            return _train_on_ray(config, rows, backbones, cluster, Monitor(clock, running, asked, events))
+        open_pixels = _open_pixels(config, rows, backbones, events)
         slots = choose_slots(config.workers, device, len(trained), config.gpus_per_job)
         threads = slots[0].threads_each
         rates: dict[str, float] = {}
@@ -88,16 +109,13 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
             try:
                 rates |= prepare(config, backbone, rows, open_pixels, device, threads, events, last_features)
             except (RunFailure, RuntimeError) as error:
-                failed[backbone.name] = f"{backbone.name}: {_reason(error)}"
+                failed[backbone.name] = f"{backbone.name}: {why_unprepared(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
         last_features.clear()  # training needs the memory
         free_cached_memory(device)  # and so do its processes
         trained = [job for job in trained if job.member.name not in failed]
         if not trained:
-            members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
-            advice = can_fine_tuning_pay(members, rows) if rows.fold_count else None
-            if advice is not None:
-                events.message(advice)
+            _advise_on_fine_tuning(config, rows, events)
             return list(failed.values())
         rates = {name: rate * slots[0].processes for name, rate in rates.items()}
         clock = Clock({job: _images(config, rows, job) for job in trained}, rates)
@@ -114,6 +132,30 @@ def train_jobs(config: Config, rows: Rows, every: Sequence[Fold], events: Events
                 if line is not None:
                     events.message(line)
         return [*failed.values(), *monitor.failures]
+
+
+def _train_on_ray(
+    config: Config, rows: Rows, backbones: Sequence[Backbone], cluster: "Cluster", monitor: Monitor
+) -> list[str]:
+    """As `train_jobs`, of the jobs that the clock knows."""
+    from ensemble.train.on_ray import train_on_ray
+
+    train_on_ray(config, rows, backbones, cluster, monitor)
+    if not monitor.clock.left:
+        _advise_on_fine_tuning(config, rows, monitor.events)
+    elif rows.fold_count:
+        for backbone in backbones:
+            line = enough_epochs(Run(config.run).member(backbone.name))
+            if line is not None:
+                monitor.events.message(line)
+    return monitor.failures
+
+
+def _advise_on_fine_tuning(config: Config, rows: Rows, events: Events) -> None:
+    members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
+    advice = can_fine_tuning_pay(members, rows) if rows.fold_count else None
+    if advice is not None:
+        events.message(advice)
 
 
 def open_rows(config: Config, events: Events) -> Rows:
@@ -144,22 +186,9 @@ def open_rows(config: Config, events: Events) -> Rows:
 
 
 def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], events: Events) -> OpenPixels:
-    """The pixels of these backbones, decoded and compared with their checksums; none without a cache. Warns of images
-    that have changed since the run began."""
-    if config.data.cache == "off" or rows.digests is None:
-        return {}
-    run = Run(config.run)
-    needed = {
-        decoding
-        for backbone in backbones
-        for decoding in all_decodings(
-            load_preprocess(run.member(backbone.name).preprocess_json), tested_views(config, backbone)
-        )
-    }
-    open_pixels: OpenPixels = {**open_cache(config.data, rows, sorted(needed, key=str), events)}
-    labelled = rows.labelled()
-    assert labelled.digests is not None
-    check_contents(run, labelled.ids.tolist(), labelled.digests, events)
+    """The pixels of these backbones. Warns of images that have changed since the run began."""
+    open_pixels = cached_pixels(config, rows, backbones, events)
+    _warn_of_changes(config, rows, events)
     return open_pixels
 
 
@@ -184,15 +213,17 @@ def _by_gpus(
     return list(groups.items())
 
 
+def _warn_of_changes(config: Config, rows: Rows, events: Events) -> None:
+    """Warn of images that have changed since the run began, where their digests are known."""
+    labelled = rows.labelled()
+    if config.data.cache != "off" and labelled.digests is not None:
+        check_contents(Run(config.run), labelled.ids.tolist(), labelled.digests, events)
+
+
 def _train(
     config: Config, rows: Rows, jobs: Sequence[Fold], slots: Sequence[Slot], open_pixels: OpenPixels, monitor: Monitor
 ) -> None:
     """Run the jobs. Those that another process has are tried once more at the end."""
-    running = monitor.running
-    for job in jobs:
-        settings, count_rows = _settings(config, job), len(rows.train_rows(job.number))
-        running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, count_rows)
-        running.images[job] = count_rows // running.batches[job] * running.batches[job]
     for is_last in (False, True):
         if len(slots) > 1:
             run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, monitor.end)
@@ -209,6 +240,14 @@ def _train(
         monitor.events.message(f"{job}: locked by {holder}; skipped")
 
 
+def _expect(config: Config, rows: Rows, jobs: Sequence[Fold], running: Running) -> None:
+    """Take in how long an epoch of each job is."""
+    for job in jobs:
+        settings, count_rows = _settings(config, job), len(rows.train_rows(job.number))
+        running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, count_rows)
+        running.images[job] = count_rows // running.batches[job] * running.batches[job]
+
+
 def _settings(config: Config, job: Fold) -> Train:
     return train_settings(config, backbone_named(config, job.member.name))
 
@@ -216,12 +255,3 @@ def _settings(config: Config, job: Fold) -> Train:
 def _images(config: Config, rows: Rows, job: Fold) -> int:
     """How many images a job trains on in all its epochs."""
     return len(rows.train_rows(job.number)) * _settings(config, job).epochs
-
-
-def _reason(error: Exception) -> str:
-    """Why a backbone can't be prepared. Raises what is neither a failure nor a lack of memory."""
-    if isinstance(error, RunFailure):
-        return str(error)
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
-        return "out of memory; lower tta.batch_size"
-    raise error

@@ -11,8 +11,8 @@ from ensemble.backbones import timm_model
 from ensemble.config import Backbone, Config, train_settings
 from ensemble.data.cache.folder import cache_folder
 from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.device import free_cached_memory, side_by_side
-from ensemble.errors import UserError
+from ensemble.device import free_cached_memory, is_out_of_memory, side_by_side
+from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files.claims import Taken, claimed_when_free
 from ensemble.files.reading import Finite, read_json
@@ -38,7 +38,7 @@ from ensemble.train.numerics import (
     load_numerics,
     save_numerics,
 )
-from ensemble.train.pixels import OpenPixels, training_data
+from ensemble.train.pixels import OpenPixels, all_decodings, open_cache, training_data
 from ensemble.train.probe import LastFeatures, load_heads, probe_member
 from ensemble.train.rows import Rows
 from ensemble.train.teacher import fastest_dtype, read_teacher_speeds
@@ -232,6 +232,30 @@ def unused_engine(config: Config, name: str, speeds: Mapping[str, float]) -> str
         f"{name}: torch evaluates it, not tta.engine = {engine!r}, which needs a CPU, a network that it can compute, "
         f"and folds that hold out at least {LEAST_ROWS} rows to check it on"
     )
+
+
+def cached_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], events: Events) -> OpenPixels:
+    """The pixels of these backbones, decoded and compared with their checksums; none without a cache."""
+    if config.data.cache == "off" or rows.digests is None:
+        return {}
+    run = Run(config.run)
+    needed = {
+        decoding
+        for backbone in backbones
+        for decoding in all_decodings(
+            load_preprocess(run.member(backbone.name).preprocess_json), tested_views(config, backbone)
+        )
+    }
+    return {**open_cache(config.data, rows, sorted(needed, key=str), events)}
+
+
+def why_unprepared(error: Exception) -> str:
+    """Why a backbone can't be prepared. Raises what is neither a failure nor a lack of memory."""
+    if isinstance(error, RunFailure):
+        return str(error)
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return "out of memory; lower tta.batch_size"
+    raise error
 
 
 def tested_views(config: Config, backbone: Backbone) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ def test_the_engine_of_this_machine():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("dask", "--on dask: there is no engine 'dask'; choose local"),
-        ("", "--on : there is no engine ''; choose local"),
+        ("dask", "--on dask: there is no engine 'dask'; choose local or ray[=ADDRESS]"),
+        ("", "--on : there is no engine ''; choose local or ray[=ADDRESS]"),
         ("local=here", "--on local=here: give local alone"),
     ],
 )
