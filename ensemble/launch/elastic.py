@@ -29,6 +29,7 @@ from ensemble.launch.ranks import PeerLost, Ranks
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)  # where a process waits for the others; the agent sees to those that have ended
+GRACE = 30.0  # seconds for the agent to end a process that has lost another one
 
 
 class _Killed(Exception):
@@ -41,14 +42,17 @@ def run_in_ranks(work: Callable[[Ranks, Events], Result], name: str, count: int,
 
     name: of the job. device: its type, cpu or cuda. Raises RunFailure if processes were killed twice.
     """
-    for _ in range(2):
-        try:
-            return _run(work, name, count, device, events)
-        except _Killed as error:
-            how = str(error)
-    raise RunFailure(
-        f"{name}: one of its {count} processes was killed, twice ({how}), possibly out of memory; lower its batch_size"
-    )
+    try:
+        return _run(work, name, count, device, events)
+    except _Killed as error:
+        events.message(f"{name}: one of its {count} processes was killed ({error}); all of them start once more")
+    try:
+        return _run(work, name, count, device, events)
+    except _Killed as error:
+        raise RunFailure(
+            f"{name}: one of its {count} processes was killed twice ({error}), possibly out of memory; lower its "
+            "batch_size"
+        ) from None
 
 
 def _run(work: Callable[[Ranks, Events], Result], name: str, count: int, device: str, events: Events) -> Result:
@@ -98,8 +102,8 @@ def _launch(pipes: Sequence[Connection], name: str, device: str) -> str:
         nproc_per_node=len(pipes),
         run_id=uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # a free port
-        local_addr="localhost",
+        rdzv_endpoint="127.0.0.1:0",  # a free port
+        local_addr="127.0.0.1",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(os.devnull),
     )
@@ -146,9 +150,11 @@ def _serve(pipes: Sequence[Connection], name: str, device: str) -> None:
         _join(device)
         result = work(ranks, PipeEvents(pipe) if ranks.is_first else SILENT)
     except Exception as error:
-        if not isinstance(error, PeerLost):  # which one is lost, the agent knows
-            pipe.send((RAISED, portable(error, name)))
-        threading.Event().wait()  # the agent, or the end of the pipe, ends this process
+        if isinstance(error, PeerLost):
+            threading.Event().wait(GRACE)  # if one was killed, the agent knows it, and ends this one
+            error = RunFailure(f"{name}: its processes can't reach each other: {error}")
+        pipe.send((RAISED, portable(error, name)))
+        threading.Event().wait()  # until the other end of the pipe is closed
         raise
     if ranks.is_first:
         pipe.send((ENDED, result))
@@ -160,7 +166,10 @@ def _join(device: str) -> None:
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")] if os.name == "posix" else []
     for name in loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from None
 
 
 def _end_with_the_agent() -> None:

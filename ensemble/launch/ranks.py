@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 class PeerLost(Exception):
-    """Another process of the job has ended, so that nothing can be exchanged any more."""
+    """Nothing can be exchanged: another process of the job has ended, most likely."""
 
 
 @dataclass(frozen=True)

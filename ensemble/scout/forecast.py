@@ -34,8 +34,8 @@ def forecaster(config: Config, rows: Rows, events: Events) -> Seconds:
         # At the end all views, in float32 and in a faster format; before, the image as it is after some epochs.
         passes = 2 * len(config.tta.views) + len(scored_epochs(epochs, settings.keep))
         passes += len(config.tta.views) * probes(settings)
-        cores = len(slots) * slots[0].threads_each
-        usual = trained / training / len(slots) + validated * passes / forward / cores
+        cores, processes = len(slots) * slots[0].threads, len(slots) * slots[0].processes
+        usual = trained / training / processes + validated * passes / forward / cores
         return OVERHEAD * usual * (size / image_size(config, backbone)) ** 2
 
     return seconds

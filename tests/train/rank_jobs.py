@@ -2,12 +2,14 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import torch
 from test_fit import CPU, EXACT, NET, PLAIN, PREPROCESS, fold_in, made
 
 from ensemble.config import Train
 from ensemble.train.evaluate import Evaluation
+from ensemble.train.exchange import collect, exchange
 from ensemble.train.fit import fit
 from ensemble.train.job import Job
 
@@ -19,7 +21,8 @@ def train(folder, net, settings, trouble, ranks, events):
         trouble(folder)
     settings = Train(**{"strategy": "scratch", "epochs": 3, "batch_size": 8, "lr": 0.01, **settings})
     evaluation = Evaluation(PREPROCESS, ("hflip", "identity"), 16, CPU)
-    job = Job(fold_in(folder), NET[net], settings, PLAIN, None, evaluation, EXACT, seed=0, ranks=ranks)
+    numerics = PLAIN if settings.micro_batch == "auto" else replace(PLAIN, micro_batch=settings.micro_batch)
+    job = Job(fold_in(folder), NET[net], settings, numerics, None, evaluation, EXACT, seed=0, ranks=ranks)
     return fit(job, made(), events)
 
 
@@ -78,3 +81,23 @@ def killed(folder, often):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     before_each_pass(do)
+
+
+def exchanged(ranks, events):
+    """The loss, the gradient and the statistics of a batch norm after the exchange, and their sums over the processes.
+    The first process has the images 0 and 2, the second one 4 and 8."""
+    images = torch.tensor([[0.0], [2.0]] if ranks.is_first else [[4.0], [8.0]])
+    layer, norm = torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1)
+    torch.nn.init.ones_(layer.weight)
+    unused = torch.nn.Linear(1, 1)
+    norm(images)
+    loss = layer(images).sum()
+    loss.backward()
+    optimizer = torch.optim.AdamW([*layer.parameters(), *unused.parameters()])
+    loss = loss.detach()
+    exchange(collect(loss, norm, optimizer), ranks)
+    assert unused.weight.grad is None
+    numbers = torch.stack([loss, layer.weight.grad[0, 0], norm.running_mean[0], norm.running_var[0]])
+    sums = numbers.clone()
+    ranks.add(sums)
+    return numbers.tolist(), sums.tolist(), ranks.any(not ranks.is_first), ranks.any(False)

@@ -69,6 +69,26 @@ def test_two_processes_train_the_network_of_one(tmp_path, net, settings):
     assert done[0] == done[1] and not fold_in(tmp_path / "two").state_file.parent.exists()
 
 
+@pytest.mark.process
+def test_batch_norms_measure_the_shares_as_they_measure_parts(tmp_path):
+    """Of batches of 8: 4 in each of two processes, or 4 at a time in one."""
+    train(tmp_path / "two", "resnet", ema=0, epochs=2)
+    train_alone(tmp_path / "one", "resnet", ema=0, epochs=2, micro_batch=4)
+    one, two = (load_file(fold_in(tmp_path / name).model_file) for name in ("one", "two"))
+    for name, value in one.items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(value, two[name], rtol=0, atol=1e-3, msg=name)
+
+
+@pytest.mark.process
+def test_what_is_exchanged_by_hand():
+    """Means of 1 and 6 and variances of 2 and 8, each a tenth of the running ones."""
+    numbers, sums, either, neither = run_in_ranks(rank_jobs.exchanged, "job", 2, "cpu", Recorder())
+    assert numbers == pytest.approx([14, 14, (0.1 + 0.6) / 2, ((0.9 + 0.2) + (0.9 + 0.8)) / 2])
+    assert sums == [2 * number for number in numbers]  # the same bits in both
+    assert (either, neither) == (True, False)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run by two processes."""
@@ -86,6 +106,8 @@ def test_a_killed_process_costs_an_epoch_and_changes_nothing(tmp_path, undisturb
     events = Recorder()
     train(tmp_path, trouble=rank_jobs.killed_once, events=events)
     assert (tmp_path / "deaths").read_bytes() == b"."
+    line = "net fold 0: one of its 2 processes was killed (status -9); all of them start once more"
+    assert events.messages == [line]
     assert [text[:22] for text, *_ in events.steps].count("net fold 0 epoch 1/3  ") == 1  # it is not trained again
     assert [line["epoch"] for _, _, line in events.epochs] == [1, 2, 3]
     assert bits(tmp_path) == bits(undisturbed)
@@ -95,7 +117,7 @@ def test_a_killed_process_costs_an_epoch_and_changes_nothing(tmp_path, undisturb
 @pytest.mark.process
 def test_processes_that_are_killed_again_end_the_job(tmp_path):
     line = (
-        r"^net fold 0: one of its 2 processes was killed, twice \(status -9\), possibly out of memory; lower its "
+        r"^net fold 0: one of its 2 processes was killed twice \(status -9\), possibly out of memory; lower its "
         "batch_size$"
     )
     with pytest.raises(RunFailure, match=line):
