@@ -1,8 +1,6 @@
 """The jobs of a run on a Ray cluster, from the process that the user started."""
 
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,9 +12,9 @@ from ensemble.events import SILENT
 from ensemble.files.claims import free_abandoned, holder_of
 from ensemble.files.reading import Count, read_json
 from ensemble.files.sealed import write_json
-from ensemble.launch.ray.cluster import Cluster, Needs, job_needs
+from ensemble.launch.ray.cluster import Cluster, Needs, job_needs, seen_everywhere
 from ensemble.launch.ray.jobs import Listeners, Plan, Prepared, run_on_ray
-from ensemble.launch.ray.worker import Expected, digest, versions
+from ensemble.launch.ray.worker import Expected, versions
 from ensemble.machine import threads_allowed
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Member, Run
@@ -25,9 +23,6 @@ from ensemble.train.monitor import Monitor
 from ensemble.train.pixels import OpenPixels
 from ensemble.train.ray_work import prepare_there, run_there
 from ensemble.train.rows import Rows
-
-SAMPLE = 8  # images that are compared on every machine
-MARKER = ".ray-"  # begins the name of a file by which machines find out that they see the same run
 
 
 class Memory(TypedDict):
@@ -60,7 +55,7 @@ def train_on_ray(config: Config, rows: Rows, backbones: Sequence[Backbone], clus
     listeners = Listeners(
         partial(_take_prepared, config, members, monitor), monitor.events, monitor.listen, monitor.end, _take_memory
     )
-    with _seen_everywhere(config, rows) as expected:
+    with seen_everywhere(config.run, rows.paths) as expected:
         cluster.require(expected)
         needs = needs_of(config, cluster)
         machines = pluralize(len(cluster.nodes), "machine")
@@ -117,15 +112,3 @@ def _stored_memory(member: Member) -> Memory | None:
         return read_json(path, Memory)
 
     return read(member.memory_json) if is_readable(member.memory_json, read, SILENT) else None
-
-
-@contextmanager
-def _seen_everywhere(config: Config, rows: Rows) -> Iterator[Expected]:
-    """What all machines have to have alike, while the run holds a file that they have to see."""
-    marker = config.run.absolute() / f"{MARKER}{secrets.token_hex(8)}"
-    marker.write_text(marker.name)
-    paths = [str(rows.paths[row]) for row in range(0, len(rows.paths), max(1, len(rows.paths) // SAMPLE))][:SAMPLE]
-    try:
-        yield Expected(versions(), str(Path.cwd()), str(marker), marker.name, {path: digest(path) for path in paths})
-    finally:
-        marker.unlink(missing_ok=True)

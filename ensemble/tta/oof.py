@@ -4,6 +4,7 @@ new views are written beside the file that training wrote, which stays as it is.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,15 +34,19 @@ from ensemble.stop import safe_points
 
 BATCHES = 32  # whose pixels are in memory at once
 
+Elsewhere = Callable[[list[Fold], list[Path]], None]  # given the folds, and the run's labelled images
 MissingViews = Mapping[Fold, tuple[str, ...]]  # of the folds of all finished members
 
 
-def add_views(run: Run, views: Sequence[str], events: Events) -> list[str]:
+def add_views(run: Run, views: Sequence[str], events: Events, elsewhere: Elsewhere | None = None) -> list[str]:
     """Add OOF logits of these views (names or sets) to every finished member of the run that lacks them. Returns the
     names of the finished members.
 
-    Each fold is written as soon as it is done. Raises UserError for a view that is unknown or impossible for a member,
-    a run without a finished member, or images that are not those that the run was trained on.
+    elsewhere: has the folds that lack one filled by other processes, which call this; None: it is done here
+
+    Each fold is written as soon as it is done; several processes share the folds. Raises UserError for a view that is
+    unknown or impossible for a member, a run without a finished member, or images that are not those that the run was
+    trained on.
     """
     rows = read_rows(run)
     members = _finished_members(run, rows)
@@ -53,6 +58,9 @@ def add_views(run: Run, views: Sequence[str], events: Events) -> list[str]:
         return names
     config = load_run_config(run.config_toml)
     samples = run_samples(config, run)
+    if elsewhere is not None:
+        elsewhere(list(incomplete), [Path(path) for path in samples.paths])
+        return names
     needed = {
         decoding
         for fold, new in incomplete.items()

@@ -17,6 +17,7 @@ from ensemble.files.claims import claimed_when_free
 from ensemble.plural import pluralize
 from ensemble.predictions import shards, sharing
 from ensemble.predictions.sharing import Rest
+from ensemble.run.outputs import inputs_of, require_output
 from ensemble.run.run import predictions_claim, shards_dir
 from ensemble.tta.fill import fill
 from ensemble.tta.prepare import PredictionRequest, PreparedPrediction, prepare
@@ -83,6 +84,8 @@ def tta_predict(
     Raises UserError for anything that doesn't fit, as far as possible before the first image is decoded, and OSError
     that names a file which can't be written.
     """
+    request.run.require()
+    require_output(request.output, [request.images, request.sample_submission, *inputs_of(request.run)])
     prediction = prepare(request, events, device)
     blend = prediction.plan.blend
     folder, lock = shards_dir(prediction.saved), predictions_claim(prediction.saved)

@@ -1,6 +1,7 @@
 """What comes before the first image of a prediction is decoded: what is asked for, whether it can be had, which of the
 logits are stored already, and the shards. Never imports torch."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,6 @@ from ensemble.predictions import shards
 from ensemble.predictions.shards import PredictionShard
 from ensemble.run import Run
 from ensemble.run.networks import UNSCORED
-from ensemble.run.outputs import inputs_of, require_output
 from ensemble.run.run import shards_dir
 from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
@@ -86,6 +86,11 @@ class PreparedPrediction:
     parts: list[PredictionShard]
     saved: Path
 
+    @property
+    def key(self) -> str:
+        """A digest of all shards: of the plan, and of all rows with their images."""
+        return hashlib.sha256("".join(part.path.name for part in self.parts).encode()).hexdigest()[:32]
+
 
 def prepare(request: PredictionRequest, events: Events, device: str | None = None) -> PreparedPrediction:
     """Everything that comes before the first image is decoded. device: the type of the one that will predict; None for
@@ -101,7 +106,6 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
         events.message(line)
     check_sources(run, name)
     external = external_predictions(run, name, blend, ids)
-    require_output(request.output, [images, request.sample_submission, *inputs_of(run)])
     images_name = images.stem if images.is_file() else images.resolve().name
     suffix = "" if request.networks == "folds" else f"+{request.networks}"  # "+" is in no blend's name
     saved = run.predictions_file(images_name, name + suffix)

@@ -53,8 +53,7 @@ def write_once(prediction: PreparedPrediction, request: PredictionRequest, folde
     """Write the predictions' file and the submission, unless another process that shares the shards has done so since
     they were begun. To be called by one process at a time. folder: of the shards. Raises OSError that names a file."""
     saved, output, ids = prediction.saved, request.output, prediction.ids
-    names = "".join(part.path.name for part in prediction.parts)
-    note = folder / f"written-{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"
+    note = folder / f"written-{prediction.key}.json"
     written = _read(note)
     if written is None or not saved.is_file() or sealed.file_checksum(saved) != written["predictions"]:
         clear_temporaries_of(saved)

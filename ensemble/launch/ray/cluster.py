@@ -2,23 +2,27 @@
 
 import multiprocessing
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from ensemble.errors import RunFailure, UserError
 from ensemble.launch.local import blocked_signals
 from ensemble.launch.ray.driver import CALL, CALLED, FAILED, READY, Node, drive
-from ensemble.launch.ray.worker import Expected, differences
+from ensemble.launch.ray.worker import Expected, differences, digest, versions
 from ensemble.plural import pluralize
 
 ANSWER_SECONDS = 5.0  # for a port to be open
 CONNECT_SECONDS = 120.0  # for Ray to be there, which it starts for itself where no address is given
 END_SECONDS = 20.0
+SAMPLE = 8  # images that are compared on every machine
+MARKER = ".ray-"  # begins the name of a file by which machines find out that they see the same run
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,22 @@ def open_cluster(address: str | None) -> Iterator[Cluster]:
         if process.is_alive():
             process.kill()
             process.join()
+
+
+@contextmanager
+def seen_everywhere(run: Path, images: Sequence[Path]) -> Iterator[Expected]:
+    """What all machines have to have alike, while the run directory holds a file that they have to see.
+
+    images: those of which a few are compared
+    """
+    marker = run.absolute() / f"{MARKER}{secrets.token_hex(8)}"
+    marker.write_text(marker.name)
+    paths = [str(images[row]) for row in range(0, len(images), max(1, len(images) // SAMPLE))][:SAMPLE]
+    digests = {path: digest(path) for path in paths if Path(path).is_file()}
+    try:
+        yield Expected(versions(), str(Path.cwd()), str(marker), marker.name, digests)
+    finally:
+        marker.unlink(missing_ok=True)
 
 
 def _require_answer(place: str | None) -> None:
