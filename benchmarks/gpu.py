@@ -37,21 +37,21 @@ NO_TIME = "no time was left"
 # In this order, with the seconds that each may take.
 SECTIONS: Mapping[str, tuple[str, float]] = {
     "machine": ("gpu_checks", 30),
-    "steps": ("gpu_checks", 30),
+    "steps": ("gpu_checks", 40),
     "crops": ("gpu_checks", 20),
     "views": ("gpu_checks", 20),
-    "networks": ("gpu_checks", 40),
+    "networks": ("gpu_checks", 60),
     "probes": ("gpu_checks", 30),
-    "training": ("gpu_checks", 40),
-    "memory": ("gpu_runs", 30),
-    "runs": ("gpu_runs", 60),
+    "training": ("gpu_checks", 120),
+    "memory": ("gpu_runs", 40),
+    "runs": ("gpu_runs", 90),
     "several GPUs": ("gpu_runs", 60),
     "export": ("gpu_runs", 40),
     "training speed": ("gpu_training", 170),
     "prediction speed": ("gpu_prediction", 120),
-    "packing": ("gpu_training", 60),
+    "packing": ("gpu_training", 100),
     "demo": ("gpu_runs", 110),
-    "compiled": ("gpu_training", 90),
+    "compiled": ("gpu_training", 100),
     "tests": ("gpu_runs", 40),
 }
 

@@ -23,6 +23,7 @@ from ensemble.config import Train
 from ensemble.data.pixels.decode import Files
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
 from ensemble.device import in_layout, synchronize, to_device
+from ensemble.errors import RunFailure
 from ensemble.machine import cores
 from ensemble.run import Run
 from ensemble.train import fit as fit_module
@@ -30,7 +31,7 @@ from ensemble.train.evaluate import Evaluation
 from ensemble.train.job import Job
 from ensemble.train.losses import make_loss
 from ensemble.train.numerics import Numerics, compile_anew, training_step
-from ensemble.train.packing import counts_to_try, find_packing, timed_processes
+from ensemble.train.packing import Build, counts_to_try, find_packing, timed_processes
 from ensemble.train.rows import TrainingData
 from ensemble.train.step import Target, gradients
 
@@ -165,7 +166,7 @@ def compiled(bench: Bench) -> Iterator[Row]:
         yield skipped("compiled training", why)
         return
     _, size, _, batch, _ = sizes(bench)
-    for name in NETWORKS[:2]:
+    for name in NETWORKS[:1]:
         rates = []
         for is_compiled in (False, True):
             numerics = _numerics(bench.device, is_compiled)
@@ -234,21 +235,35 @@ def _name(device: torch.device) -> str:
 def packing(bench: Bench) -> Iterator[Row]:
     """Training steps of so many processes side by side on the GPU, images/s of all of them; and what ens takes."""
     cases = [("test_resnet", 32, 4)] if bench.is_dry else [("mobilenetv3_small_100", 128, 64), ("resnet50", 224, 64)]
-    counts = counts_to_try(2 if bench.is_dry else 8, cores())
     for name, size, batch in cases:
         create = functools.partial(timm_model.create, name, len(CLASSES), size)
         build = functools.partial(training_step, create, size, len(CLASSES), batch, _numerics(bench.device))
-        with timed_processes(build, batch, bench.device) as together:
-            together(counts[-1])  # starts them all
-            seen: dict[int, list[float]] = {}
-            for _ in range(1 if bench.is_dry else 3):
-                for count in counts:
-                    seen.setdefault(count, []).append(together(count))
+        counts = counts_to_try(2 if bench.is_dry else 8, cores())
+        seen: dict[int, list[float]] = {}
+        while not seen:
+            try:
+                seen = _together(build, batch, bench.device, counts, 1 if bench.is_dry else 3)
+            except RunFailure as error:
+                yield Row(f"{name}, {size} px, {counts[-1]} at once", str(error))
+                if not counts[:-1]:
+                    raise
+                counts.pop()
+        for count, rates in seen.items():
+            yield rates_row(f"{name}, {size} px, {count} at once", rates, one=seen[1])
+
+        def median(count: int, seen=seen) -> float:
+            return statistics.median(seen[count])
+
+        found, _ = find_packing(median, counts)
+        yield Row(f"{name}, {size} px, taken", f"{found.jobs} at once")
+
+
+def _together(build: Build, batch: int, device: torch.device, counts: list[int], rounds: int) -> dict[int, list[float]]:
+    """Images/s of so many processes, by their number. Raises RunFailure where they don't fit into the memory."""
+    seen: dict[int, list[float]] = {count: [] for count in counts}
+    with timed_processes(build, batch, device) as together:
+        together(counts[-1])  # starts them all
+        for _ in range(rounds):
             for count, rates in seen.items():
-                yield rates_row(f"{name}, {size} px, {count} at once", rates, one=seen[1])
-
-        def again(count: int, seen=seen) -> float:
-            return seen[count][0]
-
-        found, doubt = find_packing(again, counts)
-        yield Row(f"{name}, {size} px, taken", f"{found.jobs} at once{f' ({doubt})' if doubt else ''}")
+                rates.append(together(count))
+    return seen
