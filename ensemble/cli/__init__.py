@@ -14,6 +14,7 @@ from ensemble.cli import (
     cascade,
     distill,
     export,
+    launch,
     look,
     networks,
     overview,
@@ -42,6 +43,7 @@ def ens() -> None:
     ens init DATA -o mine.toml     look at your images, write an experiment file
     ens scout DATA                 which networks suit your images?
     ens train-folds mine.toml      k folds x every backbone
+    ens launch mine.toml           the same on Kubernetes or a cloud: what to give to them
     ens blend RUN --method stack   combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens cascade RUN                cheapest members first, and stop when they are sure
@@ -68,6 +70,7 @@ for command in (
     look.init,
     scout.scout,
     train.train_folds,
+    launch.launch,
     blend.blend_command,
     blend.compare,
     distill.distill,

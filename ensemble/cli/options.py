@@ -58,7 +58,8 @@ ON = click.option(
     metavar="ENGINE",
     default="local",
     show_default=True,
-    help="Where the jobs run: local, in processes of this machine; ray or ray=ADDRESS, on a Ray cluster.",
+    help="Where the jobs run: local, in processes of this machine; ray or ray=ADDRESS, on a Ray cluster; slurm, in "
+    "workers that SLURM starts.",
 )
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document; everything else goes to stderr."
@@ -89,6 +90,25 @@ def submission_options(command: Command) -> Command:
         ),
     )
     for option in reversed(options):  # as decorators, of which the last one is applied first
+        command = option(command)
+    return command
+
+
+def slurm_options(command: Command) -> Command:
+    """What `--on slurm` submits; `ensemble.launch.slurm.read_request` takes them."""
+    options = (
+        click.option(
+            "--slurm",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of sbatch, such as time=8:00:00, gpus=2, cpus-per-task=8, mem=32G, partition=gpu; "
+            "setup=LINE is run by the shell before the worker.",
+        ),
+        click.option("--jobs", "most", type=click.IntRange(min=1), help="Workers of SLURM at most."),
+        click.option("--print", "prints", is_flag=True, help="Print the batch script, and submit nothing."),
+        click.option("--detach", "detaches", is_flag=True, help="Return when the workers are submitted."),
+    )
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from ensemble.errors import UserError
 
 # What each engine needs to be installed: a package, and the extra of ens that brings it has the engine's name.
-PACKAGES: dict[str, str | None] = {"local": None, "ray": "ray"}
+PACKAGES: dict[str, str | None] = {"local": None, "ray": "ray", "slurm": "submitit"}
 WITH_ADDRESS = ("ray",)
 
 
@@ -14,7 +14,7 @@ WITH_ADDRESS = ("ray",)
 class Engine:
     """Where jobs run.
 
-    name: "local": in processes of this machine; "ray": on a Ray cluster.
+    name: "local": in processes of this machine; "ray": on a Ray cluster; "slurm": in workers that SLURM starts.
     address: of the engine's cluster, as the engine itself reads it; None: the usual one.
     """
 

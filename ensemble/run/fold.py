@@ -8,7 +8,7 @@ from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries, write_text
 from ensemble.files.damage import damaged
 from ensemble.files.reading import parse_json, read_json, read_text
-from ensemble.run.shapes import Done, Epoch
+from ensemble.run.shapes import Done, Epoch, Failure
 from ensemble.run.vouched import digest_in_done
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class Fold:
     def done_json(self) -> Path:
         return self.path / "done.json"
 
+    @property
+    def failure_json(self) -> Path:
+        """Why a worker of a cluster could not train it, for the other workers and whoever follows them."""
+        return self.path / "failure.json"
+
     def read_done(self) -> Done:
         """What done.json says. Raises UserError that names the file."""
         again = "train the fold again" if self.kind == "fold" else f"make it again with ens {self.kind}"
@@ -95,6 +100,15 @@ class Fold:
             raise damaged(path)
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [parse_json(line, Epoch, f"{path}, line {number}") for number, line in lines]
+
+    def read_failure(self) -> str:
+        """What failure.json says. Raises UserError that names the file."""
+        return read_json(self.failure_json, Failure)["error"]
+
+    def note_failure(self, error: str) -> None:
+        """Write failure.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        sealed.write_json(self.failure_json, {"error": error})
 
     def is_done(self) -> bool:
         """True if done.json is there and every file that it names has the size that it names. Raises Damaged if the

@@ -5,7 +5,8 @@
       convnext/settings.json  preprocess.json  numerics.json  speeds.json  memory.json  probe.safetensors
                teachers.json  aside.json
       convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
-                     done.json (last)
+                     done.json (last)  failure.json (on a cluster, where a worker could not train it)
+      .slurm/ (scripts and logs of the workers of --on slurm)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       predictions/logits/<set>/<digest>.safetensors

@@ -28,6 +28,12 @@ class Done(TypedDict):
     on: NotRequired[str]  # the images that this was measured on
 
 
+class Failure(TypedDict):
+    """failure.json."""
+
+    error: str
+
+
 class Settings(TypedDict):
     """The keys of settings.json that are read; older runs lack some."""
 

@@ -1,12 +1,15 @@
 """Where training may end when it is asked to: after an epoch, since that is what is saved. One that takes longer than
-NEAR_SECONDS is not waited for, and starts over; saving in the middle of one would slow every epoch."""
+`near_seconds` is not waited for, and starts over; saving in the middle of one would slow every epoch."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ensemble.errors import UserError
 from ensemble.run import Fold
 from ensemble.train.fit import REPORT_STEPS
 
+STOP_SECONDS = "ENS_STOP_SECONDS"  # of the environment, where a cluster says long before that it will kill
 NEAR_SECONDS = 10.0
 
 
@@ -20,6 +23,7 @@ class Running:
     left: images still to train on, of the jobs that run.
     rates: images per second of each backbone.
     aims: images left when the epoch ends that is waited for, of the jobs where one is.
+    near_seconds: an epoch that ends within so many seconds is waited for.
     """
 
     epochs: dict[Fold, int] = field(default_factory=dict)
@@ -28,6 +32,20 @@ class Running:
     left: dict[Fold, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     aims: dict[Fold, int] = field(default_factory=dict)
+    near_seconds: float = NEAR_SECONDS
+
+
+def near_seconds() -> float:
+    """How long an epoch is waited for: what the environment says, else 10 seconds. Raises UserError for what is no
+    number of seconds."""
+    text = os.environ.get(STOP_SECONDS, "")
+    try:
+        seconds = float(text) if text else NEAR_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"{STOP_SECONDS}={text}: want a number of seconds, as in {STOP_SECONDS}=60")
+    return seconds
 
 
 def wait_for(running: Running) -> str | None:
@@ -35,7 +53,7 @@ def wait_for(running: Running) -> str | None:
     words = []
     for job, left in running.left.items():
         left_of_epoch = left % running.images[job]
-        if left_of_epoch <= NEAR_SECONDS * running.rates.get(job.member.name, 0.0):
+        if left_of_epoch <= running.near_seconds * running.rates.get(job.member.name, 0.0):
             running.aims[job] = left - left_of_epoch
             epoch = running.epochs[job] - running.aims[job] // running.images[job]
             words.append(f"epoch {epoch} of {running.epochs[job]} of {job}")

@@ -15,6 +15,7 @@ from ensemble.events import Events
 from ensemble.files.claims import free_abandoned, holder_of
 from ensemble.inference.views import expand
 from ensemble.launch.engine import LOCAL, Engine
+from ensemble.launch.jobs import Outcome
 from ensemble.launch.local import run_here, run_side_by_side
 from ensemble.launch.slots import Slot, choose_slots, describe_slots
 from ensemble.plural import pluralize
@@ -22,7 +23,7 @@ from ensemble.progress import duration
 from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
 from ensemble.train.clock import Clock
-from ensemble.train.ending import Running, kept, wait_for
+from ensemble.train.ending import Running, kept, near_seconds, wait_for
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fine_tuning import can_fine_tuning_pay
 from ensemble.train.losses import row_weights
@@ -43,23 +44,25 @@ from ensemble.train.prepare import (
 from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
+from ensemble.train.waiting import Sharing, failure_stamps, free_jobs, has_failed_elsewhere
 from ensemble.train.work import run_job
 
 if TYPE_CHECKING:
     from ensemble.launch.ray.cluster import Cluster
 
 
-def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[str]:
+def train_folds(config: Config, events: Events, engine: Engine = LOCAL, waits: bool = False) -> list[str]:
     """Train every backbone on every fold that the run lacks; a finished fold is left as it is.
 
-    engine: what runs the jobs (`parse_engine`).
+    engine: what runs the jobs (`parse_engine`); of SLURM see `on_slurm`.
+    waits: for the jobs that other processes hold, in case that one of those dies, as the workers of a cluster do.
     Returns one line for each job that failed; the others are trained all the same. Raises UserError before anything
     is trained if the data, a backbone or the run directory does not fit.
     """
     if engine.name == "local":
         choose_slots(config.workers, choose_device(), 1, config.gpus_per_job)  # too few GPUs: nothing is begun
     if engine.name != "ray":
-        return train_members(config, open_rows(config, events), events)
+        return train_members(config, open_rows(config, events), events, waits=waits)
     from ensemble.launch.ray.cluster import open_cluster
     from ensemble.train.on_ray import require_alike
 
@@ -68,18 +71,25 @@ def train_folds(config: Config, events: Events, engine: Engine = LOCAL) -> list[
         return train_members(config, open_rows(config, events), events, cluster)
 
 
-def train_members(config: Config, rows: Rows, events: Events, cluster: "Cluster | None" = None) -> list[str]:
+def train_members(
+    config: Config, rows: Rows, events: Events, cluster: "Cluster | None" = None, waits: bool = False
+) -> list[str]:
     """As `train_folds`, of a run that is there, whose members have been opened (`open_member`)."""
     members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
     every = [member.fold(n) for member in members for n in range(rows.fold_count)]
-    return train_jobs(config, rows, every, events, cluster)
+    return train_jobs(config, rows, every, events, cluster, waits)
 
 
 def train_jobs(
-    config: Config, rows: Rows, every: Sequence[Fold], events: Events, cluster: "Cluster | None" = None
+    config: Config,
+    rows: Rows,
+    every: Sequence[Fold],
+    events: Events,
+    cluster: "Cluster | None" = None,
+    waits: bool = False,
 ) -> list[str]:
     """Train those of the jobs (folds, or refits: then no row is in a fold) that are not done yet. Returns one line for
-    each that failed. cluster: of Ray, where they run; None: here."""
+    each that failed. cluster: of Ray, where they run; None: here. waits: as in `train_folds`."""
     device = choose_device()
     keep_freed_memory()
     jobs = [job for job in every if not job.is_done()]
@@ -90,7 +100,8 @@ def train_jobs(
     )
     if not jobs:
         return []
-    running = Running()
+    before = failure_stamps(jobs)
+    running = Running(near_seconds=near_seconds())
     with safe_points(partial(wait_for, running), partial(kept, every, running)) as asked:
         backbones = [backbone for backbone in config.backbone if backbone.name in {job.member.name for job in jobs}]
         trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
@@ -111,6 +122,9 @@ def train_jobs(
             except (RunFailure, RuntimeError) as error:
                 failed[backbone.name] = f"{backbone.name}: {why_unprepared(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
+                for job in jobs if waits else ():
+                    if job.member.name == backbone.name:
+                        job.note_failure(failed[backbone.name])
         last_features.clear()  # training needs the memory
         free_cached_memory(device)  # and so do its processes
         trained = [job for job in trained if job.member.name not in failed]
@@ -120,12 +134,24 @@ def train_jobs(
         rates = {name: rate * slots[0].processes for name, rate in rates.items()}
         clock = Clock({job: _images(config, rows, job) for job in trained}, rates)
         monitor = Monitor(clock, running, asked, events)
-        for gpus_per_job, group in _by_gpus(config, rows, trained, device, clock, events):
-            slots = choose_slots(config.workers, device, len(group), gpus_per_job)
-            clock.parallel = len(slots)
-            time_left = duration(clock.remaining())
-            events.message(f"{pluralize(len(group), 'job')} to train, {describe_slots(slots)}: about {time_left}")
-            _train(config, rows, group, slots, open_pixels, monitor)
+        sharing = Sharing(Run(config.run), before) if waits else None
+
+        def train(jobs: Sequence[Fold]) -> list[Fold]:
+            """Returns those that others hold."""
+            held = []
+            clock.left |= {job: _images(config, rows, job) for job in jobs}
+            for gpus_per_job, group in _by_gpus(config, rows, jobs, device, clock, events):
+                slots = choose_slots(config.workers, device, len(group), gpus_per_job)
+                clock.parallel = len(slots)
+                time_left = duration(clock.remaining())
+                events.message(f"{pluralize(len(group), 'job')} to train, {describe_slots(slots)}: about {time_left}")
+                held += _train(config, rows, group, slots, open_pixels, monitor, sharing)
+            return held
+
+        held = train(trained)
+        if sharing is not None:
+            for free in free_jobs(held, sharing, monitor):
+                train(free)
         for backbone in backbones if rows.fold_count else []:  # refits have no held-out rows
             enough = enough_epochs(Run(config.run).member(backbone.name))
             for line in (enough, forget_slow(config, backbone, device, threads)):
@@ -221,23 +247,39 @@ def _warn_of_changes(config: Config, rows: Rows, events: Events) -> None:
 
 
 def _train(
-    config: Config, rows: Rows, jobs: Sequence[Fold], slots: Sequence[Slot], open_pixels: OpenPixels, monitor: Monitor
-) -> None:
-    """Run the jobs. Those that another process has are tried once more at the end."""
-    for is_last in (False, True):
+    config: Config,
+    rows: Rows,
+    jobs: Sequence[Fold],
+    slots: Sequence[Slot],
+    open_pixels: OpenPixels,
+    monitor: Monitor,
+    sharing: Sharing | None,
+) -> list[Fold]:
+    """Run the jobs. Those that another process has are tried once more at the end. Returns those that it still has."""
+
+    def end(job: Fold, outcome: Outcome) -> None:
+        if sharing is not None and outcome.error is not None:
+            job.note_failure(outcome.error)
+        monitor.end(job, outcome)
+
+    def run(jobs: Sequence[Fold]) -> list[Fold]:
+        """Returns those that others hold."""
         if len(slots) > 1:
-            run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, monitor.end)
+            run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, end)
         else:
-            run_here(jobs, slots[0], partial(run_job, config, rows, open_pixels), monitor.listen, monitor.end)
-        jobs = [job for job in monitor.locked if not job.is_done()]
+            run_here(jobs, slots[0], partial(run_job, config, rows, open_pixels), monitor.listen, end)
+        locked = [job for job in monitor.locked if not (job.is_done() or has_failed_elsewhere(job, sharing))]
         monitor.locked.clear()
-        if not jobs:
-            return
-        if not is_last:
-            free_abandoned((job.claim_file for job in jobs), monitor.wait)
-    for job in jobs:
+        return locked
+
+    held = run(jobs)
+    if held and sharing is None:
+        free_abandoned((job.claim_file for job in held), monitor.wait)
+    held = run(held) if held else []
+    for job in held if sharing is None else ():
         holder = holder_of(job.claim_file) or "another process"
         monitor.events.message(f"{job}: locked by {holder}; skipped")
+    return held
 
 
 def _expect(config: Config, rows: Rows, jobs: Sequence[Fold], running: Running) -> None:
