@@ -50,15 +50,19 @@ class Stepper:
         self.micro_batch = micro_batch
         self.on_halved = on_halved
         self.ranks = ranks
+        self.is_synchronized = any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
 
     def step(self, images: torch.Tensor, targets: Sequence[Target], batch_size: int) -> torch.Tensor:
         """Learn from a batch, of which this process is given its share, float32 (n, 3, H, W). Returns the batch's mean
         loss. Raises RunFailure where not even two images fit into memory."""
         while True:
             is_out = False
+            largest = self.ranks.largest_part(batch_size)
+            # As many in all processes: in each part their batch norms wait for each other.
+            parts = math.ceil(largest / self.micro_batch) if self.is_synchronized else None
             try:
                 images = in_memory_format(images, self.numerics)
-                loss = gradients(self.model, images, targets, self.micro_batch, self.numerics, batch_size)
+                loss = gradients(self.model, images, targets, self.micro_batch, self.numerics, batch_size, parts)
                 shared = collect(loss, self.model, self.optimizer) if self.ranks.count > 1 else None
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -67,6 +71,11 @@ class Stepper:
             # Outside of the except block, whose error holds the frames and with them the activations
             if not self.ranks.any(is_out):
                 break
+            if self.is_synchronized:  # the GPUs of the others wait, within a batch norm, for what will never be sent
+                raise RunFailure(
+                    f"out of memory in one of {self.ranks.count} processes, whose batch norms measure their images "
+                    f"together; set micro_batch = {max(2, min(self.micro_batch, largest) // 2)}"
+                )
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(images.device)
             if self.micro_batch < 4:
@@ -87,14 +96,16 @@ def gradients(
     micro_batch: int,
     numerics: Numerics,
     batch_size: int | None = None,
+    parts: int | None = None,
 ) -> torch.Tensor:
     """Add the gradients of a batch's mean loss, at most `micro_batch` images at a time; returns the loss.
 
-    images: float32 (B, 3, H, W). batch_size: of the batch that they are a share of; None: they are all of it. The
-    parts are as equal as can be: a batch norm has no variance over one image that is left over.
+    images: float32 (B, 3, H, W). batch_size: of the batch that they are a share of; None: they are all of it. parts:
+    into how many they are divided; None: into as few as can be. These are as equal as can be: a batch norm has no
+    variance over one image that is left over.
     """
     total = torch.zeros((), device=images.device)
-    parts = math.ceil(len(images) / micro_batch)
+    parts = math.ceil(len(images) / micro_batch) if parts is None else parts
     ends = [-(-len(images) * index // parts) for index in range(parts + 1)]
     for start, end in itertools.pairwise(ends):
         part = slice(start, end)

@@ -18,6 +18,7 @@ from ensemble.errors import RunFailure
 from ensemble.inference.eval_model import prepared
 from ensemble.inference.formats import Inference
 from ensemble.inference.predict import Group, forward_views
+from ensemble.launch.ranks import Ranks
 from ensemble.run import Run
 from ensemble.train.evaluate import Evaluation
 from ensemble.train.fit import fit, scored_epochs
@@ -25,7 +26,7 @@ from ensemble.train.job import Job
 from ensemble.train.losses import fold_loss, make_loss
 from ensemble.train.numerics import Numerics
 from ensemble.train.rows import Rows, SoftTargets, TrainingData
-from ensemble.train.step import Target, gradients
+from ensemble.train.step import Stepper, Target, gradients
 
 CPU = torch.device("cpu")
 EXACT = {"float32": 1.0}
@@ -148,8 +149,8 @@ def test_micro_batches_add_up_to_the_gradients_of_the_whole_batch():
     logits = model(images)
     by_hand = (loss_of(logits, first) * weight * share + loss_of(logits, second) * weight.flip(0) * (1 - share)).mean()
     assert whole.item() == pytest.approx(by_hand.item(), abs=1e-6)
-    for micro in (3, 5, 1, 100):
-        loss, found = grads_of(model, images, targets, micro, PLAIN)
+    for micro, parts in ((3, None), (5, None), (1, None), (100, None), (8, 3)):
+        loss, found = grads_of(model, images, targets, micro, PLAIN, None, parts)
         assert loss.item() == pytest.approx(whole.item(), abs=1e-6) and not loss.requires_grad
         for name, value in found.items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
@@ -187,6 +188,38 @@ def test_less_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path):
     assert [line["micro_batch"] for line in log(tmp_path / "a")] == [2, 2, 2]
     events, _ = run(tmp_path / "b", "vit", numerics=dataclasses.replace(PLAIN, micro_batch=2))
     assert events.messages == [] and bits(tmp_path / "a") == bits(tmp_path / "b")
+
+
+def test_processes_divide_shares_that_differ_by_an_image_into_as_many_parts(monkeypatch):
+    """Batch norms that measure the images of all processes wait for each other in each part."""
+    monkeypatch.setattr(Ranks, "any", lambda ranks, flag: flag)
+    monkeypatch.setattr(Ranks, "add", lambda ranks, values: None)
+    passes: list[list[int]] = []
+    for rank in (0, 1):  # of 5 images these take 2 and 3
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+        model[0].norm = torch.nn.SyncBatchNorm(3)  # is there, and never asked: it takes GPUs
+        passes.append([])
+        model.register_forward_pre_hook(lambda _, inputs: passes[-1].append(len(inputs[0])))
+        images = torch.randn(len(Ranks(rank, 2).part(5)), 3, 1, 1)
+        loss_of = make_loss("cross_entropy", np.ones(2), CPU)
+        target = Target(torch.arange(len(images)) % 2, torch.ones(len(images)), loss_of)
+        optimizer = torch.optim.AdamW(model.parameters())
+        Stepper(model, optimizer, PLAIN, 2, lambda micro_batch: None, Ranks(rank, 2)).step(images, [target], 5)
+    assert passes == [[1, 1], [2, 1]]
+
+
+def test_memory_that_one_process_lacks_ends_those_whose_batch_norms_wait_for_each_other(monkeypatch):
+    """A GPU that waits in a batch norm for what another one will never send would wait for ever."""
+    monkeypatch.setattr(Ranks, "any", lambda ranks, flag: flag)
+    model = torch.nn.Sequential(torch.nn.SyncBatchNorm(3))
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    stepper = Stepper(model, torch.optim.AdamW(model.parameters()), PLAIN, 64, lambda micro_batch: None, Ranks(0, 2))
+    target = Target(torch.zeros(16).long(), torch.ones(16), make_loss("cross_entropy", np.ones(3), CPU))
+    with pytest.raises(RunFailure) as error:
+        stepper.step(torch.randn(16, 3, 1, 1), [target], 32)
+    assert str(error.value) == (
+        "out of memory in one of 2 processes, whose batch norms measure their images together; set micro_batch = 8"
+    )
 
 
 def test_gradients_of_an_attempt_that_ran_out_of_memory_are_dropped(tmp_path):
