@@ -21,7 +21,7 @@ import torch
 from typing_extensions import TypedDict
 
 from ensemble.blend import Blend
-from ensemble.blend.saved import read_described
+from ensemble.blend.saved import load_blend, read_described
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.export.blending import Blending
@@ -172,8 +172,10 @@ class _Cost(TypedDict):
 
 
 class CascadeScores(TypedDict):
-    """Of what `ens cascade` has saved, how many rows it is from, and milliseconds per image in the mean."""
+    """Of what `ens cascade` has saved: the whole blend's name, how many rows it was scored on, and milliseconds per
+    image in the mean."""
 
+    blend: str
     rows: Count
     whole: _Cost
     worth: _Cost
@@ -186,6 +188,12 @@ def read_cascade_scores(run: Run, name: str) -> CascadeScores | None:
         return None
     again = f"make it again with: ens cascade {run}"
     return parse_json(json.dumps(scores), CascadeScores, str(run.blend_json(name)), again)
+
+
+def cascade_of(run: Run, name: str) -> str | None:
+    """The name of the blend that a cascade was made of; None for a plain blend, and where that is not known."""
+    scores = read_cascade_scores(run, name) if load_blend(run, name).stages else None
+    return None if scores is None else scores["blend"]
 
 
 def require_own_folder(folder: Path) -> None:

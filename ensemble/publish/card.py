@@ -36,7 +36,8 @@ class Published:
     groups: the column of the data whose groups share a fold; None where there is none.
     near_copies: whether near copies share a fold.
     commands: (what, the command), which make the model again.
-    file: name and bytes of the exported file.
+    file: name and bytes of the exported file, or of the folder of a cascade.
+    is_cascade: whether it is one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Published:
     near_copies: bool
     commands: Sequence[tuple[str, str]]
     file: tuple[str, int]
+    is_cascade: bool = False
 
 
 def model_card(published: Published) -> str:

@@ -1,7 +1,7 @@
 """`ens publish`: a folder that the Hugging Face Hub can show, with the exported model and its card."""
 
 import re
-import shutil
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,12 +9,14 @@ import numpy as np
 
 from ensemble.blend import BlendResult, read_result
 from ensemble.blend.oof import read_rows
+from ensemble.blend.result import read_scores
 from ensemble.blend.sources import other_runs
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.export.cascade import cascade_of
 from ensemble.export.export import Exported, ExportRequest, export
-from ensemble.files.atomic import write_text
+from ensemble.files.atomic import replacing_folder, write_text
 from ensemble.publish.card import Published, model_card
 from ensemble.report.blends import cross_fitted
 from ensemble.report.provenance import commands
@@ -23,7 +25,7 @@ from ensemble.run import Run
 from ensemble.scoring.row_values import cheapest
 from ensemble.tta.apply import choose_blend
 
-MODEL = "model.onnx"
+MODEL, CASCADE = "model.onnx", "model"  # a file, or a folder
 LARGE_FILES = "*.onnx filter=lfs diff=lfs merge=lfs -text\n"  # for those who push with git
 
 
@@ -58,23 +60,27 @@ def publish_run(run: Run, options: PublishOptions, events: Events) -> Path:
     if options.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license):
         raise UserError(f"--license {options.license}: want an identifier of the Hub, such as apache-2.0 or cc-by-4.0")
     name = choose_blend(run, options.blend)
-    result = read_result(run, name)
+    whole = cascade_of(run, name)
+    result = read_result(run, whole or name)
     if result is None:
         raise UserError(f"{run.blend_json(name)}: holds no scores to publish; fit it again with: ens blend {run}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        model = unfinished / MODEL
+    with replacing_folder(output) as unfinished:
+        model = unfinished / (CASCADE if whole else MODEL)
         exported = export(ExportRequest(run, model, name, networks=options.networks), events)
         card = _published(run, options, result, exported, events)
+        if whole:
+            card = _with_cascade(card, run, name)
         write_text(unfinished / "README.md", model_card(card))
         write_text(unfinished / ".gitattributes", LARGE_FILES)
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return output / MODEL
+    return output / model.name
+
+
+def _with_cascade(card: Published, run: Run, name: str) -> Published:
+    """The card of the whole blend, for the cascade that was made of it: with its scores, and without classes, for which
+    its thresholds would have to be chosen anew in each fold."""
+    made = shlex.join(["ens", "cascade", str(run), "--blend", card.result.name, "--name", name])
+    result = replace(card.result, blend=read_scores(run, name))
+    return replace(card, result=result, predicted=None, commands=[*card.commands, ("cascade", made)], is_cascade=True)
 
 
 def _published(run: Run, options: PublishOptions, result: BlendResult, exported: Exported, events: Events) -> Published:
@@ -90,7 +96,7 @@ def _published(run: Run, options: PublishOptions, result: BlendResult, exported:
         groups=config.data.group,
         near_copies=config.folds.near_copies,
         commands=commands(replace(read_run(run, events), best=result, saved=True)),
-        file=(MODEL, exported.bytes),
+        file=(exported.output.name, exported.bytes),
     )
 
 

@@ -20,11 +20,11 @@ from ensemble.cascade.order import restricted
 from ensemble.cascade.result import read_cascade
 from ensemble.errors import RunFailure
 from ensemble.export import parity
-from ensemble.export.export import ExportRequest, export
 from ensemble.export.formats import Artifact
 from ensemble.exported.cascade_description import read_cascade_json
 from ensemble.exported.engines import ENGINES
 from ensemble.exported.model import load_exported
+from ensemble.publish.command import PublishOptions, publish_run
 from ensemble.run import Run
 
 FIRST = {("resnet", "identity")}
@@ -60,27 +60,28 @@ def run(noise_run, files):
 
 @pytest.fixture(scope="module")
 def exported(run):
-    return export(ExportRequest(Run(run), run.parent / "art", "cascade"), Recorder())
+    """The folder, in one that is published."""
+    return publish_run(Run(run), PublishOptions(run.parent / "shop", "cascade"), Recorder())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_folder_gives_the_runs_predictions(exported, run, files, engine):
     want = ensemble.predict(ensemble.load(run, "cascade"), files)
-    found = load_exported(exported.output, 1, engine).predict(files)
+    found = load_exported(exported, 1, engine).predict(files)
     assert found.labels == want.labels and found.classes == want.classes
     assert np.abs(found.probabilities - want.probabilities).max() < 1e-5
-    assert exported.description.parity.changed == 0 and exported.description.parity.rows == 24
-    assert exported.description.parity.largest < 1e-5
+    parity = read_cascade_json(exported).description.parity
+    assert parity.changed == 0 and parity.rows == 24 and parity.largest < 1e-5
 
 
 def test_no_network_is_in_it_twice(exported, exported_noise):
-    names = {path.name: path.stat().st_size for path in exported.output.iterdir()}
+    names = {path.name: path.stat().st_size for path in exported.iterdir()}
     assert sorted(names) == [
         "cascade.json", "networks0.onnx", "networks1.onnx", "stage0.onnx", "stage1.onnx", "stage2.onnx",
         "view0.onnx", "view1.onnx", "view2.onnx", "view3.onnx",
     ]  # fmt: skip
-    assert exported.bytes == sum(names.values()) < 1.2 * exported_noise.stat().st_size + 100_000
-    graphs = read_cascade_json(exported.output).graphs
+    assert sum(names.values()) < 1.2 * exported_noise.stat().st_size + 100_000
+    graphs = read_cascade_json(exported).graphs
     assert [[(each.member, each.view, each.networks) for each in stage.passes] for stage in graphs.stages] == [
         [("resnet", "identity", 0)],
         [("vit", "hflip", 1)],
@@ -90,8 +91,8 @@ def test_no_network_is_in_it_twice(exported, exported_noise):
 
 
 def test_it_says_what_it_is_worth_and_costs(exported, run):
-    made, scored = read_cascade_json(exported.output), read_cascade(Run(run), "fast")
-    assert made.description == exported.description and made.description.blend == "cascade"
+    made, scored = read_cascade_json(exported), read_cascade(Run(run), "fast")
+    assert made.description.blend == "cascade"
     assert (made.ms, made.whole_ms, made.description.rows) == (scored.worth.ms, scored.whole.ms, 24)
     assert made.description.scores["log_loss"].high == scored.worth.scores["log_loss"].high
     assert {name: (each.networks, each.views) for name, each in made.description.members.items()} == {
@@ -100,8 +101,17 @@ def test_it_says_what_it_is_worth_and_costs(exported, run):
     }
 
 
+def test_its_card_says_that_it_is_a_cascade(exported, run):
+    card = (exported.parent / "README.md").read_text(encoding="utf-8")
+    assert "in a folder of ONNX files of " in card and "further ones only for images that these are not sure of" in card
+    assert "ens predict-file model photo.jpg" in card and "in the order of `classes` in `cascade.json`" in card
+    assert f"ens cascade {run} --blend mean --name cascade" in card and "By class" not in card
+    value = read_cascade(Run(run), "fast").worth.scores["accuracy"].value
+    assert f"| **this model** | {100 * value:.2f} " in card
+
+
 def test_what_is_refused(run, exported, monkeypatch, capfd, tmp_path):
-    output = shutil.copytree(exported.output, tmp_path / "art")
+    output = shutil.copytree(exported, tmp_path / "art")
     (output / "notes.txt").write_text("mine")
     for words, line in (
         (("-o", output), "art: holds notes.txt, which ens export did not write; name another folder"),
