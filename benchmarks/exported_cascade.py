@@ -4,8 +4,8 @@
 
 For each engine that is installed: seconds of opening either, with OpenVINO's cache (ENS_CACHE) as it is; milliseconds
 per image by the clock and of the processor, alternating, medians of the rounds [least, greatest] after one to warm up:
-all pictures in batches of 16, and the first ONE_BY_ONE each by itself, with decoding; how many images exit at each stage;
-and how many classes differ, from a CSV of ids and labels too if one is given. Nothing else should be running."""
+all pictures in batches of 16, and the first ONE_BY_ONE each by itself, with decoding; how many images exit at each
+stage; and how many classes differ, from a CSV of ids and labels too if one is given. Nothing else should be running."""
 
 import argparse
 import csv
