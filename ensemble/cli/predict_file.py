@@ -30,6 +30,7 @@ def predict_file(
     with session(as_json) as events:
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
+        from ensemble.exported.cascade_description import CASCADE_JSON
         from ensemble.exported.engines import FEW, engine_for
         from ensemble.exported.model import load_exported
         from ensemble.predictions.pictures import predict_pictures, require_tables
@@ -50,7 +51,7 @@ def predict_file(
                 output,
                 sample,
                 options["form"],
-                [model],
+                [model, model / CASCADE_JSON],
             )
             for line in [*pictures.lines(), *filter(None, [unscored])]:
                 events.message(line)

@@ -14,6 +14,7 @@ from ensemble.data.samples import read_images
 from ensemble.data.submission.write import follow, write_submission
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.exported.cascade_description import CASCADE_JSON
 from ensemble.exported.model import BATCH, ExportedModel
 from ensemble.files.atomic import clear_temporaries_of, require_writable
 from ensemble.plural import pluralize
@@ -77,7 +78,7 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
     layout, ids, rows = follow(request.sample_submission, all_ids, model.classes, request.form, model.costs)
     for line in layout.notes:
         events.message(line)
-    require_output(output, [images, request.sample_submission, model.path])
+    require_output(output, [images, request.sample_submission, model.path, model.path / CASCADE_JSON])
     files = [all_files[row] for row in rows]
     events.message(f"{pluralize(len(files), 'image')}; {model.summary()}")
     folder, claim_file = (output.with_name(f".{output.name}.{kind}") for kind in ("shards", "claim"))

@@ -89,7 +89,7 @@ def squares(ensemble):
 
 def test_the_graph_gives_the_probabilities_of_prediction(blend, loaded, ensemble, content):
     given = squares(ensemble)
-    want = parity.run_probabilities(blend, loaded, given, ensemble.inputs, SILENT)
+    [want] = parity.run_probabilities(blend, loaded, given, ensemble.inputs, SILENT)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     assert {value.name for value in session.get_inputs()} == {"squares_36", "squares_45", "squares_54"}
     for count in (1, ROWS):
@@ -131,11 +131,11 @@ def test_a_file_that_predicts_otherwise_is_refused(blend, loaded, ensemble):
 
     def from_want(change):
         given = {"onnxruntime": want + 1e-7, "openvino": change(want.copy())}
-        return Artifact(tuple(given), lambda engine: lambda squares: given[engine], lambda path, description: None)
+        return Artifact({}, tuple(given), lambda engine: lambda squares: given[engine], lambda path, description: None)
 
     def swapped(probabilities):
-        best = probabilities.argmax(axis=1)
-        probabilities[0, [best[0], best[0] - 1]] = probabilities[0, [best[0] - 1, best[0]]]
+        best = probabilities[0, 0].argmax()
+        probabilities[0, 0, [best, best - 1]] = probabilities[0, 0, [best - 1, best]]
         return probabilities
 
     found = parity.compare(blend, want, from_want(lambda p: p + 1e-6), given, SILENT)
@@ -153,10 +153,10 @@ def test_a_file_that_predicts_otherwise_is_refused(blend, loaded, ensemble):
 
 
 def test_a_file_is_refused_though_its_networks_are_sure(blend):
-    want = np.tile([1 - 2e-5, 1e-5, 1e-5], (ROWS, 1))
+    want = np.tile([1 - 2e-5, 1e-5, 1e-5], (1, ROWS, 1))
     for change, is_near in ((9e-7, True), (2e-5, False)):
         found = want + np.array([-change, change, 0])
-        made = Artifact(("onnxruntime",), lambda engine, found=found: lambda squares: found, lambda *_: None)
+        made = Artifact({}, ("onnxruntime",), lambda engine, found=found: lambda squares: found, lambda *_: None)
         if is_near:
             assert parity.compare(blend, want, made, {}, SILENT).largest == pytest.approx(change, rel=0.1)
         else:
@@ -173,7 +173,7 @@ def test_an_engine_that_cannot_read_the_file(blend, loaded, ensemble):
             raise UserError("the exported file: OpenVINO can't run it")
         return lambda squares: want
 
-    both, one = (Artifact(names, opened, lambda *_: None) for names in (("openvino", "onnxruntime"), ("openvino",)))
+    both, one = (Artifact({}, names, opened, lambda *_: None) for names in (("openvino", "onnxruntime"), ("openvino",)))
     assert parity.compare(blend, want, both, given, events).changed == 0
     assert events.messages == ["the exported file: OpenVINO can't run it"]
     with pytest.raises(UserError, match="OpenVINO can't run it"):

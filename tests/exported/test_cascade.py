@@ -109,6 +109,9 @@ def test_python_the_command_and_the_server_take_the_folder(folder, tmp_path, mon
     status, out, _ = ens(monkeypatch, capfd, "predict-file", folder, files[2], "--json")
     assert status == 0
     np.testing.assert_allclose(json.loads(out)["result"]["probabilities"], expected()[0][[2]], atol=1e-5)
+    for images in (tmp_path / "test", files[2]):
+        status, _, err = ens(monkeypatch, capfd, "predict-file", folder, images, "-o", folder / "cascade.json")
+        assert status == 2 and "cascade.json: is what the command reads" in err
     served = load_model(folder, None, None, 1)
     probabilities, members = served.predict([served.decode(path.read_bytes()) for path in files])
     np.testing.assert_allclose(probabilities, expected()[0], atol=1e-5)
