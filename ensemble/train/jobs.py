@@ -15,7 +15,7 @@ from ensemble.events import Events
 from ensemble.files.claims import free_abandoned, holder_of
 from ensemble.inference.views import expand
 from ensemble.launch.engine import LOCAL, Engine
-from ensemble.launch.jobs import Outcome
+from ensemble.launch.jobs import Outcome, Work
 from ensemble.launch.local import run_here, run_side_by_side
 from ensemble.launch.slots import Slot, choose_slots, describe_slots
 from ensemble.plural import pluralize
@@ -44,7 +44,7 @@ from ensemble.train.prepare import (
 from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
-from ensemble.train.waiting import Sharing, failure_stamps, free_jobs, has_failed_elsewhere
+from ensemble.train.waiting import Sharing, failure_stamps, free_jobs, has_failed_elsewhere, unless_failed
 from ensemble.train.work import run_job
 
 if TYPE_CHECKING:
@@ -264,10 +264,13 @@ def _train(
 
     def run(jobs: Sequence[Fold]) -> list[Fold]:
         """Returns those that others hold."""
+        work: Work = partial(run_job, config, rows, open_pixels if len(slots) == 1 else {})
+        if sharing is not None:
+            work = partial(unless_failed, work, sharing.stamps)
         if len(slots) > 1:
-            run_side_by_side(jobs, slots, partial(run_job, config, rows, {}), monitor.listen, end)
+            run_side_by_side(jobs, slots, work, monitor.listen, end)
         else:
-            run_here(jobs, slots[0], partial(run_job, config, rows, open_pixels), monitor.listen, end)
+            run_here(jobs, slots[0], work, monitor.listen, end)
         locked = [job for job in monitor.locked if not (job.is_done() or has_failed_elsewhere(job, sharing))]
         monitor.locked.clear()
         return locked

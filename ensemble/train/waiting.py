@@ -5,7 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ensemble.events import Events
 from ensemble.files.claims import Taken, claimed, holder_of
+from ensemble.launch.jobs import Outcome, Work
+from ensemble.launch.slots import Slot
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
 from ensemble.train.monitor import Monitor
@@ -41,6 +44,11 @@ def has_failed_elsewhere(job: Fold, sharing: Sharing | None) -> bool:
     """True if another worker failed at the job since this one began: the others don't try it again. What failed earlier
     they do: its cause may be mended."""
     return sharing is not None and failed_since(job, sharing.stamps)
+
+
+def unless_failed(work: Work, stamps: Stamps, job: Fold, slot: Slot, events: Events) -> Outcome:
+    """As `work`; a job at which another worker has failed meanwhile is left to it."""
+    return Outcome(is_locked=True) if failed_since(job, stamps) else work(job, slot, events)
 
 
 def _stamp(job: Fold) -> int | None:

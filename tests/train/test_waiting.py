@@ -93,6 +93,19 @@ def test_a_job_that_failed_elsewhere_is_not_tried_again_before_the_next_start(fi
     assert train_folds(load_config(file), SILENT, waits=True) == [] and fold.is_done()
 
 
+def test_a_job_that_fails_elsewhere_before_its_turn_is_left_out(file, tmp_path):
+    later = Run(tmp_path / "run").member("net").fold(1)
+    events = Recorder()
+
+    def message(line):
+        if line.startswith("net fold 0: done"):
+            later.note_failure("net fold 1: the loss turned nan")
+
+    events.message = message
+    assert train_folds(load_config(file), events, waits=True) == []
+    assert [job[1] for job in events.jobs] == [0] and not later.is_done()
+
+
 def test_only_one_worker_waits(file, held, tmp_path):
     with claimed(tmp_path / "run" / ".waiting"):
         events = Recorder()
