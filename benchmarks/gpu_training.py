@@ -36,7 +36,7 @@ from ensemble.train.rows import TrainingData
 from ensemble.train.step import Target, gradients
 
 # Dense products in bfloat16 with sums in float32, TFLOP/s by the data sheets; the first that a GPU's name holds.
-PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX 4090": 165,
+PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L40": 181, "L4": 121, "RTX 4090": 165,
          "RTX 3090": 71}  # fmt: skip
 
 

@@ -223,12 +223,15 @@ def _by_gpus(
 ) -> list[tuple[int | str, list[Fold]]]:
     """The jobs, all together, with what the experiment has for gpus_per_job. Where that is "auto" and there are GPUs,
     the jobs of those backbones go together of which equally many train best side by side on a GPU; `clock` is told how
-    fast they are then."""
+    fast they are then. A student, whose teachers' networks no trial knows, has a GPU of its own."""
     if config.gpus_per_job != "auto" or config.workers != "auto" or device.type != "cuda":
         return [(config.gpus_per_job, list(jobs))]
     groups: dict[int | str, list[Fold]] = {}
     for name in dict.fromkeys(job.member.name for job in jobs):
         of_backbone = [job for job in jobs if job.member.name == name]
+        if of_backbone[0].member.teachers_json.is_file():
+            groups.setdefault(1, []).extend(of_backbone)
+            continue
         for_each_gpu = math.ceil(len(of_backbone) / torch.cuda.device_count())
         backbone = backbone_named(config, name)
         images = sum(_images(config, rows, job) for job in of_backbone) // torch.cuda.device_count()

@@ -40,6 +40,7 @@ MOST = 8  # jobs on one GPU
 ROUNDS, SECONDS = 3, 1.0  # in which two numbers of jobs are timed in turn, and for how long
 MARGIN = 1.1  # more jobs have to be so many times as fast together, in every round
 STEPS = 8  # between two waits for the GPU, as in training
+ROOM = 0.75  # of a job's share of the memory that its steps may take: averaged weights, pixels and evaluation need more
 WORTH = 180.0  # seconds of training on one GPU; a trial takes twenty
 PATIENCE = 300.0  # seconds until a process that is started has to have taken a step, which it may have to compile
 
@@ -164,7 +165,8 @@ def _serve(pipe: Connection, build: Build, images: int, device_name: str) -> Non
             count = pipe.recv()
             if device.type == "cuda":
                 torch.cuda.empty_cache()  # so that what doesn't fit into its share fails
-                torch.cuda.set_per_process_memory_fraction(memory_share(count), device)
+                room = ROOM * memory_share(count) if count > 1 else 1.0
+                torch.cuda.set_per_process_memory_fraction(room, device)
             pipe.send(_rate(step, images, device))
     except (EOFError, BrokenPipeError):
         return

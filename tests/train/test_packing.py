@@ -213,6 +213,10 @@ def test_backbones_of_which_equally_many_fit_are_trained_together(member, tmp_pa
     groups = _by_gpus(config, rows, folds, CUDA, clock, Recorder())
     assert groups == [("1/4", folds[:5] + folds[10:]), ("1/1", folds[5:10])]
     assert asked == [(3, 5 * 32 * 12 // 2)] * 3 and clock.expected == {"a": 75.0, "b": 9.0, "c": 100.0}
+    students = Run(tmp_path / "run").member("c").teachers_json
+    students.parent.mkdir()
+    students.write_text("{}")
+    assert _by_gpus(config, rows, folds, CUDA, clock, Recorder())[2] == (1, folds[10:])
     by_hand = config.model_copy(update={"workers": 3})
     assert _by_gpus(by_hand, rows, folds, CUDA, clock, Recorder()) == [("auto", folds)]
     assert _by_gpus(config, rows, folds, CPU, clock, Recorder()) == [("auto", folds)]
