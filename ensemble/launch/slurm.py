@@ -197,12 +197,15 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     """As submitit's AutoExecutor takes them."""
     options = submission.options
     others = {key: value for key, value in options.items() if key not in ("time", "signal_delay_s", "setup")}
+    # From SLURM 22.05 on srun does not know what sbatch was asked for, and would give the worker one core of them.
+    cores = [f"--cpus-per-task={options['cpus_per_task']}"] if "cpus_per_task" in options else None
     return {
         "name": submission.name,
         "timeout_min": submission.minutes,
         "stderr_to_stdout": True,
         "slurm_signal_delay_s": options["signal_delay_s"],
         "slurm_setup": options["setup"] or None,
+        "slurm_srun_args": cores,
         "slurm_additional_parameters": {"requeue": True, **others},  # after a node failed too
     }
 

@@ -106,7 +106,8 @@ def test_the_script_is_shown_without_a_cluster_and_without_a_run(monkeypatch, ca
         "--requeue",
     ):
         assert f"#SBATCH {line}" in lines
-    assert lines[-1].startswith("srun ") and f"{sys.executable} -u -m submitit.core._submit" in lines[-1]
+    assert lines[-1].startswith("srun ") and " --cpus-per-task=1 " in lines[-1]
+    assert f"{sys.executable} -u -m submitit.core._submit" in lines[-1]
     out = ens(monkeypatch, capfd, "train-folds", file, "--on", "slurm", "--print", "--jobs", "1")[1]
     assert "--array" not in out and "#SBATCH --time=240" in out
 
