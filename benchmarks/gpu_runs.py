@@ -212,7 +212,7 @@ def tests(bench: Bench) -> Iterator[Row]:
     if bench.is_dry:
         yield skipped("pytest -m gpu", "they skip without a GPU")
         return
-    lacking = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
+    lacking = [name for name in ("pytest", "xdist", "hypothesis") if importlib.util.find_spec(name) is None]
     if lacking:
         yield skipped("pytest -m gpu", f"not installed: {', '.join(lacking)}")
         return

@@ -36,7 +36,7 @@ from ensemble.train.mend import is_readable
 from ensemble.train.numerics import known_file, load_numerics, training_step
 from ensemble.train.prepare import device_name, known_folder
 
-MOST = 8  # jobs on one GPU
+COUNTS = (1, 2, 4, 8)  # jobs on one GPU
 ROUNDS, SECONDS = 3, 1.0  # in which two numbers of jobs are timed in turn, and for how long
 MARGIN = 1.1  # more jobs have to be so many times as fast together, in every round
 STEPS = 8  # between two waits for the GPU, as in training
@@ -72,8 +72,8 @@ def describe(packing: Packing) -> str:
 
 
 def counts_to_try(jobs: int, available: int) -> list[int]:
-    """Numbers of jobs on a GPU: 1, 2, 4, 8, as far as there are so many for each GPU, and a core for each."""
-    return [count for count in (1, 2, 4, 8) if count <= max(1, min(jobs, available, MOST))]
+    """Those of COUNTS for which there are so many jobs for each GPU, and a core for each."""
+    return [count for count in COUNTS if count <= max(1, min(jobs, available))]
 
 
 def find_packing(together: Together, counts: Sequence[int]) -> tuple[Packing, str]:
