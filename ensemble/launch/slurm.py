@@ -219,7 +219,6 @@ def submit(submission: Submission, workers: int, cluster: str = "slurm") -> list
     logging.getLogger("submitit").setLevel(logging.WARNING)  # stdout is for the command's result
     folder, seconds = submission.folder, submission.options["signal_delay_s"]
     folder.mkdir(parents=True, exist_ok=True)
-    there = set(folder.iterdir())
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
     executor.update_parameters(**_parameters(submission))
     worker = Worker(submission.command, str(Path.cwd()), str(submission.run.absolute()), seconds)
@@ -227,8 +226,9 @@ def submit(submission: Submission, workers: int, cluster: str = "slurm") -> list
         with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what sbatch says, too
             jobs = [executor.submit(worker) for _ in range(workers)]
     except (FailedJobError, FailedSubmissionError) as error:
-        for path in set(folder.iterdir()) - there:
-            path.unlink()
+        for path in folder.iterdir():
+            if re.fullmatch(r"[0-9a-f]{32}\.pkl|\.submission_file_.*", path.name) and not path.is_symlink():
+                path.unlink()  # what submitit has prepared
         lines = [line.removeprefix("sbatch: ").removeprefix("error: ").strip() for line in str(error).splitlines()]
         raise UserError(f"sbatch refused the workers: {'; '.join(filter(None, lines))}") from None
     return jobs

@@ -1,14 +1,17 @@
 """What is asked of SLURM: the options, the script, and the lines where it can't be asked."""
 
 import re
+import shutil
 import sys
 
 import pytest
 import stand_in_slurm
 from commands import ens
 
+from ensemble.config import load_config
 from ensemble.errors import UserError
 from ensemble.launch import slurm
+from ensemble.run import Run
 
 EXPERIMENT = """
 run = "{run}"
@@ -110,6 +113,28 @@ def test_the_script_is_shown_without_a_cluster_and_without_a_run(monkeypatch, ca
     assert f"{sys.executable} -u -m submitit.core._submit" in lines[-1]
     out = ens(monkeypatch, capfd, "train-folds", file, "--on", "slurm", "--print", "--jobs", "1")[1]
     assert "--array" not in out and "#SBATCH --time=240" in out
+
+
+def test_workers_are_given_the_time_that_finished_folds_took(started_run, own_started_run):
+    """Of the 6 jobs one is left; nothing is known of a new member."""
+    config = load_config(started_run.parent / "e.toml", (f"run={own_started_run}",))
+    fold = Run(own_started_run).member("net").fold(1)
+    done = fold.read_done()
+    fold.done_json.unlink()
+    Run(own_started_run).member("net").fold(0).mark_done([], seconds=3600.0)
+
+    def planned(texts=(), most=None):
+        request = slurm.read_request("slurm", texts, most, False, False)
+        submission, workers = slurm.plan(config, request, ("train-folds",))
+        return workers, submission.minutes
+
+    assert planned() == (1, 105) and planned(["time=60"]) == (1, 60)  # half as much again, and a quarter of an hour
+    Run(own_started_run).member("net").fold(0).mark_done([], seconds=done["seconds"])
+    assert planned() == (1, 30)
+    shutil.rmtree(own_started_run / "net-2")
+    assert planned() == (4, 240) and planned(["gpus=2"]) == (4, 240)  # workers = 1 in the experiment
+    config = config.model_copy(update={"workers": "auto"})
+    assert planned(["gpus=2"]) == (2, 240) and planned(["cpus-per-task=4"], 1) == (1, 240)
 
 
 def test_one_line_where_there_is_no_slurm(monkeypatch, capfd, file, tmp_path):
