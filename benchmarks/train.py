@@ -1,4 +1,4 @@
-"""Training speed against the network's own: python benchmarks/train.py FOLDER [--part loader|folds|probe]
+"""Training speed against the network's own: python benchmarks/train.py FOLDER [--part loader|folds|processes|probe]
 
 FOLDER holds JPEGs in class folders. Images per second of whole training epochs from the second on, all sides in one
 run, alternating, medians of the rounds, each beside the limit: the same steps on one random batch that lies ready.
@@ -7,6 +7,8 @@ run, alternating, medians of the rounds, each beside the limit: the same steps o
   defaults (float32, contiguous), and timm's loader with the numeric settings that ens found. Once with the files as
   they are, once scaled to 1,024 px. Cold: the first epoch, for ens with filling the cache, for timm with its start.
 - folds: two folds side by side, a thread each, against one after the other with two.
+- processes: one fold by two processes (gpus_per_job = 2), on two GPUs or with half of the cores each, against one; and
+  the seconds that a fold takes to start them.
 - probe: the features' share of the time that five probes take, features included.
 """
 
@@ -226,6 +228,27 @@ def folds(source: Path, models: list[str], rounds: int, folder: Path) -> None:
         print(f"| {name} | {spread(seen[1])} | {spread(seen[2])} | {spread(ratio)} |", flush=True)
 
 
+def processes(source: Path, models: list[str], rounds: int, folder: Path) -> None:
+    """Rates of the last epochs; the start is the time of the whole run that no epoch of either side took."""
+    print("| network | one process, images/s | two, images/s | ratio | start of two, s a fold |\n|---|---|---|---|---|")
+    for name in models:
+        seen: dict[int, list[float]] = {1: [], 2: []}
+        others: dict[int, list[float]] = {1: [], 2: []}
+        for turn in range(rounds):
+            for count, rates in seen.items():
+                run, file = folder / f"{name}-by-{count}-{turn}", folder / "experiment.toml"
+                file.write_text(EXPERIMENT.format(run=run, workers=1, train=source, cache=folder / "c", name=name))
+                begun = time.perf_counter()
+                train_folds(load_config(file, (f"gpus_per_job={count}",)), SILENT)
+                logs = [fold.read_log() for fold in Run(run).member("net").folds()]
+                rates.append(statistics.harmonic_mean([log[-1]["images_per_second"] for log in logs]))
+                epochs = sum(line["seconds"] for log in logs for line in log)
+                others[count].append((time.perf_counter() - begun - epochs) / len(logs))
+        ratio = [b / a for a, b in zip(seen[1], seen[2], strict=True)]
+        starts = [b - a for a, b in zip(others[1], others[2], strict=True)]
+        print(f"| {name} | {spread(seen[1])} | {spread(seen[2])} | {spread(ratio)} | {spread(starts)} |", flush=True)
+
+
 @dataclass
 class Messages:
     """Events of which the messages are kept."""
@@ -270,7 +293,7 @@ def probe(source: Path, models: list[str], rounds: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--part", choices=["loader", "folds", "probe"], default="loader")
+    parser.add_argument("--part", choices=["loader", "folds", "processes", "probe"], default="loader")
     parser.add_argument("--models", nargs="+", help="timm names; for the probe NAME=WEIGHTS.safetensors")
     parser.add_argument("--images", type=int, default=256, help="images per epoch")
     parser.add_argument("--rounds", type=int, default=5)
@@ -280,8 +303,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if given.part == "loader":
             loader(given.folder.resolve(), models, given.images, given.rounds, Path(folder))
-        elif given.part == "folds":
-            folds(given.folder.resolve(), models, given.rounds, Path(folder))
+        elif given.part in ("folds", "processes"):
+            part = folds if given.part == "folds" else processes
+            part(given.folder.resolve(), models, given.rounds, Path(folder))
         else:
             probe(given.folder.resolve(), models, given.rounds, Path(folder))
 
