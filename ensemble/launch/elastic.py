@@ -61,6 +61,7 @@ def _run(work: Callable[[Ranks, Events], Result], name: str, count: int, device:
     results: list[Result] = []
     with ThreadPoolExecutor(1) as pool:  # signals are for the main thread, which listens to the pipes
         agent = pool.submit(_launch, theirs, name, device)
+        agent.add_done_callback(lambda _: _close(theirs))
         try:
             with suppress(OSError):  # one has died meanwhile, and the agent ends the others
                 for pipe in ours:
@@ -81,8 +82,7 @@ def _run(work: Callable[[Ranks, Events], Result], name: str, count: int, device:
                     else:
                         getattr(events, kind)(*words)
         finally:
-            for pipe in ours:
-                pipe.close()
+            _close(ours)
     how = agent.result()
     if not results:
         raise _Killed(how)
@@ -114,10 +114,12 @@ def _launch(pipes: Sequence[Connection], name: str, device: str) -> str:
             elastic_launch(config, _serve)(list(pipes), name, device)
     except ChildFailedError as error:
         return ", ".join(f"status {failure.exitcode}" for failure in error.failures.values())
-    finally:
-        for pipe in pipes:
-            pipe.close()
     return ""
+
+
+def _close(pipes: Sequence[Connection]) -> None:
+    for pipe in pipes:
+        pipe.close()
 
 
 @cache
@@ -132,9 +134,7 @@ def _serve(pipes: Sequence[Connection], name: str, device: str) -> None:
     """One of the processes."""
     ranks = Ranks(int(os.environ["RANK"]), len(pipes))
     pipe = pipes[ranks.rank]
-    for other in pipes:
-        if other is not pipe:
-            other.close()
+    _close([other for other in pipes if other is not pipe])
     threading.Thread(target=_end_with_the_agent, daemon=True).start()
     try:
         work = pipe.recv()

@@ -69,18 +69,18 @@ class Stepper:
                     raise
                 is_out = True
             # Outside of the except block, whose error holds the frames and with them the activations
-            if not self.ranks.any(is_out):
-                break
-            if self.is_synchronized:  # the GPUs of the others wait, within a batch norm, for what will never be sent
+            if is_out and self.is_synchronized:  # the others wait within a batch norm, and would never be heard
                 raise RunFailure(
                     f"out of memory in one of {self.ranks.count} processes, whose batch norms measure their images "
                     f"together; set micro_batch = {max(2, min(self.micro_batch, largest) // 2)}"
                 )
+            if not self.ranks.any(is_out):
+                break
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory(images.device)
             if self.micro_batch < 4:
                 raise RunFailure(f"out of memory at {pluralize(self.micro_batch, 'image')}; lower image_size")
-            self.micro_batch = min(self.micro_batch, self.ranks.largest_part(batch_size)) // 2
+            self.micro_batch = min(self.micro_batch, largest) // 2
             self.on_halved(self.micro_batch)
         if shared is not None:
             exchange(shared, self.ranks)

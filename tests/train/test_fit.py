@@ -209,8 +209,9 @@ def test_processes_divide_shares_that_differ_by_an_image_into_as_many_parts(monk
 
 
 def test_memory_that_one_process_lacks_ends_those_whose_batch_norms_wait_for_each_other(monkeypatch):
-    """A GPU that waits in a batch norm for what another one will never send would wait for ever."""
-    monkeypatch.setattr(Ranks, "any", lambda ranks, flag: flag)
+    """A GPU that waits in a batch norm for what another one will never send would wait for ever, and so would whoever
+    asks its process for memory."""
+    monkeypatch.setattr(Ranks, "any", lambda ranks, flag: pytest.fail("nobody answers"))
     model = torch.nn.Sequential(torch.nn.SyncBatchNorm(3))
     model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
     stepper = Stepper(model, torch.optim.AdamW(model.parameters()), PLAIN, 64, lambda micro_batch: None, Ranks(0, 2))
