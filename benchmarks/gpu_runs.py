@@ -199,7 +199,9 @@ def export(bench: Bench) -> Iterator[Row]:
         answers.append(session.run(["probabilities"], given)[0])
         used = session.get_providers()[0]
     off = float(np.abs(answers[1] - answers[0]).max())
-    yield check(what, f"probabilities {off:.1e} off the CPU's; by {used}", off < 1e-3 and used == provider, off=off)
+    yield check(
+        what, f"probabilities {off:.1e} off the CPU's; by {used}", off < 5e-3 and used == provider, off=off
+    )  # TF32
 
 
 def _noise(shape: list[int | str]) -> np.ndarray:
