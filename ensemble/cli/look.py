@@ -145,7 +145,7 @@ def init(
 @click.option(
     "--clear",
     is_flag=True,
-    help="Remove all that is kept: pixels, scans, searches, timings. They are made anew when needed.",
+    help="Remove all that is kept: pixels, scans, searches, timings, compiled graphs. They are made anew when needed.",
 )
 @JSON
 def cache(folder: Path | None, clear: bool, as_json: bool) -> None:

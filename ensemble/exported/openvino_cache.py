@@ -46,7 +46,7 @@ def compiled(core: Any, path: Path, options: Mapping[str, object]) -> Any:
         return kept
     made = core.compile_model(core.read_model(path), "CPU", options)
     if cache.is_dir():
-        with suppress(OSError, RuntimeError, TypeError):  # a full disk, or an OpenVINO that can't
+        with suppress(Exception):  # a full disk, an OpenVINO that can't: nothing depends on it
             _keep(core, entry, made, options)
     return made
 
@@ -61,7 +61,7 @@ def _keep(core: Any, entry: Path, made: Any, options: Mapping[str, object]) -> N
     again = core.import_model(openvino.Tensor(content), "CPU", options)
     example = {value.any_name: _example(value) for value in made.inputs}
     found = [compute(example) for compute in (made, again)]
-    if all(np.array_equal(found[0][number], found[1][number]) for number in range(len(made.outputs))):
+    if all(np.array_equal(found[0][at], found[1][at], equal_nan=True) for at in range(len(made.outputs))):
         write_tensors(entry, {"graph": of_array(content)}, {})
         _make_room(entry.parent)
 
