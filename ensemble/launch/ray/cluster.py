@@ -156,10 +156,16 @@ class Needs:
 
     def describe(self) -> str:
         threads = pluralize(self.threads, "thread")
-        if not self.gpus:
-            return f"{self.together} at a time with {threads} each"
-        gpus = pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{round(1 / self.gpus)} GPU"
-        return f"{self.together} at a time with {gpus} and {threads} each"
+        gpus = f"{self._gpus()} and " if self.gpus else ""
+        return f"{self.together} at a time with {gpus}{threads} each"
+
+    def describe_one(self) -> str:
+        """What Ray waits for to start one."""
+        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus > 1)}"
+        return f"{self._gpus()} and {cpus}" if self.gpus else cpus
+
+    def _gpus(self) -> str:
+        return pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{round(1 / self.gpus)} GPU"
 
 
 def job_needs(nodes: list[Node], gpus_per_job: int | str, workers: int | str, most_threads: int | None) -> Needs:
