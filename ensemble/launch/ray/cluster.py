@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.errors import RunFailure, UserError
+from ensemble.files import mirror, shared
 from ensemble.launch.local import blocked_signals
 from ensemble.launch.ray.driver import CALL, CALLED, FAILED, READY, Node, drive
 from ensemble.launch.ray.worker import Expected, differences, digest, versions
@@ -96,14 +97,14 @@ def seen_everywhere(run: Path, images: Sequence[Path]) -> Iterator[Expected]:
 
     images: those of which a few are compared
     """
-    marker = run.absolute() / f"{MARKER}{secrets.token_hex(8)}"
-    marker.write_text(marker.name)
+    marker = mirror.folder_of(run).absolute() / f"{MARKER}{secrets.token_hex(8)}"
+    shared.write(marker, marker.name.encode())
     paths = [str(images[row]) for row in range(0, len(images), max(1, len(images) // SAMPLE))][:SAMPLE]
     digests = {path: digest(path) for path in paths if Path(path).is_file()}
     try:
-        yield Expected(versions(), str(Path.cwd()), str(marker), marker.name, digests)
+        yield Expected(versions(), str(Path.cwd()), mirror.shown(marker), marker.name, digests)
     finally:
-        marker.unlink(missing_ok=True)
+        shared.delete(marker)
 
 
 def _require_answer(place: str | None) -> None:
