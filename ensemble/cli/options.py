@@ -94,21 +94,36 @@ def submission_options(command: Command) -> Command:
     return command
 
 
+_SLURM = (
+    click.option(
+        "--slurm",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of sbatch, such as time=8:00:00, gpus=2, cpus-per-task=8, mem=32G, partition=gpu; "
+        "setup=LINE is run by the shell before the worker.",
+    ),
+    click.option("--print", "prints", is_flag=True, help="Print the batch script, and submit nothing."),
+    click.option("--detach", "detaches", is_flag=True, help="Return when the workers are submitted."),
+)
+
+
 def slurm_options(command: Command) -> Command:
     """What `--on slurm` submits; `ensemble.launch.slurm.read_request` takes them."""
-    options = (
-        click.option(
-            "--slurm",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="An option of sbatch, such as time=8:00:00, gpus=2, cpus-per-task=8, mem=32G, partition=gpu; "
-            "setup=LINE is run by the shell before the worker.",
-        ),
-        click.option("--jobs", "most", type=click.IntRange(min=1), help="Workers of SLURM at most."),
-        click.option("--print", "prints", is_flag=True, help="Print the batch script, and submit nothing."),
-        click.option("--detach", "detaches", is_flag=True, help="Return when the workers are submitted."),
+    jobs = click.option("--jobs", "most", type=click.IntRange(min=1), help="Workers of SLURM at most.")
+    for option in reversed((_SLURM[0], jobs, *_SLURM[1:])):
+        command = option(command)
+    return command
+
+
+def cluster_options(command: Command) -> Command:
+    """Where the workers of a prediction run, and how many there are."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Workers on the cluster at most. [default: on Ray one for each GPU, or each machine without any; on SLURM "
+        "as many as the work is worth]",
     )
-    for option in reversed(options):
+    for option in reversed((ON, workers, *_SLURM)):
         command = option(command)
     return command
 

@@ -5,11 +5,20 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON, ON, OneOf, names, searchable_metrics, submission_options
+from ensemble.cli.options import (
+    FOLDER_OR_FILE,
+    JSON,
+    OneOf,
+    cluster_options,
+    names,
+    searchable_metrics,
+    submission_options,
+)
 from ensemble.cli.overview import recorded
+from ensemble.cli.place import predicted, read_place, views_added, worker_command
 from ensemble.cli.session import session
 from ensemble.errors import UserError
-from ensemble.launch.engine import LOCAL, Engine, parse_engine
+from ensemble.launch.engine import LOCAL
 from ensemble.run import Run
 from ensemble.run.networks import KINDS, UNSCORED
 
@@ -17,18 +26,6 @@ NOTES = {  # in the ledger
     "soup": "by soups of the folds, which have no out-of-fold score",
     "refit": "by refits on all rows; the score is the recipe's",
 }
-WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Workers on the cluster at most. [default: one for each GPU, or each machine without any]",
-)
-
-
-def _engine(on: str, workers: int | None) -> Engine:
-    engine = parse_engine(on)
-    if workers is not None and engine == LOCAL:
-        raise UserError("--workers goes with --on ray; on one machine, start the same command several times")
-    return engine
 
 
 @click.command()
@@ -51,8 +48,7 @@ def _engine(on: str, workers: int | None) -> Engine:
     show_default=True,
     help="How much of its members' logits the run stores, for other blends of the same images; 0 for none.",
 )
-@ON
-@WORKERS
+@cluster_options
 @JSON
 def tta_predict(
     run: Path,
@@ -62,10 +58,11 @@ def tta_predict(
     views: str | None,
     keep_gb: float,
     output: Path | None,
-    on: str,
-    workers: int | None,
     as_json: bool,
-    **options: Any,
+    sample_submission: Path | None,
+    form: str | None,
+    on_bad: str,
+    **cluster: Any,
 ) -> None:
     """Predict IMAGES (pictures, a folder or a table) with all fold models of a RUN and a blend of them.
 
@@ -81,12 +78,13 @@ def tta_predict(
         from ensemble.data.inputs import pictures_or_source
         from ensemble.overview import ledger
 
-        engine = _engine(on, workers)
+        place = read_place(**cluster)
+        options: dict[str, Any] = {"sample_submission": sample_submission, "form": form, "on_bad": on_bad}
         Run(run).require()
         source = pictures_or_source(images)
         if isinstance(source, list):
-            if engine != LOCAL:
-                raise UserError(f"--on {on}: single pictures are predicted here; leave it out, or name a folder")
+            if place.engine != LOCAL:
+                raise UserError(f"--on {place.engine.name}: single pictures are predicted here; leave it out")
             from ensemble.tta.images import load
             from ensemble.tta.pictures import predict_pictures
 
@@ -98,7 +96,6 @@ def tta_predict(
                 events.message(line)
             events.answer(plain(pictures))
             return
-        from ensemble.tta import predict
         from ensemble.tta.prepare import PredictionRequest
 
         request = PredictionRequest(
@@ -111,12 +108,11 @@ def tta_predict(
             networks=networks,
             **options,
         )
-        if engine.name == "ray":
-            from ensemble.tta.on_ray import tta_predict_on_ray
-
-            made = tta_predict_on_ray(request, engine, workers, events)
-        else:
-            made = predict.tta_predict(request, events)
+        given = {"--blend": blend_name, "--networks": networks, "--views": views, "--keep-gb": keep_gb, "-o": output}
+        given |= {"--sample-submission": sample_submission, "--form": form, "--on-bad": on_bad}
+        made = predicted(request, place, worker_command("tta-predict", [run, source], given), events)
+        if made is None:
+            return
         events.answer({**plain(made, ("ids", "checksum", "is_new")), "rows": len(made.ids)})
         wrote = "wrote" if made.is_new else "another process wrote"
         events.message(f"{wrote} {made.submission} ({made.said}) and {made.predictions}")
@@ -136,10 +132,9 @@ def tta_predict(
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--views", required=True, help="Views or named sets to add, comma-separated: --views d4,scale1.15")
-@ON
-@WORKERS
+@cluster_options
 @JSON
-def tta_oof(run: Path, views: str, on: str, workers: int | None, as_json: bool) -> None:
+def tta_oof(run: Path, views: str, as_json: bool, **cluster: Any) -> None:
     """Add out-of-fold logits under more views to a RUN that is trained, so that a blend can weigh them.
 
     Each row's logits come from the network that never saw the row. Nothing is trained again.
@@ -147,15 +142,11 @@ def tta_oof(run: Path, views: str, on: str, workers: int | None, as_json: bool) 
     Example: ens tta-oof runs/art --views d4,scale1.15
     """
     with session(as_json, run) as events:
-        engine = _engine(on, workers)
-        if engine.name == "ray":
-            from ensemble.tta.on_ray import add_views_on_ray
-
-            members = add_views_on_ray(Run(run), names(views) or [], engine, workers, events)
-        else:
-            from ensemble.tta import oof
-
-            members = oof.add_views(Run(run), names(views) or [], events)
+        place = read_place(**cluster)
+        command = worker_command("tta-oof", [run], {"--views": views})
+        members = views_added(Run(run), names(views) or [], place, command, events)
+        if members is None:
+            return
         events.answer({"members": members})
         events.message(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
 

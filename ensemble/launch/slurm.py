@@ -54,9 +54,10 @@ class Submission:
 
     @property
     def name(self) -> str:
-        """Of the jobs in SLURM's queue: all workers of the run have it, and no others."""
+        """Of the jobs in SLURM's queue: all workers that train the run have it, or that make the same prediction."""
         path = self.run.absolute()
-        return f"ens-{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        work = str(path) if self.command[0] == "train-folds" else shlex.join((str(path), *self.command))
+        return f"ens-{path.name}-{hashlib.sha256(work.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

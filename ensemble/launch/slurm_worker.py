@@ -47,13 +47,13 @@ class Worker:
     run: str
     seconds: float
     fruitless: int = 0
-    _epochs: int = field(default=0, init=False)  # of the run, when it began
+    _pieces: int = field(default=0, init=False)  # of the run, when it began
     _asked: int | None = field(default=None, init=False)  # the signal by which it was asked to end
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def __call__(self) -> dict[str, Any]:
         """Run the command to its end. Returns its `status` and its `error`, None if it ended well."""
-        self._epochs = count_epochs(Path(self.run))
+        self._pieces = count_pieces(Path(self.run))
         try:
             with self._passing_on():
                 status, error = self._run_command()
@@ -79,7 +79,7 @@ class Worker:
             if time.monotonic() > deadline:
                 self._signal(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
-        fruitless = 0 if count_epochs(Path(self.run)) > self._epochs else self.fruitless + 1
+        fruitless = 0 if count_pieces(Path(self.run)) > self._pieces else self.fruitless + 1
         if fruitless == MOST_FRUITLESS:
             raise Fruitless(
                 f"it came to its time limit {MOST_FRUITLESS} times without an epoch; give it more: --slurm time=..."
@@ -134,10 +134,11 @@ class Worker:
                 signal.signal(number, handler)
 
 
-def count_epochs(run: Path) -> int:
-    """Of all folds of the run; a finished fold counts as one more."""
+def count_pieces(run: Path) -> int:
+    """How much of the run is finished: epochs, folds, added views of folds and shards of predictions."""
     logged = sum(log.read_bytes().count(b"\n") for log in run.glob("*/fold*/log.jsonl"))
-    return logged + sum(1 for _ in run.glob("*/fold*/done.json"))
+    whole = ("*/fold*/done.json", "*/fold*/views.safetensors", "predictions/.*/*.safetensors")
+    return logged + sum(1 for pattern in whole for _ in run.glob(pattern))
 
 
 def _ignore_user_signals() -> None:

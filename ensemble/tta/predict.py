@@ -91,9 +91,8 @@ def tta_predict(
     folder, lock = shards_dir(prediction.saved), predictions_claim(prediction.saved)
     with sharing.joined(folder, lock, prediction.digest, prediction.parts, events):
         rest = sharing.rest_of(prediction.parts, len(blend.classes), request.on_bad, events)
-        is_begun = bool(rest.left)
         exits = filler(rest, prediction, events)
-        if blend.stages and is_begun:
+        if blend.stages and exits.any():
             counts = ", ".join(map(str, exits.tolist()))
             events.message(f"of {exits.sum()} images, so many exited at each stage of the cascade: {counts}")
         unreadable = rest.unreadable

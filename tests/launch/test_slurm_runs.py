@@ -14,7 +14,7 @@ from recorder import Recorder
 
 from ensemble.config import load_config
 from ensemble.launch import slurm
-from ensemble.launch.slurm_worker import Fruitless, Worker, count_epochs
+from ensemble.launch.slurm_worker import Fruitless, Worker, count_pieces
 from ensemble.train.jobs import train_folds
 
 EXPERIMENT = """
@@ -114,7 +114,7 @@ def ended(seconds=120):
 def start(file, *words):
     """`ens train-folds FILE --on slurm`, which looks at files and queue more often than is right on a real cluster."""
     code = (
-        "from ensemble.train import on_slurm, waiting; on_slurm.FILES_SECONDS = 0.2; on_slurm.QUEUE_SECONDS = 0.5; "
+        "from ensemble.launch import slurm_queue; slurm_queue.FILES_SECONDS = 0.2; slurm_queue.QUEUE_SECONDS = 0.5; "
         "import sys; from ensemble import cli; sys.argv[0] = 'ens'; cli.main()"
     )
     command = [sys.executable, "-c", code, "train-folds", str(file), "--on", "slurm", *words]
@@ -135,7 +135,7 @@ def wait_until(is_so, seconds=120):
 
 
 def wait_for_epochs(run, count):
-    wait_until(lambda: count_epochs(run) >= count)
+    wait_until(lambda: count_pieces(run) >= count)
 
 
 def test_an_array_trains_the_run_to_the_same_bits_as_here(experiment, local_bits, cluster, tmp_path):
@@ -163,7 +163,7 @@ def test_signals_of_a_time_limit_and_of_ctrl_c_lose_no_epoch(experiment, local_b
         before = jobs_of_slurm()["1"]["restarts"]
         stand_in_slurm.scancel(["--signal=USR2", "1"])
         wait_until(lambda before=before: jobs_of_slurm()["1"]["restarts"] > before)
-    wait_for_epochs(run, count_epochs(run) + 3)
+    wait_for_epochs(run, count_pieces(run) + 3)
     process.send_signal(signal.SIGINT)
     status, _, err = finish(process)
     assert status == 130 and "stopping after the safe points of 1 worker ... (again to stop at once)" in err

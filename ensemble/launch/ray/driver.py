@@ -186,14 +186,10 @@ def _events(ray: Any, box: Any) -> list[Any]:
 
 
 def _ended(ray: Any, number: int, ref: Any) -> tuple[Any, ...]:
-    errors = ray.exceptions
+    lost = ray.exceptions
     try:
         return DONE, number, ray.get(ref)
-    except errors.OutOfMemoryError:
+    except lost.OutOfMemoryError:
         return LOST, number, "its machine was out of memory"
-    except errors.WorkerCrashedError:
-        return LOST, number, "its process has ended"
-    except (errors.NodeDiedError, errors.LocalRayletDiedError):
-        return LOST, number, "its machine is gone"
-    except errors.ObjectLostError as error:
+    except (lost.WorkerCrashedError, lost.NodeDiedError, lost.LocalRayletDiedError, lost.ObjectLostError) as error:
         return LOST, number, type(error).__name__
