@@ -12,6 +12,13 @@ SCHEDULED = Path("/proc/thread-self/schedstat")
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
 
 
+def user_cache() -> Path:
+    """What ens keeps on this machine: $ENS_CACHE, else $XDG_CACHE_HOME/ens, else ~/.cache/ens."""
+    if os.environ.get("ENS_CACHE"):
+        return Path(os.environ["ENS_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ens"
+
+
 def cores() -> int:
     """How many cores this process may use: those that it may be scheduled on, and no more than its container is given
     time for (half a core counts as one)."""

@@ -172,3 +172,39 @@ def started_run(tmp_path_factory, paint, cache_of_the_tests):
 def own_started_run(started_run, tmp_path):
     """A copy of `started_run` to change."""
     return shutil.copytree(started_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an S3 of moto's, on this machine."""
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    threaded = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    threaded.start()
+    host, port = threaded.get_host_and_port()
+    yield f"http://{host}:{port}"
+    threaded.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch, tmp_path):
+    """The URL of a new bucket, for this test alone, which this process and those that it starts can reach."""
+    from ensemble.files import mirror, stores
+
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "tests"),
+        ("AWS_SECRET_ACCESS_KEY", "tests"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_ENDPOINT_URL", s3_server),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_MAX_ATTEMPTS", "1"),
+        ("ENS_CACHE", str(tmp_path / "cache")),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mirror, "_opened", set())
+    monkeypatch.setattr(mirror, "_writable", set())
+    stores._store.cache_clear()
+    name = f"bucket-{zlib.crc32(str(tmp_path).encode())}"
+    stores._store("s3").mkdir(name)
+    yield f"s3://{name}"
+    stores._store.cache_clear()

@@ -45,7 +45,7 @@ from ensemble.errors import RunFailure, UserError
 from ensemble.escape import escaped
 from ensemble.progress import ProgressCallback
 from ensemble.run import Run
-from ensemble.run.log import Log, open_log
+from ensemble.run.log import Log, open_log, upload_log
 from ensemble.run.shapes import Epoch
 from ensemble.stop import Stopped
 
@@ -91,7 +91,12 @@ class Session:
             self._log(text)
         self._unlogged.clear()
         if not self._run.is_vouched():
-            self.message(f"{path}: was begun before digests were kept, so damage in it cannot be detected")
+            self.message(f"{self._run}: was begun before digests were kept, so damage in it cannot be detected")
+
+    def upload_log(self) -> None:
+        """Write the log to the object store that the run lies on, if it does."""
+        if self._run is not None:
+            upload_log(self._run)
 
     def log(self, text: str) -> Path | None:
         """Append to the run's log. Returns the log if the text is in it."""
@@ -121,6 +126,7 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
         def end(error: str | None, status: int) -> None:
             bar.close()  # before anything is printed past it
             events.log(f"ends with status {status} after {time.monotonic() - begun:.1f} s")
+            events.upload_log()
             if as_json:
                 document = {"command": command, "ens": __version__, "result": events.result, "said": events.messages}
                 print_document(document, error, stdout)

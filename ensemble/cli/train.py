@@ -83,11 +83,11 @@ def train_folds(
             failures = on_slurm.train_on_slurm(config, request, command, events)
         rows = blend.members_table(Run(config.run))
         tables.show_members(rows)
-        events.answer({"run": str(config.run), "members": plain(rows), "failed": failures})
+        events.answer({"run": str(Run(config.run)), "members": plain(rows), "failed": failures})
         if failures:
             raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
         if request is None or not request.detaches:
-            events.message(f"next: ens blend {config.run} --method stack")
+            events.message(f"next: ens blend {Run(config.run)} --method stack")
 
 
 def _is_changed(file: Path) -> bool:

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from ensemble.errors import UserError
+from ensemble.files.mirror import as_url
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -151,7 +152,7 @@ class Config(Table):
     12
     """
 
-    run: Path
+    run: Path  # a folder, or the URL of one on an object store
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Literal["auto"] | Count = "auto"  # jobs that are trained side by side
     # GPUs that train one job together, or "1/k": k jobs share a GPU; "auto": as many as train best, by a trial
@@ -172,6 +173,10 @@ class Config(Table):
         raise ValueError(
             f'gpus_per_job = {value!r}: must be "auto", a number of GPUs (1, 2, ...), or "1/k": k jobs on each GPU'
         )
+
+    @field_serializer("run", when_used="json")
+    def _url_as_it_is_written(self, run: Path) -> str:
+        return as_url(run) or str(run)
 
     @model_validator(mode="after")
     def _backbones_are_sound(self) -> "Config":

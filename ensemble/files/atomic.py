@@ -1,5 +1,6 @@
 """Files that are whole or not there: written to a temporary name in their own folder, flushed to the disk and renamed,
-so that a reader sees the old file or the new one, never half of one."""
+so that a reader sees the old file or the new one, never half of one. In the mirror of an object store
+(`ensemble.files.mirror`) the object is written before."""
 
 import errno
 import glob
@@ -8,11 +9,13 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from ensemble.errors import UserError
+from ensemble.files import mirror
 from ensemble.files.claims import require_held_at
 
 
@@ -25,16 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
+    is_mirrored = mirror.url_of(path) is not None
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        require_held_at(path)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
-        text = f"could not be written ({reason}); what was there before is whole"
-        raise OSError(number or errno.EIO, text, str(path)) from error
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            if not is_mirrored:
+                require_held_at(path)
+                temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+            text = f"could not be written ({reason}); what was there before is whole"
+            raise OSError(number or errno.EIO, text, str(path)) from error
+        if is_mirrored:
+            mirror.upload(temporary, path, partial(require_held_at, path))
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -70,6 +78,7 @@ def require_writable(path: Path) -> None:
         temporary.unlink()
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); free its place or name another") from None
+    mirror.require_writable(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,13 +90,19 @@ def write_text(path: Path, text: str) -> None:
 def remove(path: Path) -> None:
     """Remove a file, if it is there. Raises ClaimLost as `replacing` does, OSError."""
     require_held_at(path)
-    path.unlink(missing_ok=True)
+    if mirror.url_of(path) is None:
+        path.unlink(missing_ok=True)
+    else:
+        mirror.remove(path)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it, if it can be. Raises ClaimLost as `replacing` does."""
     require_held_at(folder / "any")
-    shutil.rmtree(folder, ignore_errors=True)
+    if mirror.url_of(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        mirror.remove_folder(folder)
 
 
 def clear_temporaries_of(path: Path) -> None:

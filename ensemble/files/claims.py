@@ -7,6 +7,8 @@ No lock of the file system is used: NFS often has none that work. A claim of a p
 taken over at once; any other when its count has stood still for a minute by the observer's own monotonic clock. Clocks
 of two machines, and times of files, are never compared.
 
+On an object store the exclusive create is a conditional put (If-None-Match).
+
 A claim is not renamed or overwritten: who takes it over creates the next generation (.claim-2), of which there can be
 one, looks again whether anything else has changed meanwhile, and removes the ones before. So a holder that was
 suspended, and wakes, finds that its claim is gone, and writes nothing more (`require_held_at`, before each file gets
@@ -20,12 +22,14 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import RunFailure
+from ensemble.files import shared
+from ensemble.files.mirror import refresh
 from ensemble.files.process import Process, is_here, is_known_dead, parse_process, this_process
 
 BEAT = 10.0  # seconds between two raises of the count
@@ -65,9 +69,9 @@ class Claim:
     def count_file(self) -> Path:
         return self.file.with_name(f"{self.file.name}.{self.id}")
 
-    def holder(self) -> str | None:
-        """Who has taken it over, in words; None while it is held."""
-        found = _read(self.path)
+    def holder(self, pauses: Sequence[float] | None = None) -> str | None:
+        """Who has taken it over, in words; None while it is held. pauses: see `ensemble.files.shared`."""
+        found = _read(self.path, pauses)
         if found and found[-1].generation == self.generation and found[-1].id == self.id:
             return None
         return str(found[-1]) if found else "another process, which has ended"
@@ -106,6 +110,7 @@ class _Found:
         return _parsed(self.text)[1]
 
 
+_ids: set[str] = set()  # of the claims that this process holds or takes
 _held: list[Claim] = []  # by this process, or by the one that it was forked from
 _seen: dict[Path, tuple[_Found, float]] = {}  # claims of others, and since when they are seen unchanged
 
@@ -156,6 +161,12 @@ def claimed_by_parent(claim: Claim) -> Iterator[None]:
         _held.remove(claim)
 
 
+def claims_in(folder: Path) -> list[Path]:
+    """What is claimed in a folder, by processes that may have died."""
+    names = shared.contents(folder, lambda name: re.fullmatch(r".*-\d+", name) is not None)
+    return [folder / name for name in sorted({name.rpartition("-")[0] for name in names})]
+
+
 def holder_of(path: Path) -> str | None:
     """Who holds a claim, in words; None if nobody does."""
     found = _read(path)
@@ -204,13 +215,17 @@ def _take(path: Path, stale: float, clock: Clock) -> Claim:
         if before and not _is_abandoned(path, before[-1], stale, clock):
             raise Taken(str(before[-1]))
         claim = Claim(path, before[-1].generation + 1 if before else 1, secrets.token_hex(8))
-        if not _create(claim.file, _text(claim.id)):
+        _ids.add(claim.id)
+        if not shared.create(claim.file, _text(claim.id)):
+            _ids.discard(claim.id)
             continue  # another process was faster: who, is read next
         if _stands(claim, before):
             for found in before:
                 _remove(path, found.generation, found.id)
+            refresh(path.parent, is_claimed=True)  # another machine may have worked here
             return claim
         _remove(path, claim.generation, claim.id)
+        _ids.discard(claim.id)
         time.sleep(random.uniform(0, 0.02))  # the others retreat too, and one of them is the first to be back
     raise Taken("another process, which takes it at this moment")
 
@@ -224,6 +239,8 @@ def _stands(claim: Claim, before: list[_Found]) -> bool:
 
 def _is_abandoned(path: Path, found: _Found, stale: float, clock: Clock) -> bool:
     if found.process is not None and is_known_dead(found.process):
+        return True
+    if found.process == this_process() and found.id not in _ids:  # it could not be given back: the store was gone
         return True
     now = clock()
     before, since = _seen.get(path, (None, now))
@@ -246,11 +263,12 @@ def _holding(claim: Claim, beat: float) -> Iterator[Claim]:
             ended.set()
             beating.join()
             _held.remove(claim)
+            _ids.discard(claim.id)
             with suppress(OSError):
-                if claim.holder() is None:
-                    _remove(claim.path, claim.generation, claim.id)
+                if claim.holder(()) is None:
+                    _remove(claim.path, claim.generation, claim.id, ())
                 else:
-                    claim.count_file.unlink(missing_ok=True)
+                    shared.delete(claim.count_file, ())
 
 
 def _beat(claim: Claim, ended: threading.Event, beat: float) -> None:
@@ -258,10 +276,10 @@ def _beat(claim: Claim, ended: threading.Event, beat: float) -> None:
     while not ended.wait(beat):
         count += 1
         with suppress(OSError):  # of a network that is gone for a while: the next beat tries again
-            if claim.holder() is not None:
-                claim.count_file.unlink(missing_ok=True)
+            if claim.holder(()) is not None:
+                shared.delete(claim.count_file, ())
                 return
-            claim.count_file.write_text(str(count), encoding="ascii")
+            shared.write(claim.count_file, str(count).encode(), ())
 
 
 def _text(id: str) -> bytes:
@@ -277,41 +295,28 @@ def _parsed(text: bytes) -> tuple[str, Process | None]:
         return "", None
 
 
-def _read(path: Path) -> list[_Found]:
+def _read(path: Path, pauses: Sequence[float] | None = None) -> list[_Found]:
     """The claims of this name that are there, by their generations."""
-    pattern = re.compile(rf"{re.escape(path.name)}-(\d+)(?:\.(\w+))?")
+    pattern = re.compile(rf"{re.escape(path.name)}-\d+(\.\w+)?")
     texts: dict[int, bytes] = {}
     counts: dict[tuple[int, str], bytes] = {}
-    try:
-        names = os.listdir(path.parent)  # noqa: PTH208 (there may be thousands)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    for name in names:
-        match = pattern.fullmatch(name)
-        if match:
-            with suppress(FileNotFoundError):  # it was removed meanwhile
-                content = path.with_name(name).read_bytes()
-                if match[2] is None:
-                    texts[int(match[1])] = content
-                else:
-                    counts[int(match[1]), match[2]] = content
+
+    def is_one(name: str) -> bool:
+        return pattern.fullmatch(name) is not None
+
+    for name, content in shared.contents(path.parent, is_one, pauses).items():
+        generation, _, id = name.removeprefix(f"{path.name}-").partition(".")
+        if id:
+            counts[int(generation), id] = content
+        else:
+            texts[int(generation)] = content
     found = [_Found(generation, text, b"") for generation, text in sorted(texts.items())]
     return [_Found(each.generation, each.text, counts.get((each.generation, each.id), b"")) for each in found]
 
 
-def _create(file: Path, text: bytes) -> bool:
-    """Create a file, unless it is there."""
-    try:
-        with file.open("xb") as created:
-            created.write(text)
-        return True
-    except FileExistsError:
-        return False
-
-
-def _remove(path: Path, generation: int, id: str) -> None:
+def _remove(path: Path, generation: int, id: str, pauses: Sequence[float] | None = None) -> None:
     """Remove a claim; its count first, which nobody would find without it."""
     claim = Claim(path, generation, id)
     if id:
-        claim.count_file.unlink(missing_ok=True)
-    claim.file.unlink(missing_ok=True)
+        shared.delete(claim.count_file, pauses)
+    shared.delete(claim.file, pauses)

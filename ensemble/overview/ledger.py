@@ -18,6 +18,7 @@ from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.claims import Claim, claimed_when_free
 from ensemble.files.limits import require_text_table
+from ensemble.files.mirror import local, shown
 from ensemble.overview.runs import find_runs
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
@@ -96,8 +97,9 @@ def entries(place: Path) -> list[Entry]:
 
     Raises UserError if `place` is no folder, or a ledger can't be read.
     """
+    place = local(place)
     if not place.is_dir():
-        raise UserError(f"{place}: no such folder; name a run, or a folder of runs")
+        raise UserError(f"{shown(place)}: no such folder; name a run, or a folder of runs")
     ledgers = dict.fromkeys(Run(folder).submissions_csv for folder in [place, *find_runs(place)])
     found: list[Entry] = []
     for ledger in filter(Path.is_file, ledgers):

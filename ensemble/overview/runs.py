@@ -15,6 +15,7 @@ from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
+from ensemble.files.mirror import local
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 
@@ -112,6 +113,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
     taken.
     """
     found: dict[Path, Path] = {}
+    folder = local(folder)
     for path, folders, files in os.walk(folder, followlinks=True):  # a link to above ends at DEPTH
         here = Path(path)
         if "folds.csv" in files or ("config.toml" in files and Run(here).is_begun()):
@@ -205,7 +207,7 @@ def _of_scores(row: RunRow) -> RunRow:
             result = read_result(Run(row.run), name)
             check_sources(Run(row.run), name)
         except UserError as error:
-            row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {row.run}"))
+            row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {Run(row.run)}"))
             continue
         except Exception as error:  # as in `read_run`
             row = _noted(row, f"blend {name!r} can't be read ({type(error).__name__}: {error})")
@@ -254,7 +256,7 @@ def _loss(row: RunRow) -> float:
 
 
 def _noted(row: RunRow, note: str) -> RunRow:
-    return replace(row, notes=tuple(dict.fromkeys([*row.notes, note.removeprefix(f"{row.run}: ")])))
+    return replace(row, notes=tuple(dict.fromkeys([*row.notes, note.removeprefix(f"{Run(row.run)}: ")])))
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,8 @@ import numpy as np
 
 from ensemble.errors import UserError
 from ensemble.events import Events
-from ensemble.files.claims import Claim, ClaimLost, Taken, claimed, claimed_when_free
+from ensemble.files import mirror
+from ensemble.files.claims import Claim, ClaimLost, Taken, claimed, claimed_when_free, claims_in
 from ensemble.plural import pluralize
 from ensemble.predictions import shards
 from ensemble.predictions.shards import PredictionShard
@@ -82,7 +83,10 @@ class Rest:
 
     def look(self) -> None:
         """Note what other processes have finished."""
-        there = {path.name for folder in {shard.path.parent for shard in self.left} for path in folder.iterdir()}
+        folders = {shard.path.parent for shard in self.left}
+        for folder in folders:
+            mirror.refresh(folder)
+        there = {path.name for folder in folders for path in folder.iterdir()}
         for shard in [shard for shard in self.left if shard.path.name in there]:
             self.is_found(shard)
 
@@ -212,6 +216,7 @@ def _free(rest: Rest, holders: set[str]) -> Iterator[PredictionShard]:
                 random.shuffle(waiting)  # so that not all processes ask for the same shards
             holders.add(str(taken))
             continue
+        mirror.refresh(shard.path.parent)
         if rest.is_found(shard):  # finished just before it was claimed
             release.close()
             continue
@@ -229,11 +234,11 @@ def _is_held(claim: Claim) -> bool:
 
 def _others(folder: Path) -> list[str]:
     """The names of the processes that take part and are not known to have died."""
-    place, names = folder / "processes", []
-    for name in sorted({path.name.partition("-")[0] for path in place.glob(".*-*")}):
+    names = []
+    for claim in claims_in(folder / "processes"):
         try:
-            with claimed(place / name):
+            with claimed(claim):
                 pass
         except Taken:
-            names.append(name)
+            names.append(claim.name)
     return names

@@ -3,12 +3,14 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ensemble.config import Backbone, Config, load_run_config, train_settings
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files.mirror import folder_of
 from ensemble.refit.probe import probe_on_all_rows
 from ensemble.run import Fold, Run
 from ensemble.train.jobs import open_rows, train_jobs
@@ -27,8 +29,8 @@ def refit(run: Run, members: Sequence[str] | None, seeds: int, events: Events) -
     """
     run.require()
     config = load_run_config(run.config_toml)
-    if config.run.resolve() != run.path.resolve():  # it was moved
-        config = config.model_copy(update={"run": run.path})
+    if folder_of(config.run).resolve() != run.path.resolve():  # it was moved
+        config = config.model_copy(update={"run": Path(str(run))})
     backbones = [_backbone(run, config, name) for name in members or [each.name for each in config.backbone]]
     rows = open_rows(config, events)
     for backbone in backbones:

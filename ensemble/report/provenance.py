@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from ensemble.files.mirror import folder_of
 from ensemble.report.run import RunResults
 
 
@@ -51,7 +52,7 @@ def commands(results: RunResults) -> list[tuple[str, str]]:
 def train_again(results: RunResults) -> str:
     """The command that trains on. The run may have been moved since its config named it: it then has to be named."""
     line = f"ens train-folds {experiment(results)}"
-    if results.config is not None and results.config.run.resolve() != results.run.path.resolve():
+    if results.config is not None and folder_of(results.config.run).resolve() != results.run.path.resolve():
         line += f" --set {shlex.quote(f'run={results.run}')}"
     return line
 

@@ -7,7 +7,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ensemble.errors import UserError
 from ensemble.escape import escaped
+from ensemble.files import mirror
 from ensemble.run.run import Run
 
 Log = Callable[[str], bool]  # takes one or more lines; returns whether they are in the file
@@ -34,6 +36,13 @@ def open_log(run: Run) -> Log:
         return False
 
     return log
+
+
+def upload_log(run: Run) -> None:
+    """Write this machine's log to the object store that the run lies on, if it does."""
+    if mirror.url_of(run.ens_log) is not None and run.ens_log.is_file():
+        with suppress(OSError, UserError):
+            mirror.upload(run.ens_log, run.ens_log, pauses=())
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -19,13 +19,15 @@ submissions.csv, and what no number comes from, ens.log and the report, have non
 """
 
 import os
+import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble.errors import UserError
-from ensemble.files import sealed
+from ensemble.files import mirror, sealed
 from ensemble.files.atomic import write_text
 from ensemble.files.reading import read_json
 from ensemble.run.member import Member
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, which need not be there yet.
+    """A run directory, which need not be there yet. Of a URL (s3://bucket/runs/art) it is the mirror on this machine
+    (`ensemble.files.mirror`).
 
     From Python, `members`, `blend` and `predict` say what is in it and use it; the rest are its files and its state.
 
@@ -54,10 +57,17 @@ class Run:
     path: Path
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "path", mirror.local(Path(path)))
+
+    def __reduce__(self) -> tuple[type["Run"], tuple[str]]:
+        return Run, (str(self),)  # another machine has its mirror elsewhere
 
     def __str__(self) -> str:
-        return str(self.path)
+        return mirror.shown(self.path)
+
+    def refresh(self) -> None:
+        """Take in what other machines have written, of a run on an object store."""
+        mirror.refresh(self.path)
 
     @property
     def members(self) -> "pd.DataFrame":
@@ -168,7 +178,9 @@ class Run:
 
     @property
     def ens_log(self) -> Path:
-        return self.path / "ens.log"
+        """On an object store, to which nothing can be appended, each machine has its own."""
+        host = re.sub("[^A-Za-z0-9.-]", "-", socket.gethostname())
+        return self.path / ("ens.log" if mirror.url_of(self.path) is None else f"ens-{host}.log")
 
     def blend_json(self, name: str) -> Path:
         return self.path / "blends" / f"{name}.json"

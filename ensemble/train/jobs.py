@@ -274,6 +274,7 @@ def _train(
             run_side_by_side(jobs, slots, work, monitor.listen, end)
         else:
             run_here(jobs, slots[0], work, monitor.listen, end)
+        Run(config.run).refresh()
         locked = [job for job in monitor.locked if not (job.is_done() or has_failed_elsewhere(job, sharing))]
         monitor.locked.clear()
         return locked

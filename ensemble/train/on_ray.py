@@ -68,6 +68,7 @@ def train_on_ray(config: Config, rows: Rows, backbones: Sequence[Backbone], clus
         )  # fmt: skip
         for is_last in (False, True):
             run_on_ray(cluster, plan, members, listeners)
+            Run(config.run).refresh()
             jobs = [job for job in monitor.locked if not job.is_done()]
             monitor.locked.clear()
             if not jobs:

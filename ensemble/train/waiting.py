@@ -77,13 +77,14 @@ def free_jobs(jobs: Sequence[Fold], sharing: Sharing, monitor: Monitor) -> Itera
     """
 
     def left() -> list[Fold]:
+        sharing.run.refresh()
         return [job for job in jobs if not (job.is_done() or has_failed_elsewhere(job, sharing))]
 
     if not left():
         return
     held = f"{pluralize(len(left()), 'job')} held by other workers"
     try:
-        with claimed(sharing.run.path / ".waiting"):
+        with claimed(sharing.run.path / ".waiting.claim"):
             monitor.events.message(f"{held}: waiting, in case that one of them dies")
             while there := left():
                 monitor.require_on()

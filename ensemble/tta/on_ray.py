@@ -11,6 +11,7 @@ import numpy as np
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
+from ensemble.files import shared
 from ensemble.launch.engine import Engine
 from ensemble.launch.ray.cluster import Cluster, Needs, job_needs, open_cluster, seen_everywhere
 from ensemble.launch.ray.worker import Expected, versions
@@ -74,7 +75,8 @@ def _fill(
     images = len(plan.files)
     advance = paced(events, "predicting", images - sum(map(len, rest.left)), images)
     rest.found = lambda part: advance(len(part))
-    stop = shards_dir(prediction.saved) / f"stop-{secrets.token_hex(8)}"
+    stop = f".stop-{secrets.token_hex(8)}"
+    stop_file = shards_dir(prediction.saved) / stop
 
     def kept() -> str:
         return f"{rest.done} of {rest.total} shards"
@@ -88,7 +90,7 @@ def _fill(
         def look() -> tuple[int, bool]:
             rest.look()
             if asked():
-                stop.touch()
+                shared.write(stop_file, b"")
             return rest.done, not rest.left
 
         work = partial(fill_there, request, prediction.digest, prediction.key, stop)
@@ -98,9 +100,9 @@ def _fill(
     return np.asarray(np.sum([np.zeros(stages, dtype=np.int64), *exits], axis=0))
 
 
-def fill_there(request: PredictionRequest, digest: str, key: str, stop: Path, slot: Slot) -> np.ndarray:
-    """In a worker: predict shards until none is left, or the file `stop` is there. digest, key: of what the process
-    that the user started has prepared. Returns how many images exited at each stage of the blend here. Raises
+def fill_there(request: PredictionRequest, digest: str, key: str, stop: str, slot: Slot) -> np.ndarray:
+    """In a worker: predict shards until none is left, or the file `stop` is beside them. digest, key: of what the
+    process that the user started has prepared. Returns how many images exited at each stage of the blend here. Raises
     UserError if this machine would predict other numbers."""
     prediction = prepare(request, SILENT)
     if prediction.digest != digest:
@@ -115,7 +117,7 @@ def fill_there(request: PredictionRequest, digest: str, key: str, stop: Path, sl
         )
     plan = prediction.plan
     rest = sharing.rest_of(prediction.parts, len(plan.blend.classes), plan.on_bad, SILENT)
-    rest.is_stopped = stop.exists
+    rest.is_stopped = lambda: shared.read(shards_dir(prediction.saved) / stop) is not None
     try:
         with sharing.taking_part(shards_dir(prediction.saved), digest):
             return fill(rest, plan, prediction.stored, prediction.may_store, SILENT)
@@ -135,6 +137,7 @@ def add_views_on_ray(run: Run, views: Sequence[str], engine: Engine, workers: in
             events.message(_described(pluralize(len(folds), "fold"), count, cluster))
 
             def look() -> tuple[int, bool]:
+                run.refresh()
                 added = sum(file_state(fold.added_views_file) != state for fold, state in before.items())
                 events.progress("folds with out-of-fold logits of new views", added, len(folds))
                 return added, added == len(folds)

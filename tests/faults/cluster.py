@@ -64,6 +64,7 @@ pretrained = false
 FAULTS = ("worker", "worker", "driver", "raylet", "head", "cut 5 s", "cut 5 s", "cut 60 s")
 HEAD, BRIDGE, PORT = 0, "ensbr", 6399
 SAME = ("model.safetensors", "oof.safetensors", "folds.csv", "classes.json")
+ANSWERS = f"import socket; socket.create_connection(('10.77.0.10', {PORT}), 2)"
 ENOUGH = 600  # seconds in which something of the run has to happen
 
 
@@ -129,21 +130,30 @@ def empty(number):
 
 
 def start_node(number, log):
+    """Returns the process that waits for the machine's raylet."""
     words = ["ip", "netns", "exec", space(number), str(Path(sys.executable).with_name("ray")), "start", "--block"]
     words += [f"--node-ip-address={address(number)}", f"--num-cpus={0 if number == HEAD else 1}"]
     words += [f"--object-store-memory={2**27}", "--disable-usage-stats"]
     words += ["--head", f"--port={PORT}", "--include-dashboard=false"] if number == HEAD else []
     words += [f"--address={address(HEAD)}:{PORT}"] if number != HEAD else []
-    subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
 
-def start_cluster(log):
-    for number in range(3):
-        empty(number)
-    start_node(HEAD, log)
-    time.sleep(12)
+def repair(nodes, log):
+    """Start the machines that have none of their Ray left. nodes: what waits for each."""
+    if HEAD not in nodes or not pids(HEAD, "gcs_server"):
+        for number in range(3):
+            empty(number)
+        nodes.clear()
+        nodes[HEAD] = start_node(HEAD, log)
+        while subprocess.run(
+            ["ip", "netns", "exec", space(HEAD), sys.executable, "-c", ANSWERS], check=False
+        ).returncode:
+            time.sleep(0.5)
     for number in (1, 2):
-        start_node(number, log)
+        if number not in nodes or nodes[number].poll() is not None or not pids(number):
+            empty(number)
+            nodes[number] = start_node(number, log)
 
 
 def start_driver(file, log):
@@ -152,37 +162,27 @@ def start_driver(file, log):
     return subprocess.Popen(words, stdout=log, stderr=log)
 
 
-def do(fault, chance, driver, log):
-    """One fault, and what repairs it. Returns whether it could be done."""
+def do(fault, chance, driver):
+    """One fault. Returns whether it could be done."""
     number = chance.choice((1, 2))
-    if fault == "worker":
-        found = [pid for each in (1, 2) for pid in pids(each, "ray::run_task")]
-        if not found:
-            return False
-        kill(chance.choice(found))
-    elif fault == "driver":
+    if fault == "driver":
         driver.kill()
-    elif fault == "raylet":
-        found = pids(number, "/raylet/raylet ")
-        if not found:
-            return False
-        kill(found[0])
-        time.sleep(5)
-        empty(number)
-        start_node(number, log)
-    elif fault == "head":
-        empty(HEAD)
-        time.sleep(3)
-        start_cluster(log)
-    else:
+        return True
+    if fault.startswith("cut"):
         command("ip", "link", "set", f"ensb{number}", "down")
         time.sleep(int(fault.split()[1]))
         command("ip", "link", "set", f"ensb{number}", "up")
-        time.sleep(5)
-        if not pids(number, "/raylet/raylet "):  # it ended when it heard that it was taken for dead
-            empty(number)
-            start_node(number, log)
-    return True
+        return True
+    if fault == "head":
+        found = pids(HEAD, "gcs_server") + pids(HEAD, "/raylet/raylet ")
+    elif fault == "raylet":
+        found = pids(number, "/raylet/raylet ")[:1]
+    else:
+        found = [pid for each in (1, 2) for pid in pids(each, "ray::run_task")]
+        found = [chance.choice(found)] if found else []
+    for pid in found:
+        kill(pid)
+    return bool(found)
 
 
 def contents(run):
@@ -193,12 +193,13 @@ def epochs_saved(run):
     return sum(path.read_bytes().count(b"\n") for path in run.rglob("log.jsonl"))
 
 
-def train_through(file, run, faults, chance, place, pause):
+def train_through(file, run, faults, chance, nodes, pause):
     """Train a run to its end while faults are done, as many as are left. Returns those done, by kind, and lines on what
     went wrong."""
-    done, wrong = Counter(), []
+    done, wrong, place = Counter(), [], file.parents[1]
     with (place / "cluster.log").open("ab") as log, (place / "driver.log").open("ab") as said:
-        driver, moved, before = start_driver(file, said), time.monotonic(), -1
+        repair(nodes, log)
+        driver, moved, before, at_fault = start_driver(file, said), time.monotonic(), -1, 0
         while True:
             status = driver.poll()
             if status == 0:
@@ -206,8 +207,7 @@ def train_through(file, run, faults, chance, place, pause):
             if status not in (None, 1, -signal.SIGKILL):
                 wrong.append(f"the command ended with {status}")
             if status is not None:
-                if not pids(HEAD, "gcs_server"):
-                    start_cluster(log)
+                repair(nodes, log)
                 time.sleep(1)
                 driver = start_driver(file, said)
             now = epochs_saved(run) if run.exists() else 0
@@ -216,14 +216,15 @@ def train_through(file, run, faults, chance, place, pause):
             elif time.monotonic() - moved > ENOUGH:
                 driver.kill()
                 return done, [*wrong, f"nothing happened for {ENOUGH} s"]
-            time.sleep(chance.uniform(0.5, 1.5) * pause)
-            if faults and now and driver.poll() is None:
-                begun = time.monotonic()
-                if do(faults[0], chance, driver, log):
-                    fault = faults.pop(0)
-                    done[fault] += 1
-                    line = {"fault": fault, "epochs": now, "seconds": round(time.monotonic() - begun, 1)}
-                    print(json.dumps(line), flush=True)
+            until = time.monotonic() + chance.uniform(0.5, 1.5) * pause
+            while driver.poll() is None and time.monotonic() < until:
+                time.sleep(0.2)
+            if pids(HEAD, "gcs_server"):  # else the command finds out by itself, and ends
+                repair(nodes, log)
+                if faults and now > at_fault and driver.poll() is None and do(faults[0], chance, driver):
+                    done[faults[0]] += 1
+                    at_fault = now  # the next one waits until something goes on
+                    print(json.dumps({"fault": faults.pop(0), "epochs": now}), flush=True)
 
 
 def check(run, expected):
@@ -239,7 +240,7 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("--n", type=int, default=100)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--epochs", type=int, default=400)
+    options.add_argument("--epochs", type=int, default=200)
     options.add_argument("--pause", type=float, default=8.0, help="seconds between two faults, in the mean")
     options = options.parse_args()
     chance = random.Random(options.seed)
@@ -247,6 +248,7 @@ def main():
     chance.shuffle(faults)
     place = Path(tempfile.mkdtemp(prefix="ens-cluster-"))
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_raylet_start_wait_time_s": "120"}
     os.environ["PYTHONPATH"] = str(HERE.parents[1])
     done, wrong, runs = Counter(), [], 0
     for index in range(24):
@@ -263,12 +265,11 @@ def main():
     expected = contents(place / "whole" / "run")
     build_network()
     try:
-        with (place / "cluster.log").open("ab") as log:
-            start_cluster(log)
+        nodes = {}
         while (faults or not runs) and not wrong:
             runs += 1
             folder = place / f"run{runs}"
-            made, wrong = train_through(experiment(folder), folder / "run", faults, chance, place, options.pause)
+            made, wrong = train_through(experiment(folder), folder / "run", faults, chance, nodes, options.pause)
             done += made
             if not wrong:
                 wrong = check(folder / "run", expected)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from ensemble.errors import RunFailure
-from ensemble.files import claims, process
+from ensemble.files import process, shared
 from ensemble.files.atomic import remove, remove_folder, write_text
 from ensemble.files.claims import ClaimLost, Taken, claimed, claimed_when_free, free_abandoned, holder_of
 from ensemble.files.process import is_known_dead, this_process
@@ -26,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import claim_race
 
 ELSEWHERE = {**vars(this_process()), "host": "node9", "machine": "9", "pid": 4242}
+
+
+ANOTHER = replace(this_process(), pid=os.getppid(), started=process._started(os.getppid()))
 
 
 def names(folder):
@@ -165,9 +168,16 @@ def test_another_process_of_the_same_id_is_not_its_holder(path, tmp_path):
     write_claim(path, **claim_race.DEAD)
     with claimed(path) as claim:
         assert claim.generation == 2
-    write_claim(path, **vars(this_process()))
+    write_claim(path, **vars(ANOTHER))
     with pytest.raises(Taken), claimed(path):
         pass
+
+
+def test_a_claim_that_could_not_be_given_back_is_free_for_its_process(path, tmp_path):
+    write_claim(path, **vars(this_process()))
+    with claimed(path) as claim:
+        assert claim.generation == 2
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("is_reaped", [True, False])
@@ -229,15 +239,15 @@ def test_one_that_was_late_to_take_over_retreats(path, tmp_path, monkeypatch):
     """The dead holder's claim was taken over and given back, and a third process has begun anew, since this one looked:
     it creates the second generation beside the new first one."""
     dead = write_claim(path, **claim_race.DEAD)
-    create = claims._create
+    create = shared.create
 
     def late(file, text):
         dead.unlink()
         write_claim(path, id="third")
-        monkeypatch.setattr(claims, "_create", create)
+        monkeypatch.setattr(shared, "create", create)
         return create(file, text)
 
-    monkeypatch.setattr(claims, "_create", late)
+    monkeypatch.setattr(shared, "create", late)
     with pytest.raises(Taken, match="process 4242 on node9"), claimed(path):
         pass
     assert names(tmp_path) == [".claim-1"] and json.loads(dead.read_text())["id"] == "third"
@@ -306,7 +316,7 @@ def test_claims_of_the_dead_are_freed_and_those_of_the_living_are_not_waited_for
     write_claim(paths["dead"], **claim_race.DEAD)
     for name in ("gone", "lives", "given-back"):
         write_claim(paths[name], count=7)
-    write_claim(paths["here"], **vars(this_process()))
+    write_claim(paths["here"], **vars(ANOTHER))
     now = [100.0]
     waits = []
 

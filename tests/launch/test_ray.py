@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 from commands import ens
+from ray_processes import ray_processes
 from recorder import Recorder
 
 from ensemble.config import load_config
 from ensemble.errors import UserError
 from ensemble.launch import engine
 from ensemble.launch.engine import Engine, parse_engine
+from ensemble.launch.ray import cluster, jobs
 from ensemble.launch.ray.cluster import Needs, job_needs
 from ensemble.launch.ray.driver import Node
 from ensemble.launch.ray.mailbox import MOST_EVENTS, Mailbox
 from ensemble.launch.ray.worker import Expected, differences, digest, versions
 from ensemble.run import Run
+from ensemble.stop import Stopped
 from ensemble.train import on_ray
 from ensemble.train.jobs import train_folds
 
@@ -74,16 +77,9 @@ def contents(run):
     return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.name in names}
 
 
-def processes(title):
-    """The ids of the processes that Ray has given this title."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 1) for line in listed.splitlines()]
-    return [int(pid) for pid, words in rows if words.strip() == title]
-
-
 def kill(title):
-    """Kill one of them."""
-    os.kill(processes(title)[0], signal.SIGKILL)
+    """Kill a process that Ray has given this title."""
+    os.kill(ray_processes(title)[0], signal.SIGKILL)
 
 
 # ---- what a job gets -----------------------------------------------------------------------------------------------
@@ -133,6 +129,7 @@ def test_no_job_asks_for_more_memory_than_a_machine_has():
     needs = Needs(2.0, 0.25, 2, 4, 1e9)
     assert needs.options(5e9) == {"num_cpus": 2.0, "num_gpus": 0.25, "memory": 10**9}
     assert needs.describe() == "4 at a time with 1/4 GPU and 2 threads each"
+    assert needs.describe_one() == "1/4 GPU and 2 CPUs"
 
 
 # ---- events --------------------------------------------------------------------------------------------------------
@@ -178,7 +175,7 @@ def test_a_cluster_that_differs_is_refused_before_anything_begins(ray_cluster, e
         ):
             train(file, ray_cluster)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(on_ray, "digest", lambda path: "0")
+    monkeypatch.setattr(cluster, "digest", lambda path: "0")
     with pytest.raises(UserError, match=r"^the machine \S+ of the Ray cluster holds other bytes in the image "):
         train(file, ray_cluster)
     assert not (tmp_path / "run" / "resnet" / "fold0").exists() and not list((tmp_path / "run").glob(".ray-*"))
@@ -219,7 +216,7 @@ def test_whatever_is_killed_the_bytes_are_those_of_one_process(ray_cluster, expe
     assert failures == [] and killed == ["mailbox", "worker"]
     lost = [line for line in events.messages if " was lost " in line]
     assert len(lost) == 1 and re.fullmatch(
-        r"resnet fold \d: its worker on \S+ was lost \(WorkerCrashedError\); (goes on from epoch \d|starts again)",
+        r"resnet fold \d: its worker on \S+ was lost \(its process has ended\); (goes on from epoch \d|starts again)",
         lost[0],
     )
     assert events.messages[1] == "3 jobs to train on 1 machine, 2 at a time with 1 thread each"
@@ -227,6 +224,23 @@ def test_whatever_is_killed_the_bytes_are_those_of_one_process(ray_cluster, expe
     assert contents(tmp_path / "two") == contents(tmp_path / "one") and len(contents(tmp_path / "one")) == 6
     memory = on_ray._stored_memory(Run(tmp_path / "two").member("resnet"))
     assert memory["of"] == "fold" and memory["bytes"] > 50e6
+
+
+@pytest.mark.process
+def test_what_no_machine_has_free_is_waited_for_aloud(ray_cluster, experiment, monkeypatch):
+    monkeypatch.setattr(on_ray, "needs_of", lambda config, cluster: Needs(99.0, 0.0, 1, 1, 1e9))
+    monkeypatch.setattr(jobs, "WAIT_SECONDS", 0.5)
+    said = []
+
+    class Impatient(Recorder):
+        def message(self, line):
+            said.append(line)
+            if line.startswith("waiting"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match=r"^0 of 3 folds$"):
+        train_folds(load_config(experiment("run")), Impatient(), Engine("ray", ray_cluster))
+    assert said[-1] == "waiting until a machine of the Ray cluster has 99 CPUs free"
 
 
 def start(file, place):

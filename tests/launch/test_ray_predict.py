@@ -3,9 +3,9 @@
 import os
 import shutil
 import signal
-import subprocess
 
 import pytest
+from ray_processes import ray_processes
 from recorder import Recorder
 
 from ensemble.errors import UserError
@@ -58,13 +58,6 @@ def predict(request, address, on_progress=lambda text, done, total: None, worker
     return (made.submission.read_bytes(), made.predictions.read_bytes()), events
 
 
-def workers():
-    """The ids of Ray's workers that do a task."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 1) for line in listed.splitlines()]
-    return [int(number) for number, title in rows if title.startswith("ray::run_task")]
-
-
 def test_two_workers_end_with_the_bytes_of_one_process_also_where_one_is_killed(
     ray_cluster, request_of, alone, tmp_path
 ):
@@ -72,7 +65,7 @@ def test_two_workers_end_with_the_bytes_of_one_process_also_where_one_is_killed(
 
     def kill(text, done, total):
         if text.startswith("predicting") and done > 0 and not killed:
-            killed.extend(workers()[:1])
+            killed.extend(ray_processes("ray::run_task")[:1])
             os.kill(killed[0], signal.SIGKILL)
 
     request = request_of(tmp_path / "s.csv")

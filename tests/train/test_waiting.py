@@ -107,7 +107,7 @@ def test_a_job_that_fails_elsewhere_before_its_turn_is_left_out(file, tmp_path):
 
 
 def test_only_one_worker_waits(file, held, tmp_path):
-    with claimed(tmp_path / "run" / ".waiting"):
+    with claimed(tmp_path / "run" / ".waiting.claim"):
         events = Recorder()
         assert train_folds(load_config(file), events, waits=True) == []
     assert events.messages[-1] == f"{HELD}, and another one waits for them: nothing left to do"

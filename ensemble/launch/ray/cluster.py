@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.errors import RunFailure, UserError
+from ensemble.files import mirror, shared
 from ensemble.launch.local import blocked_signals
 from ensemble.launch.ray.driver import CALL, CALLED, FAILED, READY, Node, drive
 from ensemble.launch.ray.worker import Expected, differences, digest, versions
@@ -96,14 +97,14 @@ def seen_everywhere(run: Path, images: Sequence[Path]) -> Iterator[Expected]:
 
     images: those of which a few are compared
     """
-    marker = run.absolute() / f"{MARKER}{secrets.token_hex(8)}"
-    marker.write_text(marker.name)
+    marker = mirror.folder_of(run).absolute() / f"{MARKER}{secrets.token_hex(8)}"
+    shared.write(marker, marker.name.encode())
     paths = [str(images[row]) for row in range(0, len(images), max(1, len(images) // SAMPLE))][:SAMPLE]
     digests = {path: digest(path) for path in paths if Path(path).is_file()}
     try:
-        yield Expected(versions(), str(Path.cwd()), str(marker), marker.name, digests)
+        yield Expected(versions(), str(Path.cwd()), mirror.shown(marker), marker.name, digests)
     finally:
-        marker.unlink(missing_ok=True)
+        shared.delete(marker)
 
 
 def _require_answer(place: str | None) -> None:
@@ -156,10 +157,16 @@ class Needs:
 
     def describe(self) -> str:
         threads = pluralize(self.threads, "thread")
-        if not self.gpus:
-            return f"{self.together} at a time with {threads} each"
-        gpus = pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{round(1 / self.gpus)} GPU"
-        return f"{self.together} at a time with {gpus} and {threads} each"
+        gpus = f"{self._gpus()} and " if self.gpus else ""
+        return f"{self.together} at a time with {gpus}{threads} each"
+
+    def describe_one(self) -> str:
+        """What Ray waits for to start one."""
+        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus > 1)}"
+        return f"{self._gpus()} and {cpus}" if self.gpus else cpus
+
+    def _gpus(self) -> str:
+        return pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{round(1 / self.gpus)} GPU"
 
 
 def job_needs(nodes: list[Node], gpus_per_job: int | str, workers: int | str, most_threads: int | None) -> Needs:

@@ -186,10 +186,14 @@ def _events(ray: Any, box: Any) -> list[Any]:
 
 
 def _ended(ray: Any, number: int, ref: Any) -> tuple[Any, ...]:
-    lost = ray.exceptions
+    errors = ray.exceptions
     try:
         return DONE, number, ray.get(ref)
-    except lost.OutOfMemoryError:
+    except errors.OutOfMemoryError:
         return LOST, number, "its machine was out of memory"
-    except (lost.WorkerCrashedError, lost.NodeDiedError, lost.LocalRayletDiedError, lost.ObjectLostError) as error:
+    except errors.WorkerCrashedError:
+        return LOST, number, "its process has ended"
+    except (errors.NodeDiedError, errors.LocalRayletDiedError):
+        return LOST, number, "its machine is gone"
+    except errors.ObjectLostError as error:
         return LOST, number, type(error).__name__

@@ -20,6 +20,7 @@ from ensemble.launch.slots import Slot
 from ensemble.run import Fold
 
 LOSSES = 3  # of one job within one epoch: then it fails
+WAIT_SECONDS = 60.0  # in which no task begins, until it is said
 PATIENCE = 120.0  # seconds in which a lost machine's claim on a job is found to be dead
 
 
@@ -99,7 +100,15 @@ def run_on_ray(cluster: Cluster, plan: Plan, members: Mapping[str, Sequence[Fold
     cluster.send(SHARE, pickle.dumps(parts))
     for name in members:
         _submit(state, name)
+    is_told = False
     while state.running:
+        if (
+            not is_told
+            and not any(task.node for task in state.running.values())
+            and not cluster.pipe.poll(WAIT_SECONDS)
+        ):
+            is_told = True
+            listeners.events.message(f"waiting until a machine of the Ray cluster has {plan.needs.describe_one()} free")
         kind, *words = cluster.receive()
         if kind == HEARD:
             _hear(state, *words[0])

@@ -16,6 +16,7 @@ from typing import Any
 
 import ensemble
 from ensemble.errors import UserError
+from ensemble.files import mirror, shared
 
 RETRY_SECONDS = 2.0
 
@@ -58,12 +59,13 @@ def differences(expected: Expected) -> str | None:
     with suppress(OSError):
         os.chdir(expected.folder)
     if expected.marker:
+        marker = mirror.folder_of(expected.marker)
+        place = mirror.shown(marker.parent)
         try:
-            is_there = Path(expected.marker).read_text() == expected.text
-        except OSError:
-            is_there = False
+            is_there = shared.read(marker) == expected.text.encode()
+        except (OSError, UserError) as error:
+            return f"can't read the run {place} ({error})"
         if not is_there:
-            place = Path(expected.marker).parent
             return f"does not see the run directory {place}: put it where all machines have it under the same path"
     for path, wanted in (expected.digests or {}).items():
         try:
