@@ -222,7 +222,7 @@ def _take(path: Path, stale: float, clock: Clock) -> Claim:
         if _stands(claim, before):
             for found in before:
                 _remove(path, found.generation, found.id)
-            refresh(path.parent, is_claimed=True)  # another machine may have worked here
+            refresh(path.parent, path.name)  # another machine may have worked here
             return claim
         _remove(path, claim.generation, claim.id)
         _ids.discard(claim.id)

@@ -103,29 +103,32 @@ def require_writable(path: Path) -> None:
         _writable.add(root)
 
 
-def refresh(folder: Path, is_claimed: bool = False) -> None:
+def refresh(folder: Path, held: str = "") -> None:
     """Bring a folder of a mirror up to date with the store, and the store with what could not be written before. Does
     nothing for folders that mirror no store.
 
-    is_claimed: by this process; else the store is written only where nobody holds a claim.
+    held: what this process has claimed in the folder. Where others hold a claim, the store is not written. What an
+    unfinished fold goes on from is read with the fold's own folder only.
     """
     url = url_of(folder)
     if url is None:
         return
-    objects = stores.listed(url)
-    claimed = {PurePosixPath(name).parent for name in objects if "claim-" in PurePosixPath(name).name}
-    objects = {name: version for name, version in objects.items() if not _is_passing(name)}
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = {name for name in files if not name.endswith(".tmp")}
+    known = {name: _read_version(folder / name) for name in files}  # before the store is asked: these may be older
+    objects = stores.listed(url)
+    claims = [PurePosixPath(name) for name in objects if "claim-" in PurePosixPath(name).name]
+    claimed = {claim.parent for claim in claims if not (held and claim.as_posix().startswith(f"{held}-"))}
+    objects = {name: version for name, version in objects.items() if not _is_passing(name)}
     for name in objects:
         if not {"..", ""}.isdisjoint(PurePosixPath(name).parts) or "\\" in name:
             raise UserError(f"{url}/{name}: not the name of a file of a run; remove it")
-    known = {name: _read_version(folder / name) for name in objects.keys() | files}
+    known |= {name: _read_version(folder / name) for name in objects.keys() - files}
     gone = {name for name in files - objects.keys() if known[name].version is not None}
     behind = {name for name in objects if name not in files or known[name].version != objects[name]}
-    ahead = {name for name in files - gone - behind if _is_ahead(known[name])}
-    if not is_claimed:
-        ahead = {name for name in ahead if claimed.isdisjoint(PurePosixPath(name).parents)}
+    behind = {name for name in behind if "state" not in PurePosixPath(name).parts[1:-1]}
+    ahead = {name for name in files - gone if objects.get(name) == known[name].version and _is_ahead(known[name])}
+    ahead = {name for name in ahead if claimed.isdisjoint(PurePosixPath(name).parents)}
     for name in reversed(_marker_last(gone)):
         _forget(folder / name, known[name])
     with ThreadPoolExecutor(AT_ONCE) as pool:

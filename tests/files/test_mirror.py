@@ -48,7 +48,9 @@ def test_what_one_machine_writes_another_one_reads(bucket, machine, tmp_path):
     machine("b")
     b = Run(url)
     other = b.member("net").fold(0)
-    assert other.log_file.read_text() == "one\n" and other.state_file.read_text() == "state"
+    assert other.log_file.read_text() == "one\n" and not other.state_file.exists()  # that is for who goes on with it
+    with claimed(other.claim_file):
+        assert other.state_file.read_text() == "state"
     assert other.path.is_relative_to(tmp_path / "b")
     write_text(other.log_file, "two\n")
     remove_folder(other.state_file.parent)
@@ -135,6 +137,26 @@ def test_another_machine_that_has_written_meanwhile_is_right(bucket, machine, mo
     stores.write(f"{bucket}/file", b"other's")
     run.refresh()
     assert (run.path / "file").read_text() == "other's"
+
+
+def test_what_another_process_writes_meanwhile_stays(bucket, machine, monkeypatch):
+    """It shares the mirror; the store was asked just before."""
+    machine("a")
+    run = Run(bucket)
+    write_text(run.path / "changed", "old")
+    listed = stores.listed
+
+    def late(url):
+        found = listed(url)
+        monkeypatch.setattr(stores, "listed", listed)
+        for name in ("changed", "new"):
+            write_text(run.path / name, "new")
+        return found
+
+    monkeypatch.setattr(stores, "listed", late)
+    run.refresh()
+    assert (run.path / "changed").read_text() == (run.path / "new").read_text() == "new"
+    assert stores.contents(bucket, lambda name: True) == {"changed": b"new", "new": b"new"}
 
 
 def test_names_that_lead_out_of_the_mirror_are_refused(bucket, machine):
