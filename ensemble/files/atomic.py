@@ -26,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A full disk or a kill leaves the old `path` whole. Raises OSError, which names `path`, if it can't be written;
     ClaimLost if another process has taken over what this one had claimed (`ensemble.files.claims`).
     """
+    _require_no_address(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     is_mirrored = mirror.url_of(path) is not None
@@ -52,6 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it takes the place of `path`, with all that may be there, else it is
     removed. Raises OSError if it can't be written."""
+    _require_no_address(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -61,7 +63,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         old = temporary.with_suffix(".old")
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -69,6 +76,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def require_writable(path: Path) -> None:
     """Raise UserError unless a file can be written at `path`: to be asked before hours of work, not after them."""
+    _require_no_address(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it")
     temporary = _temporary(path)
@@ -115,6 +123,12 @@ def clear_temporaries(fold: Path) -> None:
     """Remove what writers that were killed left behind in this fold."""
     for temporary in fold.rglob(".*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def _require_no_address(path: Path) -> None:
+    url = mirror.as_url(path)
+    if url is not None:
+        raise UserError(f"{url}: only a run may lie on an object store; name a file on this machine, and copy it there")
 
 
 def _temporary(path: Path) -> Path:
