@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.errors import UserError
+from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
 from ensemble.files import mirror
 from ensemble.files.claims import Claim, ClaimLost, Taken, claimed, claimed_when_free, claims_in
@@ -86,9 +86,18 @@ class Rest:
         folders = {shard.path.parent for shard in self.left}
         for folder in folders:
             mirror.refresh(folder)
-        there = {path.name for folder in folders for path in folder.iterdir()}
+        there = {path.name for folder in filter(Path.is_dir, folders) for path in folder.iterdir()}
         for shard in [shard for shard in self.left if shard.path.name in there]:
             self.is_found(shard)
+
+    def require_finished(self) -> None:
+        """Raise RunFailure if a shard is not finished. To be called when other processes should have predicted them."""
+        for shard in list(self.left):
+            if not self.is_found(shard):
+                raise RunFailure(
+                    f"{shard.path}: is not there, although the processes that predict have ended; start the same "
+                    "command again"
+                )
 
 
 @contextmanager
@@ -202,15 +211,15 @@ def _fill_free(rest: Rest, predict: Predict, holders: set[str], asked: Callable[
 def _free(rest: Rest, holders: set[str]) -> Iterator[PredictionShard]:
     """Take one shard after the other of those that are left and free, each when it is asked for."""
     waiting = list(rest.left)[::-1]
-    for folder in {shard.path.parent / "claims" for shard in waiting}:
-        folder.mkdir(parents=True, exist_ok=True)
     while waiting:
         shard = waiting.pop()
         if shard not in rest.left or rest.is_found(shard):
             continue
+        claims = shard.path.parent / "claims"
+        claims.mkdir(parents=True, exist_ok=True)  # again, where other processes that ended have removed all
         release = ExitStack()
         try:
-            claim = release.enter_context(claimed(shard.path.parent / "claims" / f".{shard.path.stem}.claim"))
+            claim = release.enter_context(claimed(claims / f".{shard.path.stem}.claim"))
         except Taken as taken:
             if not holders:
                 random.shuffle(waiting)  # so that not all processes ask for the same shards

@@ -92,6 +92,7 @@ def tta_predict(
     with sharing.joined(folder, lock, prediction.digest, prediction.parts, events):
         rest = sharing.rest_of(prediction.parts, len(blend.classes), request.on_bad, events)
         exits = filler(rest, prediction, events)
+        rest.require_finished()  # its rows that could not be read are known then, too
         if blend.stages and exits.any():
             counts = ", ".join(map(str, exits.tolist()))
             events.message(f"of {exits.sum()} images, so many exited at each stage of the cascade: {counts}")

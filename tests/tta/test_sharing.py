@@ -13,7 +13,7 @@ from recorder import Recorder
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run
 from ensemble.data.folds import read_folds
 from ensemble.data.logits import load_logits
-from ensemble.errors import UserError
+from ensemble.errors import RunFailure, UserError
 from ensemble.events import SILENT
 from ensemble.files.claims import claimed
 from ensemble.predictions import shards, sharing
@@ -237,6 +237,34 @@ def test_a_shard_whose_claim_was_lost_is_left_to_who_took_it(parts):
     rest = sharing.rest_of(parts, 3, "skip", SILENT)
     sharing.fill(rest, predict, SILENT)
     assert [shards.read(part)[0, 0] for part in parts] == [0, 9, 4, 6]
+
+
+def test_a_process_whose_shards_were_removed_predicts_on(parts, monkeypatch):
+    """One that was suspended for minutes, while another one ended."""
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 0.0)
+
+    def predict(taken):
+        for part in taken:
+            if part == parts[1] and part.path.parent not in removed:
+                removed.append(part.path.parent)
+                shards.remove(part.path.parent)
+            yield part, np.full((2, 3), part.start, np.float32), {}
+
+    removed = []
+    rest = sharing.rest_of(parts[1:], 3, "skip", SILENT)
+    sharing.fill(rest, predict, SILENT)
+    assert [shards.read(part)[0, 0] for part in parts[1:]] == [2, 4, 6]
+
+
+def test_a_shard_that_no_process_has_predicted_is_missed(parts):
+    """As one that a worker of a cluster has, which is seen only after a last look at the folder."""
+    for part in parts[:2]:
+        shards.write(part, np.zeros((2, 3), np.float32), {1: "bad"})
+    rest = sharing.rest_of(parts[2:], 3, "skip", SILENT)
+    rest.left = dict.fromkeys(parts)
+    with pytest.raises(RunFailure, match=f"^{parts[2].path}: is not there, although"):
+        rest.require_finished()
+    assert rest.unreadable == {1: "bad", 3: "bad"}
 
 
 def test_shards_may_be_asked_for_ahead_and_are_free_again_after_an_error(parts):
