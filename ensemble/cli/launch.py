@@ -9,6 +9,7 @@ import click
 from ensemble.cli.options import FOLDER_OR_FILE, JSON
 from ensemble.cli.session import session
 from ensemble.errors import UserError
+from ensemble.run import Run
 
 if TYPE_CHECKING:
     from ensemble.config import Config
@@ -54,6 +55,7 @@ def launch(
     Example: ens launch art.toml --print k8s --image me/ens --storage ens-volume > art.yaml
     """
     from ensemble.config import load_config
+    from ensemble.files.mirror import as_url
     from ensemble.launch import kubernetes, sky
     from ensemble.launch.manifests import Workers
     from ensemble.launch.planned import count_workers, jobs_left, side_by_side
@@ -63,7 +65,7 @@ def launch(
         accelerator, number = _accelerator(gpus)
         jobs = len(jobs_left(config))
         if not jobs:
-            raise UserError(f"{config.run}: every fold is done; nothing is left to train")
+            raise UserError(f"{Run(config.run)}: every fold is done; nothing is left to train")
         most = count_workers(jobs, side_by_side(config, number, 2))
         name = f"ens-{re.sub('[^a-z0-9]+', '-', file.stem.lower())}"[:50].strip("-")
         count = min(most, workers or most)
@@ -72,9 +74,8 @@ def launch(
             printed = kubernetes.manifest(Workers(name, count, number, file.name, text, changes), image, storage)
         else:
             bucket = _bucket(storage)
-            run = str(config.run)
-            if "://" not in run:
-                changes = (*changes, f"run={bucket}/{run.lstrip('/')}")
+            if as_url(config.run) is None:
+                changes = (*changes, f"run={bucket}/{str(config.run).lstrip('/')}")
             images = {path: f"{bucket}/{path.lstrip('/')}" for path in _paths(config)}
             printed = sky.task(Workers(name, count, number, file.name, text, changes), accelerator or "L4", images)
         events.answer({"target": target, "workers": count, "text": printed})

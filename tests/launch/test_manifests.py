@@ -92,6 +92,12 @@ def test_the_job_of_skypilot(monkeypatch, capfd, file, tmp_path):
     assert (tmp_path / "home" / "ens" / "experiment.toml").read_text() == EXPERIMENT
 
 
+def test_a_run_on_an_object_store_stays_there(monkeypatch, capfd, bucket, file):
+    file.write_text(EXPERIMENT.replace("runs/art", f"{bucket}/runs/art"))
+    _, (task,) = printed(monkeypatch, capfd, file, "--print", "sky", "--storage", "s3://photos")
+    assert "--set" not in task["run"] and f'run = "{bucket}/runs/art"' in task["run"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
