@@ -52,8 +52,10 @@ def predicted(
 ) -> "SavedPrediction | None":
     """Predict there; None where a script is only printed, or nobody waits for the workers. command: of a worker."""
     if place.slurm is not None:
+        from ensemble.launch.slurm import require_folder
         from ensemble.tta import on_slurm
 
+        require_folder(request.run.path)
         if place.slurm.prints:
             _print_script(on_slurm.prediction_script(request, place.slurm, command), events)
             return None
@@ -75,8 +77,10 @@ def views_added(
 ) -> list[str] | None:
     """Add views there: the names of the members. None, command: as of `predicted`."""
     if place.slurm is not None:
+        from ensemble.launch.slurm import require_folder
         from ensemble.tta import on_slurm
 
+        require_folder(run.path)
         if place.slurm.prints:
             _print_script(on_slurm.views_script(run, place.slurm, command), events)
             return None

@@ -51,7 +51,7 @@ def train_folds(
     from ensemble.cli.plain import plain
     from ensemble.config import load_config
     from ensemble.launch.engine import parse_engine
-    from ensemble.launch.slurm import plan, read_request, script
+    from ensemble.launch.slurm import plan, read_request, require_folder, script
 
     if gpus_per_job is not None:
         changes = (*changes, f"gpus_per_job={gpus_per_job}")
@@ -63,6 +63,8 @@ def train_folds(
         config = load_config(file, changes)
         words = [word for change in changes for word in ("--set", change)]
         command = ("train-folds", str(file), *words, "--wait", "--json")
+        if request is not None:
+            require_folder(config.run)
         if request is not None and request.prints:
             text = script(*plan(config, request, command))
             events.answer({"script": text})

@@ -18,6 +18,7 @@ from typing import Any
 
 from ensemble.config import Config
 from ensemble.errors import UserError
+from ensemble.files.mirror import as_url, url_of
 from ensemble.launch.planned import count_workers, jobs_left, measured_seconds, side_by_side
 from ensemble.launch.slurm_worker import Worker
 
@@ -54,10 +55,11 @@ class Submission:
 
     @property
     def name(self) -> str:
-        """Of the jobs in SLURM's queue: all workers that train the run have it, or that make the same prediction."""
+        """Of the jobs in SLURM's queue: all workers of the run have it that do the same, and no others."""
         path = self.run.absolute()
-        work = str(path) if self.command[0] == "train-folds" else shlex.join((str(path), *self.command))
-        return f"ens-{path.name}-{hashlib.sha256(work.encode()).hexdigest()[:8]}"
+        words = () if self.command[0] == "train-folds" else self.command  # however the experiment is named
+        digest = hashlib.sha256("\0".join([str(path), *words]).encode()).hexdigest()
+        return f"ens-{path.name}-{digest[:8]}"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,16 @@ def cpus(options: dict[str, Any]) -> int:
     """How many cores a worker gets by these options."""
     text = str(options.get("cpus_per_task", ""))
     return int(text) if text.isdecimal() else 1
+
+
+def require_folder(run: Path) -> None:
+    """Raise UserError for a run on an object store: workers share its folder, where submitit keeps what it needs."""
+    url = as_url(run) or url_of(run)
+    if url is not None:
+        raise UserError(
+            f"--on slurm: the run {url} is on an object store, and workers of SLURM share a folder; name one that all "
+            "nodes mount (run = ...)"
+        )
 
 
 def require_slurm() -> None:

@@ -67,6 +67,12 @@ class Queue:
         """Ask those that were submitted here."""
         slurm.ask_to_end({name: state for name, state in self.states.items() if name in self.submitted})
 
+    def cancel_waiting(self) -> None:
+        """Cancel those that were submitted here and have not begun."""
+        self.look()
+        waiting = {name: state for name, state in self.states.items() if state == "PENDING"}
+        slurm.ask_to_end({name: state for name, state in waiting.items() if name in self.submitted})
+
     def describe(self) -> str:
         """How many there are in each state."""
         counts = Counter(state.lower() for state in self.states.values())
@@ -76,7 +82,8 @@ class Queue:
 def follow(
     queue: Queue, asked: Callable[[], bool], is_left: Callable[[str], bool], on_empty: Callable[[], object]
 ) -> None:
-    """Look at the files and the queue until nothing is left.
+    """Look at the files and the queue until nothing is left, and cancel the workers that wait for their turn: a
+    prediction would be made once more by each.
 
     asked: whether the workers that were submitted here are to end. They are waited for, and KeyboardInterrupt is raised
     is_left: looks at the files, and shows how far they are; is told how many workers there are, in words
@@ -98,3 +105,4 @@ def follow(
         elif not queue.states:
             on_empty()
         time.sleep(FILES_SECONDS)
+    queue.cancel_waiting()

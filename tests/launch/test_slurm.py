@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import time
 
 import pytest
 import stand_in_slurm
@@ -10,7 +11,10 @@ from commands import ens
 
 from ensemble.config import load_config
 from ensemble.errors import UserError
+from ensemble.events import SILENT
+from ensemble.files import mirror
 from ensemble.launch import slurm
+from ensemble.launch.slurm_queue import Queue, follow
 from ensemble.run import Run
 
 EXPERIMENT = """
@@ -163,3 +167,37 @@ def test_what_sbatch_refuses_is_said_in_its_words(monkeypatch, capfd, file, tmp_
     status, _, err = ens(monkeypatch, capfd, "train-folds", file, "--on", "slurm", "--slurm", "partition=gpus")
     assert (status, err) == (2, f"ens: sbatch refused the workers: {'; '.join(lines)}\n")
     assert list((tmp_path / "run" / ".slurm").iterdir()) == []
+
+
+def test_a_run_on_an_object_store_is_refused(monkeypatch, capfd, file, tmp_path):
+    file.write_text(file.read_text().replace(f'"{tmp_path / "run"}"', '"s3://bucket/runs/art"'))
+    line = (
+        "ens: --on slurm: the run s3://bucket/runs/art is on an object store, and workers of SLURM share a folder; "
+        "name one that all nodes mount (run = ...)\n"
+    )
+    for words in ((), ("--print",)):
+        assert ens(monkeypatch, capfd, "train-folds", file, "--on", "slurm", *words) == (2, "", line)
+    with pytest.raises(UserError, match="the run s3://bucket/runs/art is on an object store"):
+        slurm.require_folder(mirror.folder_of("s3://bucket/runs/art"))
+    slurm.require_folder(tmp_path)
+
+
+def submission(run, *command):
+    return slurm.Submission(command, run, slurm.parse_options([]), 30)
+
+
+def test_workers_that_do_something_else_are_not_counted(tmp_path):
+    training = [submission(tmp_path, "train-folds", name).name for name in ("e.toml", str(tmp_path / "e.toml"))]
+    others = [submission(tmp_path, "tta-predict", str(tmp_path), images).name for images in ("test", "more")]
+    assert training[0] == training[1] and len({*training, *others}) == 3
+
+
+def test_workers_that_wait_are_cancelled_when_nothing_is_left(cluster, tmp_path):
+    (cluster / "settings.json").write_text('{"most": 0}')
+    queue = Queue(submission(tmp_path, "--version"), SILENT)
+    queue.submit(2)
+    follow(queue, lambda: False, lambda workers: False, lambda: None)
+    deadline = time.monotonic() + 60
+    while set(slurm.states(queue.submission).values()) != {"CANCELLED"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
