@@ -97,11 +97,9 @@ def add_views_on_slurm(
         queue = Queue(_submission(run, asked_for, command), events)
 
         def left() -> list[Fold]:
-            run.refresh()
             return [fold for fold, state in before.items() if file_state(fold.added_views_file) == state]
 
         def is_left(workers: str) -> bool:
-            run.refresh()
             added = len(folds) - len(left())
             events.progress(f"folds with out-of-fold logits of new views; {workers}", added, len(folds))
             return added < len(folds)
