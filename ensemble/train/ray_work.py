@@ -14,7 +14,7 @@ from ensemble.launch.ray.jobs import Prepared
 from ensemble.launch.slots import Slot
 from ensemble.run import Fold, Run
 from ensemble.train.members import crop_size, make_model
-from ensemble.train.numerics import find_numerics, load_numerics
+from ensemble.train.numerics import load_numerics, training_step
 from ensemble.train.pixels import OpenPixels
 from ensemble.train.prepare import backbone_named, cached_pixels, prepare, why_unprepared
 from ensemble.train.rows import Rows
@@ -44,19 +44,18 @@ def run_there(config: Config, rows: Rows, opened: OpenPixels, fold: Fold, slot: 
 def _open(config: Config, rows: Rows, opened: OpenPixels, backbone: Backbone, events: Events) -> None:
     """Have the backbone's pixels open, each compared with its checksum once in this process; those that this machine's
     cache lacks are decoded."""
-    if not opened or backbone.name not in _opened_for:
-        opened.clear()
-        _opened_for.clear()
+    if backbone.name not in _opened_for:
         opened |= cached_pixels(config, rows, [backbone], MessagesOnly(events))
         _opened_for.add(backbone.name)
 
 
-_opened_for: set[str] = set()  # backbones, of this process
+_opened_for: set[str] = set()  # backbones, in this process
 
 
 def _try_steps(config: Config, backbone: Backbone, classes: int, device: torch.device) -> None:
-    """A few steps of training, for the memory that they take: the settings may have been chosen without, long ago."""
-    numerics = load_numerics(Run(config.run).member(backbone.name).numerics_json)
-    create = partial(make_model, config, backbone, classes, 0)
-    plan = [replace(numerics, compile=False)]
-    find_numerics(create, crop_size(config, backbone), classes, numerics.micro_batch, device, plan)
+    """Two steps of training, for the memory that they take: the settings may have been chosen without, long ago."""
+    numerics = replace(load_numerics(Run(config.run).member(backbone.name).numerics_json), compile=False)
+    create, size = partial(make_model, config, backbone, classes, 0), crop_size(config, backbone)
+    step = training_step(create, size, classes, numerics.micro_batch, numerics, device)
+    for _ in range(2):  # the second one has the optimizer's state beside it
+        step()

@@ -204,7 +204,7 @@ def train_through(file, run, faults, chance, nodes, pause):
             status = driver.poll()
             if status == 0:
                 return done, wrong
-            if status not in (None, 1, -signal.SIGKILL):
+            if status not in (None, 1, 2, -signal.SIGKILL):  # 2: no machine has joined the head yet
                 wrong.append(f"the command ended with {status}")
             if status is not None:
                 repair(nodes, log)
