@@ -96,7 +96,7 @@ def shown(path: Path) -> str:
 
 
 def require_writable(path: Path) -> None:
-    """Raise UserError if `path` is in a mirror whose store can't be written."""
+    """Raise UserError if `path` is in a mirror whose store can't be written, which is tried once."""
     root = next((opened for opened in _opened if path.is_relative_to(opened)), None)
     if root is not None and root not in _writable:
         stores.require_writable(url_of(root) or "")

@@ -13,6 +13,7 @@ from ensemble.device import choose_device, free_cached_memory, keep_freed_memory
 from ensemble.errors import RunFailure
 from ensemble.events import Events
 from ensemble.files.claims import free_abandoned, holder_of
+from ensemble.files.mirror import require_writable
 from ensemble.inference.views import expand
 from ensemble.launch.engine import LOCAL, Engine
 from ensemble.launch.jobs import Outcome, Work
@@ -188,6 +189,7 @@ def open_rows(config: Config, events: Events) -> Rows:
     """The rows of the run, which is made where it is not there yet; its members likewise. Raises UserError for all that
     does not fit."""
     run = Run(config.run)
+    require_writable(run.path)
     samples = read_data(config, events)
     reopen_damaged([run.member(backbone.name) for backbone in config.backbone], events)
     expand(config.tta.views)  # a misspelt view is reported first, since it needs no network

@@ -9,6 +9,7 @@ import time
 import pytest
 from test_claims import at, claim_race, write_claim
 
+from ensemble.blend.sources import Sources, other_runs, seen_from
 from ensemble.config import Config
 from ensemble.errors import UserError
 from ensemble.files import mirror, stores
@@ -192,6 +193,17 @@ def test_a_run_is_sent_to_other_machines_by_its_url(bucket, machine, tmp_path):
     sent = pickle.dumps(Run(f"{bucket}/art").member("net").fold(1))
     machine("b")
     assert pickle.loads(sent).path.is_relative_to(tmp_path / "b") and pickle.loads(sent).number == 1
+
+
+def test_a_blend_finds_the_other_run_on_each_machine(bucket, machine, tmp_path):
+    machine("a")
+    saved = seen_from(Run(f"{bucket}/runs/a"), Run(f"{bucket}/runs/b"))
+    write_text(Run(f"{bucket}/runs/b").folds_csv, "id,fold\n")
+    machine("b")
+    sources = Sources({"b": saved}, {"": (), "b": ()})
+    (other,) = other_runs(Run(f"{bucket}/runs/a"), sources)
+    assert str(other) == f"{bucket}/runs/b" and other.folds_csv.read_text() == "id,fold\n"
+    assert other.path.is_relative_to(tmp_path / "b")
 
 
 def test_an_experiment_keeps_the_url(tmp_path):
