@@ -119,7 +119,13 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
     for member in map(run.member, run.member_names()):
         for path in (member.settings_json, member.preprocess_json):
             yield path, _sealed(path)
-        for path in (member.numerics_json, member.speeds_json, member.teachers_json, member.aside_json):
+        for path in (
+            member.numerics_json,
+            member.speeds_json,
+            member.memory_json,
+            member.teachers_json,
+            member.aside_json,
+        ):
             if path.is_file():
                 yield path, _sealed(path)
         for path in (member.probe_file, member.refit_probe_file):
@@ -143,8 +149,9 @@ def _of_fold(fold: Fold) -> Iterator[tuple[Path, Check]]:
     for path in (fold.added_views_file, fold.state_file):
         if path.is_file():
             yield path, _tensors(path)
-    if fold.inference_json.is_file():
-        yield fold.inference_json, _sealed(fold.inference_json)
+    for path in (fold.inference_json, fold.failure_json):
+        if path.is_file():
+            yield path, _sealed(path)
 
 
 def _of_blend(run: Run, name: str) -> Iterator[tuple[Path, Check]]:
