@@ -32,6 +32,7 @@ def finish_fold(
     save_inference(fold.inference_json, inference)
     if held_out is not None:
         held_out.save(fold.oof_file)
+    remove(fold.failure_json)  # of an earlier attempt
     fold.finish(seconds)
     remove_folder(fold.state_file.parent)
 
