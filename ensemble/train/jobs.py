@@ -45,7 +45,7 @@ from ensemble.train.prepare import (
 from ensemble.train.probe import LastFeatures
 from ensemble.train.rows import Rows
 from ensemble.train.setup import check_contents, open_run, read_data
-from ensemble.train.waiting import Sharing, failure_stamps, free_jobs, has_failed_elsewhere, unless_failed
+from ensemble.train.waiting import Sharing, failure_stamps, free_jobs, has_failed_elsewhere, is_held, unless_failed
 from ensemble.train.work import run_job
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def train_jobs(
                 failed[backbone.name] = f"{backbone.name}: {why_unprepared(error)}"
                 events.message(f"failed: {failed[backbone.name]}")
                 for job in jobs if waits else ():
-                    if job.member.name == backbone.name:
+                    if job.member.name == backbone.name and not is_held(job):
                         job.note_failure(failed[backbone.name])
         last_features.clear()  # training needs the memory
         free_cached_memory(device)  # and so do its processes

@@ -14,7 +14,7 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.device import free_cached_memory, is_out_of_memory, side_by_side
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
-from ensemble.files.claims import Taken, claimed_when_free
+from ensemble.files.claims import ClaimLost, Taken, claimed_when_free
 from ensemble.files.reading import Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.inference.choose_format import LEAST_ROWS, find_speeds
@@ -63,31 +63,34 @@ def prepare(
     def on_wait(taken: Taken) -> None:
         events.progress(f"{backbone.name}: waiting for {taken}, which prepares it", 0, 1)
 
-    with claimed_when_free(member.claim_file, on_wait):  # another process may do the same
-        if probes(settings) and rows.fold_count:  # refits have one of their own, on all rows
-            is_lacking = not is_readable(member.probe_file, load_heads, events)
-            if settings.strategy == "probe":  # its folds are written with it
-                is_lacking = bool(unfinished(member, rows.fold_count))
-            if is_lacking:
-                evaluation = evaluation_of(config, backbone, device)
-                model = make_model(config, backbone, len(rows.classes), 0)
-                data = training_data(config.data, rows, evaluation, open_pixels, events)
-                data = replace(data, rows=rows.labelled())
-                alone = settings.strategy == "probe"
-                probe_member(member, model, data, evaluation, alone, events, settings.head, last_features)
-        if settings.strategy == "probe":
-            return {}
-        names = allowed_formats(config, rows, device)
-        is_timed = config.tta.dtype == "auto" or len(names) > 1
-        if is_timed and not is_readable(member.speeds_json, read_speeds, events):
-            write_json(member.speeds_json, forward_speeds(config, backbone, device, events, names))
-        line = unused_engine(config, backbone.name, allowed_speeds(config, member, rows, device))
-        if line is not None and rows.fold_count:
-            events.message(line)
-        if not is_readable(member.numerics_json, load_numerics, events):
-            numerics = training_numerics(config, backbone, rows, device, threads, events)
-            save_numerics(member.numerics_json, numerics)
-            events.message(f"{backbone.name}: {describe(numerics)}")
+    try:
+        with claimed_when_free(member.claim_file, on_wait):  # another process may do the same
+            if probes(settings) and rows.fold_count:  # refits have one of their own, on all rows
+                is_lacking = not is_readable(member.probe_file, load_heads, events)
+                if settings.strategy == "probe":  # its folds are written with it
+                    is_lacking = bool(unfinished(member, rows.fold_count))
+                if is_lacking:
+                    evaluation = evaluation_of(config, backbone, device)
+                    model = make_model(config, backbone, len(rows.classes), 0)
+                    data = training_data(config.data, rows, evaluation, open_pixels, events)
+                    data = replace(data, rows=rows.labelled())
+                    alone = settings.strategy == "probe"
+                    probe_member(member, model, data, evaluation, alone, events, settings.head, last_features)
+            if settings.strategy == "probe":
+                return {}
+            names = allowed_formats(config, rows, device)
+            is_timed = config.tta.dtype == "auto" or len(names) > 1
+            if is_timed and not is_readable(member.speeds_json, read_speeds, events):
+                write_json(member.speeds_json, forward_speeds(config, backbone, device, events, names))
+            line = unused_engine(config, backbone.name, allowed_speeds(config, member, rows, device))
+            if line is not None and rows.fold_count:
+                events.message(line)
+            if not is_readable(member.numerics_json, load_numerics, events):
+                numerics = training_numerics(config, backbone, rows, device, threads, events)
+                save_numerics(member.numerics_json, numerics)
+                events.message(f"{backbone.name}: {describe(numerics)}")
+    except ClaimLost:  # this process was suspended, and another one prepares the member: it is waited for
+        return prepare(config, backbone, rows, open_pixels, device, threads, events, last_features)
     seconds = 1 / load_numerics(member.numerics_json).images_per_second
     if member.teachers_json.is_file():
         all_speeds = read_teacher_speeds(member.teachers_json).values()

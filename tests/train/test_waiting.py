@@ -1,5 +1,6 @@
 """Workers that share a run: a job whose worker died is taken over, one that failed elsewhere is not tried again."""
 
+import json
 import threading
 from contextlib import ExitStack
 
@@ -8,11 +9,12 @@ from commands import ens
 from recorder import Recorder
 
 from ensemble.config import load_config
-from ensemble.errors import UserError
+from ensemble.errors import RunFailure, UserError
 from ensemble.events import SILENT
 from ensemble.files.claims import claimed
+from ensemble.files.process import this_process
 from ensemble.run import Run
-from ensemble.train import waiting
+from ensemble.train import prepare, waiting
 from ensemble.train.ending import Running, near_seconds, wait_for
 from ensemble.train.jobs import train_folds
 
@@ -91,6 +93,7 @@ def test_a_job_that_failed_elsewhere_is_not_tried_again_before_the_next_start(fi
     assert train_folds(load_config(file), events, waits=True) == []
     assert not fold.is_done() and [job[1] for job in events.jobs] == [1]
     assert train_folds(load_config(file), SILENT, waits=True) == [] and fold.is_done()
+    assert not fold.failure_json.exists()
 
 
 def test_a_job_that_fails_elsewhere_before_its_turn_is_left_out(file, tmp_path):
@@ -111,6 +114,33 @@ def test_only_one_worker_waits(file, held, tmp_path):
         events = Recorder()
         assert train_folds(load_config(file), events, waits=True) == []
     assert events.messages[-1] == f"{HELD}, and another one waits for them: nothing left to do"
+
+
+def test_a_worker_that_was_suspended_while_it_prepared_a_member_prepares_it_again(file, tmp_path, monkeypatch):
+    """Another one has taken over meanwhile, and died."""
+    member, find = Run(tmp_path / "run").member("net"), prepare.training_numerics
+    dead = {"id": "other", **vars(this_process()), "started": 1}
+
+    def suspended(*words):
+        if not member.claim_file.with_name(".claim-3").exists():
+            member.claim_file.with_name(".claim-2").write_text(json.dumps(dead))
+        return find(*words)
+
+    monkeypatch.setattr(prepare, "training_numerics", suspended)
+    assert train_folds(load_config(file), SILENT, waits=True) == []
+    assert [fold.is_done() for fold in member.folds()] == [True, True]
+    assert not any(fold.failure_json.exists() for fold in member.folds())
+
+
+def test_a_worker_that_can_not_prepare_a_member_fails_no_job_of_those_that_could(file, held, tmp_path, monkeypatch):
+    def fail(*words):
+        raise RunFailure("not even 2 images of 32 px fit into memory")
+
+    monkeypatch.setattr(prepare, "training_numerics", fail)
+    line = "net: not even 2 images of 32 px fit into memory"
+    assert train_folds(load_config(file), SILENT, waits=True) == [line]
+    other = Run(tmp_path / "run").member("net").fold(1)
+    assert other.read_failure() == line and not held[0].failure_json.exists()
 
 
 def test_a_worker_notes_what_failed(file, monkeypatch, capfd, tmp_path):
