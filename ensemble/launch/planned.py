@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from ensemble.config import Config
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled
+from ensemble.errors import UserError
+from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
 
 
@@ -22,7 +24,13 @@ def jobs_left(config: Config) -> list[Fold]:
 
 
 def side_by_side(config: Config, gpus: int, cpus: int) -> int:
-    """How many jobs a worker trains at a time on a machine with so many GPUs and cores: as `choose_slots` there."""
+    """How many jobs a worker trains at a time on a machine with so many GPUs and cores: as `choose_slots` there. Raises
+    UserError where each job needs more GPUs than that."""
+    if isinstance(config.gpus_per_job, int) and 0 < gpus < config.gpus_per_job:
+        raise UserError(
+            f"gpus_per_job = {config.gpus_per_job}: each worker is to have {pluralize(gpus, 'GPU')}; ask for more, or "
+            "lower it"
+        )
     if config.workers != "auto":
         return int(config.workers)
     if isinstance(config.gpus_per_job, int):

@@ -148,6 +148,16 @@ def test_one_line_where_there_is_no_slurm(monkeypatch, capfd, file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_workers_with_fewer_gpus_than_a_job_needs_are_refused(monkeypatch, capfd, file, tmp_path):
+    words = ("--on", "slurm", "--print", "--slurm", "gpus=1", "--gpus-per-job", "2")
+    status, _, err = ens(monkeypatch, capfd, "train-folds", file, *words)
+    line = "ens: gpus_per_job = 2: each worker is to have 1 GPU; ask for more, or lower it\n"
+    assert (status, err) == (2, line) and not (tmp_path / "run").exists()
+    words = ("--print", "k8s", "--storage", "photos", "--set", "gpus_per_job=2")
+    assert ens(monkeypatch, capfd, "launch", file, *words) == (2, "", line)
+    assert ens(monkeypatch, capfd, "launch", file, *words, "--gpus", "2")[0] == 0
+
+
 def test_one_line_without_submitit(monkeypatch, capfd, file, tmp_path, cluster):
     monkeypatch.setattr("ensemble.launch.engine.find_spec", lambda name: None)
     status, _, err = ens(monkeypatch, capfd, "train-folds", file, "--on", "slurm")
