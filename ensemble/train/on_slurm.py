@@ -28,6 +28,7 @@ def train_on_slurm(config: Config, request: slurm.Request, command: tuple[str, .
     the run directory does not fit, or with what sbatch says.
     """
     slurm.require_slurm()
+    at_a_time = slurm.jobs_at_a_time(config, request)
     rows = open_rows(config, events)
     members = [Run(config.run).member(backbone.name) for backbone in config.backbone]
     every = [member.fold(number) for member in members for number in range(rows.fold_count)]
@@ -36,7 +37,7 @@ def train_on_slurm(config: Config, request: slurm.Request, command: tuple[str, .
     if not followed.epochs:
         return []
     submission = slurm.plan(config, request, command)[0]
-    workers = _Workers(Queue(submission, events), slurm.jobs_at_a_time(config, request), request.most)
+    workers = _Workers(Queue(submission, events), at_a_time, request.most)
     return _follow(followed, workers, every, request.detaches)
 
 
