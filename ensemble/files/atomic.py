@@ -39,6 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 require_held_at(path)
                 temporary.replace(path)
         except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                require_held_at(path)  # who has taken the claim over removes unfinished files
             number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
             text = f"could not be written ({reason}); what was there before is whole"
             raise OSError(number or errno.EIO, text, str(path)) from error

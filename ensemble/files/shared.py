@@ -3,6 +3,7 @@
 Those of a store are never on disk. pauses: as there (`ensemble.files.stores`).
 """
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,8 +20,11 @@ def contents(folder: Path, is_wanted: Callable[[str], bool], pauses: Sequence[fl
     found = {}
     with suppress(FileNotFoundError, NotADirectoryError):
         for name in filter(is_wanted, os.listdir(folder)):  # noqa: PTH208 (there may be thousands)
-            with suppress(FileNotFoundError):  # it was removed meanwhile
+            try:
                 found[name] = (folder / name).read_bytes()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESTALE):  # removed meanwhile, by this machine or another
+                    raise
     return found
 
 
@@ -36,11 +40,16 @@ def create(file: Path, data: bytes) -> bool:
         mirror.require_writable(file)
         return stores.create(url, data)
     try:
-        with file.open("xb") as created:
-            created.write(data)
-        return True
+        created = file.open("xb")
     except FileExistsError:
         return False
+    try:
+        with created:
+            created.write(data)
+    except OSError:  # a full disk: an empty claim would be taken for another process's
+        file.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def write(file: Path, data: bytes, pauses: Sequence[float] | None = None) -> None:

@@ -1,9 +1,11 @@
 """Claims between processes, of this machine and of others, whose clocks may show anything."""
 
+import errno
 import json
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 
 from ensemble.errors import RunFailure
 from ensemble.files import process, shared
-from ensemble.files.atomic import remove, remove_folder, write_text
+from ensemble.files.atomic import clear_temporaries, remove, remove_folder, replacing, write_text
 from ensemble.files.claims import ClaimLost, Taken, claimed, claimed_when_free, free_abandoned, holder_of
 from ensemble.files.process import is_known_dead, this_process
 
@@ -306,6 +308,36 @@ def test_what_was_lost_is_neither_written_nor_removed(path, tmp_path):
         write_text(tmp_path.parent / "elsewhere", "is no part of it")
     assert (tmp_path / "done.json").read_text() == (tmp_path / "state" / "last").read_text() == "new holder's"
     assert names(tmp_path) == [".claim-1", ".claim-2", "done.json", "state"]
+
+
+def test_a_holder_whose_unfinished_file_was_cleared_away_has_lost_its_claim(path, tmp_path):
+    with claimed(path), pytest.raises(ClaimLost), replacing(tmp_path / "last") as temporary:
+        temporary.write_text("half")
+        write_claim(path, generation=2)
+        clear_temporaries(tmp_path)
+
+
+def test_a_claim_that_another_machine_removes_while_it_is_read_is_gone(path, monkeypatch):
+    """NFS answers so for a file that is known by a handle alone."""
+    write_claim(path)
+
+    def read_bytes(file):
+        raise OSError(errno.ESTALE, "Stale file handle", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert holder_of(path) is None
+
+
+def test_a_full_disk_leaves_no_claim(path, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match="File too large"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            with claimed(path):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == []
 
 
 # ---- who has died is found out -------------------------------------------------------------------------------------
