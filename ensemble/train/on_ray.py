@@ -52,12 +52,12 @@ def train_on_ray(config: Config, rows: Rows, backbones: Sequence[Backbone], clus
     for job in monitor.clock.left:
         members[job.member.name].append(job)
     opened: OpenPixels = {}
-    listeners = Listeners(
-        partial(_take_prepared, config, members, monitor), monitor.events, monitor.listen, monitor.end, _take_memory
-    )
+    needs = needs_of(config, cluster)
+    monitor.clock.parallel = needs.together
+    prepared = partial(_take_prepared, config, members, monitor, needs.processes)
+    listeners = Listeners(prepared, monitor.events, monitor.listen, monitor.end, _take_memory)
     with seen_everywhere(config.run, rows.paths) as expected:
         cluster.require(expected)
-        needs = needs_of(config, cluster)
         machines = pluralize(len(cluster.nodes), "machine")
         monitor.events.message(
             f"{pluralize(len(monitor.clock.left), 'job')} to train on {machines}, {needs.describe()}"
@@ -83,14 +83,20 @@ def train_on_ray(config: Config, rows: Rows, backbones: Sequence[Backbone], clus
 
 
 def _take_prepared(
-    config: Config, members: dict[str, list[Fold]], monitor: Monitor, name: str, prepared: Prepared, memory: int
+    config: Config,
+    members: dict[str, list[Fold]],
+    monitor: Monitor,
+    processes: int,
+    name: str,
+    prepared: Prepared,
+    memory: int,
 ) -> None:
     if prepared.error is not None:
         monitor.failures.append(prepared.error)
         monitor.events.message(f"failed: {prepared.error}")
         monitor.clock.left.update(dict.fromkeys(members[name], 0))
         return
-    monitor.clock.expected.update(prepared.rates)
+    monitor.clock.expected.update({name: rate * processes for name, rate in prepared.rates.items()})
     member = Run(config.run).member(name)
     if prepared.rates and memory and not member.memory_json.is_file():
         write_json(member.memory_json, {"bytes": memory, "of": "prepare"})

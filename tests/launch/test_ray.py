@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import ens
@@ -18,7 +19,8 @@ from ensemble.config import load_config
 from ensemble.errors import UserError
 from ensemble.launch import engine
 from ensemble.launch.engine import Engine, parse_engine
-from ensemble.launch.ray import cluster, jobs
+from ensemble.launch.jobs import Outcome
+from ensemble.launch.ray import cluster, jobs, worker
 from ensemble.launch.ray.cluster import Needs, job_needs
 from ensemble.launch.ray.driver import Node
 from ensemble.launch.ray.mailbox import MOST_EVENTS, Mailbox
@@ -130,6 +132,39 @@ def test_no_job_asks_for_more_memory_than_a_machine_has():
     assert needs.options(5e9) == {"num_cpus": 2.0, "num_gpus": 0.25, "memory": 10**9}
     assert needs.describe() == "4 at a time with 1/4 GPU and 2 threads each"
     assert needs.describe_one() == "1/4 GPU and 2 CPUs"
+
+
+def test_a_job_on_a_part_of_a_gpu_is_told_its_part_of_the_memory():
+    sent = []
+    there = SimpleNamespace(send=lambda *words: sent.append(words))
+    for gpus in (0.25, 2.0, 0.0):
+        plan = jobs.Plan(None, None, Needs(2.0, gpus, 4, 4, 1e9), None, lambda name: 0)
+        jobs._submit(jobs._Jobs(there, plan, None, {}), Run("run").member("net").fold(0))
+    assert [(task.memory, task.processes) for _, task, _ in sent] == [(0.9 / 4, 1), (1.0, 2), (1.0, 1)]
+
+
+# ---- a task ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_ray_has_lost_on_the_way_to_a_worker_is_no_mistake_of_the_work(monkeypatch):
+    def lost(ref):
+        raise ConnectionError("owner died")
+
+    monkeypatch.setattr(worker, "_shared", {})
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lost))
+    with pytest.raises(ConnectionError, match="owner died"):
+        worker.run_task(worker.Task(0, "work", b"", 1), [None], None)
+
+
+def test_a_job_is_not_waited_for_when_another_worker_has_done_it(monkeypatch):
+    monkeypatch.setattr(worker, "RETRY_SECONDS", 0.01)
+    tries = []
+
+    def work():
+        tries.append(None)
+        return Outcome(is_locked=True)
+
+    assert worker._patiently(work, SimpleNamespace(is_done=lambda: len(tries) == 2), 600).is_locked and len(tries) == 2
 
 
 # ---- events --------------------------------------------------------------------------------------------------------

@@ -151,6 +151,15 @@ class Needs:
     together: int
     most_memory: float
 
+    @property
+    def processes(self) -> int:
+        """How many train one job together."""
+        return max(1, int(self.gpus))
+
+    @property
+    def jobs_on_a_gpu(self) -> int:
+        return round(1 / self.gpus) if 0 < self.gpus < 1 else 1
+
     def options(self, memory: float = 0.0) -> dict[str, float]:
         """As Ray takes them. memory: bytes, 0 where none was measured."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": int(min(memory, self.most_memory))}
@@ -166,7 +175,7 @@ class Needs:
         return f"{self._gpus()} and {cpus}" if self.gpus else cpus
 
     def _gpus(self) -> str:
-        return pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{round(1 / self.gpus)} GPU"
+        return pluralize(int(self.gpus), "GPU") if self.gpus >= 1 else f"1/{self.jobs_on_a_gpu} GPU"
 
 
 def job_needs(nodes: list[Node], gpus_per_job: int | str, workers: int | str, most_threads: int | None) -> Needs:

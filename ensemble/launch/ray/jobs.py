@@ -16,7 +16,7 @@ from ensemble.launch.local import RAISED
 from ensemble.launch.ray.cluster import Cluster, Needs
 from ensemble.launch.ray.driver import HEARD, LOST, SHARE, SUBMIT
 from ensemble.launch.ray.worker import Expected, Task
-from ensemble.launch.slots import Slot
+from ensemble.launch.slots import Slot, memory_share
 from ensemble.run import Fold
 
 LOSSES = 3  # of one job within one epoch: then it fails
@@ -119,15 +119,15 @@ def run_on_ray(cluster: Cluster, plan: Plan, members: Mapping[str, Sequence[Fold
 
 
 def _submit(state: _Jobs, what: str | Fold, patience: float = 0.0) -> None:
-    plan, number = state.plan, state.count
+    plan, needs, number = state.plan, state.plan.needs, state.count
     state.count += 1
     state.running[number] = _Submitted(what)
     if isinstance(what, str):
-        function, options = "prepare", plan.needs.options(plan.memory(what))
+        function, options = "prepare", needs.options(plan.memory(what))
     else:
-        function, options = "work", plan.needs.options(plan.memory(what.member.name))
-    processes = max(1, int(plan.needs.gpus))
-    task = Task(number, function, pickle.dumps(what), plan.needs.threads, processes, patience)
+        function, options = "work", needs.options(plan.memory(what.member.name))
+    share = memory_share(needs.jobs_on_a_gpu)
+    task = Task(number, function, pickle.dumps(what), needs.threads, needs.processes, share, patience)
     state.cluster.send(SUBMIT, task, options)
 
 

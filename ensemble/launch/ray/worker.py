@@ -5,7 +5,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -87,6 +87,7 @@ class Task:
     job: its first argument, pickled.
     threads: of the CPU, for all its processes.
     processes: how many train together, each on a GPU.
+    memory: share of its GPU's memory that it may take.
     patience: seconds for which a job is tried again and again that another process has.
     """
 
@@ -95,6 +96,7 @@ class Task:
     job: bytes
     threads: int
     processes: int = 1
+    memory: float = 1.0
     patience: float = 0.0
 
 
@@ -110,11 +112,14 @@ def run_task(task: Task, refs: Sequence[Any], box: Any) -> tuple[str, bytes, int
     from ensemble.launch.ray.mailbox import sending
 
     job: Any = None
-    try:
-        if not _shared:
-            import ray
+    shared: Any = None
+    if not _shared:
+        import ray
 
-            _shared.update(pickle.loads(ray.get(refs[0])))
+        shared = ray.get(refs[0])  # what Ray raises here is a loss, no mistake of the work
+    try:
+        if shared is not None:
+            _shared.update(pickle.loads(shared))
             difference = differences(_shared["expected"])
             if difference is not None:
                 _shared.clear()
@@ -122,7 +127,7 @@ def run_task(task: Task, refs: Sequence[Any], box: Any) -> tuple[str, bytes, int
         job = pickle.loads(task.job)
         with sending(box, task.number) as events:
             events.began(socket.gethostname())
-            outcome = _patiently(partial(_shared[task.name], job, _slot(task), events), task.patience)
+            outcome = _patiently(partial(_shared[task.name], job, _slot(task), events), job, task.patience)
         return ENDED, pickle.dumps(outcome), events.peak
     except Exception as error:
         return RAISED, pickle.dumps(portable(error, str(job))), 0
@@ -135,17 +140,18 @@ def _slot(task: Task) -> Any:
     from ensemble.launch.slots import Slot
 
     device = choose_device()  # of GPUs Ray shows the task its own, from 0 on
-    slot = Slot("cuda:0" if device.type == "cuda" else str(device), task.threads, task.processes)
+    slot = Slot("cuda:0" if device.type == "cuda" else str(device), task.threads, task.processes, task.memory)
     torch.set_num_threads(slot.threads_each)
     return slot
 
 
-def _patiently(work: partial[Any], seconds: float) -> Any:
+def _patiently(work: Callable[[], Any], job: Any, seconds: float) -> Any:
     """What comes of a job. A worker that was lost with its machine may live on for a while and keep the job from
     others."""
     until = time.monotonic() + seconds
     while True:
         outcome = work()
-        if not getattr(outcome, "is_locked", False) or time.monotonic() > until:
+        is_held = getattr(outcome, "is_locked", False) and not job.is_done()
+        if not is_held or time.monotonic() > until:
             return outcome
         time.sleep(RETRY_SECONDS)
