@@ -222,7 +222,6 @@ def _take(path: Path, stale: float, clock: Clock) -> Claim:
         if _stands(claim, before):
             for found in before:
                 _remove(path, found.generation, found.id)
-            refresh(path.parent, path.name)  # another machine may have worked here
             return claim
         _remove(path, claim.generation, claim.id)
         _ids.discard(claim.id)
@@ -257,6 +256,7 @@ def _holding(claim: Claim, beat: float) -> Iterator[Claim]:
     beating.start()
     _held.append(claim)
     try:
+        refresh(claim.path.parent, claim.path.name)  # another machine may have worked here; this may take minutes
         yield claim
     finally:
         if os.getpid() == process:  # a child that was forked meanwhile holds nothing

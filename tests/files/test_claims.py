@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 from ensemble.errors import RunFailure
-from ensemble.files import process, shared
+from ensemble.files import claims, process, shared
 from ensemble.files.atomic import clear_temporaries, remove, remove_folder, replacing, write_text
 from ensemble.files.claims import ClaimLost, Taken, claimed, claimed_when_free, free_abandoned, holder_of
 from ensemble.files.process import is_known_dead, this_process
@@ -88,6 +88,22 @@ def test_the_holder_gives_signs_of_life(path, tmp_path):
         while not (claim.count_file.is_file() and claim.count_file.read_text() >= "2"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+    assert names(tmp_path) == []
+
+
+def test_signs_of_life_are_given_while_a_mirror_is_brought_up_to_date(path, tmp_path, monkeypatch):
+    """It may take longer than the others wait; where it fails, the claim is given back."""
+
+    def refresh(folder, held):
+        deadline = time.monotonic() + 20
+        while not list(folder.glob(f"{held}-1.*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        raise OSError("the store is gone")
+
+    monkeypatch.setattr(claims, "refresh", refresh)
+    with pytest.raises(OSError, match="the store is gone"), claimed(path, beat=0.01):
+        pass
     assert names(tmp_path) == []
 
 
