@@ -71,7 +71,9 @@ def launch(
         count = min(most, workers or most)
         text = file.read_text(encoding="utf-8-sig")
         if target == "k8s":
-            printed = kubernetes.manifest(Workers(name, count, number, file.name, text, changes), image, storage)
+            is_on_store = as_url(config.run) is not None
+            workers_there = Workers(name, count, number, file.name, text, changes, is_on_store)
+            printed = kubernetes.manifest(workers_there, image, storage)
         else:
             bucket = _bucket(storage)
             if as_url(config.run) is None:

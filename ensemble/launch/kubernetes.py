@@ -19,6 +19,10 @@ def manifest(workers: Workers, image: str, claim: str) -> str:
         f"The volume {claim!r} (ReadWriteMany) has the images under the paths of the experiment, and will have the run."
         f"\nkubectl apply -f THIS_FILE\nkubectl logs -f job/{workers.name}"
     )
+    if workers.needs_keys:
+        comment += (
+            f"\nThe secret {workers.name!r} has the keys of the object store, as AWS_ACCESS_KEY_ID=... and its like."
+        )
     return to_yaml([_config_map(workers), _job(workers, image, claim)], comment)
 
 
@@ -76,6 +80,7 @@ def _pod(workers: Workers, image: str, claim: str) -> dict[str, Any]:
                     {"name": "ENS_CACHE", "value": "/cache"},
                     {"name": "ENS_STOP_SECONDS", "value": str(STOP_SECONDS)},
                 ],
+                **({"envFrom": [{"secretRef": {"name": workers.name}}]} if workers.needs_keys else {}),
                 "resources": resources,
                 "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
             }

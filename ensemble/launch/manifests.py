@@ -19,6 +19,7 @@ class Workers:
     file: name of the experiment file here
     experiment: its text
     changes: KEY=VALUE, as --set takes them
+    needs_keys: whether the run lies on an object store
     """
 
     name: str
@@ -27,6 +28,7 @@ class Workers:
     file: str
     experiment: str
     changes: tuple[str, ...] = ()
+    needs_keys: bool = False
 
     def command(self, file: str) -> list[str]:
         """What each runs. file: the experiment there."""

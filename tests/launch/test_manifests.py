@@ -95,6 +95,9 @@ def test_the_job_of_skypilot(monkeypatch, capfd, file, tmp_path):
 def test_a_run_on_an_object_store_stays_there(monkeypatch, capfd, bucket, file):
     file.write_text(EXPERIMENT.replace("runs/art", f"{bucket}/runs/art"))
     _, (task,) = printed(monkeypatch, capfd, file, "--print", "sky", "--storage", "s3://photos")
+    _, (_, job) = printed(monkeypatch, capfd, file, "--print", "k8s", "--storage", "photos")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "ens-my-art-2"}}]
     assert "--set" not in task["run"] and f'run = "{bucket}/runs/art"' in task["run"]
 
 

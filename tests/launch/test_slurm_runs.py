@@ -225,7 +225,7 @@ def test_a_worker_that_gains_nothing_is_not_queued_for_ever(tmp_path):
     (tmp_path / "run" / "net" / "fold0").mkdir(parents=True)
     (tmp_path / "run" / "net" / "fold0" / "log.jsonl").write_text("{}\n")
     assert again.checkpoint().function.fruitless == 0
-    again._epochs = 1
+    again._pieces = 2
     with pytest.raises(Fruitless, match=r"^it came to its time limit 2 times without an epoch; give it more: --slurm"):
         again.checkpoint()
 
