@@ -50,4 +50,4 @@ def cascade(
             raise RunFailure(
                 f"nothing was saved: no cascade is cheaper than {found.blend} within {found.limit}; allow more"
             )
-        events.message(f"saved {found.path}; next: ens tta-predict {run} IMAGES --blend {found.name}")
+        events.message(f"saved {found.path}; next: ens tta-predict {Run(run)} IMAGES --blend {found.name}")

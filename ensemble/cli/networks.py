@@ -44,13 +44,13 @@ def soup(run: Path, members: str | None, images: Path | None, name: str | None, 
 
         soups = soup_folds(Run(run), chosen, images, events)
         events.answer(
-            {"run": str(run), "soups": [{**plain(each), "barrier": each.closeness.barrier} for each in soups]}
+            {"run": str(Run(run)), "soups": [{**plain(each), "barrier": each.closeness.barrier} for each in soups]}
         )
         events.message(UNSCORED["soup"])
         refused = [each.member for each in soups if not each.is_kept]
         if refused:
             raise RunFailure(f"refused, since the networks don't connect: {', '.join(refused)}")
-        events.message(f"next: ens tta-predict {run} IMAGES --networks soup")
+        events.message(f"next: ens tta-predict {Run(run)} IMAGES --networks soup")
 
 
 def _soup_of_members(run: Run, members: list[str], name: str, events: Session) -> None:
@@ -92,8 +92,8 @@ def refit(run: Path, members: str | None, seeds: int, as_json: bool) -> None:
         done = [each for each in refits if each.is_done()]
         rows = [row for row in members_table(Run(run)) if row.member in {each.member.name for each in refits}]
         tables.show_members(rows)
-        events.answer({"run": str(run), "refits": [str(each) for each in done], "recipes": plain(rows)})
+        events.answer({"run": str(Run(run)), "refits": [str(each) for each in done], "recipes": plain(rows)})
         events.message(UNSCORED["refit"])
         if failures:
             raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
-        events.message(f"next: ens tta-predict {run} IMAGES --networks refit")
+        events.message(f"next: ens tta-predict {Run(run)} IMAGES --networks refit")

@@ -119,7 +119,7 @@ def tta_predict(
         if not made.is_new:
             return
         fitted = load_blend(Run(run), made.blend)
-        facts = {"run": run, "blend": made.blend}
+        facts = {"run": Run(run), "blend": made.blend}
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
         facts |= {"images": source, "rows": len(made.ids)}
         scores = ledger.scores_of(run, made.blend)
@@ -148,7 +148,9 @@ def tta_oof(run: Path, views: str, as_json: bool, **cluster: Any) -> None:
         if members is None:
             return
         events.answer({"members": members})
-        events.message(f"{', '.join(members)}: next: ens tta-search {run}, or ens blend {run} --views ... --name NAME")
+        events.message(
+            f"{', '.join(members)}: next: ens tta-search {Run(run)}, or ens blend {Run(run)} --views ... --name NAME"
+        )
 
 
 @click.command()
@@ -177,4 +179,4 @@ def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None
         found, path = search.tta_search(Run(run), names(views), metric, events)
         tables.show_view_search(found)
         events.answer({**plain(found), "path": str(path)})
-        events.message(f"saved {path}; next: ens blend {run} --views {','.join(found.chosen)} --name NAME")
+        events.message(f"saved {path}; next: ens blend {Run(run)} --views {','.join(found.chosen)} --name NAME")

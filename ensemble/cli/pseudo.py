@@ -58,6 +58,6 @@ def pseudo(
         changed = parse_changes(changes)
         asked = PseudoOptions(students=names(students), changes=changed, **options)
         rounds = self_train(Run(run), images, asked, events)
-        events.answer({"run": str(run), "rounds": plain(rounds)})
+        events.answer({"run": str(Run(run)), "rounds": plain(rounds)})
         if any(made.kept for made in rounds):
-            events.message(f"next: ens blend {run} --method stack")
+            events.message(f"next: ens blend {Run(run)} --method stack")

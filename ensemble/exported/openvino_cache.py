@@ -42,7 +42,8 @@ def compiled(core: Any, path: Path, options: Mapping[str, object]) -> Any:
     with suppress(OSError, UserError, ValueError, KeyError, RuntimeError):  # compiled anew, and kept again
         require_sound_file(entry)
         kept = core.import_model(openvino.Tensor(np.array(map_tensors(entry)["graph"])), "CPU", options)
-        os.utime(entry)
+        with suppress(OSError):  # of a cache that may be read only
+            os.utime(entry)
         return kept
     made = core.compile_model(core.read_model(path), "CPU", options)
     if cache.is_dir():

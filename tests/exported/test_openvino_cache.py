@@ -1,5 +1,7 @@
 """Compiled graphs in the machine's cache: given again to the bit, and never damaged, old or different ones."""
 
+import os
+
 import numpy as np
 import pytest
 from exported_file import content, description
@@ -109,3 +111,13 @@ def test_nothing_is_kept_without_a_cache_or_beyond_its_room(exported, cache, cor
     (cache / "compiled").chmod(0o500)
     assert np.array_equal(probabilities(exported), first)
     (cache / "compiled").chmod(0o700)
+
+
+def test_a_cache_that_may_only_be_read_serves(exported, cache, core, monkeypatch):
+    first = probabilities(exported)
+
+    def refused(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "utime", refused)  # as where another user has made it
+    assert np.array_equal(probabilities(exported), first) and core.compiled == 1

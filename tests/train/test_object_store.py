@@ -128,6 +128,7 @@ def test_machines_share_a_run_and_all_commands_know_it(bucket, experiment, paint
     names = set(stores.listed(url))
     assert {"report.html", "blends/mean.json", "predictions/test-mean.safetensors", "submissions.csv"} <= names
     assert any(name.startswith("ens-") and name.endswith(".log") for name in names)
+    assert f",{url}," in stores._store("s3").cat_file(f"{url}/submissions.csv").decode()
     assert f'run = "{url}"' in stores._store("s3").cat_file(f"{url}/config.toml").decode()
     assert not [name for name in names if ".claim" in name or "/." in name]
 
