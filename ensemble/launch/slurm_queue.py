@@ -70,8 +70,18 @@ class Queue:
     def cancel_waiting(self) -> None:
         """Cancel those that were submitted here and have not begun."""
         self.look()
-        waiting = {name: state for name, state in self.states.items() if state == "PENDING"}
-        slurm.ask_to_end({name: state for name, state in waiting.items() if name in self.submitted})
+        waiting = {name: state for name, state in self.states.items() if state == "PENDING" and name in self.submitted}
+        slurm.ask_to_end(waiting)
+        for name in waiting:
+            del self.submitted[name]
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait for those that were submitted here. Those that have not ended then are asked to."""
+        deadline = time.monotonic() + seconds
+        while self.submitted and time.monotonic() < deadline:
+            time.sleep(FILES_SECONDS)
+            self.look()
+        self.ask_to_end()
 
     def describe(self) -> str:
         """How many there are in each state."""
@@ -82,8 +92,7 @@ class Queue:
 def follow(
     queue: Queue, asked: Callable[[], bool], is_left: Callable[[str], bool], on_empty: Callable[[], object]
 ) -> None:
-    """Look at the files and the queue until nothing is left, and cancel the workers that wait for their turn: a
-    prediction would be made once more by each.
+    """Look at the files and the queue until nothing is left. Workers that wait for their turn are cancelled then.
 
     asked: whether the workers that were submitted here are to end. They are waited for, and KeyboardInterrupt is raised
     is_left: looks at the files, and shows how far they are; is told how many workers there are, in words

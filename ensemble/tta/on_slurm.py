@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.errors import RunFailure
 from ensemble.events import SILENT, Events
 from ensemble.launch import slurm
-from ensemble.launch.slurm_queue import Queue, follow
+from ensemble.launch.slurm_queue import END_SECONDS, Queue, follow
 from ensemble.plural import pluralize
 from ensemble.predictions import sharing
 from ensemble.predictions.shards import file_state
@@ -81,6 +81,8 @@ def _fill(
     with safe_points(partial(_step, queue), lambda: f"{rest.done} of {rest.total} shards") as asked:
         _submit(queue, _worker_count(len(rest.left), asked_for))
         follow(queue, asked, is_left, fail)
+        # One that only begins now must find the shards here: without them it would make the whole prediction again.
+        queue.wait_for_end(END_SECONDS)
     return exits
 
 

@@ -8,12 +8,12 @@ import time
 import pytest
 import stand_in_slurm
 from commands import ens
+from recorder import Recorder
 
 from ensemble.config import load_config
 from ensemble.errors import UserError
-from ensemble.events import SILENT
 from ensemble.files import mirror
-from ensemble.launch import slurm
+from ensemble.launch import slurm, slurm_queue
 from ensemble.launch.slurm_queue import Queue, follow
 from ensemble.run import Run
 
@@ -202,12 +202,19 @@ def test_workers_that_do_something_else_are_not_counted(tmp_path):
     assert training[0] == training[1] and len({*training, *others}) == 3
 
 
-def test_workers_that_wait_are_cancelled_when_nothing_is_left(cluster, tmp_path):
+@pytest.mark.parametrize("ends", ["follow", "wait"])
+def test_workers_that_have_not_begun_are_cancelled_when_nothing_is_left(cluster, tmp_path, monkeypatch, ends):
     (cluster / "settings.json").write_text('{"most": 0}')
-    queue = Queue(submission(tmp_path, "--version"), SILENT)
+    queue = Queue(submission(tmp_path, "--version"), events := Recorder())
     queue.submit(2)
-    follow(queue, lambda: False, lambda workers: False, lambda: None)
+    if ends == "follow":
+        follow(queue, lambda: False, lambda workers: False, lambda: None)
+        assert not queue.submitted
+    else:
+        monkeypatch.setattr(slurm_queue, "FILES_SECONDS", 0.1)
+        queue.wait_for_end(0.2)
     deadline = time.monotonic() + 60
     while set(slurm.states(queue.submission).values()) != {"CANCELLED"}:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert len(events.messages) == 1 and events.messages[0].startswith("submitted 2 workers")
