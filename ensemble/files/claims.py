@@ -290,7 +290,8 @@ def _parsed(text: bytes) -> tuple[str, Process | None]:
     """The id and the process of a claim; "" and None of one that says nothing (yet)."""
     try:
         about = json.loads(text)
-        return str(about.pop("id")), parse_process(about)
+        id = about.pop("id")
+        return (id, parse_process(about)) if re.fullmatch(r"\w+", id) else ("", None)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "", None
 

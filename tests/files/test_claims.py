@@ -240,7 +240,10 @@ def test_a_suspended_holder_loses_its_claim_and_writes_nothing_more(path, tmp_pa
     assert other.returncode == 0 and names(tmp_path) == ["done.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"id": 3}', "\x00", '{"id": "a", "pid": "x"}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"id": 3}', "\x00", '{"id": "a", "pid": "x"}', "[" * 9999, json.dumps({**ELSEWHERE, "id": "../x"})],
+)
 def test_a_claim_that_says_nothing_is_taken_over_after_a_minute(path, tmp_path, text):
     path.with_name(".claim-1").write_text(text)
     for seconds in (0, 59):

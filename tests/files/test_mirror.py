@@ -265,6 +265,14 @@ def test_a_claim_of_a_dead_machine_is_taken_over_and_its_holder_writes_nothing_m
     assert holder_of(there / ".claim") is None
 
 
+def test_a_claim_is_given_back_where_its_folder_can_not_be_read(bucket):
+    path = Run(f"{bucket}/art").path / ".claim"
+    stores.write(f"{bucket}/art/a\\b", b"1")
+    with pytest.raises(UserError, match="not the name of a file of a run"), claimed(path):
+        pass
+    assert objects(f"{bucket}/art") == ["a\\b"]
+
+
 def test_a_claim_of_a_process_that_was_killed_here_is_free(bucket):
     path = Run(f"{bucket}/art").path / ".claim"
     stores.write(f"{bucket}/art/.claim-1", json.dumps({"id": "dead", **claim_race.DEAD}).encode())
