@@ -200,7 +200,7 @@ def job_needs(nodes: list[Node], gpus_per_job: int | str, workers: int | str, mo
     if most:
         sides = [int(node.gpus / gpus + 1e-6) for node in fit]
     else:
-        gpus, sides = 0.0, [min(2, int(node.cpus)) if workers == "auto" else int(workers) for node in fit]
+        gpus, sides = 0.0, [max(1, min(2, int(node.cpus))) if workers == "auto" else int(workers) for node in fit]
     share = min(node.cpus / side for node, side in zip(fit, sides, strict=True))
     cpus = float(int(share)) if share >= 1 else share  # Ray takes parts of the first one alone
     if cpus:  # a larger machine has room for more

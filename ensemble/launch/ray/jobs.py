@@ -160,6 +160,9 @@ def _take_end(state: _Jobs, what: str | Fold, kind: str, answer: bytes, memory: 
 
 def _take_loss(state: _Jobs, task: _Submitted, reason: str) -> None:
     what = task.what
+    if isinstance(what, Fold) and what.is_done():  # it was lost before it could say so
+        state.listeners.end(what, Outcome(seconds=what.read_done().get("seconds", 0.0)))
+        return
     saved = _saved_epochs(what)
     if saved != state.epochs.get(what):
         state.losses[what] = 0
