@@ -211,7 +211,7 @@ def _fill_free(rest: Rest, predict: Predict, holders: set[str], asked: Callable[
 def _free(rest: Rest, holders: set[str]) -> Iterator[PredictionShard]:
     """Take one shard after the other of those that are left and free, each when it is asked for."""
     waiting = list(rest.left)[::-1]
-    while waiting:
+    while waiting and not rest.is_stopped():
         shard = waiting.pop()
         if shard not in rest.left or rest.is_found(shard):
             continue

@@ -22,10 +22,11 @@ from ensemble.run.run import predictions_claim, shards_dir
 from ensemble.tta.predict import tta_predict
 from ensemble.tta.prepare import PredictionRequest
 
-# Imports once and forks for each command, of which several run at once. Each reports the shards that it wrote; it waits
-# a little before it writes one, so that another process has some too, and is killed before it writes its n-th.
+# Imports once and forks for each command, of which several run at once. Each reports the shards that it wrote. It waits
+# for the others before it writes its first one, and a little before each, so that all have some. It is killed before it
+# writes its n-th.
 DRIVER = """
-import dataclasses, json, os, signal, sys, time
+import dataclasses, json, multiprocessing, os, signal, sys, time
 from ensemble import cli
 from ensemble.inference import member, predict  # and with them torch and timm
 from ensemble.predictions import shards
@@ -35,6 +36,8 @@ tta.tta_predict = lambda request, events: with_any(dataclasses.replace(request, 
 written = []
 
 def write(shard, *values):
+    if not written:
+        begun.wait(120)
     time.sleep(0.2)
     if len(written) + 1 == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,8 +46,9 @@ def write(shard, *values):
 
 shards.write = write
 for line in sys.stdin:
-    children = []
-    for words, killed_at in json.loads(line):
+    children, commands = [], json.loads(line)
+    begun = multiprocessing.Barrier(len(commands))
+    for words, killed_at in commands:
         (out, own_out), (err, own_err) = os.pipe(), os.pipe()  # which hold 64 kB: more than a command says
         child = os.fork()
         if not child:
@@ -237,6 +241,15 @@ def test_a_shard_whose_claim_was_lost_is_left_to_who_took_it(parts):
     rest = sharing.rest_of(parts, 3, "skip", SILENT)
     sharing.fill(rest, predict, SILENT)
     assert [shards.read(part)[0, 0] for part in parts] == [0, 9, 4, 6]
+
+
+def test_a_process_that_is_stopped_before_it_begins_predicts_nothing(parts):
+    """As a worker of a cluster that gets its place after Ctrl-C."""
+    rest = sharing.rest_of(parts, 3, "skip", SILENT)
+    rest.is_stopped = lambda: True
+    with pytest.raises(KeyboardInterrupt, match="0 of 4 shards"):
+        sharing.fill(rest, of_start, SILENT)
+    assert not any(part.path.exists() for part in parts)
 
 
 def test_a_process_whose_shards_were_removed_predicts_on(parts, monkeypatch):
