@@ -15,7 +15,6 @@ suspended, and wakes, finds that its claim is gone, and writes nothing more (`re
 its name).
 """
 
-import json
 import os
 import random
 import re
@@ -29,8 +28,16 @@ from pathlib import Path
 
 from ensemble.errors import RunFailure
 from ensemble.files import shared
+from ensemble.files.claim_files import (
+    FoundClaim,
+    claim_file,
+    claim_text,
+    count_file,
+    read_claims,
+    remove_claim,
+)
 from ensemble.files.mirror import refresh
-from ensemble.files.process import Process, is_here, is_known_dead, parse_process, this_process
+from ensemble.files.process import is_here, is_known_dead, this_process
 
 BEAT = 10.0  # seconds between two raises of the count
 STALE = 60.0  # seconds for which the count stands still, until the claim is taken over
@@ -63,15 +70,15 @@ class Claim:
 
     @property
     def file(self) -> Path:
-        return self.path.with_name(f"{self.path.name}-{self.generation}")
+        return claim_file(self.path, self.generation)
 
     @property
     def count_file(self) -> Path:
-        return self.file.with_name(f"{self.file.name}.{self.id}")
+        return count_file(self.path, self.generation, self.id)
 
     def holder(self, pauses: Sequence[float] | None = None) -> str | None:
         """Who has taken it over, in words; None while it is held. pauses: see `ensemble.files.shared`."""
-        found = _read(self.path, pauses)
+        found = read_claims(self.path, pauses)
         if found and found[-1].generation == self.generation and found[-1].id == self.id:
             return None
         return str(found[-1]) if found else "another process, which has ended"
@@ -86,33 +93,9 @@ class Claim:
             )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A claim as it is on disk.
-
-    text: of the claim; empty for a moment after it was created
-    count: of its holder; empty before the first one
-    """
-
-    generation: int
-    text: bytes
-    count: bytes
-
-    def __str__(self) -> str:
-        return "another process" if self.process is None else str(self.process)
-
-    @property
-    def id(self) -> str:
-        return _parsed(self.text)[0]
-
-    @property
-    def process(self) -> Process | None:
-        return _parsed(self.text)[1]
-
-
 _ids: set[str] = set()  # of the claims that this process holds or takes
 _held: list[Claim] = []  # by this process, or by the one that it was forked from
-_seen: dict[Path, tuple[_Found, float]] = {}  # claims of others, and since when they are seen unchanged
+_seen: dict[Path, tuple[FoundClaim, float]] = {}  # claims of others, and since when they are seen unchanged
 
 
 @contextmanager
@@ -169,7 +152,7 @@ def claims_in(folder: Path) -> list[Path]:
 
 def holder_of(path: Path) -> str | None:
     """Who holds a claim, in words; None if nobody does."""
-    found = _read(path)
+    found = read_claims(path)
     return str(found[-1]) if found else None
 
 
@@ -182,7 +165,7 @@ def free_abandoned(
     """Free those of these claims whose holders have died, wherever they were. Waits until that is known: no longer than
     a beat for holders that live on other machines, `stale` seconds for those that have died there. wait: for so many
     seconds."""
-    first = {path: _read(path)[-1:] for path in paths}
+    first = {path: read_claims(path)[-1:] for path in paths}
     unknown = [path for path, found in first.items() if found]
     while unknown:
         unknown = [path for path in unknown if _is_unknown(path, first[path][0], stale, clock)]
@@ -197,46 +180,46 @@ def require_held_at(path: Path) -> None:
             claim.require_held()
 
 
-def _is_unknown(path: Path, first: _Found, stale: float, clock: Clock) -> bool:
+def _is_unknown(path: Path, first: FoundClaim, stale: float, clock: Clock) -> bool:
     try:
         with claimed(path, stale=stale, clock=clock):
             return False  # it was free, or is now
     except Taken:
         if first.process is not None and is_here(first.process):
             return False  # and lives: that is known at once
-        return _read(path)[-1:] == [first]
+        return read_claims(path)[-1:] == [first]
     except OSError:
         return False
 
 
 def _take(path: Path, stale: float, clock: Clock) -> Claim:
     for _ in range(ATTEMPTS):
-        before = _read(path)
+        before = read_claims(path)
         if before and not _is_abandoned(path, before[-1], stale, clock):
             raise Taken(str(before[-1]))
         claim = Claim(path, before[-1].generation + 1 if before else 1, secrets.token_hex(8))
         _ids.add(claim.id)
-        if not shared.create(claim.file, _text(claim.id)):
+        if not shared.create(claim.file, claim_text(claim.id)):
             _ids.discard(claim.id)
             continue  # another process was faster: who, is read next
         if _stands(claim, before):
             for found in before:
-                _remove(path, found.generation, found.id)
+                remove_claim(path, found.generation, found.id)
             return claim
-        _remove(path, claim.generation, claim.id)
+        remove_claim(path, claim.generation, claim.id)
         _ids.discard(claim.id)
         time.sleep(random.uniform(0, 0.02))  # the others retreat too, and one of them is the first to be back
     raise Taken("another process, which takes it at this moment")
 
 
-def _stands(claim: Claim, before: list[_Found]) -> bool:
+def _stands(claim: Claim, before: list[FoundClaim]) -> bool:
     """Whether a claim, just created, counts: nothing has appeared or changed since `before` was found abandoned. Of two
     processes that create claims of two generations at once, the second one to look sees both."""
-    others = [found for found in _read(claim.path) if found.id != claim.id]
+    others = [found for found in read_claims(claim.path) if found.id != claim.id]
     return all(found in before for found in others)
 
 
-def _is_abandoned(path: Path, found: _Found, stale: float, clock: Clock) -> bool:
+def _is_abandoned(path: Path, found: FoundClaim, stale: float, clock: Clock) -> bool:
     if found.process is not None and is_known_dead(found.process):
         return True
     if found.process == this_process() and found.id not in _ids:  # it could not be given back: the store was gone
@@ -266,7 +249,7 @@ def _holding(claim: Claim, beat: float) -> Iterator[Claim]:
             _ids.discard(claim.id)
             with suppress(OSError):
                 if claim.holder(()) is None:
-                    _remove(claim.path, claim.generation, claim.id, ())
+                    remove_claim(claim.path, claim.generation, claim.id, ())
                 else:
                     shared.delete(claim.count_file, ())
 
@@ -280,44 +263,3 @@ def _beat(claim: Claim, ended: threading.Event, beat: float) -> None:
                 shared.delete(claim.count_file, ())
                 return
             shared.write(claim.count_file, str(count).encode(), ())
-
-
-def _text(id: str) -> bytes:
-    return json.dumps({"id": id, **vars(this_process())}).encode()
-
-
-def _parsed(text: bytes) -> tuple[str, Process | None]:
-    """The id and the process of a claim; "" and None of one that says nothing (yet)."""
-    try:
-        about = json.loads(text)
-        id = about.pop("id")
-        return (id, parse_process(about)) if re.fullmatch(r"\w+", id) else ("", None)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "", None
-
-
-def _read(path: Path, pauses: Sequence[float] | None = None) -> list[_Found]:
-    """The claims of this name that are there, by their generations."""
-    pattern = re.compile(rf"{re.escape(path.name)}-\d+(\.\w+)?")
-    texts: dict[int, bytes] = {}
-    counts: dict[tuple[int, str], bytes] = {}
-
-    def is_one(name: str) -> bool:
-        return pattern.fullmatch(name) is not None
-
-    for name, content in shared.contents(path.parent, is_one, pauses).items():
-        generation, _, id = name.removeprefix(f"{path.name}-").partition(".")
-        if id:
-            counts[int(generation), id] = content
-        else:
-            texts[int(generation)] = content
-    found = [_Found(generation, text, b"") for generation, text in sorted(texts.items())]
-    return [_Found(each.generation, each.text, counts.get((each.generation, each.id), b"")) for each in found]
-
-
-def _remove(path: Path, generation: int, id: str, pauses: Sequence[float] | None = None) -> None:
-    """Remove a claim; its count first, which nobody would find without it."""
-    claim = Claim(path, generation, id)
-    if id:
-        shared.delete(claim.count_file, pauses)
-    shared.delete(claim.file, pauses)
