@@ -1,13 +1,10 @@
 """Which backbone x fold jobs a run still lacks, and running them here: in this process, or side by side in several."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from ensemble.config import Backbone, Config, Train, train_settings
+from ensemble.config import Backbone, Config
 from ensemble.data.contents import with_digests
 from ensemble.device import choose_device, free_cached_memory, keep_freed_memory
 from ensemble.errors import RunFailure
@@ -27,14 +24,14 @@ from ensemble.train.clock import Clock
 from ensemble.train.ending import Running, kept, near_seconds, wait_for
 from ensemble.train.enough import enough_epochs
 from ensemble.train.fine_tuning import can_fine_tuning_pay
+from ensemble.train.lengths import images_of, settings_of
 from ensemble.train.losses import row_weights
 from ensemble.train.members import check_backbone, open_member
 from ensemble.train.mend import reopen_damaged
 from ensemble.train.monitor import Monitor
-from ensemble.train.packing import packing_of
+from ensemble.train.packing import group_by_gpus
 from ensemble.train.pixels import OpenPixels
 from ensemble.train.prepare import (
-    backbone_named,
     cached_pixels,
     check_views_of,
     forget_slow,
@@ -105,11 +102,11 @@ def train_jobs(
     running = Running(near_seconds=near_seconds())
     with safe_points(partial(wait_for, running), partial(kept, every, running)) as asked:
         backbones = [backbone for backbone in config.backbone if backbone.name in {job.member.name for job in jobs}]
-        trained = [job for job in jobs if _settings(config, job).strategy != "probe"]
+        trained = [job for job in jobs if settings_of(config, job).strategy != "probe"]
         _expect(config, rows, trained, running)
         if cluster is not None:
             _warn_of_changes(config, rows, events)
-            clock = Clock({job: _images(config, rows, job) for job in trained})
+            clock = Clock({job: images_of(config, rows, job) for job in trained})
             return _train_on_ray(config, rows, backbones, cluster, Monitor(clock, running, asked, events))
         open_pixels = _open_pixels(config, rows, backbones, events)
         slots = choose_slots(config.workers, device, len(trained), config.gpus_per_job)
@@ -133,15 +130,15 @@ def train_jobs(
             _advise_on_fine_tuning(config, rows, events)
             return list(failed.values())
         rates = {name: rate * slots[0].processes for name, rate in rates.items()}
-        clock = Clock({job: _images(config, rows, job) for job in trained}, rates)
+        clock = Clock({job: images_of(config, rows, job) for job in trained}, rates)
         monitor = Monitor(clock, running, asked, events)
         sharing = Sharing(Run(config.run), before) if waits else None
 
         def train(jobs: Sequence[Fold]) -> list[Fold]:
             """Returns those that others hold."""
             held = []
-            clock.left |= {job: _images(config, rows, job) for job in jobs}
-            for gpus_per_job, group in _by_gpus(config, rows, jobs, device, clock, events):
+            clock.left |= {job: images_of(config, rows, job) for job in jobs}
+            for gpus_per_job, group in group_by_gpus(config, rows, jobs, device, clock, events):
                 slots = choose_slots(config.workers, device, len(group), gpus_per_job)
                 clock.parallel = len(slots)
                 time_left = duration(clock.remaining())
@@ -220,30 +217,6 @@ def _open_pixels(config: Config, rows: Rows, backbones: Sequence[Backbone], even
     return open_pixels
 
 
-def _by_gpus(
-    config: Config, rows: Rows, jobs: Sequence[Fold], device: torch.device, clock: Clock, events: Events
-) -> list[tuple[int | str, list[Fold]]]:
-    """The jobs, all together, with what the experiment has for gpus_per_job. Where that is "auto" and there are GPUs,
-    the jobs of those backbones go together of which equally many train best side by side on a GPU; `clock` is told how
-    fast they are then. A student, whose teachers' networks no trial knows, has a GPU of its own."""
-    if config.gpus_per_job != "auto" or config.workers != "auto" or device.type != "cuda":
-        return [(config.gpus_per_job, list(jobs))]
-    groups: dict[int | str, list[Fold]] = {}
-    for name in dict.fromkeys(job.member.name for job in jobs):
-        of_backbone = [job for job in jobs if job.member.name == name]
-        if of_backbone[0].member.teachers_json.is_file():
-            groups.setdefault(1, []).extend(of_backbone)
-            continue
-        for_each_gpu = math.ceil(len(of_backbone) / torch.cuda.device_count())
-        backbone = backbone_named(config, name)
-        images = sum(_images(config, rows, job) for job in of_backbone) // torch.cuda.device_count()
-        packing = packing_of(config, backbone, len(rows.classes), for_each_gpu, images, device, events)
-        if packing.jobs > 1:
-            clock.expected[name] = packing.images_per_second[packing.jobs] / packing.jobs
-        groups.setdefault(f"1/{packing.jobs}", []).extend(of_backbone)
-    return list(groups.items())
-
-
 def _warn_of_changes(config: Config, rows: Rows, events: Events) -> None:
     """Warn of images that have changed since the run began, where their digests are known."""
     labelled = rows.labelled()
@@ -294,15 +267,6 @@ def _train(
 def _expect(config: Config, rows: Rows, jobs: Sequence[Fold], running: Running) -> None:
     """Take in how long an epoch of each job is."""
     for job in jobs:
-        settings, count_rows = _settings(config, job), len(rows.train_rows(job.number))
+        settings, count_rows = settings_of(config, job), len(rows.train_rows(job.number))
         running.epochs[job], running.batches[job] = settings.epochs, min(settings.batch_size, count_rows)
         running.images[job] = count_rows // running.batches[job] * running.batches[job]
-
-
-def _settings(config: Config, job: Fold) -> Train:
-    return train_settings(config, backbone_named(config, job.member.name))
-
-
-def _images(config: Config, rows: Rows, job: Fold) -> int:
-    """How many images a job trains on in all its epochs."""
-    return len(rows.train_rows(job.number)) * _settings(config, job).epochs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ensemble.config import Config, train_settings
+from ensemble.config import Config
 from ensemble.events import Events
 from ensemble.launch import slurm
 from ensemble.launch.planned import count_workers
@@ -15,7 +15,7 @@ from ensemble.stop import safe_points
 from ensemble.train.ending import Running, kept
 from ensemble.train.follow import Followed
 from ensemble.train.jobs import open_rows
-from ensemble.train.prepare import backbone_named
+from ensemble.train.lengths import settings_of
 from ensemble.train.rows import Rows
 from ensemble.train.waiting import failure_stamps, is_held
 
@@ -106,7 +106,7 @@ def _end_without_workers(followed: Followed, workers: _Workers, left: Sequence[F
 
 
 def _followed(config: Config, rows: Rows, jobs: Sequence[Fold], events: Events) -> Followed:
-    settings = {job: train_settings(config, backbone_named(config, job.member.name)) for job in jobs}
+    settings = {job: settings_of(config, job) for job in jobs}
     epochs = {job: 1 if each.strategy == "probe" else each.epochs for job, each in settings.items()}
     images = {job: len(rows.train_rows(job.number)) for job in jobs}
     return Followed(epochs, images, failure_stamps(jobs), events)

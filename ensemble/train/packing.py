@@ -5,6 +5,7 @@ network leaves none, and its steps only take turns. What is timed are the bare s
 smaller still, leaves more gaps. Two jobs are timed beside one, four beside two, and so on while it pays.
 """
 
+import math
 import multiprocessing
 import signal
 import statistics
@@ -30,11 +31,14 @@ from ensemble.launch.local import blocked_signals
 from ensemble.launch.slots import memory_share
 from ensemble.machine import cores
 from ensemble.plural import pluralize
-from ensemble.run import Run
+from ensemble.run import Fold, Run
+from ensemble.train.clock import Clock
+from ensemble.train.lengths import images_of
 from ensemble.train.members import crop_size, make_model
 from ensemble.train.mend import is_readable
 from ensemble.train.numerics import known_file, load_numerics, training_step
-from ensemble.train.prepare import device_name, known_folder
+from ensemble.train.prepare import backbone_named, device_name, known_folder
+from ensemble.train.rows import Rows
 
 COUNTS = (1, 2, 4, 8)  # jobs on one GPU
 ROUNDS, SECONDS = 3, 1.0  # in which two numbers of jobs are timed in turn, and for how long
@@ -225,3 +229,27 @@ def packing_of(
             write_json(known, asdict(found))
     events.message(f"{backbone.name}: {describe(found)}")
     return found
+
+
+def group_by_gpus(
+    config: Config, rows: Rows, jobs: Sequence[Fold], device: torch.device, clock: Clock, events: Events
+) -> list[tuple[int | str, list[Fold]]]:
+    """The jobs, all together, with what the experiment has for gpus_per_job. Where that is "auto" and there are GPUs,
+    the jobs of those backbones go together of which equally many train best side by side on a GPU; `clock` is told how
+    fast they are then. A student, whose teachers' networks no trial knows, has a GPU of its own."""
+    if config.gpus_per_job != "auto" or config.workers != "auto" or device.type != "cuda":
+        return [(config.gpus_per_job, list(jobs))]
+    groups: dict[int | str, list[Fold]] = {}
+    for name in dict.fromkeys(job.member.name for job in jobs):
+        of_backbone = [job for job in jobs if job.member.name == name]
+        if of_backbone[0].member.teachers_json.is_file():
+            groups.setdefault(1, []).extend(of_backbone)
+            continue
+        for_each_gpu = math.ceil(len(of_backbone) / torch.cuda.device_count())
+        backbone = backbone_named(config, name)
+        images = sum(images_of(config, rows, job) for job in of_backbone) // torch.cuda.device_count()
+        packing = packing_of(config, backbone, len(rows.classes), for_each_gpu, images, device, events)
+        if packing.jobs > 1:
+            clock.expected[name] = packing.images_per_second[packing.jobs] / packing.jobs
+        groups.setdefault(f"1/{packing.jobs}", []).extend(of_backbone)
+    return list(groups.items())

@@ -17,12 +17,18 @@ from ensemble.config import Config
 from ensemble.errors import RunFailure
 from ensemble.launch.slots import choose_slots
 from ensemble.run import Run
-from ensemble.train import jobs as jobs_module
 from ensemble.train import packing as module
 from ensemble.train.clock import Clock
-from ensemble.train.jobs import _by_gpus
 from ensemble.train.numerics import Numerics, save_numerics, training_step
-from ensemble.train.packing import Packing, counts_to_try, describe, find_packing, packing_of, timed_processes
+from ensemble.train.packing import (
+    Packing,
+    counts_to_try,
+    describe,
+    find_packing,
+    group_by_gpus,
+    packing_of,
+    timed_processes,
+)
 from ensemble.train.rows import Rows
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -205,21 +211,21 @@ def test_backbones_of_which_equally_many_fit_are_trained_together(member, tmp_pa
         asked.append((jobs, images))
         return packings[backbone.name]
 
-    monkeypatch.setattr(jobs_module, "packing_of", packing)
+    monkeypatch.setattr(module, "packing_of", packing)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     rows = Rows(np.arange(40).astype(str), (), np.arange(40) % 2, (np.arange(40) % 5).astype(np.int8), ("x", "y"))
     folds = [Run(tmp_path / "run").member(name).fold(number) for name in "abc" for number in range(5)]
     clock = Clock(dict.fromkeys(folds, 10), {"a": 100.0, "b": 9.0, "c": 100.0})
-    groups = _by_gpus(config, rows, folds, CUDA, clock, Recorder())
+    groups = group_by_gpus(config, rows, folds, CUDA, clock, Recorder())
     assert groups == [("1/4", folds[:5] + folds[10:]), ("1/1", folds[5:10])]
     assert asked == [(3, 5 * 32 * 12 // 2)] * 3 and clock.expected == {"a": 75.0, "b": 9.0, "c": 100.0}
     students = Run(tmp_path / "run").member("c").teachers_json
     students.parent.mkdir()
     students.write_text("{}")
-    assert _by_gpus(config, rows, folds, CUDA, clock, Recorder())[2] == (1, folds[10:])
+    assert group_by_gpus(config, rows, folds, CUDA, clock, Recorder())[2] == (1, folds[10:])
     by_hand = config.model_copy(update={"workers": 3})
-    assert _by_gpus(by_hand, rows, folds, CUDA, clock, Recorder()) == [("auto", folds)]
-    assert _by_gpus(config, rows, folds, CPU, clock, Recorder()) == [("auto", folds)]
+    assert group_by_gpus(by_hand, rows, folds, CUDA, clock, Recorder()) == [("auto", folds)]
+    assert group_by_gpus(config, rows, folds, CPU, clock, Recorder()) == [("auto", folds)]
 
 
 def test_jobs_that_share_a_gpu_share_its_memory(monkeypatch):
