@@ -30,7 +30,8 @@ from ensemble.stop import safe_points
 
 WAIT_SECONDS = 0.5  # between two looks at what other processes have finished, while there is nothing else to do
 MARK = 16  # digits of a plan's digest, with which the names of its processes begin
-LOOK_SECONDS = 5.0  # the same while shards are predicted, for the progress
+LATE_SECONDS = 60.0  # that a file of another machine may take to be seen here
+LOOK_SECONDS = 5.0  # between two looks while shards are predicted, for the progress
 
 # A shard, its probabilities float32 (n, C), NaN in unreadable rows, and for each of these rows of the shard the reason.
 PredictedShard = tuple[PredictionShard, np.ndarray, dict[int, str]]
@@ -91,13 +92,19 @@ class Rest:
             self.is_found(shard)
 
     def require_finished(self) -> None:
-        """Raise RunFailure if a shard is not finished. To be called when other processes should have predicted them."""
-        for shard in list(self.left):
-            if not self.is_found(shard):
+        """Raise RunFailure if a shard is not finished. To be called when other processes have predicted them; what one
+        of another machine has written may take a minute to be seen (NFS)."""
+        deadline = time.monotonic() + LATE_SECONDS
+        while True:
+            missing = [shard for shard in list(self.left) if not self.is_found(shard)]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
                 raise RunFailure(
-                    f"{shard.path}: is not there, although the processes that predict have ended; start the same "
+                    f"{missing[0].path}: is not there, although the processes that predict have ended; start the same "
                     "command again"
                 )
+            time.sleep(WAIT_SECONDS)
 
 
 @contextmanager

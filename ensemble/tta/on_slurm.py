@@ -74,8 +74,9 @@ def _fill(
         rest.look()
         if rest.left:
             raise RunFailure(
-                f"the workers ended, and {pluralize(len(rest.left), 'shard is', 'shards are')} not predicted (or on "
-                "another kind of device than --slurm asks for); the same command submits new ones"
+                f"the workers ended, and {pluralize(len(rest.left), 'shard is', 'shards are')} not predicted; if they "
+                "did predict, their versions or their kind of device differ from what this command expects (a GPU with "
+                "--slurm gpus=1); the same command submits new ones"
             )
 
     with safe_points(partial(_step, queue), lambda: f"{rest.done} of {rest.total} shards") as asked:

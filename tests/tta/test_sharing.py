@@ -269,15 +269,24 @@ def test_a_process_whose_shards_were_removed_predicts_on(parts, monkeypatch):
     assert [shards.read(part)[0, 0] for part in parts[1:]] == [2, 4, 6]
 
 
-def test_a_shard_that_no_process_has_predicted_is_missed(parts):
+def test_a_shard_that_no_process_has_predicted_is_missed(parts, monkeypatch):
     """As one that a worker of a cluster has, which is seen only after a last look at the folder."""
     for part in parts[:2]:
         shards.write(part, np.zeros((2, 3), np.float32), {1: "bad"})
     rest = sharing.rest_of(parts[2:], 3, "skip", SILENT)
     rest.left = dict.fromkeys(parts)
+    monkeypatch.setattr(sharing, "LATE_SECONDS", 0.0)
     with pytest.raises(RunFailure, match=f"^{parts[2].path}: is not there, although"):
         rest.require_finished()
     assert rest.unreadable == {1: "bad", 3: "bad"}
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        sharing.time,
+        "sleep",
+        lambda seconds: [shards.write(part, np.zeros((2, 3), np.float32), {}) for part in parts[2:]],
+    )
+    rest.require_finished()
+    assert not rest.left
 
 
 def test_shards_may_be_asked_for_ahead_and_are_free_again_after_an_error(parts):
