@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.data.folders.listing import list_folder
 from ensemble.exported.engines import ENGINES
 from ensemble.exported.model import ExportedModel, load_exported
 from ensemble.machine import cores
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--blend")
     asked = parser.parse_args()
-    pictures = sorted(path for path in asked.images.iterdir() if path.is_file())
+    pictures = list_folder(asked.images).images
     expected = None
     if asked.run is not None:
         from ensemble.tta.images import load, predict_files
