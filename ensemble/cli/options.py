@@ -115,6 +115,9 @@ def slurm_options(command: Command) -> Command:
     return command
 
 
+CLUSTER = ("on", "workers", "slurm", "prints", "detaches")  # the names of `cluster_options`
+
+
 def cluster_options(command: Command) -> Command:
     """Where the workers of a prediction run, and how many there are."""
     workers = click.option(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ensemble.cli.options import (
+    CLUSTER,
     FOLDER_OR_FILE,
     JSON,
     OneOf,
@@ -57,12 +58,8 @@ def tta_predict(
     networks: str,
     views: str | None,
     keep_gb: float,
-    output: Path | None,
     as_json: bool,
-    sample_submission: Path | None,
-    form: str | None,
-    on_bad: str,
-    **cluster: Any,
+    **options: Any,
 ) -> None:
     """Predict IMAGES (pictures, a folder or a table) with all fold models of a RUN and a blend of them.
 
@@ -78,8 +75,8 @@ def tta_predict(
         from ensemble.data.inputs import pictures_or_source
         from ensemble.overview import ledger
 
-        place = read_place(**cluster)
-        options: dict[str, Any] = {"sample_submission": sample_submission, "form": form, "on_bad": on_bad}
+        place = read_place(**{name: options.pop(name) for name in CLUSTER})
+        output = options.pop("output")
         Run(run).require()
         source = pictures_or_source(images)
         if isinstance(source, list):
@@ -109,7 +106,7 @@ def tta_predict(
             **options,
         )
         given = {"--blend": blend_name, "--networks": networks, "--views": views, "--keep-gb": keep_gb, "-o": output}
-        given |= {"--sample-submission": sample_submission, "--form": form, "--on-bad": on_bad}
+        given |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
         made = predicted(request, place, worker_command("tta-predict", [run, source], given), events)
         if made is None:
             return
