@@ -30,7 +30,12 @@ def contents(folder: Path, is_wanted: Callable[[str], bool], pauses: Sequence[fl
 
 def read(file: Path) -> bytes | None:
     """The bytes of a file; None if it is not there."""
-    return contents(file.parent, lambda name: name == file.name).get(file.name)
+    url = mirror.url_of(file)
+    if url is not None:
+        return stores.read(url)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return file.read_bytes()
+    return None
 
 
 def create(file: Path, data: bytes) -> bool:

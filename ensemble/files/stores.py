@@ -73,6 +73,18 @@ def contents(url: str, is_wanted: Callable[[str], bool], pauses: Sequence[float]
     return _tried(url, work, pauses)
 
 
+def read(url: str, pauses: Sequence[float] | None = None) -> bytes | None:
+    """The bytes of a small object; None if there is no such object."""
+
+    def work(store: Any, key: str) -> bytes | None:
+        try:
+            return bytes(store.cat_file(key))
+        except FileNotFoundError:
+            return None
+
+    return _tried(url, work, pauses)
+
+
 def create(url: str, data: bytes, pauses: Sequence[float] | None = None) -> bool:
     """Write a small object unless there is one, which two can't do at once. False if there was one of other bytes."""
 

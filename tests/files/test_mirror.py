@@ -12,7 +12,7 @@ from test_claims import at, claim_race, write_claim
 from ensemble.blend.sources import Sources, other_runs, seen_from
 from ensemble.config import Config
 from ensemble.errors import UserError
-from ensemble.files import mirror, stores
+from ensemble.files import mirror, shared, stores
 from ensemble.files.atomic import remove, remove_folder, require_writable, write_text
 from ensemble.files.claims import ClaimLost, Taken, claimed, holder_of
 from ensemble.run import Run
@@ -166,6 +166,18 @@ def test_names_that_lead_out_of_the_mirror_are_refused(bucket, machine):
         Run(f"{bucket}/art")
     with pytest.raises(UserError, match=r"write the address without '\.\.'"):
         Run(f"{bucket}/../art")
+
+
+def test_a_small_file_that_all_machines_see(bucket, machine, tmp_path):
+    machine("a")
+    for folder in (Run(f"{bucket}/art").path, tmp_path):
+        file = folder / "predictions" / ".stop-1"
+        assert shared.read(file) is None
+        (folder / "predictions").mkdir(exist_ok=True)
+        shared.write(file, b"now")
+        assert shared.read(file) == b"now" and shared.create(file, b"then") is False
+        shared.delete(file)
+        assert shared.read(file) is None
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------------
