@@ -139,6 +139,20 @@ def refresh(folder: Path, held: str = "") -> None:
         upload(folder / name, folder / name)
 
 
+def refresh_file(path: Path) -> None:
+    """Bring one file of a mirror up to date with the store, if another machine has written or removed it."""
+    url = url_of(path)
+    if url is None:
+        return
+    known, is_here = _read_version(path), path.is_file()
+    version = stores.version(url)
+    if version is None:
+        if is_here and known.version is not None:
+            _forget(path, known)
+    elif not is_here or known.version != version:
+        _fetch(path, known, version)
+
+
 def upload(
     temporary: Path, path: Path, check: Callable[[], object] = bool, pauses: Sequence[float] | None = None
 ) -> None:

@@ -85,6 +85,18 @@ def read(url: str, pauses: Sequence[float] | None = None) -> bytes | None:
     return _tried(url, work, pauses)
 
 
+def version(url: str, pauses: Sequence[float] | None = None) -> str | None:
+    """What changes when the object does; None if there is no such object."""
+
+    def work(store: Any, key: str) -> str | None:
+        try:
+            return _version(store.info(key))
+        except FileNotFoundError:
+            return None
+
+    return _tried(url, work, pauses)
+
+
 def create(url: str, data: bytes, pauses: Sequence[float] | None = None) -> bool:
     """Write a small object unless there is one, which two can't do at once. False if there was one of other bytes."""
 

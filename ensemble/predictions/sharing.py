@@ -232,7 +232,7 @@ def _free(rest: Rest, holders: set[str]) -> Iterator[PredictionShard]:
                 random.shuffle(waiting)  # so that not all processes ask for the same shards
             holders.add(str(taken))
             continue
-        mirror.refresh(shard.path.parent)
+        mirror.refresh_file(shard.path)
         if rest.is_found(shard):  # finished just before it was claimed
             release.close()
             continue

@@ -180,6 +180,27 @@ def test_a_small_file_that_all_machines_see(bucket, machine, tmp_path):
         assert shared.read(file) is None
 
 
+def test_one_file_is_brought_up_to_date(bucket, machine, tmp_path):
+    machine("a")
+    a = Run(bucket).path
+    machine("b")
+    b = Run(bucket).path
+    for text in ("one", "two"):
+        machine("a")
+        write_text(a / "predictions" / "shard", text)
+        write_text(a / "predictions" / "other", text)
+        machine("b")
+        for _ in range(2):
+            mirror.refresh_file(b / "predictions" / "shard")
+            assert (b / "predictions" / "shard").read_text() == text and not (b / "predictions" / "other").exists()
+    machine("a")
+    remove(a / "predictions" / "shard")
+    machine("b")
+    for path in (b / "predictions" / "shard", tmp_path / "none"):
+        mirror.refresh_file(path)
+        assert not path.exists()
+
+
 # ---- addresses -----------------------------------------------------------------------------------------------------
 
 
