@@ -3,7 +3,6 @@
 import math
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -34,6 +33,8 @@ def threads_allowed() -> int | None:
 
 def device_type() -> str:
     """The type of what `device.choose_device` chooses: cpu, cuda or mps. Torch is asked only where a GPU may be."""
+    from importlib.metadata import version
+
     if sys.platform == "linux" and (version("torch").endswith("+cpu") or not any(map(os.path.exists, DRIVERS))):
         return "cpu"
     from ensemble.device import choose_device

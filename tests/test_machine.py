@@ -65,7 +65,7 @@ def test_the_threads_that_are_allowed(monkeypatch, text, expected):
 
 def test_the_device_is_torchs_choice(monkeypatch):
     assert machine.device_type() == choose_device().type
-    monkeypatch.setattr(machine, "version", lambda name: "2.11.0")  # of a build that may use a GPU
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.11.0")  # of a build that may use a GPU
     assert machine.device_type() == choose_device().type
     monkeypatch.setattr(machine, "DRIVERS", ("/",))  # there is a driver: torch is asked
     assert machine.device_type() == choose_device().type

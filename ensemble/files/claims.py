@@ -18,7 +18,6 @@ its name).
 import os
 import random
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -197,7 +196,7 @@ def _take(path: Path, stale: float, clock: Clock) -> Claim:
         before = read_claims(path)
         if before and not _is_abandoned(path, before[-1], stale, clock):
             raise Taken(str(before[-1]))
-        claim = Claim(path, before[-1].generation + 1 if before else 1, secrets.token_hex(8))
+        claim = Claim(path, before[-1].generation + 1 if before else 1, os.urandom(8).hex())
         _ids.add(claim.id)
         if not shared.create(claim.file, claim_text(claim.id)):
             _ids.discard(claim.id)

@@ -18,7 +18,6 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -131,6 +130,8 @@ def refresh(folder: Path, held: str = "") -> None:
     ahead = {name for name in ahead if claimed.isdisjoint(PurePosixPath(name).parents)}
     for name in reversed(_marker_last(gone)):
         _forget(folder / name, known[name])
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for is_marker in (False, True):
             names = [name for name in behind if _is_marker(name) is is_marker]

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 from ensemble.config import Config
-from ensemble.data.folds import read_folds
-from ensemble.data.labelled import read_labelled
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
@@ -12,6 +10,9 @@ from ensemble.run import Fold, Run
 
 def jobs_left(config: Config) -> list[Fold]:
     """The backbone x fold jobs that are not done, of a run that need not have begun. Changes nothing."""
+    from ensemble.data.folds import read_folds  # scipy, which a wrong command line does without
+    from ensemble.data.labelled import read_labelled
+
     run = Run(config.run)
     if run.folds_csv.is_file():
         count = int(read_folds(run)["fold"].max()) + 1

@@ -74,6 +74,14 @@ def test_help_and_blend_do_not_load_torch():
         assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
+def test_a_wrong_command_line_is_told_before_scipy_is_loaded():
+    code = (
+        "import sys; sys.argv = ['ens', 'train-folds', 'nowhere.toml']\nfrom ensemble import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\nsys.exit('scipy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
 def test_the_whole_way(monkeypatch, capfd, tmp_path, images):
     file = experiment(tmp_path, images)
     status, out, _ = ens(monkeypatch, capfd, "train-folds", file)
