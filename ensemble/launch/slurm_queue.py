@@ -67,16 +67,14 @@ class Queue:
         """Ask those that were submitted here."""
         slurm.ask_to_end({name: state for name, state in self.states.items() if name in self.submitted})
 
-    def cancel_waiting(self) -> None:
-        """Cancel those that were submitted here and have not begun."""
+    def wait_for_end(self, seconds: float) -> None:
+        """Cancel those that were submitted here and have not begun, and wait for the others. Those that have not ended
+        then are asked to."""
         self.look()
         waiting = {name: state for name, state in self.states.items() if state == "PENDING" and name in self.submitted}
         slurm.ask_to_end(waiting)
         for name in waiting:
             del self.submitted[name]
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait for those that were submitted here. Those that have not ended then are asked to."""
         deadline = time.monotonic() + seconds
         while self.submitted and time.monotonic() < deadline:
             time.sleep(FILES_SECONDS)
@@ -92,7 +90,7 @@ class Queue:
 def follow(
     queue: Queue, asked: Callable[[], bool], is_left: Callable[[str], bool], on_empty: Callable[[], object]
 ) -> None:
-    """Look at the files and the queue until nothing is left. Workers that wait for their turn are cancelled then.
+    """Look at the files and the queue until nothing is left.
 
     asked: whether the workers that were submitted here are to end. They are waited for, and KeyboardInterrupt is raised
     is_left: looks at the files, and shows how far they are; is told how many workers there are, in words
@@ -114,4 +112,3 @@ def follow(
         elif not queue.states:
             on_empty()
         time.sleep(FILES_SECONDS)
-    queue.cancel_waiting()

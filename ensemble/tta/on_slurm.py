@@ -82,7 +82,7 @@ def _fill(
     with safe_points(partial(_step, queue), lambda: f"{rest.done} of {rest.total} shards") as asked:
         _submit(queue, _worker_count(len(rest.left), asked_for))
         follow(queue, asked, is_left, fail)
-        # One that only begins now must find the shards here: without them it would make the whole prediction again.
+        # One that begins later would find no shards, and make the whole prediction again.
         queue.wait_for_end(END_SECONDS)
     return exits
 

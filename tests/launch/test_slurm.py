@@ -13,8 +13,8 @@ from recorder import Recorder
 from ensemble.config import load_config
 from ensemble.errors import UserError
 from ensemble.files import mirror
-from ensemble.launch import slurm, slurm_queue
-from ensemble.launch.slurm_queue import Queue, follow
+from ensemble.launch import slurm
+from ensemble.launch.slurm_queue import Queue
 from ensemble.run import Run
 
 EXPERIMENT = """
@@ -202,17 +202,12 @@ def test_workers_that_do_something_else_are_not_counted(tmp_path):
     assert training[0] == training[1] and len({*training, *others}) == 3
 
 
-@pytest.mark.parametrize("ends", ["follow", "wait"])
-def test_workers_that_have_not_begun_are_cancelled_when_nothing_is_left(cluster, tmp_path, monkeypatch, ends):
+def test_workers_that_have_not_begun_are_cancelled_when_nothing_is_left(cluster, tmp_path):
     (cluster / "settings.json").write_text('{"most": 0}')
     queue = Queue(submission(tmp_path, "--version"), events := Recorder())
     queue.submit(2)
-    if ends == "follow":
-        follow(queue, lambda: False, lambda workers: False, lambda: None)
-        assert not queue.submitted
-    else:
-        monkeypatch.setattr(slurm_queue, "FILES_SECONDS", 0.1)
-        queue.wait_for_end(0.2)
+    queue.wait_for_end(60.0)
+    assert not queue.submitted
     deadline = time.monotonic() + 60
     while set(slurm.states(queue.submission).values()) != {"CANCELLED"}:
         assert time.monotonic() < deadline
