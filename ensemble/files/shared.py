@@ -51,9 +51,9 @@ def create(file: Path, data: bytes) -> bool:
     try:
         with created:
             created.write(data)
-    except OSError:  # a full disk: an empty claim would be taken for another process's
+    except OSError as error:  # a full disk: an empty claim would be taken for another process's
         file.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(file)) from None
     return True
 
 

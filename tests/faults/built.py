@@ -18,6 +18,7 @@ from ensemble.run import Run
 from ensemble.train import fit
 from ensemble.train.jobs import train_folds
 from ensemble.tta import predict as predicting
+from ensemble.tta import written
 from ensemble.tta.oof import add_views
 
 EXPERIMENT = """run = "{folder}/run"
@@ -90,17 +91,17 @@ def predict(run, images, output):
 
 def stop_before_submission(run, images, output):
     """Predict, and leave the pieces."""
-    write = predicting.write_submission
+    write = written.write_submission
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    predicting.write_submission = stop
+    written.write_submission = stop
     try:
         with contextlib.suppress(KeyboardInterrupt):
             predict(run, images, output)
     finally:
-        predicting.write_submission = write
+        written.write_submission = write
 
 
 def stop_in_last_fold(experiment, run):
