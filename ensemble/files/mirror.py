@@ -112,6 +112,8 @@ def refresh(folder: Path, held: str = "") -> None:
     url = url_of(folder)
     if url is None:
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = {name for name in files if not name.endswith(".tmp")}
     known = {name: _read_version(folder / name) for name in files}  # before the store is asked: these may be older
@@ -130,8 +132,6 @@ def refresh(folder: Path, held: str = "") -> None:
     ahead = {name for name in ahead if claimed.isdisjoint(PurePosixPath(name).parents)}
     for name in reversed(_marker_last(gone)):
         _forget(folder / name, known[name])
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for is_marker in (False, True):
             names = [name for name in behind if _is_marker(name) is is_marker]

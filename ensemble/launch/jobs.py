@@ -14,7 +14,7 @@ class Outcome:
 
     seconds: of training, 0 unless it is done
     error: why it failed, else None
-    is_locked: whether another process is training it
+    is_locked: whether it was left to another process, which is training it or has ended it
     """
 
     seconds: float = 0.0
