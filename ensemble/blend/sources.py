@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.errors import UserError
-from ensemble.files.mirror import shown, url_of
+from ensemble.files.mirror import display_name, url_of
 from ensemble.files.reading import Count
 from ensemble.run import Member, Run
 
@@ -71,7 +71,7 @@ def _place(run: Run, saved: str) -> Path | str:
     """The directory that `seen_from` saved; relative to the working directory where the run's own is named so. The URL
     of one on an object store."""
     if url_of(run.path) is not None:
-        return shown(Path(os.path.normpath(run.path / saved)))
+        return display_name(Path(os.path.normpath(run.path / saved)))
     found = Path(os.path.normpath(run.path.resolve() / saved))
     return found if run.path.is_absolute() else Path(os.path.relpath(found))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.files.mirror import shown
+from ensemble.files.mirror import display_name
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 
@@ -22,7 +22,7 @@ def plain(value: Any, without: Collection[str] = ()) -> Any:
     only leaves out that of the class Block. Raises TypeError for anything else.
     """
     if isinstance(value, Path | Run):
-        return shown(value.path if isinstance(value, Run) else value)
+        return display_name(value.path if isinstance(value, Run) else value)
     if isinstance(value, Score):
         spread = {"mean": plain(value.mean), "std": plain(value.std), "n": len(value.folds)}
         return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)} | spread | {

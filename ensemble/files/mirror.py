@@ -89,7 +89,7 @@ def url_of(path: Path) -> str | None:
     return f"{protocol}://{'/'.join(key)}" if key else None
 
 
-def shown(path: Path) -> str:
+def display_name(path: Path) -> str:
     """What people call a folder."""
     return url_of(path) or str(path)
 

@@ -18,7 +18,7 @@ from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.files.claims import Claim, claimed_when_free
 from ensemble.files.limits import require_text_table
-from ensemble.files.mirror import local, shown
+from ensemble.files.mirror import display_name, local
 from ensemble.overview.runs import find_runs
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
@@ -99,7 +99,7 @@ def entries(place: Path) -> list[Entry]:
     """
     place = local(place)
     if not place.is_dir():
-        raise UserError(f"{shown(place)}: no such folder; name a run, or a folder of runs")
+        raise UserError(f"{display_name(place)}: no such folder; name a run, or a folder of runs")
     ledgers = dict.fromkeys(Run(folder).submissions_csv for folder in [place, *find_runs(place)])
     found: list[Entry] = []
     for ledger in filter(Path.is_file, ledgers):

@@ -18,7 +18,7 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import sealed
 from ensemble.files.damage import loss_of
-from ensemble.files.mirror import shown
+from ensemble.files.mirror import display_name
 from ensemble.files.reading import read_json
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
@@ -104,7 +104,10 @@ def lines(found: Verified) -> list[str]:
         *(f"{n} {state}" for state, n in counts.items() if n),
     ]
     words += [f"{found.unvouched} without a digest"] if found.unvouched else []
-    return [*report, f"{shown(found.run)}: {', '.join(words)}; {pluralize(found.images, 'cached image')} compared"]
+    return [
+        *report,
+        f"{display_name(found.run)}: {', '.join(words)}; {pluralize(found.images, 'cached image')} compared",
+    ]
 
 
 def _checks(run: Run) -> Iterator[tuple[Path, Check]]:

@@ -63,7 +63,7 @@ class Run:
         return Run, (str(self),)  # another machine has its mirror elsewhere
 
     def __str__(self) -> str:
-        return mirror.shown(self.path)
+        return mirror.display_name(self.path)
 
     def refresh(self) -> None:
         """Take in what other machines have written, of a run on an object store."""

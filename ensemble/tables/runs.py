@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
-from ensemble.files.mirror import shown
+from ensemble.files.mirror import display_name
 from ensemble.overview.ledger import Entry
 from ensemble.overview.runs import RunList, RunRow
 from ensemble.overview.trust import Trust
@@ -39,7 +39,7 @@ def show_runs(found: RunList) -> None:
         print_line(NOT_COMPARABLE)
     for row in found.rows:
         for note in row.notes:
-            print_line(f"{shown(row.run)}: {note}")
+            print_line(f"{display_name(row.run)}: {note}")
     differing = {run: settings for run, settings in found.differs.items() if settings}
     if differing:
         print_line("settings that differ:")
@@ -52,7 +52,7 @@ def _lines(row: RunRow) -> list[list[str]]:
     cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
     date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
     among = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
-    lines = [[escape(escaped(shown(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
+    lines = [[escape(escaped(display_name(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
     for name, scores in (
         (f"  blend {row.blend}, of {row.blends}{STAR * row.blend_optimistic}", row.blend_scores),
         (f"  best single {row.single}, {among}{STAR * row.single_optimistic}", row.single_scores),

@@ -102,7 +102,7 @@ def seen_everywhere(run: Path, images: Sequence[Path]) -> Iterator[Expected]:
     paths = [str(images[row]) for row in range(0, len(images), max(1, len(images) // SAMPLE))][:SAMPLE]
     digests = {path: digest(path) for path in paths if Path(path).is_file()}
     try:
-        yield Expected(versions(), str(Path.cwd()), mirror.shown(marker), marker.name, digests)
+        yield Expected(versions(), str(Path.cwd()), mirror.display_name(marker), marker.name, digests)
     finally:
         shared.delete(marker)
 

@@ -60,7 +60,7 @@ def differences(expected: Expected) -> str | None:
         os.chdir(expected.folder)
     if expected.marker:
         marker = mirror.folder_of(expected.marker)
-        place = mirror.shown(marker.parent)
+        place = mirror.display_name(marker.parent)
         try:
             is_there = shared.read(marker) == expected.text.encode()
         except (OSError, UserError) as error:
