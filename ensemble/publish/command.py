@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.blend import BlendResult, read_result
+from ensemble.blend.held_out import cross_fitted
 from ensemble.blend.oof import read_rows
 from ensemble.blend.result import read_scores
 from ensemble.blend.sources import other_runs
@@ -18,7 +19,6 @@ from ensemble.export.cascade import cascade_of
 from ensemble.export.export import Exported, ExportRequest, export
 from ensemble.files.atomic import replacing_folder, write_text
 from ensemble.publish.card import Published, model_card
-from ensemble.report.blends import cross_fitted
 from ensemble.report.provenance import commands
 from ensemble.report.run import read_run
 from ensemble.run import Run

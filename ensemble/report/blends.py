@@ -1,20 +1,19 @@
-"""The saved blends of a run with their scores, and the cross-fitted probabilities of one, which are fitted again."""
+"""The saved blends of a run with their scores, and the plain mean in the place of one."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, methods, read_result
-from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
+from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, read_result
+from ensemble.blend.crossfit import Recipe, plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
-from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows, finished, read_oof
+from ensemble.blend.oof import Oof, Rows, finished
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.sources import other_runs
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
-from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import outcome
 
 Scores = dict[str, Score]  # by metric
@@ -46,29 +45,6 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
         key=lambda result: (round(result.blend["log_loss"].value, 9), result.fitted.metric != "log_loss", result.name)
     )
     return tuple(found), stale, tuple(problems)
-
-
-def cross_fitted(run: Run, blend: BlendResult) -> np.ndarray:
-    """The probabilities that the blend's scores are of, float64 (N, C): those of each row by a fit without its fold.
-
-    N is the number of validated rows. They are not saved with a blend, so it is fitted again. Raises UserError if the
-    run no longer holds what it was fitted on.
-    """
-    trained = [member for member in blend.members if member not in blend.external]
-    names = blend.views.get(trained[0])
-    oof = read_oof(run, names if names != EXTERNAL_VIEW else None, trained)
-    return cross_fit_of(oof, Recipe(blend.fitted.method, blend.fitted.metric, costs=blend.fitted.costs))
-
-
-def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:
-    """As `ensemble.blend.crossfit.held_out`, but the probabilities themselves."""
-    plain = plain_average(oof)
-
-    def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        of_views, chain = fit_rows(oof, plain, recipe, train)
-        return methods.apply(chain, member_logits(oof, plain, of_views, test))
-
-    return cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
 
 
 def plain_mean(oof: Oof) -> BlendResult:

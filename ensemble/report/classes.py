@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
-from scipy.stats import norm
 
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
 from ensemble.report.members import strip
@@ -13,6 +12,7 @@ from ensemble.report.run import RunResults
 from ensemble.scoring.bootstrap import MOST_CLUSTERS, RESAMPLES
 from ensemble.scoring.calibration import ece, reliability
 from ensemble.scoring.counts import class_counts
+from ensemble.scoring.wilson import wilson
 
 MOST_MATRIX = 50  # classes: of more, only the most confused pairs are shown
 MOST_TABLE = 300  # classes: of more, those of the lowest F1
@@ -119,16 +119,6 @@ def by_class(
         | {f"{key}_ends": tuple(map(float, ends[key][:, c])) for key in values}
         for c, name in enumerate(classes)
     ]
-
-
-def wilson(right: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """95% interval of a share, float64 (2, C), of `right` among `rows`, each (C,); NaN of no rows."""
-    z = float(norm.ppf(0.975))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = right / rows
-        middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
-        half = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
-    return np.asarray(np.clip(np.stack([middle - half, middle + half]), 0, 1))
 
 
 def _resampled(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray, classes: int) -> dict[str, np.ndarray]:

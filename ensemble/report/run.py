@@ -11,13 +11,14 @@ import numpy as np
 from ensemble.blend import BlendResult, MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.fit import member_outcomes
+from ensemble.blend.held_out import cross_fitted
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.report.blends import cross_fitted, plain_mean, read_blends, some_rows
+from ensemble.report.blends import plain_mean, read_blends, some_rows
 from ensemble.report.tempered import over_tempered
 from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch

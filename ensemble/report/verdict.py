@@ -11,10 +11,10 @@ from ensemble.plural import pluralize
 from ensemble.report import checks
 from ensemble.report.audited import not_checked
 from ensemble.report.blends import Scores
-from ensemble.report.classes import wilson
 from ensemble.report.provenance import train_again
 from ensemble.report.run import RunResults
 from ensemble.scoring.bootstrap import Gain, Score
+from ensemble.scoring.wilson import wilson
 from ensemble.tables.layout import gain_cell
 
 

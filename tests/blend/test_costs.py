@@ -10,6 +10,7 @@ from test_blend_run import make_run
 
 from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend
 from ensemble.blend.costs import read_costs
+from ensemble.blend.held_out import cross_fitted
 from ensemble.blend.oof import read_member, read_rows
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.result import read_result
@@ -19,7 +20,6 @@ from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.report import read_run
-from ensemble.report.blends import cross_fitted
 from ensemble.report.classes import section
 from ensemble.run import Run
 from ensemble.scoring.calibration import ece
