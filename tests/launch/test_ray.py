@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,13 +149,11 @@ def test_a_job_on_a_part_of_a_gpu_is_told_its_part_of_the_memory():
 
 
 def test_what_ray_has_lost_on_the_way_to_a_worker_is_no_mistake_of_the_work(monkeypatch):
-    def lost(ref):
-        raise ConnectionError("owner died")
-
+    lost = Future()
+    lost.set_exception(ConnectionError("owner died"))
     monkeypatch.setattr(worker, "_shared", {})
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lost))
     with pytest.raises(ConnectionError, match="owner died"):
-        worker.run_task(worker.Task(0, "work", b"", 1), [None], None)
+        worker.run_task(worker.Task(0, "work", b"", 1), [SimpleNamespace(future=lambda: lost)], None)
 
 
 def test_a_job_is_not_waited_for_when_another_worker_has_done_it(monkeypatch):
@@ -260,6 +259,14 @@ def test_whatever_is_killed_the_bytes_are_those_of_one_process(ray_cluster, expe
     assert contents(tmp_path / "two") == contents(tmp_path / "one") and len(contents(tmp_path / "one")) == 6
     memory = on_ray._stored_memory(Run(tmp_path / "two").member("resnet"))
     assert memory["of"] == "fold" and memory["bytes"] > 50e6
+
+
+@pytest.mark.process
+def test_a_job_keeps_its_cpu_so_that_ray_starts_no_further_process(ray_cluster, experiment):
+    """A task that waits by ray.get or ray.wait gives its CPU back, and Ray starts another worker beside it."""
+    seen = set()
+    failures, _ = train(experiment("run"), ray_cluster, lambda *_: seen.update(ray_processes("ray::run_task")))
+    assert failures == [] and 1 <= len(seen) <= 2
 
 
 @pytest.mark.process

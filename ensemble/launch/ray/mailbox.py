@@ -6,6 +6,7 @@ The outcome of a job goes another way, so that nothing but words are lost with t
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class Sender:
     peak: int = 0
     _local: Mailbox = field(default_factory=Mailbox)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _sent: Any = None  # the last batch, as Ray knows it
+    _sent: Future[None] | None = None  # the last batch. By ray.wait a task would give its CPU back meanwhile
     _is_over: threading.Event = field(default_factory=threading.Event)
 
     def message(self, line: str) -> None:
@@ -82,13 +83,11 @@ class Sender:
 
     def _send(self) -> None:
         """Send what there is, unless the last batch is still on its way: nothing piles up where nobody takes it."""
-        import ray
-
-        if self._sent is not None and not ray.wait([self._sent], timeout=0)[0]:
+        if self._sent is not None and not self._sent.done():
             return
         with self._lock:
             events = self._local.take()
-        self._sent = self.box.put.remote(events) if events else None
+        self._sent = self.box.put.remote(events).future() if events else None
 
     def _work(self) -> None:
         while not self._is_over.wait(SECONDS):
@@ -100,8 +99,6 @@ class Sender:
 @contextmanager
 def sending(box: Any, number: int) -> Iterator[Sender]:
     """The events of a task; at the end all have arrived, if the mailbox answers."""
-    import ray
-
     sender = Sender(box, number)
     thread = threading.Thread(target=sender._work, daemon=True)
     thread.start()
@@ -114,10 +111,10 @@ def sending(box: Any, number: int) -> Iterator[Sender]:
         with suppress(Exception):
             for _ in range(2):  # one batch may be on its way, and another wait for it
                 if sender._sent is not None:
-                    ray.wait([sender._sent], timeout=LAST_SECONDS)
+                    wait([sender._sent], timeout=LAST_SECONDS)
                 sender._send()
             if sender._sent is not None:
-                ray.wait([sender._sent], timeout=LAST_SECONDS)
+                wait([sender._sent], timeout=LAST_SECONDS)
 
 
 def memory() -> int:

@@ -114,9 +114,9 @@ def run_task(task: Task, refs: Sequence[Any], box: Any) -> tuple[str, bytes, int
     job: Any = None
     shared: Any = None
     if not _shared:
-        import ray
-
-        shared = ray.get(refs[0])  # what Ray raises here is a loss, no mistake of the work
+        # What Ray raises here is a loss, no mistake of the work. A task that waits by ray.get or ray.wait gives its CPU
+        # back meanwhile, and Ray starts another process for the next one; one that waits for a future doesn't.
+        shared = refs[0].future().result()
     try:
         if shared is not None:
             _shared.update(pickle.loads(shared))
