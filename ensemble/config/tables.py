@@ -18,25 +18,43 @@ Strategy = Literal["scratch", "probe", "partial", "full", "probe-then-partial", 
 
 
 class Table(BaseModel):
-    """What all tables of the file share: no unknown keys, no infinite numbers, no change after reading."""
+    """What all tables of the file share: no unknown keys, no infinite numbers, no change after reading. What stands
+    below a key is its description in the reference."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Table):
     train: Path
+    """A folder of class folders, a CSV or a Parquet file."""
     image_size: Annotated[int, Field(ge=8)] = 224
-    crop: tuple[Count, Count] | None = None  # height, width in pixels of the file, cut from its middle, always
-    classes: tuple[str, ...] = ()  # patterns of a folder's class folders; none: found by their structure
-    images: Path | None = None  # the folder that a table's paths start from; None: the table's own
+    """Side of the network's input, in px."""
+    crop: tuple[Count, Count] | None = None
+    """`[height, width]` in px of the file, cut from its middle in training and prediction alike."""
+    classes: tuple[str, ...] = ()
+    """Which folders in `train` are the classes, where that can be read in several ways: `["*"]`, `["train/*",
+    "val/*"]`, `["*", "!test"]`; by default their structure tells."""
+    images: Path | None = None
+    """Where a table's paths start, by default its own folder. Names are found below it whatever their case, ending or
+    leading zeros, where one file fits."""
     path: str = "path"
-    label: str | tuple[str, ...] = "label"  # several: a column of 0 and 1 for each class
-    id: str | None = None  # None: the path as written is the id
+    """The column of a table that holds the paths."""
+    label: str | tuple[str, ...] = "label"
+    """The column of the labels, or a list of columns of 0 and 1, one for each class."""
+    id: str | None = None
+    """The column that names the rows; by default the path does."""
     group: str | None = None
-    weight: str | None = None  # a column of sample weights
-    relabel: Path | None = None  # a CSV of `ens relabel`, edited: new labels, and rows to drop
-    cache: str = "auto"  # folder of decoded pixels; "auto": the user's cache folder; "off": decode in every epoch
+    """The column of what must stay in one fold: a person, a scene; `"from file names"` where names say it (`ens check`
+    tells)."""
+    weight: str | None = None
+    """The column of sample weights: how much a row counts in training."""
+    relabel: Path | None = None
+    """A CSV of `ens relabel`, edited: new labels, and rows to drop."""
+    cache: str = "auto"
+    """The folder of decoded pixels, for all runs; `"auto"` is `$ENS_CACHE` or `~/.cache/ens`; `"off"` decodes in every
+    epoch."""
     cache_limit_gb: Positive = 50.0
+    """What that folder may hold; the pixels that were not used for longest go first."""
 
     @model_validator(mode="after")
     def _two_columns_or_more(self) -> "Data":
@@ -47,46 +65,88 @@ class Data(Table):
 
 class Folds(Table):
     k: Annotated[int, Field(ge=2, le=127)] = 5
-    method: Literal["stratified", "grouped", "stratified-grouped"] | None = None  # None: by whether there are groups
-    fold: str | None = None  # a column that holds the user's own folds; k and method are then unused
-    near_copies: bool = True  # near copies and look-alikes share a fold, as byte-for-byte copies always do
+    """The number of folds."""
+    method: Literal["stratified", "grouped", "stratified-grouped"] | None = None
+    """By default chosen by the data. Groups and copies of a file are never split."""
+    fold: str | None = None
+    """The column of your own folds: 0, 1, ..., and -1 for rows that are only trained on. `k` and `method` are then
+    unused."""
+    near_copies: bool = True
+    """Whether near copies of a picture, and look-alikes, share a fold too, as copies always do."""
 
 
 class Train(Table):
-    strategy: Strategy | None = None  # None: full, or scratch where there are no weights to start from
-    head: Literal["linear", "lda", "gaussian", "knn"] = "linear"  # of a probe: the classifier on the frozen features
-    stages: Count = 2  # of the partial strategies: how many stages from the end are trained, beside the head
+    strategy: Strategy | None = None
+    """What is trained, and from where; by default `"full"`, or `"scratch"` where there are no weights to start from."""
+    head: Literal["linear", "lda", "gaussian", "knn"] = "linear"
+    """Of a probe: the classifier on the frozen features."""
+    stages: Count = 2
+    """Of the partial strategies: how many of the last stages (timm's parameter groups) are trained."""
     epochs: Count = 12
-    batch_size: Annotated[int, Field(ge=2)] = 64  # batch norm has no variance over one image
+    """Every fold trains for so many epochs."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Images in a step of the optimizer."""
     lr: Positive = 1e-3
+    """The highest learning rate of AdamW."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs in which the rate rises linearly; then it falls as half a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's rate, as a share of the next one's
-    head_lr: Positive = 1.0  # the classifier's rate, times lr
-    freeze_bn: bool = False  # keep the statistics of the batch norms as they came
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # stochastic depth
+    """Not on biases and norms."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer's rate as a share of the next one's."""
+    head_lr: Positive = 1.0
+    """The classifier's rate, as a multiple of `lr`."""
+    freeze_bn: bool = False
+    """Whether the statistics of the batch norms are kept as they came."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: the last block's chance to be skipped."""
     loss: Literal["cross_entropy", "focal", "class_balanced", "logit_adjusted"] = "cross_entropy"
+    """Which loss is minimised; the last three are for uneven classes."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of each label that is spread over all classes."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Of the focal loss: how little well classified images count."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 turns it off
-    swa_epochs: Annotated[int, Field(ge=0)] = 0  # the last epochs whose weights are averaged equally, instead of ema
-    keep: Literal["last", "best"] = "last"  # "best" looks at the held-out rows: their score is then optimistic
-    crop_size: Annotated[int, Field(ge=8)] | None = None  # side of the training crops; None: the image_size
-    crop_area: tuple[Fraction, Fraction] = (0.35, 1.0)  # random resized crop: least and largest share of the area
+    """`"balanced"` shows all classes equally often."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    """Decay of the averaged weights, which are the ones kept; 0 for none."""
+    swa_epochs: Annotated[int, Field(ge=0)] = 0
+    """The weights after each of the last so many epochs are averaged equally, in place of `ema`; their learning rate
+    stays where it was."""
+    keep: Literal["last", "best"] = "last"
+    """`"best"` keeps the epoch that is best on the held-out rows, and marks the score as optimistic."""
+    crop_size: Annotated[int, Field(ge=8)] | None = None
+    """Side of the training crops, by default the image size; three quarters of `image_size` is faster and often as
+    good."""
+    crop_area: tuple[Fraction, Fraction] = (0.35, 1.0)
+    """Random resized crop: least and largest share of the area."""
     hflip: bool = True
+    """Mirror left and right at random."""
     vflip: bool = False
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
+    """Mirror top and bottom at random."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The greatest angle in degrees, either way."""
     color_jitter: Fraction = 0.2
+    """Strength of random brightness, contrast and saturation."""
     trivial_augment: bool = False
-    augment_rare: bool = False  # TrivialAugment for images of the rarer classes, the rarer the more often
-    erase: Fraction = 0.0  # share of the images with a random box erased
-    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 turns it off
+    """One random operation an image, of 14, at a random strength."""
+    augment_rare: bool = False
+    """That for images of the rarer classes: for 1 - n/m of them, of n in the class and m in the largest. It lost on the
+    paintings."""
+    erase: Fraction = 0.0
+    """Share of the images of which a random box is hidden."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup; 0 for none. With both, each image takes one of them."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # "auto": found by timed steps, here and in the next three
+    """Alpha of CutMix; 0 for none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`"auto"`, here and in the next three: found by timed steps (anew in the next run where the machine was busy)."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """The layout of images and weights in memory."""
     compile: Literal["auto"] | bool = "auto"
-    micro_batch: Literal["auto"] | Count = "auto"  # images at a time; their gradients add up to batch_size
+    """Whether by `torch.compile`."""
+    micro_batch: Literal["auto"] | Count = "auto"
+    """Images at a time; their gradients add up to `batch_size`."""
 
     @model_validator(mode="after")
     def _crop_area_in_order(self) -> "Train":
@@ -118,19 +178,33 @@ class Train(Table):
 
 class Tta(Table):
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("identity", "hflip")
-    batch_size: Count = 64  # images per pass on a GPU
-    dtype: Literal["auto", "float32"] = "auto"  # "auto": a faster format where a network holds its answers in it
-    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"  # "auto": a faster one, likewise
+    """Views of each image, or named sets of them."""
+    batch_size: Count = 64
+    """Images per pass on a GPU (on a CPU it is 16, a thread each)."""
+    dtype: Literal["auto", "float32"] = "auto"
+    """`"auto"`: a faster number format where a network holds its answers in it."""
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
+    """What computes a network in evaluation and prediction on a CPU. `"auto"`: OpenVINO or ONNX Runtime, if they are
+    installed (`pip install "ens-vision[export]" openvino`), where that is faster (1.1 to 1.5 times in float32, measured
+    on two cores) and the network holds its answers."""
 
 
 class Backbone(Table):
     name: Annotated[str, Field(pattern=MEMBER_NAME)]
+    """The member's name, and its folder's."""
     timm: str
-    pretrained: bool = True  # False trains from scratch
-    weights: Path | None = None  # a safetensors or PyTorch file, or a member of another run, not timm's hub weights
+    """A timm architecture, with a pretrained tag if you like."""
+    pretrained: bool = True
+    """Whether it starts from timm's weights; false trains from scratch."""
+    weights: Path | None = None
+    """A file of weights (safetensors, or PyTorch's), or a member of another run, to start from instead; its classifier
+    is left aside."""
     image_size: Annotated[int, Field(ge=8)] | None = None
-    seeds: Count | None = None  # members NAME, NAME-2, NAME-3, ..., that differ in nothing but their chances; None: one
+    """This backbone's own side of the input, in px."""
+    seeds: Count | None = None
+    """Members that differ in nothing but their chances: with 3, `NAME`, `NAME-2` and `NAME-3`."""
     train: dict[str, Any] = {}
+    """Keys of `[train]` for this backbone: `{ lr = 1e-4 }`."""
 
     @field_validator("timm")
     @classmethod
@@ -152,11 +226,15 @@ class Config(Table):
     12
     """
 
-    run: Path  # a folder, or the URL of one on an object store
+    run: Path
+    """The directory of all that the run makes, or a URL on an object store (`s3://bucket/runs/art`)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    workers: Literal["auto"] | Count = "auto"  # jobs that are trained side by side
-    # GPUs that train one job together, or "1/k": k jobs share a GPU; "auto": as many as train best, by a trial
+    """Of folds, augmentation and new weights."""
+    workers: Literal["auto"] | Count = "auto"
+    """Folds that are trained side by side on each machine: one for each GPU, two on a CPU."""
     gpus_per_job: int | str = "auto"
+    """GPUs that train one fold together (on a CPU: processes), or `"1/k"`: k folds side by side on each GPU; `"auto"`:
+    as many on each as train best, by a trial."""
     data: Data
     folds: Folds = Folds()
     train: Train = Train()
