@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.blend import BlendResult, read_result
-from ensemble.blend.held_out import cross_fitted
 from ensemble.blend.oof import read_rows
+from ensemble.blend.refitted import cross_fitted
 from ensemble.blend.result import read_scores
 from ensemble.blend.sources import other_runs
 from ensemble.config import load_run_config

@@ -11,9 +11,9 @@ import numpy as np
 from ensemble.blend import BlendResult, MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.fit import member_outcomes
-from ensemble.blend.held_out import cross_fitted
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.refitted import cross_fitted
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
