@@ -13,6 +13,7 @@ import numpy as np
 
 from ensemble.blend import methods
 from ensemble.blend.methods import greedy, vote
+from ensemble.blend.recipe import Recipe
 
 ROUNDS = 25  # AutoGluon's own number
 AUTOGLUON = "autogluon.core.models.greedy_ensemble.ensemble_selection"
@@ -218,7 +219,7 @@ def ens(name: str) -> Callable[[Data], Fitted]:
 
     def fit(data: Data) -> Fitted:
         clusters = np.arange(len(data.labels))
-        chain = methods.fit(method, metric or "log_loss", data.z, data.labels, data.folds, clusters)
+        chain = methods.fit(Recipe(method, metric or "log_loss"), data.z, data.labels, data.folds, clusters)
         chosen = [f"{key} {value}" for key, value in chain.params().items() if isinstance(value, str)]
         return Fitted(lambda z: methods.apply(chain, z), ", ".join(chosen))
 

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ensemble import tables
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.oof import Oof, read_rows
+from ensemble.blend.recipe import Recipe
 from ensemble.cascade.find import find_cascade
 from ensemble.cascade.order import Costs
 from ensemble.cascade.policy import Limit

@@ -19,9 +19,10 @@ import numpy as np
 from synthetic import synthetic
 
 from ensemble.blend import methods
-from ensemble.blend.crossfit import Recipe, fit_rows, held_out
+from ensemble.blend.crossfit import fit_rows, held_out
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean, softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.scoring.bootstrap import bootstrap, gain, scores
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome, value

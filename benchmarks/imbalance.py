@@ -22,11 +22,12 @@ from scipy import stats
 
 import ensemble as ens
 from ensemble.backbones.timm_model import create, preprocess_for
-from ensemble.blend.crossfit import Recipe, held_out, plain_average
+from ensemble.blend.crossfit import held_out, plain_average
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import read_oof
 from ensemble.blend.priors import prior_ratio, row_weights
 from ensemble.blend.probabilities import softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.config import Data
 from ensemble.data.copies.ties import near_groups
 from ensemble.data.samples import Samples, read_class_folders

@@ -21,10 +21,10 @@ from ensemble.api.predictions import (
 )
 from ensemble.blend import BlendResult
 from ensemble.blend.costs import checked_costs
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.external.checks import suspicious
 from ensemble.blend.fit import fit_oof
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows
+from ensemble.blend.recipe import Recipe
 from ensemble.data.classes import listed
 from ensemble.data.folds import across
 from ensemble.errors import UserError

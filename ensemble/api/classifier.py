@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ensemble.api.predictions import Kind, fit_logits, new_logits, require_kind
 from ensemble.blend import methods
 from ensemble.blend.costs import checked_costs
+from ensemble.blend.recipe import Recipe
 from ensemble.errors import UserError
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.row_values import cheapest
@@ -89,7 +90,8 @@ class BlendClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             read = [fit_logits(array, self.kind, name, one_fold, shares) for name, array in arrays.items()]
             self.zeros_ = [zeros for _, zeros in read]
             z, codes = np.stack([logits for logits, _ in read]), codes.astype(np.int64)
-            self.chain_ = methods.fit(self.method, self.metric, z, codes, folds, clusters, costs=self.costs_)
+            recipe = Recipe(self.method, self.metric, costs=self.costs_)
+            self.chain_ = methods.fit(recipe, z, codes, folds, clusters)
         except UserError as error:
             raise ValueError(str(error)) from None
         return self

@@ -1,31 +1,17 @@
 """A method on the members of an `Oof`: fitted on some rows, and scored on rows that it was not fitted on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ensemble.blend import methods, view_weights
 from ensemble.blend.oof import Oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.saved import Blend
 from ensemble.events import Events
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is fitted.
-
-    method, metric: as in `methods.fit`.
-    shares: float64 (C,), the classes' shares where the blend is to be used; None for those of the rows.
-    costs: float64 (C, C), what mistakes cost, for a metric that needs it.
-    """
-
-    method: str
-    metric: str = "log_loss"
-    shares: np.ndarray | None = None
-    costs: np.ndarray | None = None
 
 
 def plain_average(oof: Oof) -> np.ndarray:
@@ -41,14 +27,23 @@ def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> t
         of_views = view_weights.fit(oof.values, every.labels, every.folds, every.clusters, rows)
     z = member_logits(oof, plain, of_views, rows)
     labels, folds, clusters = every.labels[rows], every.folds[rows], every.clusters[rows]
-    return of_views, methods.fit(recipe.method, recipe.metric, z, labels, folds, clusters, recipe.shares, recipe.costs)
+    return of_views, methods.fit(recipe, z, labels, folds, clusters)
 
 
 def held_out(
     oof: Oof, plain: np.ndarray, recipe: Recipe, fitted: Callable[[], None] = lambda: None
 ) -> tuple[Outcome, Outcome]:
-    """The cross-fitted outcome of a recipe, and what it would be without the blend's own temperature. fitted: called
-    after each fold's fit."""
+    """The cross-fitted outcome of a recipe, and what it would be without its last step of calibration, see
+    `methods.apply`. fitted: called after each fold's fit."""
+    both = held_out_probabilities(oof, plain, recipe, fitted)
+    labels = oof.rows.labels
+    return outcome(labels, both[:, 0], (recipe.metric,), recipe.costs), outcome(labels, both[:, 1])
+
+
+def held_out_probabilities(
+    oof: Oof, plain: np.ndarray, recipe: Recipe, fitted: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """What the outcomes of `held_out` are of: float64 (N, 2, C), of each row by a fit without its fold."""
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         of_views, chain = fit_rows(oof, plain, recipe, train)
@@ -57,9 +52,7 @@ def held_out(
         fitted()
         return np.stack(both, axis=1)
 
-    both = cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
-    labels = oof.rows.labels
-    return outcome(labels, both[:, 0], (recipe.metric,), recipe.costs), outcome(labels, both[:, 1])
+    return cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
 
 
 def member_logits(oof: Oof, plain: np.ndarray, of_views: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -109,6 +102,7 @@ def without_zero_weight(
         chain=chain if used.all() else methods.keep(chain, used),
         external=kept.external,
         costs=recipe.costs,
+        calibration=recipe.calibration,
     )
     return blend, tuple(unused)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
+from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.oof import Oof
 from ensemble.blend.priors import row_weights
+from ensemble.blend.recipe import Recipe
 from ensemble.scoring.bootstrap import Gain, bootstrap, gain, scores
 from ensemble.scoring.outcomes import Outcome
 

@@ -6,15 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.blend import methods
+from ensemble.blend import methods, scaling
+from ensemble.blend.calibrated import miscalibrated_groups, scaling_gain
 from ensemble.blend.costs import read_costs
-from ensemble.blend.crossfit import Recipe, counted, fit_rows, held_out, plain_average, without_zero_weight
+from ensemble.blend.crossfit import (
+    counted,
+    fit_rows,
+    held_out_probabilities,
+    plain_average,
+    without_zero_weight,
+)
 from ensemble.blend.diversity import diversity, leave_out_costs
 from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.prune import pruned
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.result import BlendResult, saved_views
 from ensemble.blend.saved import require_name
 from ensemble.blend.several import read_runs
@@ -27,6 +35,7 @@ from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.calibration import calibration, reliability
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
+from ensemble.scoring.miscalibration import by_class
 from ensemble.scoring.outcomes import Outcome, outcome, value
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
@@ -36,8 +45,9 @@ MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member 
 class BlendOptions:
     """What `ens blend` is told.
 
-    method, metric: as in `methods.fit`.
-    name: what to save it as; None for the method's name, with "-<metric>" for another metric than log_loss.
+    method, metric, calibration: as in `Recipe`.
+    name: what to save it as; None for the method's name, with "-<metric>" for another metric than log_loss and
+        "-<calibration>" for another calibration than the temperature.
     views, members: those to use; None for all.
     external: predictions of others, to blend as further members.
     priors: "uniform" or a file, see `read_priors`; None for the class shares of the rows.
@@ -56,6 +66,7 @@ class BlendOptions:
     prune: bool = False
     costs: Path | None = None
     with_runs: Sequence[Path] = ()
+    calibration: str = "temperature"
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ def blend_run(
     """
     _require(options)
     others = [Run(path) for path in options.with_runs]
-    plain_name = options.method if options.metric == "log_loss" else f"{options.method}-{options.metric}"
-    name = options.name or "-".join([plain_name, *list(run_names([run, *others]).values())[1:]])
+    plain = plain_name(options.method, options.metric, options.calibration)
+    name = options.name or "-".join([plain, *list(run_names([run, *others]).values())[1:]])
     require_name(name)
     sources = None
     if others:
@@ -115,6 +126,12 @@ def blend_run(
             f"warning: {lacking[0]} has no test predictions; to predict, fit again with --add {lacking[0]}=OOF,TEST"
         )
     return result
+
+
+def plain_name(method: str, metric: str, calibration: str) -> str:
+    """What a blend is saved as that was given no name."""
+    metric, calibration = metric.replace("log_loss", ""), calibration.replace("temperature", "")
+    return "-".join(part for part in (method, metric, calibration) if part)
 
 
 def blend_files(
@@ -145,6 +162,7 @@ def _require(options: BlendOptions) -> None:
     """Raise UserError, before anything is read, for an unknown method or metric, and for costs without the metric that
     needs them, or that metric without costs."""
     methods.require_method(options.method)
+    scaling.require_kind(options.calibration)
     unread = None if options.costs is None else np.empty(0)
     if require_metric(options.metric, costs=unread).needs != "costs" and options.costs is not None:
         needing = ", ".join(name for name, metric in METRICS.items() if metric.needs == "costs")
@@ -155,7 +173,7 @@ def _recipe(options: BlendOptions, oof: Oof) -> Recipe:
     classes = oof.rows.classes
     shares = None if options.priors is None else read_priors(options.priors, classes)
     costs = None if options.costs is None else read_costs(options.costs, classes)
-    return Recipe(options.method, options.metric, shares, costs)
+    return Recipe(options.method, options.metric, shares, costs, options.calibration)
 
 
 def apply_files(result: BlendResult, ids: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +205,8 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         raise UserError(f"metric {recipe.metric!r} has no value here: all rows that count are of one class")
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
     fitted = counted(events, oof, costly)
-    honest, before = held_out(oof, plain, recipe, fitted)
+    probs = held_out_probabilities(oof, plain, recipe, fitted)
+    honest, before = outcome(labels, probs[:, 0], (recipe.metric,), recipe.costs), outcome(labels, probs[:, 1])
     outcomes = [honest, mean, *single]
     drawn = bootstrap(labels, outcomes, rows.clusters, classes, weights)
     table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
@@ -201,11 +220,14 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
     of_views, chain = fit_rows(oof, plain, recipe, np.arange(len(labels)))
     fitted()
     blend, unused = without_zero_weight(oof, recipe, of_views, chain)
-    stages = {"plain mean": mean, "blend before its temperature": before, "blend": honest}
-    if chain.temperature is None:
+    last = "temperature" if recipe.calibration == "temperature" else "scaling"
+    stages = {"plain mean": mean, f"blend before its {last}": before, "blend": honest}
+    if last == "temperature" and chain.temperature is None:
         del stages["blend before its temperature"]
     notes = methods.notes(chain, recipe.metric)
     notes += _without_value(recipe.metric, drawn[recipe.metric], table[0][recipe.metric], np.unique(rows.folds))
+    if weights is not None:
+        notes.append("calibration by class is not shown for other class shares than those of the rows")
     final = replace(recipe, method=chain.method)  # what `auto` chose
     costs: dict[str, Gain] = {}
     if costly:
@@ -229,6 +251,9 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
             name: tuple(reliability(result.most_probable == labels, result.confidence))
             for name, result in stages.items()
         },
+        scaling_gain=scaling_gain(rows, honest, before, weights) if last == "scaling" else None,
+        by_class=by_class(labels, probs[:, 0], rows.clusters) if weights is None else None,
+        by_group=miscalibrated_groups(rows, honest) if rows.grouped and weights is None else None,
         diversity=diversity(np.stack([result.predicted for result in single]), labels, costs),
         weights=methods.readable(chain, oof.members),
         views=dict(zip(oof.members, oof.views, strict=True)),

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ensemble.blend.crossfit import Recipe, held_out, only, plain_average
+from ensemble.blend.crossfit import held_out, only, plain_average
 from ensemble.blend.diversity import leave_out_costs
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof
 from ensemble.blend.priors import row_weights
+from ensemble.blend.recipe import Recipe
 from ensemble.scoring.bootstrap import Gain, bootstrap, deviation
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, value

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from ensemble.blend import methods
-from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
+from ensemble.blend.crossfit import held_out_probabilities, plain_average
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, read_oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.result import BlendResult
 from ensemble.run import Run
-from ensemble.scoring.cross_fit import cross_fit
 
 
 def cross_fitted(run: Run, blend: BlendResult) -> np.ndarray:
@@ -19,15 +18,11 @@ def cross_fitted(run: Run, blend: BlendResult) -> np.ndarray:
     trained = [member for member in blend.members if member not in blend.external]
     names = blend.views.get(trained[0])
     oof = read_oof(run, names if names != EXTERNAL_VIEW else None, trained)
-    return cross_fit_of(oof, Recipe(blend.fitted.method, blend.fitted.metric, costs=blend.fitted.costs))
+    fitted = blend.fitted
+    recipe = Recipe(fitted.method, fitted.metric, costs=fitted.costs, calibration=fitted.calibration)
+    return cross_fit_of(oof, recipe)
 
 
 def cross_fit_of(oof: Oof, recipe: Recipe) -> np.ndarray:
     """As `ensemble.blend.crossfit.held_out`, but the probabilities themselves."""
-    plain = plain_average(oof)
-
-    def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        of_views, chain = fit_rows(oof, plain, recipe, train)
-        return methods.apply(chain, member_logits(oof, plain, of_views, test))
-
-    return cross_fit(fit_apply, oof.rows.folds, oof.rows.clusters)
+    return held_out_probabilities(oof, plain_average(oof), recipe)[:, 0]

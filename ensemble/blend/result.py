@@ -16,6 +16,7 @@ from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.scoring.calibration import Bin, Calibration
 from ensemble.scoring.metrics import columns
+from ensemble.scoring.miscalibration import ClasswiseCalibration
 
 UNSAVED = ("name", "path", "fitted", "tests")
 
@@ -35,8 +36,13 @@ class BlendResult:
     mean, members: scores of the plain mean and of each member, views averaged, which have nothing fitted.
     best: metric -> the best single member by that metric on these rows, which favours it a little.
     gains: over "mean" and over best[metric], per metric.
-    calibration: of "plain mean", "blend" and, where it has a temperature of its own, "blend before its temperature".
+    calibration: of "plain mean", "blend" and "blend before its temperature", where it has one of its own, or "blend
+        before its scaling", where one was asked for.
     reliability: the bins of the same.
+    scaling_gain: what the scaling gains in log loss over "no scaling"; None where none was asked for.
+    by_class: the blend's calibration by class; None where it is for other class shares.
+    by_group: how many groups are right more or less often than their confidence says (p < 0.05, adjusted for their
+        number); None where there are no groups, and as `by_class`.
     diversity: how the members differ.
     weights: member -> "weight" and, where there is one, "temperature".
     views: member -> the views that it was fitted on.
@@ -62,6 +68,9 @@ class BlendResult:
     gains: tuple[Gain, ...]
     calibration: dict[str, Calibration]
     reliability: dict[str, tuple[Bin, ...]]
+    scaling_gain: Gain | None = None
+    by_class: ClasswiseCalibration | None = None
+    by_group: Count | None = None
     diversity: Diversity
     weights: dict[str, dict[str, Finite]]
     views: dict[str, tuple[str, ...]]

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from typing_extensions import TypedDict
 
-from ensemble.blend import methods, view_weights
+from ensemble.blend import methods, scaling, view_weights
 from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
 from ensemble.blend.sources import Sources, other_runs, require_sources, source
 from ensemble.blend.stages import SavedStage, Stage, describe_stages, load_stages, require_stages, stage_arrays
@@ -23,6 +23,7 @@ from ensemble.run import Run
 from ensemble.scoring.row_values import cheapest
 
 FORMAT = 2
+SCALED_FORMAT = 3  # of a blend with a scaling, which an ens that knows only format 2 would leave out
 
 
 class SavedSources(TypedDict):
@@ -49,6 +50,7 @@ class Described(TypedDict):
     arrays: dict[str, list[Count]]
     sha256: str
     costs: NotRequired[list[list[Finite]]]
+    calibration: NotRequired[str]  # of format 3
     runs: NotRequired[SavedSources]  # of a blend of several runs
     stages: NotRequired[list[SavedStage]]  # of a cascade
     fitted_on: NotRequired[dict[str, str]]
@@ -70,6 +72,7 @@ class Blend:
         decided for the class of the least expected cost. None: for the most probable one.
     sources: the runs of its members; None where all are of the run that holds the blend.
     stages: of a cascade, the blends that predict before the whole one; () where the whole one predicts at once.
+    calibration: as `ens blend` was told.
     """
 
     method: str
@@ -83,6 +86,7 @@ class Blend:
     costs: np.ndarray | None = None
     sources: Sources | None = None
     stages: tuple[Stage, ...] = ()
+    calibration: str = "temperature"
 
     @property
     def stage_blends(self) -> tuple[tuple["Blend", float], ...]:
@@ -162,6 +166,8 @@ class Blend:
             description["costs"] = self.costs.tolist()
         if self.sources is not None:
             description["runs"] = asdict(self.sources)
+        if self.calibration != "temperature":
+            description |= {"format": SCALED_FORMAT, "calibration": self.calibration}
         if self.stages:
             description["stages"] = describe_stages(self.stages)
         write_json(run.blend_json(name), description)
@@ -253,6 +259,7 @@ def load_blend(run: Run, name: str) -> Blend:
             costs=costs,
             sources=_sources(found),
             stages=load_stages(found.get("stages", []), arrays, len(found["classes"])),
+            calibration=found.get("calibration", "temperature"),
         )
         require_stages(blend.stages, dict(zip(blend.members, blend.views, strict=True)))
         return blend
@@ -263,7 +270,7 @@ def load_blend(run: Run, name: str) -> Blend:
 def read_described(run: Run, name: str) -> Described:
     """A blend's JSON. Raises UserError that names the file if it is of another format, or doesn't fit together."""
     path, again = run.blend_json(name), f"fit it again with: ens blend {run}"
-    if read_json(path, dict[str, Any], again).get("format") != FORMAT:
+    if read_json(path, dict[str, Any], again).get("format") not in (FORMAT, SCALED_FORMAT):
         raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
     found = read_json(path, Described, again)
     members, views, classes = found["members"], found["views"], found["classes"]
@@ -283,6 +290,7 @@ def read_described(run: Run, name: str) -> Described:
     if len(set(classes)) < len(classes) or len(classes) < 2:
         raise UserError(f"{path}: its classes are fewer than two, or one is there twice; {again}")
     methods.require_method(found["method"])
+    scaling.require_kind(found.get("calibration", "temperature"))
     return found
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from ensemble.blend import Blend, check_sources, list_blends, load_blend, methods
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.oof import Oof, read_oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.saved import require_name
 from ensemble.cascade.find import find_cascade
 from ensemble.cascade.order import Costs, restricted
@@ -53,7 +53,7 @@ def cascade_run(run: Run, options: CascadeOptions, events: Events) -> Cascade:
     costs = _measured(run, oof, events)
     pairs = {(member, view) for member, views in blend.trained.items() for view in views}
     max_loss = MAX_LOSS if options.max_loss is None and options.max_ms is None else options.max_loss
-    recipe = Recipe(blend.chain.method, blend.metric)
+    recipe = Recipe(blend.chain.method, blend.metric, calibration=blend.calibration)
     found, stages = find_cascade(restricted(oof, pairs), recipe, costs, Limit(max_loss, options.max_ms), events)
     optimistic = tuple(member for member in blend.members if run.member(member).is_optimistic())
     found = replace(found, blend=name, name=saved_as, networks=fold_count(run), optimistic=optimistic)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.oof import Oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.stages import Stage
 from ensemble.cascade.fits import Fits, as_stage, cross_fitted, new_fits
 from ensemble.cascade.fixed import FixedAnswer, fixed_sets

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ensemble.blend import methods
-from ensemble.blend.crossfit import Recipe, fit_rows, member_logits, plain_average
+from ensemble.blend.crossfit import fit_rows, member_logits, plain_average
 from ensemble.blend.oof import Oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.stages import Stage
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome

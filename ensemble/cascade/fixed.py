@@ -6,10 +6,11 @@ from itertools import combinations
 
 import numpy as np
 
-from ensemble.blend.crossfit import Recipe, plain_average
+from ensemble.blend.crossfit import plain_average
 from ensemble.blend.methods.pool import centred, inverse_temperature
 from ensemble.blend.oof import Oof
 from ensemble.blend.probabilities import softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.cascade.fits import new_fits, probabilities
 from ensemble.cascade.order import Costs, MemberAndView, restricted
 from ensemble.scoring.outcomes import Outcome, outcome

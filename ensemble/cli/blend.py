@@ -27,6 +27,12 @@ def _methods() -> Sequence[str]:
     return methods.names()
 
 
+def _calibrations() -> Sequence[str]:
+    from ensemble.blend.scaling import KINDS
+
+    return KINDS
+
+
 @click.command("blend")
 @click.argument("runs", metavar="[RUN]...", type=FOLDER_OR_FILE, nargs=-1)
 @click.option(
@@ -37,6 +43,15 @@ def _methods() -> Sequence[str]:
     help="How to combine; auto takes the simplest within one standard error of the best.",
 )
 @METRIC
+@click.option(
+    "--calibration",
+    type=OneOf(_calibrations),
+    default="temperature",
+    show_default=True,
+    help="What makes probabilities as sure as they are right: one temperature where the method has no scale of its "
+    "own; vector, after it a factor and a bias for each class; dirichlet, a matrix; auto, the simplest within one "
+    "standard error of the best.",
+)
 @click.option("--views", help="These views of the OOF logits, comma-separated. [default: those of training]")
 @click.option("--members", help="Only these members, comma-separated. [default: all that are finished]")
 @click.option("--name", help="Save it under this name. [default: the method's]")

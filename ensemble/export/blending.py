@@ -14,6 +14,7 @@ from ensemble.blend.methods.pool import Pool
 from ensemble.blend.methods.stack import Stack
 from ensemble.blend.methods.trees import DEPTH, NODES, Trees
 from ensemble.blend.methods.vote import Vote
+from ensemble.blend.scaling import LEAST, Scaling
 from ensemble.tta.apply import fold_sets
 
 Method = Callable[[Tensor], Tensor]  # from logits float32 (M, N, C) to probabilities float64 (N, C)
@@ -42,6 +43,8 @@ class Blending(torch.nn.Module):
         steps: list[torch.nn.Module] = []
         if chain.temperature is not None:
             steps.append(Power(chain.temperature.inverse_temperature))
+        if chain.scaling is not None and chain.scaling.scaling_weights is not None:
+            steps.append(ScaledLogs(chain.scaling))
         if chain.prior_shift is not None:
             steps.append(Factor(chain.prior_shift.prior_bias))
         if chain.metric_bias is not None:
@@ -70,6 +73,21 @@ class Power(torch.nn.Module):
     def forward(self, probabilities: Tensor) -> Tensor:
         # Shares of the largest: in float32, which OpenVINO computes this in, powers of small ones would all be 0.
         return _normalised((probabilities / probabilities.amax(dim=-1, keepdim=True)) ** self.exponent)
+
+
+class ScaledLogs(torch.nn.Module):
+    """A softmax of scaled log-probabilities, as `blend.scaling.apply`."""
+
+    def __init__(self, learned: Scaling) -> None:
+        super().__init__()
+        assert learned.scaling_weights is not None and learned.scaling_bias is not None
+        self.full = learned.scaling_weights.ndim == 2
+        self.weights = _constant(learned.scaling_weights.T if self.full else learned.scaling_weights)
+        self.bias = _constant(learned.scaling_bias)
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        logs = probabilities.clamp(min=LEAST).log()
+        return ((logs @ self.weights if self.full else logs * self.weights) + self.bias).softmax(-1)
 
 
 class Factor(torch.nn.Module):

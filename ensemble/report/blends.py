@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, read_result
-from ensemble.blend.crossfit import Recipe, plain_average
+from ensemble.blend.crossfit import plain_average
 from ensemble.blend.fit import fit_oof, member_outcomes
 from ensemble.blend.oof import Oof, Rows, finished
 from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.sources import other_runs
 from ensemble.errors import UserError
 from ensemble.plural import pluralize

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from ensemble.blend.fit import plain_name
 from ensemble.files.mirror import folder_of
 from ensemble.report.run import RunResults
 
@@ -29,6 +30,8 @@ def commands(results: RunResults) -> list[tuple[str, str]]:
         line = f"ens blend {run} --method {best.fitted.method}"
         if best.fitted.metric != "log_loss":
             line += f" --metric {best.fitted.metric}" + " --costs FILE" * (best.fitted.costs is not None)
+        if best.fitted.calibration != "temperature":
+            line += f" --calibration {best.fitted.calibration}"
         trained = [member.name for member in results.members if member.whole]
         members = [member for member in best.members if member not in best.external]
         if sorted(members) != sorted(trained):
@@ -37,8 +40,7 @@ def commands(results: RunResults) -> list[tuple[str, str]]:
         if results.oof is not None and views and results.oof.views and tuple(views) != tuple(results.oof.views[0]):
             line += f" --views {shlex.quote(','.join(views))}"
         line += "".join(f" --add {shlex.quote(f'{name}=OOF,TEST')}" for name in best.external)
-        plain = best.fitted.method if best.fitted.metric == "log_loss" else f"{best.fitted.method}-{best.fitted.metric}"
-        if best.name != plain:
+        if best.name != plain_name(best.fitted.method, best.fitted.metric, best.fitted.calibration):
             line += f" --name {shlex.quote(best.name)}"
         out.append(("blend", line))
     elif results.oof is not None:

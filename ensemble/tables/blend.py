@@ -8,6 +8,7 @@ from ensemble.blend.prune import Pruned
 from ensemble.escape import escaped
 from ensemble.plural import pluralize
 from ensemble.scoring.metrics import METRICS, columns
+from ensemble.tables.calibration import show_calibration
 from ensemble.tables.layout import (
     STAR,
     gain_cell,
@@ -60,29 +61,9 @@ def show_blend(result: BlendResult) -> None:
 
 def show_details(result: BlendResult) -> None:
     """A blend's calibration, and how its members differ."""
-    _show_calibration(result)
+    show_calibration(result)
     if len(result.members) > 1:
         _show_diversity(result)
-
-
-def _show_calibration(result: BlendResult) -> None:
-    table = new_table("calibration, cross-fitted", "", "log loss", "ECE %", "Brier score")
-    for what, scores in result.calibration.items():
-        table.add_row(what, f"{scores.log_loss:.4f}", f"{100 * scores.ece:.2f}", f"{scores.brier:.4f}")
-    print_table(table)
-    stages = {"after its temperature" if len(result.reliability) > 2 else "blend": result.reliability["blend"]}
-    if len(result.reliability) > 2:
-        stages = {"before": result.reliability["blend before its temperature"]} | stages
-    title = "reliability: rows, their mean confidence % and accuracy %"
-    table = new_table(title, "confidence %", *stages)
-    bins = sorted({(bin.low, bin.high) for stage in stages.values() for bin in stage})
-    for low, high in bins:
-        cells = []
-        for stage in stages.values():
-            found = next((bin for bin in stage if bin.low == low), None)
-            cells.append(f"{found.rows:6} {100 * found.confidence:6.1f} {100 * found.accuracy:6.1f}" if found else "-")
-        table.add_row(f"{100 * low:.1f} to {100 * high:.1f}", *cells)
-    print_table(table)
 
 
 def _show_diversity(result: BlendResult) -> None:

@@ -23,6 +23,7 @@ from ensemble.blend import (
 from ensemble.blend.methods import auto
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
@@ -96,7 +97,7 @@ def test_priors_by_hand():
     z = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32)) * np.ones((1, 80, 1), dtype=np.float32)
     rows = np.arange(80)
     priors = np.array([0.2, 0.4, 0.4])
-    params = methods.fit("stack", "log_loss", z, labels, rows % 5, rows, priors)
+    params = methods.fit(Recipe("stack", "log_loss", priors), z, labels, rows % 5, rows)
     plain = replace(params, prior_shift=None)
     before, after = (methods.apply(own, z[:, :1])[0] for own in (plain, params))
     assert after[1] / after[0] == pytest.approx(4 * before[1] / before[0])
@@ -158,7 +159,7 @@ def held_out_mean(z, priors):
     folds, units = np.arange(90) // 2 % 3, np.arange(90)
 
     def fit_apply(train, test):
-        own = methods.fit("mean", "log_loss", z[:, train], LABELS[train], folds[train], units[train], priors)
+        own = methods.fit(Recipe("mean", "log_loss", priors), z[:, train], LABELS[train], folds[train], units[train])
         return methods.apply(own, z[:, test])
 
     return cross_fit(fit_apply, folds, units)

@@ -9,6 +9,7 @@ from ensemble.blend import methods, metric_bias, view_weights
 from ensemble.blend.methods import greedy, pool, stack, stack_regression, vote
 from ensemble.blend.priors import row_weights
 from ensemble.blend.probabilities import biased, geometric_mean, mixture, softmax, true_class
+from ensemble.blend.recipe import Recipe
 from ensemble.errors import UserError
 from ensemble.scoring.outcomes import evaluate
 
@@ -27,7 +28,7 @@ def simulate(members, rows, classes, seed=0, signal=3.0, shared=1.0, noise=1.5, 
 
 def fit(method, z, labels, metric="log_loss", k=5):
     rows = np.arange(len(labels))
-    return methods.fit(method, metric, z, labels, rows % k, rows)
+    return methods.fit(Recipe(method, metric), z, labels, rows % k, rows)
 
 
 # ---- probabilities -------------------------------------------------------------------------------------------------
@@ -406,14 +407,17 @@ def test_greedy_selects_for_the_shares_that_are_given():
     second[30:] = [0, 2]  # right on half of class 0 and all of class 1
     z, rows = np.stack([first, second]), np.arange(80)
     for priors, best in ((None, 0), (np.array([0.2, 0.8]), 1)):
-        assert methods.fit("greedy", "accuracy", z, labels, rows % 4, rows, priors).learned.weights.argmax() == best
+        assert (
+            methods.fit(Recipe("greedy", "accuracy", priors), z, labels, rows % 4, rows).learned.weights.argmax()
+            == best
+        )
 
 
 def test_the_class_bias_is_for_the_shares_that_are_given():
     """Members that treat two classes alike need no bias where both are as common; for these rows they would."""
     z, labels = simulate(2, 3000, 2, signal=1.0, shares=[0.9, 0.1])
     rows = np.arange(3000)
-    params = methods.fit("mean", "accuracy", z, labels, rows % 5, rows, np.array([0.5, 0.5]))
+    params = methods.fit(Recipe("mean", "accuracy", np.array([0.5, 0.5])), z, labels, rows % 5, rows)
     shift, bias = (params.params()[key][1] - params.params()[key][0] for key in ("prior_bias", "metric_bias"))
     assert shift == pytest.approx(np.log(9), abs=0.3)
     assert shift + bias == pytest.approx(0, abs=0.5)
@@ -425,10 +429,10 @@ def test_auto_compares_by_the_shares_that_are_given():
     predicted = np.empty(150, dtype=np.int64)
     for fold in (0, 1):
         train, test = folds != fold, folds == fold
-        params = methods.fit("mean", "accuracy", z[:, train], labels[train], folds[train], units[train], priors)
+        params = methods.fit(Recipe("mean", "accuracy", priors), z[:, train], labels[train], folds[train], units[train])
         predicted[test] = methods.apply(params, z[:, test]).argmax(axis=1)
     expected = np.average(predicted == labels, weights=row_weights(labels, priors))
-    tried = methods.fit("auto", "accuracy", z, labels, folds, units, priors).choice.tried
+    tried = methods.fit(Recipe("auto", "accuracy", priors), z, labels, folds, units).choice.tried
     assert tried["mean"] == pytest.approx(expected)
     assert expected != pytest.approx((predicted == labels).mean(), abs=0.01)
 
@@ -472,7 +476,7 @@ def test_a_class_without_rows_and_many_more_classes_than_rows(method):
 @pytest.mark.parametrize("method", methods.names())
 def test_one_row_is_enough_to_fit(method):
     z, _ = simulate(2, 1, 3)
-    params = methods.fit(method, "accuracy", z, np.array([1]), np.array([0]), np.array([0]))
+    params = methods.fit(Recipe(method, "accuracy"), z, np.array([1]), np.array([0]), np.array([0]))
     assert methods.apply(params, z).sum() == pytest.approx(1)
 
 
@@ -480,11 +484,11 @@ def test_one_row_is_enough_to_fit(method):
 def test_permuting_members_rows_or_classes_permutes_the_answer(method):
     z, labels = simulate(3, 150, 4)
     folds, units = np.arange(150) % 5, np.arange(150)
-    probs = methods.apply(methods.fit(method, "log_loss", z, labels, folds, units), z)
+    probs = methods.apply(methods.fit(Recipe(method), z, labels, folds, units), z)
     order = np.random.default_rng(0).permutation(150)
     swapped = z[[2, 0, 1]][:, order][:, :, [3, 1, 0, 2]]
     names = np.array([2, 1, 3, 0])[labels][order]  # old class 0 is now at place 2, and so on
-    params = methods.fit(method, "log_loss", swapped, names, folds[order], units[order])
+    params = methods.fit(Recipe(method), swapped, names, folds[order], units[order])
     assert methods.apply(params, swapped) == pytest.approx(probs[order][:, [3, 1, 0, 2]], abs=2e-3)
 
 

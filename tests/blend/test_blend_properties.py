@@ -9,6 +9,7 @@ from test_blend_pool import smoothed_loss
 from ensemble.blend import methods
 from ensemble.blend.methods import greedy, pool, vote
 from ensemble.blend.probabilities import true_class
+from ensemble.blend.recipe import Recipe
 
 
 @st.composite
@@ -29,7 +30,7 @@ def problems(draw, most_members=4):
 
 
 def fitted(method, z, labels, folds, metric="log_loss"):
-    params = methods.fit(method, metric, z, labels, folds, np.arange(len(labels)))
+    params = methods.fit(Recipe(method, metric), z, labels, folds, np.arange(len(labels)))
     return params, methods.apply(params, z)
 
 

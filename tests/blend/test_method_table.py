@@ -10,6 +10,7 @@ from test_blend_run import make_run
 from ensemble.blend import BlendOptions, blend_run, load_blend, methods, params, read_result
 from ensemble.blend.methods.method import Method
 from ensemble.blend.probabilities import softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.report.members import _weights
@@ -91,7 +92,9 @@ def test_what_a_method_learned_comes_back_from_its_saved_values(name):
     draw = np.random.default_rng(0)
     labels = draw.integers(3, size=90)
     z = (draw.normal(size=(3, 90, 3)) + 2 * np.eye(3)[labels]).astype(np.float32)
-    chain = methods.fit(name, "accuracy", z, labels, np.arange(90) % 3, np.arange(90), np.array([0.2, 0.3, 0.5]))
+    chain = methods.fit(
+        Recipe(name, "accuracy", np.array([0.2, 0.3, 0.5])), z, labels, np.arange(90) % 3, np.arange(90)
+    )
     again = methods.load(name, chain.params(), 3, 3)
     assert type(again.learned) is type(chain.learned) and again.params().keys() == chain.params().keys()
     assert np.array_equal(methods.apply(again, z), methods.apply(chain, z))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ensemble.blend import methods
-from ensemble.blend.crossfit import Recipe, plain_average
+from ensemble.blend.crossfit import plain_average
 from ensemble.blend.oof import Oof, Rows
+from ensemble.blend.recipe import Recipe
 from ensemble.cascade.find import FRONT, find_cascade
 from ensemble.cascade.fixed import fixed_sets
 from ensemble.cascade.order import Costs, in_order
@@ -56,7 +57,7 @@ def test_each_stage_is_the_blend_of_the_members_so_far():
     last = stages[-1]
     z = plain_average(oof)[[1, 2]]
     rows = oof.rows
-    want = methods.apply(methods.fit("mean", "log_loss", z, rows.labels, rows.folds, rows.clusters), z)
+    want = methods.apply(methods.fit(Recipe("mean"), z, rows.labels, rows.folds, rows.clusters), z)
     assert np.array_equal(methods.apply(last.chain, z), want)
 
 

@@ -12,8 +12,8 @@ from recorder import Recorder
 
 import ensemble
 from ensemble.blend import Blend, load_blend
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.oof import read_oof
+from ensemble.blend.recipe import Recipe
 from ensemble.cascade.fits import as_stage, new_fits
 from ensemble.cascade.order import restricted
 from ensemble.data.logits import load_logits

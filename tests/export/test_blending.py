@@ -11,6 +11,7 @@ import torch
 from ensemble.blend import Blend, methods
 from ensemble.blend.methods.greedy import Greedy
 from ensemble.blend.probabilities import softmax
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.sources import Sources
 from ensemble.export.blending import Blending, Power
 from ensemble.inference.to_onnx import graph_of, with_weights
@@ -29,10 +30,10 @@ def logits_and_labels():
     return z.astype(np.float32), labels
 
 
-def blend_of(method, *, metric="log_loss", shares=None):
+def blend_of(method, *, metric="log_loss", shares=None, calibration="temperature"):
     z, labels = logits_and_labels()
     folds = np.arange(ROWS) % 3
-    chain = methods.fit(method, metric, z, labels, folds, np.arange(ROWS), shares)
+    chain = methods.fit(Recipe(method, metric, shares, calibration=calibration), z, labels, folds, np.arange(ROWS))
     weights = ((1.0,), (0.25, 0.75), (0.5, 0.5 - 1e-3, 1e-3))
     return Blend(method, metric, ("a", "b", "c"), VIEWS, ("w", "x", "y", "z"), weights, chain)
 
@@ -87,6 +88,17 @@ def test_temperature_priors_and_class_bias():
     for found, _ in module_and_graph(blend, logits):
         assert np.abs(found - blend_folds(blend, logits)).max() < 1e-6
         assert (found[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("calibration", ["vector", "dirichlet", "auto"])
+def test_a_scaling(calibration):
+    blend, logits = blend_of("vote", calibration=calibration), member_logits()
+    assert blend.chain.scaling is not None
+    for found, _ in module_and_graph(blend, logits):
+        assert np.abs(found - blend_folds(blend, logits)).max() < 1e-6
+    if calibration != "auto":
+        without = replace(blend, chain=replace(blend.chain, scaling=None))
+        assert np.abs(blend_folds(without, logits) - blend_folds(blend, logits)).max() > 1e-3
 
 
 def test_full_matrices_and_members_without_temperatures():

@@ -10,8 +10,8 @@ from recorder import Recorder
 
 import ensemble
 from ensemble.blend import load_blend
-from ensemble.blend.crossfit import Recipe
 from ensemble.blend.oof import read_oof
+from ensemble.blend.recipe import Recipe
 from ensemble.blend.saved import read_described
 from ensemble.blend.stages import Stage
 from ensemble.cascade.command import CascadeOptions, cascade_run

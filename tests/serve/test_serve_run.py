@@ -62,8 +62,8 @@ def test_a_cascade_asks_later_members_only_where_it_must(noise_run):
     from dataclasses import replace
 
     from ensemble.blend import load_blend
-    from ensemble.blend.crossfit import Recipe
     from ensemble.blend.oof import read_oof
+    from ensemble.blend.recipe import Recipe
     from ensemble.cascade.fits import as_stage, new_fits
     from ensemble.cascade.order import restricted
     from ensemble.run import Run

@@ -1,7 +1,8 @@
 """The table of blend methods, and the chain that a fitted blend is.
 
-A blend is a chain: the method; for those that don't scale their probabilities one temperature; the shift to the
-test set's class shares, where they are known; one bias per class for the metric.
+A blend is a chain: the method; for those that don't scale their probabilities one temperature; vector scaling or a
+Dirichlet map, where it is asked for; the shift to the test set's class shares, where they are known; one bias per class
+for the metric.
 
 What `metric` means: `auto` chooses by it, and `greedy` selects members by it if it is one of counts of the predicted
 classes. All else is fitted by log loss, a proper score, whatever the metric; for one of such counts a blend then gets
@@ -16,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend import metric_bias, priors, temperature
+from ensemble.blend import metric_bias, priors, scaling, temperature
 from ensemble.blend.methods import auto, greedy, mean, pool, stack, trees, vote
 from ensemble.blend.methods.method import Method, Training, only
 from ensemble.blend.metric_bias import MetricBias
 from ensemble.blend.priors import PriorShift
 from ensemble.blend.probabilities import chunks
+from ensemble.blend.recipe import Recipe
+from ensemble.blend.scaling import Scaling
 from ensemble.blend.temperature import Temperature
 from ensemble.errors import UserError
-from ensemble.scoring.cross_fit import usable_folds
+from ensemble.scoring.cross_fit import cross_fit, usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
 
 # From simple to free: of equal ones `auto` takes the first.
@@ -39,19 +42,20 @@ class Chain:
 
     method: the name in METHODS; where `auto` chose it, `choice` says among what.
     learned: what the method learned, the dataclass of its file.
-    temperature, prior_shift, metric_bias: the steps after it; None where the blend has none.
+    temperature, scaling, prior_shift, metric_bias: the steps after it; None where the blend has none.
     """
 
     method: str
     learned: Any
     temperature: Temperature | None = None
+    scaling: Scaling | None = None
     prior_shift: PriorShift | None = None
     metric_bias: MetricBias | None = None
     choice: auto.Choice | None = None
 
     def params(self) -> dict[str, Any]:
         """All that it learned: arrays, numbers and texts by their keys on disk. `load` reads them back."""
-        parts = (self.choice, self.learned, self.temperature, self.prior_shift, self.metric_bias)
+        parts = (self.choice, self.learned, self.temperature, self.scaling, self.prior_shift, self.metric_bias)
         fields = [vars(part) for part in parts if part is not None]
         return {key: value for part in fields for key, value in part.items() if value is not None}
 
@@ -82,65 +86,83 @@ def require_method(method: str) -> None:
         raise UserError(f"blend method {method!r} is not one of: {', '.join(names())}")
 
 
-def fit(
-    method: str,
-    metric: str,
-    z: np.ndarray,
-    labels: np.ndarray,
-    folds: np.ndarray,
-    clusters: np.ndarray,
-    shares: np.ndarray | None = None,
-    costs: np.ndarray | None = None,
-) -> Chain:
-    """`method` for `metric`, fitted on z float32 (M, N, C) and labels, folds, clusters int64 (N,).
+def fit(recipe: Recipe, z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> Chain:
+    """The recipe's method for its metric, fitted on z float32 (M, N, C) and labels, folds, clusters int64 (N,).
 
-    shares: (C,), the classes' shares where the blend is to be used; those of `labels` where they are not given.
-    costs: float64 (C, C), what mistakes cost, for a metric that needs it. Raises UserError for an unknown method or
-    metric, and as `require_metric`.
+    Raises UserError for an unknown method, metric or calibration, and as `require_metric` and `scaling.fit`.
     """
-    require_method(method)
-    require_metric(metric, z.shape[2], costs)
-    weights = None if shares is None else priors.row_weights(labels, shares)
-    training = Training(z, labels, folds, clusters, metric, weights)
-    if method == auto.NAME:
-        choice = _choose(training, shares, costs)
-        return replace(fit(choice.chosen, metric, z, labels, folds, clusters, shares, costs), choice=choice)
-    chain = Chain(method, METHODS[method].fit(training))
-    if not METHODS[method].scaled:
-        chain = replace(chain, temperature=temperature.fit(log_probabilities(chain, z), labels))
-    if shares is not None:
-        chain = replace(chain, prior_shift=priors.fit(labels, shares))
-    if METRICS[metric].needs == "counts":
+    require_method(recipe.method)
+    require_metric(recipe.metric, z.shape[2], recipe.costs)
+    scaling.require_kind(recipe.calibration)
+    training = _training(recipe, z, labels, folds, clusters)
+    if recipe.method == auto.NAME:
+        choice = _choose(recipe, training)
+        return replace(fit(replace(recipe, method=choice.chosen), z, labels, folds, clusters), choice=choice)
+    chain = _fit_method(recipe.method, training)
+    if recipe.calibration != "temperature":
+        chain = replace(chain, scaling=_fit_scaling(recipe, training))
+    if recipe.shares is not None:
+        chain = replace(chain, prior_shift=priors.fit(labels, recipe.shares))
+    if METRICS[recipe.metric].needs == "counts":
         log_probs = log_probabilities(chain, z).astype(np.float64)
-        bias = metric_bias.fit(log_probs, labels, usable_folds(folds, clusters), metric, weights)
+        bias = metric_bias.fit(log_probs, labels, usable_folds(folds, clusters), recipe.metric, training.weights)
         chain = replace(chain, metric_bias=bias)
     return chain
 
 
-def _choose(training: Training, shares: np.ndarray | None, costs: np.ndarray | None) -> auto.Choice:
+def _training(recipe: Recipe, z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> Training:
+    weights = None if recipe.shares is None else priors.row_weights(labels, recipe.shares)
+    return Training(z, labels, folds, clusters, recipe.metric, weights)
+
+
+def _fit_method(method: str, training: Training) -> Chain:
+    """The method and, where it has no scale, its temperature."""
+    chain = Chain(method, METHODS[method].fit(training))
+    if METHODS[method].scaled:
+        return chain
+    return replace(chain, temperature=temperature.fit(log_probabilities(chain, training.z), training.labels))
+
+
+def _fit_scaling(recipe: Recipe, training: Training) -> Scaling:
+    """On log-probabilities of rows that the method, fitted again without each fold, has not seen."""
+    z, labels, clusters = training.z, training.labels, training.clusters
+    folds = usable_folds(training.folds, clusters)
+    if len(np.unique(folds)) < 2:
+        return Scaling("none")
+
+    def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        without = _training(recipe, z[:, train], labels[train], folds[train], clusters[train])
+        return log_probabilities(_fit_method(recipe.method, without), z[:, test])
+
+    return scaling.fit(cross_fit(fit_apply, folds, clusters), labels, folds, clusters, recipe.calibration)
+
+
+def _choose(recipe: Recipe, training: Training) -> auto.Choice:
+    """By the method and its temperature alone: what follows is the same for all."""
     z, labels, folds, clusters = training.z, training.labels, training.folds, training.clusters
     if len(z) == 1:  # nothing to combine: the candidates differ in how they calibrate the one member
         return auto.Choice(candidates()[0], {})
 
     def fit_apply(name: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        some = labels[train], folds[train], clusters[train]
-        chain = fit(name, training.metric, z[:, train], *some, shares, costs)
-        return apply(chain, z[:, test])
+        candidate = replace(recipe, method=name, calibration="temperature")
+        return apply(fit(candidate, z[:, train], labels[train], folds[train], clusters[train]), z[:, test])
 
     runs = {name: partial(fit_apply, name) for name in candidates()}
     return auto.Choice(
-        *auto.choose(runs, labels, folds, clusters, z.shape[2], training.metric, training.weights, costs)
+        *auto.choose(runs, labels, folds, clusters, z.shape[2], recipe.metric, training.weights, recipe.costs)
     )
 
 
 def apply(chain: Chain, z: np.ndarray, calibrated: bool = True) -> np.ndarray:
     """Probabilities float64 (N, C), rows sum to 1, of z float32 (M, N, C).
 
-    calibrated: False leaves the blend's own temperature out.
+    calibrated: False leaves the scaling out or, where the blend has none, its own temperature.
     """
     probs = METHODS[chain.method].apply(chain.learned, z)
-    if calibrated and chain.temperature is not None:
+    if chain.temperature is not None and (calibrated or chain.scaling is not None):
         probs = temperature.apply(chain.temperature, probs)
+    if chain.scaling is not None and calibrated:
+        probs = scaling.apply(chain.scaling, probs)
     if chain.prior_shift is not None:
         probs = priors.apply(chain.prior_shift, probs)
     if chain.metric_bias is not None:
@@ -168,6 +190,7 @@ def load(method: str, params: Mapping[str, Any], members: int, classes: int) -> 
         method=name,
         learned=METHODS[name].load(params, members, classes),
         temperature=temperature.load(params),
+        scaling=scaling.load(params, classes),
         prior_shift=priors.load(params, classes),
         metric_bias=metric_bias.load(params, classes),
         choice=choice,
@@ -199,6 +222,8 @@ def notes(chain: Chain, metric: str) -> list[str]:
     lines += method.describe(chain.learned, metric)
     if chain.temperature is not None:
         lines.append(f"the blend's own temperature: {1 / chain.temperature.inverse_temperature:.3f}")
+    if chain.scaling is not None:
+        lines.append(scaling.describe(chain.scaling))
     if chain.prior_shift is not None:
         lines.append("classes shifted to the given shares; scores are those expected with them")
     if chain.metric_bias is not None:
