@@ -9,6 +9,7 @@ from ensemble.blend import methods
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.recipe import Recipe
+from ensemble.blend.stages import describe_stages, load_stages, stage_arrays
 from ensemble.cascade.find import FRONT, find_cascade
 from ensemble.cascade.fixed import fixed_sets
 from ensemble.cascade.order import Costs, in_order
@@ -126,3 +127,12 @@ def test_the_best_fixed_sets_by_brute_force():
     assert [sorted(member for member, _ in each.pairs) for each in found] == [["a"], ["a", "c"]]
     assert [each.by_fold for each in found] == [5, 5]
     assert [set(each.ms.tolist()) for each in found] == [{5.25}, {8.25}]
+
+
+def test_stages_of_a_scaled_blend_are_scaled_too():
+    oof = oof_of(views=2)
+    _, stages = find_cascade(oof, Recipe("mean", calibration="vector"), COSTS, Limit(max_loss=0.05), SILENT)
+    assert stages and all(stage.chain.scaling.scaling_family == "vector" for stage in stages)
+    again = load_stages(describe_stages(stages), stage_arrays(stages), oof.classes)
+    z = np.random.default_rng(0).normal(size=(len(stages[0].members), 5, oof.classes)).astype(np.float32)
+    assert np.array_equal(methods.apply(again[0].chain, z), methods.apply(stages[0].chain, z))
