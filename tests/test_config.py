@@ -170,7 +170,7 @@ def test_unknown_key_is_answered_with_the_nearest(refusal):
 
 def test_unknown_key_near_to_none_is_answered_with_all_of_them(refusal):
     assert refusal(SHORT + "\n[folds]\nzzz = 1") == "unknown key folds.zzz; known keys: k, method, fold, near_copies"
-    known = "run, seed, workers, gpus_per_job, data, folds, train, tta, backbone"
+    known = "run, seed, workers, gpus_per_job, data, folds, train, tta, log, backbone"
     assert refusal("zzz = 1\n" + SHORT) == f"unknown key zzz; known keys: {known}"
 
 
@@ -254,7 +254,7 @@ def test_two_backbones_of_one_name(refusal):
     assert refusal(SHORT + second) == "two backbones are named 'net': give each its own name"
 
 
-@pytest.mark.parametrize("name", ["blends", "predictions"])
+@pytest.mark.parametrize("name", ["blends", "predictions", "tensorboard", "wandb"])
 def test_backbone_named_like_a_folder_of_the_run(refusal, name):
     line = f"a backbone cannot be named {name!r}: the run keeps its own files there"
     assert refusal(SHORT.replace("net", name, 1)) == line

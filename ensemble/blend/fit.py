@@ -37,6 +37,7 @@ from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
 from ensemble.scoring.miscalibration import by_class
 from ensemble.scoring.outcomes import Outcome, outcome, value
+from ensemble.trackers import log_blend
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 
@@ -120,6 +121,7 @@ def blend_run(
     result = fit_oof(oof, recipe, options.prune, events)
     result = replace(result, fitted=replace(result.fitted, sources=sources), optimistic=optimistic, tests=tests)
     result = result.save(run, name)
+    log_blend(run, name, result.blend, events)
     lacking = [member for member in result.fitted.external if member not in tests]
     if lacking:
         events.message(

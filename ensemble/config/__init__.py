@@ -8,6 +8,7 @@ from ensemble.config.tables import Backbone as Backbone
 from ensemble.config.tables import Config as Config
 from ensemble.config.tables import Data as Data
 from ensemble.config.tables import Folds as Folds
+from ensemble.config.tables import Log as Log
 from ensemble.config.tables import Train as Train
 from ensemble.config.tables import Tta as Tta
 from ensemble.config.tables import check_member_name as check_member_name

@@ -13,7 +13,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEMBER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-RESERVED = ("blends", "predictions")
+RESERVED = ("blends", "predictions", "tensorboard", "wandb")
 Strategy = Literal["scratch", "probe", "partial", "full", "probe-then-partial", "probe-then-full"]
 
 
@@ -189,6 +189,13 @@ class Tta(Table):
     on two cores) and the network holds its answers."""
 
 
+class Log(Table):
+    to: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...] = ()
+    """Experiment trackers that the run is sent to, one or several: `["mlflow"]`."""
+    project: Annotated[str, Field(min_length=1)] = "ens"
+    """What MLflow (as its experiment), wandb and trackio file the run under."""
+
+
 class Backbone(Table):
     name: Annotated[str, Field(pattern=MEMBER_NAME)]
     """The member's name, and its folder's."""
@@ -239,6 +246,7 @@ class Config(Table):
     folds: Folds = Folds()
     train: Train = Train()
     tta: Tta = Tta()
+    log: Log | None = None
     backbone: Annotated[tuple[Backbone, ...], Field(min_length=1)]
 
     @field_validator("gpus_per_job", mode="before")

@@ -190,7 +190,7 @@ def _remedies(run: Run, folds: int) -> list[str]:
 
 def _of_config(row: RunRow) -> RunRow:
     values = load_run_config(Run(row.run).config_toml).model_dump(mode="json")
-    del values["run"]
+    del values["run"], values["log"]
     backbones = {backbone.pop("name"): backbone for backbone in values.pop("backbone")}
     settings = dict(_flat("", values))
     for name, backbone in backbones.items():

@@ -116,7 +116,8 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
     yield run.folds_csv, _vouched(run, run.folds_csv, lambda: read_folds(run))
     yield run.classes_json, _vouched(run, run.classes_json, run.read_classes)
     yield run.config_toml, _sealed(run.config_toml, lambda: load_config(run.config_toml))
-    for path in (run.contents_json, run.view_search_json, run.audit_json):
+    trackers = sorted(run.tracker_json("x").parent.glob("*.json"))
+    for path in (run.contents_json, run.view_search_json, run.audit_json, *trackers):
         if path.is_file():
             yield path, _sealed(path)
     for member in map(run.member, run.member_names()):

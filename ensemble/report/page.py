@@ -25,6 +25,7 @@ from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.tables.layout import gain_cell, score_cell
+from ensemble.trackers import log_report
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.
 SECTIONS = (
@@ -51,6 +52,7 @@ def write_report(run: Run, output: Path | None, events: Events) -> Path:
     text = render(read_run(run, events), events)
     write_text(path, text)
     events.message(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
+    log_report(run, path, events)
     return path
 
 

@@ -7,6 +7,7 @@
       convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
                      done.json (last)  failure.json (on a cluster, where a worker could not train it)
       .slurm/ (scripts and logs of the workers of --on slurm)
+      .trackers/<name>.json (what an experiment tracker was sent)  tensorboard/  wandb/ (their own files)
       blends/stack.json  stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       predictions/logits/<set>/<digest>.safetensors
@@ -181,6 +182,10 @@ class Run:
         """On an object store, to which nothing can be appended, each machine has its own."""
         host = re.sub("[^A-Za-z0-9.-]", "-", socket.gethostname())
         return self.path / ("ens.log" if mirror.url_of(self.path) is None else f"ens-{host}.log")
+
+    def tracker_json(self, name: str) -> Path:
+        """What an experiment tracker was sent."""
+        return self.path / ".trackers" / f"{name}.json"
 
     def blend_json(self, name: str) -> Path:
         return self.path / "blends" / f"{name}.json"

@@ -20,6 +20,7 @@ from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
+from ensemble.trackers import tracked
 from ensemble.train.clock import Clock
 from ensemble.train.ending import Running, kept, near_seconds, wait_for
 from ensemble.train.enough import enough_epochs
@@ -59,14 +60,21 @@ def train_folds(config: Config, events: Events, engine: Engine = LOCAL, waits: b
     """
     if engine.name == "local":
         choose_slots(config.workers, choose_device(), 1, config.gpus_per_job)  # too few GPUs: nothing is begun
-    if engine.name != "ray":
-        return train_members(config, open_rows(config, events), events, waits=waits)
-    from ensemble.launch.ray.cluster import open_cluster
-    from ensemble.train.on_ray import require_alike
+    with tracked(Run(config.run), trackers_of(config, waits), events) as events:
+        if engine.name != "ray":
+            return train_members(config, open_rows(config, events), events, waits=waits)
+        from ensemble.launch.ray.cluster import open_cluster
+        from ensemble.train.on_ray import require_alike
 
-    with open_cluster(engine.address) as cluster:
-        require_alike(config, cluster)
-        return train_members(config, open_rows(config, events), events, cluster)
+        with open_cluster(engine.address) as cluster:
+            require_alike(config, cluster)
+            return train_members(config, open_rows(config, events), events, cluster)
+
+
+def trackers_of(config: Config, waits: bool = False) -> tuple[str, ...]:
+    """The trackers that this process sends the run to. A worker of a cluster (waits) is one of many, and sends nothing:
+    whoever follows the workers does, or the next command on the run."""
+    return () if config.log is None or waits else config.log.to
 
 
 def train_members(

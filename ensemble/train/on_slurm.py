@@ -1,7 +1,7 @@
 """A run whose workers SLURM starts: how many are submitted, and following them to the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ensemble.config import Config
@@ -12,9 +12,10 @@ from ensemble.launch.slurm_queue import Queue, follow
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
+from ensemble.trackers import tracked
 from ensemble.train.ending import Running, kept
 from ensemble.train.follow import Followed
-from ensemble.train.jobs import open_rows
+from ensemble.train.jobs import open_rows, trackers_of
 from ensemble.train.lengths import settings_of
 from ensemble.train.rows import Rows
 from ensemble.train.waiting import failure_stamps, is_held
@@ -38,7 +39,8 @@ def train_on_slurm(config: Config, request: slurm.Request, command: tuple[str, .
         return []
     submission = slurm.plan(config, request, command)[0]
     workers = _Workers(Queue(submission, events), at_a_time, request.most)
-    return _follow(followed, workers, every, request.detaches)
+    with tracked(Run(config.run), () if request.detaches else trackers_of(config), events) as listener:
+        return _follow(replace(followed, events=listener), workers, every, request.detaches)
 
 
 @dataclass

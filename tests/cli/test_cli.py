@@ -54,7 +54,7 @@ def test_every_config_key_is_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     from ensemble import config
 
-    for table in (config.Data, config.Folds, config.Train, config.Tta, config.Backbone):
+    for table in (config.Data, config.Folds, config.Train, config.Tta, config.Log, config.Backbone):
         for key in table.model_fields:
             assert f"`{key}`" in readme, key
 
