@@ -13,6 +13,7 @@ from ensemble.cli import (
     blend,
     cascade,
     distill,
+    doctor,
     export,
     launch,
     look,
@@ -32,8 +33,16 @@ from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
 
 
+def _version(context: click.Context, option: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from ensemble.overview.doctor import version
+
+        print(f"ens {version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="ens")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def ens() -> None:
     """From labelled images to the best classifier they can give.
 
@@ -62,6 +71,7 @@ def ens() -> None:
     ens runs DIR                   all runs: scores, costs, what differs
     ens verify RUN                 is every file as it was written?
     ens submissions RUN            what was submitted, and what the board said
+    ens doctor                     versions, device, cache: what would be slow here, and why
     """
 
 
@@ -90,6 +100,7 @@ for command in (
     overview.runs,
     overview.submissions,
     verify.verify,
+    doctor.doctor,
     train.demo,
     look.cache,
 ):
