@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ensemble.errors import UserError
 from ensemble.exported.cascade_description import is_exported
+from ensemble.predictions.certainty import OF_FILES, CertaintyRequest
 from ensemble.predictions.images import Images, Prediction, named_images
 from ensemble.run import Run
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def load(
-    run: str | Path | Run, blend: str | None = None, views: Sequence[str] | None = None, networks: str = "folds"
+    run: str | Path | Run,
+    blend: str | None = None,
+    views: Sequence[str] | None = None,
+    networks: str = "folds",
+    *,
+    sets: float | None = None,
+    sets_by: str | None = None,
+    abstain: float | None = None,
 ) -> "Predictor | ExportedModel":
     """A run's blend with its networks on the device, or an exported file, for many calls of `predict`.
 
@@ -25,6 +33,9 @@ def load(
     blend: the name of a blend; None for the run's only one
     views: must be those that the blend was fitted on, as they are for None
     networks: which of its members' networks predict: those of the folds, their "soup" (of `ens soup`) or "refit"
+    sets: to have a prediction set of each image: the share of images whose set is to hold the true class, 0 to 1
+    sets_by: "class" to keep that promise in each class, "group" to count the images of a group as one
+    abstain: to have the images marked that are better left unanswered: the error rate that the others may have, 0 to 1
 
     Raises UserError for a run, blend, views or files that don't fit, and for a blend with a member that ens did not
     train, which can't predict other images; for a file as `load_exported` does.
@@ -33,7 +44,7 @@ def load(
     >>> ens.predict(predictor, "data/art/train/a/0.png").classes
     ('a', 'b')
     """
-    return _loaded(run, blend, views, networks)
+    return _loaded(run, blend, views, networks, certainty=CertaintyRequest(sets, sets_by, abstain))
 
 
 def predict(
@@ -84,15 +95,18 @@ def _loaded(
     views: Sequence[str] | None,
     networks: str = "folds",
     images: int = sys.maxsize,
+    certainty: CertaintyRequest | None = None,
 ) -> "Predictor | ExportedModel":
-    """See `load`. images: how many will be predicted."""
+    """See `load`. images: how many will be predicted. certainty: what is said of each beside its class."""
     if not isinstance(run, Run) and is_exported(Path(run)):
         if blend is not None or views is not None or networks != "folds":
             raise UserError(f"{run}: an exported file holds one blend with its views and networks: name none of these")
+        if certainty is not None and not certainty.is_empty:
+            raise UserError(f"{run}: {OF_FILES}")
         from ensemble.exported.engines import FEW, engine_for
         from ensemble.exported.model import load_exported
 
         return load_exported(run, engine=engine_for("auto", images), at_once=images >= FEW)
     from ensemble.tta.images import load as load_run
 
-    return load_run(run, blend, views, networks)
+    return load_run(run, blend, views, networks, certainty)

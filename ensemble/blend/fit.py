@@ -27,6 +27,8 @@ from ensemble.blend.result import BlendResult, saved_views
 from ensemble.blend.saved import require_name
 from ensemble.blend.several import read_runs
 from ensemble.blend.sources import run_names, source
+from ensemble.conformal.rows import HeldOut
+from ensemble.conformal.selective import risk_coverage
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
@@ -40,6 +42,7 @@ from ensemble.scoring.outcomes import Outcome, outcome, value
 from ensemble.trackers import log_blend
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
+MOST_HELD_OUT = 20_000_000  # numbers that are kept of the cross-fitted probabilities: 80 MB
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ def blend_run(
     optimistic = tuple(member for member in trained if source(run, sources, member).is_optimistic())
     result = fit_oof(oof, recipe, options.prune, events)
     result = replace(result, fitted=replace(result.fitted, sources=sources), optimistic=optimistic, tests=tests)
+    if sources is not None and result.held_out is not None:
+        parts = np.unique(oof.rows.folds)  # in the order of the sets
+        placed = replace(result.held_out, folds=np.searchsorted(parts, result.held_out.folds))
+        result = replace(result, held_out=placed if sources.are_folds(len(parts)) else None)
     result = result.save(run, name)
     log_blend(run, name, result.blend, events)
     lacking = [member for member in result.fitted.external if member not in tests]
@@ -226,6 +233,11 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
     stages = {"plain mean": mean, f"blend before its {last}": before, "blend": honest}
     if last == "temperature" and chain.temperature is None:
         del stages["blend before its temperature"]
+    selective = None
+    if weights is None:
+        confidence = probs[np.arange(len(labels)), 0, honest.predicted]
+        selective = risk_coverage(confidence, honest.predicted != labels, rows.clusters)
+    kept = HeldOut(probs[:, 0], labels, rows.folds, rows.clusters).some(MOST_HELD_OUT)
     notes = methods.notes(chain, recipe.metric)
     notes += _without_value(recipe.metric, drawn[recipe.metric], table[0][recipe.metric], np.unique(rows.folds))
     if weights is not None:
@@ -268,6 +280,8 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         pruned=pruned(oof, final, honest, costs, counted(events, oof, not costs)) if prune else None,
         left_out=oof.left_out,
         notes=tuple(notes),
+        selective=selective,
+        held_out=replace(kept, probabilities=kept.probabilities.astype(np.float32)),
     )
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from ensemble.blend.diversity import Diversity
+from ensemble.blend.held_out import save_held_out
 from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.prune import Pruned
 from ensemble.blend.saved import Blend, load_blend, read_described
+from ensemble.conformal.rows import HeldOut
+from ensemble.conformal.selective import RiskCoverage
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, Finite, Unread, parse_json
@@ -18,7 +21,7 @@ from ensemble.scoring.calibration import Bin, Calibration
 from ensemble.scoring.metrics import columns
 from ensemble.scoring.miscalibration import ClasswiseCalibration
 
-UNSAVED = ("name", "path", "fitted", "tests")
+UNSAVED = ("name", "path", "fitted", "tests", "held_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,10 @@ class BlendResult:
     notes: lines to print.
     optimistic: members whose epoch was chosen on these rows.
     tests: member -> test predictions, of the external members that have some.
+    selective: the error rate of the most confident rows; None in a result of an older ens, and for other class shares
+        than those of the rows.
+    held_out: the cross-fitted probabilities, of random rows where they are many; None where it was read back, and where
+        the folds of several runs differ.
     """
 
     name: Annotated[str, Unread()]
@@ -81,6 +88,8 @@ class BlendResult:
     notes: tuple[str, ...]
     optimistic: tuple[str, ...] = ()
     tests: Annotated[dict[str, Logits], Unread()] = field(default_factory=dict)
+    selective: RiskCoverage | None = None
+    held_out: Annotated[HeldOut | None, Unread()] = None
 
     @property
     def external(self) -> tuple[str, ...]:
@@ -104,8 +113,9 @@ class BlendResult:
         for member in self.fitted.external:
             if member in self.tests:
                 self.tests[member].save(run.external_file(name, member))
-        scores = asdict(replace(self, tests={}))
-        self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED})
+        scores = asdict(replace(self, tests={}, held_out=None))
+        held_out = None if self.held_out is None else save_held_out(run, name, self.held_out)
+        self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED}, held_out)
         return replace(self, name=name, path=run.blend_json(name))
 
 

@@ -36,7 +36,7 @@ class SavedSources(TypedDict):
 class Described(TypedDict):
     """The JSON of a blend. params: what `Chain.params` holds beside arrays. arrays: the shapes of those, which are in
     the safetensors of `sha256`. fitted_on: see `oof_digests`. scores: those of `ensemble.blend.result`; of a cascade,
-    which has stages, those of `ensemble.cascade.result`."""
+    which has stages, those of `ensemble.cascade.result`. held_out: SHA-256 of the file of `ensemble.blend.held_out`."""
 
     format: int
     method: str
@@ -55,6 +55,7 @@ class Described(TypedDict):
     stages: NotRequired[list[SavedStage]]  # of a cascade
     fitted_on: NotRequired[dict[str, str]]
     scores: NotRequired[dict[str, Any]]
+    held_out: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ class Blend:
         """The class that each row of probabilities (N, C) is decided for, int64 (N,)."""
         return probabilities.argmax(axis=1) if self.costs is None else cheapest(probabilities, self.costs)
 
-    def save(self, run: Run, name: str, scores: Mapping[str, Any] | None = None) -> None:
+    def save(self, run: Run, name: str, scores: Mapping[str, Any] | None = None, held_out: str | None = None) -> None:
         """Write blends/<name>.safetensors, then blends/<name>.json, which vouches for it; each atomically.
 
-        scores: as JSON, kept beside the blend, which does without them.
+        scores: as JSON, kept beside the blend, which does without them. held_out: what `save_held_out` gave.
         """
         params = self.chain.params()
         found = {key: v for key, v in params.items() if isinstance(v, np.ndarray)} | stage_arrays(self.stages)
@@ -170,6 +171,8 @@ class Blend:
             description |= {"format": SCALED_FORMAT, "calibration": self.calibration}
         if self.stages:
             description["stages"] = describe_stages(self.stages)
+        if held_out is not None:
+            description["held_out"] = held_out
         write_json(run.blend_json(name), description)
 
 

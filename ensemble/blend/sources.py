@@ -28,6 +28,11 @@ class Sources:
         """The fold of the member's network in each set."""
         return self.sets[member.rpartition("/")[0]]
 
+    def are_folds(self, parts: int) -> bool:
+        """Whether each set is of the networks that never saw the rows of one fold, which is the same fold in all runs.
+        parts: the number of folds that the blend was cross-fitted over."""
+        return all(len(set(folds)) == len(folds) == parts for folds in self.sets.values())
+
 
 def require_sources(sources: Sources, members: Sequence[str], external: Sequence[str]) -> None:
     """Raise ValueError if a member's run is not named, or if the sets don't go together."""

@@ -248,7 +248,7 @@ def _plain(result: "BlendResult") -> dict[str, Any]:
     from ensemble.cli.plain import plain
 
     fitted = result.fitted
-    scores = plain(result, ("fitted", "tests"))
+    scores = plain(result, ("fitted", "tests", "held_out"))
     return {**scores, "method": fitted.method, "metric": fitted.metric, "classes": list(fitted.classes)}
 
 

@@ -94,6 +94,35 @@ def submission_options(command: Command) -> Command:
     return command
 
 
+CERTAINTY = ("sets", "sets_by", "abstain")  # the names of `certainty_options`
+
+
+def certainty_options(command: Command) -> Command:
+    """What to say of each image beside its class; `ensemble.tta.certainty.CertaintyRequest` takes them."""
+    options = (
+        click.option(
+            "--sets",
+            type=float,
+            metavar="LEVEL",
+            help="Of each image a set of classes too: such sets hold the true class of this share of images, as 0.9.",
+        ),
+        click.option(
+            "--sets-by",
+            metavar="class|group",
+            help="With --sets: keep the promise in each class, or count the images of a group (a person) as one.",
+        ),
+        click.option(
+            "--abstain",
+            type=float,
+            metavar="RATE",
+            help="Mark the images that are left unanswered, so that at most this share of the answered ones is wrong.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 _SLURM = (
     click.option(
         "--slurm",

@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from ensemble.cli.options import (
+    CERTAINTY,
     CLUSTER,
     FOLDER_OR_FILE,
     JSON,
     OneOf,
+    certainty_options,
     cluster_options,
     names,
     searchable_metrics,
@@ -42,6 +44,7 @@ NOTES = {  # in the ledger
 )
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @submission_options
+@certainty_options
 @click.option(
     "--keep-gb",
     type=click.FloatRange(min=0),
@@ -67,6 +70,8 @@ def tta_predict(
     a folder or a table are saved in shards as they are made: after a stop the same command resumes, and ends with the
     same files. The members' logits are stored too, so that another blend of the same images runs no network.
 
+    With --sets and --abstain, a table beside the submission, submission.certainty.csv, says how certain each is.
+
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """
     with session(as_json, run) as events:
@@ -74,7 +79,10 @@ def tta_predict(
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
         from ensemble.overview import ledger
+        from ensemble.predictions.certainty import CertaintyRequest
 
+        asked = CertaintyRequest(**{name: options.pop(name) for name in CERTAINTY})
+        certainty = None if asked.is_empty else asked
         place = read_place(**{name: options.pop(name) for name in CLUSTER})
         output = options.pop("output")
         Run(run).require()
@@ -87,7 +95,7 @@ def tta_predict(
 
             if options["sample_submission"] is not None or options["form"] is not None:
                 output = output or Path("submission.csv")
-            predictor = load(run, blend_name, names(views), networks, events)
+            predictor = load(run, blend_name, names(views), networks, certainty, events)
             pictures = predict_pictures(Run(run), source, output, predictor, **options)
             for line in [*pictures.lines(), *filter(None, [UNSCORED.get(networks)])]:
                 events.message(line)
@@ -103,16 +111,19 @@ def tta_predict(
             views=names(views),
             stored_bytes=int(keep_gb * 1e9),
             networks=networks,
+            certainty=certainty,
             **options,
         )
         given = {"--blend": blend_name, "--networks": networks, "--views": views, "--keep-gb": keep_gb, "-o": output}
-        given |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+        given |= {f"--{name.replace('_', '-')}": value for name, value in {**options, **vars(asked)}.items()}
         made = predicted(request, place, worker_command("tta-predict", [run, source], given), events)
         if made is None:
             return
         events.answer({**plain(made, ("ids", "checksum", "is_new")), "rows": len(made.ids)})
         wrote = "wrote" if made.is_new else "another process wrote"
         events.message(f"{wrote} {made.submission} ({made.said}) and {made.predictions}")
+        if made.certainty is not None:
+            events.message(f"{wrote} {made.certainty} ({made.certain})")
         if not made.is_new:
             return
         fitted = load_blend(Run(run), made.blend)

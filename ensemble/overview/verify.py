@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.blend import list_blends, load_blend
+from ensemble.blend.held_out import load_held_out
+from ensemble.blend.saved import read_described
 from ensemble.blend.sources import other_runs
 from ensemble.config import Config, load_config, load_run_config
 from ensemble.data.cache import shards
@@ -167,6 +169,9 @@ def _of_blend(run: Run, name: str) -> Iterator[tuple[Path, Check]]:
         blend = load_blend(run, name)
     except UserError:
         return  # the check of the same file says so
+    sha256 = read_described(run, name).get("held_out")
+    if sha256 is not None:
+        yield run.held_out_file(name), lambda: load_held_out(run, name, sha256, len(blend.classes)) and True
     for other in other_runs(run, blend.sources):
         yield run.blend_json(name), lambda other=other: _is_there(other)  # type: ignore[misc]
     for member in blend.external:

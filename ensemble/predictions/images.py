@@ -37,11 +37,15 @@ class Prediction:
     classes: C names
     labels: for each image the class of the largest probability, or of the least expected cost if the blend knows what
         mistakes cost
+    sets: for each image the classes of its prediction set; None unless `ensemble.load` was asked for sets
+    abstain: bool (N,), whether the image is better left unanswered; None unless that was asked for
     """
 
     probabilities: np.ndarray
     classes: tuple[str, ...]
     labels: list[str]
+    sets: list[tuple[str, ...]] | None = None
+    abstain: np.ndarray | None = None
 
 
 def named_images(images: Images, name: str = "images") -> list[tuple[str, OneImage]]:

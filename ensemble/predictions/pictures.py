@@ -26,6 +26,8 @@ class PredictedPictures:
     submission: the CSV that was written; None if none was asked for
     notes: lines on that CSV and on the sample that it follows
     decided: the class of each, "" where it could not be read; () unless the blend knows what mistakes cost
+    sets: the classes of the prediction set of each; () unless they were asked for
+    abstain: whether each is better left unanswered; () unless that was asked for
     """
 
     ids: tuple[str, ...]
@@ -35,6 +37,8 @@ class PredictedPictures:
     submission: Path | None
     notes: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    sets: tuple[tuple[str, ...], ...] = ()
+    abstain: tuple[bool, ...] = ()
 
     def lines(self) -> list[str]:
         """One line per picture with its most likely classes, and the notes."""
@@ -46,7 +50,9 @@ class PredictedPictures:
             best = np.argsort(-probabilities, kind="stable")[:SHOWN]
             shown = ", ".join(f"{self.classes[number]} {100 * probabilities[number]:.1f} %" for number in best)
             decided = f"; of the least expected cost: {self.decided[row]}" if self.decided else ""
-            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}{decided}")
+            set_of = f"; set: {', '.join(self.sets[row])}" if self.sets else ""
+            abstains = "; abstains" if self.abstain and self.abstain[row] else ""
+            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}{decided}{set_of}{abstains}")
         return [*lines, *self.notes]
 
 

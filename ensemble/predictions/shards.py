@@ -8,7 +8,7 @@ its rows. A shard that doesn't fit any more is therefore not found, and is predi
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from ensemble.files.reading import parse_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.plural import pluralize
 
+COLUMN = "column "  # before the name of a column, in the names of a shard's tensors
 FORMAT = 2  # of the files and of what is in them: raise it when either changes
 
 
@@ -111,10 +112,17 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def write(shard: PredictionShard, probabilities: np.ndarray, unreadable: dict[int, str]) -> None:
+def write(
+    shard: PredictionShard,
+    probabilities: np.ndarray,
+    unreadable: dict[int, str],
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write a shard's probabilities, float32 (n, C), atomically. unreadable: the reason for each row that is NaN.
-    Raises OSError that names the file."""
-    write_tensors(shard.path, {"probabilities": of_array(probabilities)}, {"unreadable": json.dumps(unreadable)})
+    columns: what else is known of the rows, (n, ...) by name. Raises OSError that names the file."""
+    arrays = {"probabilities": probabilities} | {f"{COLUMN}{name}": values for name, values in (columns or {}).items()}
+    tensors = {name: of_array(values) for name, values in arrays.items()}
+    write_tensors(shard.path, tensors, {"unreadable": json.dumps(unreadable)})
 
 
 def unreadable_rows(shard: PredictionShard, classes: int) -> dict[int, str] | None:
@@ -135,10 +143,17 @@ def unreadable_rows(shard: PredictionShard, classes: int) -> dict[int, str] | No
 
 def read(shard: PredictionShard) -> np.ndarray:
     """The probabilities of a finished shard, float32 (n, C). Raises UserError if it was damaged since."""
+    return read_with_columns(shard, ())[0]
+
+
+def read_with_columns(shard: PredictionShard, names: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """As `read`, and these columns, in this order."""
     try:
-        probabilities = np.asarray(load(read_bytes(shard.path))["probabilities"])
-        if len(probabilities) == len(shard):
-            return probabilities
+        arrays = load(read_bytes(shard.path))
+        probabilities = np.asarray(arrays["probabilities"])
+        columns = {name: np.asarray(arrays[f"{COLUMN}{name}"]) for name in names}
+        if all(len(each) == len(shard) for each in (probabilities, *columns.values())):
+            return probabilities, columns
         raise KeyError(f"{len(probabilities)} rows, want {len(shard)}")
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{shard.path}: can't be read any more ({error}); start the same command again") from None

@@ -33,8 +33,12 @@ MARK = 16  # digits of a plan's digest, with which the names of its processes be
 LATE_SECONDS = 60.0  # that a file of another machine may take to be seen here
 LOOK_SECONDS = 5.0  # between two looks while shards are predicted, for the progress
 
-# A shard, its probabilities float32 (n, C), NaN in unreadable rows, and for each of these rows of the shard the reason.
-PredictedShard = tuple[PredictionShard, np.ndarray, dict[int, str]]
+# A shard, its probabilities float32 (n, C), NaN in unreadable rows, for each of these rows of the shard the reason, and
+# perhaps what else is known of the rows, (n, ...) by name.
+PredictedShard = (
+    tuple[PredictionShard, np.ndarray, dict[int, str]]
+    | tuple[PredictionShard, np.ndarray, dict[int, str], dict[str, np.ndarray]]
+)
 # Predicts the shards that an iterator gives, in its order. Each is taken when it is asked for; a few may be asked for
 # ahead of those that are given back.
 Predict = Callable[[Iterator[PredictionShard]], Iterator[PredictedShard]]
@@ -195,10 +199,10 @@ def _fill_free(rest: Rest, predict: Predict, holders: set[str], asked: Callable[
     has_filled = False
     looked = time.monotonic()
     try:
-        for shard, probabilities, reasons in predict(_free(rest, holders)):
+        for shard, probabilities, reasons, *columns in predict(_free(rest, holders)):
             claim, release = rest.taken[shard]
             if _is_held(claim):  # else the process that took it over writes the same
-                shards.write(shard, probabilities, reasons)
+                shards.write(shard, probabilities, reasons, *columns)
                 rest.finish(shard, {shard.start + row: line for row, line in reasons.items()})
             has_filled = True
             del rest.taken[shard]

@@ -8,7 +8,7 @@
                      done.json (last)  failure.json (on a cluster, where a worker could not train it)
       .slurm/ (scripts and logs of the workers of --on slurm)
       .trackers/<name>.json (what an experiment tracker was sent)  tensorboard/  wandb/ (their own files)
-      blends/stack.json  stack.safetensors
+      blends/stack.json  stack.safetensors  held-out/stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       predictions/logits/<set>/<digest>.safetensors
       tta-search.json  audit.json  report.html  submissions.csv  ens.log
@@ -192,6 +192,10 @@ class Run:
 
     def blend_file(self, name: str) -> Path:
         return self.path / "blends" / f"{name}.safetensors"
+
+    def held_out_file(self, name: str) -> Path:
+        """The cross-fitted probabilities of a blend."""
+        return self.path / "blends" / "held-out" / f"{name}.safetensors"
 
     def external_file(self, name: str, member: str) -> Path:
         """The test predictions of a blend's external member."""

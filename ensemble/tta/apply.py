@@ -1,6 +1,6 @@
 """Which blend of a run is meant, and its probabilities from its members' logits. Never imports torch."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -99,8 +99,13 @@ def blend_folds(blend: Blend, logits: Sequence[np.ndarray]) -> np.ndarray:
     """Probabilities (N, C) of the members' logits (K, V, N, C): blended per fold, then averaged over the folds; K may
     be 1 for those that have one prediction for all folds. Of several runs, whose K may differ, per set of folds."""
     sets = fold_sets(blend, [len(values) for values in logits])
-    blended = (blend.apply([values[fold] for values, fold in zip(logits, folds, strict=True)]) for folds in sets)
-    return np.asarray(sum(blended) / len(sets))
+    return np.asarray(sum(blend_sets(blend, logits, sets)) / len(sets))
+
+
+def blend_sets(blend: Blend, logits: Sequence[np.ndarray], sets: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+    """The probabilities (N, C) of each of these sets of networks, see `fold_sets`. logits: as of `blend_folds`."""
+    for folds in sets:
+        yield blend.apply([values[fold] for values, fold in zip(logits, folds, strict=True)])
 
 
 def fold_sets(blend: Blend, networks: Sequence[int]) -> list[tuple[int, ...]]:

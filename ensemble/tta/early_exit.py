@@ -83,6 +83,11 @@ def predict_with_exits(
     return probabilities, np.bincount(exits, minlength=len(stages))
 
 
+def members_of(blend: Blend, logits: Mapping[MemberAndView, np.ndarray]) -> list[np.ndarray]:
+    """Of each member that ens trained float32 (K, V, n, C). logits: of each member and view float32 (K, n, C)."""
+    return [np.stack([logits[member, view] for view in views], axis=1) for member, views in blend.trained.items()]
+
+
 def scatter_logits(
     logits: dict[MemberAndView, np.ndarray],
     stage: ExitStage,

@@ -25,7 +25,8 @@ from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.tta import stored_logits
 from ensemble.tta.apply import ExternalRows
-from ensemble.tta.early_exit import ExitStage, exit_stages, predict_with_exits
+from ensemble.tta.certainty import CertaintyColumns, columns_digest, compute_columns
+from ensemble.tta.early_exit import ExitStage, exit_stages, members_of, predict_with_exits
 from ensemble.tta.member_views import MemberView
 from ensemble.tta.stored_logits import StoredLogits
 
@@ -49,6 +50,7 @@ class PredictionPlan:
     folds: K, of the run itself
     batch_size: images per forward pass, as far as `batch_rows` takes it
     on_bad: "error" or "skip", at an image that can't be read
+    certainty: what is said of each image beside its class
     """
 
     run: Run
@@ -61,17 +63,22 @@ class PredictionPlan:
     folds: int
     batch_size: int
     on_bad: str
+    certainty: tuple[CertaintyColumns, ...] = ()
 
 
-def plan_digest(run: Run, blend: str, member_views: Sequence[MemberView]) -> str:
-    """SHA-256 of all that determines the numbers of every row: the blend's two files with all their bytes, and its
-    members' networks and views, see `member_views`."""
+def plan_digest(
+    run: Run, blend: str, member_views: Sequence[MemberView], certainty: Sequence[CertaintyColumns] = ()
+) -> str:
+    """SHA-256 of all that determines the numbers of every row: the blend's two files with all their bytes, its members'
+    networks and views, see `member_views`, and what is said beside the class."""
     files = [run.blend_json(blend), run.blend_file(blend)]
     facts = {
         "format": shards.FORMAT,
         "files": [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in files],
         "columns": [each.digest for each in member_views],
     }
+    if certainty:
+        facts["certainty"] = columns_digest(certainty)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,9 +158,9 @@ def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool
 
         while waiting or take():
             part = waiting.popleft()
-            probabilities, exits, reasons = _predicted(part, plan, stored, stages, failed, compute)
+            probabilities, exits, reasons, columns = _predicted(part, plan, stored, stages, failed, compute)
             exits_by_stage[:] += exits
-            yield part, probabilities, reasons
+            yield part, probabilities, reasons, columns
 
     rest.found = found
     sharing.fill(rest, predict, events)
@@ -167,9 +174,10 @@ def _predicted(
     stages: tuple[ExitStage, ...],
     failed: Mapping[int, str],
     compute: Callable[[MissingBlock, ExitStage], Computed],
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """The probabilities of a shard's rows, float32 (n, C), how many rows exited at each stage, and the reasons for
-    those that are NaN, by their rows in the shard. failed: as `_still_unreadable` gives them."""
+) -> tuple[np.ndarray, np.ndarray, dict[int, str], dict[str, np.ndarray]]:
+    """The probabilities of a shard's rows, float32 (n, C), how many rows exited at each stage, the reasons for those
+    that are NaN, by their rows in the shard, and what is said of the rows beside their class. failed: as
+    `_still_unreadable` gives them."""
     values = stored.read(slice(part.start, part.stop))
     reasons = {row - part.start: line for row, line in failed.items() if part.start <= row < part.stop}
 
@@ -184,7 +192,12 @@ def _predicted(
 
     by_name = {(each.member, each.view): array for each, array in zip(stored.member_views, values, strict=True)}
     external = plan.external(part.start, part.stop)
-    return *predict_with_exits(stages, len(part), by_name, reasons, compute_missing, external), reasons
+    probabilities, exits = predict_with_exits(stages, len(part), by_name, reasons, compute_missing, external)
+    logits: list[np.ndarray] = []
+    if plan.certainty and len(stages) == 1:
+        logits = [*members_of(plan.blend, by_name), *(array[None] for array in external)]
+    columns = compute_columns(plan.certainty, plan.blend, probabilities, logits, reasons)
+    return probabilities, exits, reasons, columns
 
 
 def _missing_blocks(

@@ -19,6 +19,7 @@ from ensemble.predictions import shards, sharing
 from ensemble.predictions.sharing import Rest
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.run.run import predictions_claim, shards_dir
+from ensemble.tta.certainty import certainty_path
 from ensemble.tta.fill import fill
 from ensemble.tta.prepare import PredictionRequest, PreparedPrediction, prepare
 from ensemble.tta.written import write_once
@@ -37,6 +38,8 @@ class SavedPrediction:
     said: what the CSV holds, in words
     unreadable: how many of the N images have no prediction
     is_new: whether this process wrote the CSV; False where another one did that shared the work
+    certainty: the table beside it of what else was asked for; None for none
+    certain: what that table says, in words
     """
 
     ids: np.ndarray
@@ -48,6 +51,8 @@ class SavedPrediction:
     said: str
     unreadable: int
     is_new: bool = True
+    certainty: Path | None = None
+    certain: str = ""
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -85,7 +90,10 @@ def tta_predict(
     that names a file which can't be written.
     """
     request.run.require()
-    require_output(request.output, [request.images, request.sample_submission, *inputs_of(request.run)])
+    inputs = [request.images, request.sample_submission, *inputs_of(request.run)]
+    require_output(request.output, inputs)
+    if request.certainty is not None:
+        require_output(certainty_path(request.output), [*inputs, request.output])
     prediction = prepare(request, events, device)
     blend = prediction.plan.blend
     folder, lock = shards_dir(prediction.saved), predictions_claim(prediction.saved)
@@ -116,4 +124,6 @@ def tta_predict(
         said=said,
         unreadable=len(unreadable),
         is_new=written.is_new,
+        certainty=certainty_path(request.output) if written.certainty else None,
+        certain=written.certainty,
     )

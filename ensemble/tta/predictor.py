@@ -18,6 +18,7 @@ from ensemble.inference.predict import predict_stream
 from ensemble.run import Fold, Run
 from ensemble.run.networks import networks_of
 from ensemble.tta.apply import blend_networks
+from ensemble.tta.certainty import CertaintyColumns
 from ensemble.tta.member_views import MemberView
 
 
@@ -31,6 +32,7 @@ class Predictor:
     folds: K, networks per member of the run itself
     batch_size: images per forward pass, as far as `batch_rows` takes it
     device: that of the networks
+    certainty: what is said of each image beside its class
     """
 
     blend: Blend
@@ -39,6 +41,7 @@ class Predictor:
     folds: int
     batch_size: int
     device: torch.device
+    certainty: tuple[CertaintyColumns, ...] = ()
 
 
 def load_predictor(run: Run, blend: Blend, events: Events, networks: str = "folds") -> Predictor:

@@ -19,12 +19,14 @@ from ensemble.files.atomic import require_writable
 from ensemble.machine import cores, device_type, threads_allowed
 from ensemble.plural import pluralize
 from ensemble.predictions import shards
+from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.predictions.shards import PredictionShard
 from ensemble.run import Run
 from ensemble.run.networks import UNSCORED
 from ensemble.run.run import shards_dir
 from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
+from ensemble.tta.certainty import certainty_columns
 from ensemble.tta.fill import PredictionPlan, plan_digest
 from ensemble.tta.member_views import MemberView, member_views
 from ensemble.tta.stored_logits import StoredLogits
@@ -46,6 +48,7 @@ class PredictionRequest:
     stored_bytes: how many bytes of logits the run may store, of these and other images, so that another blend of them
         needs no network; 0 for none
     networks: which of the members' networks predict: "folds", "soup" or "refit"
+    certainty: what to say of each image beside its class, in a table beside `output`; None for nothing
     """
 
     run: Run
@@ -59,6 +62,7 @@ class PredictionRequest:
     shard_rows: int | None = None
     stored_bytes: int = stored_logits.LIMIT
     networks: str = "folds"
+    certainty: CertaintyRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
         folds=folds,
         batch_size=load_run_config(run.config_toml).tta.batch_size,
         on_bad=request.on_bad,
+        certainty=certainty_columns(run, name, blend, request.networks, request.certainty),
     )
+    for line in (line for columns in plan.certainty for line in columns.notes):
+        events.message(line)
     require_writable(saved)
     _warn_if_optimistic(plan, events)
     unscored = UNSCORED.get(plan.kind)
@@ -135,7 +142,7 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     may_store = stored.missing_bytes() > 0 and stored_logits.make_room(stored, request.stored_bytes)
     if stored.missing_bytes():
         events.message(_storing(stored, bool(blend.stages), may_store, request.stored_bytes))
-    digest = plan_digest(run, name, stored.member_views)
+    digest = plan_digest(run, name, stored.member_views, plan.certainty)
     shard_rows = request.shard_rows or _shard_rows(plan, device)
     parts = shards.divide(shards_dir(saved), digest, ids, plan.files, shard_rows, external)
     return PreparedPrediction(name, layout, ids, plan, stored, may_store, digest, parts, saved)

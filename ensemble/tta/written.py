@@ -3,6 +3,7 @@ torch."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ensemble.files.atomic import clear_temporaries_of
 from ensemble.files.reading import read_json
 from ensemble.predictions import shards
 from ensemble.predictions.shards import PredictionShard
+from ensemble.tta.certainty import certainty_path, column_names, write_certainty
 from ensemble.tta.prepare import PredictionRequest, PreparedPrediction
 
 
@@ -42,11 +44,13 @@ class Written:
     checksum: of the predictions' file
     said: what the submission holds, in words
     is_new: whether this process wrote the submission, not another one
+    certainty: what the table beside it says, in words; "" where there is none
     """
 
     checksum: str | None
     said: str
     is_new: bool
+    certainty: str
 
 
 def write_once(prediction: PreparedPrediction, request: PredictionRequest, folder: Path) -> Written:
@@ -63,14 +67,27 @@ def write_once(prediction: PreparedPrediction, request: PredictionRequest, folde
         write_logits(saved, ids, ("blend",), classes, (1, len(ids), len(classes)), pieces, meta)
         written = {"predictions": sealed.file_checksum(saved), "submissions": {}}
         sealed.write_json(note, written)
-    key = _submission_key(request)
-    csv = written["submissions"].get(key)
-    is_new = csv is None or not output.is_file() or sealed.digest(output) != csv["digest"]
-    if csv is None or is_new:
-        said = write_submission(output, prediction.layout, ids, map(shards.read, prediction.parts))
-        csv = written["submissions"][key] = {"said": said, "digest": sealed.digest(output)}
+
+    def write_csv(path: Path, write: Callable[[], str]) -> tuple[str, bool]:
+        """What the CSV holds, and whether it was written here and now."""
+        key = _csv_key(request, path)
+        csv = written["submissions"].get(key)
+        if csv is not None and path.is_file() and sealed.digest(path) == csv["digest"]:
+            return csv["said"], False
+        said = write()
+        written["submissions"][key] = {"said": said, "digest": sealed.digest(path)}
         sealed.write_json(note, written)
-    return Written(written["predictions"], csv["said"], is_new)
+        return said, True
+
+    said, is_new = write_csv(
+        output, lambda: write_submission(output, prediction.layout, ids, map(shards.read, prediction.parts))
+    )
+    beside, certainty = certainty_path(output), ""
+    if prediction.plan.certainty:
+        names = column_names(prediction.plan.certainty)
+        blocks = (shards.read_with_columns(part, names) for part in prediction.parts)
+        certainty, _ = write_csv(beside, lambda: write_certainty(beside, ids, prediction.plan.blend, blocks))
+    return Written(written["predictions"], said, is_new, certainty)
 
 
 def _read(note: Path) -> WrittenFiles | None:
@@ -80,11 +97,11 @@ def _read(note: Path) -> WrittenFiles | None:
         return None
 
 
-def _submission_key(request: PredictionRequest) -> str:
-    """A digest of what determines a submission beside the predictions."""
+def _csv_key(request: PredictionRequest, path: Path) -> str:
+    """A digest of what determines a CSV beside the predictions."""
     sample = request.sample_submission
     asked = None if sample is None else hashlib.sha256(sample.read_bytes()).hexdigest()
-    text = json.dumps([str(request.output.absolute()), request.form, asked])
+    text = json.dumps([str(path.absolute()), request.form, asked])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

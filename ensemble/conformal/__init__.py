@@ -1,0 +1,1 @@
+"""Prediction sets and abstention, from the cross-fitted probabilities of out-of-fold rows. Never imports torch."""

@@ -1,0 +1,35 @@
+"""The rows that sets and abstention are calibrated on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Out-of-fold rows of a blend, each with the probabilities of a fit without its fold.
+
+    probabilities: float32 (N, C).
+    labels: int64 (N,), numbers of the classes.
+    folds: int64 (N,), the fold whose networks never saw the row, 0 or more.
+    clusters: int64 (N,), the number of the row's group, or of the row where there are no groups.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    folds: np.ndarray
+    clusters: np.ndarray
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there are groups of several rows."""
+        return len(np.unique(self.clusters)) < len(self.clusters)
+
+    def some(self, most: int) -> "HeldOut":
+        """Whole clusters, drawn at random, of about so many numbers at most; itself where it has no more."""
+        if self.probabilities.size <= most:
+            return self
+        names, where = np.unique(self.clusters, return_inverse=True)
+        place = np.random.default_rng(0).permutation(len(names))[where]  # the same in every call
+        rows = np.flatnonzero(place < max(1, len(names) * most // self.probabilities.size))
+        return HeldOut(self.probabilities[rows], self.labels[rows], self.folds[rows], self.clusters[rows])

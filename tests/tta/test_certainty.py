@@ -1,0 +1,190 @@
+"""What `ens tta-predict` says beside the class: sets, abstention, and for which blends it can't."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import ens
+from recorder import Recorder
+
+import ensemble
+from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
+from ensemble.blend.held_out import load_held_out
+from ensemble.blend.saved import read_described
+from ensemble.conformal.calibrate import calibrate, prediction_sets, with_most_probable
+from ensemble.conformal.choose import choose
+from ensemble.errors import UserError
+from ensemble.events import SILENT
+from ensemble.files.reading import read_json
+from ensemble.files.sealed import write_json
+from ensemble.predictions.certainty import CertaintyRequest
+from ensemble.run import Run
+from ensemble.tta.predict import PredictionRequest, tta_predict
+
+
+@pytest.fixture(scope="module")
+def run(noise_run, paint):
+    for index in range(9):
+        paint(noise_run.parent / "test" / f"{index}.png", 60, 44)
+    return noise_run
+
+
+def held_out(run, name="mean"):
+    return load_held_out(Run(run), name, read_described(Run(run), name)["held_out"], 2)
+
+
+def test_the_cross_fitted_probabilities_are_kept_with_the_blend(run):
+    rows, result = held_out(run), read_json(run / "blends" / "mean.json")["scores"]
+    loss = -np.log(rows.probabilities[np.arange(24), rows.labels]).mean()
+    assert loss == pytest.approx(result["blend"]["log_loss"]["value"], rel=1e-6)
+    folds = pd.read_csv(run / "folds.csv")
+    assert rows.folds.tolist() == folds["fold"].tolist() and not rows.grouped
+    assert result["selective"]["risks"][0] == pytest.approx(1 - result["blend"]["accuracy"]["value"])
+
+
+def test_without_the_options_nothing_changes(run, tmp_path):
+    asked = CertaintyRequest(sets=0.7, abstain=0.9)
+    for name, certainty in (("plain.csv", None), ("asked.csv", asked), ("again.csv", None)):
+        tta_predict(PredictionRequest(Run(run), run.parent / "test", tmp_path / name, certainty=certainty), SILENT)
+    plain, again = ((tmp_path / name).read_bytes() for name in ("plain.csv", "again.csv"))
+    assert plain == again == (tmp_path / "asked.csv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again.csv", "asked.certainty.csv", "asked.csv", "plain.csv"
+    ]  # fmt: skip
+
+
+def test_sets_are_those_of_the_networks_of_each_fold(run, monkeypatch, capfd, tmp_path):
+    status, out, _ = ens(
+        monkeypatch, capfd, "tta-predict", run, run.parent / "test", "--sets", 0.7, "--abstain", 0.9, "-o",
+        tmp_path / "s.csv", "--json",
+    )  # fmt: skip
+    document = json.loads(out)
+    assert status == 0 and document["result"]["certainty"] == str(tmp_path / "s.certainty.csv")
+    assert any(line.startswith("sets at 0.7 (score: ") for line in document["said"])
+    table = pd.read_csv(tmp_path / "s.certainty.csv", dtype={"set": str})
+    assert table.columns.tolist() == ["id", "class", "probability", "set", "abstain"]
+
+    blend, rows = load_blend(Run(run), "mean"), held_out(run)
+    calibrated = calibrate(rows, choose(rows, 0.7, None).score, 0.7, None, 2)
+    predictor = ensemble.load(run)
+    paths = sorted((run.parent / "test").glob("*.png"))
+    of_folds = []
+    for fold in range(2):
+        alone = [
+            type(member)(**{**vars(member), "eval_models": member.eval_models[fold : fold + 1]})
+            for member in predictor.members
+        ]
+        one = type(predictor)(**{**vars(predictor), "members": tuple(alone)})
+        of_folds.append(ensemble.predict(one, paths).probabilities)
+    mean = np.mean(of_folds, axis=0)
+    want = with_most_probable(prediction_sets(calibrated, of_folds), mean)
+    assert [set(cell.split("|")) for cell in table["set"]] == [
+        {blend.classes[number] for number in np.flatnonzero(each)} for each in want
+    ]
+    assert table["probability"].to_numpy() == pytest.approx(mean.max(axis=1), abs=1e-5)
+    assert set(table["abstain"]) <= {0, 1}
+
+    loaded = ensemble.load(run, sets=0.7, abstain=0.9)
+    found = ensemble.predict(loaded, paths)
+    assert ["|".join(each) for each in found.sets] == table["set"].tolist()
+    assert found.abstain.astype(int).tolist() == table["abstain"].tolist()
+    assert ensemble.predict(predictor, paths).sets is None
+
+
+def test_unreadable_images_have_empty_cells_and_pictures_show_their_set(run, monkeypatch, capfd, tmp_path):
+    shutil.copytree(run.parent / "test", tmp_path / "some")
+    (tmp_path / "some" / "3.png").write_bytes(b"no image")
+    output = tmp_path / "s.csv"
+    status, _, err = ens(
+        monkeypatch, capfd, "tta-predict", run, tmp_path / "some", "--sets", 0.6, "--on-bad", "skip", "-o", output
+    )
+    assert status == 0, err
+    table = pd.read_csv(tmp_path / "s.certainty.csv", dtype=str, keep_default_na=False)
+    assert table.loc[table["id"] == "3.png", ["class", "probability", "set"]].to_numpy().tolist() == [["", "", ""]]
+    assert (table.loc[table["id"] != "3.png", "set"] != "").all()
+    picture = tmp_path / "some" / "0.png"
+    status, out, _ = ens(
+        monkeypatch, capfd, "tta-predict", run, picture, "--sets", 0.9, "--abstain", 0.9, "-o", tmp_path / "p.csv"
+    )
+    assert status == 0 and "; set: " in out and "p.certainty.csv" in out
+    assert pd.read_csv(tmp_path / "p.certainty.csv")["id"].tolist() == [picture.as_posix()]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--sets", 1.5), "--sets 1.5: must be between 0 and 1, such as 0.9"),
+        (("--abstain", 0), "--abstain 0: must be between 0 and 1, such as 0.01"),
+        (("--sets", "0.9", "--sets-by", "colour"), "--sets-by colour: must be one of class, group"),
+        (("--sets-by", "class"), "--sets-by class goes with --sets, which names the level"),
+        (("--sets", "0.9", "--sets-by", "group"), "--sets-by group: no rows of this run share a group; leave it out"),
+        (("--sets", "0.9", "--networks", "soup"), "--sets: --networks soup have no out-of-fold rows to calibrate on"),
+        (("--abstain", "0.001"), "--abstain 0.001: the out-of-fold rows show so low an error rate for no share"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_asked_is_one_line(run, monkeypatch, capfd, tmp_path, options, line):
+    words = ("tta-predict", run, run.parent / "test", "-o", tmp_path / "s.csv", *options)
+    if "soup" in options:
+        monkeypatch.setattr("ensemble.tta.prepare.blend_networks", lambda *_: {})
+    status, _, err = ens(monkeypatch, capfd, *words)
+    assert status == 2 and line in err and not list(tmp_path.iterdir())
+
+
+def refused(run, name, **asked):
+    with pytest.raises(UserError) as error:
+        ensemble.load(run, name, **asked)
+    return str(error.value)
+
+
+def test_blends_whose_rows_promise_nothing_are_refused(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    blend_run(Run(copy), BlendOptions("mean", priors="uniform", name="shifted"))
+    assert "for other class shares" in refused(copy, "shifted", sets=0.6)
+    assert "for other class shares" in refused(copy, "shifted", sets=0.6, sets_by="class", abstain=0.5)
+    assert ensemble.load(copy, "shifted", sets=0.6, sets_by="class").certainty[0].names == ("set",)
+
+    described = read_json(copy / "blends" / "mean.json")
+    write_json(copy / "blends" / "mean.json", {key: value for key, value in described.items() if key != "held_out"})
+    assert "fit it again with: ens blend" in refused(copy, "mean", sets=0.9)
+    write_json(copy / "blends" / "mean.json", described)
+    shutil.copy(copy / "blends/held-out/shifted.safetensors", copy / "blends/held-out/mean.safetensors")
+    assert "not the file that the blend 'mean' was saved with" in refused(copy, "mean", sets=0.9)
+    (copy / "blends/held-out/mean.safetensors").unlink()
+    assert "no such file; fit it again" in refused(copy, "mean", sets=0.9)
+
+    settings = read_json(copy / "vit" / "settings.json")
+    write_json(copy / "vit" / "settings.json", settings | {"keep": "best"})
+    assert 'vit kept its best epochs (keep = "best")' in refused(copy, "shifted", sets=0.6, sets_by="class")
+
+
+def test_an_exported_file_says_that_it_can_not(exported_noise):
+    with pytest.raises(UserError, match="an exported file gives the average over the folds' networks"):
+        ensemble.load(exported_noise, sets=0.9)
+
+
+def test_external_members_and_runs_of_the_same_folds(run, tmp_path):
+    labels = pd.read_csv(run / "folds.csv")
+    draw = np.random.default_rng(0)
+
+    def table(path, ids):
+        first = draw.uniform(0.1, 0.9, len(ids))
+        pd.DataFrame({"id": ids, "a": first, "b": 1 - first}).to_csv(path, index=False)
+        return path
+
+    test_ids = sorted(path.name for path in (run.parent / "test").glob("*.png"))
+    given = ExternalFiles("svm", table(tmp_path / "oof.csv", labels["id"]), table(tmp_path / "test.csv", test_ids))
+    copy = shutil.copytree(run, tmp_path / "a")
+    blend_run(Run(copy), BlendOptions("vote", external=[given], name="with-svm"))
+    shutil.copytree(run, tmp_path / "b")
+    blend_run(Run(copy), BlendOptions("mean", with_runs=[tmp_path / "b"], name="both"))
+    for name in ("with-svm", "both"):
+        events = Recorder()
+        request = PredictionRequest(
+            Run(copy), run.parent / "test", tmp_path / f"{name}.csv", name, certainty=CertaintyRequest(0.7)
+        )
+        assert len(pd.read_csv(tta_predict(request, events).certainty)) == 9
+        warned = any("the test predictions of svm are like its out-of-fold ones" in line for line in events.messages)
+        assert warned == (name == "with-svm")
+    assert held_out(copy, "both").folds.tolist() == labels["fold"].tolist()
