@@ -58,8 +58,8 @@ class BlendResult:
     tests: member -> test predictions, of the external members that have some.
     selective: the error rate of the most confident rows; None in a result of an older ens, and for other class shares
         than those of the rows.
-    held_out: the cross-fitted probabilities, of random rows where they are many; None where it was read back, and where
-        the folds of several runs differ.
+    held_out: the cross-fitted probabilities, of random rows where they are many; None when it is saved, and where the
+        folds of several runs differ.
     """
 
     name: Annotated[str, Unread()]
@@ -109,14 +109,15 @@ class BlendResult:
         return next((gain for gain in self.gains if gain.metric == metric and gain.against == name), None)
 
     def save(self, run: Run, name: str) -> "BlendResult":
-        """Write the blend, its scores and its external members' test predictions; returns the result as it is saved."""
+        """Write the blend, its scores, its external members' test predictions and its held-out probabilities; returns
+        the result as it is saved."""
         for member in self.fitted.external:
             if member in self.tests:
                 self.tests[member].save(run.external_file(name, member))
         scores = asdict(replace(self, tests={}, held_out=None))
         held_out = None if self.held_out is None else save_held_out(run, name, self.held_out)
         self.fitted.save(run, name, {key: value for key, value in scores.items() if key not in UNSAVED}, held_out)
-        return replace(self, name=name, path=run.blend_json(name))
+        return replace(self, name=name, path=run.blend_json(name), held_out=None)
 
 
 @dataclass(frozen=True)
