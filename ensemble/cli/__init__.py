@@ -28,6 +28,7 @@ from ensemble.cli import (
     serve,
     train,
     verify,
+    view,
 )
 from ensemble.cli.session import ending, print_document
 from ensemble.escape import escaped
@@ -63,6 +64,7 @@ def ens() -> None:
     ens refit RUN                  the same recipe on all rows
     ens export RUN -o FILE         a blend as one file, for any machine
     ens publish RUN -o FOLDER      the file with a model card, for the Hugging Face Hub
+    ens view RUN                   a page that follows its training
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
     ens serve RUN                  predict what programs and people send
@@ -94,6 +96,7 @@ for command in (
     networks.refit,
     export.export,
     publish.publish,
+    view.view,
     report.report,
     report.relabel,
     serve.serve,

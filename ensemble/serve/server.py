@@ -1,20 +1,19 @@
 """`ens serve`: listens, until it is stopped, and then answers what it has accepted."""
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
 from ensemble.errors import RunFailure, UserError
 from ensemble.events import Events
+from ensemble.listen import address, bound, is_loopback
 from ensemble.machine import cores, threads_allowed
 from ensemble.plural import pluralize
 from ensemble.serve.app import make_app
@@ -59,7 +58,7 @@ def serve_model(load: Callable[[], ServedModel], options: ServeOptions, events: 
             f"--max-images {options.max_images} --max-queue {options.max_queue}: a request of so many images would "
             "never find room; raise the second or lower the first"
         )
-    with closing(_bound(options)) as listener, closing(new_service(load(), options)) as service:
+    with closing(bound(options.host, options.port)) as listener, closing(new_service(load(), options)) as service:
         return _serve(service, listener, events)
 
 
@@ -118,37 +117,13 @@ def _serve(service: Service, listener: socket.socket, events: Events) -> Served:
     return Served(load.accepted, load.answered)
 
 
-def _bound(options: ServeOptions) -> socket.socket:
-    """The socket of the address, which refuses connections until the server listens on it."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            if os.name == "posix":  # elsewhere it would let two servers share the port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise UserError(
-            f"--host {options.host} --port {options.port}: can't listen there ({error.strerror or error}); choose "
-            "another port, or 0 for a free one"
-        ) from None
-    return listener
-
-
 def _begun(service: Service, listener: socket.socket) -> list[str]:
     options, model = service.options, service.model
-    host = f"[{options.host}]" if ":" in options.host else options.host
     sizes = f"{pluralize(len(model.classes), 'class', 'classes')}, {pluralize(len(model.members), 'member')}"
     lines = [
-        f"{model.name} ({sizes}) is served at http://{host}:{listener.getsockname()[1]}: open it in a browser, or POST "
-        "images to /predict"
+        f"{model.name} ({sizes}) is served at {address(options.host, listener)}: open it in a browser, or POST images "
+        "to /predict"
     ]
-    is_local = ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-    if options.token is None and not is_local:
+    if options.token is None and not is_loopback(listener):
         lines.append("whoever reaches this address may use it: --token-file FILE or ENS_TOKEN asks for a token")
     return lines
