@@ -7,8 +7,8 @@ from markupsafe import Markup
 from matplotlib import rc_context
 
 from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
-from ensemble.report.members import strip
 from ensemble.report.run import RunResults
+from ensemble.report.strips import axis, strip
 from ensemble.scoring.bootstrap import MOST_CLUSTERS, RESAMPLES
 from ensemble.scoring.calibration import ece, reliability
 from ensemble.scoring.counts import class_counts
@@ -42,6 +42,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
         "pairs": confused_pairs(matrix, rows.classes),
         "table": shown,
         "least": least,
+        "recall_axis": axis(least, 1.0, lambda tick: f"{100 * tick:g}"),
         "cut": len(table) - len(shown),
         "wrong": int((~right).sum()),
         "rows": len(right),

@@ -17,6 +17,7 @@ from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberResults, RunResults
+from ensemble.report.strips import axis, strip
 from ensemble.run import Run
 from ensemble.run.shapes import SavedSearch
 from ensemble.scoring.bootstrap import Gain
@@ -25,7 +26,6 @@ from ensemble.scoring.metrics import METRICS, columns
 
 MOST_PAIRS = 40  # members: of more, the table of pairs is of these, the best
 FLOATS = ("F64", "F32", "F16", "BF16")
-STRIPS = 6  # share of a strip, in percent, that is left free at either end
 
 
 def section(results: RunResults) -> dict[str, Any] | None:
@@ -41,15 +41,19 @@ def section(results: RunResults) -> dict[str, Any] | None:
     order = sorted(
         results.members, key=lambda member: member.row.scores["log_loss"].value if member.row.scores else np.inf
     )
+    blends, blends_axis = _blends(results)
+    costs, costs_axis = _costs(best)
     return {
         "members": [_member(results.run, member, ece.get(member.name), results.config) for member in order],
         "optimistic": results.optimistic,
         "unscored": [line for member in order if (line := _unscored(results.run, member.name))],
         "pairs": _pairs(results),
-        "blends": _blends(results),
+        "blends": blends,
+        "blends_axis": blends_axis,
         "tried": len(results.comparable),
         "weights": _weights(best) if results.saved else None,
-        "costs": _costs(best),
+        "costs": costs,
+        "costs_axis": costs_axis,
         "cost_metric": METRICS[next((cost.metric for cost in best.diversity.costs.values()), "log_loss")].title,
         "columns": columns(),
         "optimised": tuple(
@@ -60,13 +64,6 @@ def section(results: RunResults) -> dict[str, Any] | None:
         "headings": {name: metric.heading[0].upper() + metric.heading[1:] for name, metric in METRICS.items()},
         "views": _views(results.view_search),
     }
-
-
-def strip(low: float, value: float, high: float, least: float, most: float) -> dict[str, float]:
-    """The position of an interval and its value between `least` and `most`, in percent of a strip's width."""
-    width = (most - least) or 1.0
-    a, at, b = (STRIPS + (100 - 2 * STRIPS) * (x - least) / width for x in (low, value, high))
-    return {"left": a, "width": b - a, "at": at}
 
 
 def _member(run: Run, member: MemberResults, ece: float | None, config: Config | None) -> dict[str, Any]:
@@ -165,8 +162,9 @@ def _pairs(results: RunResults) -> dict[str, Any] | None:
     return {"table": table, "cut": len(results.oof.members) - len(order)}
 
 
-def _blends(results: RunResults) -> list[dict[str, Any]]:
-    """All saved blends beside each other, with the plain mean and the best single member of the best one."""
+def _blends(results: RunResults) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All saved blends beside each other, with the plain mean and the best single member of the best one; and the axis
+    of their intervals."""
     best = results.best
     assert best is not None
     rows: list[dict[str, Any]] = []
@@ -222,7 +220,7 @@ def _blends(results: RunResults) -> list[dict[str, Any]]:
     for row in rows:
         score = row["scores"]["log_loss"]
         row["strip"] = strip(score.low, score.value, score.high, least, most) if row["usable"] else None
-    return rows
+    return rows, axis(least, most, "{:g}".format)
 
 
 def _weights(best: BlendResult) -> dict[str, Any]:
@@ -249,25 +247,27 @@ def _weights(best: BlendResult) -> dict[str, Any]:
             "temperatures": any(row["temperature"] is not None for row in table)}  # fmt: skip
 
 
-def _costs(best: BlendResult) -> list[dict[str, Any]]:
-    """What leaving each member out costs, the dearest first."""
+def _costs(best: BlendResult) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What leaving each member out costs, the dearest first; and the axis of the intervals."""
     costs = sorted(best.diversity.costs.items(), key=lambda item: -item[1].value)
     if not costs:
-        return []
+        return [], []
     least = min(0.0, *(gain.low for _, gain in costs))
     most = max(0.0, *(gain.high for _, gain in costs))
     zero = strip(0, 0, 0, least, most)["at"]
-    return [
+    rows = [
         {"name": name, "gain": gain, "strip": strip(gain.low, gain.value, gain.high, least, most) | {"zero": zero},
          "verdict": _cost_verdict(gain)}
         for name, gain in costs
     ]  # fmt: skip
+    factor = METRICS[costs[0][1].metric].factor
+    return rows, axis(least, most, lambda tick: f"{factor * tick:g}")
 
 
 def _cost_verdict(gain: Gain) -> str:
     if gain.low > 0:
         return "needed"
-    return "harmful" if gain.high < 0 else "no significant difference"
+    return "better without" if gain.high < 0 else "no difference can be told"
 
 
 def _views(search: SavedSearch | None) -> dict[str, Any] | None:

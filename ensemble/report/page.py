@@ -6,6 +6,7 @@ would. The template holds what stands below the section's heading. It may use `r
 the filters of `environment`. No name, path or id is trusted: everything is escaped, unless a module made it as Markup.
 """
 
+import re
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -76,7 +77,8 @@ def render(results: RunResults, events: Events) -> str:
 
 def environment() -> Environment:
     """Templates with their filters: `cell` (a Score or Gain as `ens blend` prints it), `percent`, `count`,
-    `plural` (3 rows), `duration`, `quote` (a path as a word of a command)."""
+    `plural` (3 rows), `duration`, `quote` (a path as a word of a command), `breakable` (a name that wraps at its
+    separators), `unit` (a heading whose % stays with its last word)."""
     made = Environment(
         loader=PackageLoader("ensemble.report"),
         autoescape=True,
@@ -91,6 +93,8 @@ def environment() -> Environment:
         "plural": pluralize,
         "duration": duration,
         "quote": lambda path: shlex.quote(str(path)),
+        "breakable": breakable,
+        "unit": lambda heading: heading.replace(" %", "\N{NO-BREAK SPACE}%"),
     }
     return made
 
@@ -98,6 +102,11 @@ def environment() -> Environment:
 def percent(share: float, digits: int = 2) -> str:
     """A share as percent, without the sign."""
     return f"{100 * share:.{digits}f}"
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after _ / . and -, not within a number. It is copied as it is."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])|(?<=[.-])(?=[^\W\d_])", name))
 
 
 def cell(value: Score | Gain | None, metric: str = "") -> Markup:

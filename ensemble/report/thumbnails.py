@@ -27,8 +27,8 @@ from ensemble.errors import UserError
 from ensemble.files.limits import too_many_pixels
 from ensemble.machine import cores
 
-SIDE = 176  # px of the longer side
-QUALITY = 80
+SIDE = 256  # px of the longer side
+QUALITY = 76
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,34 @@
-"""The verdict: how good the run is, whether that is significant, and what looks wrong."""
+"""The verdict: how good the run is, what that is compared with others, and what looks wrong."""
 
 import shlex
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ensemble.blend import BlendResult
+from ensemble.blend.comparison import tells
 from ensemble.plural import pluralize
 from ensemble.report import checks
 from ensemble.report.audited import not_checked
 from ensemble.report.blends import Scores
 from ensemble.report.provenance import train_again
 from ensemble.report.run import RunResults
+from ensemble.report.tiles import accuracy_ends, headline, independent, tiles
 from ensemble.scoring.bootstrap import Gain, Score
-from ensemble.scoring.wilson import wilson
+from ensemble.scoring.metrics import METRICS
 from ensemble.tables.layout import gain_cell
 
 
 def section(results: RunResults) -> dict[str, Any] | None:
-    """Sentences, then what to check."""
+    """The headline and its numbers, what to check, and the comparisons in sentences."""
     if results.best is None:
         again = f"To go on: {train_again(results)}"
         return {"missing": f"No member has finished a fold yet, so there are no scores. {again}"}
     issues = checks.check(results)
     return {
+        "headline": headline(results, results.best),
+        "tiles": tiles(results, results.best),
         "sentences": sentences(results, results.best),
+        "optimistic": optimistic(results),
         "warnings": [issue for issue in issues if issue.level == "warning"],
         "notes": [issue for issue in issues if issue.level == "note"],
         "checked": checks.CHECKED,
@@ -38,11 +41,11 @@ def sentences(results: RunResults, best: BlendResult) -> list[str]:
     """The score and what it beats."""
     assert results.oof is not None
     rows, single = results.oof.rows, best.best["log_loss"]
-    groups = len(np.unique(rows.clusters))
-    images = pluralize(best.rows, "image") + (f" in {pluralize(groups, 'group')}" if rows.grouped else "")
+    clusters = independent(results, best)
+    images = pluralize(best.rows, "image") + (f" in {pluralize(clusters, 'group')}" if rows.grouped else "")
 
     def score(scores: Scores) -> str:
-        right = _percent(scores["accuracy"], groups if rows.grouped else best.rows)
+        right = _percent(scores["accuracy"], clusters)
         return f"predicts {right} of {images} correctly, with a log loss of {_nats(scores['log_loss'])}"
 
     if len(best.members) == 1:
@@ -63,10 +66,15 @@ def sentences(results: RunResults, best: BlendResult) -> list[str]:
         )
     if not results.saved and len(best.members) > 1:
         lines.append(f"No blend is saved yet. A blend may do better: ens blend {shlex.quote(str(results.run))}")
-    if results.optimistic:
-        kept = "kept the epoch that was best on these very images"
-        lines.append(f"All these scores are optimistic: {', '.join(results.optimistic)} {kept}.")
     return lines
+
+
+def optimistic(results: RunResults) -> str:
+    """Why all scores are optimistic; "" where they are not."""
+    if not results.optimistic:
+        return ""
+    kept = "kept the epoch that was best on these very images"
+    return f"All these scores are optimistic: {', '.join(results.optimistic)} {kept}."
 
 
 def _one_member(results: RunResults, best: BlendResult, single: str, score: Callable[[Scores], str]) -> list[str]:
@@ -90,44 +98,35 @@ def _beats(results: RunResults, best: BlendResult, against: str, rival: str) -> 
     def name(gain: Gain) -> str:
         return gain.against if against == "single" else "the plain mean"
 
-    points = (
-        "there is no difference in accuracy"
-        if _none(accuracy)
-        else f"it gains {gain_cell(accuracy)} points of accuracy ({_significance(accuracy)})"
-    )
-    line = f"Compared with {rival}{f', {accuracy.against}' if against == 'single' else ''}, {points}. "
+    line = f"Compared with {rival}{f', {accuracy.against}' if against == 'single' else ''}, {_gained(accuracy)}. "
     tempered = results.tempered.get(against)
     if tempered is None:
-        gains = f"it gains {gain_cell(loss)} ({_significance(loss)}) over {name(loss)}"
-        return line + f"In log loss, {gains}; part of that may be calibration alone."
-    gains = (
-        "there is no difference from"
-        if _none(tempered)
-        else f"it gains {gain_cell(tempered)} ({_significance(tempered)}) over"
-    )
+        return line + f"In log loss, {_gained(loss, name(loss))}; part of that may be calibration alone."
     best_of_all = "" if tempered.against == accuracy.against else ", the best by that measure,"
+    at_temperature = f"{name(tempered)}{best_of_all} at a temperature fitted on the other folds"
     return (
-        line + f"In log loss, {gains} {name(tempered)}{best_of_all} at a temperature fitted on the other folds, and it "
-        f"gains {gain_cell(loss)} over {name(loss)} without a temperature."
+        line
+        + f"In log loss, {_gained(tempered, at_temperature)}, and {_gained(loss, name(loss))} without a temperature."
     )
 
 
-def _none(gain: Gain) -> bool:
-    """All printed digits are 0."""
-    return not any(digit in gain_cell(gain) for digit in "123456789")
-
-
-def _significance(gain: Gain) -> str:
-    if gain.low > 0:
-        return "significant"
-    return "significantly worse" if gain.high < 0 else "not significant"
+def _gained(gain: Gain, rival: str = "") -> str:
+    """A gain in words, with its interval: a loss is called one, and where the interval holds 0, none can be told."""
+    points = METRICS[gain.metric].factor == 100
+    what = " points of accuracy" if points else ""
+    if not any(digit in gain_cell(gain) for digit in "123456789"):
+        return "there is no difference in accuracy" if points else f"there is no difference from {rival}"
+    if not tells(gain):
+        return f"no difference {'in accuracy' if points else f'from {rival}'} can be told ({gain_cell(gain)})"
+    over = f" over {rival}" if rival else ""
+    if gain.value > 0:
+        return f"it gains {gain_cell(gain)}{what}{over}"
+    value, low, high = (METRICS[gain.metric].number(-end) for end in (gain.value, gain.high, gain.low))
+    return f"it loses {value} [{low}, {high}]{what}{f' to {rival}' if rival else ''}"
 
 
 def _percent(score: Score, clusters: int) -> str:
-    """If all answers are alike, a bootstrap has no width: then Wilson's interval for as many answers as clusters."""
-    low, high = score.low, score.high
-    if score.value in (0, 1):
-        low, high = wilson(np.array([score.value * clusters]), np.array([clusters]))[:, 0].tolist()
+    low, high = accuracy_ends(score, clusters)
     return f"{100 * score.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
 
 

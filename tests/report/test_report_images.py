@@ -24,7 +24,9 @@ from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.report import data, examples, images
 from ensemble.report.copies import run_copies
+from ensemble.report.gallery import MOST, as_json, cell_rows
 from ensemble.report.page import environment
+from ensemble.report.relabel import label_errors
 from ensemble.report.run import read_run
 from ensemble.report.thumbnails import SIDE, image_files, thumbnails, upright_size
 from ensemble.run import Run
@@ -60,7 +62,10 @@ def rendered(name, content, results):
 
 
 def pictures(page):
-    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)">', page)
+    found = re.findall(
+        r'<img src="data:image/jpeg;base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)"(?: data-row="\d+")?>',
+        page,
+    )
     assert len(found) == page.count("<img")
     for text, width, height, alt in found:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
@@ -137,24 +142,65 @@ def test_the_images_section(results):
     found = pictures(page)
     assert content["problem"] == ""
     wrong = int((results.predicted != results.rows.labels).sum())
-    assert content["wrong_of"] == wrong
-    assert len(content["wrong"]) == min(12, wrong)
-    assert len(content["unsure"]) == 12
+    doubtful = len(label_errors(results, image_files(results.config)))
+    assert [(own["key"], own["shown"]) for own in content["lists"]] == [
+        ("wrong", min(24, wrong)),
+        ("unsure", 24),
+        ("doubtful", doubtful),
+    ]
+    rows = [own["row"] for own in content["gallery"]]
+    assert len(rows) == len(set(rows)) == 24  # each image once, whatever lists it is in
     assert {own["name"] for own in content["by_class"]} == set(results.classes)
-    shown = len(content["wrong"]) + 12 + len(content["doubtful"])
-    assert len(found) == shown + sum(len(own["best"]) + len(own["worst"]) for own in content["by_class"])
-    counted = {"wrong": content["wrong"][:1], "wrong_of": 1, "doubtful": content["doubtful"][:1], "doubtful_of": 1}
-    one_each = rendered("images", content | counted, results)
-    assert "1 prediction is wrong." in one_each and "1 label is doubtful." in one_each
+    assert len(found) == len(rows) + sum(len(own["best"]) + len(own["worst"]) for own in content["by_class"])
     # the two files with the same bytes and two labels are doubted, each with the other named
     name = results.classes[0].replace("/", "∕")
-    doubts = {own["id"]: own["doubt"]["why"] for own in content["doubtful"]}
+    doubts = {own["id"]: own["why"] for own in content["gallery"] if own["why"]}
     assert doubts["고양이/0.png"] == "copy of <b>dog<∕b>/0.png, labelled <b>dog<∕b>"
     assert doubts["<b>dog<∕b>/0.png"] == "copy of 고양이/0.png, labelled 고양이"
     assert name in unescape(page)
     assert "<b>dog" not in page.replace("<b>&lt;b&gt;dog", "")
     assert "&lt;b&gt;dog&lt;∕b&gt;" in page
     assert f"ens relabel {results.run}" in page
+
+
+def test_a_list_says_how_much_of_it_is_shown(results):
+    own = with_probabilities(results, [0, 0, 1], [[0.9, 0.1, 0], [0.2, 0.8, 0], [0.1, 0.9, 0]], [[0, 1, 1]])
+    ranked = {"wrong": np.array([1]), "unsure": np.arange(3), "doubtful": np.array([1])}
+    notes = {made["key"]: made["note"] for made in images._lists(own, ranked, 30)}
+    assert notes["wrong"].startswith("1 prediction is wrong. ")
+    assert notes["doubtful"].startswith("30 labels are doubtful; the 24 most doubtful are shown: a copy")
+    right = replace(own, probabilities=np.eye(3)[[0, 0, 1]])
+    none = {made["key"]: made["note"] for made in images._lists(right, ranked | {"wrong": np.arange(0)}, 0)}
+    assert (none["wrong"], none["doubtful"]) == ("No prediction is wrong.", "No label is doubtful.")
+
+
+def test_cells_of_the_confusion_matrix_by_hand(results):
+    """The most confident of each cell first; what the page shows anyway costs nothing of the bound."""
+    labels = [0] * 8 + [1, 1]
+    chance = [0.51, 0.52, 0.53, 0.54, 0.55, 0.56, 0.57, 0.58, 0.9, 0.6]
+    sides = [0] * 8 + [0, 1]
+    probabilities = [[p, 1 - p, 0] if side == 0 else [1 - p, p, 0] for p, side in zip(chance, sides, strict=True)]
+    own = with_probabilities(results, labels, probabilities, [sides])
+    found = cell_rows(own, np.arange(0))
+    assert {cell: rows.tolist() for cell, rows in found.items()} == {
+        (0, 0): [7, 6, 5, 4, 3, 2],
+        (1, 0): [8],
+        (1, 1): [9],
+    }
+
+
+def test_mistakes_have_their_images_before_what_is_right(results, monkeypatch):
+    monkeypatch.setattr("ensemble.report.gallery.MOST", 2)
+    assert MOST == 120
+    own = with_probabilities(
+        results, [0, 0, 0, 1, 1], [[0.9, 0.1, 0], [0.8, 0.2, 0], [0.1, 0.9, 0], [0.7, 0.3, 0], [0.6, 0.4, 0]], [[0] * 5]
+    )
+    found = cell_rows(own, np.array([1]))
+    assert {cell: rows.tolist() for cell, rows in found.items()} == {(0, 0): [1], (0, 1): [2], (1, 0): [3]}
+
+
+def test_json_in_the_page_cannot_end_its_script():
+    assert as_json({"a": "</script>&"}) == '{"a": "\\u003c/script>\\u0026"}'
 
 
 def test_thumbnails_show_the_whole_picture_upright(tmp_path):
@@ -169,7 +215,7 @@ def test_thumbnails_show_the_whole_picture_upright(tmp_path):
     Image.fromarray(np.full((10, 20), 40000, np.uint16)).save(tmp_path / "deep.png")
     names = ("wide.png", "turned.jpg", "gone.jpg", "bad.jpg", "empty.jpg", "deep.png")
     shown = thumbnails([*(tmp_path / name for name in names), None])
-    assert [(own.width, own.height) for own in shown[:2]] == [(SIDE, 29), (40, 80)]
+    assert [(own.width, own.height) for own in shown[:2]] == [(SIDE, 43), (40, 80)]
     assert [own.problem for own in shown[:3]] == ["", "", "the file is missing"]
     assert shown[3].problem == shown[4].problem == "not a readable image"
     assert shown[6].problem == "not among the images of the config"
@@ -190,7 +236,7 @@ def test_lost_images_have_placeholders(results, tmp_path):
     (train / "고양이" / "3.png").unlink()
     own = replace(results, config=config)
     content = images.section(own)
-    lost = [card for card in (*content["wrong"], *content["unsure"]) if card["id"] == "고양이/3.png"]
+    lost = [card for card in content["gallery"] if card["id"] == "고양이/3.png"]
     page = rendered("images", content, own)
     assert "not among the images of the config" in page
     assert all(card["picture"].uri == "" for card in lost)
@@ -237,7 +283,7 @@ def test_a_thousand_classes_stay_small(results, tmp_path):
     )  # fmt: skip
     shown = {"images": images, "examples": examples, "data": data}
     pages = {name: rendered(name, module.section(own), own) for name, module in shown.items()}
-    assert len(pictures(pages["images"])) <= 132
+    assert len(pictures(pages["images"])) <= 144
     assert "Shown are the 12 classes of the lowest recall; 988 others are left out." in pages["images"]
     assert "10 of 1,000 classes" in pages["examples"]
     assert "Shown are the 25 largest and the 25 smallest classes; 950 between them are left out." in pages["data"]
