@@ -122,10 +122,17 @@ def init_config(
     from ensemble.init import init
 
     column = label if label is None or isinstance(label, str) else tuple(label)
+    from ensemble.data.unpacked.local import as_local
+    from ensemble.data.unpacked.shown import shown
+
+    with listening(events) as listener:
+        for source in (data, test, images):
+            if source is not None:
+                as_local(Path(source), listener)  # here, where it is seen how far that is
     lines = init(Path(data), _path(test), _path(sample_submission), Path(output), tuple(classes), _path(images), column)
     with listening(events) as listener:
         for line in lines:
-            listener.message(line)
+            listener.message(shown(line))
     return load_config(Path(output))
 
 

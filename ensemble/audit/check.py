@@ -27,6 +27,7 @@ from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, near_ties, scan_folder
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan, scan
+from ensemble.data.unpacked.shown import named
 from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.run import Run
@@ -50,7 +51,7 @@ def check(
     in several ways.
     Raises UserError if there is nothing to audit, or if a file can't be written.
     """
-    given = read_given(data, sample_submission, classes)
+    given = read_given(data, sample_submission, classes, events)
     default = Run(given.run or Path()).audit_json
     output = output or default
     inputs = [data, given.rows.source, test, sample_submission]
@@ -60,7 +61,7 @@ def check(
         require_output(fix, inputs)
     for text in given.notes:
         events.message(text)
-    rows, tested = given.rows, None if test is None else read_test(test)
+    rows, tested = given.rows, None if test is None else read_test(test, events)
     for text in () if tested is None else tested.notes:
         events.message(f"test: {text}")
     paths, at, test_at = _files(rows, tested)
@@ -111,8 +112,8 @@ def check(
     found += check_suggestion(suggested)
     class_sizes, class_colours = by_class(labels, at, seen)
     audit = Audit(
-        source=str(rows.source),
-        test=None if test is None else str(test),
+        source=named(rows.source),
+        test=None if test is None else named(test),
         sample_submission=None if sample_submission is None else str(sample_submission),
         run=None if given.run is None else str(given.run),
         images=len(rows),

@@ -22,6 +22,7 @@ from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan
+from ensemble.data.unpacked.shown import copy_of_source, named
 from ensemble.errors import UserError
 from ensemble.files.atomic import require_writable, write_text
 
@@ -37,6 +38,7 @@ class Fixed:
     renamed: how many rows got another label or id.
     moved: how many got another fold.
     grouped: how many share a group with a copy or look-alike, which they did not before.
+    images: the folder that the paths start from, where it is a copy of what is packed; None: the table's own.
     """
 
     table: pd.DataFrame
@@ -44,6 +46,7 @@ class Fixed:
     renamed: int
     moved: int
     grouped: int
+    images: Path | None = None
 
 
 def removed_file(output: Path) -> Path:
@@ -68,7 +71,8 @@ def fixed(given: Given, at: np.ndarray, scan: Scan, pairs: RowPairs, output: Pat
     ties = _ties(rows, at, pairs)
     groups, grouped = _groups(rows, ties, stay)
     folds, moved = _folds(rows, ties) if given.own_folds and rows.folds is not None else (None, 0)
-    folder = output.absolute().parent
+    images = copy_of_source(rows.source)
+    folder = output.absolute().parent if images is None else images
     paths = ["" if file is None else Path(os.path.relpath(file, folder)).as_posix() for file in rows.files]
     columns: dict[str, object] = {"id": ids, "path": paths, "label": labels}
     if groups is not None:
@@ -84,6 +88,7 @@ def fixed(given: Given, at: np.ndarray, scan: Scan, pairs: RowPairs, output: Pat
         int(((labels != rows.labels) | (ids != rows.ids))[stay].sum()),
         moved,
         grouped,
+        images,
     )  # fmt: skip
 
 
@@ -106,7 +111,7 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
     ):
         if count:
             lines.append(f"{count:,} rows {text}" if count > 1 else f"1 row {text.replace('their', 'its')}")
-    keys = [f'train = "{output}"', 'id = "id"']
+    keys = [f'train = "{output}"', *([] if made.images is None else [f'images = "{named(made.images)}"']), 'id = "id"']
     keys += ['group = "group"'] if "group" in made.table else []
     of_folds = '; under [folds]: fold = "fold"' if "fold" in made.table else ""
     lines.append(f"to train on it, under [data]: {', '.join(keys)} (path and label by their own names){of_folds}")

@@ -16,7 +16,6 @@ from ensemble.data.folders.class_folders import bare_folders, class_folders, lab
 from ensemble.data.folders.layout import follow, levels, refuse_loose, refuse_parts
 from ensemble.data.folders.listing import Listing, list_folder
 from ensemble.data.folds import read_folds
-from ensemble.data.inputs import refuse_address
 from ensemble.data.labelled import names_base, read_labelled
 from ensemble.data.name_groups import FROM_NAMES, name_groups
 from ensemble.data.pixels.formats import IMAGE_ENDINGS
@@ -36,19 +35,24 @@ from ensemble.data.table.columns import find_columns
 from ensemble.data.table.find_files import locate
 from ensemble.data.table.fold_column import fold_number
 from ensemble.data.table.one_hot import one_hot_labels
+from ensemble.data.unpacked.local import as_local, image_folder, refuse_several_tables
 from ensemble.errors import UserError
+from ensemble.events import SILENT, Events
 from ensemble.run import Run
 
 K = 5  # folds.k where no experiment file says another
 MOSTLY = 0.9  # distinct values of a column of ids that holds repeated ones
 
 
-def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, ...] = ()) -> Given:
+def read_given(
+    data: Path, sample_submission: Path | None, classes: tuple[str, ...] = (), events: Events = SILENT
+) -> Given:
     """Read a folder, a table or an experiment file. classes: patterns of a folder's class folders, none where they are
-    found by their structure. Raises UserError where there is nothing to audit."""
-    refuse_address(data)
+    found by their structure. events: hears of what is unpacked or fetched. Raises UserError where there is nothing to
+    audit."""
     if data.suffix.lower() == ".toml" and data.is_file():
-        return _read_experiment(data)
+        return _read_experiment(data, events)
+    data = as_local(data, events)
     found_at = Source(data) if classes else follow_data(data, sample_submission)
     source, notes = found_at.path, list(found_at.notes)
     images = None
@@ -72,10 +76,10 @@ def read_given(data: Path, sample_submission: Path | None, classes: tuple[str, .
     )
 
 
-def read_test(test: Path) -> Rows:
-    """Images to predict: a folder, or a table whose images lie beside it or in a folder below. Raises UserError where
-    there is no image."""
-    refuse_address(test)
+def read_test(test: Path, events: Events = SILENT) -> Rows:
+    """Images to predict: a folder, or a table whose images lie beside it or in a folder below. events: as of
+    `read_given`. Raises UserError where there is no image."""
+    test = as_local(test, events)
     if test.is_dir():
         listing = list_folder(test)
         if not listing.images:
@@ -91,9 +95,10 @@ def read_test(test: Path) -> Rows:
     return replace(rows, notes=(*notes, *column.notes, *rows.notes))
 
 
-def _read_experiment(path: Path) -> Given:
+def _read_experiment(path: Path, events: Events) -> Given:
     config = load_config(path)
-    data, source = config.data, config.data.train
+    data = config.data
+    source, images = as_local(data.train, events, data.images is None), image_folder(data.images, events)
     if not source.exists():
         raise UserError(f"{path}: data.train = {str(source)!r}: no such file or folder (seen from {Path.cwd()})")
     columns: Columns = {
@@ -105,15 +110,16 @@ def _read_experiment(path: Path) -> Given:
     }
     notes: list[str] = []
     if source.is_dir():
+        refuse_several_tables(source)
         rows, notes = _read_folders(source, data.classes)
     else:
-        table, notes = read_image_table(source, data.images or source.parent, image_names)
+        table, notes = read_image_table(source, images or source.parent, image_names)
         for key, given in columns.items():
             for column in (given,) if isinstance(given, str) else given or ():
                 if column not in table.columns:
                     where = "folds.fold" if key == "fold" else f"data.{key}"
                     raise UserError(f"{source}: no column {column!r} ({where}); it has: {', '.join(table.columns)}")
-        rows = _read_rows(source, table, columns, data.images)
+        rows = _read_rows(source, table, columns, images)
     if data.group == FROM_NAMES:
         found = name_groups(rows.files, clean_labels(rows).tolist(), names_base(config))
         if found is not None:  # else training refuses the key
@@ -132,7 +138,7 @@ def _read_experiment(path: Path) -> Given:
         *([f"its run {run} has folds, which are checked too"] if run else []),
     ]
     return Given(
-        rows, True, config.folds.k, data.image_size, data.crop, run, own_folds, data.cache, tuple(notes), data.images,
+        rows, True, config.folds.k, data.image_size, data.crop, run, own_folds, data.cache, tuple(notes), images,
         config.folds.near_copies, data.classes,
     )  # fmt: skip
 

@@ -128,11 +128,15 @@ def init(
     from ensemble.init import init as write_experiment
 
     with session(as_json) as events:
+        from ensemble.data.unpacked.local import as_local
+
         if fast and best:
             raise UserError("--fast and --best exclude each other: choose one")
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
         effort: Literal["usual", "fast", "best"] = "fast" if fast else "best" if best else "usual"
+        for source in filter(None, (data, found["test"], found["images"])):
+            as_local(source, events)  # here, where it is seen how far that is
         for line in write_experiment(
             data, output=output, label=chosen, options=Options(machine, effort, weights_dir), **found
         ):
@@ -145,7 +149,8 @@ def init(
 @click.option(
     "--clear",
     is_flag=True,
-    help="Remove all that is kept: pixels, scans, searches, timings, compiled graphs. They are made anew when needed.",
+    help="Remove all that is kept: pixels, scans, searches, timings, compiled graphs, images that were unpacked or "
+    "fetched. They are made anew when needed.",
 )
 @JSON
 def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
@@ -159,20 +164,30 @@ def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
     from ensemble.data.cache import store as pixels
     from ensemble.data.cache.folder import cache_folder
     from ensemble.data.cache.shards import size
+    from ensemble.data.unpacked import copies, fetch
 
     with session(as_json) as events:
+        is_users = folder is None or folder.absolute() == cache_folder("auto").absolute()
         folder = folder or cache_folder("auto")
         if clear:
-            removed = pixels.clear(folder)
+            removed = pixels.clear(folder) + (copies.clear() + fetch.clear() if is_users else 0)
             events.message(f"{folder}: removed {size(removed)}")
             events.answer({"folder": str(folder), "removed_bytes": removed})
             return
         rows = pixels.summary(folder)
         total = sum(row.bytes for row in rows)
-        events.answer({"folder": str(folder), "bytes": total, "kept": plain(rows)})
+        unpacked, fetched = (copies.summary(), fetch.summary()) if is_users else (0, 0)
+        kept = {"bytes": total, "kept": plain(rows), "unpacked_bytes": unpacked, "fetched_bytes": fetched}
+        events.answer({"folder": str(folder), **kept})
         events.message(f"{folder}: {size(total)} of decoded pixels")
         if rows:
             events.message("  images     size   last used  decoding")
         for row in rows:
             day = time.strftime("%Y-%m-%d", time.localtime(row.used))
             events.message(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")
+        for nbytes, what in (
+            (unpacked, "unpacked from zips, tars and tables"),
+            (fetched, "fetched from object stores"),
+        ):
+            if nbytes:
+                events.message(f"{size(nbytes)} of images {what}")

@@ -56,6 +56,10 @@ class Data(Table):
     cache_limit_gb: Positive = 50.0
     """What that folder may hold; the pixels that were not used for longest go first."""
 
+    @field_serializer("train", "images", when_used="json-unless-none")
+    def _url_as_it_is_written(self, place: Path) -> str:
+        return as_url(place) or str(place)
+
     @model_validator(mode="after")
     def _two_columns_or_more(self) -> "Data":
         if isinstance(self.label, tuple) and len(set(self.label)) < max(2, len(self.label)):

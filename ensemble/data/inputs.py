@@ -1,13 +1,14 @@
 """What is named on a command line to be predicted: a folder, a table, or pictures one by one."""
 
 import glob
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.data.folders.listing import has_picture, is_image, list_folder
-from ensemble.data.names import is_address
+from ensemble.data.names import is_address, refuse_address
+from ensemble.data.pixels.formats import IMAGE_ENDINGS
 from ensemble.data.table.csv_text import is_text
+from ensemble.data.unpacked.local import as_local, is_packed
 from ensemble.errors import UserError
 
 # Of a table that is packed, or a workbook, which the reading of tables refuses with what to do.
@@ -23,6 +24,8 @@ def pictures_or_source(named: Sequence[Path]) -> list[Path] | Path:
     Raises UserError for what is neither picture, folder nor table, by name.
     """
     paths = [path for name in named for path in _spelt_out(name)]
+    if len(paths) == 1 and is_packed(paths[0]):
+        return [as_local(paths[0])] if paths[0].suffix.lower() in IMAGE_ENDINGS else paths[0]
     if len(paths) == 1 and (paths[0].is_dir() or is_table(paths[0])):
         return paths[0]
     found: list[Path] = []
@@ -32,6 +35,8 @@ def pictures_or_source(named: Sequence[Path]) -> list[Path] | Path:
             if not listing.images:
                 raise UserError(listing.no_images())
             found += listing.images
+        elif is_packed(path):
+            raise UserError(f"{path}: has to be the only thing that is named; predict the others by themselves")
         elif is_table(path):
             raise UserError(f"{path}: a table has to be the only thing that is named; predict the others by themselves")
         else:
@@ -55,14 +60,6 @@ def is_table(path: Path) -> bool:
         if b"\0" in start and not is_text(start):
             raise UserError(f"{path}: neither a picture that ens reads nor a table; want {WANTED}")
     return True
-
-
-def refuse_address(path: str | Path) -> None:
-    """Raise UserError for https://... and its like, named as it was typed: `Path` takes one of the slashes away. pandas
-    would fetch it."""
-    if is_address(str(path)):
-        typed = re.sub(r"^([^:/]+):/+", r"\1://", str(path))
-        raise UserError(f"{typed} is an address, and ens fetches nothing: download it, and name the file")
 
 
 def _spelt_out(path: Path) -> list[Path]:

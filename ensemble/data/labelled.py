@@ -11,24 +11,35 @@ from ensemble.config import Config
 from ensemble.data.corrections import corrected
 from ensemble.data.name_groups import FROM_NAMES, grouped_by_name
 from ensemble.data.samples import Samples, read_class_folders, read_samples, refuse_columns
+from ensemble.data.unpacked.local import as_local, image_folder, refuse_several_tables
 from ensemble.errors import UserError
+from ensemble.events import SILENT, Events
 from ensemble.files.reading import read_json
 from ensemble.run import Run
 
 
-def read_labelled(config: Config) -> Samples:
+def read_labelled(config: Config, events: Events = SILENT) -> Samples:
     """What `[data]` names, with the labels that `data.relabel` corrects, and its classes in the order that the run has
-    stored, if it is begun. Raises UserError as these two do."""
+    stored, if it is begun. events: hears of what is unpacked or fetched. Raises UserError as these two do."""
     data = config.data
-    if data.classes and not data.train.is_dir():
+    train = as_local(data.train, events, with_images=data.images is None)
+    if data.classes and not train.is_dir():
         raise UserError(f"data.classes names folders, but {data.train} is a table; take the key out")
     group = None if data.group == FROM_NAMES else data.group
-    if data.train.is_dir():
-        refuse_columns(data.train, group, config.folds.fold, data.weight)
-        samples = read_class_folders(data.train, data.classes)
+    if train.is_dir():
+        refuse_columns(train, group, config.folds.fold, data.weight)
+        refuse_several_tables(train)
+        samples = read_class_folders(train, data.classes)
     else:
         samples = read_samples(
-            data.train, data.path, data.label, data.id, group, config.folds.fold, data.images, data.weight
+            train,
+            data.path,
+            data.label,
+            data.id,
+            group,
+            config.folds.fold,
+            image_folder(data.images, events),
+            data.weight,
         )
     if data.group == FROM_NAMES:
         samples = grouped_by_name(samples, names_base(config))
@@ -39,8 +50,8 @@ def read_labelled(config: Config) -> Samples:
 
 def names_base(config: Config) -> Path:
     """The folder that the images' names are seen from."""
-    train = config.data.train
-    return train if train.is_dir() else config.data.images or train.parent
+    train = as_local(config.data.train, with_images=config.data.images is None)
+    return train if train.is_dir() else image_folder(config.data.images) or train.parent
 
 
 def _stored_classes(run: Run) -> tuple[str, ...]:

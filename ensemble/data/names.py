@@ -11,8 +11,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from ensemble.errors import UserError
 
 # What may stand after the last point of a name and is no part of it: "photo.2019" has no ending.
 # fmt: off
@@ -75,6 +78,14 @@ def is_address(text: str) -> bool:
     """True for https://..., s3://... and their like, also where `Path` has taken a slash away; not for C:/..."""
     found = ADDRESS.match(text)
     return found is not None and found[0].strip().index(":") >= LETTERS_OF_A_DRIVE
+
+
+def refuse_address(path: str | Path) -> None:
+    """Raise UserError for https://... and its like, named as it was typed: `Path` takes one of the slashes away. pandas
+    would fetch it."""
+    if is_address(str(path)):
+        typed = re.sub(r"^([^:/]+):/+", r"\1://", str(path))
+        raise UserError(f"{typed} is an address, and ens fetches nothing: download it, and name the file")
 
 
 def match_names(written: Sequence[str], existing: Sequence[str]) -> Matched:

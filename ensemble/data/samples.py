@@ -16,7 +16,6 @@ from ensemble.data.classes import in_order
 from ensemble.data.folders.class_folders import bare_folders, class_folders, labels_of, outside, tree
 from ensemble.data.folders.layout import Followed, follow, levels, refuse_loose, refuse_parts
 from ensemble.data.folders.listing import Listing, image_files, list_folder
-from ensemble.data.inputs import refuse_address
 from ensemble.data.names import nfc as nfc
 from ensemble.data.table.find_files import ImageColumn, find_image_column, locate
 from ensemble.data.table.fold_column import own_folds
@@ -24,7 +23,9 @@ from ensemble.data.table.one_hot import one_hot_labels
 from ensemble.data.table.read import read_image_table as read_image_table
 from ensemble.data.table.read import read_table as read_table
 from ensemble.data.table.several import several_labels
+from ensemble.data.unpacked.local import as_local, image_folder
 from ensemble.errors import UserError
+from ensemble.events import SILENT, Events
 from ensemble.plural import pluralize
 
 
@@ -90,11 +91,11 @@ def read_samples(
     or more, and not all 0.
     Raises UserError that names the file, the column or the row.
     """
-    refuse_address(source)
+    source = as_local(source, with_images=images is None)
     if source.is_dir():
         refuse_columns(source, group, fold, weight)
         return read_class_folders(source)
-    folder = images or source.parent
+    folder = image_folder(images) or source.parent
     table, notes = read_image_table(source, folder, image_names)
     labels = [label] if isinstance(label, str) else list(label)
     for key, column in [
@@ -160,11 +161,12 @@ def read_class_folders(source: Path, classes: Sequence[str] = ()) -> Samples:
     return replace(_samples(ids, files, [labels[row] for row in rows], folder), notes=tuple(notes))
 
 
-def read_images(source: Path) -> tuple[list[str], list[Path], tuple[str, ...]]:
+def read_images(source: Path, events: Events = SILENT) -> tuple[list[str], list[Path], tuple[str, ...]]:
     """Ids and files of unlabelled images, sorted: every image below a folder (its relative path is its id), or the
     rows of a table (its `path` column, else the first one that names images). The third are lines on what is left out,
-    or taken for what it seems to be. Raises UserError that names what is wrong."""
-    refuse_address(source)
+    or taken for what it seems to be. events: hears of what is unpacked or fetched. Raises UserError that names what is
+    wrong."""
+    source = as_local(source, events)
     if source.is_dir():
         listing = list_folder(source)
         if not listing.images:

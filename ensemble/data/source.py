@@ -14,15 +14,15 @@ from ensemble.data.folders.class_folders import Folder, tree
 from ensemble.data.folders.layout import follow as follow_folders
 from ensemble.data.folders.layout import option, refuse_loose, way
 from ensemble.data.folders.listing import Listing, list_folder
-from ensemble.data.inputs import refuse_address
 from ensemble.data.pixels.open_image import open_image
 from ensemble.data.samples import image_names, read_image_table, read_images
 from ensemble.data.table.columns import find_columns
+from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 
 NOT_LABELS = ("submission", "test", "eval", "val")  # in the name of a table: not the one to train on
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")
 SAMPLE_FILES = 200  # whose headers are read
 
 
@@ -51,13 +51,15 @@ def follow(data: Path, sample_submission: Path | None, test: Path | None = None)
     test images, which is none of the classes. Raises UserError if there is nothing there, if it can be read in several
     ways, or for two tables and neither named train.
     """
-    refuse_address(data)
+    data = as_local(data)
     if not data.exists():
         raise UserError(f"{data}: no such file or folder")
     if data.is_file():
         return Source(data)
     listing = list_folder(data)
-    apart = _within(test, data)
+    apart = None if test is None else _within(as_local(test), data)
+    if sample_submission is not None:
+        sample_submission = as_local(sample_submission, with_images=False)
     for place in way(_top(listing, apart)):
         folder = place.folder
         found = Source(folder.path, place.notes, (), _counted(place.test), _counted(place.validation))
@@ -112,9 +114,9 @@ def _top(listing: Listing, apart: Path | None) -> Folder:
     return tree(listing, apart)
 
 
-def _within(test: Path | None, data: Path) -> Path | None:
+def _within(test: Path, data: Path) -> Path | None:
     """The test folder as it is called seen from `data`, if it lies in it."""
-    if test is None or not test.is_dir() or data.resolve() not in test.resolve().parents:
+    if not test.is_dir() or data.resolve() not in test.resolve().parents:
         return None
     return data / test.resolve().relative_to(data.resolve())
 

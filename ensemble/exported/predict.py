@@ -72,7 +72,7 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
     the same bytes; at the end they are removed. Raises UserError and OSError as `tta_predict` does.
     """
     model, images, output = request.model, request.images, request.output
-    all_ids, all_files, notes = read_images(images)
+    all_ids, all_files, notes = read_images(images, events)
     for line in notes:
         events.message(line)
     layout, ids, rows = follow(request.sample_submission, all_ids, model.classes, request.form, model.costs)

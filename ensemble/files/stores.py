@@ -7,6 +7,7 @@ All functions take URLs such as s3://bucket/runs/art. What fails is tried again 
 import errno
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,18 @@ FINAL = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")  #
 CHECK = "check the address, and that this machine has the store's credentials"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object of a store.
+
+    version: what changes when it does.
+    size: bytes.
+    """
+
+    version: str
+    size: int
 
 
 def require_readable(url: str) -> None:
@@ -50,6 +63,18 @@ def listed(url: str, pauses: Sequence[float] | None = None) -> dict[str, str]:
     def work(store: Any, key: str) -> dict[str, str]:
         found = store.find(key, detail=True)
         return {_below(key, name): _version(about) for name, about in found.items() if about["type"] == "file"}
+
+    return _tried(url, work, pauses)
+
+
+def objects(url: str, pauses: Sequence[float] | None = None) -> dict[str, Object]:
+    """The objects below a URL, by their names from there on; of the URL of an object that one, named ""."""
+
+    def work(store: Any, key: str) -> dict[str, Object]:
+        found = store.find(key, detail=True)
+        found = {name: about or store.info(name) for name, about in found.items()}  # {} of an object, by some stores
+        files = {_below(key, name): about for name, about in found.items() if about["type"] == "file"}
+        return {name: Object(_version(about), int(about["size"])) for name, about in files.items()}
 
     return _tried(url, work, pauses)
 

@@ -13,6 +13,8 @@ from ensemble.data.source import Source, follow, held_out, look_at_test, short_s
 from ensemble.data.submission.sample import read_sample
 from ensemble.data.table.columns import Columns, find_columns
 from ensemble.data.uneven import planned, uneven, written
+from ensemble.data.unpacked.local import as_local, image_folder
+from ensemble.data.unpacked.shown import shown
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.init.choose import choose_k, lone_class
@@ -48,8 +50,9 @@ def init(
     if output.exists():
         raise UserError(f"{output}: exists already; choose another name with -o, or delete it")
     require_output(output, [data, test, sample_submission])
+    images = image_folder(images)
     sample = None if sample_submission is None else read_sample(sample_submission)
-    found = Source(data) if classes else follow(data, sample_submission, test)
+    found = Source(as_local(data)) if classes else follow(data, sample_submission, test)
     source, lines, classes = found.path, list(found.notes), classes or found.classes
     columns = None
     if not source.is_dir():
@@ -116,7 +119,7 @@ def init(
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
-    text = header(run, test, sample_submission, output, lines)
+    text = header(run, test, sample_submission, output, [shown(line) for line in lines])
     text += settings(source, run, columns or classes, samples, k, scored, recipe, group)
     write_text(output, text)
     load_config(output)
@@ -185,7 +188,8 @@ def _say_sizes(sides: np.ndarray, rows: int) -> str:
 def _free_run(data: Path) -> tuple[Path, Path]:
     """runs/<name>, and that again, numbered if a run stands there: it would refuse another experiment."""
     full = data.resolve()
-    candidates = [full.name if full.is_dir() else full.stem, *(parent.name for parent in full.parents)]
+    above = [parent.stem if parent.is_file() else parent.name for parent in full.parents]  # art.zip, of art.zip/train
+    candidates = [full.name if full.is_dir() else full.stem, *above]
     name = next((name for name in candidates if name and name.lower() not in PLAIN_NAMES), "images")
     usual = free = Path("runs") / name
     number = 1

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from typing_extensions import TypeIs
 
-from ensemble.data.inputs import refuse_address
+from ensemble.data.names import refuse_address
 from ensemble.data.pixels.decode import Source, what_is_wrong
 from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.open_image import without_pillow_limit

@@ -112,7 +112,7 @@ def _compared(images: Path | None, training_files: Sequence[Path], events: Event
     if images is None:
         files = training_files[:MOST_IMAGES]
         return Comparison(files, f"{len(files)} training images, which its networks know (--on names better ones)")
-    _, files, notes = read_images(images)
+    _, files, notes = read_images(images, events)
     for line in notes:
         events.message(line)
     if not files:

@@ -46,7 +46,7 @@ CORRECTED = ("labels changed", "rows dropped")  # of `Samples.corrections`, in p
 def read_data(config: Config, events: Events) -> Samples:
     """The labelled samples, corrected. Says how many were corrected, what was left out, and which groups that file
     names suggest are not used."""
-    samples = read_labelled(config)
+    samples = read_labelled(config, events)
     for note in samples.notes:
         events.message(note)
     if samples.groups is None and samples.folds is None:

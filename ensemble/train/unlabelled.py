@@ -48,7 +48,7 @@ def read_unlabelled(images: Path, samples: Samples, folds: np.ndarray, cache: st
     UserError if there is no image, if one can't be read, or if all are labelled rows.
     """
     assert samples.digests is not None
-    ids, files, notes = read_images(images)
+    ids, files, notes = read_images(images, events)
     for line in notes:
         events.message(line)
     with scan_folder(cache) as folder:

@@ -101,7 +101,7 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     this machine's. Raises UserError for anything that doesn't fit."""
     run, images = request.run, request.images
     name, blend = find_blend(run, request.blend_name, request.views)
-    all_ids, all_files, notes = read_images(images)
+    all_ids, all_files, notes = read_images(images, events)
     for line in notes:
         events.message(line)
     # The layout comes before any prediction, so that a wrong form fails at once.

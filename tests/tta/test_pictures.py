@@ -86,7 +86,7 @@ def test_at_most_five_classes_are_shown():
     ("named", "text"),
     [
         ("https://localhost:9/a.jpg", "^https://localhost:9/a.jpg is an address, and ens fetches nothing: download it"),
-        ("s3://bucket/a.csv", "^s3://bucket/a.csv is an address"),
+        ("https://localhost:9/a.csv", "^https://localhost:9/a.csv is an address"),
         ("none.jpg", "^none.jpg: no such file or folder$"),
         ("none*.jpg", r"^none\*.jpg: no file matches$"),
         ("e.toml", "^e.toml: an experiment file; want a picture, a folder of pictures, or a table"),

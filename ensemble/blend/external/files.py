@@ -13,7 +13,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 
 from ensemble.blend.external.scale import SLACK
 from ensemble.data.classes import class_columns, listed, reader
-from ensemble.data.inputs import refuse_address
+from ensemble.data.names import refuse_address
 from ensemble.data.samples import nfc, read_table
 from ensemble.errors import UserError
 from ensemble.files.arrays import require_arrays

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ensemble.data.inputs import refuse_address
 from ensemble.data.samples import nfc, read_table
 from ensemble.data.table.csv_text import decoded, delimiter_of, parsed
 from ensemble.data.table.read import naming, table_bytes
+from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
 
 # Headers in lower case, letters and digits only.
@@ -98,7 +98,7 @@ class Asked:
 
 def read_sample(path: Path) -> SampleSubmission:
     """Read a sample submission. Raises UserError if it is unreadable, has no rows or one column only."""
-    refuse_address(path)
+    path = as_local(path, with_images=False)
     if path.suffix.lower() in (".parquet", ".pq"):
         table = read_table(path)
         header, delimiter, encoding = tuple(map(str, table.columns)), ",", "utf-8"

@@ -2,11 +2,13 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,14 @@ from ensemble.data.inputs import is_table
 from ensemble.data.names import ENDINGS, match_names
 from ensemble.data.table.column_names import KNOWN_NAMES, plain
 from ensemble.data.table.csv_text import counts, decoded, parsed, shaped
+from ensemble.data.unpacked.zips import open_zipped_table
 from ensemble.errors import UserError
 from ensemble.files.limits import TABLE, allowed, require_parquet, require_text_table
 
-PACKED: dict[str, type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]] = {
-    ".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile
+PACKED: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile, ".zip": open_zipped_table
 }  # fmt: skip
+JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zip")
 ENCODINGS = {"cp949": "CP949 (Korean)", "cp1252": "Windows-1252"}
 NOT_TABLES = (
     (b"PK\x03\x04", "an Excel workbook or another zip; save its sheet as CSV (in Excel: Save As, CSV UTF-8)"),
@@ -58,6 +62,8 @@ def read_noted(
         if source.suffix.lower() in (".parquet", ".pq"):
             return _filled(_parquet(source), source, may_be_empty), []
         raw = table_bytes(source)
+        if source.name.lower().endswith(JSON_LINES):
+            return _filled(_json_lines(raw), source, may_be_empty), []
         if raw.startswith(b"PAR1"):
             return _filled(_parquet(source), source, may_be_empty), []
         text, encoding = decoded(raw)
@@ -128,7 +134,7 @@ def table_bytes(source: Path) -> bytes:
             )
         require_text_table(source, raw)
     for start, kind in NOT_TABLES:
-        if raw.startswith(start):
+        if raw.startswith(start) and not source.name.lower().endswith(JSON_LINES):
             raise UserError(f"{source}: is {kind}")
     return raw
 
@@ -142,6 +148,24 @@ def _parquet(source: Path) -> pd.DataFrame:
     except Exception as error:  # pyarrow raises whatever a broken file leads it to
         raise ValueError(str(error) or type(error).__name__) from None
     return frame.astype(object).where(frame.notna(), "").astype(str)
+
+
+def _json_lines(raw: bytes) -> pd.DataFrame:
+    """An object in each line, as `metadata.jsonl` of Hugging Face has them."""
+    rows = []
+    for number, line in enumerate(raw.decode("utf-8-sig").splitlines(), 1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object of names and values")
+            rows.append({name: _cell(value) for name, value in row.items()})
+    return pd.DataFrame(rows, dtype=str).fillna("")
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _filled(table: pd.DataFrame, source: Path, may_be_empty: bool) -> pd.DataFrame:

@@ -1,0 +1,33 @@
+"""One process at a time writes a folder of the cache; the others wait, and say so."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ensemble.errors import UserError
+from ensemble.events import Events
+
+WAIT_SECONDS = 1.0
+
+
+@contextmanager
+def held(folder: Path, work: str, events: Events) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process. work: what is done there, as in "unpacks images". Raises
+    UserError if the folder can't be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS)
+            except Timeout:
+                events.progress(f"waiting for another process, which {work}", 0, 1)
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{folder}: can't be written ({reason}); set ENS_CACHE to a folder that can be") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,137 @@
+"""What is packed in a file, and which of it may be written to disk under which name."""
+
+import lzma
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tarfile import TarError
+from typing import IO
+from zipfile import BadZipFile
+
+from ensemble.data.pixels.formats import IMAGE_ENDINGS
+from ensemble.data.table.csv_text import decoded
+from ensemble.errors import UserError
+from ensemble.files.limits import Limit, allowed
+
+UNPACKED = Limit("ENS_MAX_UNPACKED_BYTES", 2**40, "bytes")  # of a packed file; the largest public sets take half
+BLOCK = 4096  # bytes of a disk that the smallest file takes
+PACKED_ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
+SHOWN = 3
+
+TABLE_NAME = "images.parquet"  # of the table that a copy gets where the packed files are rows
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file that is packed in another.
+
+    name: its path in the copy, with / between its parts.
+    data: its bytes, or what they are read from.
+    """
+
+    name: str
+    data: bytes | IO[bytes]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What files hold, by their headers.
+
+    count: how many files will be written.
+    nbytes: of them all.
+    members: gives each, to be written before the next.
+    tables: names of those among them that ens has made, each of images in its folder.
+    notes: a line on each thing that was left out.
+    """
+
+    count: int
+    nbytes: int
+    members: Callable[[], Iterator[Member]]
+    tables: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the disk, about."""
+        return self.nbytes + BLOCK * self.count
+
+
+@contextmanager
+def unpacking(source: Path) -> Iterator[None]:
+    """Raise whatever a broken file leads its reader to as one UserError that names it."""
+    try:
+        yield
+    except (
+        BadZipFile,
+        TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        ValueError,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; pyarrow's have none
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{source}: can't be unpacked ({reason}); if it was cut short, download it again") from None
+
+
+def require_allowed(source: Path, nbytes: int) -> None:
+    """Raise UserError if more is unpacked than may be."""
+    most = allowed(UNPACKED)
+    if nbytes > most:
+        raise UserError(
+            f"{source}: unpacks to {nbytes:,} bytes or more, and ens unpacks {most:,}; if it is sound, set "
+            f"{UNPACKED.variable}={nbytes}"
+        )
+
+
+def inside(name: str, source: Path) -> str:
+    """The name of a member in the copy. Raises UserError for one that leads out of it."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:", parts[0]):
+        raise UserError(f"{source}: holds a file named {name!r}, which leads out of its folder; it is not unpacked")
+    return "/".join(parts)
+
+
+def decoded_names(names: Sequence[bytes], source: Path) -> list[str]:
+    """Names that no mark says the encoding of: UTF-8, or CP949 as Korean Windows writes them. Raises UserError where it
+    can't be told."""
+    try:
+        return decoded(b"\n".join(name.replace(b"\n", b" ") for name in names))[0].split("\n")
+    except ValueError:
+        odd = next(name for name in names if not name.isascii())
+        raise UserError(
+            f"{source}: the name {os.fsdecode(odd)!r} is neither UTF-8 nor Korean (CP949): unpack it with a program "
+            "that knows its encoding, and name the folder"
+        ) from None
+
+
+def is_picture(name: str) -> bool:
+    """By its ending; a file without one may be a picture."""
+    last = name.rpartition("/")[2]
+    return last.lower().endswith(IMAGE_ENDINGS) or "." not in last
+
+
+def require_pictures(source: Path, names: Sequence[str]) -> None:
+    """Raise UserError if none of the files is a picture."""
+    if any(map(is_picture, names)):
+        return
+    inner = [name for name in names if name.lower().endswith(PACKED_ENDINGS)]
+    if inner:
+        raise UserError(
+            f"{source}: holds no images, but other packed files ({some(inner)}), and ens unpacks one level: unpack it, "
+            "and name one of these"
+        )
+    raise UserError(f"{source}: holds no images" + (f", only others ({some(names)})" if names else "; it is empty"))
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,116 @@
+"""Which files and folders hold packed images, and what reads them."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+
+from ensemble.data.folders.listing import is_hidden, is_image
+from ensemble.data.folders.splits import role_of
+from ensemble.data.unpacked.member import Packed
+from ensemble.data.unpacked.tables import ARROW, PARQUET, holds_images, read_tables
+from ensemble.data.unpacked.tars import read_tars
+from ensemble.data.unpacked.zips import read_zip, zipped_table
+from ensemble.errors import UserError
+
+TARS = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+TABLES = (*PARQUET, *ARROW)
+FILES = (".zip", *TARS, *TABLES)
+# "train-00000-of-00004-0123456789abcdef" is a part of train, "0000" of the folder that it lies in.
+NUMBER = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
+HOLDERS = ("data", "default")  # what the Hub calls the folder of the files
+CACHED = "cache-"  # files of `datasets` beside a saved data set, results of its own
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Packed images.
+
+    source: the file or folder that holds them.
+    files: which are read, one or more.
+    read: reads what they hold, from their headers.
+    """
+
+    source: Path
+    files: tuple[Path, ...]
+    read: Callable[[], Packed]
+
+
+def packing_of(path: Path) -> Packing | None:
+    """What is packed in a file or folder; None for one that is read as it is. Raises UserError for a broken file."""
+    if path.is_dir():
+        return _packed_folder(path)
+    if not path.name.lower().endswith(FILES) or not path.is_file():
+        return None
+    status = path.stat()
+    return _packed_file(path, (status.st_size, status.st_mtime_ns))
+
+
+@cache
+def _packed_file(path: Path, stamp: tuple[int, int]) -> Packing | None:
+    """stamp: size and time, by which another file of this name is known."""
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        return None if zipped_table(path) is not None else Packing(path, (path,), partial(read_zip, path))
+    reader = read_tars if name.endswith(TARS) else read_tables
+    if reader is read_tables and not holds_images(path):
+        return None
+    return Packing(path, (path,), partial(reader, path, {"": [path]}))
+
+
+def _packed_folder(folder: Path) -> Packing | None:
+    """A folder of tars or of tables with images in them, and of no images. Looked for are the folder itself and those
+    in it that are named data, or like parts of a data set, and what these hold."""
+    files = _files(folder, depth=2)
+    if files is None:
+        return None
+    tars = [file for file in files if file.name.lower().endswith(TARS)]
+    tables = [file for file in files if file.name.lower().endswith(TABLES) and not file.name.startswith(CACHED)]
+    tables = tables if any(map(holds_images, tables)) else []
+    if tars and tables:
+        raise UserError(f"{folder}: holds images both in {tars[0].name} and in {tables[0].name}; name one of them")
+    if not tars and not tables:
+        return None
+    reader = read_tars if tars else read_tables
+    return Packing(folder, tuple(tars or tables), partial(reader, folder, splits(folder, tars or tables)))
+
+
+def _files(folder: Path, depth: int) -> list[Path] | None:
+    """The files of a folder, sorted; None if there is an image among them."""
+    found: list[Path] = []
+    with suppress(OSError), os.scandir(folder) as entries:  # whoever lists it says what is wrong
+        for entry in entries:
+            path = folder / entry.name
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                is_part = entry.name in HOLDERS or role_of(entry.name)[0] is not None
+                below = _files(path, depth - 1) if is_part and depth else []
+                if below is None:
+                    return None
+                found += below
+            elif entry.name.lower().endswith(FILES):
+                found.append(path)
+            elif is_image(path):
+                return None
+    return sorted(found)
+
+
+def splits(folder: Path, files: Sequence[Path]) -> Mapping[str, Sequence[Path]]:
+    """The files of each part of a data set by its name; one part is called ""."""
+    of: dict[tuple[str, ...], list[Path]] = {}
+    for file in files:
+        place = PurePosixPath(file.relative_to(folder).as_posix())
+        stem = next(place.name[: -len(end)] for end in sorted(FILES, key=len)[::-1] if place.name.lower().endswith(end))
+        name = NUMBER.sub("", stem)
+        parts = [*place.parent.parts, *([name] if name and not (name == "data" and place.parent.parts) else [])]
+        of.setdefault(tuple(parts), []).append(file)
+    if len(of) == 1:
+        return {"": next(iter(of.values()))}
+    shared = 0
+    while len({parts[shared : shared + 1] for parts in of}) == 1:
+        shared += 1
+    return {"/".join(parts[shared:]) or "rest": found for parts, found in of.items()}
