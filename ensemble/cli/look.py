@@ -176,18 +176,15 @@ def cache(folder: Path | None, clear: bool, as_json: bool) -> None:
             return
         rows = pixels.summary(folder)
         total = sum(row.bytes for row in rows)
-        unpacked, fetched = (copies.summary(), fetch.summary()) if is_users else (0, 0)
-        kept = {"bytes": total, "kept": plain(rows), "unpacked_bytes": unpacked, "fetched_bytes": fetched}
-        events.answer({"folder": str(folder), **kept})
+        images = {"unpacked": copies.summary(), "fetched": fetch.summary()} if is_users else {}
+        others = {f"{what}_bytes": nbytes for what, nbytes in images.items() if nbytes}
+        events.answer({"folder": str(folder), "bytes": total, "kept": plain(rows), **others})
         events.message(f"{folder}: {size(total)} of decoded pixels")
         if rows:
             events.message("  images     size   last used  decoding")
         for row in rows:
             day = time.strftime("%Y-%m-%d", time.localtime(row.used))
             events.message(f"{row.images:8,} {size(row.bytes):>8}  {day}  {row.decoding}")
-        for nbytes, what in (
-            (unpacked, "unpacked from zips, tars and tables"),
-            (fetched, "fetched from object stores"),
-        ):
+        for what, nbytes in images.items():
             if nbytes:
-                events.message(f"{size(nbytes)} of images {what}")
+                events.message(f"{size(nbytes)} of {what} images")

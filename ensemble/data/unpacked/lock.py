@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ensemble.errors import UserError
 from ensemble.events import Events
 
@@ -16,6 +14,8 @@ WAIT_SECONDS = 1.0
 def held(folder: Path, work: str, events: Events) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process. work: what is done there, as in "unpacks images". Raises
     UserError if the folder can't be written."""
+    from filelock import FileLock, Timeout  # predicting pictures by an exported file does without
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
