@@ -99,8 +99,10 @@ def _bucket(storage: str) -> str:
 
 
 def _paths(config: "Config") -> list[str]:
-    """The files and folders that the experiment reads; of a table its folder, where its images are."""
+    """The files and folders that the experiment reads here; of a table its folder, where its images are."""
+    from ensemble.files.mirror import as_url
+
     train = config.data.train
     paths = [train.parent if train.suffix and config.data.images is None else train, config.data.images]
     paths += [config.data.relabel, *(backbone.weights for backbone in config.backbone)]
-    return list(dict.fromkeys(str(path) for path in paths if path is not None))
+    return list(dict.fromkeys(str(path) for path in paths if path is not None and as_url(path) is None))

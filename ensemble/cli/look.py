@@ -59,8 +59,8 @@ def check(
 ) -> None:
     """Find what is wrong with labelled images: broken files, copies, labels, leaks, shortcuts, shift.
 
-    DATA is a folder of class folders, a CSV or a Parquet file. FILE is an experiment file; the folds of its run are
-    checked too.
+    DATA is a folder of class folders, a CSV or a Parquet file, or a zip or URL of these. FILE is an experiment file;
+    the folds of its run are checked too.
 
     Example: ens check data/art/train --test data/art/test
     """
@@ -120,7 +120,7 @@ def init(
 ) -> None:
     """Look at labelled images and write an experiment file for them.
 
-    DATA is a folder of class folders, a CSV or a Parquet file.
+    DATA is a folder of class folders, a CSV or a Parquet file, or a zip or URL of these.
 
     Example: ens init data/art/train --test data/art/test -o art.toml
     """

@@ -26,7 +26,7 @@ class Table(BaseModel):
 
 class Data(Table):
     train: Path
-    """A folder of class folders, a CSV or a Parquet file."""
+    """A folder of class folders, a CSV or a Parquet file; or a zip or another packed data set, or a URL."""
     image_size: Annotated[int, Field(ge=8)] = 224
     """Side of the network's input, in px."""
     crop: tuple[Count, Count] | None = None
