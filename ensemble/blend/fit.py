@@ -16,6 +16,7 @@ from ensemble.blend.crossfit import (
     plain_average,
     without_zero_weight,
 )
+from ensemble.blend.decision import decision
 from ensemble.blend.diversity import diversity, leave_out_costs
 from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
@@ -268,6 +269,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         scaling_gain=scaling_gain(rows, honest, before, weights) if last == "scaling" else None,
         by_class=by_class(labels, probs[:, 0], rows.clusters) if weights is None else None,
         by_group=miscalibrated_groups(rows, honest) if rows.grouped and weights is None else None,
+        decision=decision(rows, honest, recipe.costs, weights) if recipe.costs is not None else None,
         diversity=diversity(np.stack([result.predicted for result in single]), labels, costs),
         weights=methods.readable(chain, oof.members),
         views=dict(zip(oof.members, oof.views, strict=True)),

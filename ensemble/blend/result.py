@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from ensemble.blend.decision import Decision
 from ensemble.blend.diversity import Diversity
 from ensemble.blend.held_out import save_held_out
 from ensemble.blend.oof import EXTERNAL_VIEW
@@ -46,6 +47,7 @@ class BlendResult:
     by_class: the blend's calibration by class; None where it is for other class shares.
     by_group: how many groups are right more or less often than their confidence says (p < 0.05, adjusted for their
         number); None where there are no groups, and as `by_class`.
+    decision: what deciding by cost saves; None of a blend without costs.
     diversity: how the members differ.
     weights: member -> "weight" and, where there is one, "temperature".
     views: member -> the views that it was fitted on.
@@ -78,6 +80,7 @@ class BlendResult:
     scaling_gain: Gain | None = None
     by_class: ClasswiseCalibration | None = None
     by_group: Count | None = None
+    decision: Decision | None = None
     diversity: Diversity
     weights: dict[str, dict[str, Finite]]
     views: dict[str, tuple[str, ...]]

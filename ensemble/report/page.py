@@ -35,6 +35,7 @@ SECTIONS = (
     ("cascades", "Cascades"),
     ("curves", "Learning curves"),
     ("classes", "Classes and confidence"),
+    ("calibration", "Calibration by class and group"),
     ("images", "Images"),
     ("examples", "What the networks see"),
     ("data", "Data"),

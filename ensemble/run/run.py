@@ -96,6 +96,7 @@ class Run:
         members: Sequence[str] | None = None,
         priors: str | None = None,
         costs: str | Path | None = None,
+        calibration: str = "temperature",
         with_runs: "Sequence[str | Path | Run]" = (),
         events: "Events | None" = None,
     ) -> "RunBlend":
@@ -104,11 +105,12 @@ class Run:
 
         method: as `ens blend --method`: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
         metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
-        name: what it is saved as; None: the method, with "-metric" for another one than log_loss.
+        name: what it is saved as; None: the method, with "-metric" for another one than log_loss, and so on.
         views, members: the names of those to use; None: all that were trained.
         priors: the test set's class shares: "uniform", or a CSV with the columns class and share.
         costs: with metric="expected_cost": a CSV of what mistakes cost, with the true classes in its first column and
         the predicted ones in its header.
+        calibration: as `ens blend --calibration`: "temperature", "vector", "dirichlet" or "auto".
         with_runs: further runs on the same rows, whose members are blended too, under names such as "b/resnet".
         events: what listens meanwhile; None prints messages and shows a progress bar.
 
@@ -126,7 +128,9 @@ class Run:
                 raise UserError(f"{what}: want a list, as in [{names!r}]")
         file = None if costs is None else Path(costs)
         others = [run.path if isinstance(run, Run) else Path(run) for run in with_runs]
-        options = BlendOptions(method, metric, name, views, members, priors=priors, costs=file, with_runs=others)
+        options = BlendOptions(
+            method, metric, name, views, members, priors=priors, costs=file, calibration=calibration, with_runs=others
+        )
         return fit_run_blend(self, options, events)
 
     def predict(self, images: "Images", blend: str | None = None) -> "Prediction":

@@ -48,6 +48,11 @@ def show_blend(result: BlendResult) -> None:
     print_table(gains)
     for note in result.notes:
         print_line(note)
+    if result.decision is not None:
+        print_line(
+            f"deciding by cost saves {gain_cell(result.decision.saved)} per image over deciding for the most probable "
+            f"class; {100 * result.decision.changed:.2f} % of the images get another class"
+        )
     for member, weights in result.view_weights.items():
         if len(set(weights.values())) > 1:
             print_line(f"views of {member}: " + ", ".join(f"{view} {weight:.3f}" for view, weight in weights.items()))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from report_runs import noisy_logits, write_run
 from test_blend_run import make_run
 
@@ -15,6 +16,7 @@ from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.refitted import cross_fitted
 from ensemble.blend.result import read_result
 from ensemble.blend.saved import read_described
+from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
@@ -105,6 +107,26 @@ def test_a_blend_is_scored_by_its_decisions_and_keeps_the_costs(run, tmp_path, m
     )
     assert any(decisions in note for note in result.notes)
     assert read_result(Run(run), result.name).blend["expected_cost"] == result.blend["expected_cost"]
+
+
+def test_what_deciding_by_cost_saves_is_said(run, tmp_path):
+    path = write(tmp_path, COSTS)
+    options = ["blend", str(run), "--method", "mean", "--metric", "expected_cost", "--costs", str(path)]
+    done = CliRunner().invoke(ens, options)
+    assert done.exit_code == 0, done.output + str(done.exception)
+    result = read_result(Run(run), "mean-expected_cost")
+    labels, probs = read_rows(Run(run)).labels, cross_fitted(Run(run), result)
+    by_cost, most = result.fitted.decide(probs), probs.argmax(axis=1)
+    costs = result.fitted.costs
+    saved = costs[labels, most].mean() - costs[labels, by_cost].mean()
+    assert result.decision.saved.value == pytest.approx(saved) and saved != 0
+    assert result.decision.changed == (by_cost != most).mean() > 0
+    said = " ".join(done.output.split())
+    assert f"deciding by cost saves {saved:+.4f} [" in said
+    assert f"{100 * result.decision.changed:.2f} % of the images get another class" in said
+    page = section(read_run(Run(run), SILENT))
+    assert page["is_by_cost"]
+    assert blend_run(Run(run), BlendOptions("mean")).decision is None
 
 
 def test_the_scores_are_of_the_classes_that_the_blend_decides_for(run, tmp_path):

@@ -401,6 +401,21 @@ def test_groups_are_said(tmp_path):
     page = report(run)
     assert "of 60 images in 10 groups correctly" in page.text("verdict")
     assert "95 % intervals: bootstraps over groups; at 0 and 100 %, Wilson’s interval for" in page.text("classes")
+    text = page.text("calibration")
+    assert "Of one image of each group, 10 in all." in text and "g0 6 " in text
+    assert "No group is right more or less often than the confidence says, by more than chance" in text
+
+
+def test_calibration_by_class_is_shown_beside_chance(tmp_path):
+    """One class of which only half of what is surely predicted as it is right."""
+    labels, folds = np.repeat([0, 1, 2], [50, 150, 100]), np.arange(300) % 3
+    values = 6.0 * np.eye(3)[labels]
+    values[50:100] = [6, 0, 0]  # of class 1, surely predicted as 0
+    page = report(write_run(tmp_path / "run", ("a", "b", "c"), labels, folds, {"one": values}))
+    text = page.text("calibration")
+    assert "The probabilities are wrong by class by more than chance" in text
+    # of 100 rows at .995 half are right: (.495 squared) x 100 / 300, and of that the root
+    assert "a 50 100.0 28.44 " in text and "2 classes stand out." in text
 
 
 def test_only_classes_that_are_confused_are_pairs():
@@ -427,6 +442,7 @@ def test_a_thousand_classes(tmp_path):
     assert "A matrix of 1,000 classes is too large to read" in text
     assert "class 0 and class 7, 1 time: 1 of 2 class 0 predicted as class 7 (50.0 %)" in text
     assert "Shown are the 300 classes of the lowest F1; 700 better ones are left out." in text
+    assert "The 30 classes of the smallest p are shown; 970 others are left out." in page.text("calibration")
 
 
 def test_two_classes_and_their_matrix(tmp_path):
