@@ -26,6 +26,7 @@ from ensemble.cli import (
     report,
     scout,
     serve,
+    slices,
     train,
     verify,
     view,
@@ -67,6 +68,7 @@ def ens() -> None:
     ens view RUN                   a page that follows its training
     ens report RUN                 one page on all of it
     ens relabel RUN                which labels may be wrong?
+    ens slices RUN                 in which images is it worse than elsewhere?
     ens serve RUN                  predict what programs and people send
     ens distill RUN --into NET     one small network that learns from all members
     ens compare RUN RUN            which recipe is really better?
@@ -99,6 +101,7 @@ for command in (
     view.view,
     report.report,
     report.relabel,
+    slices.slices,
     serve.serve,
     overview.runs,
     overview.submissions,

@@ -85,14 +85,21 @@ def write_logits(
     logits give equal bytes, which safetensors' own writer doesn't promise: it shuffles its metadata. Raises ValueError
     if the pieces are of another type or have more or fewer numbers, OSError that names the file.
     """
-    encoded = [name.encode() for name in ids]
     facts = {"views": list(views), "classes": list(classes), "meta": meta}
+    ends, text = encoded_ids(ids)
     tensors = {
-        "id_ends": of_array(np.cumsum([len(name) for name in encoded], dtype=np.int64)),
+        "id_ends": of_array(ends),
         "values": Tensor("F32", shape, _float32(pieces, shape)),
-        "id_bytes": of_array(np.frombuffer(b"".join(encoded), dtype=np.uint8)),
+        "id_bytes": of_array(text),
     }
     write_tensors(path, tensors, {key: json.dumps(value) for key, value in facts.items()})
+
+
+def encoded_ids(ids: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The end of each id, int64 (N,), in their UTF-8 bytes, uint8."""
+    encoded = [name.encode() for name in ids]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return ends, np.frombuffer(b"".join(encoded), dtype=np.uint8)
 
 
 def _float32(pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[memoryview]:
@@ -126,7 +133,7 @@ def load_logits(path: Path, mapped: bool = False) -> Logits:
             arrays, metadata = load(data), metadata_of(data)
         views, classes = (tuple(parse_json(metadata[key], list[str], key)) for key in ("views", "classes"))
         meta = parse_json(metadata["meta"], dict[str, str], "meta")
-        ids = _ids(arrays["id_ends"], arrays["id_bytes"])
+        ids = decoded_ids(arrays["id_ends"], arrays["id_bytes"])
         logits = Logits(ids, views, classes, arrays["values"], meta)
         require_in_fold(path, logits.meta, checksum)
         return logits
@@ -138,8 +145,8 @@ def load_logits(path: Path, mapped: bool = False) -> Logits:
         raise damaged(path, f"not a whole logits file ({error})") from None
 
 
-def _ids(ends: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """Ids str (N,) of the end of each, int64 (N,), in their UTF-8 bytes, uint8. Raises ValueError."""
+def decoded_ids(ends: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """What `encoded_ids` was given, str (N,). Raises ValueError."""
     if ends.dtype != np.int64 or ends.ndim != 1 or text.dtype != np.uint8 or text.ndim != 1:
         raise ValueError(f"ids are {ends.dtype} {ends.shape} in {text.dtype} {text.shape}")
     bounds = [0, *ends.tolist()]

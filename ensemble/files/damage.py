@@ -37,6 +37,7 @@ _OF_MEMBER = {
     "probe.safetensors": "the probes of {member}",
     "refit-probe.safetensors": "the probe of {member} on all rows",
 }
+_FEATURES = ("the features of {member}", "delete the file: ens slices {run} computes them again")
 _OF_RUN = {
     "folds.csv": ("which fold each row is in", "ens train-folds {config} works it out again"),
     "classes.json": ("the names of the classes", "ens train-folds {config} writes them again"),
@@ -47,6 +48,7 @@ _OF_RUN = {
         "run ens train-folds with your own experiment file, or with this one if it was you who edited it",
     ),
     "tta-search.json": ("what each set of views is worth", "ens tta-search {run} finds it again"),
+    "slices.json": ("in which parts of the images accuracy is worse", "ens slices {run} finds them again"),
     "audit.json": ("what ens check found", "ens check {config} finds it again"),
 }
 
@@ -64,6 +66,9 @@ def loss_of(path: Path) -> tuple[str, str]:
         run, member = fold.parent.parent, fold.parent.name
     elif path.name in _OF_MEMBER:
         lost, again = _OF_MEMBER[path.name], "ens train-folds {config} writes the file again"
+        run, member = path.parent.parent, path.parent.name
+    elif path.name == "features.safetensors":
+        lost, again = _FEATURES
         run, member = path.parent.parent, path.parent.name
     elif path.parent.name == "blends":
         lost, again = f"the blend {path.stem}", "fit it again with: ens blend {run}"

@@ -119,7 +119,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
     yield run.classes_json, _vouched(run, run.classes_json, run.read_classes)
     yield run.config_toml, _sealed(run.config_toml, lambda: load_config(run.config_toml))
     trackers = sorted(run.tracker_json("x").parent.glob("*.json"))
-    for path in (run.contents_json, run.view_search_json, run.audit_json, *trackers):
+    for path in (run.contents_json, run.view_search_json, run.audit_json, run.slices_json, *trackers):
         if path.is_file():
             yield path, _sealed(path)
     for member in map(run.member, run.member_names()):
@@ -134,7 +134,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
         ):
             if path.is_file():
                 yield path, _sealed(path)
-        for path in (member.probe_file, member.refit_probe_file):
+        for path in (member.probe_file, member.refit_probe_file, member.features_file):
             if path.is_file():
                 yield path, _tensors(path)
     for fold in _folds(run):

@@ -36,6 +36,7 @@ SECTIONS = (
     ("curves", "Learning curves"),
     ("classes", "Classes and confidence"),
     ("calibration", "Calibration by class and group"),
+    ("slices", "Where it fails"),
     ("images", "Images"),
     ("examples", "What the networks see"),
     ("data", "Data"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ensemble.config import Config
 from ensemble.data.labelled import read_labelled
@@ -29,6 +29,7 @@ from ensemble.machine import cores
 
 SIDE = 256  # px of the longer side
 QUALITY = 76
+SHEET_QUALITY = 50
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ def thumbnails(files: Sequence[Path | None], side: int = SIDE) -> list[Thumbnail
         return list(pool.map(lambda file: _thumbnail(file, side), files))
 
 
+def sheet(files: Sequence[Path | None], side: int, columns: int) -> str:
+    """The middle square of each file as one picture, `columns` of them in a row: a data URI. A file that can't be shown
+    is a grey square."""
+    with ThreadPoolExecutor(cores()) as pool:
+        squares = list(pool.map(lambda file: _square(file, side), files))
+    whole = Image.new("RGB", (side * columns, side * -(-len(files) // columns)), (128, 128, 128))
+    for number, square in enumerate(squares):
+        if square is not None:
+            whole.paste(square, (number % columns * side, number // columns * side))
+    return _data_uri(whole, SHEET_QUALITY)
+
+
 def from_pixels(pixels: np.ndarray, side: int = SIDE) -> Thumbnail:
     """The picture of an array, uint8 (height, width, 3), its longer side at most `side`."""
     return _encoded(Image.fromarray(pixels), side)
@@ -84,23 +97,41 @@ def _thumbnail(file: Path | None, side: int) -> Thumbnail:
     if file is None:
         return Thumbnail("", side, side, "not among the images of the config")
     try:
-        data = read(file)
-        jpeg = read_jpeg(data)
-        with open_image(io.BytesIO(jpeg.data if jpeg else data)) as image:
-            if large := too_many_pixels(image.size):
-                raise UserError(f"{file}: {large}")
-            image.draft(None, (2 * side, 2 * side))
-            image.load()
-            return _encoded(turned(rgb(image, data)[0], orientation(image)), side)
+        return _encoded(_upright(file, side), side)
     except UserError as error:
         return Thumbnail("", side, side, "the file is missing" if not file.exists() else str(error))
     except Exception:  # as above
         return Thumbnail("", side, side, "not a readable image")
 
 
+def _square(file: Path | None, side: int) -> Image.Image | None:
+    if file is None:
+        return None
+    try:
+        return ImageOps.fit(_upright(file, side), (side, side), Image.Resampling.BOX)
+    except Exception:  # as above
+        return None
+
+
+def _upright(file: Path, side: int) -> Image.Image:
+    """The whole picture, a JPEG at a fraction of its size, which is above `side`. Raises UserError, and whatever
+    Pillow's plugins raise."""
+    data = read(file)
+    jpeg = read_jpeg(data)
+    with open_image(io.BytesIO(jpeg.data if jpeg else data)) as image:
+        if large := too_many_pixels(image.size):
+            raise UserError(f"{file}: {large}")
+        image.draft(None, (2 * side, 2 * side))
+        image.load()
+        return turned(rgb(image, data)[0], orientation(image))
+
+
 def _encoded(image: Image.Image, side: int) -> Thumbnail:
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    return Thumbnail(_data_uri(image, QUALITY), image.width, image.height)
+
+
+def _data_uri(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Thumbnail(uri, image.width, image.height)
+    image.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -69,7 +69,7 @@ def _owns(run: Run, path: Path) -> bool:
         return first.casefold() in folders or first.startswith(".") or is_member
     files = (
         run.config_toml, run.folds_csv, run.classes_json, run.provenance_json, run.contents_json, run.view_search_json,
-        run.audit_json, run.report_html, run.submissions_csv, run.ens_log,
+        run.audit_json, run.slices_json, run.report_html, run.submissions_csv, run.ens_log,
     )  # fmt: skip
     return first.casefold() in [file.name for file in files] or first.startswith(".")
 

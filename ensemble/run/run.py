@@ -3,7 +3,7 @@
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json  contents.json
       convnext/settings.json  preprocess.json  numerics.json  speeds.json  memory.json  probe.safetensors
-               teachers.json  aside.json
+               teachers.json  aside.json  features.safetensors
       convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
                      done.json (last)  failure.json (on a cluster, where a worker could not train it)
       .slurm/ (scripts and logs of the workers of --on slurm)
@@ -11,7 +11,7 @@
       blends/stack.json  stack.safetensors  held-out/stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       predictions/logits/<set>/<digest>.safetensors
-      tta-search.json  audit.json  report.html  submissions.csv  ens.log
+      tta-search.json  audit.json  slices.json  report.html  submissions.csv  ens.log
 
 Nothing here is a pickle. Every file has a digest, in itself (JSON, TOML and safetensors, see `ensemble.files.sealed`)
 or in another one (log.jsonl in done.json, folds.csv and classes.json in provenance.json); only what people write into,
@@ -171,6 +171,11 @@ class Run:
     def audit_json(self) -> Path:
         """What `ens check` found."""
         return self.path / "audit.json"
+
+    @property
+    def slices_json(self) -> Path:
+        """In which parts of the images accuracy is worse than elsewhere."""
+        return self.path / "slices.json"
 
     @property
     def report_html(self) -> Path:

@@ -7,6 +7,7 @@ from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
 from ensemble.tables.runs import show_runs, show_submissions
 from ensemble.tables.scout import show_scout
+from ensemble.tables.slices import show_slices
 from ensemble.tables.views import show_view_search
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "show_members",
     "show_runs",
     "show_scout",
+    "show_slices",
     "show_submissions",
     "show_view_search",
     "verdict",

@@ -1,0 +1,1 @@
+"""`ens slices`: parts of the images in which accuracy is worse than elsewhere."""

@@ -1,0 +1,103 @@
+"""How many test images lie in the slices that were found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.data.logits import load_logits
+from ensemble.data.samples import read_images
+from ensemble.data.table.read import number
+from ensemble.errors import UserError
+from ensemble.events import Events
+from ensemble.run import Run
+from ensemble.slices.columns import read_columns
+from ensemble.slices.properties import image_properties
+from ensemble.slices.result import TestImages
+from ensemble.slices.rules import Rule
+
+
+@dataclass(frozen=True)
+class TestSources:
+    """Where the properties of test images come from.
+
+    images: a folder or a table.
+    cache: `data.cache`.
+    clusters: gives the cluster of each image file, str (n,); None where there are no clusters.
+    blend: whose predictions of these images tell their classes.
+    """
+
+    images: Path
+    cache: str
+    clusters: Callable[[list[Path]], np.ndarray] | None
+    blend: str | None
+
+
+def count_test_images(
+    run: Run, rules: list[Rule], given: TestSources, events: Events
+) -> tuple[TestImages, list[int | None]]:
+    """The counts of all slices together and of each. What is not known of a slice's property is said in a note. Raises
+    UserError as `read_images` does."""
+    ids, paths, _ = read_images(given.images)
+    names = np.array(ids, dtype=np.str_)
+    kinds = {rule.kind for rule in rules}
+    notes: list[str] = []
+    values: dict[tuple[str, str], np.ndarray] = {}
+    if "image" in kinds:
+        for name, found in image_properties(paths, given.cache, events).items():
+            values["image", name] = found
+    if "column" in kinds and given.images.is_file():
+        wanted = sorted({rule.of for rule in rules if rule.kind == "column"})
+        for name, texts in _columns(given.images, names, wanted).items():
+            values["column", name] = texts
+    if "class" in kinds and (predicted := _predicted(run, given, names)) is not None:
+        values["class", "class"] = predicted
+        notes.append("test images count as of the class that is predicted for them")
+    if "cluster" in kinds and given.clusters is not None:
+        try:
+            values["cluster", "cluster"] = given.clusters(paths)
+        except UserError as error:
+            notes.append(f"the clusters of test images are not known: {error}")
+    inside = np.zeros(len(names), dtype=bool)
+    counts: list[int | None] = []
+    for rule in rules:
+        of_rule = values.get((rule.kind, rule.of))
+        lies_in = None if of_rule is None else rule.holds(_comparable(rule, of_rule))
+        counts.append(None if lies_in is None else int(lies_in.sum()))
+        if lies_in is not None:
+            inside |= lies_in
+        elif rule.kind == "class":
+            notes.append(
+                f"the classes of test images are not known: ens tta-predict {run} {given.images} predicts them"
+            )
+        else:
+            notes.append(f"of test images it is not known whether they lie in: {rule.text}")
+    return TestImages(str(given.images), len(names), int(inside.sum()), tuple(dict.fromkeys(notes))), counts
+
+
+def _columns(table: Path, ids: np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
+    there = read_columns(table, ids, None).values
+    return {name: there[name] for name in wanted if name in there}
+
+
+def _comparable(rule: Rule, values: np.ndarray) -> np.ndarray:
+    """The values as the rule takes them: for an interval, the numbers in a column's cells."""
+    if rule.value is not None or values.dtype.kind == "f":
+        return values
+    return np.array([number(text) for text in values.tolist()])
+
+
+def _predicted(run: Run, given: TestSources, ids: np.ndarray) -> np.ndarray | None:
+    """The class that is predicted for each image, str (n,); None if the run holds no predictions of them all."""
+    images = given.images
+    name = images.stem if images.is_file() else images.resolve().name
+    path = run.predictions_file(name, given.blend or "")
+    if given.blend is None or not path.is_file():
+        return None
+    try:
+        made = load_logits(path).align(ids)
+    except UserError:
+        return None
+    values = made.values.reshape(-1, *made.values.shape[-2:])[0]
+    return np.asarray(np.array(made.classes)[np.where(np.isfinite(values), values, -np.inf).argmax(axis=1)])

@@ -1,0 +1,199 @@
+"""`ens slices` on runs in which a slice was planted."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import ens
+from PIL import Image
+from report_runs import noisy_logits, write_run
+
+from ensemble.blend import BlendOptions, blend_run
+from ensemble.data.features import load_features
+from ensemble.errors import UserError
+from ensemble.events import SILENT
+from ensemble.report.page import SECTIONS
+from ensemble.run import Run
+from ensemble.slices.command import SliceOptions, slices_run
+from ensemble.slices.result import read_slices
+
+ROWS = 240
+DARK = np.arange(ROWS) % 7 == 0
+SITES = np.where(np.arange(ROWS) % 3 == 0, "B", "A")
+
+
+def write_planted(folder, groups=None, bad=DARK):
+    """A run of two members on a table of 240 images, a seventh of them dark, of which those that are `bad` are
+    predicted wrongly; its config names files, and no network is there."""
+    labels = np.arange(ROWS) // 2 % 2
+    answers = np.where(bad, 1 - labels, labels)
+    answers[np.arange(5, ROWS, 40)] ^= 1
+    draw = np.random.default_rng(0)
+    with (folder / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "path", "label", "site"])
+        for row in range(ROWS):
+            level = 10 if DARK[row] else 120
+            pixels = draw.integers(0, 60, (24, 24, 3)) + level
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{row}.png")
+            table.writerow([f"r{row}", f"{row}.png", "ab"[labels[row]], SITES[row]])
+    members = {name: noisy_logits(answers, 2, 6, seed) for seed, name in enumerate(("one", "two"))}
+    backbones = "".join(
+        f'[[backbone]]\nname = "{name}"\ntimm = "test_resnet"\npretrained = false\n' for name in members
+    )
+    config = f'run = "{folder / "run"}"\n[data]\ntrain = "{folder / "table.csv"}"\nid = "id"\n{backbones}'
+    return write_run(folder / "run", "ab", labels, np.arange(ROWS) // 2 % 5, members, groups=groups, config=config)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    return write_planted(tmp_path_factory.mktemp("planted"))
+
+
+def test_a_dark_slice_is_found_with_its_images_and_those_of_the_test(planted, monkeypatch, capfd, tmp_path):
+    for number in range(6):
+        Image.new("RGB", (24, 24), (15 + 200 * (number > 3),) * 3).save(tmp_path / f"{number}.png")
+    status, out, err = ens(monkeypatch, capfd, "slices", planted, "--test", tmp_path, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    found = document["result"]["found"]
+    assert document["said"][-1] == f"saved {planted / 'slices.json'}; next: ens report {planted}"
+    first = found[0]
+    assert first["rule"]["of"] == "brightness" and first["rule"]["low"] is None and first["p"] < 0.001
+    assert (first["rows"], first["wrong"]) == (48, 35)  # the darkest fifth holds all 35 dark ones
+    assert first["accuracy"]["high"] < first["elsewhere"]["low"]
+    assert {example["id"] for example in first["examples"]} <= {f"r{row}" for row in np.flatnonzero(DARK)}
+    assert not [each for each in found if each["rule"]["of"] in ("site", "class")]
+    assert first["test_images"] == 4 and document["result"]["test"]["inside"] >= 4
+    assert document["result"]["looked_at"]["column"] == 2  # the sites
+    assert document["result"]["wrong"] == DARK.sum() + 6
+
+    status, out, err = ens(monkeypatch, capfd, "slices", planted)
+    assert status == 0 and "brightness up to" in out and "< 0.001" in out
+    assert "clusters are not looked at" in out
+    assert max(map(len, out[out.index("where accuracy") : out.index("the same in nearly")].splitlines())) <= 120
+
+
+def test_the_table_fits_80_columns(planted, monkeypatch, capfd):
+    from rich.console import Console
+
+    monkeypatch.setattr("ensemble.tables.layout.Console", lambda **_: Console(width=80))
+    status, out, _ = ens(monkeypatch, capfd, "slices", planted)
+    rows = out[out.index("where accuracy") : out.index("the same in nearly")].splitlines()
+    assert status == 0 and max(map(len, rows)) <= 80 and not any("…" in row for row in rows)
+
+
+def test_what_was_found_is_kept_and_vouched_for(planted, monkeypatch, capfd):
+    made = slices_run(Run(planted), SliceOptions(), SILENT)
+    kept = read_slices(Run(planted))
+    assert kept.found == made.found and kept.map == made.map and kept.looked_at == made.looked_at
+    text = Run(planted).slices_json.read_text()
+    Run(planted).slices_json.write_text(text.replace("brightness", "brighpness", 1))
+    with pytest.raises(UserError, match=r"slices\.json: damaged.*ens slices .* finds them again"):
+        read_slices(Run(planted))
+    status, out, _ = ens(monkeypatch, capfd, "verify", planted)
+    assert status == 1 and "slices.json" in out
+    Run(planted).slices_json.write_text(text)
+
+
+def test_a_blend_is_looked_at_and_a_cascade_or_another_is_refused(planted, monkeypatch, capfd):
+    blend_run(Run(planted), BlendOptions("mean"))
+    assert slices_run(Run(planted), SliceOptions(), SILENT).blend == "mean"
+    blend_run(Run(planted), BlendOptions("mean", name="shifted", priors="uniform"))
+    status, _, err = ens(monkeypatch, capfd, "slices", planted, "--blend", "shifted")
+    assert status == 2 and "blend 'shifted' is for other class shares than the rows have" in err
+    status, _, err = ens(monkeypatch, capfd, "slices", planted, "--blend", "none")
+    assert status == 2 and "no blend 'none'; there are: mean, shifted" in err
+
+
+def test_what_is_asked_for_wrongly_is_one_line(planted, monkeypatch, capfd):
+    for words, line in (
+        (("--by", "sight"), "no column 'sight'; nearest: site"),
+        (("--min-size", 121), "240 images with out-of-fold predictions are too few for slices of 121"),
+        (("--alpha", 1), "'--alpha': 1.0 is not in the range"),
+        (("--columns", planted / "none.csv"), "no such file"),
+    ):
+        status, _, err = ens(monkeypatch, capfd, "slices", planted, *words)
+        assert status == 2 and line in err and len(err.strip().splitlines()) <= 4
+
+
+def test_a_bad_group_is_found(tmp_path):
+    groups = [f"person {row // 24}" for row in range(ROWS)]
+    bad = np.array([group == "person 4" for group in groups]) & (np.arange(ROWS) % 2 == 0)
+    run = write_planted(tmp_path, groups, bad)
+    found = slices_run(Run(run), SliceOptions(), SILENT).found
+    assert [each.rule.text for each in found] == ["group person 4"]
+    assert found[0].rows == 24 and found[0].wrong == 12
+
+
+def test_without_the_images_classes_and_groups_are_looked_at(tmp_path):
+    labels = np.arange(80) % 2
+    run = write_run(tmp_path / "run", "ab", labels, np.arange(80) // 2 % 4, {"one": noisy_logits(labels, 2, 3, 0)})
+    found = slices_run(Run(run), SliceOptions(), SILENT)
+    assert set(found.looked_at) == {"class"}
+    assert any("properties of the images are not looked at" in note for note in found.notes)
+
+
+def test_the_page_shows_them(planted, monkeypatch, capfd, browser):
+    slices_run(Run(planted), SliceOptions(), SILENT)
+    monkeypatch.setattr("ensemble.report.page.SECTIONS", tuple(one for one in SECTIONS if one[0] == "slices"))
+    status, _, err = ens(monkeypatch, capfd, "report", planted)
+    assert status == 0, err
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(Run(planted).report_html.as_uri())
+    assert page.locator(".map circle").count() == ROWS
+    assert page.locator("#slices .card").count() >= 12
+    assert not page.locator(".tip").is_visible()
+    point = page.locator(".map g.off circle").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "predicted" in page.locator(".tip").inner_text()
+    page.locator("button[data-slice='0']").click()
+    assert page.locator(".map circle.lit").count() == slices_run(Run(planted), SliceOptions(), SILENT).found[0].rows
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert problems == []
+    page.close()
+
+
+def test_frozen_features_are_computed_once_and_kept(started_run, own_started_run):
+    run = Run(own_started_run)
+    options = SliceOptions(min_size=3, test=started_run.parent / "test")
+    found = slices_run(run, options, SILENT)
+    assert found.looked_at["cluster"] >= 1 and found.map.source == "the frozen features of net"
+    kept = load_features(run.member("net").features_file)
+    assert kept.values.shape[0] == 24 and kept.values.dtype == np.float32
+    code = (
+        "import sys; from ensemble.run import Run; from ensemble.events import SILENT\n"
+        "from ensemble.slices.command import SliceOptions, slices_run\n"
+        f"slices_run(Run({str(own_started_run)!r}), SliceOptions(min_size=3), SILENT)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    run.member("net").features_file.write_bytes(b"damaged")
+    again = slices_run(run, options, SILENT)
+    assert again.map == found.map and np.array_equal(load_features(run.member("net").features_file).values, kept.values)
+
+
+def test_the_features_of_a_probe_are_those_of_its_start(started_run, tmp_path):
+    from ensemble.config import load_config, load_run_config
+    from ensemble.data.labelled import read_labelled
+    from ensemble.slices.features import frozen_networks, network_features
+    from ensemble.train.jobs import train_folds
+
+    text = (started_run.parent / "e.toml").read_text().replace(str(started_run), str(tmp_path / "run"))
+    (tmp_path / "e.toml").write_text(text.replace("[train]", '[train]\nstrategy = "probe"').replace("seeds = 2", ""))
+    assert train_folds(load_config(tmp_path / "e.toml"), SILENT) == []
+    values = []
+    for run in (Run(started_run), Run(tmp_path / "run")):
+        config = load_run_config(run.config_toml)
+        samples = read_labelled(config)
+        network = next(each for each in frozen_networks(run, config) if each.member.name == "net")
+        values.append(network_features(network, config, samples.paths, 2, SILENT, samples))
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
