@@ -96,6 +96,7 @@ def _calibrations() -> Sequence[str]:
     type=click.Choice(["label", "index", "probability"]),
     help="With --apply: class names, their numbers or probabilities. [default: as in the sample]",
 )
+@click.option("--details", is_flag=True, help="Also print the calibration, and how the members differ.")
 @JSON
 def blend_command(
     runs: tuple[Path, ...],
@@ -119,7 +120,7 @@ def blend_command(
     with session(as_json, run) as events:
         from ensemble import blend
 
-        form = options.pop("form")
+        form, details = options.pop("form"), options.pop("details")
         options |= {key: names(options[key]) for key in ("views", "members")}
         chosen = blend.BlendOptions(external=_external(added, kinds), with_runs=runs[1:], **options)
         if run is not None and labels is None:
@@ -128,9 +129,9 @@ def blend_command(
                     raise UserError(
                         f"{option} goes with --labels; the images of a run are predicted by: ens tta-predict {run}"
                     )
-            _blend_run(run, chosen, events)
+            _blend_run(run, chosen, details, events)
         elif run is None and labels is not None:
-            _blend_files(labels, chosen, Submission(output, sample_submission, form), events)
+            _blend_files(labels, chosen, Submission(output, sample_submission, form), details, events)
         else:
             raise UserError("name either a RUN, or --labels with --add; see: ens blend --help")
 
@@ -149,22 +150,24 @@ class Submission:
     form: str | None
 
 
-def _blend_run(run: Path, options: "BlendOptions", events: Session) -> None:
+def _blend_run(run: Path, options: "BlendOptions", details: bool, events: Session) -> None:
     from ensemble import blend
 
     result = blend.blend_run(Run(run), options, events)
-    _show(result, events)
+    _show(result, details, events)
     events.message(f"saved {result.path}")
+    if result.fitted.members != result.external:
+        events.message(f"next: ens tta-predict {Run(run)} IMAGES --blend {result.name} -o submission.csv")
 
 
-def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, events: Session) -> None:
+def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, details: bool, events: Session) -> None:
     """Blend predictions that ens did not make, and write those of the test set if `submission` names an output."""
     from ensemble import blend
 
     _require_fitting(labels, options, submission)
     output = submission.output
     if output is None:
-        _show(blend.blend_files(labels, options, events), events)
+        _show(blend.blend_files(labels, options, events), details, events)
         return
     planned: list[tuple[Layout, list[str], list[str]]] = []
 
@@ -180,7 +183,7 @@ def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, 
         return planned[0][2]
 
     result = blend.blend_files(labels, options, events, wanted)
-    _show(result, events)
+    _show(result, details, events)
     from ensemble.data.submission.write import write_submission
 
     layout, ids, images = planned[0]
@@ -212,12 +215,14 @@ def _require_fitting(labels: Path, options: "BlendOptions", submission: Submissi
         raise UserError(f"--apply needs test predictions of every member: --add {lacking[0]}=OOF,TEST")
 
 
-def _show(result: "BlendResult", events: Session) -> None:
+def _show(result: "BlendResult", details: bool, events: Session) -> None:
     from ensemble import tables
 
-    tables.show_details(result)
+    if details:
+        tables.show_details(result)
     tables.show_blend(result)
     events.answer(_plain(result))
+    events.message(tables.blend_verdict(result))
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What the commands print."""
 
 from ensemble.tables.audit import show_audit
-from ensemble.tables.blend import show_blend, show_details
+from ensemble.tables.blend import blend_verdict, show_blend, show_details
 from ensemble.tables.cascade import show_cascade
 from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
@@ -11,6 +11,7 @@ from ensemble.tables.slices import show_slices
 from ensemble.tables.views import show_view_search
 
 __all__ = [
+    "blend_verdict",
     "show_audit",
     "show_blend",
     "show_cascade",

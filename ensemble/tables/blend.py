@@ -3,7 +3,7 @@
 from rich.markup import escape
 
 from ensemble.blend import BlendResult
-from ensemble.blend.comparison import OPTIMISTIC
+from ensemble.blend.comparison import OPTIMISTIC, tells
 from ensemble.blend.prune import Pruned
 from ensemble.escape import escaped
 from ensemble.plural import pluralize
@@ -62,6 +62,23 @@ def show_blend(result: BlendResult) -> None:
         _show_pruned(result)
     for member, why in result.left_out.items():
         print_line(f"left out: {member} ({why})")
+
+
+def blend_verdict(result: BlendResult) -> str:
+    """How many rows are predicted right, and what that is beside the best single member, in one sentence."""
+    accuracy = result.blend["accuracy"]
+    right = f"{100 * accuracy.value:.2f} % [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]"
+    line = f"{result.name} predicts {right} of {pluralize(result.rows, 'row')} right, none of which it was fitted on"
+    gain = result.gain_over("single", "accuracy")
+    if gain is None or len(result.members) == 1:
+        return line
+    sign = tells(gain)
+    if sign == 0:
+        points = f"{100 * gain.value:+.2f} points [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+        return f"{line}; no difference from the best single member, {gain.against}, can be told ({points})"
+    value, low, high = (100 * abs(number) for number in (gain.value, *sorted((gain.low, gain.high), key=abs)))
+    more = "more" if sign > 0 else "less"
+    return f"{line}: {value:.2f} points [{low:.2f}, {high:.2f}] {more} than the best single member, {gain.against}"
 
 
 def show_details(result: BlendResult) -> None:

@@ -28,12 +28,13 @@ from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import bootstrap, interval
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, interval
 from ensemble.scoring.calibration import calibration, ece, reliability
 from ensemble.scoring.counts import ClassCounts
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome, value
+from ensemble.tables import blend_verdict
 
 IDS = [f"bild ü{i:03}.png" for i in range(90)]
 LABELS = np.arange(90) % 3
@@ -592,9 +593,39 @@ def test_two_members_of_one_name(run, tmp_path):
         blend_files(tmp_path / "labels.csv", BlendOptions("vote", external=[]))
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "told"),
+    [
+        (0.0141, 0.0059, 0.0223, ": 1.41 points [0.59, 2.23] more than the best single member, b"),
+        (-0.0141, -0.0223, -0.0059, ": 1.41 points [0.59, 2.23] less than the best single member, b"),
+        (
+            0.001,
+            -0.002,
+            0.004,
+            "; no difference from the best single member, b, can be told (+0.10 points [-0.20, +0.40])",
+        ),
+    ],
+)
+def test_the_verdict_on_a_blend(run, value, low, high, told):
+    result = blend_run(Run(run), BlendOptions("mean"))
+    score = Score(0.9723, 0.964, 0.98, (0.97, 0.98))
+    result = replace(
+        result, rows=1698, blend={**result.blend, "accuracy": score}, best={**result.best, "accuracy": "b"},
+        gains=(Gain("b", "accuracy", value, low, high, 0.9),),
+    )  # fmt: skip
+    right = "mean predicts 97.23 % [96.40, 98.00] of 1,698 rows right, none of which it was fitted on"
+    assert blend_verdict(result) == right + told
+
+
 def test_what_the_command_prints_fits_and_says_it_all(run):
-    done = CliRunner().invoke(ens, ["blend", str(run), "--method", "vote", "--prune", "--metric", "balanced_accuracy"])
+    command = ["blend", str(run), "--method", "vote", "--prune", "--metric", "balanced_accuracy"]
+    short = CliRunner().invoke(ens, command)
+    assert "calibration, cross-fitted" not in short.output
+    done = CliRunner().invoke(ens, [*command, "--details"])
     assert done.exit_code == 0, done.output + str(done.exception)
+    assert done.output.endswith(
+        f"next: ens tta-predict {run} IMAGES --blend vote-balanced_accuracy -o submission.csv\n"
+    )
     for text in (
         "calibration, cross-fitted",
         "reliability: rows, their mean confidence % and accuracy %",
@@ -603,6 +634,7 @@ def test_what_the_command_prints_fits_and_says_it_all(run):
         "weights certified within",
         "the blend's own temperature",
         "--prune: ",
+        "vote-balanced_accuracy predicts ",
         "saved ",
     ):
         assert text in done.output

@@ -299,7 +299,11 @@ def test_the_whole_way_in_json(monkeypatch, capfd, tmp_path, images):
     assert {gain["metric"] for gain in result["gains"]} == {"log_loss", "accuracy", "macro_f1", "balanced_accuracy"}
     assert (result["method"], result["metric"], result["path"]) == ("mean", "log_loss", str(run / "blends/mean.json"))
     assert set(result["weights"]) == {"resnet", "vit"} and result["pruned"]["passes"][0] == 4
-    assert said == [f"saved {run / 'blends/mean.json'}"] and not {"fitted", "tests"} & set(result)
+    verdict, *rest = said
+    assert verdict.startswith("mean predicts ") and not {"fitted", "tests"} & set(result)
+    assert rest == [
+        f"saved {run / 'blends/mean.json'}", f"next: ens tta-predict {run} IMAGES --blend mean -o submission.csv"
+    ]  # fmt: skip
 
     result, _, _ = call("compare", run)
     (block,) = result["blocks"]
