@@ -76,6 +76,9 @@ def loss_of(path: Path) -> tuple[str, str]:
     elif "predictions" in (above := [folder.name for folder in list(path.parents)[:3]]):  # predictions/logits/<set>
         lost, again = "predictions", "ens tta-predict {run} with the same images makes them again"
         run, member = path.parents[above.index("predictions") + 1], ""
+    elif path.parent.name == ".trackers":
+        lost, again = f"what {path.stem} was sent", f"delete it to begin another run of {path.stem}"
+        run, member = path.parent.parent, ""
     elif path.name in _OF_RUN:
         lost, again = _OF_RUN[path.name]
         run, member = path.parent, ""

@@ -15,6 +15,7 @@ ENDS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 def open_mlflow(start: Start) -> Opened:
     """A setting that has changed since the run began stands beside it as a tag, since parameters can't be changed."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before it is imported: ens calls nobody unasked
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # not that it made a database
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 

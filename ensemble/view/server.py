@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -122,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.pages, self.names = pages, names
         super().__init__(*connection)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # whoever asked is gone
+            super().handle()
 
     def do_GET(self) -> None:
         if not is_allowed(self.headers.get("Host"), self.names):

@@ -18,6 +18,7 @@ from ensemble.config import Log, load_config
 from ensemble.errors import UserError
 from ensemble.files.claims import claimed
 from ensemble.files.sealed import write_json
+from ensemble.overview.verify import verify
 from ensemble.report import write_report
 from ensemble.run import Run
 from ensemble.trackers import TRACKERS, sending, table, tracked
@@ -216,10 +217,14 @@ class TestTensorBoard:
     def test_a_damaged_note_of_what_was_sent_costs_a_line(self, run):
         log_to(run, "tensorboard")
         write_json(run.tracker_json("tensorboard"), {"id": "tensorboard", "epochs": {}})
+        assert not verify(run, Recorder()).findings
         run.tracker_json("tensorboard").write_text(run.tracker_json("tensorboard").read_text().replace("{}", "{ }"))
         recorder = Recorder()
         blend_run(run, BlendOptions("vote"), recorder)
-        assert any("tensorboard: " in line and ".trackers/tensorboard.json" in line for line in recorder.messages)
+        (line,) = [line for line in recorder.messages if line.startswith("tensorboard: ")]
+        assert "lost: what tensorboard was sent; delete it to begin another run of tensorboard" in line
+        (finding,) = verify(run, Recorder()).findings
+        assert finding.path == run.tracker_json("tensorboard")
 
 
 class TestMlflow:

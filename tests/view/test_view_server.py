@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -82,6 +83,16 @@ def test_other_addresses_and_methods_are_refused(port):
         assert asked(port, path)[0].status == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert asked(port, "/", method)[0].status == 501
+
+
+def test_who_hangs_up_fills_no_terminal(noise_run, capfd):
+    with served(noise_run) as port:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port)) as asking:
+                asking.sendall(b"GET /images.json HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+        assert asked(port, "/images.json")[0].status == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_a_run_that_can_not_be_read_is_a_line_on_the_page(noise_run, tmp_path):
