@@ -40,7 +40,7 @@ from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
 from ensemble.scoring.miscalibration import by_class
 from ensemble.scoring.outcomes import Outcome, outcome, value
-from ensemble.trackers import log_blend
+from ensemble.trackers.results import log_blend
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 MOST_HELD_OUT = 20_000_000  # numbers that are kept of the cross-fitted probabilities: 80 MB

@@ -26,7 +26,7 @@ from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.tables.layout import gain_cell, score_cell
-from ensemble.trackers import log_report
+from ensemble.trackers.results import log_report
 
 # Modules are imported when their section is made: one of them needs torch, and reading a run does not.
 SECTIONS = (

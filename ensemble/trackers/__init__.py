@@ -4,10 +4,7 @@
 `Opened`); `TRACKERS` lists them. What a tracker was sent is kept in the run, in `.trackers/NAME.json`, so that a later
 command goes on in the same run of the tracker, sends what is missing there, and nothing twice. Each tracker works in a
 thread of its own: one that fails, or doesn't answer, costs a line.
-"""
 
-from ensemble.trackers.listener import tracked as tracked
-from ensemble.trackers.results import log_blend as log_blend
-from ensemble.trackers.results import log_report as log_report
-from ensemble.trackers.table import TRACKERS as TRACKERS
-from ensemble.trackers.table import require_installed as require_installed
+`listener.tracked` joins training, `results` sends what comes after it. Nothing is imported here: a run without trackers
+loads none of this.
+"""

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensemble.events import Events
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
-from ensemble.trackers.sending import Link, Sender
 from ensemble.trackers.settings import Settings
+
+if TYPE_CHECKING:
+    from ensemble.trackers.sending import Link
 
 
 def log_blend(run: Run, name: str, scores: Mapping[str, Score], events: Events) -> None:
@@ -21,15 +24,20 @@ def log_blend(run: Run, name: str, scores: Mapping[str, Score], events: Events) 
 def log_report(run: Run, path: Path, events: Events) -> None:
     """Send the page of `ens report` to those trackers that take files."""
 
-    def keep(link: Link) -> None:
+    def keep(link: "Link") -> None:
         if link.opened.keep is not None:
             link.opened.keep(path)
 
     _send(run, events, keep)
 
 
-def _send(run: Run, events: Events, task: Callable[[Link], None]) -> None:
-    senders = [Sender(run, name, events) for name in Settings.of(run).to]
+def _send(run: Run, events: Events, task: "Callable[[Link], None]") -> None:
+    names = Settings.of(run).to
+    if not names:
+        return
+    from ensemble.trackers.sending import Sender
+
+    senders = [Sender(run, name, events) for name in names]
     for sender in senders:
         sender.put(task)
         sender.end("finished")

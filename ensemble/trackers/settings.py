@@ -23,7 +23,8 @@ class Settings:
     def of(cls, run: Run) -> "Settings":
         """Of a run; none of a run whose config.toml can't be read, which is said elsewhere."""
         try:
-            table = tomllib.loads(run.config_toml.read_text(encoding="utf-8-sig"))
+            text = run.config_toml.read_text(encoding="utf-8-sig")
+            table = tomllib.loads(text) if "log" in text else {}
         except (OSError, ValueError):
             return cls((), PROJECT, {})
         log = table.get("log", {})

@@ -20,7 +20,7 @@ from ensemble.plural import pluralize
 from ensemble.progress import duration
 from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
-from ensemble.trackers import tracked
+from ensemble.trackers.listener import tracked
 from ensemble.train.clock import Clock
 from ensemble.train.ending import Running, kept, near_seconds, wait_for
 from ensemble.train.enough import enough_epochs

@@ -12,7 +12,7 @@ from ensemble.launch.slurm_queue import Queue, follow
 from ensemble.plural import pluralize
 from ensemble.run import Fold, Run
 from ensemble.stop import safe_points
-from ensemble.trackers import tracked
+from ensemble.trackers.listener import tracked
 from ensemble.train.ending import Running, kept
 from ensemble.train.follow import Followed
 from ensemble.train.jobs import open_rows, trackers_of

@@ -16,17 +16,21 @@ from recorder import Recorder
 from ensemble.blend import BlendOptions, blend_run
 from ensemble.config import Log, load_config
 from ensemble.errors import UserError
+from ensemble.files import stores
 from ensemble.files.claims import claimed
 from ensemble.files.sealed import write_json
 from ensemble.overview.verify import verify
 from ensemble.report import write_report
 from ensemble.run import Run
-from ensemble.trackers import TRACKERS, sending, table, tracked
+from ensemble.trackers import sending, table
+from ensemble.trackers.listener import tracked
 from ensemble.trackers.opened import Opened
 from ensemble.trackers.sending import Link
 from ensemble.trackers.sent import Sent, read_sent
 from ensemble.trackers.settings import Settings
+from ensemble.trackers.table import TRACKERS
 from ensemble.train.jobs import train_folds
+from ensemble.view.state import Look
 
 # The trackers' own libraries warn of themselves.
 pytestmark = [
@@ -213,6 +217,21 @@ class TestTensorBoard:
         assert not run.tracker_json("x").parent.exists()
         assert train_folds(config, Recorder()) == []
         assert read_sent(run, "tensorboard").epochs == dict.fromkeys(FOLDS, 1)
+
+    def test_a_run_on_an_object_store(self, elsewhere, paint, bucket):
+        file = experiment(elsewhere, paint, ["tensorboard"], epochs=1)
+        config = load_config(file, (f'run="{bucket}/runs/tiny"',))
+        assert train_folds(config, Recorder()) == []
+        run = Run(f"{bucket}/runs/tiny")
+        assert (
+            stores.read(f"{bucket}/runs/tiny/.trackers/tensorboard.json")
+            == run.tracker_json("tensorboard").read_bytes()
+        )
+        (step,) = scalars(elsewhere / "tiny" / "tensorboard" / "resnet" / "fold1")["loss"]
+        assert step[0] == 1 and not (run.path / "tensorboard").exists()
+        with claimed(run.member("resnet").fold(0).claim_file):
+            state = Look(run).state()  # of ens view
+        assert state["jobs"] == {"all": 2, "done": 2, "training": 0, "failed": 0} and str(run.path) not in str(state)
 
     def test_a_damaged_note_of_what_was_sent_costs_a_line(self, run):
         log_to(run, "tensorboard")
