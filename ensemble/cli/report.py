@@ -11,8 +11,11 @@ from ensemble.cli.session import session
 @click.command()
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("-o", "--output", type=FOLDER_OR_FILE, help="The page to write. [default: report.html in the run]")
+@click.option(
+    "--against", metavar="RUN2", type=FOLDER_OR_FILE, help="Compare it with another run, as ens compare does."
+)
 @JSON
-def report(run: Path, output: Path | None, as_json: bool) -> None:
+def report(run: Path, output: Path | None, against: Path | None, as_json: bool) -> None:
     """Write one HTML page on a RUN: its verdict, what to check, its members, classes and images.
 
     The page needs no network and no other file.
@@ -23,7 +26,7 @@ def report(run: Path, output: Path | None, as_json: bool) -> None:
         from ensemble.report import write_report
         from ensemble.run import Run
 
-        path = write_report(Run(run), output, events)
+        path = write_report(Run(run), output, events, None if against is None else Run(against))
         events.answer({"report": str(path)})
 
 

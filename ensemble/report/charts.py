@@ -5,10 +5,12 @@ the light and the dark theme. Text stays text, in the page's fonts; names that u
 lacks glyphs for some scripts), they stand in the HTML beside a chart. Equal charts give equal bytes.
 """
 
+import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -101,3 +103,10 @@ def histogram(
         axes.hist(values, bins=edges, color=SERIES[0])  # type: ignore[arg-type]
         axes.set_xlabel(xlabel)
     return svg(figure, key, label)
+
+
+def csv_uri(rows: Iterable[Sequence[Any]]) -> str:
+    """A table as a data URI, for a link that saves it: the page stays one file and asks no network."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return f"data:text/csv;charset=utf-8,{quote(text.getvalue(), safe=',._-')}"

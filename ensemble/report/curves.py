@@ -1,20 +1,23 @@
-"""What the logs say of each member's training: losses, held-out scores, learning rate and time by epoch."""
+"""What the logs say of each member's training: losses, held-out scores, learning rate and time by epoch.
+
+A chart's values are read from the CSV that the page offers: its script shows those of the epoch that is pointed at.
+"""
 
 import re
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ensemble.plural import pluralize
-from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, new_chart, svg
+from ensemble.report.charts import LINE, MUTED, SERIES, SETTINGS, csv_uri, new_chart, svg
 from ensemble.report.run import MemberResults, RunResults
 from ensemble.train.enough import enough_epochs
 
 MOST = 60  # members: of more, the charts would take megabytes
+LOGGED = ("epoch", "lr", "loss", "held_out_log_loss", "held_out_accuracy", "seconds")
 TRAINING, HELD_OUT, RATE = SERIES[0], SERIES[1], SERIES[5]
 
 
@@ -25,15 +28,31 @@ def section(results: RunResults) -> dict[str, Any] | None:
     if not trained:
         why = "linear probes have no epochs" if probes else "no member has finished an epoch yet"
         return {"missing": f"No learning curves: {why}."}
-    charts = []
+    charts: list[dict[str, Any]] = []
     for number, member in enumerate(trained[:MOST]):
         line = enough_epochs(results.run.member(member.name))
         charts.append({
-            "name": member.name, "chart": _chart(member, number, _enough(line)), "enough": _sentence(line),
+            "name": member.name, **_chart(member, number, _enough(line)), "enough": _sentence(line),
             "pace": _pace(member), "unfinished": _unfinished(member),
         })  # fmt: skip
     evaluated = any("held_out_log_loss" in line for member in trained for log in member.logs.values() for line in log)
-    return {"charts": charts, "probes": probes, "evaluated": evaluated, "cut": len(trained) - len(charts)}
+    return {
+        "charts": charts,
+        "probes": probes,
+        "evaluated": evaluated,
+        "cut": len(trained) - len(charts),
+        "csv": csv_uri([("member", "fold", *LOGGED), *_rows(trained[:MOST])]),
+    }
+
+
+def _rows(members: list[MemberResults]) -> list[list[Any]]:
+    """A line for each epoch of each fold: the values of LOGGED, "" where one was not logged."""
+    return [
+        [member.name, fold, *("" if line.get(key) is None else f"{line[key]:.6g}" for key in LOGGED)]
+        for member in members
+        for fold, log in sorted(member.logs.items())
+        for line in log
+    ]
 
 
 def by_epoch(member: MemberResults, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +67,9 @@ def by_epoch(member: MemberResults, key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(epochs, dtype=np.int64), values
 
 
-def _chart(member: MemberResults, number: int, enough: int | None) -> Markup:
-    """Losses, then held-out accuracy if it was evaluated, then the learning rate."""
+def _chart(member: MemberResults, number: int, enough: int | None) -> dict[str, Any]:
+    """Losses, then held-out accuracy if it was evaluated, then the learning rate; and where on it epochs lie: `zero` is
+    epoch 0, `step` the distance of two, in percent of the width."""
     evaluated = len(by_epoch(member, "held_out_accuracy")[0]) > 0
     figure, axes = new_chart(3.2, 3.0 if evaluated else 2.3, 3 if evaluated else 2)
     ratios = [3, 2, 1] if evaluated else [3, 1]
@@ -78,7 +98,10 @@ def _chart(member: MemberResults, number: int, enough: int | None) -> Markup:
             for one in axes[:-1]:
                 one.axvline(enough, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
     what = "training loss" + (", held-out loss and accuracy" if evaluated else "") + " and learning rate by epoch"
-    return svg(figure, f"curve{number}", f"{member.name}: {what}")
+    chart = svg(figure, f"curve{number}", f"{member.name}: {what}")
+    box, (low, high) = axes[-1].get_position(), axes[-1].get_xlim()
+    step = 100 * box.width / (high - low)
+    return {"chart": chart, "zero": 100 * box.x0 - step * low, "step": step}
 
 
 def _lines(axes: Axes, member: MemberResults, key: str, colour: str, factor: float = 1) -> None:

@@ -8,6 +8,7 @@ the filters of `environment`. No name, path or id is trusted: everything is esca
 
 import re
 import shlex
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,27 +33,33 @@ from ensemble.trackers.results import log_report
 SECTIONS = (
     ("verdict", "Verdict"),
     ("members", "Members and blends"),
+    ("comparison", "Comparison"),
     ("cascades", "Cascades"),
     ("curves", "Learning curves"),
     ("classes", "Classes and confidence"),
+    ("class_curves", "Precision, recall and ROC"),
     ("calibration", "Calibration by class and group"),
     ("slices", "Where it fails"),
     ("images", "Images"),
     ("examples", "What the networks see"),
     ("data", "Data"),
+    ("submissions", "Submissions"),
     ("provenance", "Provenance"),
 )
 
 
-def write_report(run: Run, output: Path | None, events: Events) -> Path:
+def write_report(run: Run, output: Path | None, events: Events, against: Run | None = None) -> Path:
     """Write the page to `output` (None: report.html in the run), atomically, and return where it is.
 
-    Raises UserError as `read_run` does, and if `output` can't be written.
+    against: a run that it is compared with. Raises UserError as `read_run` and `compare` do, and if `output` can't be
+    written.
     """
     run.require()
+    if against is not None:
+        against.require()
     path = output or run.report_html
     require_output(path, inputs_of(run), allowed=run.report_html, begins="<!doctype html>")
-    text = render(read_run(run, events), events)
+    text = render(replace(read_run(run, events), against=against), events)
     write_text(path, text)
     events.message(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
     log_report(run, path, events)

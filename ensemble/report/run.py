@@ -85,6 +85,7 @@ class RunResults:
     provenance: the content of provenance.json
     view_search, audit: what ens tta-search and ens check have found; None if they were not run
     problems: lines about files that could not be read
+    against: another run that the page compares it with; None: none
     """
 
     run: Run
@@ -106,6 +107,7 @@ class RunResults:
     view_search: SavedSearch | None
     audit: SavedAudit | None
     problems: tuple[str, ...]
+    against: Run | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -98,6 +98,97 @@ def test_nothing_leaves_the_screen_and_text_stands_out(browser, report, size, sc
     page.close()
 
 
+@pytest.mark.parametrize(("size", "scheme"), [("desk", "light"), ("phone", "dark")])
+def test_axe_finds_nothing_that_shuts_anyone_out(browser, report, size, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page, _ = opened(browser, report, size, scheme)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found] == []
+    page.close()
+
+
+def test_a_picture_is_enlarged_and_the_arrow_keys_go_on(browser, digits_page):
+    page, wrong = opened(browser, digits_page)
+    page.focus("[data-gallery] [data-zoom] >> nth=0")
+    page.keyboard.press("Enter")
+    big = page.locator("dialog.zoom img")
+    first = big.get_attribute("src")
+    assert big.bounding_box()["width"] > 300 and page.inner_text("dialog.zoom .caption").strip()
+    page.keyboard.press("ArrowRight")
+    assert big.get_attribute("src") != first
+    page.keyboard.press("ArrowLeft")
+    assert big.get_attribute("src") == first
+    page.keyboard.press("Escape")
+    assert page.locator("dialog.zoom").is_hidden() and wrong == []
+    assert page.evaluate("document.activeElement.matches('[data-gallery] [data-zoom]')")
+    page.close()
+
+
+def test_cells_of_the_matrix_show_their_images(browser, digits_page):
+    page, wrong = opened(browser, digits_page)
+    for cell in page.locator("td[data-cell]").all():
+        cell.locator("button").press("Enter")
+        label, predicted = (int(number) for number in cell.get_attribute("data-cell").split())
+        names = [name.inner_text() for name in page.locator(".confusion tbody th").all()]
+        heading = page.inner_text("[data-of-cell] h4")
+        assert heading.startswith(names[label]) and cell.locator("button").get_attribute("aria-pressed") == "true"
+        assert label == predicted or f"predicted {names[predicted]}: " in heading
+        count = int(cell.locator(".counts").inner_text())
+        shown = page.locator("[data-of-cell] .card")
+        assert shown.count() == min(count, 6) and page.locator("[data-of-cell] img").count() == shown.count()
+        assert all(name.startswith(names[label].replace("/", "∕")) for name in shown.locator(".id").all_inner_texts())
+    assert wrong == []
+    page.close()
+
+
+def test_the_gallery_is_filtered_and_sorted(browser, digits_page):
+    page, wrong = opened(browser, digits_page)
+    cards = "[...document.querySelectorAll('[data-gallery] .card')].filter(c => c.offsetParent)"
+    page.click("label[for='gallery-unsure']")
+    every = page.evaluate(f"{cards}.map(c => c.dataset.unsure)")
+    assert every == [str(rank) for rank in range(24)]
+    page.select_option("[data-sort]", "p")
+    sure = page.evaluate(f"{cards}.map(c => +c.dataset.p)")
+    assert len(sure) == 24 and sure == sorted(sure)
+    page.select_option("select[data-class]", "1")
+    kept = page.evaluate(f"{cards}.map(c => [c.dataset.label, c.dataset.predicted])")
+    assert 0 < len(kept) < 24 and all("1" in pair for pair in kept)
+    assert page.inner_text("[data-shown]") == f"{len(kept)} images are shown" and wrong == []
+    page.close()
+
+
+def test_values_are_read_off_a_learning_curve(browser, digits_page):
+    page, wrong = opened(browser, digits_page)
+    plot = page.locator(".plot[data-member]").first
+    plot.focus()
+    read = plot.locator(".read")
+    last = read.locator("caption").inner_text()
+    assert last.startswith("epoch ") and "training loss" in read.inner_text() and "learning rate" in read.inner_text()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.4 * box["height"])
+    assert read.locator("caption").inner_text() == "epoch 1" and wrong == []
+    page.close()
+
+
+def test_a_class_marks_its_curves(browser, digits_page):
+    page, wrong = opened(browser, digits_page)
+    row = page.locator("tr[data-class]").last
+    row.locator("button").press("Enter")
+    marked = page.eval_on_selector_all("path.on", "all => all.map(path => path.dataset.class)")
+    assert marked == [row.get_attribute("data-class")] * 2 and wrong == []
+    page.close()
+
+
+def test_curves_are_saved_as_csv(browser, digits_page):
+    page, _ = opened(browser, digits_page)
+    for link, head in (("[data-curves]", "member,fold,epoch"), ("#class_curves a[download]", "class,threshold")):
+        with page.expect_download() as saved:
+            page.click(link)
+        assert saved.value.suggested_filename.endswith("curves.csv")
+        assert Path(saved.value.path()).read_text(encoding="utf-8").startswith(head)
+    page.close()
+
+
 def test_the_button_turns_the_theme(browser, digits_page):
     page, wrong = opened(browser, digits_page)
     background = "() => getComputedStyle(document.body).backgroundColor"
