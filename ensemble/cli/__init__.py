@@ -24,6 +24,7 @@ from ensemble.cli import (
     pseudo,
     publish,
     report,
+    score,
     scout,
     serve,
     slices,
@@ -74,6 +75,7 @@ def ens() -> None:
     ens compare RUN RUN            which recipe is really better?
     ens runs DIR                   all runs: scores, costs, what differs
     ens verify RUN                 is every file as it was written?
+    ens score FILE --truth FILE    how good is it, now that the labels are known?
     ens submissions RUN            what was submitted, and what the board said
     ens doctor                     versions, device, cache: what would be slow here, and why
     """
@@ -105,6 +107,7 @@ for command in (
     serve.serve,
     overview.runs,
     overview.submissions,
+    score.score,
     verify.verify,
     doctor.doctor,
     train.demo,

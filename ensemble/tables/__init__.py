@@ -6,6 +6,7 @@ from ensemble.tables.cascade import show_cascade
 from ensemble.tables.compare import show_comparison, verdict
 from ensemble.tables.members import show_held_out, show_members
 from ensemble.tables.runs import show_runs, show_submissions
+from ensemble.tables.score import show_score
 from ensemble.tables.scout import show_scout
 from ensemble.tables.slices import show_slices
 from ensemble.tables.views import show_view_search
@@ -20,6 +21,7 @@ __all__ = [
     "show_held_out",
     "show_members",
     "show_runs",
+    "show_score",
     "show_scout",
     "show_slices",
     "show_submissions",
