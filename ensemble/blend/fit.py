@@ -61,7 +61,7 @@ class BlendOptions:
     with_runs: directories of further runs whose members are blended too, see `read_runs`.
     """
 
-    method: str = "stack"
+    method: str = "auto"
     metric: str = "log_loss"
     name: str | None = None
     views: Sequence[str] | None = None

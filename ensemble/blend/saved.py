@@ -231,7 +231,7 @@ def load_blend(run: Run, name: str) -> Blend:
     path, tensors = run.blend_json(name), run.blend_file(name)
     if not path.is_file():
         there = list_blends(run)
-        hint = f"there are: {', '.join(there)}" if there else f"make one with: ens blend {run} --method stack"
+        hint = f"there are: {', '.join(there)}" if there else f"make one with: ens blend {run}"
         raise UserError(f"{run}: no blend {name!r}; {hint}")
     again = f"fit it again with: ens blend {run}"
     found = read_described(run, name)

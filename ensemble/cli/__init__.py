@@ -56,7 +56,7 @@ def ens() -> None:
     ens scout DATA                 which networks suit your images?
     ens train-folds mine.toml      k folds x every backbone
     ens launch mine.toml           the same on Kubernetes or a cloud: what to give to them
-    ens blend RUN --method stack   combine them, scored honestly
+    ens blend RUN                  combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens cascade RUN                cheapest members first, and stop when they are sure
     ens tta-predict RUN IMAGES     predict, with test-time augmentation

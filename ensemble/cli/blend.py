@@ -38,7 +38,7 @@ def _calibrations() -> Sequence[str]:
 @click.option(
     "--method",
     type=OneOf(_methods),
-    default="stack",
+    default="auto",
     show_default=True,
     help="How to combine; auto takes the simplest within one standard error of the best.",
 )

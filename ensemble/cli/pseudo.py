@@ -60,4 +60,4 @@ def pseudo(
         rounds = self_train(Run(run), images, asked, events)
         events.answer({"run": str(Run(run)), "rounds": plain(rounds)})
         if any(made.kept for made in rounds):
-            events.message(f"next: ens blend {Run(run)} --method stack")
+            events.message(f"next: ens blend {Run(run)}")

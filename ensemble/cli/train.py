@@ -89,7 +89,7 @@ def train_folds(
         if failures:
             raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
         if request is None or not request.detaches:
-            events.message(f"next: ens blend {Run(config.run)} --method stack")
+            events.message(f"next: ens blend {Run(config.run)}")
 
 
 def _is_changed(file: Path) -> bool:

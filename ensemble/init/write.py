@@ -22,7 +22,7 @@ def header(run: Path, test: Path | None, sample_submission: Path | None, output:
     predict = f"ens tta-predict {shell(run)} {'TEST' if test is None else shell(test)}"
     if sample_submission is not None:
         predict += f" --sample-submission {shell(sample_submission)}"
-    commands = [f"ens train-folds {shell(output)}", f"ens blend {shell(run)} --method stack"]
+    commands = [f"ens train-folds {shell(output)}", f"ens blend {shell(run)}"]
     rows = ["An experiment, written by ens init. Run these three in turn, in the folder where ens init was run:", ""]
     rows += [f"  {command}" for command in [*commands, f"{predict} -o submission.csv"]]
     if test is None:

@@ -45,7 +45,7 @@ def commands(results: RunResults) -> list[tuple[str, str]]:
         out.append(("blend", line))
     elif results.oof is not None:
         out.append(("blend", f"ens blend {run}"))
-    name = best.name if best is not None and results.saved else "stack"
+    name = best.name if best is not None and results.saved else "auto"
     out.append(("predict", f"ens tta-predict {run} IMAGES --blend {shlex.quote(name)} -o submission.csv"))
     out.append(("this page", f"ens report {run}"))
     return out

@@ -88,7 +88,7 @@ class Run:
 
     def blend(
         self,
-        method: str = "stack",
+        method: str = "auto",
         metric: str = "log_loss",
         *,
         name: str | None = None,

@@ -8,7 +8,7 @@ from ensemble.blend.prune import Pruned
 from ensemble.escape import escaped
 from ensemble.plural import pluralize
 from ensemble.scoring.metrics import METRICS, columns
-from ensemble.tables.calibration import show_calibration
+from ensemble.tables.calibration import calibration_lines, show_calibration
 from ensemble.tables.layout import (
     STAR,
     gain_cell,
@@ -48,6 +48,8 @@ def show_blend(result: BlendResult) -> None:
     print_table(gains)
     for note in result.notes:
         print_line(note)
+    for line in calibration_lines(result):
+        print_line(line)
     if result.decision is not None:
         print_line(
             f"deciding by cost saves {gain_cell(result.decision.saved)} per image over deciding for the most probable "

@@ -9,6 +9,23 @@ from ensemble.tables.layout import gain_cell, new_table, print_line, print_table
 MOST = 5  # classes that are named
 
 
+def calibration_lines(result: BlendResult) -> list[str]:
+    """What stands out: what a scaling gains, and classes and groups whose probabilities can't be believed."""
+    lines = []
+    if result.scaling_gain is not None:
+        lines.append(
+            f"the scaling gains {gain_cell(result.scaling_gain)} nats of log loss over the same blend without it"
+        )
+    doubted = [] if result.by_class is None else [each for each in result.by_class.classes if each.p < DOUBTED]
+    if doubted or result.by_group:
+        what = [pluralize(len(doubted), "class", "classes")] if doubted else []
+        what += [pluralize(result.by_group, "group")] if result.by_group else []
+        lines.append(
+            f"probabilities of {' and '.join(what)} are wrong by more than chance: see --details, or ens report"
+        )
+    return lines
+
+
 def show_calibration(result: BlendResult) -> None:
     table = new_table("calibration, cross-fitted", "", "log loss", "ECE %", "Brier score")
     for what, scores in result.calibration.items():

@@ -39,7 +39,7 @@ def choose_blend(run: Run, name: str | None) -> str:
         return name
     names = list_blends(run)
     if not names:
-        raise UserError(f"{run}: holds no blend; fit one with: ens blend {run} --method stack")
+        raise UserError(f"{run}: holds no blend; fit one with: ens blend {run}")
     if len(names) > 1:
         raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
     return names[0]

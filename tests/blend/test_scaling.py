@@ -137,7 +137,7 @@ def run(tmp_path):
 
 
 def test_a_scaled_blend_is_saved_loaded_shown_and_fitted_again_for_the_report(run):
-    done = CliRunner().invoke(ens, ["blend", str(run), "--method", "mean", "--calibration", "vector"])
+    done = CliRunner().invoke(ens, ["blend", str(run), "--method", "mean", "--calibration", "vector", "--details"])
     assert done.exit_code == 0, done.output + str(done.exception)
     for line in ("calibration: vector scaling", "the scaling gains ", "blend before its scaling", "after its scaling"):
         assert line in done.output

@@ -86,7 +86,7 @@ def test_the_whole_way(monkeypatch, capfd, tmp_path, images):
     file = experiment(tmp_path, images)
     status, out, _ = ens(monkeypatch, capfd, "train-folds", file)
     assert status == 0 and "12 images, 2 classes; 2 jobs, 0 of them done" in out
-    assert re.search(r"resnet +2/2 +\d+\.\d\d ±", out) and f"next: ens blend {tmp_path / 'run'} --method stack" in out
+    assert re.search(r"resnet +2/2 +\d+\.\d\d ±", out) and f"next: ens blend {tmp_path / 'run'}" in out
     for method in ("mean", "vote", "greedy", "stack"):
         status, out, _ = ens(monkeypatch, capfd, "blend", tmp_path / "run", "--method", method)
         assert status == 0 and "plain mean" in out and "P(better)" in out
@@ -289,7 +289,7 @@ def test_the_whole_way_in_json(monkeypatch, capfd, tmp_path, images):
     assert own["n"] == 2 and own["low"] <= own["value"] <= own["high"]
     assert own["mean"] == pytest.approx(sum(own["folds"]) / 2)
     assert own["std"] == pytest.approx(abs(own["folds"][0] - own["folds"][1]) / 2**0.5)
-    assert f"next: ens blend {run} --method stack" in said
+    assert f"next: ens blend {run}" in said
 
     result, said, _ = call("blend", run, "--method", "mean", "--prune")
     held = read_json(run / "blends" / "mean.json")["scores"]
@@ -439,7 +439,7 @@ def test_what_a_command_said_is_in_the_runs_log(monkeypatch, capfd, tmp_path, im
     log = lines_of(run)
     assert log[0] == f"begins: ens {ensemble.__version__}: ens train-folds {file} --set train.lr=0.002 --set 'seed = 1'"
     assert log[1] == "12 images, 2 classes; 2 jobs, 0 of them done; on cpu"
-    assert log[-2] == f"next: ens blend {run} --method stack" and log[-2] in out
+    assert log[-2] == f"next: ens blend {run}" and log[-2] in out
     assert re.fullmatch(r"ends with status 0 after \d+\.\d s", log[-1])
     assert ens(monkeypatch, capfd, "blend", run, "--members", "none")[0] == 2
     added = lines_of(run)[len(log) :]
