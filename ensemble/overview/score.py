@@ -132,7 +132,7 @@ def _labels(rows: Rows, truth: Path, classes: tuple[str, ...]) -> np.ndarray:
             raise UserError(
                 f"{truth}: the label {rows.classes[label]!r} of {str(where)!r} is none of: {listed(classes)}"
             )
-    return np.array(numbers, dtype=np.int64)[rows.labels]
+    return np.asarray(np.array(numbers, dtype=np.int64)[rows.labels])
 
 
 def _outcome(labels: np.ndarray, found: PredictedRows, fitted: Blend | None) -> Outcome:
