@@ -22,7 +22,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
     there = np.flatnonzero((counts > 0) & (counts < len(labels)))
     if not len(there):
         return {"missing": "All images have one class, so there is nothing to tell apart."}
-    found = []
+    found: list[dict[str, Any]] = []
     for c in there.tolist():
         curve = ranked(results.probabilities[:, c], labels == c)
         ap, auc = average_precision(curve), area_under_roc(curve)
