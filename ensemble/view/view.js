@@ -73,7 +73,7 @@
 
   function drawProgress(state) {
     document.title = `${state.jobs.done}/${state.jobs.all} ${state.run} – ens view`;
-    $("run").textContent = state.run;
+    $("run").replaceChildren(...name(state.run));
     $("byline").textContent = [
       plural(state.images, "image"), plural(state.classes, "class", "classes"), plural(state.members.length, "member"),
       plural(state.folds, "fold"),
