@@ -78,6 +78,7 @@ def tta_predict(
         from ensemble.blend import load_blend
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
+        from ensemble.data.unpacked.shown import named
         from ensemble.overview import ledger
         from ensemble.predictions.certainty import CertaintyRequest
 
@@ -129,7 +130,7 @@ def tta_predict(
         fitted = load_blend(Run(run), made.blend)
         facts = {"run": Run(run), "blend": made.blend}
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
-        facts |= {"images": source, "rows": len(made.ids)}
+        facts |= {"images": named(source), "rows": len(made.ids)}
         scores = ledger.scores_of(run, made.blend)
         if networks != "folds":
             scores = {} if networks == "soup" else scores

@@ -12,6 +12,8 @@ from typing_extensions import TypedDict
 
 from ensemble.data.logits import write_logits
 from ensemble.data.submission.write import write_submission
+from ensemble.data.unpacked.local import as_local
+from ensemble.data.unpacked.shown import named
 from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries_of
@@ -61,7 +63,7 @@ def write_once(prediction: PreparedPrediction, request: PredictionRequest, folde
     written = _read(note)
     if written is None or not saved.is_file() or sealed.file_checksum(saved) != written["predictions"]:
         clear_temporaries_of(saved)
-        meta = {"blend": prediction.blend_name, "images": str(request.images)}
+        meta = {"blend": prediction.blend_name, "images": named(request.images)}
         classes = prediction.plan.blend.classes
         pieces = map(_log_probabilities, prediction.parts)
         write_logits(saved, ids, ("blend",), classes, (1, len(ids), len(classes)), pieces, meta)
@@ -99,7 +101,7 @@ def _read(note: Path) -> WrittenFiles | None:
 
 def _csv_key(request: PredictionRequest, path: Path) -> str:
     """A digest of what determines a CSV beside the predictions."""
-    sample = request.sample_submission
+    sample = None if request.sample_submission is None else as_local(request.sample_submission, with_images=False)
     asked = None if sample is None else hashlib.sha256(sample.read_bytes()).hexdigest()
     text = json.dumps([str(path.absolute()), request.form, asked])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -133,6 +135,38 @@ def test_a_copy_that_was_left_half_made_counts_for_nothing(art):
     copies._opened.clear()
     copy.parent.rename(half)  # as a kill leaves it
     assert as_local(packed) == copy and not half.exists()
+
+
+@pytest.mark.process
+def test_of_two_processes_one_unpacks(art):
+    packed = shutil.make_archive("a", "zip", art)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom ensemble.data.unpacked.local import as_local\n"
+        "from ensemble.data.unpacked import copies\nmake = copies._make\n"
+        "def late(*arguments):\n    print('unpacks', flush=True)\n    return make(*arguments)\n"
+        "copies._make = late\nsys.stdin.readline()\nprint(as_local(Path(sys.argv[1])))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, "-c", code, packed], **pipes) for _ in range(2)]
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate()[0].splitlines() for process in started]
+    assert sorted(map(len, said)) == [1, 2] and said[0][-1] == said[1][-1] == str(as_local(Path(packed)))
+
+
+def test_what_changes_while_it_is_unpacked_is_not_kept(art, monkeypatch):
+    packed, write = Path(shutil.make_archive("a", "zip", art)), copies._write
+    monkeypatch.setattr(copies, "_write", lambda *arguments: (os.utime(packed, (1e9, 1e9)), write(*arguments))[1])
+    assert (
+        refusal(as_local, packed) == f"{packed}: changed while it was unpacked; start again when nothing writes to it"
+    )
+    assert copies.summary() == 0
+
+
+def test_a_folder_that_holds_zips_says_so(art):
+    shutil.make_archive("data/train", "zip", art)
+    assert refusal(read_images, Path("data")).endswith("; to read what is packed in train.zip, name it")
 
 
 def test_a_name_in_the_working_folder_that_is_not_there_unpacks_nothing(art):

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from commands import ens
@@ -31,9 +32,15 @@ def test_a_run_begun_from_the_folder_goes_on_from_the_zip(noise_run, work):
 
 
 def test_predictions_are_the_folders(noise_run, work, exported_noise, monkeypatch, capfd):
+    ids = [f"{path.relative_to(work).as_posix()},a\n" for path in sorted(work.rglob("*.png"))]
+    Path("sample_submission.csv").write_text("image,answer\n" + "".join(ids[::-1]))
+    with ZipFile("train.zip", "a") as archive:
+        archive.write("sample_submission.csv")
+    of_folder, of_zip = (work, "sample_submission.csv"), ("train.zip/train", "train.zip/sample_submission.csv")
     for command, model in (("tta-predict", noise_run), ("predict-file", exported_noise)):
-        for images, output in ((work, "folder.csv"), ("train.zip", "zip.csv")):
-            status, printed, errors = ens(monkeypatch, capfd, command, model, images, "-o", output)
+        for (images, sample), output in ((of_folder, "folder.csv"), (of_zip, "zip.csv")):
+            options = ("--sample-submission", sample, "-o", output)
+            status, printed, errors = ens(monkeypatch, capfd, command, model, images, *options)
             assert status == 0, errors
         assert Path("zip.csv").read_bytes() == Path("folder.csv").read_bytes()
         assert str(Path(os.environ["ENS_CACHE"])) not in printed

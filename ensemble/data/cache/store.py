@@ -9,6 +9,7 @@
       packing/<key>.json             how many jobs train best side by side on a GPU (ensemble/train/packing.py)
       graphs/<key>.safetensors       networks without their weights, as other engines read them
       compiled/<key>.safetensors     exported files as OpenVINO has compiled them
+      unpacked/  fetched/            images of zips and of object stores (ensemble/data/unpacked)
       pixels/<decoding>/<name>.u8    shards of decoded images
       pixels/<decoding>/<name>.json  what each holds; its time is when it was last used
 

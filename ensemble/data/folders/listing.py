@@ -21,6 +21,7 @@ LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})  # and whatever 
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"})
 # fmt: on
 ENDING = re.compile(r"\.[a-z][\w+~-]{0,11}$", re.IGNORECASE)  # "2019.03.01" and "Mr. Smith" have none
+PACKED = (".zip", ".tar")
 SHOWN = 3
 
 
@@ -101,7 +102,9 @@ class Listing:
     def no_images(self) -> str:
         """What to say where there is not one image."""
         others = f", only others, {self.others[0].name!r} among them" if self.others else ""
-        return f"{self.folder}: no images in it or below it{others} (endings known: {USUAL} and others)"
+        packed = next((path for path in self.others if path.suffix.lower() in PACKED), None)
+        hint = "" if packed is None else f"; to read what is packed in {packed.name}, name it"
+        return f"{self.folder}: no images in it or below it{others} (endings known: {USUAL} and others){hint}"
 
     def some(self, paths: Sequence[Path]) -> str:
         """The first few, seen from the folder, and how many more there are."""

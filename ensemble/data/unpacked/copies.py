@@ -37,6 +37,7 @@ from ensemble.plural import pluralize
 
 FORMAT = 1  # of what is written; another one is another key
 CHUNK = 2**20
+WORK = "unpacks images"
 RACY_SECONDS = 2.0  # as in ensemble/data/digests.py
 
 Stamp = tuple[int, int, int]  # size, mtime and ctime in ns
@@ -96,19 +97,19 @@ def copy_of(packing: Packing, events: Events) -> Copy:
     can't be written; OSError if its disk is full."""
     source = packing.source.absolute()
     stamps = [_stamp(file) for file in packing.files]
-    if source in _opened and _opened[source][0] == stamps:
+    if source in _opened and _opened[source][0] == stamps and _opened[source][1].root.is_dir():
         return _opened[source][1]
     folder = copies_folder()
     key = _key(packing, stamps, folder, events)
     root = folder / key / source.name
     about, why = _sound(root)
     if about is None:
-        with held(folder, "unpacks images", events):
+        with held(folder, WORK, events):
             about, why = _sound(root)  # another process may have made it meanwhile
             if about is None:
                 if why:
                     events.message(f"{named(packing.source)}: {why}; it is unpacked again")
-                about = _make(packing, root, events)
+                about = _make(packing, stamps, root, events)
     remember(root, named(packing.source))
     copy = Copy(root, tuple(root / name for name in about["tables"]))
     if copy.top != root:
@@ -127,11 +128,13 @@ def summary() -> int:
 
 
 def clear() -> int:
-    """Remove all copies. Returns the bytes removed."""
-    removed = summary()
-    for folder in _all_copies():
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(copies_folder() / "sources", ignore_errors=True)
+    """Remove all copies. Returns the bytes removed. Raises UserError while another process unpacks."""
+    if not copies_folder().is_dir():
+        return 0
+    with held(copies_folder(), WORK, None):
+        removed = summary()
+        for folder in (*_all_copies(), copies_folder() / "sources"):
+            shutil.rmtree(folder, ignore_errors=True)
     return removed
 
 
@@ -197,7 +200,7 @@ def _digest_of(root: Path) -> tuple[str, int]:
     return xxhash.xxh3_128(text.encode(errors="surrogateescape")).hexdigest(), nbytes
 
 
-def _make(packing: Packing, root: Path, events: Events) -> About:
+def _make(packing: Packing, stamps: Sequence[Stamp], root: Path, events: Events) -> About:
     name, begun = named(packing.source), time.monotonic()
     packed = packing.read()
     require_allowed(packing.source, packed.nbytes)
@@ -213,6 +216,8 @@ def _make(packing: Packing, root: Path, events: Events) -> About:
         copy = temporary / root.name
         copy.mkdir()
         count = _write(packed, copy, packing.source, events)
+        if [_stamp(file) for file in packing.files] != stamps:
+            raise UserError(f"{name}: changed while it was unpacked; start again when nothing writes to it")
         if hasattr(os, "sync"):
             os.sync()  # before copy.json says that all is there
         digest, nbytes = _digest_of(copy)

@@ -32,13 +32,14 @@ from ensemble.machine import user_cache
 from ensemble.plural import pluralize
 
 AT_ONCE = 16  # downloads
+WORK = "fetches images"
 PAUSES = (0.5, 2.0)  # seconds before the store is asked again
 INDEX = "versions.json"
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".pq", ".gz", ".bz2", ".xz")
 
 Version = tuple[str, int, int]  # of the object, and the file's size and mtime in ns
 
-_fetched: dict[tuple[str, bool], Path] = {}  # by this process
+_fetched: dict[tuple[str, bool], tuple[Path, str]] = {}  # by this process
 
 
 def fetched_folder() -> Path:
@@ -52,16 +53,19 @@ def fetch(url: str, events: Events, with_images: bool = True) -> Path:
     with_images: with a table, whose images lie beside it, its folder is fetched. Raises UserError if there is nothing,
     or if the store can't be read.
     """
-    if (url, with_images) not in _fetched:
+    known = _fetched.get((url, with_images))
+    if known is None or not known[0].exists():
         protocol, _, key = url.partition("://")
         if ".." in PurePosixPath(key).parts:
             raise UserError(f"{url}: write the address without '..'")
         remember(fetched_folder() / protocol, f"{protocol}:/")
         _fetched[url, with_images] = _fetch(url, events, with_images)
-    return _fetched[url, with_images]
+    place, inner = _fetched[url, with_images]
+    return place / inner
 
 
-def _fetch(url: str, events: Events, with_images: bool) -> Path:
+def _fetch(url: str, events: Events, with_images: bool) -> tuple[Path, str]:
+    """The file or folder, and what follows it in the URL."""
     base, inner = _packed_part(url)
     found = _objects(base)
     if not found and not inner:  # s3://bucket/food101/train may be a part of what is packed in food101
@@ -75,7 +79,7 @@ def _fetch(url: str, events: Events, with_images: bool) -> Path:
     if "" in found and with_images and base.lower().endswith(TABLES) and not holds_images(place):
         beside = base.rpartition("/")[0]
         _bring(beside, _objects(beside), events)
-    return place / inner if inner else place
+    return place, inner
 
 
 def summary() -> int:
@@ -84,9 +88,14 @@ def summary() -> int:
 
 
 def clear() -> int:
-    """Remove all that was fetched. Returns the bytes removed."""
-    removed = summary()
-    shutil.rmtree(fetched_folder(), ignore_errors=True)
+    """Remove all that was fetched. Returns the bytes removed. Raises UserError while another process fetches."""
+    if not fetched_folder().is_dir():
+        return 0
+    with held(fetched_folder(), WORK, None):
+        removed = summary()
+        for path in fetched_folder().iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
     return removed
 
 
@@ -116,7 +125,7 @@ def _bring(url: str, found: Mapping[str, Object], events: Events) -> Path:
     """Have these objects on the disk, and nothing else below the URL's folder. Returns the file or folder."""
     protocol, _, key = url.partition("://")
     place = fetched_folder() / protocol / key
-    with held(fetched_folder(), "fetches images", events):
+    with held(fetched_folder(), WORK, events):
         wanted = {place / name if name else place: one for name, one in found.items()}
         if "" not in found:
             for path in place.rglob("*"):

@@ -11,9 +11,9 @@ WAIT_SECONDS = 1.0
 
 
 @contextmanager
-def held(folder: Path, work: str, events: Events) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process. work: what is done there, as in "unpacks images". Raises
-    UserError if the folder can't be written."""
+def held(folder: Path, work: str, events: Events | None) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process. work: what is done there, as in "unpacks images". events:
+    hears of the wait; None: don't wait. Raises UserError if the folder can't be written, or instead of waiting."""
     from filelock import FileLock, Timeout  # predicting pictures by an exported file does without
 
     try:
@@ -21,8 +21,10 @@ def held(folder: Path, work: str, events: Events) -> Iterator[None]:
         lock = FileLock(folder / ".lock")
         while not lock.is_locked:
             try:
-                lock.acquire(timeout=WAIT_SECONDS)
+                lock.acquire(timeout=0 if events is None else WAIT_SECONDS)
             except Timeout:
+                if events is None:
+                    raise UserError(f"{folder}: another process {work}; clear it when that is done") from None
                 events.progress(f"waiting for another process, which {work}", 0, 1)
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
