@@ -223,8 +223,8 @@ def test_links_and_devices_are_left_out(paint):
 def test_limits(paint, monkeypatch):
     bomb = write_zip("bomb.zip", {"a.png": bytes(10**6), "b.png": b"1"}, compression=zipfile.ZIP_DEFLATED)
     monkeypatch.setenv("ENS_MAX_UNPACKED_BYTES", "1e5")
-    line = "bomb.zip: unpacks to 1,000,001 bytes or more, and ens unpacks 100,000; if it is sound, set "
-    assert refusal(as_local, bomb) == f"{line}ENS_MAX_UNPACKED_BYTES=1000001"
+    line = "bomb.zip: unpacks to 1,008,193 bytes or more, and ens unpacks 100,000; if it is sound, set "
+    assert refusal(as_local, bomb) == f"{line}ENS_MAX_UNPACKED_BYTES=1008193"
     monkeypatch.delenv("ENS_MAX_UNPACKED_BYTES")
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
@@ -327,6 +327,28 @@ def test_a_folder_of_parquet_files(rows):
     assert contents(read_samples(Path("food/train"))) == sorted(zip(*rows, strict=True))
     assert set(read_table(as_local(Path("food/test")))["label"]) == {""}
     assert refusal(read_images, Path("food")).startswith("food: holds several parts of a data set; name the one to")
+
+
+def test_archives_beside_the_folders_that_they_unpack_to_are_not_read(art, rows):
+    shutil.make_archive("art/train/all", "tar", "art/train")
+    write_table(hugging_face(*rows), "art/train/all.parquet")
+    assert as_local(art / "train") == art / "train" and len(read_class_folders(art / "train")) == 8
+
+
+def test_what_does_not_belong_to_a_folder_of_parquet_files(rows):
+    table = hugging_face(*rows)
+    Path("food").mkdir()
+    write_table(table, "food/train-0.parquet")
+    write_table(pa.table({"name": ["a"]}), "food/people.parquet")
+    heard = Recorder()
+    assert as_local(Path("food"), heard).name == "images.parquet"
+    assert "food: 1 table without images left out (people.parquet)" in heard.messages
+    assert as_local(Path("food/trian")) == Path("food/trian")  # nothing is unpacked to find that out
+    write_table(table.rename_columns(["image", "class"]), "food/train-1.parquet")
+    line = "food/train-1.parquet: has other columns or classes than food/train-0.parquet; make them alike"
+    assert refusal(as_local, Path("food")) == line
+    Path("food/train-0.parquet").write_bytes(b"PAR1")
+    assert "food/train-0.parquet: can't be unpacked (" in refusal(as_local, Path("food"))
 
 
 def test_images_are_called_as_the_table_calls_them(rows):

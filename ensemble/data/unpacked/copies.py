@@ -1,10 +1,12 @@
 """Unpacked copies of packed images in the cache: made once, whole or not there, and noticed where they are damaged.
 
-~/.cache/ens/unpacked/
-  .lock                    held by the one process that unpacks
-  sources/<path>.json      which copy a packed file has, as long as its size and times are these
-  <key>/art.zip/...        what it holds; the key is a digest of its bytes
-  <key>/copy.json          facts of the copy, its files' names, sizes and times among them as a digest
+    ~/.cache/ens/unpacked/
+      .lock                    held by the one process that unpacks
+      sources/<path>.json      which copy a packed file has, as long as its size and times are these
+      <key>/art.zip/...        what it holds
+      <key>/copy.json          what was unpacked, and a digest of its files' names, sizes and times
+
+The key is a digest of the packed bytes: a zip that moves is not unpacked again, one that changes is.
 """
 
 import errno
@@ -203,7 +205,7 @@ def _digest_of(root: Path) -> tuple[str, int]:
 def _make(packing: Packing, stamps: Sequence[Stamp], root: Path, events: Events) -> About:
     name, begun = named(packing.source), time.monotonic()
     packed = packing.read()
-    require_allowed(packing.source, packed.nbytes)
+    require_allowed(packing.source, packed.disk)
     free = shutil.disk_usage(root.parent.parent).free
     if packed.disk > free:
         text = f"{name} unpacks to {size(packed.disk)}, and the disk of the cache has {size(free)} free"

@@ -68,17 +68,17 @@ def _fetch(url: str, events: Events, with_images: bool) -> tuple[Path, str]:
     """The file or folder, and what follows it in the URL."""
     base, inner = _packed_part(url)
     found = _objects(base)
-    if not found and not inner:  # s3://bucket/food101/train may be a part of what is packed in food101
-        above, _, last = base.rpartition("/")
-        packed = {name: one for name, one in _objects(above).items() if name.lower().endswith(FILES)}
-        if packed and not above.endswith("/"):
-            base, inner, found = above, last, packed
+    above, _, last = base.rpartition("/")
+    if not found and not inner and not above.endswith("/"):
+        # s3://bucket/food101/train may be a part of what is packed in food101
+        found = {name: one for name, one in _objects(above).items() if name.lower().endswith(FILES)}
+        if found:
+            return _bring(above, found, events, is_all=False), last
     if not found:
         raise UserError(f"{base}: nothing is there; {stores.CHECK}")
     place = _bring(base, found, events)
     if "" in found and with_images and base.lower().endswith(TABLES) and not holds_images(place):
-        beside = base.rpartition("/")[0]
-        _bring(beside, _objects(beside), events)
+        _bring(above, _objects(above), events)
     return place, inner
 
 
@@ -121,13 +121,14 @@ def _objects(url: str) -> dict[str, Object]:
     return found
 
 
-def _bring(url: str, found: Mapping[str, Object], events: Events) -> Path:
-    """Have these objects on the disk, and nothing else below the URL's folder. Returns the file or folder."""
+def _bring(url: str, found: Mapping[str, Object], events: Events, is_all: bool = True) -> Path:
+    """Have these objects on the disk and, where they are all of a folder, nothing else there. Returns the file or
+    folder."""
     protocol, _, key = url.partition("://")
     place = fetched_folder() / protocol / key
     with held(fetched_folder(), WORK, events):
         wanted = {place / name if name else place: one for name, one in found.items()}
-        if "" not in found:
+        if is_all and "" not in found:
             for path in place.rglob("*"):
                 if path.is_file() and path not in wanted:
                     path.unlink()  # its object is gone

@@ -68,9 +68,12 @@ def _packing_in(path: Path) -> tuple[Packing | None, Path]:
         if not os.path.lexists(place):
             continue
         # the working folder, and those above it, are not looked into for a name that was mistyped
-        if place != path and (place == Path() or Path.cwd().is_relative_to(place.absolute())):
+        if place != path and Path.cwd().is_relative_to(place.resolve()):
             break
-        return packing_of(place), path.relative_to(place)
+        packing, inner = packing_of(place), path.relative_to(place)
+        if packing is None or (place != path and place.is_dir() and inner.parts[0] not in packing.parts):
+            break
+        return packing, inner
     return None, Path()
 
 

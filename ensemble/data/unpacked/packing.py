@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
-from ensemble.data.folders.listing import is_hidden, is_image
+from ensemble.data.folders.listing import is_hidden, is_image, list_folder
 from ensemble.data.folders.splits import role_of
 from ensemble.data.unpacked.member import Packed
-from ensemble.data.unpacked.tables import ARROW, PARQUET, holds_images, read_tables
+from ensemble.data.unpacked.tables import ARROW, PARQUET, holds_images, read_tables, require_readable
 from ensemble.data.unpacked.tars import read_tars
 from ensemble.data.unpacked.zips import read_zip, zipped_table
 from ensemble.errors import UserError
@@ -32,11 +32,13 @@ class Packing:
     source: the file or folder that holds them.
     files: which are read, one or more.
     read: reads what they hold, from their headers.
+    parts: of a folder, the names of the parts of the data set; none where it is one.
     """
 
     source: Path
     files: tuple[Path, ...]
     read: Callable[[], Packed]
+    parts: tuple[str, ...] = ()
 
 
 def packing_of(path: Path) -> Packing | None:
@@ -55,10 +57,9 @@ def _packed_file(path: Path, stamp: tuple[int, int]) -> Packing | None:
     name = path.name.lower()
     if name.endswith(".zip"):
         return None if zipped_table(path) is not None else Packing(path, (path,), partial(read_zip, path))
-    reader = read_tars if name.endswith(TARS) else read_tables
-    if reader is read_tables and not holds_images(path):
-        return None
-    return Packing(path, (path,), partial(reader, path, {"": [path]}))
+    if name.endswith(TARS):
+        return Packing(path, (path,), partial(read_tars, path, {"": [path]}))
+    return Packing(path, (path,), partial(read_tables, path, {"": [path]})) if holds_images(path) else None
 
 
 def _packed_folder(folder: Path) -> Packing | None:
@@ -69,13 +70,17 @@ def _packed_folder(folder: Path) -> Packing | None:
         return None
     tars = [file for file in files if file.name.lower().endswith(TARS)]
     tables = [file for file in files if file.name.lower().endswith(TABLES) and not file.name.startswith(CACHED)]
-    tables = tables if any(map(holds_images, tables)) else []
-    if tars and tables:
-        raise UserError(f"{folder}: holds images both in {tars[0].name} and in {tables[0].name}; name one of them")
-    if not tars and not tables:
+    if not (tars or tables) or list_folder(folder).images:  # an archive often lies beside the folder that it unpacks to
         return None
-    reader = read_tars if tars else read_tables
-    return Packing(folder, tuple(tars or tables), partial(reader, folder, splits(folder, tars or tables)))
+    of_images = [file for part in splits(folder, tables).values() if require_readable(part[0]) for file in part]
+    if tars and of_images:
+        raise UserError(f"{folder}: holds images both in {tars[0].name} and in {of_images[0].name}; name one of them")
+    if not tars and not of_images:
+        return None
+    of = splits(folder, tars or of_images)
+    left_out = [file.relative_to(folder).as_posix() for file in tables if file not in of_images]
+    read = partial(read_tars, folder, of) if tars else partial(read_tables, folder, of, left_out)
+    return Packing(folder, tuple(tars or of_images), read, tuple(name.partition("/")[0] for name in of))
 
 
 def _files(folder: Path, depth: int) -> list[Path] | None:
@@ -108,8 +113,8 @@ def splits(folder: Path, files: Sequence[Path]) -> Mapping[str, Sequence[Path]]:
         name = NUMBER.sub("", stem)
         parts = [*place.parent.parts, *([name] if name and not (name == "data" and place.parent.parts) else [])]
         of.setdefault(tuple(parts), []).append(file)
-    if len(of) == 1:
-        return {"": next(iter(of.values()))}
+    if len(of) < 2:
+        return {"": list(files)} if files else {}
     shared = 0
     while len({parts[shared : shared + 1] for parts in of}) == 1:
         shared += 1

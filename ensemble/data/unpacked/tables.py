@@ -19,6 +19,7 @@ from ensemble.data.table.column_names import ID_NAMES, PATH_NAMES, rank
 from ensemble.data.unpacked.made_table import made_table
 from ensemble.data.unpacked.member import TABLE_NAME, Member, Packed, is_picture, some, unpacking
 from ensemble.errors import UserError
+from ensemble.plural import pluralize
 
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow",)
 AT_ONCE = 64  # images in memory
@@ -51,10 +52,18 @@ def holds_images(file: Path) -> bool:
         return False
 
 
-def read_tables(source: Path, splits: Mapping[str, Sequence[Path]]) -> Packed:
-    """The images of tables. splits: the tables of each folder of the copy; "" is the copy itself. Raises UserError that
-    names the file, the column or the row."""
+def require_readable(file: Path) -> bool:
+    """As `holds_images`, but raises UserError for a file that can't be read."""
+    with unpacking(file):
+        return bool(_image_columns(file))
+
+
+def read_tables(source: Path, splits: Mapping[str, Sequence[Path]], left_out: Sequence[str] = ()) -> Packed:
+    """The images of tables. splits: the tables of each folder of the copy; "" is the copy itself. left_out: names of
+    tables that lie beside them. Raises UserError that names the file, the column or the row."""
     count, nbytes, notes = 0, 0, list[str]()
+    if left_out:
+        notes.append(f"{source.name}: {pluralize(len(left_out), 'table')} without images left out ({some(left_out)})")
     read = {}
     for name, files in splits.items():
         with unpacking(files[0]):
@@ -62,10 +71,12 @@ def read_tables(source: Path, splits: Mapping[str, Sequence[Path]]) -> Packed:
         for file in files:
             with unpacking(file):
                 rows, size = _measure(file)
+                if _columns(file) != columns:
+                    raise UserError(f"{file}: has other columns or classes than {files[0]}; make them alike")
             count, nbytes = count + rows, nbytes + size
         if columns.left_out:
-            left_out = f"columns that are neither text nor numbers left out ({some(columns.left_out)})"
-            notes.append(f"{name or source.name}: {left_out}")
+            others = f"columns that are neither text nor numbers left out ({some(columns.left_out)})"
+            notes.append(f"{name or source.name}: {others}")
         read[name] = columns, files
     tables = tuple(f"{name}/{TABLE_NAME}" if name else TABLE_NAME for name in splits)
     return Packed(count + len(tables), nbytes, partial(_members, read), tables, tuple(notes))
@@ -159,6 +170,8 @@ def _columns(file: Path) -> _Columns:
     import pyarrow as pa
 
     schema, found = _schema(file), _image_columns(file)
+    if not found:
+        raise UserError(f"{file}: no column holds images; it has: {', '.join(schema.names)}")
     named = [name for name in found if rank(name, PATH_NAMES) < len(PATH_NAMES)]
     if len(found) > 1 and len(named) != 1:
         raise UserError(f"{file}: several columns hold images ({some(found)}); drop all but one")
