@@ -1,17 +1,24 @@
 """Do the intervals that `ens blend` prints hold the truth as often as they say?
 
-Repeats, with members whose distribution is known: draw the rows of a run, blend and score them as `ens blend` does
-(cross-fitted score; gain over the plain mean and over the best single member; a 95% interval for each), then score on
-many fresh rows the very blend that would be saved, the plain mean and that single member. An interval that says 95%
-should hold the fresh figure about 95 times in 100.
+Repeats, with members whose distribution is known: draw the rows of a run from a population, blend and score them as
+`ens blend` does, then score the very blend that would be saved, the plain mean and each member on the whole population.
+An interval that says 95% should hold that figure about 95 times in 100. A population is finite and rows are drawn with
+replacement, so the truth is exact, whatever the number of rows.
 
-    python benchmarks/coverage.py --repetitions 200 --rows 1000
+    python benchmarks/coverage.py --repetitions 500 --rows 1000
+    python benchmarks/coverage.py --run runs/art --rows 1000      # the population: a run's out-of-fold rows
+
+The draws of a repetition are its number's, so that several processes may share them: --first 100 --repetitions 100.
+--save FILE.json keeps what was found, and --show FILE.json ... prints one table of several files.
 """
 
 import argparse
+import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,72 +26,132 @@ import numpy as np
 from synthetic import synthetic
 
 from ensemble.blend import methods
-from ensemble.blend.crossfit import fit_rows, held_out
-from ensemble.blend.oof import Oof, Rows
+from ensemble.blend.crossfit import RowsFit, fit_rows, held_out_probabilities, plain_average
+from ensemble.blend.gains import scored
+from ensemble.blend.oof import Oof, Rows, read_oof
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.recipe import Recipe
-from ensemble.scoring.bootstrap import bootstrap, gain, scores
+from ensemble.run import Run
+from ensemble.scoring.intervals import SAME
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome, value
 
 SHOWN = ("log_loss", "accuracy", "macro_f1")
+DRAWS = 20  # repetitions of one set of synthetic members
+FIGURES = ("score", "gain over the mean", "gain over the best single", "the mean's score", "a member's score")
+Found = dict[str, list[tuple[bool, bool, float]]]  # "method|figure|metric" -> below, above, printed less true
+
+
+def populations(
+    run: Path | None, options: argparse.Namespace
+) -> Iterator[tuple[np.random.Generator, np.ndarray, np.ndarray]]:
+    """For each repetition what draws its rows, and the population: logits float32 (M, P, C) and labels int64 (P,)."""
+    whole = None
+    if run is not None:
+        oof = read_oof(Run(run))
+        whole = plain_average(oof), oof.rows.labels
+    for number in range(options.first, options.first + options.repetitions):
+        if run is None and (whole is None or number % DRAWS == 0):
+            size = max(10_000, 3 * options.rows)
+            whole = synthetic(options.members, 1, options.classes, 1000 + number // DRAWS, fresh=size)[2:]
+        assert whole is not None
+        yield np.random.default_rng([number, options.rows]), *whole
 
 
 def repetition(
-    method: str, metric: str, members: int, rows: int, classes: int, seed: int
-) -> dict[tuple[str, str], tuple[bool, float]]:
-    """(what, metric) -> whether the interval held the fresh figure, and by how much the printed one is too good."""
-    z, labels, fresh_z, fresh = synthetic(members, rows, classes, seed, fresh=20_000)
-    every = np.arange(rows)
-    facts = Rows(every.astype(str), labels, every % 5, every, False, tuple(map(str, range(classes))))
-    oof = Oof(facts, tuple(map(str, range(members))), (("identity",),) * members, tuple(z[:, None]), {})
-    singles = [outcome(labels, softmax(own)) for own in z]
-    outcomes = [held_out(oof, z, Recipe(method, metric))[0], outcome(labels, geometric_mean(z)), *singles]
-    drawn = bootstrap(labels, outcomes, every, classes)
-    table = scores(labels, outcomes, facts.folds, classes, drawn)
-    chain = fit_rows(oof, z, Recipe(method, metric), every)[1]
-    ours = outcome(fresh, methods.apply(chain, fresh_z))
-    truth = [ours, outcome(fresh, geometric_mean(fresh_z)), *(outcome(fresh, softmax(own)) for own in fresh_z)]
+    draw: np.random.Generator, z: np.ndarray, labels: np.ndarray, rows: int, names: list[str], metric: str
+) -> Found:
+    members, _, classes = z.shape
+    taken, every = draw.integers(len(labels), size=rows), np.arange(rows)
+    facts = Rows(every.astype(str), labels[taken], every % 5, every, False, tuple(map(str, range(classes))))
+    some = np.ascontiguousarray(z[:, taken])
+    oof = Oof(facts, tuple(map(str, range(members))), (("identity",),) * members, tuple(some[:, None]), {})
+    plain = [geometric_mean(some), *map(softmax, some)]
+    plain_true = [geometric_mean(z), *map(softmax, z)]
+    found: Found = {}
+    for name in names:
+        recipe, fits = Recipe(name, metric), list[RowsFit]()
+        honest = held_out_probabilities(oof, some, recipe, fits=fits)[:, 0]
+        outcomes = [outcome(facts.labels, probs) for probs in (honest, *plain)]
+        result = scored(oof, some, recipe, outcomes, fits, None)
+        chain = fit_rows(oof, some, recipe, every)[1]
+        truth = [outcome(labels, probs) for probs in (methods.apply(chain, z), *plain_true)]
+        for target in SHOWN:
+            sign = METRICS[target].sign
+            true = [sign * value(target, labels, own, classes) for own in truth]
 
-    found = {}
-    for target in SHOWN:
-        sign = METRICS[target].sign
-        true = [sign * value(target, fresh, own, classes) for own in truth]
-        own = table[0][target]
-        low, high = sorted((sign * own.low, sign * own.high))
-        found["score", target] = (low <= true[0] <= high, sign * own.value - true[0])
-        best = max(range(members), key=lambda m: sign * table[2 + m][target].value)
-        for what, column in (("gain over the mean", 1), ("gain over the best single", 2 + best)):
-            shown = gain(target, table, drawn, 0, column, what)
-            really = true[0] - true[column]
-            found[what, target] = (shown.low <= really <= shown.high, shown.value - really)
+            figures = [f"{name}|score", "any|the mean's score", *["any|a member's score"] * members]
+            printed = [
+                (figure, *(sign * number for number in (own.value, own.low, own.high)), really)
+                for figure, own, really in zip(figures, (each[target] for each in result.table), true, strict=True)
+            ]
+            best = 2 + int(result.best[target])
+            for gained in (each for each in result.gains if each.metric == target):
+                column, other = (1, "the mean") if gained.against == "mean" else (best, "the best single")
+                figure = f"{name}|gain over {other}"
+                printed.append((figure, gained.value, gained.low, gained.high, true[0] - true[column]))
+            for figure, shown, *ends, really in printed:
+                if figure.startswith("any") and name != names[0]:  # the same for all methods
+                    continue
+                outside = bool(really < min(ends) - SAME), bool(really > max(ends) + SAME)
+                found.setdefault(f"{figure}|{target}", []).append((*outside, shown - really))
     return found
+
+
+def show(title: str, found: Found) -> None:
+    names = list(dict.fromkeys(key.split("|")[0] for key in found))
+    print(
+        f"\n{title}\n\n| | "
+        + " | ".join(f"{figure}, {METRICS[m].title}" for figure in FIGURES[:3] for m in SHOWN)
+        + " |"
+    )
+    print("|---|" + "---|" * (3 * len(SHOWN)))
+    for name in (name for name in names if name != "any"):
+        print(f"| {name} | " + " | ".join(cell(found[f"{name}|{f}|{m}"]) for f in FIGURES[:3] for m in SHOWN) + " |")
+    for figure in FIGURES[3:]:
+        print(f"{figure}: " + ", ".join(f"{METRICS[m].title} {cell(found[f'any|{figure}|{m}'])}" for m in SHOWN))
+
+
+def cell(found: list[tuple[bool, bool, float]]) -> str:
+    """The share that held; the mean of printed less true, with its standard error."""
+    below, above, over = (np.array(column, dtype=float) for column in zip(*found, strict=True))
+    return (
+        f"{1 - below.mean() - above.mean():.3f} ({below.mean():.3f}, {above.mean():.3f}); "
+        f"{over.mean():+.4f} ± {over.std(ddof=1) / np.sqrt(len(over)):.4f}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repetition")
     parser.add_argument("--members", type=int, default=6)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--methods", default="mean,vote,pool,greedy,stack")
     parser.add_argument("--metric", default="log_loss", help="what the blends are for")
+    parser.add_argument("--run", type=Path, help="draw from this run's out-of-fold rows")
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--show", type=Path, nargs="+", help="print what these files hold")
     options = parser.parse_args()
-    print(f"`python benchmarks/coverage.py {' '.join(sys.argv[1:])}`, numpy {np.__version__}\n")
-    print("| method | figure | metric | 95% intervals that held | printed - fresh, mean ± se |")
-    print("|---|---|---|---|---|")
-    for method in options.methods.split(","):
-        start = time.perf_counter()
-        runs = [
-            repetition(method, options.metric, options.members, options.rows, options.classes, seed)
-            for seed in range(options.repetitions)
-        ]
-        for key in runs[0]:
-            held = np.array([run[key][0] for run in runs])
-            over = np.array([run[key][1] for run in runs])
-            error = over.std(ddof=1) / np.sqrt(len(over))
-            print(f"| {method} | {key[0]} | {key[1]} | {held.mean():.3f} | {over.mean():+.4f} ± {error:.4f} |")
-        print(f"{method}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    print("In each cell the share that held (truth below, above); the mean of printed - true ± its standard error.")
+    every: Found = {}
+    start = time.process_time()
+    if options.show:
+        for path in options.show:
+            for key, cells in json.loads(path.read_text()).items():
+                every.setdefault(key, []).extend(tuple(each) for each in cells)
+    else:
+        for draw, z, labels in populations(options.run, options):
+            for key, cells in repetition(
+                draw, z, labels, options.rows, options.methods.split(","), options.metric
+            ).items():
+                every.setdefault(key, []).extend(cells)
+            if options.save:
+                options.save.write_text(json.dumps(every))
+    repeated = max(len(cells) for key, cells in every.items() if "|score|" in key)
+    show(f"`python benchmarks/coverage.py {' '.join(sys.argv[1:])}`: {repeated} repetitions", every)
+    print(f"{time.process_time() - start:.0f} s of one core, numpy {np.__version__}", file=sys.stderr)
 
 
 if __name__ == "__main__":

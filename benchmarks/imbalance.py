@@ -32,7 +32,7 @@ from ensemble.config import Data
 from ensemble.data.copies.ties import near_groups
 from ensemble.data.samples import Samples, read_class_folders
 from ensemble.events import SILENT
-from ensemble.scoring.bootstrap import bootstrap, interval
+from ensemble.scoring.bootstrap import bootstrap
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, outcome, value
 from ensemble.train.evaluate import Evaluation
@@ -225,7 +225,7 @@ def show(title: str, rows: Scored, systems: dict[str, list[Outcome]], classes: t
             digits = 2 if factor == 100 else 3
             cell = f"{means[name][0]:.{digits}f}"
             if name != BASE:
-                low, high = interval(means[name][1] - means[BASE][1])
+                low, high = np.quantile(means[name][1] - means[BASE][1], [0.025, 0.975])
                 cell += f" ({means[name][0] - means[BASE][0]:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}])"
             cells.append(cell)
         of_class = 100 * recalls(rows, results, len(classes))

@@ -22,9 +22,11 @@ from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import bootstrap, gain, interval, scores
+from ensemble.scoring.bootstrap import bootstrap, gain, scores
 from ensemble.scoring.clusters import joined_clusters
 from ensemble.scoring.cross_fit import cross_fit
+from ensemble.scoring.intervals import gain_interval
+from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, on_rows, outcome
 
 
@@ -201,7 +203,9 @@ def _block(
     ]
     tempered = [outcome(labels, probs) for probs in honest]
     drawn = bootstrap(labels, raw + tempered, clusters, n)  # at once, so that all see the same resamples
-    columns = [{metric: values[:, [s]] for metric, values in drawn.items()} for s in range(2 * len(items))]
+    columns = [
+        replace(drawn, values={metric: drawn[metric][:, [s]] for metric in drawn}) for s in range(2 * len(items))
+    ]
     parts = zip(raw + tempered, [*folds, *folds], columns, strict=True)
     table = [scores(labels, [result], of, n, column)[0] for result, of, column in parts]
     best = max(range(len(items)), key=lambda s: table[s]["accuracy"].value)
@@ -220,7 +224,7 @@ def _block(
         log_loss=tuple(gain("log_loss", table, drawn, s, len(items), items[0].name) for s in second),
         differ=differing_clusters(right, right[0], clusters),
         best=best,
-        behind=tuple(gain("accuracy", table, drawn, s, best, items[best].name) for s in first),
+        behind=tuple(gain("accuracy", table, drawn, s, best, items[best].name, first) for s in first),
         behind_differ=differing_clusters(right, right[best], clusters),
         **_recalls(labels, raw, clusters, n),
     )
@@ -245,8 +249,10 @@ def _recalls(labels: np.ndarray, outcomes: list[Outcome], clusters: np.ndarray, 
             replace(on_rows(o, class_rows), predicted=np.where(hit, 0, 1), metrics=("accuracy",))
             for o, hit in zip(outcomes, right, strict=True)
         ]
-        drawn = bootstrap(np.zeros_like(class_rows), parts, clusters[class_rows], 2)["accuracy"]
-        ends[:, :, c] = np.transpose([interval(column) for column in (drawn - drawn[:, :1]).T])
+        drawn = bootstrap(np.zeros_like(class_rows), parts, clusters[class_rows], 2)
+        gains = zip(recall[:, c] - recall[0, c], (drawn["accuracy"] - drawn["accuracy"][:, :1]).T, strict=True)
+        ends[:, :, c] = np.transpose([gain_interval(METRICS["accuracy"], *each, drawn.support) for each in gains])
+        ends[:, 0, c] = 0.0
         apart = (ends[0, :, c] > 0) | (ends[1, :, c] < 0)
         marked[:, c] = apart & (differing_clusters(right, right[0], clusters[class_rows]) >= FEWEST)
     return {"recall": recall, "recall_gain": recall - recall[0], "recall_interval": ends, "marked": marked}

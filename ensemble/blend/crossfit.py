@@ -13,13 +13,15 @@ from ensemble.events import Events
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome
 
+RowsFit = tuple[list[np.ndarray], methods.Chain]  # view weights and chain, see `fit_rows`
+
 
 def plain_average(oof: Oof) -> np.ndarray:
     """z float32 (M, N, C): the members' logits, the plain averages of their views."""
     return view_weights.apply(view_weights.even(oof.values), oof.values, slice(None))
 
 
-def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> tuple[list[np.ndarray], methods.Chain]:
+def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> RowsFit:
     """The view weights and the chain of a fit on some rows. plain: z float32 (M, N, C), the plain averages of views."""
     every = oof.rows
     of_views = view_weights.even(oof.values)
@@ -41,12 +43,19 @@ def held_out(
 
 
 def held_out_probabilities(
-    oof: Oof, plain: np.ndarray, recipe: Recipe, fitted: Callable[[], None] = lambda: None
+    oof: Oof,
+    plain: np.ndarray,
+    recipe: Recipe,
+    fitted: Callable[[], None] = lambda: None,
+    fits: list[RowsFit] | None = None,
 ) -> np.ndarray:
-    """What the outcomes of `held_out` are of: float64 (N, 2, C), of each row by a fit without its fold."""
+    """What the outcomes of `held_out` are of: float64 (N, 2, C), of each row by a fit without its fold. fits: these are
+    added to it."""
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         of_views, chain = fit_rows(oof, plain, recipe, train)
+        if fits is not None:
+            fits.append((of_views, chain))
         z = member_logits(oof, plain, of_views, test)
         both = [methods.apply(chain, z), methods.apply(chain, z, calibrated=False)]
         fitted()

@@ -10,6 +10,7 @@ from ensemble.blend import methods, scaling
 from ensemble.blend.calibrated import miscalibrated_groups, scaling_gain
 from ensemble.blend.costs import read_costs
 from ensemble.blend.crossfit import (
+    RowsFit,
     counted,
     fit_rows,
     held_out_probabilities,
@@ -19,6 +20,7 @@ from ensemble.blend.crossfit import (
 from ensemble.blend.decision import decision
 from ensemble.blend.diversity import diversity, leave_out_costs
 from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
+from ensemble.blend.gains import scored
 from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
@@ -34,7 +36,7 @@ from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
+from ensemble.scoring.bootstrap import Gain, Score, bootstrap, scores
 from ensemble.scoring.calibration import calibration, reliability
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
@@ -215,17 +217,12 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         raise UserError(f"metric {recipe.metric!r} has no value here: all rows that count are of one class")
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
     fitted = counted(events, oof, costly)
-    probs = held_out_probabilities(oof, plain, recipe, fitted)
+    fits: list[RowsFit] = []
+    probs = held_out_probabilities(oof, plain, recipe, fitted, fits)
     honest, before = outcome(labels, probs[:, 0], (recipe.metric,), recipe.costs), outcome(labels, probs[:, 1])
     outcomes = [honest, mean, *single]
-    drawn = bootstrap(labels, outcomes, rows.clusters, classes, weights)
-    table = scores(labels, outcomes, rows.folds, classes, drawn, weights)
-    gains, best = [], {}
-    for target in honest.metrics:
-        sign = METRICS[target].sign
-        first = max(range(len(oof.members)), key=lambda m: sign * table[2 + m][target].value)
-        best[target] = oof.members[first]
-        gains += [gain(target, table, drawn, 0, 1, "mean"), gain(target, table, drawn, 0, 2 + first, best[target])]
+    found = scored(oof, plain, recipe, outcomes, fits, weights)
+    drawn, table = found.drawn, found.table
 
     of_views, chain = fit_rows(oof, plain, recipe, np.arange(len(labels)))
     fitted()
@@ -259,8 +256,8 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
         blend=table[0],
         mean=table[1],
         members=dict(zip(oof.members, table[2:], strict=True)),
-        best=best,
-        gains=tuple(gains),
+        best=found.best,
+        gains=found.gains,
         calibration={name: calibration(labels, result) for name, result in stages.items()},
         reliability={
             name: tuple(reliability(result.most_probable == labels, result.confidence))

@@ -105,9 +105,12 @@ def quadratic_kappa(counts: ClassCounts) -> np.ndarray:
 
 
 METRICS = (
-    Metric("accuracy", "accuracy %", True, "counts", accuracy, default=True, column=True),
-    Metric("macro_f1", "macro F1 %", True, "counts", macro_f1, default=True, column=True),
-    Metric("balanced_accuracy", "balanced accuracy %", True, "counts", balanced_accuracy, default=True),
-    Metric("quadratic_kappa", "quadratic kappa", True, "counts", quadratic_kappa),
-    Metric("matthews", "Matthews correlation", True, "counts", matthews),
-)
+    Metric("accuracy", "accuracy %", True, "counts", accuracy, default=True, column=True, bounds=(0, 1)),
+    Metric("macro_f1", "macro F1 %", True, "counts", macro_f1, default=True, column=True, bounds=(0, 1), by_class=True),
+    Metric(
+        "balanced_accuracy", "balanced accuracy %", True, "counts", balanced_accuracy, default=True, bounds=(0, 1),
+        by_class=True,
+    ),
+    Metric("quadratic_kappa", "quadratic kappa", True, "counts", quadratic_kappa, bounds=(-1, 1)),
+    Metric("matthews", "Matthews correlation", True, "counts", matthews, bounds=(-1, 1)),
+)  # fmt: skip

@@ -24,6 +24,8 @@ class Metric:
     default: computed and saved always; the others where they are asked for.
     column: in tables always, of those that are computed always.
     fewest_classes: that it can be asked for with.
+    bounds: the least and the greatest value that it can have, where its interval is made for values between the two.
+    by_class: it counts all classes alike, so that it rests on the classes' rows, and not on all rows together.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Metric:
     default: bool = False
     column: bool = False
     fewest_classes: int = 2
+    bounds: tuple[float, float] | None = None
+    by_class: bool = False
 
     @property
     def title(self) -> str:

@@ -85,6 +85,6 @@ def _sums_up_to(
 
 
 METRICS = (
-    Metric("roc_auc", "ROC AUC", True, "rows", roc_auc),
-    Metric("average_precision", "average precision", True, "rows", average_precision),
+    Metric("roc_auc", "ROC AUC", True, "rows", roc_auc, bounds=(0, 1), by_class=True),
+    Metric("average_precision", "average precision", True, "rows", average_precision, bounds=(0, 1), by_class=True),
 )

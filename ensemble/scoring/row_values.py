@@ -49,6 +49,6 @@ def cheapest(probs: np.ndarray, costs: np.ndarray) -> np.ndarray:
 
 METRICS = (
     Metric("log_loss", "log loss", False, "values", row_losses, default=True, column=True),
-    Metric("top5_accuracy", "top-5 accuracy %", True, "values", top5_hits, fewest_classes=6),
+    Metric("top5_accuracy", "top-5 accuracy %", True, "values", top5_hits, fewest_classes=6, bounds=(0, 1)),
     Metric("expected_cost", "expected cost", False, "costs", row_costs),
 )

@@ -21,6 +21,8 @@ from ensemble.files.atomic import write_text
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain
+from ensemble.scoring.intervals import Support, gain_interval
+from ensemble.scoring.metrics import METRICS
 
 CLASSES = ("cat", "dog")
 
@@ -88,7 +90,8 @@ def test_the_difference_and_its_interval_are_those_of_the_rows(two):
     drawn = resampled(difference)
     own = block.accuracy[1]
     assert (own.against, own.metric, own.value) == (str(two[0]), "accuracy", pytest.approx(5 / 24))
-    assert (own.low, own.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    error = np.sqrt(drawn.var(ddof=1) * 24 / 23 + 2 / 24**2)  # as if two rows more differed, one each way
+    assert (own.low, own.high) == pytest.approx((5 / 24 - 2.0686576 * error, 5 / 24 + 2.0686576 * error))
     assert own.p_better == pytest.approx((drawn > 1e-9).mean() + 0.5 * (abs(drawn) < 1e-9).mean())
     assert block.differ.tolist() == [0, 7] and block.best == 1
     assert (block.behind[0].value, block.behind[1].value) == (pytest.approx(-5 / 24), 0)
@@ -96,16 +99,17 @@ def test_the_difference_and_its_interval_are_those_of_the_rows(two):
 
 
 def test_two_groups_by_hand(tmp_path):
-    """Of two groups of 8 rows one gains 4 rows and one loses 2: resamples gain 1/2, 1/8 or -1/4, as 1 to 2 to 1."""
+    """Of two groups of 8 rows one gains 4 rows and one loses 2: resamples gain 1/2, 1/8 or -1/4, as 1 to 2 to 1. Two
+    groups say so little that anything may be true."""
     labels, groups = np.arange(16) % 2, [f"p{i // 8}" for i in range(16)]
     a, b = logits(labels, [0, 2, 4, 6]), logits(labels, [8, 10])
     run = make_run(tmp_path / "run", labels, {"a": a, "b": b}, folds=np.arange(16) // 8, groups=groups)
     result = compare([run])
     own, recalls = result.blocks[0].accuracy[1], result.blocks[0].recall_interval
     assert result.grouped and result.clusters.tolist() == [0] * 8 + [1] * 8
-    assert (own.value, own.low, own.high) == (pytest.approx(1 / 8), -1 / 4, 1 / 2)
+    assert (own.value, own.low, own.high) == (pytest.approx(1 / 8), -1, 1)
     assert own.p_better == pytest.approx(3 / 4, abs=0.04)
-    assert recalls[:, 1, 0].tolist() == [-1 / 2, 1]  # of 4 cats in each group all are won, and 2 are lost
+    assert recalls[:, 1, 0].tolist() == [-1, 1]
 
 
 def test_log_loss_at_the_cross_fitted_temperature_by_hand(tmp_path):
@@ -131,17 +135,20 @@ def test_a_lower_log_loss_is_a_gain(tmp_path):
     difference = block.tempered_losses[0] - block.tempered_losses[1]
     own = block.log_loss[1]
     assert own.metric == "log_loss" and own.value == pytest.approx(difference.mean()) and own.value > 0
-    assert (own.low, own.high) == pytest.approx(tuple(np.quantile(resampled(difference), [0.025, 0.975])))
+    ends = gain_interval(METRICS["log_loss"], own.value, resampled(difference), Support(24, 24, 24))
+    assert (own.low, own.high) == pytest.approx(ends)
 
 
 def test_recalls_and_what_is_marked(tmp_path):
-    """Of the class cat all 6 rows are won and of dog all 5: both intervals are a point, but 5 rows can't tell."""
+    """Of the class cat all 6 rows are won and of dog all 5, too few to tell. No resample varies; another row might."""
     labels = np.array([0] * 6 + [1] * 5)
     run = make_run(tmp_path / "run", labels, {"a": logits(labels, range(11)), "b": logits(labels)})
     block = compare([run]).blocks[0]
     assert block.recall.tolist() == [[0, 0], [1, 1]]
     assert block.recall_gain.tolist() == [[0, 0], [1, 1]]
-    assert block.recall_interval.tolist() == [[[0, 0], [1, 1]], [[0, 0], [1, 1]]]
+    lowest = [1 - 2.5705818 * np.sqrt(2) / 6, 1 - 2.7764451 * np.sqrt(2) / 5]
+    assert block.recall_interval[0] == pytest.approx(np.array([[0, 0], lowest]))
+    assert block.recall_interval[1].tolist() == [[0, 0], [1, 1]]
     assert block.marked.tolist() == [[False, False], [True, False]]
 
 
@@ -150,7 +157,8 @@ def test_the_interval_of_a_recall(two):
     cats = np.zeros(12)
     cats[1:4] = 1  # rows 2, 4 and 6
     assert block.recall[:, 0] == pytest.approx([8 / 12, 11 / 12])
-    assert block.recall_interval[:, 1, 0] == pytest.approx(np.quantile(resampled(cats), [0.025, 0.975]))
+    half = 2.2009852 * np.sqrt(resampled(cats).var(ddof=1) * 12 / 11 + 2 / 12**2)
+    assert block.recall_interval[:, 1, 0] == pytest.approx([0.25 - half, 0.25 + half])
 
 
 def test_a_class_without_rows_has_no_recall(tmp_path, capsys):
@@ -411,7 +419,7 @@ def test_the_command(monkeypatch, capfd, two):
     assert "x, out of fold, 24 rows: score ± deviation over folds, [95% interval]" in out
     assert re.search(r"a +66\.67 ±0\.00 +\d+\.\d\d ±\d\.\d\d +\d\.\d{4} ±\d\.\d{4} +\d\.\d{4} ±\d\.\d{4}", out)
     assert re.search(r"a +baseline +baseline +- +- *\n", out)
-    assert "no significant difference at 95%: b (gained: accuracy +20.83 [+0.00, +41.67], log loss +0.2" in out
+    assert "no significant difference at 95%: b (gained: accuracy +20.83 [-3.66, +45.33], log loss +0.2" in out
     assert "no significant difference at 95%: b (gained: accuracy +0.00 [+0.00, +0.00], log loss " in out
     assert "the plain mean of x, y, out of fold, 24 rows" in out
     assert "left out, as their names are in one run only: a/only_a" in out
@@ -439,7 +447,7 @@ def test_verdicts_in_words(tmp_path):
     assert b.startswith("better in accuracy and log loss: b (gained: accuracy +12.00 [+")
     assert c.startswith("worse in accuracy and log loss: c (gained: accuracy -20.00 [-")
     assert d.startswith("no significant difference at 95%: d (gained: accuracy +2.00 [-")
-    few = r"accuracy \+5\.00 \[\+1\.00, \+\d\d?\.00\] but only 5 rows differ, too few to decide, log loss \+"
+    few = r"accuracy \+5\.00 \[-0\.\d\d, \+10\.\d\d\], log loss \+"
     assert re.match(rf"better in log loss: e \(gained: {few}", e)
     assert re.fullmatch(r"best by accuracy: b; all others differ from it at 95%", best)
     assert optimistic == "it was chosen as the best of 5 on these rows, so its lead is optimistic"

@@ -182,7 +182,9 @@ def test_a_resample_without_a_rare_class_has_no_roc_auc_and_is_left_out_of_the_i
     folds = np.arange(10) % 2
     table = scores(labels, made, folds, 2, drawn)
     found = table[0]["roc_auc"]
-    assert (found.value, found.low, found.high) == (1, 1, 1)
+    assert (found.value, found.high) == (1, 1)  # two classes of 9 rows and 1 say as much as 3.6 rows
+    assert found.low == pytest.approx(3.6 / (3.6 + 2.262157**2))
     assert np.isnan(found.folds[0]) and found.folds[1] == 1
     gained = gain("roc_auc", table, drawn, 0, 1, "reversed")
-    assert (gained.value, gained.low, gained.high, gained.p_better) == (1, 1, 1, 1)
+    assert (gained.value, gained.high, gained.p_better) == (1, 1, 1)
+    assert gained.low == pytest.approx(1 - 2.262157 * np.sqrt(2 / (10 * 3.6)))
