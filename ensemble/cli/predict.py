@@ -76,6 +76,7 @@ def tta_predict(
     """
     with session(as_json, run) as events:
         from ensemble.blend import load_blend
+        from ensemble.blend.averaging import in_words
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
         from ensemble.data.unpacked.shown import named
@@ -127,6 +128,8 @@ def tta_predict(
             events.message(f"{wrote} {made.certainty} ({made.certain})")
         if not made.is_new:
             return
+        if made.expected is not None:
+            events.message(in_words(made.expected))
         fitted = load_blend(Run(run), made.blend)
         facts = {"run": Run(run), "blend": made.blend}
         facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}

@@ -19,6 +19,10 @@ from ensemble.tables.layout import (
     score_cell,
 )
 
+AVERAGED = (
+    "each row is scored by the networks of one fold; a prediction averages those of all folds, which is usually a "
+    "little better: ens tta-predict says by how much"
+)
 PAIRS = 10  # members: of more, a table of pairs does not fit
 
 
@@ -40,6 +44,8 @@ def show_blend(result: BlendResult) -> None:
     print_table(table)
     if result.optimistic:
         print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the blend's and the mean's scores")
+    if result.fitted.trained and result.folds > 1:
+        print_line(AVERAGED)
     title = f"what {result.name!r} gains, [95% interval of the paired difference]; positive is better"
     gains = new_table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):

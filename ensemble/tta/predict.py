@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.blend.averaging import Averaged
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.events import Events
@@ -19,6 +20,7 @@ from ensemble.predictions import shards, sharing
 from ensemble.predictions.sharing import Rest
 from ensemble.run.outputs import inputs_of, require_output
 from ensemble.run.run import predictions_claim, shards_dir
+from ensemble.tta.averaged import averaged_score
 from ensemble.tta.certainty import certainty_path
 from ensemble.tta.fill import fill
 from ensemble.tta.prepare import PredictionRequest, PreparedPrediction, prepare
@@ -40,6 +42,7 @@ class SavedPrediction:
     is_new: whether this process wrote the CSV; False where another one did that shared the work
     certainty: the table beside it of what else was asked for; None for none
     certain: what that table says, in words
+    expected: of the networks' average; None where it is not known, see `averaged_score`
     """
 
     ids: np.ndarray
@@ -53,6 +56,7 @@ class SavedPrediction:
     is_new: bool = True
     certainty: Path | None = None
     certain: str = ""
+    expected: Averaged | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -126,4 +130,5 @@ def tta_predict(
         is_new=written.is_new,
         certainty=certainty_path(request.output) if written.certainty else None,
         certain=written.certainty,
+        expected=averaged_score(prediction) if written.is_new else None,
     )
