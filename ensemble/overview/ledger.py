@@ -19,6 +19,7 @@ from ensemble.files.atomic import write_text
 from ensemble.files.claims import Claim, claimed_when_free
 from ensemble.files.limits import require_text_table
 from ensemble.files.mirror import display_name, local
+from ensemble.overview.flattered import Flattered, System, flattered
 from ensemble.overview.runs import find_runs
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
@@ -111,6 +112,23 @@ def entries(place: Path) -> list[Entry]:
         first.setdefault(_written(entry), entry.ledger)
     found = [entry for entry in found if first[_written(entry)] == entry.ledger]
     return sorted(found, key=lambda entry: entry.values.get("written", ""))
+
+
+def flattered_best(found: Sequence[Entry], metric: str) -> tuple[Flattered, ...]:
+    """How much being the best of several submitted blends flatters, on each data set with several; only by metrics
+    that are always computed."""
+    if metric not in computed():
+        return ()
+    metrics = tuple(dict.fromkeys((metric, "log_loss")))
+    data: dict[str, dict[tuple[str, str], System]] = {}
+    for entry in found:
+        run, blend = entry.values.get("run", ""), entry.values.get("blend", "")
+        known = [entry.values.get(name, "") for name in metrics]
+        if entry.fingerprint and run and blend and all(map(is_number, known)):
+            values = dict(zip(metrics, map(float, known), strict=True))
+            data.setdefault(entry.fingerprint, {})[run, blend] = System(entry.ledger.parent, blend, "", values)
+    of_data = (flattered(list(systems.values()), metrics) for systems in data.values() if len(systems) > 1)
+    return tuple(each for each in of_data if each is not None)
 
 
 def enter(place: Path, file: str, column: str, text: str) -> Entry:

@@ -1,5 +1,6 @@
 """The runs below a directory, and the ledger of submissions."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from rich.markup import escape
 from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
 from ensemble.files.mirror import display_name
+from ensemble.overview.flattered import Flattered
 from ensemble.overview.ledger import Entry
 from ensemble.overview.runs import RunList, RunRow
 from ensemble.overview.trust import Trust
@@ -33,6 +35,9 @@ def show_runs(found: RunList) -> None:
             for cells in _lines(row):
                 table.add_row(*cells)
         print_table(table)
+        of_group = found.flattered[number] if found.flattered else None
+        if of_group is not None:
+            print_line(of_group.line("run"))
     if any(row.blend_optimistic or row.single_optimistic for row in found.rows):
         print_line(f"{STAR.strip()} {OPTIMISTIC}; so are the scores of its blends")
     if len({row.fingerprint for row in found.rows} - {""}) > 1:
@@ -68,9 +73,11 @@ def _cell(metric: str, score: Score) -> str:
     return f"{value}\n[{low}, {high}]"
 
 
-def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str) -> None:
-    """The ledger, the newest last, and how well out-of-fold scores predict the board's, which are of `metric`, on each
-    data set."""
+def show_submissions(
+    entries: list[Entry], trust: tuple[Trust, ...], metric: str, of_blends: Sequence[Flattered] = ()
+) -> None:
+    """The ledger, the newest last, how well out-of-fold scores predict the board's, which are of `metric`, on each data
+    set, and how much looking at several blends flatters the best."""
     shown = columns(metric)
     table = new_table(
         "submissions, with the out-of-fold scores of their blends",
@@ -90,6 +97,8 @@ def show_submissions(entries: list[Entry], trust: tuple[Trust, ...], metric: str
     print_table(table)
     for line in (line for one in trust for line in one.lines):
         print_line(line)
+    for each in of_blends:
+        print_line(each.line("submitted blend"))
 
 
 def _relative(file: str) -> str:

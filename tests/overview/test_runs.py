@@ -6,23 +6,28 @@ from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ensemble import tables
 from ensemble.audit.findings import finding
 from ensemble.blend import BlendOptions, blend_run, compare, members_table
+from ensemble.blend.oof import read_member, read_rows
+from ensemble.blend.probabilities import softmax
 from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
+from ensemble.overview.flattered import System, flattered
 from ensemble.overview.runs import differences, find_runs, list_runs, read_run
 from ensemble.run import Run
+from ensemble.scoring.bootstrap import bootstrap, flattery
+from ensemble.scoring.outcomes import outcome
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, blended_run):
     """A run of two members and two folds, blended as "mean"."""
-    import numpy as np
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("made")
@@ -271,3 +276,37 @@ def test_names_with_line_breaks_tear_no_table(made, capsys):
     (found,) = finding("repeats", "error", ["x\ny.png"], ("odd row", "odd rows"), "look at it")
     tables.show_audit(SimpleNamespace(findings=[found]))
     assert "x\\ny.png" in capsys.readouterr().out
+
+
+def test_being_the_best_of_several_flatters(made):
+    """Of the two members as two systems: what `flattery` gives, by their scores in resamples of their rows."""
+    run = Run(made)
+    members = {row.member: row for row in members_table(run)}
+    metrics = ("log_loss", "accuracy")
+    systems = [
+        System(made, "", name, {metric: row.scores[metric].value for metric in metrics})
+        for name, row in members.items()
+    ]
+    found = flattered(systems, metrics)
+    assert (found.systems, found.rows) == (2, 24)
+    rows = read_rows(run)
+    outcomes = [outcome(rows.labels, softmax(read_member(run, name, rows)[0].mean(axis=0))) for name in members]
+    drawn = bootstrap(rows.labels, outcomes, rows.clusters, 2)
+    values = np.array([system.values["accuracy"] for system in systems])
+    assert found.by["accuracy"] == pytest.approx(flattery(values, drawn["accuracy"]))
+    assert found.by["accuracy"] > 0 and found.by["log_loss"] > 0
+    assert flattered(systems[:1], metrics) is None
+    gone = [replace(systems[1], member="gone"), systems[0]]
+    assert flattered(gone, metrics) is None
+
+
+def test_the_list_says_how_much_being_the_best_flatters(copied, tmp_path, capsys):
+    for name in ("one", "two"):
+        copied(name)
+    out = printed(capsys, list_runs(tmp_path))
+    assert (
+        "being the best of 2 runs flatters: by 0.0000 nats of log loss and 0.00 points of accuracy, on average over "
+        "resamples of their 24 rows in which the best is chosen again"
+    ) in " ".join(out.split())
+    shutil.rmtree(tmp_path / "two")
+    assert "flatters" not in printed(capsys, list_runs(tmp_path))
