@@ -24,7 +24,7 @@ from ensemble.scoring.wilson import Z
 
 FEWEST, MOST = 50, 2_000  # images: of fewer the gain is not known, of more every n-th is looked at
 # Standard deviation of the gain that labels show, around what is expected, as a share of it (benchmarks/averaging.py).
-MODEL_ERROR = 0.2
+MODEL_ERROR = 0.3
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,12 @@ def averaging_gain(blend: Blend, logits: Sequence[Sequence[np.ndarray]]) -> Aver
     if chain.metric_bias is not None:  # which moves classes, and takes calibration away
         plain = replace(blend, chain=replace(chain, metric_bias=None))
         calibrated = np.stack([plain.apply(of_set) for of_set in logits])
-    return _gain(calibrated, blend.decide(answers.mean(axis=0)), np.stack([blend.decide(each) for each in answers]))
+    return gain_of_answers(
+        calibrated, blend.decide(answers.mean(axis=0)), np.stack([blend.decide(each) for each in answers])
+    )
 
 
-def _gain(answers: np.ndarray, decided: np.ndarray, decided_alone: np.ndarray) -> AveragingGain:
+def gain_of_answers(answers: np.ndarray, decided: np.ndarray, decided_alone: np.ndarray) -> AveragingGain:
     """answers: probabilities (K, N, C), each calibrated. decided: int64 (N,), by their mean; decided_alone: (K, N)."""
     networks, images, _ = answers.shape
     logs = np.log(np.maximum(answers, FLOOR))
