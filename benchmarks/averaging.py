@@ -33,8 +33,8 @@ CASES = (
 
 
 def expected(oof: np.ndarray, labels: np.ndarray, test: np.ndarray) -> tuple[AveragingGain, Averaged, np.ndarray]:
-    """oof: logits (N, C). test: those of K networks, (K, n, C); looked at are the first UNLABELLED. Third: the K answers
-    (K, n, C)."""
+    """oof: logits (N, C). test: those of K networks, (K, n, C), of which the first UNLABELLED are looked at. The third of
+    the results: their answers, (K, n, C)."""
     inverse = inverse_temperature(oof.astype(np.float32), labels)
     answers, alone = softmax(test * inverse), outcome(labels, softmax(oof * inverse))
     some = answers[:, :UNLABELLED]
@@ -101,6 +101,7 @@ def study() -> None:
     )
     print("|---|---|---|---|---|---|")
     held: dict[str, list[bool]] = {"accuracy": [], "log_loss": []}
+    held_alone: dict[str, list[bool]] = {"accuracy": [], "log_loss": []}
     for kind, rows, repetitions in CASES:
         found = []
         for repetition in range(repetitions):
@@ -110,14 +111,20 @@ def study() -> None:
             for metric, of_metric in held.items():
                 _, low, high = average.scores[metric]
                 of_metric.append(low <= true[metric][0] <= high)
-            alone = 100 * average.out_of_fold["accuracy"][0]
-            found.append((alone, 100 * true["accuracy"][1], 100 * gain.accuracy, true["log_loss"][1], gain.log_loss))
+                _, low, high = average.out_of_fold[metric]
+                alone = true[metric][0] - (1 if metric == "accuracy" else -1) * true[metric][1]
+                held_alone[metric].append(low <= alone <= high)
+            printed = 100 * average.out_of_fold["accuracy"][0]
+            found.append((printed, 100 * true["accuracy"][1], 100 * gain.accuracy, true["log_loss"][1], gain.log_loss))
         mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
         cells = [f"{m:+.2f} ± {s:.2f}" for m, s in zip(mean[1:3], spread[1:3], strict=True)]
         cells += [f"{m:+.4f} ± {s:.4f}" for m, s in zip(mean[3:], spread[3:], strict=True)]
         print(f"| {kind}, {rows} | {mean[0]:.1f} | " + " | ".join(cells) + " |", flush=True)
     for metric, of_metric in held.items():
-        print(f"95% intervals that held the average's {metric}: {np.mean(of_metric):.3f} of {len(of_metric)}")
+        print(
+            f"{metric}: of {len(of_metric)} intervals at 95%, {np.mean(of_metric):.3f} held that of the average, and "
+            f"of the out-of-fold ones {np.mean(held_alone[metric]):.3f} that of a single network"
+        )
 
 
 def of_run(directory: Path, kept: Path, images: Path) -> None:

@@ -29,7 +29,7 @@ from ensemble.blend.crossfit import held_out_probabilities, plain_average
 from ensemble.blend.oof import Oof, Rows, read_oof
 from ensemble.blend.recipe import Recipe
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import bootstrap, interval
+from ensemble.scoring.bootstrap import bootstrap
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.miscalibration import by_class
 from ensemble.scoring.outcomes import outcome
@@ -135,7 +135,7 @@ def show(title: str, found: dict[str, np.ndarray], oof: Oof) -> None:
     for number, (name, probs) in enumerate(found.items()):
         losses, by = outcomes[number].losses, by_class(labels, probs, rows.clusters)
         gained = float((outcomes[0].losses - losses).mean())
-        low, high = interval(drawn[:, 0] - drawn[:, number])
+        low, high = np.quantile(drawn[:, 0] - drawn[:, number], [0.025, 0.975])
         cell = "" if name == BASE else f"{gained:+.4f} [{low:+.4f}, {high:+.4f}]"
         print(f"| {name} | {losses.mean():.4f} | {cell} | {100 * by.error:.2f}, {100 * by.chance:.2f} | {by.p:.3f} |")
 
