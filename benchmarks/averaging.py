@@ -33,7 +33,7 @@ CASES = (
 
 
 def expected(oof: np.ndarray, labels: np.ndarray, test: np.ndarray) -> tuple[AveragingGain, Averaged, np.ndarray]:
-    """oof: logits (N, C). test: those of K networks, (K, n, C), of which the first UNLABELLED are looked at. The third of
+    """oof: logits (N, C). test: those of K networks, (K, n, C), of which the first UNLABELLED are looked at. Third of
     the results: their answers, (K, n, C)."""
     inverse = inverse_temperature(oof.astype(np.float32), labels)
     answers, alone = softmax(test * inverse), outcome(labels, softmax(oof * inverse))
