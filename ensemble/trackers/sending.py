@@ -98,7 +98,7 @@ class Sender:
             self.events.message(f"{self.name}: {_first_line(error)}; {self._later()}")
 
     def _later(self) -> str:
-        return f"what it lacks is sent by the next ens train-folds or ens blend of {self.run}"
+        return f"the epochs that it lacks are sent by the next ens train-folds or ens blend of {self.run}"
 
     def _open(self, stack: ExitStack) -> Link:
         """Claim the tracker's run and open it, and send what it lacks."""

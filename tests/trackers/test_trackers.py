@@ -382,7 +382,9 @@ def test_what_failed_is_sent_by_the_next_command_and_nothing_twice(run, monkeypa
     with tracked(run, ["tensorboard"], recorder):
         pass
     (line,) = recorder.messages
-    assert line.startswith("tensorboard: ConnectionError: the server is gone; what it lacks is sent by the next")
+    assert line.startswith(
+        "tensorboard: ConnectionError: the server is gone; the epochs that it lacks are sent by the next"
+    )
     assert read_sent(run, "tensorboard").epochs | {"vit/fold0": 0} == {
         "resnet/fold0": 1,
         "resnet/fold1": 1,
@@ -414,7 +416,9 @@ def test_a_tracker_that_hangs_is_not_waited_for(run, monkeypatch):
     recorder = Recorder()
     with tracked(run, ["tensorboard"], recorder):
         pass
-    assert recorder.messages[0].startswith("tensorboard: has not answered for 0 seconds; what it lacks is sent by")
+    assert recorder.messages[0].startswith(
+        "tensorboard: has not answered for 0 seconds; the epochs that it lacks are sent by"
+    )
     tracker.hangs.set()
 
 
