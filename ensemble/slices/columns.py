@@ -12,7 +12,9 @@ from ensemble.config import Config
 from ensemble.data.names import match_names, nfc
 from ensemble.data.samples import image_names, read_image_table
 from ensemble.data.table.read import number
+from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
+from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.slices.rules import Candidate, of_numbers, of_values
 
@@ -62,19 +64,23 @@ def read_columns(source: Path, ids: np.ndarray, wanted: Sequence[str] | None, id
     return Columns({name: _for_rows(table[name], rows, len(ids)) for name in names}, tuple(notes))
 
 
-def own_columns(config: Config, ids: np.ndarray, wanted: Sequence[str] | None) -> Columns:
+def own_columns(config: Config, ids: np.ndarray, wanted: Sequence[str] | None, events: Events) -> Columns:
     """The columns of the experiment's own table that training has no use for; none of a folder of class folders, or
     where the table is gone. Raises UserError as `read_columns`, and for columns that are wanted of a folder."""
     data = config.data
-    if data.train.is_dir():
+    try:
+        train = as_local(data.train, events, with_images=data.images is None)
+    except UserError:
         if wanted:
-            raise UserError(
-                f"--by {','.join(wanted)}: {data.train} is a folder, which has no columns; name a table: --columns"
-            )
+            raise
         return Columns({})
-    if not wanted and not data.train.is_file():
+    if train.is_dir() and wanted:
+        raise UserError(
+            f"--by {','.join(wanted)}: {data.train} is a folder, which has no columns; name a table: --columns"
+        )
+    if not train.is_file() and not wanted:
         return Columns({})
-    found = read_columns(data.train, ids, wanted, data.id or data.path)
+    found = read_columns(train, ids, wanted, data.id or data.path)
     labels = [data.label] if isinstance(data.label, str) else list(data.label)
     used = {*labels, data.path, data.id, data.group, data.weight, config.folds.fold}
     kept = {name: values for name, values in found.values.items() if wanted or name not in used}

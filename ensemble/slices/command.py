@@ -11,6 +11,7 @@ from ensemble.config import Config, load_run_config
 from ensemble.data.folds import read_folds
 from ensemble.data.labelled import read_labelled
 from ensemble.data.samples import Samples
+from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.plural import pluralize
@@ -23,7 +24,7 @@ from ensemble.slices.predicted import Predicted, read_predicted
 from ensemble.slices.properties import image_properties, property_slices
 from ensemble.slices.result import MOST_SHOWN, Map, Share, Slices
 from ensemble.slices.rules import Candidate, of_values
-from ensemble.slices.test_images import TestSources, count_test_images
+from ensemble.slices.test_images import ImageSources, count_test_images
 from ensemble.slices.worse import DRAWS, adjusted_p, share_interval
 
 ALPHA = 0.05
@@ -79,9 +80,9 @@ def slices_run(run: Run, options: SliceOptions, events: Events) -> Slices:
         )
     config = load_run_config(run.config_toml)
     candidates, notes = _by_label(run, rows, options.min_size)
-    more, lines = _by_columns(config, rows, options)
+    more, lines = _by_columns(config, rows, options, events)
     candidates, notes = candidates + more, notes + lines
-    samples = _samples(config, rows, notes)
+    samples = _samples(run, config, rows, notes, events)
     if samples is not None:
         properties = image_properties(samples.paths, config.data.cache, events)
         more, lines = property_slices(properties, options.min_size)
@@ -94,7 +95,7 @@ def slices_run(run: Run, options: SliceOptions, events: Events) -> Slices:
     found = describe(predicted, candidates, p, extremes, options.alpha)
     test = None
     if options.test is not None:
-        sources = TestSources(options.test, config.data.cache, embedding.of_files, predicted.blend)
+        sources = ImageSources(options.test, config.data.cache, embedding.of_files, predicted.blend)
         test, counts = count_test_images(run, [each.rule for each in found], sources, events)
         found = tuple(replace(each, test_images=count) for each, count in zip(found, counts, strict=True))
     kinds = [candidate.rule.kind for candidate in candidates]
@@ -144,19 +145,22 @@ def _by_label(run: Run, rows: Rows, min_size: int) -> tuple[list[Candidate], lis
     return found, notes
 
 
-def _by_columns(config: Config, rows: Rows, options: SliceOptions) -> tuple[list[Candidate], list[str]]:
+def _by_columns(config: Config, rows: Rows, options: SliceOptions, events: Events) -> tuple[list[Candidate], list[str]]:
     if options.columns is not None:
-        columns = read_columns(options.columns, rows.ids, options.by)
+        columns = read_columns(as_local(options.columns, events), rows.ids, options.by)
     else:
-        columns = own_columns(config, rows.ids, options.by)
+        columns = own_columns(config, rows.ids, options.by, events)
     found, lines = column_slices(columns, options.min_size)
     return found, [*columns.notes, *lines]
 
 
-def _samples(config: Config, rows: Rows, notes: list[str]) -> Samples | None:
+def _samples(run: Run, config: Config, rows: Rows, notes: list[str], events: Events) -> Samples | None:
     """The run's images in the order of the rows; None, with a note, where they can't be found."""
     try:
-        samples = read_labelled(config)
+        samples = read_labelled(config, events)
+        trained_on = run.read_provenance()["facts"].get("data fingerprint")
+        if trained_on is not None and samples.fingerprint() != trained_on:
+            raise UserError(f"{config.data.train}: not the images that {run} was trained on")
         place = {name: row for row, name in enumerate(samples.ids.tolist())}
         lost = [name for name in rows.ids.tolist() if name not in place]
         if lost:
@@ -181,7 +185,10 @@ def _embedding(
     if found is None and samples is not None:
         found = compute_features(run, config, samples, events)
     if found is None:
-        notes.append("clusters are not looked at: no network of the run learned nothing from its labels")
+        notes.append(
+            "clusters are not looked at: the run has no frozen network, as that of a probe, or pretrained weights that "
+            "are still there"
+        )
         logs = np.log(np.maximum(predicted.probabilities, 1e-6))
         return Embedding("the out-of-fold probabilities", logs - logs.mean(axis=1, keepdims=True))
     name, features = found

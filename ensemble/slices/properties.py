@@ -63,7 +63,7 @@ def property_slices(found: dict[str, np.ndarray], min_size: int) -> tuple[list[C
         slices += of_property
         if not of_property:
             left.append(name)
-    return slices, [f"the same in nearly all images, or unknown: {', '.join(left)}"] if left else []
+    return slices, [f"not looked at, since nearly all images have the same or none: {', '.join(left)}"] if left else []
 
 
 def _of_pixels(seen: Scan) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.data.logits import load_logits
-from ensemble.data.samples import read_images
+from ensemble.data.samples import image_column, image_names, read_image_table, read_images
 from ensemble.data.table.read import number
+from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.run import Run
@@ -19,7 +20,7 @@ from ensemble.slices.rules import Rule
 
 
 @dataclass(frozen=True)
-class TestSources:
+class ImageSources:
     """Where the properties of test images come from.
 
     images: a folder or a table.
@@ -35,21 +36,20 @@ class TestSources:
 
 
 def count_test_images(
-    run: Run, rules: list[Rule], given: TestSources, events: Events
+    run: Run, rules: list[Rule], given: ImageSources, events: Events
 ) -> tuple[TestImages, list[int | None]]:
     """The counts of all slices together and of each. What is not known of a slice's property is said in a note. Raises
     UserError as `read_images` does."""
-    ids, paths, _ = read_images(given.images)
+    ids, paths, read = read_images(given.images, events)
     names = np.array(ids, dtype=np.str_)
     kinds = {rule.kind for rule in rules}
-    notes: list[str] = []
+    notes = list(read)
     values: dict[tuple[str, str], np.ndarray] = {}
     if "image" in kinds:
         for name, found in image_properties(paths, given.cache, events).items():
             values["image", name] = found
-    if "column" in kinds and given.images.is_file():
-        wanted = sorted({rule.of for rule in rules if rule.kind == "column"})
-        for name, texts in _columns(given.images, names, wanted).items():
+    if "column" in kinds and (table := as_local(given.images, events)).is_file():
+        for name, texts in _columns(table, names).items():
             values["column", name] = texts
     if "class" in kinds and (predicted := _predicted(run, given, names)) is not None:
         values["class", "class"] = predicted
@@ -76,9 +76,9 @@ def count_test_images(
     return TestImages(str(given.images), len(names), int(inside.sum()), tuple(dict.fromkeys(notes))), counts
 
 
-def _columns(table: Path, ids: np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
-    there = read_columns(table, ids, None).values
-    return {name: there[name] for name in wanted if name in there}
+def _columns(table: Path, ids: np.ndarray) -> dict[str, np.ndarray]:
+    read, _ = read_image_table(table, table.parent, image_names)
+    return read_columns(table, ids, None, image_column(table, read).name).values
 
 
 def _comparable(rule: Rule, values: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def _comparable(rule: Rule, values: np.ndarray) -> np.ndarray:
     return np.array([number(text) for text in values.tolist()])
 
 
-def _predicted(run: Run, given: TestSources, ids: np.ndarray) -> np.ndarray | None:
+def _predicted(run: Run, given: ImageSources, ids: np.ndarray) -> np.ndarray | None:
     """The class that is predicted for each image, str (n,); None if the run holds no predictions of them all."""
     images = given.images
     name = images.stem if images.is_file() else images.resolve().name

@@ -13,12 +13,15 @@ from report_runs import noisy_logits, write_run
 
 from ensemble.blend import BlendOptions, blend_run
 from ensemble.data.features import load_features
+from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.report.page import SECTIONS
 from ensemble.run import Run
 from ensemble.slices.command import SliceOptions, slices_run
 from ensemble.slices.result import read_slices
+from ensemble.slices.rules import Rule
+from ensemble.slices.test_images import ImageSources, count_test_images
 
 ROWS = 240
 DARK = np.arange(ROWS) % 7 == 0
@@ -74,7 +77,26 @@ def test_a_dark_slice_is_found_with_its_images_and_those_of_the_test(planted, mo
     status, out, err = ens(monkeypatch, capfd, "slices", planted)
     assert status == 0 and "brightness up to" in out and "< 0.001" in out
     assert "clusters are not looked at" in out
-    assert max(map(len, out[out.index("where accuracy") : out.index("the same in nearly")].splitlines())) <= 120
+    assert max(map(len, out[out.index("where accuracy") : out.index("not looked at, since")].splitlines())) <= 120
+
+
+def test_test_images_count_by_the_columns_of_their_table_and_by_their_predicted_classes(tmp_path):
+    run = Run(write_planted(tmp_path, bad=SITES == "B"))  # whatever the class: all of one site
+    images = tmp_path / "new.csv"
+    images.write_text("id,path,site\n" + "".join(f"t{n},{n}.png,{'B' if n < 3 else 'A'}\n" for n in range(9)))
+    found = slices_run(run, SliceOptions(test=images), SILENT)
+    assert [each.rule.text for each in found.found] == ["site B"]
+    assert (found.found[0].test_images, found.test.inside, found.test.rows) == (3, 3, 9)
+
+    names = [f"{n}.png" for n in range(9)]
+    rules = [Rule("class", "class", "b", None, None, "class b"), Rule("group", "group", "p", None, None, "group p")]
+    given = ImageSources(images, "off", None, "mean")
+    counted, counts = count_test_images(run, rules, given, SILENT)
+    assert counts == [None, None] and "ens tta-predict" in counted.notes[0] and "group p" in counted.notes[1]
+    values = np.zeros((1, 9, 2), np.float32)
+    values[0, :4, 1] = 1
+    Logits(np.array(names), ("blend",), ("a", "b"), values).save(run.predictions_file("new", "mean"))
+    assert count_test_images(run, rules, given, SILENT)[1] == [4, None]
 
 
 def test_the_table_fits_80_columns(planted, monkeypatch, capfd):
@@ -82,7 +104,7 @@ def test_the_table_fits_80_columns(planted, monkeypatch, capfd):
 
     monkeypatch.setattr("ensemble.tables.layout.Console", lambda **_: Console(width=80))
     status, out, _ = ens(monkeypatch, capfd, "slices", planted)
-    rows = out[out.index("where accuracy") : out.index("the same in nearly")].splitlines()
+    rows = out[out.index("where accuracy") : out.index("not looked at, since")].splitlines()
     assert status == 0 and max(map(len, rows)) <= 80 and not any("…" in row for row in rows)
 
 

@@ -33,7 +33,7 @@ def test_properties_that_tell_no_images_apart_are_named():
         {"camera": np.array(["", "", "", ""]), "mode": np.array(["L", "L", "RGB", "RGB"])}, 2
     )
     assert [each.rule.text for each in slices] == ["mode L", "mode RGB"]
-    assert notes == ["the same in nearly all images, or unknown: camera"]
+    assert notes == ["not looked at, since nearly all images have the same or none: camera"]
 
 
 IDS = np.array(["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"])
