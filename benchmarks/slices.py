@@ -1,6 +1,6 @@
 """How often `ens slices` reports a slice where none is bad, and how often it finds one that is.
 
-    python benchmarks/slices.py [--repeat 300]
+    python benchmarks/slices.py [--repeat 300] [--part rows|groups|planted]
     python benchmarks/slices.py --run runs/art      (of a real run, where its experiment's paths start)
 
 Rows of known error rates are drawn, with numbers, kinds and groups that have nothing to do with what is wrong, as many
@@ -89,9 +89,9 @@ def interval(hits: int, of: int) -> str:
     return f"{100 * hits / of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def false_alarms(repeat: int) -> None:
+def false_alarms(settings: dict[str, Setting], repeat: int) -> None:
     print("\n| no slice is bad | slices | runs with a false one, % [95%] | seconds a run |\n|---|---|---|---|")
-    for name, setting in SETTINGS.items():
+    for name, setting in settings.items():
         rng = np.random.default_rng(0)
         hits, begun, slices = 0, time.process_time(), []
         for seed in range(repeat):
@@ -105,20 +105,19 @@ def planted(repeat: int) -> None:
     print(
         "\n| planted in 1,700 rows, 3 % wrong | found, % [95%] | with a false one beside it, % [95%] |\n|---|---|---|"
     )
-    for size in (20, 80, 340):
-        for share in (0.1, 0.2, 0.4):
-            rng = np.random.default_rng(1)
-            found = false = 0
-            for seed in range(repeat):
-                wrong, clusters, slices = draw(SETTINGS["1,700 rows, 3 % wrong"], rng)
-                rows = rng.choice(len(wrong), size, replace=False)
-                wrong[rows] = rng.random(size) < share
-                rule = Rule("column", "planted", "yes", None, None, "planted")
-                p = adjusted_p(wrong, clusters, [Candidate(rule, np.sort(rows)), *slices], seed)[0]
-                found += bool(p[0] <= ALPHA)
-                false += bool((p[1:] <= ALPHA).any())
-            text = f"{size} rows, {100 * share:.0f} % of them wrong"
-            print(f"| {text} | {interval(found, repeat)} | {interval(false, repeat)} |", flush=True)
+    for size, share in ((20, 0.2), (20, 0.4), (80, 0.1), (80, 0.2), (340, 0.06), (340, 0.1)):
+        rng = np.random.default_rng(1)
+        found = false = 0
+        for seed in range(repeat):
+            wrong, clusters, slices = draw(SETTINGS["1,700 rows, 3 % wrong"], rng)
+            rows = rng.choice(len(wrong), size, replace=False)
+            wrong[rows] = rng.random(size) < share
+            rule = Rule("column", "planted", "yes", None, None, "planted")
+            p = adjusted_p(wrong, clusters, [Candidate(rule, np.sort(rows)), *slices], seed)[0]
+            found += bool(p[0] <= ALPHA)
+            false += bool((p[1:] <= ALPHA).any())
+        text = f"{size} rows, {100 * share:.0f} % of them wrong"
+        print(f"| {text} | {interval(found, repeat)} | {interval(false, repeat)} |", flush=True)
 
 
 def darkened(run: Run) -> None:
@@ -156,10 +155,20 @@ def darkened(run: Run) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=300)
+    parser.add_argument("--part", choices=("rows", "groups", "planted", "all"), default="all")
     parser.add_argument("--run", type=Path)
     given = parser.parse_args()
     if given.run is not None:
         darkened(Run(given.run))
         raise SystemExit
-    false_alarms(given.repeat)
-    planted(max(given.repeat // 4, 1))
+    if given.part in ("rows", "groups", "all"):
+        false_alarms(
+            {
+                name: setting
+                for name, setting in SETTINGS.items()
+                if given.part in ("all", "groups" if setting.groups else "rows")
+            },
+            given.repeat,
+        )
+    if given.part in ("planted", "all"):
+        planted(given.repeat)

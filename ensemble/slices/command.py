@@ -79,7 +79,7 @@ def slices_run(run: Run, options: SliceOptions, events: Events) -> Slices:
             f"{options.min_size} beside as many others; lower --min-size"
         )
     config = load_run_config(run.config_toml)
-    candidates, notes = _by_label(run, rows, options.min_size)
+    candidates, notes = _by_label(run, config, rows, options.min_size)
     more, lines = _by_columns(config, rows, options, events)
     candidates, notes = candidates + more, notes + lines
     samples = _samples(run, config, rows, notes, events)
@@ -126,7 +126,7 @@ def slices_run(run: Run, options: SliceOptions, events: Events) -> Slices:
     return result
 
 
-def _by_label(run: Run, rows: Rows, min_size: int) -> tuple[list[Candidate], list[str]]:
+def _by_label(run: Run, config: Config, rows: Rows, min_size: int) -> tuple[list[Candidate], list[str]]:
     """The slices of classes and groups."""
     found = of_values("class", "class", np.array(rows.classes)[rows.labels], min_size)
     notes = []
@@ -140,7 +140,7 @@ def _by_label(run: Run, rows: Rows, min_size: int) -> tuple[list[Candidate], lis
         groups = of_values("group", "group", names, min_size)
         found += groups
         left = len(np.unique(names)) - len(groups)
-        if left:
+        if left and (groups or config.data.group is not None):  # else they are copies of an image
             notes.append(f"{pluralize(left, 'group')} of fewer than {min_size} images: not looked at by themselves")
     return found, notes
 
