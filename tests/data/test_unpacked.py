@@ -389,6 +389,32 @@ def test_tables_that_hold_no_sound_images(rows):
     assert as_local(Path("broken.parquet")) == Path("broken.parquet")  # the reading of tables says why
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_one_line_or_read(rows, art, seed):
+    table = hugging_face(*rows)
+    write_table(table, "a.parquet")
+    with pa.ipc.new_stream("a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    write_tar(
+        "a.tar", {f"s{row}.{end}": b"0" if end == "cls" else rows[2][row] for row in range(4) for end in ("png", "cls")}
+    )
+    shutil.make_archive("a", "zip", art)
+    random = np.random.default_rng(seed)
+    for name in ("a.parquet", "a.arrow", "a.tar", "a.zip"):
+        whole = Path(name).read_bytes()
+        for number in range(10):
+            raw = bytearray(whole)
+            for _ in range(8):
+                start = len(raw) - 1500 if random.random() < 0.5 else 0
+                raw[start + int(random.integers(min(1500, len(raw))))] = int(random.integers(256))
+            path = Path(f"{number}-{name}")
+            path.write_bytes(raw[: random.integers(len(raw))] if number == 0 else raw)
+            try:
+                as_local(path)
+            except UserError as error:
+                assert "\n" not in str(error) and path.name in str(error)
+
+
 # ---- WebDataset ----------------------------------------------------------------------------------------------------
 
 

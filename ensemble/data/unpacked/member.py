@@ -1,16 +1,13 @@
 """What is packed in a file, and which of it may be written to disk under which name."""
 
-import lzma
+import errno
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tarfile import TarError
 from typing import IO
-from zipfile import BadZipFile
 
 from ensemble.data.pixels.formats import IMAGE_ENDINGS
 from ensemble.data.table.csv_text import decoded
@@ -65,17 +62,10 @@ def unpacking(source: Path) -> Iterator[None]:
     """Raise whatever a broken file leads its reader to as one UserError that names it."""
     try:
         yield
-    except (
-        BadZipFile,
-        TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-        ValueError,
-        OSError,
-    ) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; pyarrow's have none
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, tarfile and pyarrow raise whatever a broken file leads them to
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not of the file
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{source}: can't be unpacked ({reason}); if it was cut short, download it again") from None

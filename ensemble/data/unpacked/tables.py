@@ -182,8 +182,16 @@ def _columns(file: Path) -> _Columns:
         if one.name != image:
             (left_out if nested or isinstance(one.type, pa.BaseExtensionType) else others).append(one.name)
     features = _features(file, schema)
-    names = {name: features[name]["names"] for name in others if features.get(name, {}).get("_type") == "ClassLabel"}
+    names = {name: classes for name in others if (classes := _class_names(features.get(name))) is not None}
     return _Columns(image, pa.types.is_struct(schema.field(image).type), tuple(others), tuple(left_out), names)
+
+
+def _class_names(feature: object) -> list[str] | None:
+    """Of a ClassLabel; None for another kind of column."""
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        return None
+    names = feature.get("names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _features(file: Path, schema: Any) -> dict[str, Any]:
@@ -243,6 +251,7 @@ def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
         return
     top = [name.removesuffix(".path") for name in columns]
     for batch in _open_arrow(file):
+        batch.validate(full=True)  # places in a damaged file may lie outside of it
         for start in range(0, len(batch), AT_ONCE):
             yield batch.slice(start, AT_ONCE).select(top)
 
