@@ -25,6 +25,7 @@ def load(
     sets: float | None = None,
     sets_by: str | None = None,
     abstain: float | None = None,
+    unknown: float | None = None,
 ) -> "Predictor | ExportedModel":
     """A run's blend with its networks on the device, or an exported file, for many calls of `predict`.
 
@@ -36,6 +37,8 @@ def load(
     sets: to have a prediction set of each image: the share of images whose set is to hold the true class, 0 to 1
     sets_by: "class" to keep that promise in each class, "group" to count the images of a group as one
     abstain: to have the images marked that are better left unanswered: the error rate that the others may have, 0 to 1
+    unknown: to have the images marked that may be none of the classes (see `ens unknown`): the share of images like the
+        training ones that may be marked by mistake, 0 to 1
 
     Raises UserError for a run, blend, views or files that don't fit, and for a blend with a member that ens did not
     train, which can't predict other images; for a file as `load_exported` does.
@@ -44,7 +47,7 @@ def load(
     >>> ens.predict(predictor, "data/art/train/a/0.png").classes
     ('a', 'b')
     """
-    return _loaded(run, blend, views, networks, certainty=CertaintyRequest(sets, sets_by, abstain))
+    return _loaded(run, blend, views, networks, certainty=CertaintyRequest(sets, sets_by, abstain, unknown))
 
 
 def predict(

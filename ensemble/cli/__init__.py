@@ -29,6 +29,7 @@ from ensemble.cli import (
     serve,
     slices,
     train,
+    unknown,
     verify,
     view,
 )
@@ -59,6 +60,7 @@ def ens() -> None:
     ens blend RUN                  combine them, scored honestly
     ens tta-search RUN             which views are worth their cost?
     ens cascade RUN                cheapest members first, and stop when they are sure
+    ens unknown RUN                tell images that are none of the classes
     ens tta-predict RUN IMAGES     predict, with test-time augmentation
     ens predict-file FILE IMAGES   the same by an exported file, without torch
     ens pseudo RUN IMAGES          learn from images without labels
@@ -91,6 +93,7 @@ for command in (
     blend.compare,
     distill.distill,
     cascade.cascade,
+    unknown.unknown,
     predict.tta_search,
     predict.tta_oof,
     predict.tta_predict,

@@ -94,7 +94,7 @@ def submission_options(command: Command) -> Command:
     return command
 
 
-CERTAINTY = ("sets", "sets_by", "abstain")  # the names of `certainty_options`
+CERTAINTY = ("sets", "sets_by", "abstain", "unknown")  # the names of `certainty_options`
 
 
 def certainty_options(command: Command) -> Command:
@@ -116,6 +116,13 @@ def certainty_options(command: Command) -> Command:
             type=float,
             metavar="RATE",
             help="Mark the images that are left unanswered, so that at most this share of the answered ones is wrong.",
+        ),
+        click.option(
+            "--unknown",
+            type=float,
+            metavar="RATE",
+            help="Mark the images that are probably none of the classes; of those like the training images, this share "
+            "is marked by mistake, as 0.01 (see ens unknown).",
         ),
     )
     for option in reversed(options):

@@ -70,7 +70,8 @@ def tta_predict(
     a folder or a table are saved in shards as they are made: after a stop the same command resumes, and ends with the
     same files. The members' logits are stored too, so that another blend of the same images runs no network.
 
-    With --sets and --abstain, a table beside the submission, submission.certainty.csv, says how certain each is.
+    With --sets, --abstain and --unknown, a table beside the submission, submission.certainty.csv, says how certain each
+    is.
 
     Example: ens tta-predict runs/art data/art/test --blend stack --sample-submission sample.csv
     """

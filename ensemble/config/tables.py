@@ -13,7 +13,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MEMBER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-RESERVED = ("blends", "predictions", "tensorboard", "wandb")
+RESERVED = ("blends", "predictions", "tensorboard", "unknown", "wandb")
 Strategy = Literal["scratch", "probe", "partial", "full", "probe-then-partial", "probe-then-full"]
 
 

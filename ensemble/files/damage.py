@@ -67,6 +67,9 @@ def loss_of(path: Path) -> tuple[str, str]:
     elif path.name in _OF_MEMBER:
         lost, again = _OF_MEMBER[path.name], "ens train-folds {config} writes the file again"
         run, member = path.parent.parent, path.parent.name
+    elif "unknown" in (path.parent.name, path.parent.parent.name):
+        lost, again = "what tells unknown images", "delete it, and make it again with: ens unknown {run}"
+        run, member = path.parents[2 if path.parent.name == "blends" else 1], ""
     elif path.name == "features.safetensors":
         lost, again = _FEATURES
         run, member = path.parent.parent, path.parent.name

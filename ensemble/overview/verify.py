@@ -141,6 +141,8 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
         yield from _of_fold(fold)
     for name in list_blends(run):
         yield from _of_blend(run, name)
+    for path in sorted((run.path / "unknown").rglob("*.safetensors")):
+        yield path, _tensors(path)
     for path in sorted((run.path / "predictions").rglob("*.safetensors")):
         yield path, _tensors(path)
     for path in sorted((run.path / "predictions").rglob("written-*.json")):  # beside the shards of an unfinished one

@@ -39,6 +39,8 @@ class Prediction:
         mistakes cost
     sets: for each image the classes of its prediction set; None unless `ensemble.load` was asked for sets
     abstain: bool (N,), whether the image is better left unanswered; None unless that was asked for
+    unknown_score: float32 (N,), how unlike the training images each is; None unless `unknown` was asked for
+    unknown: bool (N,), whether it is so unlike them that it may be none of the classes; None unless that was asked for
     """
 
     probabilities: np.ndarray
@@ -46,6 +48,8 @@ class Prediction:
     labels: list[str]
     sets: list[tuple[str, ...]] | None = None
     abstain: np.ndarray | None = None
+    unknown_score: np.ndarray | None = None
+    unknown: np.ndarray | None = None
 
 
 def named_images(images: Images, name: str = "images") -> list[tuple[str, OneImage]]:

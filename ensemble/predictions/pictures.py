@@ -28,6 +28,7 @@ class PredictedPictures:
     decided: the class of each, "" where it could not be read; () unless the blend knows what mistakes cost
     sets: the classes of the prediction set of each; () unless they were asked for
     abstain: whether each is better left unanswered; () unless that was asked for
+    unknown: whether each may be none of the classes; () unless that was asked for
     """
 
     ids: tuple[str, ...]
@@ -39,6 +40,7 @@ class PredictedPictures:
     decided: tuple[str, ...] = ()
     sets: tuple[tuple[str, ...], ...] = ()
     abstain: tuple[bool, ...] = ()
+    unknown: tuple[bool, ...] = ()
 
     def lines(self) -> list[str]:
         """One line per picture with its most likely classes, and the notes."""
@@ -52,7 +54,9 @@ class PredictedPictures:
             decided = f"; of the least expected cost: {self.decided[row]}" if self.decided else ""
             set_of = f"; set: {', '.join(self.sets[row])}" if self.sets else ""
             abstains = "; abstains" if self.abstain and self.abstain[row] else ""
-            lines.append(f"{name}: {shown}{', ...' if len(probabilities) > SHOWN else ''}{decided}{set_of}{abstains}")
+            unknown = "; unknown: perhaps none of the classes" if self.unknown and self.unknown[row] else ""
+            shown += ", ..." if len(probabilities) > SHOWN else ""
+            lines.append(f"{name}: {shown}{decided}{set_of}{abstains}{unknown}")
         return [*lines, *self.notes]
 
 

@@ -10,6 +10,8 @@ from ensemble.run.run import Run
 from ensemble.run.vouched import digest_in_done
 
 KINDS = ("folds", "soup", "refit")
+FROZEN = "(frozen)"  # in the place of a member's name: the run's frozen network, which gives features instead of logits
+FROZEN_VIEWS = ("identity",)
 UNSCORED = {
     "soup": "soups have no out-of-fold score of their own, since each has seen the rows of all folds; the run's scores "
     "are those of the fold networks",

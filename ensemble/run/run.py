@@ -9,6 +9,7 @@
       .slurm/ (scripts and logs of the workers of --on slurm)
       .trackers/<name>.json (what an experiment tracker was sent)  tensorboard/  wandb/ (their own files)
       blends/stack.json  stack.safetensors  held-out/stack.safetensors
+      unknown/model.safetensors  features.safetensors  blends/stack.safetensors
       predictions/<set>-<blend>.safetensors  .<set>-<blend>/ (only while unfinished)
       predictions/logits/<set>/<digest>.safetensors
       tta-search.json  audit.json  slices.json  report.html  submissions.csv  ens.log
@@ -216,6 +217,20 @@ class Run:
     def logits_dir(self, images: str) -> Path:
         """The members' logits of a set of images, kept for the next blend of them."""
         return self.path / "predictions" / "logits" / images
+
+    @property
+    def frozen_model_file(self) -> Path:
+        """A network that never saw the run's rows, whose features tell how unlike them an image is."""
+        return self.path / "unknown" / "model.safetensors"
+
+    @property
+    def frozen_features_file(self) -> Path:
+        """Its features of the run's rows."""
+        return self.path / "unknown" / "features.safetensors"
+
+    def detector_file(self, blend: str) -> Path:
+        """What tells unknown images from the run's rows, beside this blend."""
+        return self.path / "unknown" / "blends" / f"{blend}.safetensors"
 
     def member(self, name: str) -> Member:
         return Member(self, name)

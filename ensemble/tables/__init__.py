@@ -9,6 +9,7 @@ from ensemble.tables.runs import show_runs, show_submissions
 from ensemble.tables.score import show_score
 from ensemble.tables.scout import show_scout
 from ensemble.tables.slices import show_slices
+from ensemble.tables.unknown import show_unknown
 from ensemble.tables.views import show_view_search
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "show_scout",
     "show_slices",
     "show_submissions",
+    "show_unknown",
     "show_view_search",
     "verdict",
 ]

@@ -1,7 +1,7 @@
 """What is said of an image beside its class, where it is asked for: columns of a table beside the submission, fields of
 a prediction in Python, of a server's answer. Never imports torch.
 
-    submission.certainty.csv    id, class, probability, and what was asked for: set, abstain
+    submission.certainty.csv    id, class, probability, and what was asked for: set, abstain, unknown_score, unknown
 
 A column is computed from what the blend was given (`BlendedRows`), shard by shard, and kept in the shard. To add one,
 add a field to `CertaintyRequest` and a function to `certainty_columns`, which gives a `CertaintyColumns`.
@@ -34,11 +34,13 @@ class BlendedRows:
     probabilities: float32 (n, C), its answer
     logits: of each of its members, in its order, float32 (K, V, n, C), of external members K is 1; () of a cascade,
         which does not ask all its members about every image
+    features: float32 (n, D), by the run's frozen network; None where no column needs them
     """
 
     blend: Blend
     probabilities: np.ndarray
     logits: Sequence[np.ndarray]
+    features: np.ndarray | None = None
 
     @property
     def of_folds(self) -> Iterator[np.ndarray]:
@@ -54,12 +56,14 @@ class CertaintyColumns:
     facts: all that determines their numbers beside the run's blend and networks, as JSON
     notes: lines for the reader, before anything is predicted
     compute: of some images each column by name: bool (n,), float32 (n,), or bool (n, C), the classes of a set
+    features: D, how many features of the run's frozen network it needs; 0 for none
     """
 
     names: tuple[str, ...]
     facts: Mapping[str, object]
     notes: tuple[str, ...]
     compute: Callable[[BlendedRows], dict[str, np.ndarray]]
+    features: int = 0
 
 
 def certainty_columns(
@@ -70,8 +74,14 @@ def certainty_columns(
     if asked is None or asked.is_empty:
         return ()
     from ensemble.tta.sets import sets_and_abstention
+    from ensemble.tta.unknown import unknown_columns
 
-    return sets_and_abstention(run, name, blend, networks, asked)
+    return sets_and_abstention(run, name, blend, networks, asked) + unknown_columns(run, name, blend, networks, asked)
+
+
+def feature_count(columns: Sequence[CertaintyColumns]) -> int:
+    """D, how many features of the frozen network the columns need; 0 for none."""
+    return max((each.features for each in columns), default=0)
 
 
 def column_names(columns: Sequence[CertaintyColumns]) -> list[str]:
@@ -91,15 +101,18 @@ def compute_columns(
     probabilities: np.ndarray,
     logits: Sequence[np.ndarray],
     unreadable: Collection[int],
+    features: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Every column of n images by its name; False, and NaN, in the rows that could not be read.
 
-    probabilities: float32 (n, C). logits: as in `BlendedRows`. unreadable: rows.
+    probabilities: float32 (n, C). logits: as in `BlendedRows`. unreadable: rows. features: float32
+    (n, D), where a column needs them.
     """
     if not columns:
         return {}
     rows = np.setdiff1d(np.arange(len(probabilities)), list(unreadable))
-    some = BlendedRows(blend, probabilities[rows], [values[:, :, rows] for values in logits])
+    some_features = None if features is None else features[rows]
+    some = BlendedRows(blend, probabilities[rows], [values[:, :, rows] for values in logits], some_features)
     found = {}
     for each in columns:
         for name, values in each.compute(some).items():

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +23,10 @@ from ensemble.predictions.shards import PredictionShard, reason
 from ensemble.predictions.sharing import PredictedShard, Rest
 from ensemble.progress import paced
 from ensemble.run import Fold, Run
+from ensemble.run.networks import FROZEN, FROZEN_VIEWS
 from ensemble.tta import stored_logits
 from ensemble.tta.apply import ExternalRows
-from ensemble.tta.certainty import CertaintyColumns, columns_digest, compute_columns
+from ensemble.tta.certainty import CertaintyColumns, columns_digest, compute_columns, feature_count
 from ensemble.tta.early_exit import ExitStage, exit_stages, members_of, predict_with_exits
 from ensemble.tta.member_views import MemberView
 from ensemble.tta.stored_logits import StoredLogits
@@ -33,6 +34,7 @@ from ensemble.tta.stored_logits import StoredLogits
 if TYPE_CHECKING:
     from ensemble.inference.member import LoadedMember
 
+FROZEN_PAIR = (FROZEN, FROZEN_VIEWS[0])
 Computed = tuple[list[np.ndarray], dict[int, str]]  # what `compute_logits` gives for a block
 
 
@@ -102,6 +104,8 @@ def fill(rest: Rest, plan: PredictionPlan, stored: StoredLogits, may_store: bool
     """
     failed = _still_unreadable(list(rest.left), plan, stored)
     stages = exit_stages(plan.blend)
+    if feature_count(plan.certainty):
+        stages = (replace(stages[0], added=(*stages[0].added, FROZEN_PAIR)), *stages[1:])
     to_compute = dict.fromkeys(rest.left, 0)  # images that the first networks have to see
     numbers: set[int] = set()  # of the member views that these networks give
     for part in rest.left:
@@ -196,7 +200,8 @@ def _predicted(
     logits: list[np.ndarray] = []
     if plan.certainty and len(stages) == 1:
         logits = [*members_of(plan.blend, by_name), *(array[None] for array in external)]
-    columns = compute_columns(plan.certainty, plan.blend, probabilities, logits, reasons)
+    features = by_name[FROZEN_PAIR][0] if FROZEN_PAIR in by_name else None
+    columns = compute_columns(plan.certainty, plan.blend, probabilities, logits, reasons, features)
     return probabilities, exits, reasons, columns
 
 
@@ -231,13 +236,16 @@ def _computed(
 ) -> Iterator[Computed]:
     """For each block what `compute_logits` gives. numbers: of all member views that blocks may lack. networks: those
     that are loaded, by member; each is loaded once, when the first block is asked for."""
-    from ensemble.device import keep_freed_memory
+    from ensemble.device import choose_device, keep_freed_memory
+    from ensemble.inference.frozen import load_frozen
     from ensemble.tta.predictor import compute_logits, load_networks_of
 
     keep_freed_memory()
     names = dict.fromkeys(each.member for q, each in enumerate(stored.member_views) if q in numbers)
-    lacking = {name: plan.networks[name] for name in names if name not in networks}
+    lacking = {name: plan.networks[name] for name in names if name not in networks and name != FROZEN}
     networks |= load_networks_of(lacking, len(plan.blend.classes), events)
+    if FROZEN in names and FROZEN not in networks:
+        networks[FROZEN] = load_frozen(plan.run, choose_device())
     advance(0)
     chunks = (
         ([plan.files[row] for row in block.rows], tuple(stored.member_views[number] for number in block.numbers))

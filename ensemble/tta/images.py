@@ -10,13 +10,14 @@ from ensemble.blend import check_sources
 from ensemble.data.pixels.decode import Source
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
+from ensemble.inference.frozen import load_frozen
 from ensemble.inference.predict import FEW, Chunk, predict_stream
 from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.predictions.images import Images, OneImage, Prediction, named_images, source_of
 from ensemble.run import Run
-from ensemble.run.networks import KINDS
+from ensemble.run.networks import FROZEN_VIEWS, KINDS
 from ensemble.tta.apply import blend_chunk, find_blend
-from ensemble.tta.certainty import certainty_columns, compute_columns, names_in_set
+from ensemble.tta.certainty import certainty_columns, compute_columns, feature_count, names_in_set
 from ensemble.tta.chunks import chunk_rows
 from ensemble.tta.early_exit import ExitStage, MemberAndView, exit_stages, predict_with_exits, scatter_logits
 from ensemble.tta.predictor import Predictor, load_predictor
@@ -48,7 +49,8 @@ def load(
     columns = certainty_columns(run, name, fitted, networks, certainty)
     for line in (line for each in columns for line in each.notes):
         events.message(line)
-    return replace(load_predictor(run, fitted, events, networks), certainty=columns)
+    predictor = replace(load_predictor(run, fitted, events, networks), certainty=columns)
+    return replace(predictor, frozen=load_frozen(run, predictor.device)) if feature_count(columns) else predictor
 
 
 def predict(predictor: Predictor, images: Images) -> Prediction:
@@ -57,7 +59,8 @@ def predict(predictor: Predictor, images: Images) -> Prediction:
     classes = predictor.blend.classes
     labels = [classes[best] for best in predictor.blend.decide(probabilities)]
     sets = [names_in_set(each, classes) for each in columns["set"]] if "set" in columns else None
-    return Prediction(probabilities, classes, labels, sets, columns.get("abstain"))
+    unknown = (columns.get("unknown_score"), columns.get("unknown"))
+    return Prediction(probabilities, classes, labels, sets, columns.get("abstain"), *unknown)
 
 
 def predict_files(predictor: Predictor, files: Sequence[Path], on_bad: str) -> Answered:
@@ -80,7 +83,10 @@ def _predicted(predictor: Predictor, sources: Sequence[tuple[str, OneImage]], on
         answers = (_with_exits(predictor, chunk, on_bad, few) for chunk in chunks)
     else:
         views, batch, device = predictor.views, predictor.batch_size, predictor.device
-        stream = predict_stream(predictor.members, chunks, views, batch, device, on_bad, one_by_one=few)
+        members = predictor.members
+        if predictor.frozen is not None:
+            members, views = (*members, predictor.frozen), (*views, FROZEN_VIEWS)
+        stream = predict_stream(members, chunks, views, batch, device, on_bad, one_by_one=few)
         answers = (_at_once(predictor, chunk) for chunk in stream)
     for start, (probabilities, bad, columns) in zip(starts, answers, strict=True):
         blended.append(probabilities)
@@ -92,9 +98,11 @@ def _predicted(predictor: Predictor, sources: Sequence[tuple[str, OneImage]], on
 
 def _at_once(predictor: Predictor, chunk: Chunk) -> Answered:
     """The answer of a plain blend to a chunk of images."""
-    count = chunk.values[0].shape[2]
-    probabilities = blend_chunk(predictor.blend, chunk.values, chunk.unreadable, [], count)
-    columns = compute_columns(predictor.certainty, predictor.blend, probabilities, chunk.values, chunk.unreadable)
+    logits, features = chunk.values[: len(predictor.members)], None
+    if predictor.frozen is not None:
+        features = chunk.values[-1][0, 0]
+    probabilities = blend_chunk(predictor.blend, logits, chunk.unreadable, [], logits[0].shape[2])
+    columns = compute_columns(predictor.certainty, predictor.blend, probabilities, logits, chunk.unreadable, features)
     return probabilities, chunk.unreadable, columns
 
 

@@ -15,10 +15,11 @@ from ensemble import __version__
 from ensemble.data.cache.shards import key
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.exported.engines import WRITERS
+from ensemble.files import sealed
 from ensemble.files.reading import read_json
 from ensemble.predictions.shards import file_state
 from ensemble.run import Run
-from ensemble.run.networks import networks_of
+from ensemble.run.networks import FROZEN, FROZEN_VIEWS, networks_of
 from ensemble.run.vouched import digest_in_done
 
 FORMAT = 1  # of stored logits and the files that hold them (stored_logits.py): raise it when either changes
@@ -32,12 +33,14 @@ class MemberView:
     view: the name of a single view
     digest: of all that determines its logits of an image, hexadecimal
     folds: K, its networks
+    width: of what each gives of an image; None for a logit of each class
     """
 
     member: str
     view: str
     digest: str
     folds: int
+    width: int | None = None
 
 
 def member_views(
@@ -81,6 +84,19 @@ def member_views(
         digests = [hashlib.sha256(f"{text} {view}".encode()).hexdigest() for view in names]
         found += [MemberView(name, view, digest, len(jobs)) for view, digest in zip(names, digests, strict=True)]
     return tuple(found)
+
+
+def frozen_view(run: Run, width: int, batch_size: int, device: str) -> MemberView:
+    """The features of the run's frozen network, float32 (1, n, width), as if it were a member."""
+    facts = {
+        "format": FORMAT,
+        "versions": [__version__, *map(version, ("torch", "timm")), PIL.__version__],
+        "device": device,
+        "batch_size": batch_size,
+        "network": sealed.file_checksum(run.frozen_model_file),
+    }
+    [view] = FROZEN_VIEWS
+    return MemberView(FROZEN, view, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), 1, width)
 
 
 def _engine(path: Path) -> str | None:

@@ -57,4 +57,5 @@ def predict_pictures(
         notes=notes,
         sets=tuple(names_in_set(each, fitted.classes) for each in columns.get("set", ())),
         abstain=tuple(columns.get("abstain", np.empty(0)).tolist()),
+        unknown=tuple(columns.get("unknown", np.empty(0)).tolist()),
     )

@@ -33,6 +33,7 @@ class Predictor:
     batch_size: images per forward pass, as far as `batch_rows` takes it
     device: that of the networks
     certainty: what is said of each image beside its class
+    frozen: the network whose features that takes; None where it takes none
     """
 
     blend: Blend
@@ -42,6 +43,7 @@ class Predictor:
     batch_size: int
     device: torch.device
     certainty: tuple[CertaintyColumns, ...] = ()
+    frozen: LoadedMember | None = None
 
 
 def load_predictor(run: Run, blend: Blend, events: Events, networks: str = "folds") -> Predictor:

@@ -26,9 +26,9 @@ from ensemble.run.networks import UNSCORED
 from ensemble.run.run import shards_dir
 from ensemble.tta import chunks, stored_logits
 from ensemble.tta.apply import blend_networks, external_predictions, find_blend
-from ensemble.tta.certainty import certainty_columns
+from ensemble.tta.certainty import certainty_columns, feature_count
 from ensemble.tta.fill import PredictionPlan, plan_digest
-from ensemble.tta.member_views import MemberView, member_views
+from ensemble.tta.member_views import MemberView, frozen_view, member_views
 from ensemble.tta.stored_logits import StoredLogits
 
 
@@ -180,8 +180,11 @@ def _find_stored(plan: PredictionPlan, logits_dir: Path, device: str, events: Ev
     """Which of the plan's logits are stored. Tells how many images, members and views there are, and where networks
     will run."""
     views = _member_views(plan, device)
+    in_all = pluralize(len(views), "view")
+    if width := feature_count(plan.certainty):
+        views += (frozen_view(plan.run, width, plan.batch_size, device),)
     stored = stored_logits.find(logits_dir, plan.files, views, len(plan.blend.classes), _other_stores(plan, logits_dir))
-    images, in_all = pluralize(len(plan.files), "image"), pluralize(len(views), "view")
+    images = pluralize(len(plan.files), "image")
     events.message(f"{images}, {_networks(plan)}, {in_all} in all; {_where(stored, device)}")
     if stored.damaged:
         events.message(f"{logits_dir}: removed damaged files ({stored.damaged}); their logits are computed again")

@@ -66,8 +66,8 @@ class StoredLogits:
 
     def missing_bytes(self) -> int:
         """Bytes of all logits that have to be computed."""
-        networks = np.array([each.folds for each in self.member_views], dtype=np.int64)
-        return 4 * int((self.file < 0).sum(axis=0) @ networks) * self.classes
+        numbers = np.array([each.folds * (each.width or self.classes) for each in self.member_views], dtype=np.int64)
+        return 4 * int((self.file < 0).sum(axis=0) @ numbers)
 
     def read(self, rows: slice) -> list[np.ndarray]:
         """For each member view the logits of these rows, float32 (K, n, C), NaN where none are stored.
@@ -76,7 +76,7 @@ class StoredLogits:
         """
         images = self.image[rows]
         file, at = self.file[images], self.at[images]
-        shapes = [(each.folds, len(images), self.classes) for each in self.member_views]
+        shapes = [(each.folds, len(images), each.width or self.classes) for each in self.member_views]
         values = [np.full(shape, np.nan, dtype=np.float32) for shape in shapes]
         for number in np.unique(file[file >= 0]).tolist():
             try:
@@ -104,10 +104,10 @@ def find(
     failed = np.zeros(len(keys), dtype=bool)
     used: list[Path] = []
     damaged = 0
-    networks = {each.digest: each.folds for each in member_views}
+    shapes = {each.digest: (each.folds, each.width or classes) for each in member_views}
     paths = [path for place in (folder, *others) for path in sorted(place.glob("[!.]*.safetensors"))]
     for path in paths:
-        tensors = _checked(path, networks, classes)
+        tensors = _checked(path, shapes)
         if tensors is None and path.parent != folder:
             continue
         if tensors is None:
@@ -210,13 +210,15 @@ def _matches(keys: np.ndarray, in_file: np.ndarray) -> tuple[np.ndarray, np.ndar
     return near[rows], rows
 
 
-def _checked(path: Path, networks: Mapping[str, int], classes: int) -> dict[str, np.ndarray] | None:
+def _checked(path: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray] | None:
     """A file's arrays; None if its bytes are not those that were written, or its arrays not such as `add` writes.
-    networks: how many there are of the member views that are asked for, by their digests."""
+    shapes: the number of networks, and of what each gives of an image, of the member views that are asked for, by their
+    digests."""
     try:
         tensors = map_tensors(path) if sealed.require_sound_file(path) else {}
         for name, array in tensors.items():
-            logits_shape = (networks.get(name, len(array)), len(tensors["images"]), classes)
+            networks, width = shapes.get(name, (len(array), array.shape[-1]))
+            logits_shape = (networks, len(tensors["images"]), width)
             if array.shape != ((len(array), 16) if name in ("images", "failed") else logits_shape):
                 return None
         return tensors if path.stem == _name(tensors) else None

@@ -1,0 +1,96 @@
+"""A fitted detector: it scores new images, and flags them at a false alarm rate."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensemble.errors import UserError
+from ensemble.ood.parts import FEATURES, LOGITS, NEAREST, Bank, centred, neighbour_distance, of_logits
+
+CHUNK = 1024  # rows whose cosines are in memory at once
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A sum of standardised scores, and what it is of the rows it was fitted on.
+
+    parts: P names of scores, see `ensemble.ood.parts`
+    mean, deviation: float64 (P,), of each score over these rows
+    folds: int64 (N,), in which each row was held out
+    logits: the rows' out-of-fold logits
+    features: their frozen features; None where no part needs them
+    row_scores: float64 (N,), of each row by the networks that never saw it, compared with the rows of the other folds
+    """
+
+    parts: tuple[str, ...]
+    mean: np.ndarray
+    deviation: np.ndarray
+    folds: np.ndarray
+    logits: Bank
+    features: Bank | None
+    row_scores: np.ndarray
+
+    @property
+    def needs_features(self) -> bool:
+        return FEATURES in self.parts
+
+    def threshold(self, rate: float) -> float:
+        """The score above which an image is flagged, so that a new image like the rows is flagged with a probability of
+        at most `rate`, were it scored by one network of each member as the rows are. Raises UserError if the rows are
+        too few for the rate."""
+        rows = len(self.row_scores)
+        rank = math.ceil((rows + 1) * (1 - rate))
+        if rank > rows:
+            raise UserError(
+                f"--unknown {rate:g}: so low a rate takes at least {math.ceil(1 / rate) - 1:,} out-of-fold rows, and "
+                f"there are {rows:,}; ask for {math.ceil(1000 / (rows + 1)) / 1000:g} or more"
+            )
+        return float(np.partition(self.row_scores, rank - 1)[rank - 1])
+
+    def score(self, logits: Sequence[np.ndarray], features: np.ndarray | None) -> np.ndarray:
+        """How unlike the training rows n images are, float64 (n,): the mean over the networks of all folds, each
+        compared with the rows that it was trained on.
+
+        logits: of each of M members float32 (K, V, n, C). features: float32 (n, D); None where no part needs them.
+        """
+        z = np.stack([values.mean(axis=1) for values in logits])  # (M, K, n, C)
+        parts = [slice(start, start + CHUNK) for start in range(0, z.shape[2], CHUNK)]
+        return np.concatenate(
+            [np.zeros(0), *(self._score(z[:, :, part], None if features is None else features[part]) for part in parts)]
+        )
+
+    def _score(self, z: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+        cosines = None
+        if self.features is not None:
+            assert features is not None
+            cosines = self.features.cosines(features)
+        of_folds = []
+        for fold, of_fold in enumerate(z.swapaxes(0, 1)):
+            found = part_scores(self.parts, of_fold, self.logits, cosines, self.folds != fold)
+            of_folds.append(standardised(found, self.mean, self.deviation).sum(axis=0))
+        return np.asarray(np.mean(of_folds, axis=0))
+
+
+def part_scores(
+    parts: Sequence[str], z: np.ndarray, logits: Bank, cosines: np.ndarray | None, allowed: np.ndarray
+) -> np.ndarray:
+    """Each of these scores of n images by the networks of one fold, float64 (P, n).
+
+    z: the members' logits (M, n, C). logits: the bank's. cosines: (n, N), with the features of the bank's rows.
+    allowed: bool (N,), the rows of the bank that these networks were trained on.
+    """
+    found = of_logits(z)
+    if LOGITS in parts:
+        found[LOGITS] = neighbour_distance(logits.cosines(centred(z)), allowed, NEAREST[LOGITS])
+    if FEATURES in parts:
+        assert cosines is not None
+        found[FEATURES] = neighbour_distance(cosines, allowed, NEAREST[FEATURES])
+    return np.stack([found[name] for name in parts])
+
+
+def standardised(scores: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Scores (P, n) in standard deviations; 0 where there is none."""
+    scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0)
+    return np.asarray((scores - mean[:, None]) * scale[:, None])

@@ -1,0 +1,129 @@
+"""A detector as a run keeps it: unknown/blends/<blend>.safetensors, and the frozen features of the training rows, which
+the detectors of all blends share: unknown/features.safetensors."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from ensemble.blend import Blend
+from ensemble.blend.saved import oof_digests
+from ensemble.errors import Damaged, UserError
+from ensemble.files import sealed
+from ensemble.files.damage import damaged
+from ensemble.files.reading import parse_json
+from ensemble.files.tensors import metadata_of, of_array, read_bytes, write_tensors
+from ensemble.ood.choose import Trial
+from ensemble.ood.detector import Detector
+from ensemble.ood.parts import Bank
+from ensemble.run import Run
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedDetector:
+    """A blend's detector, and how it was chosen.
+
+    detector: as it was fitted
+    trials: of all candidates, the best one first
+    checksum: of the file
+    """
+
+    detector: Detector
+    trials: tuple[Trial, ...]
+    checksum: str
+
+
+def save_detector(run: Run, name: str, blend: Blend, detector: Detector, trials: Sequence[Trial]) -> Path:
+    """Write a detector of the run's blend of this name. Its features are in the run already; see `save_features`."""
+    path = run.detector_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "mean": detector.mean, "deviation": detector.deviation, "folds": detector.folds,
+        "row_scores": detector.row_scores, **_bank_arrays("logits", detector.logits),
+    }  # fmt: skip
+    if detector.features is not None:
+        arrays |= _bank_arrays("features", detector.features)
+    facts = {
+        "format": FORMAT,
+        "parts": list(detector.parts),
+        "trials": [asdict(trial) for trial in trials],
+        "fitted_on": oof_digests(run, blend.sources, blend.trained),
+        "network": sealed.file_checksum(run.frozen_model_file) if detector.needs_features else None,
+    }
+    write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"detector": json.dumps(facts)})
+    return path
+
+
+def load_detector(run: Run, name: str, blend: Blend) -> SavedDetector:
+    """The detector of the run's blend of this name. Raises UserError if there is none, or if it was fitted on other
+    members than the blend holds now, Damaged if its file is not whole."""
+    path, again = run.detector_file(name), f"ens unknown {run} --blend {name}"
+    if not path.is_file():
+        raise UserError(f"{run}: blend {name!r} has no detector of unknown images; make it with: {again}")
+    data = read_bytes(path)
+    try:
+        arrays, facts = load(data), parse_json(metadata_of(data)["detector"], dict, "detector")
+        if facts["format"] != FORMAT:
+            raise UserError(f"{path}: of another version of ens; make it again with: {again}")
+        detector = Detector(
+            tuple(facts["parts"]), arrays["mean"], arrays["deviation"], arrays["folds"], _bank("logits", arrays),
+            _bank("features", arrays) if "features rows" in arrays else None, arrays["row_scores"],
+        )  # fmt: skip
+        trials = tuple(Trial(**{**trial, "parts": tuple(trial["parts"])}) for trial in facts["trials"])
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise damaged(path, f"not a whole detector ({error})") from None
+    if facts["fitted_on"] != oof_digests(run, blend.sources, blend.trained):
+        raise UserError(
+            f"{path}: was fitted on other members than blend {name!r} holds now; make it again with: {again}"
+        )
+    if detector.needs_features and facts["network"] != _checksum(run.frozen_model_file):
+        raise UserError(
+            f"{path}: was fitted on the features of another network than {run.frozen_model_file} holds; {again}"
+        )
+    return SavedDetector(detector, trials, sealed.checksum(data, path) or "")
+
+
+def save_features(run: Run, ids: Sequence[str], features: np.ndarray) -> None:
+    """Write the frozen features float32 (N, D) of the rows of these ids."""
+    encoded = [name.encode() for name in ids]
+    arrays = {
+        "features": features,
+        "id_ends": np.cumsum([len(name) for name in encoded], dtype=np.int64),
+        "id_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+    }
+    network = sealed.file_checksum(run.frozen_model_file) or ""
+    tensors = {key: of_array(value) for key, value in arrays.items()}
+    write_tensors(run.frozen_features_file, tensors, {"network": network})
+
+
+def load_features(run: Run, ids: Sequence[str]) -> np.ndarray | None:
+    """The features of these rows, float32 (N, D); None where they have to be computed: there are none, or they are
+    damaged, or of other rows or another network."""
+    path = run.frozen_features_file
+    try:
+        data = read_bytes(path)
+        arrays, network = load(data), metadata_of(data)["network"]
+        text = b"".join(name.encode() for name in ids)
+        ends = np.cumsum([len(name.encode()) for name in ids], dtype=np.int64)
+        same = np.array_equal(arrays["id_ends"], ends) and arrays["id_bytes"].tobytes() == text
+        return arrays["features"] if same and network == _checksum(run.frozen_model_file) else None
+    except (OSError, Damaged, KeyError, SafetensorError):
+        return None
+
+
+def _checksum(path: Path) -> str | None:
+    return sealed.file_checksum(path) if path.is_file() else None
+
+
+def _bank_arrays(name: str, bank: Bank) -> dict[str, np.ndarray]:
+    return {f"{name} {key}": np.ascontiguousarray(value) for key, value in vars(bank).items()}
+
+
+def _bank(name: str, arrays: Mapping[str, np.ndarray]) -> Bank:
+    return Bank(arrays[f"{name} mean"], arrays[f"{name} scale"], arrays[f"{name} rows"])

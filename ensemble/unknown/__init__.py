@@ -1,0 +1,1 @@
+"""`ens unknown`: what tells images that are none of the classes from the training images."""

@@ -1,0 +1,161 @@
+"""`ens unknown`: fit and choose what tells images that are none of the classes from the run's rows, for one of its
+blends."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ensemble.blend import Blend, check_sources, load_blend
+from ensemble.blend.oof import Oof, read_oof
+from ensemble.config import Config, load_run_config
+from ensemble.data.folds import fold_count
+from ensemble.data.pixels.decode import Source
+from ensemble.data.samples import Samples, read_images
+from ensemble.device import choose_device, keep_freed_memory
+from ensemble.events import Events
+from ensemble.inference.decode import decoded_squares
+from ensemble.inference.decodings import decodings
+from ensemble.inference.frozen import load_frozen
+from ensemble.inference.member import LoadedMember
+from ensemble.inference.predict import Group, batch_rows, forward_views
+from ensemble.ood.choose import ScoredRows, choose
+from ensemble.ood.saved import load_features, save_detector, save_features
+from ensemble.ood.suitable import require_suitable
+from ensemble.run import Run
+from ensemble.run.networks import FROZEN_VIEWS
+from ensemble.tta.apply import choose_blend
+from ensemble.tta.oof import run_pixels, run_samples
+from ensemble.tta.predictor import load_members
+from ensemble.unknown.answers import answers
+from ensemble.unknown.network import require_frozen
+from ensemble.unknown.planted import COUNT, planted_images
+from ensemble.unknown.refit import logits_without
+from ensemble.unknown.result import FittedDetector
+
+MOST_ROWS = 10_000  # that new images are compared with, drawn from all
+MOST_FOREIGN = 200  # images of the user's
+BATCHES = 32  # whose pixels are in memory at once
+
+
+def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: Events) -> FittedDetector:
+    """Fit, choose and save a detector for a blend of the run. foreign: a folder of images that are none of the classes,
+    to choose by beside those that are planted.
+
+    Raises UserError for a blend that can't have one (see `require_suitable`), for training images that are not those
+    that the run was trained on, and for a foreign image that can't be read.
+    """
+    run.require()
+    name = choose_blend(run, blend_name)
+    blend = load_blend(run, name)
+    require_suitable(run, name, blend)
+    check_sources(run, name)
+    others = [] if foreign is None else _drawn(read_images(foreign)[1], MOST_FOREIGN)
+    config, device = load_run_config(run.config_toml), choose_device()
+    oof = read_oof(run, blend.all_views, list(blend.trained))
+    samples = run_samples(config, run)
+    keep_freed_memory()
+    frozen = load_frozen(run, device) if require_frozen(run, samples.ids, events) else None
+    kept = np.sort(np.random.default_rng(0).permutation(len(oof.rows.ids))[:MOST_ROWS])
+    known = ScoredRows(
+        np.stack([values[:, kept].mean(axis=0) for values in _asked_views(oof, blend)]),
+        oof.rows.folds[kept],
+        None if frozen is None else _features(run, config, samples, oof.rows.ids[kept], frozen, device, events),
+    )
+    unknown = _unknown(run, config, blend, samples, frozen, others, device, events)
+
+    def refit(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        assert known.features is not None
+        events.progress("classifiers without a class", 0, 1)
+        return logits_without(known.features, rows, labels, known.folds, device)
+
+    detector, trials = choose(known, oof.rows.labels[kept], oof.rows.classes, unknown, refit)
+    path = save_detector(run, name, blend, detector, trials)
+    return FittedDetector(name, path, len(kept), tuple(trials))
+
+
+def _asked_views(oof: Oof, blend: Blend) -> list[np.ndarray]:
+    """Of each member that ens trained the out-of-fold logits under the blend's views, float32 (V, N, C)."""
+    numbers = {name: m for m, name in enumerate(oof.members)}
+    return [
+        oof.values[numbers[name]][[oof.views[numbers[name]].index(view) for view in views]]
+        for name, views in blend.trained.items()
+    ]
+
+
+def _drawn(files: Sequence[Path], count: int) -> list[Path]:
+    """At most so many of the files, always the same ones."""
+    return [files[row] for row in np.sort(np.random.default_rng(0).permutation(len(files))[:count])]
+
+
+def _features(
+    run: Run,
+    config: Config,
+    samples: Samples,
+    ids: np.ndarray,
+    frozen: LoadedMember,
+    device: torch.device,
+    events: Events,
+) -> np.ndarray:
+    """The frozen features of the rows of these ids, float32 (N, D): those that the run keeps, or computed and kept."""
+    there = load_features(run, ids.tolist())
+    if there is not None:
+        return there
+    row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
+    rows = np.array([row_of[name] for name in ids.tolist()])
+    needed = decodings(frozen.preprocess, FROZEN_VIEWS)
+    pixels = run_pixels(config, samples, needed, events)
+    group = Group(frozen.preprocess, FROZEN_VIEWS, frozen.eval_models)
+    batch = batch_rows(config.tta.batch_size, device)
+    parts = []
+    for start in range(0, len(rows), BATCHES * batch):
+        events.progress("features of the training images", start, len(rows))
+        part = rows[start : start + BATCHES * batch]
+        squares = {each: torch.from_numpy(pixels[each].squares(part)).to(device) for each in needed}
+        parts.append(forward_views(group, squares, batch, device)[0][0][0])
+    features = np.concatenate(parts)
+    save_features(run, ids.tolist(), features)
+    return features
+
+
+def _unknown(
+    run: Run,
+    config: Config,
+    blend: Blend,
+    samples: Samples,
+    frozen: LoadedMember | None,
+    others: Sequence[Path],
+    device: torch.device,
+    events: Events,
+) -> Mapping[str, ScoredRows]:
+    """Planted images by kind, and the user's, as the run's networks answer them."""
+    folds = fold_count(run)
+    members = load_members(run, list(blend.trained), len(blend.classes), folds, events)
+    first = next(iter(members.values())).preprocess
+    drawn = np.random.default_rng(0).permutation(len(samples.paths))[: 2 * COUNT]
+    squares, _ = decoded_squares([Path(samples.paths[row]) for row in drawn], [first.decoding], device)
+    labels = [int(samples.labels[row]) for row in drawn] if samples.labels is not None else [0] * len(drawn)
+    kinds: dict[str, Sequence[Source]] = dict(planted_images(squares[first.decoding].numpy(), labels))
+    if others:
+        kinds["yours"] = others
+    total, done = sum(map(len, kinds.values())), 0.0
+
+    def advance(images: float) -> None:
+        nonlocal done
+        done += images
+        events.progress("answers to unknown images", min(done, total), total)
+
+    return {
+        kind: answers(
+            list(members.values()),
+            list(blend.trained.values()),
+            frozen,
+            sources,
+            folds,
+            config.tta.batch_size,
+            device,
+            advance,
+        )
+        for kind, sources in kinds.items()
+    }

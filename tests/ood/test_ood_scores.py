@@ -1,0 +1,133 @@
+"""The scores of unlike images, by numbers computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ensemble.errors import UserError
+from ensemble.ood.auroc import auroc, auroc_error
+from ensemble.ood.choose import ScoredRows, choose
+from ensemble.ood.detector import Detector, part_scores
+from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, Bank, bank_of, centred, of_logits
+
+
+def test_energy_entropy_and_disagreement():
+    z = np.log(np.array([[[0.5, 0.5]], [[0.9, 0.1]]], dtype=np.float32))  # two members, one image
+    found = of_logits(z)
+    assert found[ENERGY] == pytest.approx([-math.log(math.sqrt(0.5 * 0.9) + math.sqrt(0.5 * 0.1))])
+    mean = np.sqrt([0.5 * 0.9, 0.5 * 0.1]) / np.sqrt([0.5 * 0.9, 0.5 * 0.1]).sum()  # of the mean logits
+    assert found[ENTROPY] == pytest.approx([-(mean * np.log(mean)).sum()])
+    of_each = (math.log(2) - 0.9 * math.log(0.9) - 0.1 * math.log(0.1)) / 2
+    assert found[DISAGREEMENT] == pytest.approx([-0.7 * math.log(0.7) - 0.3 * math.log(0.3) - of_each])
+
+
+def test_logits_side_by_side_lose_what_all_classes_share():
+    z = np.array([[[1, 3]], [[10, 20]]], dtype=np.float32)
+    assert centred(z).tolist() == [[-1, 1, -5, 5]]
+
+
+def test_neighbours_are_counted_among_the_rows_that_the_networks_were_trained_on():
+    angles = np.deg2rad([0, 10, 20, 90])
+    bank = Bank(np.zeros(2), np.ones(2), np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    rows = np.array([[2.0, 0.0]])
+    z = np.zeros((1, 1, 2), dtype=np.float32)
+    cosines = bank.cosines(rows)
+    few = [
+        part_scores([FEATURES], z, bank, cosines, np.array(allowed, dtype=bool))[0, 0]
+        for allowed in ([1, 1, 0, 1], [0, 1, 1, 0])
+    ]
+    assert few == pytest.approx([1.0, 1 - math.cos(math.radians(20))])  # of fewer than fifty the farthest
+
+
+def test_a_bank_is_standardised_and_a_feature_that_never_varies_counts_nothing():
+    bank = bank_of(np.array([[0, 5], [2, 5]], dtype=np.float32))
+    assert bank.rows.tolist() == [[-1, 0], [1, 0]]
+    assert bank.cosines(np.array([[9, 100]], dtype=np.float32)).tolist() == [[-1, 1]]
+
+
+def detector(scores):
+    nothing = Bank(np.zeros(2), np.ones(2), np.zeros((len(scores), 2)))
+    return Detector((ENTROPY,), np.zeros(1), np.ones(1), np.zeros(len(scores), dtype=int), nothing, None, scores)
+
+
+def test_the_threshold_is_the_conformal_quantile():
+    fitted = detector(np.arange(99.0))
+    assert fitted.threshold(0.05) == 94  # the 95th smallest of 99: 5 of 100 equally likely places lie above
+    assert fitted.threshold(0.01) == 98
+    with pytest.raises(
+        UserError, match=r"--unknown 0.001: so low a rate takes at least 999 .* there are 99; ask for 0.01"
+    ):
+        fitted.threshold(0.001)
+
+
+def test_the_false_alarm_rate_holds_for_new_images():
+    rng = np.random.default_rng(0)
+    rates = [(rng.normal(size=200) > detector(rng.normal(size=300)).threshold(0.05)).mean() for _ in range(300)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+
+
+def test_a_score_is_the_mean_over_the_folds():
+    z = np.log(np.array([[[[0.5, 0.5]]], [[[0.9, 0.1]]]]))  # of the networks of two folds, one view, one image
+    mean = np.mean([math.log(2), -0.9 * math.log(0.9) - 0.1 * math.log(0.1)])
+    assert detector(np.zeros(3)).score([z], None) == pytest.approx([mean])
+    assert detector(np.zeros(3)).score([z[:, :, :0]], None).shape == (0,)
+
+
+def test_auroc_with_a_tie_and_its_error():
+    assert auroc(np.array([1.0, 2, 3]), np.array([2.0, 4])) == pytest.approx((1.5 + 3) / 6)
+    rng = np.random.default_rng(1)
+    drawn = [(rng.normal(size=80), rng.normal(1, 1, 60)) for _ in range(300)]
+    spread = np.std([auroc(*pair) for pair in drawn])
+    assert np.mean([auroc_error(*pair) for pair in drawn]) == pytest.approx(spread, rel=0.15)
+
+
+def test_what_tells_left_out_classes_is_chosen():
+    """Rows of four classes whose features tell the class, and whose logits are noise."""
+    rng = np.random.default_rng(0)
+    labels, folds = np.arange(240) % 4, np.arange(240) // 4 % 3
+    features = (4 * np.eye(4)[labels] + rng.normal(size=(240, 4))).astype(np.float32)
+    rows = ScoredRows(rng.normal(size=(2, 240, 4)).astype(np.float32), folds, features)
+    far = ScoredRows(
+        rng.normal(size=(2, 30, 4)).astype(np.float32),
+        np.arange(30) % 3,
+        4 * rng.normal(size=(30, 4)).astype(np.float32),
+    )
+    asked = []
+
+    def refit(inside, others):
+        asked.append((inside.copy(), others))
+        return rng.normal(size=(240, 3)).astype(np.float32)
+
+    fitted, trials = choose(rows, labels, "abcd", {"far": far}, refit)
+    assert fitted.parts == trials[0].parts == (FEATURES,)
+    assert min(trials[0].left_out.values()) > 0.8 and list(trials[0].left_out) == list("abcd")
+    by_parts = {trial.parts: trial for trial in trials}
+    assert 0.3 < np.mean(list(by_parts[ENTROPY,].left_out.values())) < 0.7
+    for number, (inside, others) in enumerate(asked):
+        assert inside.tolist() == (labels != number).tolist()
+        assert len(others) == 180 and sorted(set(others.tolist())) == [0, 1, 2]
+
+
+def no_refit(inside, others):
+    raise AssertionError("there are no features to fit on")
+
+
+def test_without_features_logits_are_compared_without_the_class_and_energy_is_no_candidate():
+    rng = np.random.default_rng(0)
+    labels, folds = np.arange(240) % 4, np.arange(240) // 4 % 3
+    z = (4 * np.eye(4)[labels] + rng.normal(size=(2, 240, 4))).astype(np.float32)
+    far = ScoredRows(rng.normal(size=(2, 30, 4)).astype(np.float32), np.arange(30) % 3, None)
+    fitted, trials = choose(ScoredRows(z, folds, None), labels, "abcd", {"far": far}, no_refit)
+    assert {trial.parts for trial in trials} == {(ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS)}
+    assert trials[0].value > 0.85 and fitted.features is None
+    one = {"far": ScoredRows(far.z[:1], far.folds, None)}
+    _, trials = choose(ScoredRows(z[:1], folds, None), labels, "abcd", one, no_refit)
+    assert (DISAGREEMENT,) not in {trial.parts for trial in trials}
+
+
+def test_of_two_classes_none_is_left_out():
+    rng = np.random.default_rng(0)
+    rows = ScoredRows(rng.normal(size=(1, 40, 2)).astype(np.float32), np.arange(40) % 2, None)
+    _, trials = choose(rows, np.arange(40) % 2, "ab", {"far": rows}, no_refit)
+    assert trials[0].left_out == {} and trials[0].flagged_left_out is None
