@@ -2,12 +2,16 @@
 
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pytest
+from commands import ens
 from pyarrow.parquet import write_table
 from recorder import Recorder
 
+from ensemble.config import load_config
+from ensemble.data.labelled import read_labelled
 from ensemble.data.samples import read_class_folders, read_images, read_samples
 from ensemble.data.source import follow
 from ensemble.data.submission.sample import read_sample
@@ -16,6 +20,7 @@ from ensemble.data.unpacked.local import as_local
 from ensemble.data.unpacked.shown import named, shown
 from ensemble.errors import UserError
 from ensemble.files import stores
+from ensemble.toml import to_toml
 
 
 @pytest.fixture
@@ -94,8 +99,31 @@ def test_a_table_brings_its_images_and_a_sample_comes_alone(art, tmp_path, new_p
     (folder / "t.csv").write_text("path,label\n" + "".join(f"test/t{i}.png,{'ab'[i % 2]}\n" for i in range(3)))
     stores.upload(folder / "t.csv", f"{url}/t.csv")
     assert read_samples(Path(f"{url}/t.csv")).fingerprint() == read_samples(folder / "t.csv").fingerprint()
+    with ZipFile(tmp_path / "t.csv.zip", "w") as archive:
+        archive.write(folder / "t.csv", "t.csv")
+    stores.upload(tmp_path / "t.csv.zip", f"{url}/t.csv.zip")
+    fetch.clear()
+    new_process()
+    assert len(read_samples(Path(f"{url}/t.csv.zip"))) == 3
     shutil.copy(folder / "t.csv", tmp_path / "here.csv")
     assert len(read_samples(tmp_path / "here.csv", images=Path(url))) == 3
+
+
+def test_init_writes_the_url_and_training_reads_it(art, tmp_path, monkeypatch, capfd):
+    url, folder = art
+    monkeypatch.chdir(tmp_path)
+    sample = f"{url}/sample_submission.csv"
+    status, printed, errors = ens(monkeypatch, capfd, "init", url, "--sample-submission", sample, "-o", "e.toml")
+    assert status == 0, errors
+    text = Path("e.toml").read_text()
+    assert f'train = "{url}/train"' in text and 'run = "runs/art"' in text and "cache/fetched" not in text + printed
+    assert f"ens tta-predict runs/art {url}/test --sample-submission {sample} -o submission.csv" in text
+    config = load_config(Path("e.toml"))
+    assert read_labelled(config).fingerprint() == read_class_folders(folder / "train").fingerprint()
+    assert f'train = "{url}/train"' in to_toml(config)
+    status, printed, errors = ens(monkeypatch, capfd, "check", "e.toml", "--test", f"{url}/test", "-o", "audit.json")
+    assert status == 0 and f"e.toml trains on {url}/train" in printed, errors
+    assert f'"source": "{url}/train"' in Path("audit.json").read_text()
 
 
 def test_packed_images_on_a_store(art, tmp_path, new_process):

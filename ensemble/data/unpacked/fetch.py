@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from ensemble.data.cache.shards import size
 from ensemble.data.unpacked.lock import held
-from ensemble.data.unpacked.packing import FILES, TARS
+from ensemble.data.unpacked.packing import FILES, TARS, packing_of
 from ensemble.data.unpacked.shown import remember
-from ensemble.data.unpacked.tables import holds_images
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import stores
@@ -35,7 +34,7 @@ AT_ONCE = 16  # downloads
 WORK = "fetches images"
 PAUSES = (0.5, 2.0)  # seconds before the store is asked again
 INDEX = "versions.json"
-TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".pq", ".gz", ".bz2", ".xz")
+TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".pq", ".gz", ".bz2", ".xz", ".zip")
 
 Version = tuple[str, int, int]  # of the object, and the file's size and mtime in ns
 
@@ -77,7 +76,7 @@ def _fetch(url: str, events: Events, with_images: bool) -> tuple[Path, str]:
     if not found:
         raise UserError(f"{base}: nothing is there; {stores.CHECK}")
     place = _bring(base, found, events)
-    if "" in found and with_images and base.lower().endswith(TABLES) and not holds_images(place):
+    if "" in found and with_images and base.lower().endswith(TABLES) and packing_of(place) is None:
         _bring(above, _objects(above), events)
     return place, inner
 
