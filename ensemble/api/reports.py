@@ -80,12 +80,14 @@ def write_report(
     output: str | Path | None = None,
     *,
     against: Run | str | Path | None = None,
+    attention: bool = False,
     events: Events | None = None,
 ) -> Path:
     """Write one HTML page on a run, which needs no other file and no network, and return where it is.
 
     output: the page to write; None: report.html in the run.
     against: another run to compare it with, as `compare_runs` does.
+    attention: show what the best single member looked at, which takes captum: pip install "ens-vision[attention]".
     events: what listens meanwhile; None prints messages and shows a progress bar.
 
     Raises UserError if this is no run, or if the page can't be written.
@@ -98,7 +100,7 @@ def write_report(
     run = run if isinstance(run, Run) else Run(run)
     other = against if against is None or isinstance(against, Run) else Run(against)
     with listening(events) as listener:
-        return report.write_report(run, None if output is None else Path(output), listener, other)
+        return report.write_report(run, None if output is None else Path(output), listener, other, attention)
 
 
 def compare_runs(*runs: Run | str | Path, events: Events | None = None) -> RunComparison:

@@ -14,8 +14,9 @@ from ensemble.cli.session import session
 @click.option(
     "--against", metavar="RUN2", type=FOLDER_OR_FILE, help="Compare it with another run, as ens compare does."
 )
+@click.option("--attention", is_flag=True, help="Show what the best member looked at. Needs captum.")
 @JSON
-def report(run: Path, output: Path | None, against: Path | None, as_json: bool) -> None:
+def report(run: Path, output: Path | None, against: Path | None, attention: bool, as_json: bool) -> None:
     """Write one HTML page on a RUN: its verdict, what to check, its members, classes and images.
 
     The page needs no network and no other file.
@@ -26,7 +27,7 @@ def report(run: Path, output: Path | None, against: Path | None, as_json: bool) 
         from ensemble.report import write_report
         from ensemble.run import Run
 
-        path = write_report(Run(run), output, events, None if against is None else Run(against))
+        path = write_report(Run(run), output, events, None if against is None else Run(against), attention)
         events.answer({"report": str(path)})
 
 

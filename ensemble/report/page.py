@@ -22,6 +22,7 @@ from ensemble.events import Events
 from ensemble.files.atomic import write_text
 from ensemble.plural import pluralize
 from ensemble.progress import duration
+from ensemble.report.attention import require_captum
 from ensemble.report.run import RunResults, read_run
 from ensemble.run import Run
 from ensemble.run.outputs import inputs_of, require_output
@@ -41,6 +42,7 @@ SECTIONS = (
     ("calibration", "Calibration by class and group"),
     ("slices", "Where it fails"),
     ("images", "Images"),
+    ("attention", "What a network looked at"),
     ("examples", "What the networks see"),
     ("data", "Data"),
     ("submissions", "Submissions"),
@@ -48,18 +50,24 @@ SECTIONS = (
 )
 
 
-def write_report(run: Run, output: Path | None, events: Events, against: Run | None = None) -> Path:
+def write_report(
+    run: Run, output: Path | None, events: Events, against: Run | None = None, attention: bool = False
+) -> Path:
     """Write the page to `output` (None: report.html in the run), atomically, and return where it is.
 
-    against: a run that it is compared with. Raises UserError as `read_run` and `compare` do, and if `output` can't be
-    written.
+    against: a run that it is compared with
+    attention: show what the best single member looked at, which takes captum and a second an image
+
+    Raises UserError as `read_run` and `compare` do, if `output` can't be written, or if captum is not installed.
     """
     run.require()
     if against is not None:
         against.require()
+    if attention:
+        require_captum()
     path = output or run.report_html
     require_output(path, inputs_of(run), allowed=run.report_html, begins="<!doctype html>")
-    text = render(replace(read_run(run, events), against=against), events)
+    text = render(replace(read_run(run, events), against=against, attention=attention), events)
     write_text(path, text)
     events.message(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
     log_report(run, path, events)

@@ -86,6 +86,7 @@ class RunResults:
     view_search, audit: what ens tta-search and ens check have found; None if they were not run
     problems: lines about files that could not be read
     against: another run that the page compares it with; None: none
+    attention: the page shows what a network looked at
     """
 
     run: Run
@@ -108,6 +109,7 @@ class RunResults:
     audit: SavedAudit | None
     problems: tuple[str, ...]
     against: Run | None = None
+    attention: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:

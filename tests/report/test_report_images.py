@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+import sys
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -22,7 +23,7 @@ from ensemble.data.pixels.decode import Files
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.events import SILENT
-from ensemble.report import data, examples, images
+from ensemble.report import attention, data, examples, images, write_report
 from ensemble.report.copies import run_copies
 from ensemble.report.gallery import MOST, as_json, cell_rows
 from ensemble.report.page import environment
@@ -468,6 +469,52 @@ def test_the_examples_section(results):
     assert "Training, 32 px: 5 draws" in page
     assert "Evaluation, 48 px" in page
     assert rendered("examples", examples.section(results), results) == page  # the same chances every time
+
+
+# What a network looked at
+
+
+def test_a_spotlight_by_hand():
+    """Where nothing hangs on the image, or hiding helps, a quarter of the light is left."""
+    pixels = np.full((1, 3, 3), 200, np.uint8)
+    lit = attention.spotlight(pixels, np.array([[2.0, 1.0, -5.0]]))
+    assert lit[0, :, 0].tolist() == [200, 125, 50]
+    assert (attention.spotlight(pixels, np.zeros((1, 3))) == 50).all()
+
+
+def test_what_a_network_looked_at(results):
+    pytest.importorskip("captum")
+    asked = replace(results, attention=True)
+    content = attention.section(asked)
+    assert content["member"] == min(zip(results.oof.members, results.single, strict=True),
+                                    key=lambda pair: pair[1].losses.mean())[0]  # fmt: skip
+    page = rendered("attention", content, asked)
+    shown = sum(len(cards) for cards in content["groups"].values())
+    assert shown and len(pictures(page)) == 2 * shown
+    assert attention.section(results) is None
+    assert attention.section(replace(asked, config=None))["missing"].startswith("The images can’t be shown: ")
+
+
+def test_the_network_that_never_saw_the_image_answers_as_it_did(results):
+    """Its out-of-fold answer and probability, under the one view that is shown; what counts is a fall."""
+    pytest.importorskip("captum")
+    files = image_files(results.config)
+    row, name = 5, str(results.rows.ids[5])
+    fold = int(results.rows.folds[row])
+    [look] = attention.looks(results, results.oof.members[0], fold, [files[name]])
+    logits = results.oof.values[0][results.oof.views[0].index("identity"), row].astype(np.float64)
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert look.predicted == probabilities.argmax()
+    assert look.probability == pytest.approx(probabilities.max(), abs=1e-4)
+    assert look.parts.shape == look.pixels.shape[:2] and np.ptp(look.parts) > 0
+
+
+def test_without_captum_one_line_says_how_to_get_it(results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(
+        UserError, match=r'--attention needs captum; install with: pip install "ens-vision\[attention\]"'
+    ):
+        write_report(results.run, None, SILENT, attention=True)
 
 
 # The data
