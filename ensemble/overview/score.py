@@ -17,7 +17,7 @@ from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score, bootstrap, scores
 from ensemble.scoring.expected import expected_range
-from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.metrics import METRICS, computed
 from ensemble.scoring.outcomes import Outcome, outcome
 
 
@@ -49,7 +49,7 @@ class ScoredFile:
 
     file, truth: what was compared.
     rows: how many images; groups: how many groups they have, None without groups.
-    metrics: those that are computed always, and the one that the blend is for; of classes alone only those of classes.
+    metrics: those that are computed always, and the one that the blend is for; of classes alone those of classes.
     run, blend: whose out-of-fold scores stand beside; None where no run is known.
     rows_before: how many those are of.
     notes: lines to print.
@@ -91,7 +91,7 @@ def score_file(file: Path, truth: Path, run: Run | None = None, blend: str | Non
     scored = {
         metric: ScoredMetric(score)
         for metric, score in scores(labels, outcomes, one_fold, len(found.classes), drawn)[0].items()
-        if found.probabilities is not None or METRICS[metric].needs == "counts"
+        if found.probabilities is not None or METRICS[metric].needs in ("counts", "costs")
     }
     if found.others:
         notes += (f"{pluralize(found.others, 'prediction')} of {file.name} have no label in {truth.name}: not scored",)
@@ -138,7 +138,11 @@ def _labels(rows: Rows, truth: Path, classes: tuple[str, ...]) -> np.ndarray:
 def _outcome(labels: np.ndarray, found: PredictedRows, fitted: Blend | None) -> Outcome:
     probabilities = found.probabilities
     if probabilities is None:
-        return outcome(labels, np.eye(len(found.classes))[found.predicted])
+        of_classes = outcome(labels, np.eye(len(found.classes))[found.predicted])
+        if fitted is None or fitted.costs is None:
+            return of_classes
+        values = {**of_classes.values, fitted.metric: fitted.costs[labels, found.predicted]}
+        return replace(of_classes, values=values, metrics=computed(fitted.metric))
     if fitted is None:
         return outcome(labels, probabilities)
     return outcome(labels, probabilities, (fitted.metric,), fitted.costs)

@@ -57,9 +57,10 @@ def show_blend(result: BlendResult) -> None:
     for line in calibration_lines(result):
         print_line(line)
     if result.decision is not None:
+        saved = gain_cell(result.decision.saved)
         print_line(
-            f"deciding by cost saves {gain_cell(result.decision.saved)} per image over deciding for the most probable "
-            f"class; {100 * result.decision.changed:.2f} % of the images get another class"
+            f"expected cost saved by deciding by cost, not for the most probable class: {saved} per image; "
+            f"{100 * result.decision.changed:.2f} % of the images get another class"
         )
     for member, weights in result.view_weights.items():
         if len(set(weights.values())) > 1:

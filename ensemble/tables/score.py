@@ -12,7 +12,7 @@ def show_score(found: ScoredFile) -> None:
         print_line(note)
     rows = pluralize(found.rows, "image") + (f" in {pluralize(found.groups, 'group')}" if found.groups else "")
     is_known = any(scored.out_of_fold for scored in found.metrics.values())
-    columns = ["out of fold", f"expected of {found.rows:,}", "it is"] if is_known else []
+    columns = ["OOF", f"expected of {found.rows:,}", "it is"] if is_known else []
     table = new_table(f"{found.file.name} by {found.truth.name}, {rows}, [95% interval]", "", "score", *columns)
     for metric, scored in found.metrics.items():
         number, cells = METRICS[metric].number, []
@@ -48,6 +48,6 @@ def _verdict(found: ScoredFile) -> list[str]:
             )
     return [
         *lines,
-        "expected is where 95 of 100 such sets of images lie. A run predicts with all its fold networks, its "
-        "out-of-fold scores are of one each: a little better is usual.",
+        "expected is where 95 of 100 such sets of images lie. A run predicts with all its fold networks, and its "
+        "out-of-fold (OOF) scores are of one each: a little better is usual.",
     ]

@@ -122,7 +122,7 @@ def test_what_deciding_by_cost_saves_is_said(run, tmp_path):
     assert result.decision.saved.value == pytest.approx(saved) and saved != 0
     assert result.decision.changed == (by_cost != most).mean() > 0
     said = " ".join(done.output.split())
-    assert f"deciding by cost saves {saved:+.4f} [" in said
+    assert f"expected cost saved by deciding by cost, not for the most probable class: {saved:+.4f} [" in said
     assert f"{100 * result.decision.changed:.2f} % of the images get another class" in said
     page = section(read_run(Run(run), SILENT))
     assert page["is_by_cost"]

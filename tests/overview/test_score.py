@@ -164,6 +164,12 @@ def test_a_blend_with_costs_decides_by_them(run, probabilities, tmp_path):
     decided = (probabilities @ matrix).argmin(axis=1)
     assert found.metrics["expected_cost"].score.value == pytest.approx(matrix[LABELS, decided].mean())
     assert found.metrics["accuracy"].score.value == pytest.approx((decided == LABELS).mean())
+    answers = written(
+        tmp_path / "answers.csv", ["id,label", *map(",".join, zip(IDS, np.take(CLASSES, decided), strict=True))]
+    )
+    again = score_file(answers, truth(tmp_path), run, "mean-expected_cost")  # classes alone: as they were decided
+    assert again.metrics["expected_cost"].score.value == found.metrics["expected_cost"].score.value
+    assert "log_loss" not in again.metrics and again.metrics["expected_cost"].out_of_fold is not None
 
 
 @pytest.mark.parametrize(
