@@ -21,7 +21,7 @@ from ensemble.blend.decision import decision
 from ensemble.blend.diversity import diversity, leave_out_costs
 from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
 from ensemble.blend.gains import scored
-from ensemble.blend.oof import Oof, finished, read_member, read_oof, read_rows
+from ensemble.blend.oof import Oof, read_oof
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.prune import pruned
@@ -36,12 +36,12 @@ from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import Gain, Score, bootstrap, scores
+from ensemble.scoring.bootstrap import Gain, Score
 from ensemble.scoring.calibration import calibration, reliability
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.metrics import METRICS, require_metric
 from ensemble.scoring.miscalibration import by_class
-from ensemble.scoring.outcomes import Outcome, outcome, value
+from ensemble.scoring.outcomes import outcome, value
 from ensemble.trackers.results import log_blend
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
@@ -74,26 +74,6 @@ class BlendOptions:
     costs: Path | None = None
     with_runs: Sequence[Path] = ()
     calibration: str = "temperature"
-
-
-@dataclass(frozen=True)
-class MemberRow:
-    """One member's out-of-fold scores on the rows of its finished folds.
-
-    member: its name.
-    done: the numbers of its finished folds.
-    folds: how many the run has.
-    rows: how many the scores are of.
-    scores: metric -> Score; empty where no fold is finished.
-    optimistic: whether each fold kept the epoch that was best on these rows.
-    """
-
-    member: str
-    done: tuple[int, ...]
-    folds: int
-    rows: int
-    scores: dict[str, Score]
-    optimistic: bool
 
 
 def blend_run(
@@ -294,35 +274,6 @@ def _without_value(metric: str, drawn: np.ndarray, score: Score, folds: np.ndarr
     if lacking:
         lines.append(f"{title} has no value on fold {', '.join(lacking)} alone, so there is no deviation over folds")
     return lines
-
-
-def members_table(run: Run) -> list[MemberRow]:
-    """Every member of the run with the OOF scores of its finished folds (views averaged), in order of name.
-
-    Raises UserError as `read_rows` and `read_member` do.
-    """
-    rows = read_rows(run)
-    numbers = np.unique(rows.folds)
-    out = []
-    for member in run.member_names():
-        done = finished(run, member, rows)
-        if not done:
-            out.append(MemberRow(member, (), len(numbers), 0, {}, run.member(member).is_optimistic()))
-            continue
-        z = read_member(run, member, rows, folds=done)[0].mean(axis=0)
-        where = np.flatnonzero(np.isin(rows.folds, done))
-        labels = rows.labels[where]
-        outcomes = member_outcomes(z[None, where], labels)
-        drawn = bootstrap(labels, outcomes, rows.clusters[where], len(rows.classes))
-        table = scores(labels, outcomes, rows.folds[where], len(rows.classes), drawn)
-        optimistic = run.member(member).is_optimistic()
-        out.append(MemberRow(member, tuple(done), len(numbers), len(where), table[0], optimistic))
-    return out
-
-
-def member_outcomes(z: np.ndarray, labels: np.ndarray) -> list[Outcome]:
-    """The outcome of each member by itself, from z float32 (M, N, C)."""
-    return [outcome(labels, softmax(member)) for member in z]
 
 
 def _refuse_to_replace(run: Run, name: str, oof: Oof) -> None:

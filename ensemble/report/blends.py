@@ -6,7 +6,8 @@ import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, read_result
 from ensemble.blend.crossfit import plain_average
-from ensemble.blend.fit import fit_oof, member_outcomes
+from ensemble.blend.fit import fit_oof
+from ensemble.blend.members import member_outcomes
 from ensemble.blend.oof import Oof, Rows, finished
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.recipe import Recipe

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble.blend import BlendResult, MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
-from ensemble.blend.fit import member_outcomes
+from ensemble.blend.members import member_outcomes
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.refitted import cross_fitted

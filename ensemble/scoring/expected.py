@@ -14,7 +14,7 @@ def expected_range(metric: str, score: Score, rows: int, new: int) -> tuple[floa
     """
     wider = math.sqrt(1 + rows / new)
     low, high = score.value - wider * (score.value - score.low), score.value + wider * (score.high - score.value)
-    if METRICS[metric].needs == "costs":
-        return low, high
-    least = -1.0 if metric in ("matthews", "quadratic_kappa") else 0.0
-    return max(low, least), min(high, 1.0) if METRICS[metric].greater_is_better else high
+    known = METRICS[metric]
+    if known.bounds is not None:
+        return max(low, known.bounds[0]), min(high, known.bounds[1])
+    return low if known.needs == "costs" else max(low, 0.0), high
