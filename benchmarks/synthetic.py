@@ -6,9 +6,12 @@ CHUNK = 2048  # rows
 
 
 def synthetic(
-    members: int, rows: int, classes: int, seed: int, fresh: int = 20_000
+    members: int, rows: int, classes: int, seed: int, fresh: int = 20_000, folds: int = 1, common: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(z, labels, fresh_z, fresh_labels): two samples from one set of members; z float32 (M, N, C), labels int64 (N,).
+
+    folds: of more than one, the fresh logits are those of as many networks of each member, (M, N, C) for one after the
+    other: (folds * M, N, C). They share `common` of the variance of the member's noise.
 
     A row's evidence is `signal` for its class, under noise of which half the variance is shared by all members; rows
     differ in how noisy they are. Members differ in quality, in a bias for each class, in the fifth of the classes that
@@ -31,20 +34,25 @@ def synthetic(
         evidence[m, mistaken, taken_for] = draw.uniform(0.2, 0.5, len(mistaken)) * signal
     evidence = (evidence * quality[:, None, None]).astype(np.float32)
 
-    def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(count: int, folds: int = 1) -> tuple[np.ndarray, np.ndarray]:
         labels = draw.choice(classes, count, p=prior)
-        z = np.empty((members, count, classes), dtype=np.float32)
+        z = np.empty((folds * members, count, classes), dtype=np.float32)
         for start in range(0, count, CHUNK):
             part = slice(start, start + CHUNK)
             own = labels[part]
             noise = 1.46 * np.exp(draw.normal(0, 0.42, (len(own), 1))).astype(np.float32)
             shared = draw.standard_normal((len(own), classes), dtype=np.float32)
             for m in range(members):
-                error = shared + draw.standard_normal((len(own), classes), dtype=np.float32)
-                z[m, part] = scale[m] * (evidence[m][own] + bias[m] + noise * error)
+                of_member = draw.standard_normal((len(own), classes), dtype=np.float32)
+                for fold in range(folds):
+                    error = shared + of_member
+                    if folds > 1:
+                        of_fold = draw.standard_normal((len(own), classes), dtype=np.float32)
+                        error = shared + np.sqrt(common) * of_member + np.sqrt(1 - common) * of_fold
+                    z[fold * members + m, part] = scale[m] * (evidence[m][own] + bias[m] + noise * error)
         return z, labels
 
-    return *sample(rows), *sample(fresh)
+    return *sample(rows), *sample(fresh, folds)
 
 
 def digits() -> tuple[np.ndarray, ...]:

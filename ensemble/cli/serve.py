@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import ENGINE, FOLDER_OR_FILE, JSON
+from ensemble.cli.options import CERTAINTY, ENGINE, FOLDER_OR_FILE, JSON, certainty_options
 from ensemble.cli.session import session
 from ensemble.errors import UserError
 from ensemble.run.networks import KINDS
@@ -20,6 +20,7 @@ TOKEN = "ENS_TOKEN"
 @click.argument("model", type=FOLDER_OR_FILE)
 @click.option("--blend", metavar="NAME", help="Of a run: which blend. [default: the only one]")
 @click.option("--networks", type=click.Choice(KINDS), help="Of a run: which of its networks. [default: folds]")
+@certainty_options
 @ENGINE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for all networks.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
@@ -77,10 +78,13 @@ def serve(
 
         require_extra()
         from ensemble.cli.plain import plain
+        from ensemble.predictions.certainty import CertaintyRequest
         from ensemble.serve.options import ServeOptions
         from ensemble.serve.server import serve
 
         _quiet()
+        asked = CertaintyRequest(**{name: options.pop(name) for name in CERTAINTY})
+        options["certainty"] = None if asked.is_empty else asked
         chosen = ServeOptions(token=_token(token_file), max_bytes=int(max_mb * 2**20), **options)
         served = serve(model, blend, networks, chosen, events)
         events.answer(plain(served))

@@ -11,8 +11,8 @@ import numpy as np
 from ensemble.files.reading import Finite
 
 SHARES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)  # of the rows that are answered, the most confident first
-CERTAINTY = 0.95  # that the error rate of what is answered is at most the one asked for
-STARTS = (0.25, 0.5, 0.75, 1.0)  # shares of answered rows at which a sequence of tests begins
+CERTAINTY = 0.9  # that the error rate of what is answered is at most the one asked for
+STARTS = (0.25, 0.5, 0.75)  # shares of answered rows at which a sequence of tests begins
 STEPS = 100  # tests that the rows are divided into
 
 
@@ -41,7 +41,7 @@ class Abstention:
     """From which confidence on an image is answered.
 
     threshold: that confidence.
-    rate: the error rate of what is answered, which is not exceeded with a certainty of 95 %.
+    rate: the error rate of what is answered, which is not exceeded with a certainty of 90 %.
     answered: the share of the out-of-fold rows that are answered.
     error: their error rate.
     """
@@ -96,13 +96,13 @@ def _averaged(errors: np.ndarray, confidence: np.ndarray) -> np.ndarray:
 
 
 def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, rate: float) -> Abstention | None:
-    """The lowest confidence from which on the error rate is at most `rate`, with a certainty of 95 %; None where the
+    """The lowest confidence from which on the error rate is at most `rate`, with a certainty of 90 %; None where the
     rows show that of none.
 
-    Shares of the rows, the most confident first, are tested one after the other, from each of four starts on as long as
-    the binomial upper bound of the error rate is not above `rate`: Angelopoulos, Bates, Candès, Jordan & Lei, "Learn
-    then test" (2021), by fixed sequences, at a quarter of the uncertainty each. Where rows have groups, the bound is
-    that of as many trials as there are groups.
+    Shares of the rows, the most confident first, are tested one after the other, from each of three starts on, for as
+    long as the binomial upper bound of the error rate is not above `rate`: Angelopoulos, Bates, Candès, Jordan & Lei,
+    "Learn then test" (2021), by fixed sequences, at a third of the uncertainty each. Where rows have groups, the bound
+    is that of as many trials as there are groups.
     """
     rows = len(confidence)
     order = np.argsort(-confidence, kind="stable")

@@ -1,6 +1,6 @@
 """What is answered, as JSON: the models document it, in `/openapi.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,12 @@ class Predicted(BaseModel):
     probabilities: dict[str, float] = Field(description="of each class; they sum to 1")
     members: dict[str, dict[str, float]] | None = Field(
         None, description="with ?members=true: the probabilities of each member that was asked, by itself"
+    )
+    classes: list[str] | None = Field(
+        None, alias="set", description="where the server was started with --sets: the classes of its prediction set"
+    )
+    abstain: bool | None = Field(
+        None, description="where the server was started with --abstain: whether it is better left unanswered"
     )
 
 
@@ -56,9 +62,15 @@ class Ready(BaseModel):
 
 
 def predicted(
-    name: str, label: str, probabilities: np.ndarray, members: dict[str, np.ndarray] | None, classes: Sequence[str]
+    name: str,
+    label: str,
+    probabilities: np.ndarray,
+    members: dict[str, np.ndarray] | None,
+    classes: Sequence[str],
+    said: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """A `Predicted` as JSON has it. probabilities: (C,). members: None, or (C,) of each."""
+    """A `Predicted` as JSON has it. probabilities: (C,). members: None, or (C,) of each. said: what is said beside the
+    class, by name: a number, or for a set bool (C,)."""
 
     def by_class(values: np.ndarray) -> dict[str, float]:
         return dict(zip(classes, values.tolist(), strict=True))
@@ -66,4 +78,7 @@ def predicted(
     found = {"name": name, "class": label, "probabilities": by_class(probabilities)}
     if members is not None:
         found["members"] = {member: by_class(values) for member, values in members.items()}
+    for column, value in said.items():
+        is_set = np.ndim(value) == 1
+        found[column] = [classes[number] for number in np.flatnonzero(value)] if is_set else value.item()
     return found

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ensemble.serve.metrics import Metrics
-from ensemble.serve.model import ImageSquares
+from ensemble.serve.model import ImageSquares, ModelAnswer
 
-Answer = tuple[np.ndarray, np.ndarray]  # of one image: probabilities float32 (C,), and its members' (M, C)
+# Of one image: probabilities float32 (C,), its members' (M, C), and perhaps what is said beside its class, by name.
+Answer = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Batches:
 
     def __init__(
         self,
-        predict: Callable[[Sequence[ImageSquares]], tuple[np.ndarray, np.ndarray]],
+        predict: Callable[[Sequence[ImageSquares]], ModelAnswer],
         max_batch: int,
         max_wait_ms: float,
         metrics: Metrics,
     ) -> None:
-        """predict: of n images the probabilities float32 (n, C) and those of each member (M, n, C)."""
+        """predict: as that of a `ServedModel`."""
         self.is_answering = False
         self._predict, self._max_batch, self._max_wait, self._metrics = predict, max_batch, max_wait_ms / 1000, metrics
         self._changed = threading.Condition()
@@ -94,7 +95,7 @@ class Batches:
         while items := self._next():
             begun = time.monotonic()
             try:
-                probabilities, of_members = self._predict([item.squares for item in items])
+                probabilities, of_members, *said = self._predict([item.squares for item in items])
             except Exception as error:  # whatever a runtime raises: the server goes on
                 self.is_answering = False
                 for item in items:
@@ -105,4 +106,5 @@ class Batches:
             self._metrics.model.observe(time.monotonic() - begun)
             for row, item in enumerate(items):
                 self._metrics.waiting.observe(begun - item.since)
-                item.answer.set_result((probabilities[row], of_members[:, row]))
+                beside = ({name: values[row] for name, values in columns.items()} for columns in said)
+                item.answer.set_result((probabilities[row], of_members[:, row], *beside))

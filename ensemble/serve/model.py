@@ -9,10 +9,15 @@ import numpy as np
 
 from ensemble.data.pixels.decode import decode_each, middle_square
 from ensemble.errors import UserError
+from ensemble.events import SILENT, Events
 from ensemble.exported.cascade_description import is_cascade
+from ensemble.predictions.certainty import OF_FILES, CertaintyRequest
 from ensemble.run import Run
 
 ImageSquares = Mapping[Any, np.ndarray]  # one image: for each input of the model uint8 (side, side, 3)
+# Of n images the probabilities float32 (n, C), those of each member by itself (M, n, C), NaN where a cascade did not
+# ask it, and perhaps what is said beside the class, (n, ...) by name, see `ensemble.tta.certainty`.
+ModelAnswer = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
 IMAGE = "upload"  # what an image that came over the network is called in errors
 
 
@@ -24,8 +29,7 @@ class ServedModel:
     classes: C names
     members: M names
     decode: from a file's bytes to its squares, in any thread. Raises UserError that begins with `IMAGE`
-    predict: of n images the probabilities float32 (n, C), and those of each member by itself (M, n, C), NaN where a
-        cascade did not ask it; in one thread at a time
+    predict: n images; in one thread at a time
     decide: from probabilities (n, C) to the numbers of the predicted classes (n,)
     """
 
@@ -33,23 +37,34 @@ class ServedModel:
     classes: tuple[str, ...]
     members: tuple[str, ...]
     decode: Callable[[bytes], ImageSquares]
-    predict: Callable[[Sequence[ImageSquares]], tuple[np.ndarray, np.ndarray]]
+    predict: Callable[[Sequence[ImageSquares]], ModelAnswer]
     decide: Callable[[np.ndarray], np.ndarray]
 
 
-def load_model(path: Path, blend: str | None, networks: str | None, threads: int, engine: str = "auto") -> ServedModel:
-    """The model of an exported file or cascade, or of a run. blend, networks: of a run, as in `ensemble.load`. engine:
-    of a file. Raises UserError as that and `load_exported` do, if a blend or networks are named for a file, which has
-    its own, or an engine for a run, whose networks are computed as they were scored."""
+def load_model(
+    path: Path,
+    blend: str | None,
+    networks: str | None,
+    threads: int,
+    engine: str = "auto",
+    certainty: CertaintyRequest | None = None,
+    events: Events = SILENT,
+) -> ServedModel:
+    """The model of an exported file or cascade, or of a run. blend, networks, certainty: of a run, as in
+    `ensemble.tta.images.load`. engine: of a file. Raises UserError as that and `load_exported` do, if a blend, networks
+    or certainty are asked of a file, which has its own or can't say, or an engine of a run, whose networks are computed
+    as they were scored."""
     if path.is_dir() and not is_cascade(path):
         if engine != "auto":
             raise UserError(
                 f"{path}: --engine is for exported files; a run's networks are computed as they were scored"
             )
         Run(path).require()  # before torch is imported, which takes seconds
-        return _of_run(path, blend, networks or "folds", threads)
+        return _of_run(path, blend, networks or "folds", threads, certainty, events)
     if blend is not None or networks is not None:
         raise UserError(f"{path}: --blend and --networks choose within a run; an exported file has its blend inside")
+    if certainty is not None:
+        raise UserError(f"{path}: {OF_FILES}")
     return _of_file(path, threads, engine)
 
 
@@ -69,16 +84,31 @@ def _of_file(path: Path, threads: int, engine: str) -> ServedModel:
     return ServedModel(path.name, exported.classes, members, decode, predict, exported.decide)
 
 
-def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> ServedModel:
+def _of_run(
+    path: Path,
+    blend_name: str | None,
+    networks: str,
+    threads: int,
+    certainty: CertaintyRequest | None,
+    events: Events,
+) -> ServedModel:
     import torch
 
     from ensemble.blend.probabilities import softmax
     from ensemble.inference.decodings import decodings
     from ensemble.inference.predict import FEW, Group, batch_rows, forward_groups
-    from ensemble.tta.early_exit import ExitStage, MemberAndView, exit_stages, predict_with_exits, scatter_logits
+    from ensemble.tta.certainty import compute_columns
+    from ensemble.tta.early_exit import (
+        ExitStage,
+        MemberAndView,
+        exit_stages,
+        members_of,
+        predict_with_exits,
+        scatter_logits,
+    )
     from ensemble.tta.images import load
 
-    predictor = load(Run(path), blend_name, None, networks)
+    predictor = load(Run(path), blend_name, None, networks, certainty, events)
     blend, device = predictor.blend, predictor.device
     members, stages = dict(zip(blend.trained, predictor.members, strict=True)), exit_stages(blend)
     preprocesses = {name: member.preprocess for name, member in members.items()}
@@ -91,7 +121,7 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
         images = decode_each(Path(IMAGE), data, needed)
         return {decoding: middle_square(image) for decoding, image in zip(needed, images, strict=True)}
 
-    def predict(images: Sequence[ImageSquares]) -> tuple[np.ndarray, np.ndarray]:
+    def predict(images: Sequence[ImageSquares]) -> ModelAnswer:
         torch.set_num_threads(threads)
         squares = {each: torch.from_numpy(np.stack([image[each] for image in images])).to(device) for each in needed}
         logits: dict[MemberAndView, np.ndarray] = {}
@@ -116,7 +146,10 @@ def _of_run(path: Path, blend_name: str | None, networks: str, threads: int) -> 
             answered = [logits[name, view] for view in views if (name, view) in logits]
             if answered:  # a cascade may not have run it, or not under all its views
                 of_members[number] = softmax(_mean_of_known(np.stack(answered))).mean(axis=0)
-        return probabilities, of_members
+        if not predictor.certainty:
+            return probabilities, of_members
+        whole = () if blend.stages else members_of(blend, logits)
+        return probabilities, of_members, compute_columns(predictor.certainty, blend, probabilities, whole, ())
 
     return ServedModel(path.name, blend.classes, tuple(blend.trained), decode, predict, blend.decide)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ensemble.predictions.certainty import CertaintyRequest
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -17,6 +19,7 @@ class ServeOptions:
     max_queue: images that are accepted and not answered; further requests are refused with 503
     max_seconds: in which the head of a request and then its body have to arrive, and its answer to be taken
     engine: what computes an exported file, as `load_exported` takes it
+    certainty: what is said of each image of a run beside its class; None for nothing
     """
 
     host: str = "127.0.0.1"
@@ -30,3 +33,4 @@ class ServeOptions:
     max_queue: int = 256
     max_seconds: float = 30.0
     engine: str = "auto"
+    certainty: CertaintyRequest | None = None

@@ -48,7 +48,11 @@ def serve(path: Path, blend: str | None, networks: str | None, options: ServeOpt
     predict its first image.
     """
     threads = options.threads or threads_allowed() or cores()
-    return serve_model(lambda: load_model(path, blend, networks, threads, options.engine), options, events)
+
+    def load() -> ServedModel:
+        return load_model(path, blend, networks, threads, options.engine, options.certainty, events)
+
+    return serve_model(load, options, events)
 
 
 def serve_model(load: Callable[[], ServedModel], options: ServeOptions, events: Events) -> Served:

@@ -101,11 +101,12 @@ def _decoded(service: Service, data: bytes) -> ImageSquares | str:
 async def _answered(service: Service, name: str, future: Future[Answer], with_members: bool) -> dict[str, Any]:
     model = service.model
     try:
-        probabilities, of_members = await asyncio.wrap_future(future)
+        probabilities, of_members, *columns = await asyncio.wrap_future(future)
     except Exception as error:  # whatever a runtime raises
         raise HTTPException(500, escaped(f"the model failed ({type(error).__name__}: {error})")) from None
     label = model.classes[int(model.decide(probabilities[None])[0])]
     asked = {
         member: of_member for member, of_member in zip(model.members, of_members, strict=True) if of_member[0] >= 0
     }
-    return predicted(name, label, probabilities, asked if with_members else None, model.classes)
+    said = columns[0] if columns else {}
+    return predicted(name, label, probabilities, asked if with_members else None, model.classes, said)

@@ -11,7 +11,7 @@ from ensemble.blend.sources import source
 from ensemble.conformal.calibrate import BY, calibrate, prediction_sets, strata_of, with_most_probable
 from ensemble.conformal.choose import Choice, choose
 from ensemble.conformal.rows import HeldOut
-from ensemble.conformal.selective import abstention, least_rate
+from ensemble.conformal.selective import CERTAINTY, abstention, least_rate
 from ensemble.data.folds import fold_count
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
@@ -143,7 +143,8 @@ def _abstain(rows: HeldOut, blend: Blend, rate: float) -> CertaintyColumns:
 
     note = (
         f"abstains below a confidence of {found.threshold:.1%}: of the out-of-fold rows {found.answered:.1%} are "
-        f"answered, {found.error:.2%} of them wrongly (with a certainty of 95 %, at most {rate:.2%} of such images)"
+        f"answered, {found.error:.2%} of them wrongly (of such images, with a certainty of {CERTAINTY:.0%}, at most "
+        f"{rate:.2%})"
     )
     return CertaintyColumns(("abstain",), {"abstain": rate}, (note,), compute)
 

@@ -6,6 +6,7 @@ from serve_model import form, post, service_of
 
 import ensemble
 from ensemble.errors import UserError
+from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.serve.app import make_app
 from ensemble.serve.model import load_model
 
@@ -48,9 +49,24 @@ def test_a_members_probabilities_are_its_own_views_and_folds(noise_run):
         np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 
+def test_sets_and_abstention_are_answered_where_they_are_asked_for(noise_run):
+    files = sorted((noise_run.parent / "train").rglob("*.png"))[:9]
+    expected = ensemble.predict(ensemble.load(noise_run, sets=0.7, abstain=0.9), files)
+    service = service_of(load_model(noise_run, None, None, 1, certainty=CertaintyRequest(0.7, None, 0.9)))
+    try:
+        status, answer = post(make_app(service), *form(*[(file.name, file.read_bytes()) for file in files]))
+    finally:
+        service.close()
+    assert status == 200
+    assert [tuple(image["set"]) for image in answer["images"]] == expected.sets
+    assert [image["abstain"] for image in answer["images"]] == expected.abstain.tolist()
+
+
 def test_a_run_that_can_not_be_served_is_a_line(noise_run, tmp_path):
     with pytest.raises(UserError, match="none"):
         load_model(noise_run, "none", None, 1)
+    with pytest.raises(UserError, match="--sets 2: must be between 0 and 1"):
+        load_model(noise_run, None, None, 1, certainty=CertaintyRequest(2))
     with pytest.raises(UserError, match="--engine is for exported files"):
         load_model(noise_run, None, None, 1, "onnxruntime")
     with pytest.raises(UserError, match="not a run directory"):
