@@ -40,6 +40,7 @@ SECTIONS = (
     ("classes", "Classes and confidence"),
     ("class_curves", "Precision, recall and ROC"),
     ("calibration", "Calibration by class and group"),
+    ("certainty", "Certainty"),
     ("slices", "Where it fails"),
     ("images", "Images"),
     ("attention", "What a network looked at"),

@@ -18,6 +18,7 @@ from ensemble.tables.layout import (
     print_table,
     score_cell,
 )
+from ensemble.tables.selective import show_risk_coverage
 
 AVERAGED = (
     "each row is scored by the networks of one fold; a prediction averages those of all folds, which is usually a "
@@ -91,8 +92,10 @@ def blend_verdict(result: BlendResult) -> str:
 
 
 def show_details(result: BlendResult) -> None:
-    """A blend's calibration, and how its members differ."""
+    """A blend's calibration, what is risked where fewer rows are answered, and how its members differ."""
     show_calibration(result)
+    if result.selective is not None:
+        show_risk_coverage(result.selective)
     if len(result.members) > 1:
         _show_diversity(result)
 
