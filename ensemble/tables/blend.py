@@ -18,7 +18,7 @@ from ensemble.tables.layout import (
     print_table,
     score_cell,
 )
-from ensemble.tables.selective import show_risk_coverage
+from ensemble.tables.selective import risk_line, show_risk_coverage
 
 AVERAGED = (
     "each row is scored by the networks of one fold; a prediction averages those of all folds, which is usually a "
@@ -57,6 +57,8 @@ def show_blend(result: BlendResult) -> None:
         print_line(note)
     for line in calibration_lines(result):
         print_line(line)
+    if result.selective is not None:
+        print_line(risk_line(result.selective))
     if result.decision is not None:
         saved = gain_cell(result.decision.saved)
         print_line(

@@ -19,6 +19,7 @@ from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.run import Run
 from ensemble.tta.certainty import BlendedRows, CertaintyColumns
 
+MOSTLY_SINGLE = 0.9  # groups per row: with more, hardly any row shares a group
 LEVELS = (0.95, 0.99, 0.995, 0.999)  # that are advised where the classifier alone is right more often than asked
 
 
@@ -103,13 +104,13 @@ def _notes(rows: HeldOut, blend: Blend, level: float, by: str | None, choice: Ch
         f"sets at {level:g} (score: {choice.score}): those of out-of-fold rows hold the true class in "
         f"{choice.coverage:.1%}, and {choice.size:.2f} classes on average"
     ]
-    if by is None and rows.grouped:
+    if by is None and len(np.unique(rows.clusters)) < MOSTLY_SINGLE * len(rows.labels):
         lines[0] += "; rows count one by one, --sets-by group counts each group as one"
     if choice.accuracy >= level:
         higher = next((f"; ask for {each}" for each in LEVELS if each > choice.accuracy), "")
         lines.append(
-            f"the most likely class alone is right in {choice.accuracy:.1%}, so sets hold more than it promises to "
-            f"little use{higher}"
+            f"the most likely class alone is right in {choice.accuracy:.1%}, more often than {level:g}: most sets hold "
+            f"it alone{higher}"
         )
     strata = strata_of(rows.labels, len(blend.classes), level, by)
     if strata.pooled:

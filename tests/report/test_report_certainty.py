@@ -24,8 +24,9 @@ def test_the_curve_and_sets_of_a_blend(tmp_path, capsys):
     run = made(tmp_path)
     blend = blend_run(run, BlendOptions("mean"))
     tables.show_details(blend)
-    printed = capsys.readouterr().out
-    assert f"AURC {100 * blend.selective.area:.3f} %" in " ".join(printed.split())
+    assert f"AURC {100 * blend.selective.area:.3f} %" in " ".join(capsys.readouterr().out.split())
+    tables.show_blend(blend)
+    assert f"curve (AURC) {100 * blend.selective.area:.3f} %" in " ".join(capsys.readouterr().out.split())
     results = read_run(run, SILENT)
     content = section(results)
     assert abs(content["curve"].area - blend.selective.area) < 1e-9
