@@ -80,5 +80,5 @@ def predicted(
         found["members"] = {member: by_class(values) for member, values in members.items()}
     for column, value in said.items():
         is_set = np.ndim(value) == 1
-        found[column] = [classes[number] for number in np.flatnonzero(value)] if is_set else value.item()
+        found[column] = [classes[number] for number in np.flatnonzero(value).tolist()] if is_set else value.item()
     return found
