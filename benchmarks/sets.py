@@ -12,9 +12,11 @@ others are fresh.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
+import types
 import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -202,8 +204,12 @@ def _mapie(rows: HeldOut, fresh: np.ndarray, level: float) -> dict[str, np.ndarr
 
 def _torchcp(rows: HeldOut, fresh: np.ndarray, level: float) -> dict[str, np.ndarray]:
     import torch
-    from torchcp.classification.predictor import SplitPredictor
-    from torchcp.classification.score import APS, LAC, RAPS
+
+    _without_the_rest_of_torchcp()
+    from torchcp.classification.predictor.split import SplitPredictor
+    from torchcp.classification.score.aps import APS
+    from torchcp.classification.score.lac import LAC
+    from torchcp.classification.score.raps import RAPS
 
     torch.manual_seed(0)
     known, new = (torch.from_numpy(np.log(np.maximum(each, 1e-30))).double() for each in (rows.probabilities, fresh))
@@ -217,6 +223,17 @@ def _torchcp(rows: HeldOut, fresh: np.ndarray, level: float) -> dict[str, np.nda
             predictor.calculate_threshold(known, torch.from_numpy(rows.labels))
             found[f"TorchCP {name}"] = predictor.predict_with_logits(new).numpy().astype(bool)
     return found
+
+
+def _without_the_rest_of_torchcp() -> None:
+    """Let its scores be imported without its parts for graphs and language models, and what these need."""
+    if "torchcp" in sys.modules:
+        return
+    folder = Path(importlib.util.find_spec("torchcp").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    for name in ("", "classification", "classification/predictor", "classification/score"):
+        package = types.ModuleType(".".join(filter(None, ["torchcp", *name.split("/")])))
+        package.__path__ = [str(folder / name)]
+        sys.modules[package.__name__] = package
 
 
 def main() -> None:
