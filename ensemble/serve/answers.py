@@ -24,6 +24,12 @@ class Predicted(BaseModel):
     abstain: bool | None = Field(
         None, description="where the server was started with --abstain: whether it is better left unanswered"
     )
+    unknown_score: float | None = Field(
+        None, description="where the server was started with --unknown: how unlike the training images it is"
+    )
+    unknown: bool | None = Field(
+        None, description="where the server was started with --unknown: whether it may be none of the classes"
+    )
 
 
 class Unreadable(BaseModel):

@@ -97,6 +97,7 @@ def _of_run(
     from ensemble.blend.probabilities import softmax
     from ensemble.inference.decodings import decodings
     from ensemble.inference.predict import FEW, Group, batch_rows, forward_groups
+    from ensemble.run.networks import FROZEN_VIEWS
     from ensemble.tta.certainty import compute_columns
     from ensemble.tta.early_exit import (
         ExitStage,
@@ -115,6 +116,9 @@ def _of_run(
     needed = list(
         dict.fromkeys(each for name, views in blend.trained.items() for each in decodings(preprocesses[name], views))
     )
+    frozen = predictor.frozen
+    if frozen is not None:
+        needed += [each for each in decodings(frozen.preprocess, FROZEN_VIEWS) if each not in needed]
 
     def decode(data: bytes) -> ImageSquares:
         torch.set_num_threads(1)  # of this thread: several decode side by side
@@ -148,8 +152,13 @@ def _of_run(
                 of_members[number] = softmax(_mean_of_known(np.stack(answered))).mean(axis=0)
         if not predictor.certainty:
             return probabilities, of_members
-        whole = () if blend.stages else members_of(blend, logits)
-        return probabilities, of_members, compute_columns(predictor.certainty, blend, probabilities, whole, ())
+        whole, features = () if blend.stages else members_of(blend, logits), None
+        if frozen is not None:
+            batch = 1 if device.type == "cpu" and len(images) < FEW else batch_rows(predictor.batch_size, device)
+            group = Group(frozen.preprocess, FROZEN_VIEWS, frozen.eval_models)
+            features = forward_groups([group], squares, batch, device)[0][0][0, 0]
+        columns = compute_columns(predictor.certainty, blend, probabilities, whole, (), features)
+        return probabilities, of_members, columns
 
     return ServedModel(path.name, blend.classes, tuple(blend.trained), decode, predict, blend.decide)
 

@@ -200,3 +200,21 @@ def test_classifiers_without_a_class_never_see_their_fold():
     shuffled_fold[folds == 0] = 1 - shuffled_fold[folds == 0]  # the labels of a fold don't change its own logits
     again = logits_without(features, rows, shuffled_fold[rows], folds, torch.device("cpu"))
     assert np.array_equal(again[folds == 0], logits[folds == 0]) and not np.array_equal(again, logits)
+
+
+def test_a_server_says_what_python_says(fitted, started_run):
+    from serve_model import form, post, service_of
+
+    from ensemble.serve.app import make_app
+    from ensemble.serve.model import load_model
+
+    files = sorted((started_run.parent / "test").glob("*.png"))
+    expected = ensemble.predict(ensemble.load(fitted, unknown=0.3), files)
+    service = service_of(load_model(fitted.path, None, None, 1, certainty=CertaintyRequest(unknown=0.3)))
+    try:
+        status, answer = post(make_app(service), *form(*[(file.name, file.read_bytes()) for file in files]))
+    finally:
+        service.close()
+    assert status == 200
+    assert [image["unknown"] for image in answer["images"]] == expected.unknown.tolist()
+    assert [image["unknown_score"] for image in answer["images"]] == pytest.approx(expected.unknown_score, rel=1e-4)
