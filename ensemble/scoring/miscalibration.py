@@ -15,7 +15,7 @@ from ensemble.files.reading import Count, Finite
 
 BINS = 15
 DOUBTED = 0.05  # adjusted p below which a class or group is named
-MOST_ROWS = 20_000  # of more, so many are drawn
+MOST_ROWS, MOST_NUMBERS = 20_000, 5_000_000  # of more rows, or rows x classes, so many are drawn
 MOST_DRAWN = 2_000_000  # rows x draws
 LEAST_DRAWS, MOST_DRAWS = 199, 999
 LONG = 2000  # rows of a group: of more, the number of hits is nearly normal
@@ -80,7 +80,8 @@ def by_class(labels: np.ndarray, probs: np.ndarray, clusters: np.ndarray, seed: 
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(labels))
     firsts = order[np.unique(clusters[order], return_index=True)[1]]
-    kept = np.sort(draw.permutation(firsts)[:MOST_ROWS])
+    most = min(MOST_ROWS, max(2_000, MOST_NUMBERS // probs.shape[1]))
+    kept = np.sort(draw.permutation(firsts)[:most])
     labels, p = labels[kept], probs[kept].astype(np.float64)
     p /= p.sum(axis=1, keepdims=True)
     rows, classes = p.shape

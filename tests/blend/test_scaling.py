@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from report_runs import noisy_logits, write_run
 from test_blend_run import make_run
 
 from ensemble.blend import BlendOptions, blend_run, load_blend, methods, read_result, scaling
@@ -18,6 +19,7 @@ from ensemble.errors import UserError
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses
+from ensemble.tables.calibration import calibration_lines
 
 
 def rows_of(probs, draw):
@@ -182,3 +184,26 @@ def test_with_priors_a_class_bias_and_auto(run):
 def test_an_unknown_calibration(run):
     with pytest.raises(UserError, match="calibration 'platt' is not one of: temperature, vector, dirichlet, auto"):
         blend_run(run, BlendOptions("mean", calibration="platt"))
+
+
+def test_a_class_and_a_group_that_stand_out_are_said(tmp_path):
+    """A group whose images are surely taken for another class, and a class that is doubted among single images."""
+    labels, groups = np.arange(300) % 3, np.arange(300) // 10
+    values = noisy_logits(labels, 3, 6, 0)
+    values[groups == 4] = 9.0 * np.eye(3)[(labels[groups == 4] + 1) % 3]
+    write_run(tmp_path / "groups", ("a", "b", "c"), labels, groups % 3, {"one": values}, groups=groups)
+    done = CliRunner().invoke(ens, ["blend", str(tmp_path / "groups"), "--method", "mean", "--details"])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "probabilities of 1 group are wrong by more than chance: see --details, or ens report" in said
+    assert "by group: 1 of 30 groups is right more or less often than the confidence says (adjusted p < 0.05)" in said
+    assert "error of the probabilities by class, of 30 rows: " in said
+
+    values = 3.0 * np.eye(3)[labels]
+    values[1::6] = [3, 0, 0]  # half of b is taken for a
+    write_run(tmp_path / "classes", ("a", "b", "c"), labels, np.arange(300) // 3 % 3, {"one": values})
+    result = blend_run(Run(tmp_path / "classes"), BlendOptions("mean"))
+    assert [each.p < 0.05 for each in result.by_class.classes] == [True, True, True] and result.by_group is None
+    assert calibration_lines(result) == [
+        "probabilities of 3 classes are wrong by more than chance: see --details, or ens report"
+    ]
