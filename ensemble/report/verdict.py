@@ -114,8 +114,7 @@ def _gained(gain: Gain, rival: str = "") -> str:
     """A gain in words, with its interval: a loss is called one, and where the interval holds 0, none can be told."""
     points = METRICS[gain.metric].factor == 100
     what = " points of accuracy" if points else ""
-    none_differs = gain.value == 0 and gain.p_better == 0.5  # though other rows might
-    if none_differs or not any(digit in gain_cell(gain) for digit in "123456789"):
+    if gain.value == 0 or not any(digit in gain_cell(gain) for digit in "123456789"):
         return "there is no difference in accuracy" if points else f"there is no difference from {rival}"
     if not tells(gain):
         return f"no difference {'in accuracy' if points else f'from {rival}'} can be told ({gain_cell(gain)})"

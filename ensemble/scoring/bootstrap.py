@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble.files.reading import Finite
 from ensemble.scoring.counts import ClassCounts
-from ensemble.scoring.intervals import SAME, Support, gain_interval, score_interval
+from ensemble.scoring.intervals import SAME, Support, chance_of_gain, gain_interval, score_interval
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, on_rows, value
 
@@ -59,7 +59,7 @@ class Gain:
     metric: the name of the metric.
     value: the gain over all rows.
     low, high: 95% interval of the paired difference.
-    p_better: the share of resamples with a gain, a tie counting half.
+    p_better: how probable it is that the gain is one; 0.5 of a tie. See `chance_of_gain`.
     """
 
     against: str
@@ -228,7 +228,6 @@ def gain(
     difference = _difference(drawn[metric], system, other, sign)
     observed = sign * (table[system][metric].value - table[other][metric].value) + 0.0
     known = difference[~np.isnan(difference)]
-    p_better = float((known > 0).mean() + 0.5 * (known == 0).mean()) if len(known) else float("nan")
     alike = system == other or (same_classes and METRICS[metric].needs == "counts")
     if len(known) and not known.any() and (alike or _are_one(drawn, system, other)):
         low, high = observed, observed
@@ -238,7 +237,7 @@ def gain(
     if among:
         scores_of = sign * np.array([table[column][metric].value for column in among])
         high += flattery(scores_of, sign * drawn[metric][:, list(among)])
-    return Gain(against, metric, observed, low, high, p_better)
+    return Gain(against, metric, observed, low, high, chance_of_gain(observed, low, high))
 
 
 def flattery(values: np.ndarray, drawn: np.ndarray) -> float:

@@ -19,6 +19,7 @@ they differ, and `fits` adds how much.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -87,6 +88,18 @@ def gain_interval(
         others = _corrected(value, *spread, t)
         return min(low, others[0]), max(high, others[1])
     return max(low, least - most), min(high, most - least)
+
+
+def chance_of_gain(value: float, low: float, high: float) -> float:
+    """How probable it is that a gain is one: of a normal error as large as the interval is wide on the side of 0. It is
+    above 0.975 where the interval lies above 0, and below 0.025 where it lies below. (The share of resamples above 0
+    would say 0.99 of two systems that differ on four rows, where a sign test says 0.94.)"""
+    if np.isnan(value) or value == 0:
+        return 0.5 if value == 0 else float("nan")
+    width = value - low if value > 0 else high - value
+    if width <= SAME:
+        return float(value > 0)
+    return NormalDist().cdf(Z * value / width)
 
 
 def _spread(drawn: np.ndarray, support: Support, more: float) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_the_difference_and_its_interval_are_those_of_the_rows(two):
     assert (own.against, own.metric, own.value) == (str(two[0]), "accuracy", pytest.approx(5 / 24))
     error = np.sqrt(drawn.var(ddof=1) * 24 / 23 + 2 / 24**2)  # as if two rows more differed, one each way
     assert (own.low, own.high) == pytest.approx((5 / 24 - 2.0686576 * error, 5 / 24 + 2.0686576 * error))
-    assert own.p_better == pytest.approx((drawn > 1e-9).mean() + 0.5 * (abs(drawn) < 1e-9).mean())
+    assert own.p_better == pytest.approx(NormalDist().cdf(1.959964 * (5 / 24) / (2.0686576 * error)))
     assert block.differ.tolist() == [0, 7] and block.best == 1
     assert (block.behind[0].value, block.behind[1].value) == (pytest.approx(-5 / 24), 0)
     assert (block.accuracy[0].value, block.accuracy[0].low, block.accuracy[0].high) == (0, 0, 0)
@@ -108,7 +109,7 @@ def test_two_groups_by_hand(tmp_path):
     own, recalls = result.blocks[0].accuracy[1], result.blocks[0].recall_interval
     assert result.grouped and result.clusters.tolist() == [0] * 8 + [1] * 8
     assert (own.value, own.low, own.high) == (pytest.approx(1 / 8), -1, 1)
-    assert own.p_better == pytest.approx(3 / 4, abs=0.04)
+    assert own.p_better == pytest.approx(NormalDist().cdf(1.959964 * (1 / 8) / (9 / 8)))
     assert recalls[:, 1, 0].tolist() == [-1, 1]
 
 

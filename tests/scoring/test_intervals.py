@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.scoring.bootstrap import bootstrap, flattery, gain, scores
-from ensemble.scoring.intervals import Support, gain_interval, score_interval
+from ensemble.scoring.intervals import Support, chance_of_gain, gain_interval, score_interval
 from ensemble.scoring.metrics import METRICS, computed
 from ensemble.scoring.outcomes import Outcome
 
@@ -82,6 +82,21 @@ def test_a_gain_in_loss_has_the_wider_end_on_each_side():
     low, high = gain_interval(METRICS["log_loss"], 0.5, drawn, support)
     assert low == pytest.approx(0.5 - 0.1 * Z, rel=1e-3)
     assert high == score_interval(METRICS["log_loss"], 0.5, drawn, support)[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "chance"),
+    [
+        (0.2, 0.0, 0.9, 0.975),
+        (-0.2, -0.9, 0.0, 0.025),
+        (0.1, -0.1, 0.2, 0.836452),  # a half of the width: the normal distribution at 0.979982
+        (0.0, -0.1, 0.3, 0.5),
+        (0.2, 0.2, 0.2, 1.0),
+        (-0.2, -0.2, -0.2, 0.0),
+    ],
+)
+def test_the_chance_that_a_gain_is_one_goes_with_its_interval(value, low, high, chance):
+    assert chance_of_gain(value, low, high) == pytest.approx(chance, abs=1e-6)
 
 
 def test_a_gain_of_accuracy_is_as_if_two_rows_more_differed():
