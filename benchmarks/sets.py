@@ -161,8 +161,8 @@ def peers(options: argparse.Namespace) -> None:
     for name in dict.fromkeys(name for name, _ in found):
         cells = []
         for level in levels:
-            hit, size, empty = np.mean(found[name, level], axis=0)
-            cells.append(f"{100 * hit:.1f}, {size:.3f} ({100 * empty:.1f})")
+            hit, size, empty = np.mean(found[name, level], axis=0) if (name, level) in found else (np.nan,) * 3
+            cells.append("too few rows" if np.isnan(hit) else f"{100 * hit:.1f}, {size:.3f} ({100 * empty:.1f})")
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -196,8 +196,11 @@ def _mapie(rows: HeldOut, fresh: np.ndarray, level: float) -> dict[str, np.ndarr
         made = SplitConformalClassifier(given, level, score, prefit=True, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made.conformalize(rows.probabilities.astype(np.float64), rows.labels)
-            sets = made.predict_set(fresh, {"include_last_label": last})[1]
+            try:
+                made.conformalize(rows.probabilities.astype(np.float64), rows.labels)
+                sets = made.predict_set(fresh, {"include_last_label": last})[1]
+            except ValueError:  # raps sets rows aside, and refuses too few
+                continue
         found[f"MAPIE {score}{', randomised' if last == 'randomized' else ''}"] = sets[:, :, 0]
     return found
 
