@@ -30,6 +30,9 @@ class Predicted(BaseModel):
     unknown: bool | None = Field(
         None, description="where the server was started with --unknown: whether it may be none of the classes"
     )
+    expected_cost: float | None = Field(
+        None, description="with any of these, of a blend with costs: what the class costs on average"
+    )
 
 
 class Unreadable(BaseModel):

@@ -73,10 +73,12 @@ def certainty_columns(
     `PredictionRequest`. Raises UserError for what this blend or these networks can't give."""
     if asked is None or asked.is_empty:
         return ()
+    from ensemble.tta.expected_cost import expected_cost_columns
     from ensemble.tta.sets import sets_and_abstention
     from ensemble.tta.unknown import unknown_columns
 
-    return sets_and_abstention(run, name, blend, networks, asked) + unknown_columns(run, name, blend, networks, asked)
+    found = sets_and_abstention(run, name, blend, networks, asked)
+    return (*found, *unknown_columns(run, name, blend, networks, asked), *expected_cost_columns(blend))
 
 
 def feature_count(columns: Sequence[CertaintyColumns]) -> int:

@@ -188,3 +188,18 @@ def test_external_members_and_runs_of_the_same_folds(run, tmp_path):
         warned = any("the test predictions of svm are like its out-of-fold ones" in line for line in events.messages)
         assert warned == (name == "with-svm")
     assert held_out(copy, "both").folds.tolist() == labels["fold"].tolist()
+
+
+def test_a_blend_with_costs_says_what_its_class_costs_on_average(run, tmp_path):
+    classes = Run(run).read_classes()
+    head, first, second = ",".join(["true", *classes]), f"{classes[0]},0,1", f"{classes[1]},9,0"
+    (tmp_path / "costs.csv").write_text("\n".join([head, first, second]) + "\n")
+    blend_run(Run(run), BlendOptions("mean", "expected_cost", name="priced", costs=tmp_path / "costs.csv"))
+    certainty = CertaintyRequest(abstain=0.9)
+    request = PredictionRequest(Run(run), run.parent / "test", tmp_path / "out.csv", "priced", certainty=certainty)
+    made = tta_predict(request, SILENT)
+    table = pd.read_csv(tmp_path / "out.certainty.csv", dtype={"class": str})
+    assert list(table) == ["id", "class", "probability", "abstain", "expected_cost"]
+    costs = made.probabilities @ np.array([[0.0, 1], [9, 0]])
+    assert table["class"].tolist() == [classes[number] for number in costs.argmin(axis=1)]
+    assert table["expected_cost"].tolist() == pytest.approx(costs.min(axis=1).tolist(), rel=1e-5)
