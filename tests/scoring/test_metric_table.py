@@ -85,4 +85,4 @@ def test_commands_offer_it(said):
 
 def test_the_report_shows_it(run, said):
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert page.count("Error rate %") == 2  # of the members, of the blends
+    assert page.count("Error rate\N{NO-BREAK SPACE}%") == 2  # of the members, of the blends
