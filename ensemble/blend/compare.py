@@ -19,6 +19,7 @@ from ensemble.blend.methods.pool import at_best_temperature
 from ensemble.blend.oof import Rows, finished, read_member, read_rows
 from ensemble.blend.partition import is_same_partition
 from ensemble.blend.probabilities import softmax
+from ensemble.blend.seeds import seed_lines
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.run import Run
@@ -91,7 +92,16 @@ def _compared(
         z = [np.mean([logits[item.run, name] for name in item.members], axis=0) for item in items]
         folds = np.stack([rows[item.run].folds[where[item.run]] for item in items])
         blocks.append(_block(title, items, z, folds, labels, clusters, len(first.classes)))
-    return Comparison(first.ids[where[used[0]]], labels, clusters, grouped, first.classes, tuple(blocks), tuple(notes))
+    single = {
+        (item.run, item.members[0]): (block.predicted[s] == labels, block.losses[s])
+        for block in blocks
+        for s, item in enumerate(block.items)
+        if len(item.members) == 1
+    }
+    right, losses = ({key: both[part] for key, both in single.items()} for part in (0, 1))
+    seeds = seed_lines(right, losses, clusters)
+    ids = first.ids[where[used[0]]]
+    return Comparison(ids, labels, clusters, grouped, first.classes, tuple(blocks), tuple(notes), seeds)
 
 
 def _members(path: Path, rows: dict[Run, Rows], notes: list[str]) -> tuple[Run, list[str]]:

@@ -91,6 +91,7 @@ class Comparison:
     classes: C names.
     blocks: of items that are compared with each other.
     notes: lines to print: what was left out and why.
+    seeds: lines on how much another seed moves the scores, of the backbones that were trained with several.
     """
 
     ids: np.ndarray
@@ -100,6 +101,7 @@ class Comparison:
     classes: tuple[str, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    seeds: tuple[str, ...] = ()
 
 
 def tells(gained: Gain, differ: int | None = None) -> int:

@@ -41,6 +41,8 @@ def show_comparison(result: Comparison) -> None:
     print_line()
     print_line("at temperature: log loss at one temperature per item, fitted on the other folds; gains are in that.")
     print_line("Intervals are over the rows, for these networks; another seed moves the scores as well.")
+    for line in result.seeds:
+        print_line(line)
 
 
 def verdict(block: Block) -> list[str]:

@@ -15,6 +15,7 @@ from rich.console import Console
 from ensemble import tables
 from ensemble.blend import compare, members_table
 from ensemble.blend.comparison import OPTIMISTIC, tells
+from ensemble.blend.seeds import seed_deviation
 from ensemble.data.contents import contents_of
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
@@ -531,3 +532,31 @@ def test_comparing_loads_no_torch(two):
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0 and "the plain mean of x, y" in done.stdout
+
+
+# ---- another seed --------------------------------------------------------------------------------------------------
+
+
+def test_the_deviation_over_seeds_by_hand():
+    """Of two seeds one is right on 4 rows more of 100: means that differ by 0.04 have a variance of 0.0008, of which
+    half the squared error of their difference is the rows'."""
+    values = np.zeros((2, 100))
+    values[0, :50], values[1, :54] = 1, 1
+    error = np.sqrt(0.04 * 0.96 / 100)
+    assert seed_deviation(values, np.arange(100)) == pytest.approx(np.sqrt(0.0008 - error**2 / 2))
+    values[1] = 0
+    values[1, 1:52] = 1  # another row wrong, two others right: what the rows add is more than that
+    assert seed_deviation(values, np.arange(100)) == 0
+
+
+def test_seeds_of_one_backbone_are_told(tmp_path, capsys):
+    labels = np.arange(100) % 2
+    own = {"net": logits(labels, range(30)), "net-2": logits(labels, range(10)), "other": logits(labels, range(5))}
+    run = make_run(tmp_path / "run", labels, own)
+    result = compare([run])
+    expected = np.sqrt(0.02 - 0.2 * 0.8 / 100 / 2)
+    assert [line.split(" and ")[0] for line in result.seeds] == [
+        f"another seed: over the 2 of {run / 'net'}, accuracy varies by {100 * expected:.2f} points"
+    ]
+    tables.show_comparison(result)
+    assert "without what the rows add; rough)" in " ".join(capsys.readouterr().out.split())
