@@ -42,6 +42,7 @@ def seed_lines(
             accuracy, loss = (seed_deviation(values, clusters) for values in each)
             lines.append(
                 f"another seed: over the {len(seeds)} of {run.path / seeds[0]}, accuracy varies by "
-                f"{100 * accuracy:.2f} points and log loss by {loss:.4f} (standard deviation, without what the rows add; rough)"
+                f"{100 * accuracy:.2f} points and log loss by {loss:.4f} (standard deviation, without what the rows "
+                "add; rough)"
             )
     return tuple(lines)
