@@ -87,7 +87,7 @@ def choose(
     every = np.ones(len(labels), dtype=bool)
     of_rows = _scores(names, known, logits, features, known.folds, every)
     of_foreign = {kind: _scores(names, rows, logits, features, known.folds, every) for kind, rows in foreign.items()}
-    of_classes = dict(_left_out(names, known, labels, classes, features, refit))
+    of_classes = dict(_left_out(names, known, labels, classes, refit))
 
     trials = []
     for parts in candidates:
@@ -117,7 +117,6 @@ def _left_out(
     known: ScoredRows,
     labels: np.ndarray,
     classes: Sequence[str],
-    features: Bank | None,
     refit: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """Each class that is left out, with the scores (P, n) of the other rows and of its own."""
@@ -130,13 +129,12 @@ def _left_out(
     for number in np.sort(by_size[spread]):
         inside = labels != number
         z = np.delete(known.z, number, axis=-1)
-        if features is not None:
+        if known.features is not None:
             z = refit(inside, np.unique(labels[inside], return_inverse=True)[1])[None]
         without = ScoredRows(z, known.folds, known.features)
-        bank = bank_of(centred(without.z[:, inside]))
-        whole = Bank(bank.mean, bank.scale, np.zeros((len(labels), bank.rows.shape[1]), dtype=np.float32))
-        whole.rows[inside] = bank.rows
-        scores = _scores(names, without, whole, features, known.folds, inside)
+        # The mean too would know the class: of features it made the distance look 8 points of AUROC better.
+        banks = bank_of(centred(z), inside), None if known.features is None else bank_of(known.features, inside)
+        scores = _scores(names, without, *banks, known.folds, inside)
         yield classes[number], (scores[:, inside], scores[:, ~inside])
 
 

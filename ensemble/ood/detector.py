@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.errors import UserError
-from ensemble.ood.parts import FEATURES, LOGITS, NEAREST, Bank, centred, neighbour_distance, of_logits
+from ensemble.ood.parts import FEATURES, LOGITS, Bank, centred, nearest_of, neighbour_distance, of_logits
 
 CHUNK = 1024  # rows whose cosines are in memory at once
 
@@ -81,12 +81,12 @@ def part_scores(
     z: the members' logits (M, n, C). logits: the bank's. cosines: (n, N), with the features of the bank's rows.
     allowed: bool (N,), the rows of the bank that these networks were trained on.
     """
-    found = of_logits(z)
+    found, rows, classes = of_logits(z), len(allowed), z.shape[-1]
     if LOGITS in parts:
-        found[LOGITS] = neighbour_distance(logits.cosines(centred(z)), allowed, NEAREST[LOGITS])
+        found[LOGITS] = neighbour_distance(logits.cosines(centred(z)), allowed, nearest_of(LOGITS, rows, classes))
     if FEATURES in parts:
         assert cosines is not None
-        found[FEATURES] = neighbour_distance(cosines, allowed, NEAREST[FEATURES])
+        found[FEATURES] = neighbour_distance(cosines, allowed, nearest_of(FEATURES, rows, classes))
     return np.stack([found[name] for name in parts])
 
 

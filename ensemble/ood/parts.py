@@ -11,7 +11,7 @@ from ensemble.blend.probabilities import softmax
 
 ENERGY, ENTROPY, DISAGREEMENT = "energy", "entropy", "disagreement"
 LOGITS, FEATURES = "logit neighbours", "feature neighbours"
-NEAREST = {LOGITS: 5, FEATURES: 50}  # which neighbour's distance counts
+NEAREST = {LOGITS: 5, FEATURES: 50}  # which neighbour's distance counts, where classes have four times as many rows
 TINY = np.finfo(np.float32).tiny
 
 
@@ -33,9 +33,9 @@ class Bank:
         return np.asarray(unit((rows - self.mean) * self.scale) @ self.rows.T)
 
 
-def bank_of(rows: np.ndarray) -> Bank:
-    """Of rows float32 (N, D)."""
-    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+def bank_of(rows: np.ndarray, among: np.ndarray | slice = slice(None)) -> Bank:
+    """Of rows float32 (N, D). among: bool (N,), those that the mean and the deviation are taken of."""
+    mean, deviation = rows[among].mean(axis=0), rows[among].std(axis=0)
     scale = np.where(deviation > 1e-6 * np.abs(mean), 1 / np.maximum(deviation, TINY), 0).astype(np.float32)
     return Bank(mean, scale, unit((rows - mean) * scale))
 
@@ -51,6 +51,11 @@ def neighbour_distance(cosines: np.ndarray, allowed: np.ndarray, nearest: int) -
     among = cosines[:, allowed]
     nearest = min(nearest, among.shape[1])
     return np.asarray(1 - np.partition(among, -nearest, axis=1)[:, -nearest], dtype=np.float64)
+
+
+def nearest_of(part: str, rows: int, classes: int) -> int:
+    """Which neighbour's distance counts: of few rows a nearer one, so that it is of an image's own class."""
+    return max(1, min(NEAREST[part], rows // (4 * classes)))
 
 
 def centred(z: np.ndarray) -> np.ndarray:

@@ -9,7 +9,19 @@ from ensemble.errors import UserError
 from ensemble.ood.auroc import auroc, auroc_error
 from ensemble.ood.choose import ScoredRows, choose
 from ensemble.ood.detector import Detector, part_scores
-from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, Bank, bank_of, centred, of_logits
+from ensemble.ood.parts import (
+    DISAGREEMENT,
+    ENERGY,
+    ENTROPY,
+    FEATURES,
+    LOGITS,
+    Bank,
+    bank_of,
+    centred,
+    nearest_of,
+    neighbour_distance,
+    of_logits,
+)
 
 
 def test_energy_entropy_and_disagreement():
@@ -37,13 +49,17 @@ def test_neighbours_are_counted_among_the_rows_that_the_networks_were_trained_on
         part_scores([FEATURES], z, bank, cosines, np.array(allowed, dtype=bool))[0, 0]
         for allowed in ([1, 1, 0, 1], [0, 1, 1, 0])
     ]
-    assert few == pytest.approx([1.0, 1 - math.cos(math.radians(20))])  # of fewer than fifty the farthest
+    assert few == pytest.approx([0.0, 1 - math.cos(math.radians(10))])
+    assert [nearest_of(FEATURES, rows, 7) for rows in (20, 700, 7000)] == [1, 25, 50]
+    assert 1 - bank.cosines(rows)[0, 2] == pytest.approx(neighbour_distance(cosines, np.array([True] * 4), 3)[0])
 
 
 def test_a_bank_is_standardised_and_a_feature_that_never_varies_counts_nothing():
     bank = bank_of(np.array([[0, 5], [2, 5]], dtype=np.float32))
     assert bank.rows.tolist() == [[-1, 0], [1, 0]]
     assert bank.cosines(np.array([[9, 100]], dtype=np.float32)).tolist() == [[-1, 1]]
+    three = bank_of(np.array([[0, 5], [2, 5], [100, 5]], dtype=np.float32), np.array([True, True, False]))
+    assert three.mean.tolist() == [1, 5] and three.rows.tolist() == [[-1, 0], [1, 0], [1, 0]]
 
 
 def detector(scores):
