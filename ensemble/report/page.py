@@ -42,6 +42,7 @@ SECTIONS = (
     ("calibration", "Calibration by class and group"),
     ("certainty", "Certainty"),
     ("slices", "Where it fails"),
+    ("unknown", "None of these"),
     ("images", "Images"),
     ("attention", "What a network looked at"),
     ("examples", "What the networks see"),

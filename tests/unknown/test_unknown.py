@@ -173,6 +173,21 @@ def test_a_run_from_scratch_has_scores_of_its_logits(noise_run, monkeypatch, cap
     assert status == 0
 
 
+def test_the_report_shows_scores_and_the_most_unlike_test_images(fitted, started_run, tmp_path, monkeypatch, capfd):
+    copy = Run(shutil.copytree(fitted.path, tmp_path / "copy"))
+    output = tmp_path / "s.csv"
+    for words in (
+        ["tta-predict", copy.path, started_run.parent / "test", "--unknown", 0.2, "-o", output],
+        ["report", copy.path],
+    ):
+        assert ens(monkeypatch, capfd, *words)[0] == 0
+    page = copy.report_html.read_text()
+    section = page[page.index('id="unknown"') : page.index('id="images"')]
+    assert "compared with 24 training images" in section and section.count('class="card"') == 5
+    first = pd.read_csv(tmp_path / "s.certainty.csv").sort_values("unknown_score", ascending=False).iloc[0]
+    assert f"{first.unknown_score:.2f}" in section[section.index('class="card"') :][:20_000]
+
+
 def test_planted_images():
     squares = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3), dtype=np.uint8)
     found = planted_images(squares, [0, 0, 1, 1])
