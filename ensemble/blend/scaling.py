@@ -119,7 +119,7 @@ def load(params: Mapping[str, Any], classes: int) -> Scaling | None:
 def describe(learned: Scaling) -> str:
     """What was chosen, one line."""
     if learned.scaling_family == "none":
-        return "calibration: neither vector scaling nor a Dirichlet map paid on held-out folds, so there is none"
+        return "calibration: no scaling paid on held-out folds, or the rows can't be divided into folds: there is none"
     what = {
         "vector": "vector scaling, a factor and a bias for each class",
         "dirichlet": "a Dirichlet map, a matrix and a bias for each class",

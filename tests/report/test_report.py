@@ -418,6 +418,16 @@ def test_calibration_by_class_is_shown_beside_chance(tmp_path):
     assert "a 50 100.0 28.44 " in text and "2 classes stand out." in text
 
 
+def test_what_deciding_by_cost_saves_is_said(tmp_path):
+    run = two_members(tmp_path / "run", classes=("a", "b", "c"))
+    (tmp_path / "costs.csv").write_text("true,a,b,c\na,0,1,1\nb,1,0,1\nc,9,9,0\n")
+    decision = blend_run(Run(run), BlendOptions("mean", "expected_cost", costs=tmp_path / "costs.csv")).decision
+    text = report(run).text("classes")
+    saved = f"{decision.saved.value:+.4f}"
+    assert f"Expected cost that this saves against the most probable one: {saved} [" in text
+    assert f"{100 * decision.changed:.2f} % of the images get another class." in text
+
+
 def test_only_classes_that_are_confused_are_pairs():
     """Not the mirrored, empty cell of a pair, nor classes that are never confused."""
     matrix = np.array([[5, 2, 0], [1, 6, 0], [4, 0, 9]])
