@@ -76,6 +76,9 @@ def loss_of(path: Path) -> tuple[str, str]:
     elif path.parent.name == "blends":
         lost, again = f"the blend {path.stem}", "fit it again with: ens blend {run}"
         run, member = path.parent.parent, ""
+    elif path.parent.name == "held-out":
+        lost = f"the out-of-fold probabilities of the blend {path.stem}, which sets and abstention need"
+        again, run, member = "fit it again with: ens blend {run}", path.parents[2], ""
     elif "predictions" in (above := [folder.name for folder in list(path.parents)[:3]]):  # predictions/logits/<set>
         lost, again = "predictions", "ens tta-predict {run} with the same images makes them again"
         run, member = path.parents[above.index("predictions") + 1], ""

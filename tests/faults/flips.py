@@ -23,7 +23,9 @@ from recorder import Recorder
 
 from ensemble.backbones.weights import read_tensors
 from ensemble.blend import load_blend, read_result
+from ensemble.blend.held_out import load_held_out
 from ensemble.blend.oof import read_rows
+from ensemble.blend.saved import read_described
 from ensemble.config import load_config, load_run_config
 from ensemble.data.cache.store import open_pixels
 from ensemble.data.folds import read_folds
@@ -71,6 +73,12 @@ def blended(path):
     return load_blend(Run(path.parent.parent), path.stem), read_result(Run(path.parent.parent), path.stem)
 
 
+def held_out(path):
+    run = Run(path.parents[2])
+    described = read_described(run, path.stem)
+    return load_held_out(run, path.stem, described["held_out"], len(described["classes"]))
+
+
 READERS: dict[str, Read] = {
     "provenance.json": lambda path: (Run(path.parent).read_provenance(), of_rows(path)),
     "folds.csv": of_rows,
@@ -91,6 +99,7 @@ READERS: dict[str, Read] = {
     "state/last.safetensors": read_tensors,
     "blends/*.json": blended,
     "blends/*.safetensors": blended,
+    "held-out/*.safetensors": held_out,
     "predictions/*.safetensors": load_logits,
     "predictions/shards": read_bytes,
     "tta-search.json": lambda path: Run(path.parent).read_view_search(),
@@ -102,7 +111,7 @@ UNVOUCHED = {"log.jsonl"}  # of a fold that is not finished
 def kind_of(path: Path) -> str | None:
     if path.parent.name == "state":
         return f"state/{path.name}"
-    if path.parent.name in ("blends", "predictions"):
+    if path.parent.name in ("blends", "held-out", "predictions"):
         return f"{path.parent.name}/*{path.suffix}"
     if path.parent.parent.name == "predictions":
         return "predictions/shards"
