@@ -108,11 +108,14 @@ def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, 
     order = np.argsort(-confidence, kind="stable")
     falling, errors = confidence[order], wrong[order].cumsum()
     last = np.searchsorted(-falling, -falling, "right")  # rows that are answered with each
+    is_first = np.zeros(rows, dtype=np.int64)  # of its group
+    is_first[np.unique(clusters[order], return_index=True)[1]] = 1
+    groups_among = is_first.cumsum()
     counts = np.unique(last[np.linspace(0, rows - 1, min(STEPS, rows)).round().astype(np.int64)])
     best = 0
     for start in STARTS:
         for count in counts[counts >= start * rows * (1 - 1e-9)]:
-            groups = len(np.unique(clusters[order[:count]]))
+            groups = int(groups_among[count - 1])
             mistakes = math.ceil(errors[count - 1] * groups / count - 1e-9)
             if not _is_below(mistakes, groups, rate, (1 - CERTAINTY) / len(STARTS)):
                 break

@@ -79,7 +79,7 @@ def _held_out_rows(run: Run, name: str, blend: Blend, networks: str, asked: Cert
     if sha256 is None and blend.sources is not None:
         raise UserError(
             f"{option}: {name!r} is of several runs, and has no out-of-fold rows to calibrate on: their folds differ, "
-            f"or it was fitted by an older ens; blend one run, or runs of the same folds"
+            "or it was fitted by an older ens; blend one run, or runs of the same folds"
         )
     return load_held_out(run, name, sha256, len(blend.classes))
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from ensemble.files.sealed import write_json
 from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.run import Run
 from ensemble.tta.predict import PredictionRequest, tta_predict
+from ensemble.tta.sets import sets_and_abstention
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,10 @@ def test_blends_whose_rows_promise_nothing_are_refused(run, tmp_path):
     assert "not the file that the blend 'mean' was saved with" in refused(copy, "mean", sets=0.9)
     (copy / "blends/held-out/mean.safetensors").unlink()
     assert "no such file; fit it again" in refused(copy, "mean", sets=0.9)
+
+    cascade = replace(load_blend(Run(copy), "shifted"), stages=(None,))
+    with pytest.raises(UserError, match="'shifted' is a cascade, whose rows leave at different stages"):
+        sets_and_abstention(Run(copy), "shifted", cascade, "folds", CertaintyRequest(0.9))
 
     settings = read_json(copy / "vit" / "settings.json")
     write_json(copy / "vit" / "settings.json", settings | {"keep": "best"})
