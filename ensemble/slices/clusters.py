@@ -36,7 +36,7 @@ class Clusters:
 
     def nearest(self, points: np.ndarray) -> np.ndarray:
         """The cluster of each point (n, d), int64 (n,)."""
-        distances = ((points[:, None] - self.centres[None]) ** 2).sum(axis=-1)
+        distances = (self.centres**2).sum(axis=1) - 2 * points @ self.centres.T  # but for the points' own lengths
         return np.asarray(distances.argmin(axis=1))
 
 

@@ -209,8 +209,8 @@ def _clusters_of(
     network = next((each for each in frozen_networks(run, config) if each.member.name == member), None)
     if network is None:
         raise UserError(f"the network that gave the features of {member} is not there any more")
-    values = network_features(network, config, paths, len(run.read_classes()), events)
-    return clusters.nearest(space.points(values)).astype(np.str_)
+    parts = network_features(network, config, paths, len(run.read_classes()), events)
+    return np.concatenate([clusters.nearest(space.points(part)) for part in parts]).astype(np.str_)
 
 
 def _map(predicted: Predicted, embedding: Embedding, slices: Sequence[np.ndarray]) -> Map:

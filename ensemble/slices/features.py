@@ -4,7 +4,7 @@ They have learned nothing from the run's labels, so that clusters of them say no
 folds share them. They are kept in the member's directory: torch is imported only where they are computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +80,8 @@ def compute_features(run: Run, config: Config, samples: Samples, events: Events)
     name. They are written into its directory. None if no network's are there."""
     for network in frozen_networks(run, config):
         try:
-            values = network_features(network, config, samples.paths, len(samples.classes), events, samples)
+            parts = network_features(network, config, samples.paths, len(samples.classes), events, samples)
+            values = np.concatenate(list(parts))
         except UserError as error:
             events.message(f"{network.member.name}: no frozen features ({error})")
             continue
@@ -93,9 +94,10 @@ def compute_features(run: Run, config: Config, samples: Samples, events: Events)
 def network_features(
     network: FrozenNetwork, config: Config, paths: Sequence[Path], classes: int, events: Events,
     samples: Samples | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Features of these images under the view `identity`, float32 (N, D). samples: the run's own, whose pixels are
-    taken from the cache. Raises UserError if the weights are not there, or the network gives no features."""
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Features of these images under the view `identity`, float32 (n, D) of some at a time. samples: the run's own,
+    whose pixels are taken from the cache. Raises UserError if the weights are not there, or the network gives no
+    features."""
     import torch
 
     from ensemble.backbones import timm_model
@@ -120,13 +122,11 @@ def network_features(
     def embedded(model: "EvalModel", images: torch.Tensor) -> torch.Tensor:
         return timm_model.embed(model.exact, images)[None]
 
-    parts = []
     for start in range(0, len(paths), BATCHES * batch):
         rows = np.arange(start, min(start + BATCHES * batch, len(paths)))
         squares = {decoding: torch.from_numpy(pixels[decoding].squares(rows)).to(device) for decoding in needed}
-        parts.append(forward_views(group, squares, batch, device, embedded)[0][0][0])
+        yield forward_views(group, squares, batch, device, embedded)[0][0][0]
         events.progress(f"frozen features of {network.member.name}", start + len(rows), len(paths))
-    return np.concatenate(parts).astype(np.float32)
 
 
 def _load(network: FrozenNetwork, classes: int, device: "torch.device") -> tuple["Preprocess", "EvalModel"]:

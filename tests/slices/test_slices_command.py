@@ -217,5 +217,5 @@ def test_the_features_of_a_probe_are_those_of_its_start(started_run, tmp_path):
         config = load_run_config(run.config_toml)
         samples = read_labelled(config)
         network = next(each for each in frozen_networks(run, config) if each.member.name == "net")
-        values.append(network_features(network, config, samples.paths, 2, SILENT, samples))
+        values.append(np.concatenate(list(network_features(network, config, samples.paths, 2, SILENT, samples))))
     assert values[0] == pytest.approx(values[1], abs=1e-5)
