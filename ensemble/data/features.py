@@ -1,6 +1,7 @@
 """Features of images: what a network gives to its classifier, with the ids of their rows. Never imports torch."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +29,10 @@ class Features:
     values: np.ndarray
     meta: dict[str, str] = field(default_factory=dict)
 
-    def of(self, ids: np.ndarray) -> np.ndarray | None:
+    def of(self, ids: Sequence[str]) -> np.ndarray | None:
         """The features of these images, float32 (len(ids), D); None if some are lacking."""
         place = {name: row for row, name in enumerate(self.ids.tolist())}
-        rows = [place.get(name, -1) for name in ids.tolist()]
+        rows = [place.get(name, -1) for name in ids]
         return None if min(rows, default=-1) < 0 else self.values[rows]
 
     def save(self, path: Path) -> None:
@@ -42,7 +43,7 @@ class Features:
         write_tensors(path, tensors, {"meta": json.dumps(self.meta)})
 
 
-def load_features(path: Path) -> Features:
+def read_features(path: Path) -> Features:
     """Read what `Features.save` wrote. Raises UserError that names the file if it is missing, Damaged if its bytes are
     not those that were written, or are no features."""
     try:

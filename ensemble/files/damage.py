@@ -37,7 +37,6 @@ _OF_MEMBER = {
     "probe.safetensors": "the probes of {member}",
     "refit-probe.safetensors": "the probe of {member} on all rows",
 }
-_FEATURES = ("the features of {member}", "delete the file: ens slices {run} computes them again")
 _OF_RUN = {
     "folds.csv": ("which fold each row is in", "ens train-folds {config} works it out again"),
     "classes.json": ("the names of the classes", "ens train-folds {config} writes them again"),
@@ -70,9 +69,6 @@ def loss_of(path: Path) -> tuple[str, str]:
     elif "unknown" in (path.parent.name, path.parent.parent.name):
         lost, again = "what tells unknown images", "delete it, and make it again with: ens unknown {run}"
         run, member = path.parents[2 if path.parent.name == "blends" else 1], ""
-    elif path.name == "features.safetensors":
-        lost, again = _FEATURES
-        run, member = path.parent.parent, path.parent.name
     elif path.parent.name == "blends":
         lost, again = f"the blend {path.stem}", "fit it again with: ens blend {run}"
         run, member = path.parent.parent, ""

@@ -12,7 +12,8 @@ from safetensors.numpy import load
 
 from ensemble.blend import Blend
 from ensemble.blend.saved import oof_digests
-from ensemble.errors import Damaged, UserError
+from ensemble.data.features import Features, read_features
+from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.damage import damaged
 from ensemble.files.reading import parse_json
@@ -91,30 +92,18 @@ def load_detector(run: Run, name: str, blend: Blend) -> SavedDetector:
 
 def save_features(run: Run, ids: Sequence[str], features: np.ndarray) -> None:
     """Write the frozen features float32 (N, D) of the rows of these ids."""
-    encoded = [name.encode() for name in ids]
-    arrays = {
-        "features": features,
-        "id_ends": np.cumsum([len(name) for name in encoded], dtype=np.int64),
-        "id_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-    }
     network = sealed.file_checksum(run.frozen_model_file) or ""
-    tensors = {key: of_array(value) for key, value in arrays.items()}
-    write_tensors(run.frozen_features_file, tensors, {"network": network})
+    Features(np.array(ids, dtype=np.str_), features, {"network": network}).save(run.frozen_features_file)
 
 
 def load_features(run: Run, ids: Sequence[str]) -> np.ndarray | None:
     """The features of these rows, float32 (N, D); None where they have to be computed: there are none, or they are
-    damaged, or of other rows or another network."""
-    path = run.frozen_features_file
+    damaged, or lack a row, or are of another network."""
     try:
-        data = read_bytes(path)
-        arrays, network = load(data), metadata_of(data)["network"]
-        text = b"".join(name.encode() for name in ids)
-        ends = np.cumsum([len(name.encode()) for name in ids], dtype=np.int64)
-        same = np.array_equal(arrays["id_ends"], ends) and arrays["id_bytes"].tobytes() == text
-        return arrays["features"] if same and network == _checksum(run.frozen_model_file) else None
-    except (OSError, Damaged, KeyError, SafetensorError):
+        found = read_features(run.frozen_features_file)
+    except UserError:
         return None
+    return found.of(ids) if found.meta.get("network") == _checksum(run.frozen_model_file) else None
 
 
 def _checksum(path: Path) -> str | None:

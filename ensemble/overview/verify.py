@@ -134,7 +134,7 @@ def _checks(run: Run) -> Iterator[tuple[Path, Check]]:
         ):
             if path.is_file():
                 yield path, _sealed(path)
-        for path in (member.probe_file, member.refit_probe_file, member.features_file):
+        for path in (member.probe_file, member.refit_probe_file):
             if path.is_file():
                 yield path, _tensors(path)
     for fold in _folds(run):

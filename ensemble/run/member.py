@@ -64,11 +64,6 @@ class Member:
         return self.path / "refit-probe.safetensors"
 
     @property
-    def features_file(self) -> Path:
-        """Features of the run's images by a network that learned nothing from their labels."""
-        return self.path / "features.safetensors"
-
-    @property
     def preprocess_json(self) -> Path:
         return self.path / "preprocess.json"
 

@@ -3,7 +3,7 @@
     runs/art/
       config.toml  folds.csv  classes.json  provenance.json  contents.json
       convnext/settings.json  preprocess.json  numerics.json  speeds.json  memory.json  probe.safetensors
-               teachers.json  aside.json  features.safetensors
+               teachers.json  aside.json
       convnext/fold0/model.safetensors  inference.json  oof.safetensors  views.safetensors  log.jsonl  state/
                      done.json (last)  failure.json (on a cluster, where a worker could not train it)
       .slurm/ (scripts and logs of the workers of --on slurm)

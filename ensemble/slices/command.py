@@ -16,9 +16,9 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.run import Run
-from ensemble.slices.clusters import Clusters, Space, cluster_slices, find_clusters, flat_map, shown_rows, space_of
+from ensemble.slices.clusters import Clusters, cluster_slices, find_clusters, flat_map, shown_rows, space_of
 from ensemble.slices.columns import column_slices, own_columns, read_columns
-from ensemble.slices.features import compute_features, frozen_networks, kept_features, network_features
+from ensemble.slices.features import new_features, run_features
 from ensemble.slices.found import describe
 from ensemble.slices.predicted import Predicted, read_predicted
 from ensemble.slices.properties import image_properties, property_slices
@@ -181,36 +181,23 @@ def _embedding(
 ) -> Embedding:
     """By frozen features, kept or computed now; without any by the out-of-fold probabilities, which give no clusters:
     these would only say that images between two classes are more often wrong."""
-    found = kept_features(run, predicted.rows.ids, events)
-    if found is None and samples is not None:
-        found = compute_features(run, config, samples, events)
-    if found is None:
+    features = run_features(run, config, predicted.rows.ids, samples, events)
+    if features is None:
         notes.append(
             "clusters are not looked at: the run has no frozen network, as that of a probe, or pretrained weights that "
             "are still there"
         )
         logs = np.log(np.maximum(predicted.probabilities, 1e-6))
         return Embedding("the out-of-fold probabilities", logs - logs.mean(axis=1, keepdims=True))
-    name, features = found
     space = space_of(features)
     points = space.points(features)
     clusters = find_clusters(points)
 
     def of_files(paths: list[Path]) -> np.ndarray:
-        return _clusters_of(run, config, name, paths, space, clusters, events)
+        parts = new_features(run, config, paths, events)
+        return np.concatenate([clusters.nearest(space.points(part)) for part in parts]).astype(np.str_)
 
-    return Embedding(f"the frozen features of {name}", points, clusters, of_files)
-
-
-def _clusters_of(
-    run: Run, config: Config, member: str, paths: list[Path], space: Space, clusters: Clusters, events: Events
-) -> np.ndarray:
-    """The cluster of each file, str (n,). Raises UserError if the network's weights are not there any more."""
-    network = next((each for each in frozen_networks(run, config) if each.member.name == member), None)
-    if network is None:
-        raise UserError(f"the network that gave the features of {member} is not there any more")
-    parts = network_features(network, config, paths, len(run.read_classes()), events)
-    return np.concatenate([clusters.nearest(space.points(part)) for part in parts]).astype(np.str_)
+    return Embedding("the features of a frozen network", points, clusters, of_files)
 
 
 def _map(predicted: Predicted, embedding: Embedding, slices: Sequence[np.ndarray]) -> Map:

@@ -17,26 +17,24 @@ from ensemble.device import choose_device, keep_freed_memory
 from ensemble.events import Events
 from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
-from ensemble.inference.frozen import load_frozen
+from ensemble.inference.frozen import frozen_features, load_frozen
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.predict import Group, batch_rows, forward_views
 from ensemble.ood.choose import ScoredRows, choose
 from ensemble.ood.saved import load_features, save_detector, save_features
 from ensemble.ood.suitable import require_suitable
 from ensemble.run import Run
 from ensemble.run.networks import FROZEN_VIEWS
+from ensemble.train.frozen import require_frozen
 from ensemble.tta.apply import choose_blend
 from ensemble.tta.oof import run_pixels, run_samples
 from ensemble.tta.predictor import load_members
 from ensemble.unknown.answers import answers
-from ensemble.unknown.network import require_frozen
 from ensemble.unknown.planted import COUNT, planted_images
 from ensemble.unknown.refit import logits_without
 from ensemble.unknown.result import FittedDetector
 
 MOST_ROWS = 10_000  # that new images are compared with, drawn from all
 MOST_FOREIGN = 200  # images of the user's
-BATCHES = 32  # whose pixels are in memory at once
 
 
 def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: Events) -> FittedDetector:
@@ -57,6 +55,11 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
     samples = run_samples(config, run)
     keep_freed_memory()
     frozen = load_frozen(run, device) if require_frozen(run, samples.ids, events) else None
+    if frozen is None:
+        events.message(
+            "no member starts from weights that never saw these images, so that there are no frozen features: scores "
+            "are of the members' logits alone"
+        )
     kept = np.sort(np.random.default_rng(0).permutation(len(oof.rows.ids))[:MOST_ROWS])
     known = ScoredRows(
         np.stack([values[:, kept].mean(axis=0) for values in _asked_views(oof, blend)]),
@@ -104,16 +107,12 @@ def _features(
         return there
     row_of = {name: row for row, name in enumerate(samples.ids.tolist())}
     rows = np.array([row_of[name] for name in ids.tolist()])
-    needed = decodings(frozen.preprocess, FROZEN_VIEWS)
-    pixels = run_pixels(config, samples, needed, events)
-    group = Group(frozen.preprocess, FROZEN_VIEWS, frozen.eval_models)
-    batch = batch_rows(config.tta.batch_size, device)
-    parts = []
-    for start in range(0, len(rows), BATCHES * batch):
-        events.progress("features of the training images", start, len(rows))
-        part = rows[start : start + BATCHES * batch]
-        squares = {each: torch.from_numpy(pixels[each].squares(part)).to(device) for each in needed}
-        parts.append(forward_views(group, squares, batch, device)[0][0][0])
+    pixels = run_pixels(config, samples, decodings(frozen.preprocess, FROZEN_VIEWS), events)
+    parts: list[np.ndarray] = []
+    events.progress("features of the training images", 0, len(rows))
+    for part in frozen_features(frozen, pixels, rows, config.tta.batch_size, device):
+        parts.append(part)
+        events.progress("features of the training images", sum(map(len, parts)), len(rows))
     features = np.concatenate(parts)
     save_features(run, ids.tolist(), features)
     return features

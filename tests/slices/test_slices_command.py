@@ -12,13 +12,17 @@ from PIL import Image
 from report_runs import noisy_logits, write_run
 
 from ensemble.blend import BlendOptions, blend_run
-from ensemble.data.features import load_features
+from ensemble.blend.oof import read_rows
+from ensemble.config import load_run_config
+from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
+from ensemble.ood.saved import load_features
 from ensemble.report.page import SECTIONS
 from ensemble.run import Run
 from ensemble.slices.command import SliceOptions, slices_run
+from ensemble.slices.features import new_features, run_features
 from ensemble.slices.result import read_slices
 from ensemble.slices.rules import Rule
 from ensemble.slices.test_images import ImageSources, count_test_images
@@ -184,13 +188,14 @@ def test_the_page_shows_them(planted, monkeypatch, capfd, browser):
     page.close()
 
 
-def test_frozen_features_are_computed_once_and_kept(started_run, own_started_run):
+def test_frozen_features_are_computed_once_and_kept_for_ens_unknown_too(started_run, own_started_run):
     run = Run(own_started_run)
+    ids = read_rows(run).ids.tolist()
     options = SliceOptions(min_size=3, test=started_run.parent / "test")
     found = slices_run(run, options, SILENT)
-    assert found.looked_at["cluster"] >= 1 and found.map.source == "the frozen features of net"
-    kept = load_features(run.member("net").features_file)
-    assert kept.values.shape[0] == 24 and kept.values.dtype == np.float32
+    assert found.looked_at["cluster"] >= 1 and found.map.source == "the features of a frozen network"
+    kept = load_features(run, ids)
+    assert len(kept) == 24 and kept.dtype == np.float32
     code = (
         "import sys; from ensemble.run import Run; from ensemble.events import SILENT\n"
         "from ensemble.slices.command import SliceOptions, slices_run\n"
@@ -198,24 +203,17 @@ def test_frozen_features_are_computed_once_and_kept(started_run, own_started_run
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    run.member("net").features_file.write_bytes(b"damaged")
-    again = slices_run(run, options, SILENT)
-    assert again.map == found.map and np.array_equal(load_features(run.member("net").features_file).values, kept.values)
+    run.frozen_features_file.write_bytes(b"damaged")
+    assert slices_run(run, options, SILENT).map == found.map
+    assert np.array_equal(load_features(run, ids), kept)
 
 
-def test_the_features_of_a_probe_are_those_of_its_start(started_run, tmp_path):
-    from ensemble.config import load_config, load_run_config
-    from ensemble.data.labelled import read_labelled
-    from ensemble.slices.features import frozen_networks, network_features
-    from ensemble.train.jobs import train_folds
-
-    text = (started_run.parent / "e.toml").read_text().replace(str(started_run), str(tmp_path / "run"))
-    (tmp_path / "e.toml").write_text(text.replace("[train]", '[train]\nstrategy = "probe"').replace("seeds = 2", ""))
-    assert train_folds(load_config(tmp_path / "e.toml"), SILENT) == []
-    values = []
-    for run in (Run(started_run), Run(tmp_path / "run")):
-        config = load_run_config(run.config_toml)
-        samples = read_labelled(config)
-        network = next(each for each in frozen_networks(run, config) if each.member.name == "net")
-        values.append(np.concatenate(list(network_features(network, config, samples.paths, 2, SILENT, samples))))
-    assert values[0] == pytest.approx(values[1], abs=1e-5)
+def test_test_images_lie_in_the_cluster_of_their_features(own_started_run):
+    run = Run(own_started_run)
+    config = load_run_config(run.config_toml)
+    samples = read_labelled(config)
+    ids = samples.ids
+    features = run_features(run, config, ids, samples, SILENT)
+    again = np.concatenate(list(new_features(run, config, samples.paths, SILENT)))
+    assert np.array_equal(features, again)  # by the files in place of the cached pixels
+    assert run_features(run, config, np.array([*ids, "another"]), None, SILENT) is None

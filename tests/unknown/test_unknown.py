@@ -53,7 +53,8 @@ def test_features_are_kept_and_computed_once(fitted, monkeypatch):
     ids = pd.read_csv(fitted.folds_csv)["id"].tolist()
     kept = load_features(fitted, ids)
     assert kept.dtype == np.float32 and len(kept) == 24
-    assert load_features(fitted, ids[::-1]) is None
+    assert np.array_equal(load_features(fitted, ids[::-1]), kept[::-1])
+    assert load_features(fitted, [*ids, "another"]) is None
 
     def fail(*_):
         raise AssertionError("features were computed again")

@@ -47,10 +47,6 @@ def require_frozen(run: Run, ids: np.ndarray, events: Events) -> bool:
         save_frozen(run, backbone.timm, model, preprocess)
         events.message(f"features: by {backbone.timm} as {backbone.name} starts from it, which never saw these images")
         return True
-    events.message(
-        "no member starts from weights that never saw these images, so that there are no frozen features: scores are "
-        "of the members' logits alone"
-    )
     return False
 
 
