@@ -125,7 +125,8 @@ def test_numbers_are_those_that_the_commands_print(trained):
     for metric in ("accuracy", "log_loss"):
         gain = next(own for own in result.gains if own.metric == metric and own.against == result.best[metric])
         assert gain_cell(gain) in text
-        shown = "no difference in accuracy" if gain_cell(gain) == "+0.00 [+0.00, +0.00]" else gain_cell(gain)
+        none_differs = gain.value == 0 and gain.p_better == 0.5
+        shown = "there is no difference in accuracy" if none_differs else gain_cell(gain)
         assert shown in page.text("verdict")
     for cost in result.diversity.costs.values():
         assert gain_cell(cost) in text
