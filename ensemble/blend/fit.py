@@ -138,7 +138,10 @@ def blend_files(
     the first member's test predictions and the classes; it gives the ids that all test predictions must have.
     """
     _require(options)
-    oof = with_external(Oof(read_labels(labels), (), (), (), {}), options.external, events.message)
+    rows = read_labels(labels)
+    if len(rows.classes) < 2:
+        raise UserError(f"{labels}: only one class, {rows.classes[0]!r}; a classifier needs two or more")
+    oof = with_external(Oof(rows, (), (), (), {}), options.external, events.message)
     # Rows without folds are dealt at random, here already: the spread over folds is shown for these.
     oof = replace(oof, rows=replace(oof.rows, folds=usable_folds(oof.rows.folds, oof.rows.clusters)))
     recipe = _recipe(options, oof)

@@ -16,7 +16,7 @@ from ensemble.overview.scored_file import PredictedRows, read_predicted
 from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score, bootstrap, scores
-from ensemble.scoring.expected import expected_range
+from ensemble.scoring.expected import LEAST_ROWS, Sample, expected_range
 from ensemble.scoring.metrics import METRICS, computed
 from ensemble.scoring.outcomes import Outcome, outcome
 
@@ -74,7 +74,7 @@ def score_file(file: Path, truth: Path, run: Run | None = None, blend: str | Non
     written by, as far as that is known, else the run's only one. Raises UserError that names the file and the id that
     it lacks, a label that is no class, and if the blend can't be told.
     """
-    rows = read_labels(truth)
+    rows = read_labels(truth, with_folds=False)
     run = run if run is not None else _run_of(file)
     if blend is not None and run is None:
         raise UserError(f"--blend {blend}: name its run with --run")
@@ -94,7 +94,8 @@ def score_file(file: Path, truth: Path, run: Run | None = None, blend: str | Non
         if found.probabilities is not None or METRICS[metric].needs in ("counts", "costs")
     }
     if found.others:
-        notes += (f"{pluralize(found.others, 'prediction')} of {file.name} have no label in {truth.name}: not scored",)
+        others = pluralize(found.others, "prediction has", "predictions have")
+        notes += (f"{file.name}: {others} no label in {truth.name}, not scored",)
     result = ScoredFile(
         file, truth, len(labels), len(np.unique(rows.clusters)) if rows.grouped else None, scored,
         None if run is None else run.path, name, None, (*found.notes, *notes),
@@ -153,13 +154,22 @@ def _beside(result: ScoredFile, run: Run, name: str) -> ScoredFile:
     before, known = read_scores(run, name), read_result(run, name)
     if not before:
         return replace(result, notes=(*result.notes, f"blend {name} was saved without scores: nothing is expected"))
-    rows = len(read_rows(run).ids) if known is None else known.rows
-    metrics = dict(result.metrics)
+    sample = _all_rows(run) if known is None else Sample(known.rows, known.groups)
+    metrics, notes, lacking = dict(result.metrics), result.notes, []
     for metric, scored in result.metrics.items():
         if metric in before:
-            low, high = expected_range(metric, before[metric], rows, result.rows)
-            metrics[metric] = ScoredMetric(scored.score, before[metric], low, high)
-    notes = result.notes
+            ends = expected_range(metric, before[metric], sample, Sample(result.rows, result.groups))
+            metrics[metric] = ScoredMetric(scored.score, before[metric], *(ends or (None, None)))
+            lacking += [METRICS[metric].title] if ends is None else []
+    if lacking:
+        notes += (
+            f"nothing is expected of {', '.join(lacking)}: of fewer than {LEAST_ROWS} images these vary too much",
+        )
     if known is not None and known.optimistic:
         notes += (f"the out-of-fold scores are optimistic: {', '.join(known.optimistic)} kept the best epochs on them",)
-    return replace(result, metrics=metrics, rows_before=rows, notes=notes)
+    return replace(result, metrics=metrics, rows_before=sample.rows, notes=notes)
+
+
+def _all_rows(run: Run) -> Sample:
+    rows = read_rows(run)
+    return Sample(len(rows.ids), len(np.unique(rows.clusters)) if rows.grouped else None)

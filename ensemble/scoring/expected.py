@@ -1,20 +1,71 @@
 """What a score lets expect of further rows."""
 
 import math
+from dataclasses import dataclass
+
+import numpy as np
 
 from ensemble.scoring.bootstrap import Score
+from ensemble.scoring.metric import Metric
 from ensemble.scoring.metrics import METRICS
+from ensemble.scoring.wilson import Z
+
+LEAST_ROWS = 30  # fewer promise no mean of losses and no score of classes: a single mistake moves these far
+TAIL = 0.025  # on either side
 
 
-def expected_range(metric: str, score: Score, rows: int, new: int) -> tuple[float, float]:
-    """Where the metric of `new` other rows should lie in 95 of 100 cases, if they are like the `rows` of the score.
+@dataclass(frozen=True)
+class Sample:
+    """How many rows, and how many groups these have; None where no groups are known."""
 
-    Both samples vary: the score's interval is widened by sqrt(1 + rows / new), as the variance of a mean falls with the
-    number of rows. Shares end at 0 and 1, losses at 0.
+    rows: int
+    groups: int | None = None
+
+
+def expected_range(metric: str, score: Score, known: Sample, new: Sample) -> tuple[float, float] | None:
+    """Where the metric of `new` should lie in 95 of 100 cases, if these are like the rows of the score, `known`.
+
+    Both samples vary. `new` tells as much less than `known` as it has fewer rows, or groups where it has still fewer of
+    these. A loss has the score's interval, widened by that. A score between two bounds is as a share of right rows, of
+    as many as its interval is wide for: that of the new ones is beta-binomial. None of fewer than `LEAST_ROWS` new
+    rows, but where it is such a share.
     """
-    wider = math.sqrt(1 + rows / new)
-    low, high = score.value - wider * (score.value - score.low), score.value + wider * (score.high - score.value)
-    known = METRICS[metric]
-    if known.bounds is not None:
-        return max(low, known.bounds[0]), min(high, known.bounds[1])
-    return low if known.needs == "costs" else max(low, 0.0), high
+    this = METRICS[metric]
+    ratio = min(new.rows / known.rows, (new.groups or new.rows) / (known.groups or known.rows))
+    is_share = this.bounds == (0, 1) and not this.by_class
+    if new.rows < LEAST_ROWS and not is_share:
+        return None
+    if this.bounds is None:
+        wider = math.sqrt(1 + 1 / ratio)
+        low, high = score.value - wider * (score.value - score.low), score.value + wider * (score.high - score.value)
+        return low if this.needs == "costs" else max(low, 0.0), high
+    least, most = this.bounds
+    share = (score.value - least) / (most - least)
+    counted = min(_rows_of(this, score, share), known.rows)
+    draws = max(1, round(counted * ratio))
+    if is_share and known.groups is None and new.groups is None:
+        draws = new.rows
+    low, high = _share_of_draws(share * counted, (1 - share) * counted, draws)
+    return least + (most - least) * low, least + (most - least) * high
+
+
+def _rows_of(metric: Metric, score: Score, share: float) -> float:
+    """For how many rows Wilson's interval of the share is as wide as that of the score; infinite if it has no width."""
+    assert metric.bounds is not None
+    half = min((score.high - score.low) / (metric.bounds[1] - metric.bounds[0]) / 2, 0.499)
+    # half (1 + u) = sqrt(share (1 - share) u + u^2 / 4) with u = Z^2 / rows
+    square, linear = 0.25 - half**2, share * (1 - share) - 2 * half**2
+    u = (math.sqrt(linear**2 + 4 * square * half**2) - linear) / (2 * square)
+    return Z**2 / u if u > 0 else math.inf
+
+
+def _share_of_draws(right: float, wrong: float, draws: int) -> tuple[float, float]:
+    """Ends of the share of right ones among new draws, after so many right and wrong ones, by Jeffreys' prior: at most
+    2.5 % lie below the lower one, and as many above the upper one."""
+    from scipy.special import betaln, gammaln
+
+    a, b, k = right + 0.5, wrong + 0.5, np.arange(draws + 1)
+    ways = gammaln(draws + 1) - gammaln(k + 1) - gammaln(draws - k + 1)
+    below = np.exp(ways + betaln(k + a, draws - k + b) - betaln(a, b)).cumsum()
+    low, high = np.searchsorted(below / below[-1], [TAIL, 1 - TAIL])
+    return float(low / draws), float(high / draws)

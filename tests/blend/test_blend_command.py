@@ -594,6 +594,15 @@ def test_two_members_of_one_name(run, tmp_path):
         blend_files(tmp_path / "labels.csv", BlendOptions("vote", external=[]))
 
 
+def test_labels_of_one_class_are_no_labels_to_blend_by(tmp_path):
+    path = tmp_path / "labels.csv"
+    pd.DataFrame({"id": IDS, "label": "cat"}).to_csv(path, index=False)
+    oof = table(tmp_path / "xgb.csv", IDS, logits(LABELS))
+    with pytest.raises(UserError) as caught:
+        blend_files(path, BlendOptions("mean", external=[ExternalFiles("xgb", oof)]))
+    assert str(caught.value) == f"{path}: only one class, 'cat'; a classifier needs two or more"
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high", "told"),
     [

@@ -136,7 +136,6 @@ def test_ids_and_labels_are_composed(tmp_path):
         ("id,label,fold\na,cat,0\nb,dog,x\n", "row 2, id 'b': fold 'x' is not a whole number"),
         ("id,label,fold\na,cat,0\nb,dog,inf\n", "row 2, id 'b': fold 'inf' is not a whole number"),
         ("id,label,fold\na,cat,-1\nb,dog,\n", "no row has a fold (0 or more), so there is nothing to blend on"),
-        ("id,label\na,cat\nb,cat\n", "only one class, 'cat'; a classifier needs two or more"),
         ("id,label\n", "has no rows"),
         (
             "id,label,label\na,cat,dog\n",

@@ -15,7 +15,8 @@ from ensemble.overview.ledger import record
 from ensemble.overview.score import score_file
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
-from ensemble.scoring.expected import expected_range
+from ensemble.scoring.expected import Sample, expected_range
+from ensemble.scoring.wilson import wilson
 
 CLASSES = ("cat", "dog", "fox")
 LABELS = np.arange(120) % 3
@@ -60,11 +61,47 @@ def table(path, probabilities, ids=IDS, head="id,cat,dog,fox"):
 
 
 def test_what_to_expect_by_hand():
-    score = Score(0.9, 0.86, 0.94, (0.9,))
-    assert expected_range("accuracy", score, 300, 100) == pytest.approx((0.82, 0.98))  # twice as wide
-    assert expected_range("accuracy", score, 1500, 100) == (pytest.approx(0.74), 1.0)  # no share is above 1
-    assert expected_range("log_loss", Score(0.1, 0.06, 0.2, (0.1,)), 800, 100) == (0.0, pytest.approx(0.4))
-    assert expected_range("expected_cost", Score(-0.1, -0.2, 0.0, (0.0,)), 300, 100)[0] == pytest.approx(-0.3)
+    new = Sample(100)
+    assert expected_range("log_loss", Score(0.1, 0.06, 0.2, (0.1,)), Sample(800), new) == (0.0, pytest.approx(0.4))
+    assert expected_range("expected_cost", Score(-0.1, -0.2, 0.0, (0.0,)), Sample(300), new)[0] == pytest.approx(-0.3)
+    # 1,000 rows of 100 patients, 200 rows of 2: widened by sqrt(1 + 50), or by sqrt(1 + 5) where no groups are known
+    loss = Score(1.0, 0.99, 1.01, (1.0,))
+    low, high = expected_range("log_loss", loss, Sample(1000, 100), Sample(200, 2))
+    assert (1 - low, high - 1) == pytest.approx((0.01 * 51**0.5, 0.01 * 51**0.5))
+    assert expected_range("log_loss", loss, Sample(1000, 100), Sample(200))[1] == pytest.approx(1 + 0.01 * 6**0.5)
+    assert expected_range("log_loss", loss, Sample(1000), Sample(200, 20))[1] == pytest.approx(1 + 0.01 * 51**0.5)
+
+
+def accuracy(share, rows):
+    return Score(share, *wilson(np.array(share * rows), np.array(rows)).tolist(), (share,))
+
+
+def test_what_share_to_expect_by_hand():
+    # of 98 %, none of 5 wrong in 90.4 % of cases, one in 9.2 %, two in 0.4 %; of 20 more than two wrong in 0.7 %
+    known = Sample(1_000_000)
+    assert expected_range("accuracy", accuracy(0.98, 1_000_000), known, Sample(5)) == (0.8, 1.0)
+    assert expected_range("accuracy", accuracy(0.98, 1_000_000), known, Sample(20)) == (0.9, 1.0)
+    # after three right rows of four, the next one is wrong in (1 + 0.5) of (4 + 1) cases
+    assert expected_range("accuracy", accuracy(0.75, 4), Sample(4), Sample(1)) == (0.0, 1.0)
+    # two patients, each of them all right or all wrong, may both be wrong: 0.2 x 0.2
+    assert expected_range("accuracy", accuracy(0.8, 100), Sample(1000, 100), Sample(200, 2)) == (0.0, 1.0)
+    assert expected_range("accuracy", accuracy(0.8, 100), Sample(1000), Sample(200, 2)) == (0.0, 1.0)
+    # a score without a mistake allows for some
+    low, high = expected_range("macro_f1", accuracy(1.0, 100), Sample(100), Sample(100))
+    assert 0.93 < low < 0.98 and high == 1.0
+    assert expected_range("macro_f1", accuracy(0.98, 1000), Sample(1000), Sample(29)) is None
+    assert expected_range("log_loss", Score(0.1, 0.06, 0.2, (0.1,)), Sample(1000), Sample(29)) is None
+
+
+def test_the_expected_range_of_a_share_holds_so_many_new_shares():
+    draw = np.random.default_rng(0)
+    for share, rows, new in ((0.98, 1000, 5), (0.98, 300, 40), (0.7, 100, 100)):
+        inside = []
+        for right in draw.binomial(rows, share, size=200):
+            low, high = expected_range("accuracy", accuracy(right / rows, rows), Sample(rows), Sample(new))
+            found = draw.binomial(new, share, size=200) / new
+            inside.append(((low <= found) & (found <= high)).mean())
+        assert np.mean(inside) > 0.94
 
 
 def test_probabilities_are_joined_by_id_and_set_beside_what_was_expected(run, probabilities, tmp_path):
@@ -78,7 +115,7 @@ def test_probabilities_are_joined_by_id_and_set_beside_what_was_expected(run, pr
     assert found.metrics["log_loss"].score.value == pytest.approx(loss, abs=1e-6)
     assert (found.rows, found.rows_before, found.blend, found.groups) == (120, 300, "mean", None)
     scored = found.metrics["accuracy"]
-    assert (scored.low, scored.high) == expected_range("accuracy", scored.out_of_fold, 300, 120)
+    assert (scored.low, scored.high) == expected_range("accuracy", scored.out_of_fold, Sample(300), Sample(120))
     assert {each.place for each in found.metrics.values()} == {"inside"}
 
 
@@ -90,6 +127,30 @@ def test_wrong_labels_are_worse_than_expected(run, probabilities, tmp_path):
     said = " ".join(done.output.split())
     assert done.exit_code == 0 and "worse than expected in accuracy, macro F1, " in said
     assert "these images or their labels differ from those of the run" in said
+
+
+def test_few_images_of_one_class_with_folds(run, probabilities, tmp_path):
+    """One mistake of five is nothing rare; all five count, whatever fold they were once in."""
+    five = np.array([0, 3, 6, 9, 12])
+    probabilities = probabilities[five].copy()
+    probabilities[:] = [[0.8, 0.1, 0.1]] * 4 + [[0.4, 0.5, 0.1]]
+    file = table(tmp_path / "out.csv", probabilities, [IDS[row] for row in five])
+    lines = [f"{IDS[row]},cat,{fold}" for row, fold in zip(five, [-1, 0, "", "a", 1], strict=True)]
+    found = score_file(file, written(tmp_path / "truth.csv", ["id,label,fold", *lines]), run)
+    assert found.rows == 5 and found.metrics["accuracy"].score.value == 0.8
+    assert {name: each.place for name, each in found.metrics.items() if each.place} == {"accuracy": "inside"}
+    assert found.metrics["log_loss"].out_of_fold is not None and not any("no label" in note for note in found.notes)
+    assert any("log loss" in note and "of fewer than 30 images these vary too much" in note for note in found.notes)
+    done = CliRunner().invoke(ens, ["score", str(file), "--truth", str(tmp_path / "truth.csv"), "--run", str(run)])
+    assert done.exit_code == 0 and "as expected: it lies inside" in " ".join(done.output.split()), done.output
+    assert score_file(file, tmp_path / "truth.csv").metrics["accuracy"].score.value == 0.8  # and without a run
+
+
+def test_groups_of_few_images_are_expected_to_vary_more(run, probabilities, tmp_path):
+    file = table(tmp_path / "out.csv", probabilities)
+    plain = score_file(file, truth(tmp_path), run).metrics["accuracy"]
+    grouped = score_file(file, truth(tmp_path, groups=np.arange(120) // 30), run).metrics["accuracy"]
+    assert grouped.low < plain.low - 0.05
 
 
 def test_it_says_so_where_all_is_as_expected(run, probabilities, tmp_path):
@@ -139,7 +200,9 @@ def test_what_a_run_keeps_names_its_run_and_blend(run, probabilities, tmp_path):
                  [np.concatenate([logs[0], logs[0, :1]])], {"blend": "mean", "images": "test"})  # fmt: skip
     found = score_file(path, truth(tmp_path))
     assert (found.run, found.blend) == (run.path, "mean")
-    assert any("1 prediction of test-mean.safetensors have no label" in note for note in found.notes)
+    assert any(
+        "test-mean.safetensors: 1 prediction has no label in truth.csv, not scored" in note for note in found.notes
+    )
     assert found.metrics["accuracy"].score.value == pytest.approx((probabilities.argmax(axis=1) == LABELS).mean())
 
 

@@ -29,13 +29,13 @@ from ensemble.data.samples import nfc
 from ensemble.errors import UserError
 
 
-def read_labels(path: Path) -> Rows:
+def read_labels(path: Path, with_folds: bool = True) -> Rows:
     """The rows of a CSV or Parquet file whose fold is 0 or more, in its order.
 
     Ids are in the column "id", else in the first; labels in "label", or in the other one of two columns. A column
     `fold` holds whole numbers (an empty cell counts as -1; without the column all are 0), a column `group` what must
-    stay together. The classes are the labels of all rows, sorted, numbers by their value. Raises UserError that names
-    file, column, row and value.
+    stay together. The classes are the labels of all rows, sorted, numbers by their value. with_folds: False takes every
+    row, as of fold 0, whatever its fold is. Raises UserError that names file, column, row and value.
     """
     table = read_columns(path)
     id_column = find_id_column(table)
@@ -48,15 +48,14 @@ def read_labels(path: Path) -> Rows:
             f"{path}: the ids would be read from {id_column!r}, which holds another thing; name theirs 'id'"
         )
     ids = checked_ids(cell_texts(table[id_column]), path)
-    folds = _folds(table["fold"], ids, path) if "fold" in others else np.zeros(len(ids), dtype=np.int64)
+    has_folds = with_folds and "fold" in others
+    folds = _folds(table["fold"], ids, path) if has_folds else np.zeros(len(ids), dtype=np.int64)
     kept = np.flatnonzero(folds >= 0)
     if not len(kept):
         raise UserError(f"{path}: no row has a fold (0 or more), so there is nothing to blend on")
     codes, names = _coded(table[label_column])
     _refuse_empty(codes, kept, label_column, ids, path)
     classes = in_order(names)
-    if len(classes) < 2:
-        raise UserError(f"{path}: only one class, {classes[0]!r}; a classifier needs two or more")
     number = {name: c for c, name in enumerate(classes)}
     labels = np.array([number[name] for name in names], dtype=np.int64)[codes[kept]]
     clusters = np.arange(len(kept))
