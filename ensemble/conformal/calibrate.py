@@ -66,20 +66,18 @@ class Calibrated:
 
 
 def strata_of(labels: np.ndarray, classes: int, level: float, by: str | None) -> Strata:
-    """One stratum, or by class one for each class with enough rows and one for all others together; that is of all rows
-    if these others have too few even so."""
+    """One stratum, or by class one for each class with enough rows and one for all others together. Of fewer than
+    1 / (1 - level) - 1 rows a stratum gives its classes to every set."""
     least = math.ceil(round(LEAST_MISSES / (1 - level), 6))
-    every = np.ones(len(labels), dtype=bool)
     if by != "class":
-        return Strata(np.zeros(classes, dtype=np.int64), (every,), (), least)
+        return Strata(np.zeros(classes, dtype=np.int64), (np.ones(len(labels), dtype=bool),), (), least)
     counts = np.bincount(labels, minlength=classes)
     few = counts < least
     if not few.any():
         return Strata(np.arange(classes), tuple(labels == c for c in range(classes)), (), least)
-    together = few[labels] if counts[few].sum() >= least else every
     of_class = np.where(few, 0, np.cumsum(~few))
     alone = tuple(labels == c for c in np.flatnonzero(~few))
-    return Strata(of_class, (together, *alone), tuple(np.flatnonzero(few).tolist()), least)
+    return Strata(of_class, (few[labels], *alone), tuple(np.flatnonzero(few).tolist()), least)
 
 
 def row_weights(rows: HeldOut, by: str | None) -> np.ndarray:
@@ -111,7 +109,8 @@ def prediction_sets(calibrated: Calibrated, of_folds: Iterable[np.ndarray]) -> n
     """
     counts: np.ndarray | None = None
     columns = [np.flatnonzero(calibrated.of_class == number) for number in range(len(calibrated.rising))]
-    for fold, probabilities in enumerate(of_folds):
+    folds = range(len(calibrated.rising[0]))
+    for fold, probabilities in zip(folds, of_folds, strict=True):
         scores = scores_of([calibrated.score], probabilities)[0]
         counts = np.zeros(scores.shape) if counts is None else counts
         for number, some in enumerate(columns):

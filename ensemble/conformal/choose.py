@@ -53,14 +53,15 @@ def choose(rows: HeldOut, level: float, by: str | None, candidates: tuple[Confor
     def best(without: int | None) -> int:
         """The number of the best candidate, on the rows of all folds but one."""
         used = folds != without
+        parts = np.full(len(folds), -1)
+        parts[used] = usable_folds(folds[used], rows.clusters[used])  # of two folds one is left: it is divided
         sizes = []
         for candidate in range(len(candidates)):
             hits, size = np.zeros(len(folds)), np.zeros(len(folds))
-            for fold in numbers:
-                test = (folds == fold) & used
-                if test.any():
-                    found = sets(candidate, test, used & (folds != fold))
-                    hits[test], size[test] = true_scores(found, rows.labels[test]), found.sum(axis=1)
+            for part in np.unique(parts[used]):
+                test = parts == part
+                found = sets(candidate, test, used & ~test)
+                hits[test], size[test] = true_scores(found, rows.labels[test]), found.sum(axis=1)
             enough = level - 2 * standard_error((hits * weights)[used], rows.clusters[used]) / weights[used].mean()
             is_valid = np.average(hits[used], weights=weights[used]) >= enough
             sizes.append(np.average(size[used], weights=weights[used]) if is_valid else np.inf)

@@ -72,8 +72,8 @@ def test_classes_with_few_rows_share_a_stratum():
     found = strata_of(labels, 4, 0.9, "class")
     assert (found.least, found.pooled, found.of_class.tolist()) == (50, (2, 3), [1, 2, 0, 0])
     assert [int(rows.sum()) for rows in found.rows] == [51, 60, 50]
-    found = strata_of(labels[:130], 4, 0.9, "class")  # of the rest 20 rows, fewer than 50: compared with all rows
-    assert (found.pooled, [int(rows.sum()) for rows in found.rows]) == ((2, 3), [130, 60, 50])
+    found = strata_of(labels[:130], 4, 0.9, "class")  # of the rest 20 rows, fewer than 50: with no others even so
+    assert (found.pooled, [int(rows.sum()) for rows in found.rows]) == ((2, 3), [20, 60, 50])
     assert strata_of(labels, 4, 0.9, None).of_class.tolist() == [0, 0, 0, 0]
     assert strata_of(np.arange(200) % 4, 4, 0.9, "class").of_class.tolist() == [0, 1, 2, 3]
 
@@ -88,6 +88,32 @@ def test_by_class_each_class_keeps_the_promise():
         shares[by] = [hits[fresh.labels == c].mean() for c in range(4)]
         assert hits.mean() == pytest.approx(0.9, abs=0.015)
     assert min(shares[None]) < 0.86 and min(shares["class"]) > 0.88
+
+
+def test_few_rows_of_a_hard_class_keep_the_promise():
+    fresh = drawn(4000, signal=np.array([3, 3, 3, 0.5]), seed=1)
+    of_last = fresh.labels == 3
+    for few, least in ((40, 0.8), (8, 1.0)):  # of 8 rows (1 + 0) / (1 + 8) is above 0.1: it is in every set
+        rows = drawn(2400, signal=np.array([3, 3, 3, 0.5]))
+        kept = np.sort(np.concatenate([np.flatnonzero(rows.labels != 3), np.flatnonzero(rows.labels == 3)[:few]]))
+        some = HeldOut(rows.probabilities[kept], rows.labels[kept], rows.folds[kept], rows.clusters[kept])
+        sets = prediction_sets(calibrate(some, THRESHOLD, 0.9, "class", 5), [fresh.probabilities] * 5)
+        assert sets[of_last, 3].mean() >= least
+        assert choose(some, 0.9, "class").of_classes[3] >= least
+
+
+def test_of_two_folds_the_choice_without_one_has_rows_to_calibrate_on():
+    rows = drawn(1000)
+    two_folds = HeldOut(rows.probabilities, rows.labels, rows.folds % 2, rows.clusters)
+    found = choose(two_folds, 0.9, None, (APS, THRESHOLD))
+    assert found.score == THRESHOLD
+    assert found.raw_size == choose(two_folds, 0.9, None, (THRESHOLD,)).raw_size
+
+
+def test_one_answer_is_not_taken_for_that_of_all_folds():
+    calibrated = calibrate(held_out([0.9, 0.6], [0, 1]), THRESHOLD, 0.5, None, 2)
+    with pytest.raises(ValueError, match="shorter"):
+        prediction_sets(calibrated, [two([0.7])])
 
 
 def test_the_choice_is_judged_on_rows_that_it_did_not_see():
