@@ -210,7 +210,8 @@ def _missing_blocks(
 ) -> list[MissingBlock]:
     """What has to be computed of some rows of a shard, int64 (m,), for a stage: usually nothing, or all these rows
     under all member views that it adds."""
-    added = [(each.member, each.view) in stage.added for each in stored.member_views]
+    # Of a blend of external members alone there are no views: an empty list would be of floats.
+    added = np.array([(each.member, each.view) in stage.added for each in stored.member_views], dtype=bool)
     missing = stored.missing(slice(part.start, part.stop)) & added & np.isin(np.arange(len(part)), rows)[:, None]
     if not missing.any():
         return []

@@ -1,6 +1,6 @@
 """The columns `set` and `abstain` of a blend, see `ensemble.tta.certainty`. Never imports torch."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ensemble.blend import Blend
 from ensemble.blend.held_out import load_held_out
 from ensemble.blend.saved import read_described
 from ensemble.blend.sources import source
-from ensemble.conformal.calibrate import BY, calibrate, prediction_sets, strata_of, with_most_probable
+from ensemble.conformal.calibrate import BY, calibrate, exceeds, prediction_sets, strata_of, with_most_probable
 from ensemble.conformal.choose import Choice, choose
 from ensemble.conformal.rows import HeldOut
 from ensemble.conformal.selective import CERTAINTY, abstention, least_rate
@@ -17,6 +17,7 @@ from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.run import Run
+from ensemble.tta.apply import fold_sets
 from ensemble.tta.certainty import BlendedRows, CertaintyColumns
 
 MOSTLY_SINGLE = 0.9  # groups per row: with more, hardly any row shares a group
@@ -33,8 +34,8 @@ def sets_and_abstention(
     rows = _held_out_rows(run, name, blend, networks, asked)
     found = []
     if asked.sets is not None:
-        folds = fold_count(run) if blend.sources is None else len(blend.sources.sets[""])
-        found.append(_sets(rows, blend, asked.sets, asked.sets_by, folds))
+        counts = [blend.networks(each, fold_count(run)) if each in blend.trained else 1 for each in blend.members]
+        found.append(_sets(rows, blend, asked.sets, asked.sets_by, len(fold_sets(blend, counts))))
     if asked.abstain is not None:
         found.append(_abstain(rows, blend, asked.abstain))
     return tuple(found)
@@ -81,19 +82,33 @@ def _held_out_rows(run: Run, name: str, blend: Blend, networks: str, asked: Cert
             f"{option}: {name!r} is of several runs, and has no out-of-fold rows to calibrate on: their folds differ, "
             "or it was fitted by an older ens; blend one run, or runs of the same folds"
         )
-    return load_held_out(run, name, sha256, len(blend.classes))
+    rows = load_held_out(run, name, sha256, len(blend.classes))
+    if blend.chain.prior_shift is not None and asked.sets is not None:
+        strata = strata_of(rows.labels, len(blend.classes), asked.sets, asked.sets_by)
+        if strata.pooled:
+            raise UserError(
+                f"--sets {asked.sets:g}: {name!r} is for other class shares than those of its rows (--priors), which "
+                f"takes {strata.least} rows of each class; too few are of {_names(strata.pooled, blend)}: ask for a "
+                "lower level, or fit a blend without --priors"
+            )
+    return rows
 
 
-def _sets(rows: HeldOut, blend: Blend, level: float, by: str | None, folds: int) -> CertaintyColumns:
+def _sets(rows: HeldOut, blend: Blend, level: float, by: str | None, answers: int) -> CertaintyColumns:
+    """answers: how many the blend averages, one of each fold's networks."""
     if by == "group" and not rows.grouped:
         raise UserError("--sets-by group: no rows of this run share a group; leave it out")
     choice = choose(rows, level, by)
-    calibrated = calibrate(rows, choice.score, level, by, folds)
+    # External members alone have one answer for all folds: it is compared with the rows of all.
+    compared = rows if answers > 1 else replace(rows, folds=np.zeros_like(rows.folds))
+    calibrated = calibrate(compared, choice.score, level, by, answers)
 
     def compute(some: BlendedRows) -> dict[str, np.ndarray]:
         if not len(some.probabilities):
             return {"set": np.zeros(some.probabilities.shape, dtype=bool)}
-        return {"set": with_most_probable(prediction_sets(calibrated, some.of_folds), some.probabilities)}
+        sets = with_most_probable(prediction_sets(calibrated, some.of_folds), some.probabilities)
+        sets[np.arange(len(sets)), blend.decide(some.probabilities)] = True  # with costs it may be another class
+        return {"set": sets}
 
     facts = {"sets": level, "by": by, "score": asdict(choice.score)}
     return CertaintyColumns(("set",), facts, tuple(_notes(rows, blend, level, by, choice)), compute)
@@ -102,11 +117,12 @@ def _sets(rows: HeldOut, blend: Blend, level: float, by: str | None, folds: int)
 def _notes(rows: HeldOut, blend: Blend, level: float, by: str | None, choice: Choice) -> list[str]:
     lines = [
         f"sets at {level:g} (score: {choice.score}): those of out-of-fold rows hold the true class in "
-        f"{choice.coverage:.1%}, and {choice.size:.2f} classes on average"
+        f"{_coverage(choice, blend, by)}, and {choice.size:.2f} classes on average"
     ]
-    if by is None and len(np.unique(rows.clusters)) < MOSTLY_SINGLE * len(rows.labels):
-        lines[0] += "; rows count one by one, --sets-by group counts each group as one"
-    if choice.accuracy >= level:
+    if by != "group" and len(np.unique(rows.clusters)) < MOSTLY_SINGLE * len(rows.labels):
+        lines[0] += "; rows count one by one"
+        lines[0] += ", --sets-by group counts each group as one" if by is None else ", also those that share a group"
+    if choice.accuracy >= level and blend.chain.prior_shift is None:
         higher = next((f"; ask for {each}" for each in LEVELS if each > choice.accuracy), "")
         lines.append(
             f"the most likely class alone is right in {choice.accuracy:.1%}, more often than {level:g}: most sets hold "
@@ -114,18 +130,31 @@ def _notes(rows: HeldOut, blend: Blend, level: float, by: str | None, choice: Ch
         )
     strata = strata_of(rows.labels, len(blend.classes), level, by)
     if strata.pooled:
-        names = [blend.classes[number] for number in strata.pooled]
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         lines.append(
-            f"{pluralize(len(names), 'class has', 'classes have')} fewer than {strata.least} rows and no promise of "
-            f"their own at {level:g}, but one together ({shown})"
+            f"{pluralize(len(strata.pooled), 'class has', 'classes have')} fewer than {strata.least} rows and no "
+            f"promise of their own at {level:g}, but one together ({_names(strata.pooled, blend)})"
         )
+        count = int(strata.rows[0].sum())
+        if exceeds(np.zeros(1), count, level).all():
+            lines[-1] += f"; of {pluralize(count, 'row')} in all they are in every set"
     if blend.external:
         lines.append(
             f"the promise takes it that the test predictions of {blend.external[0]} are like its out-of-fold ones, "
             "which ens can't see"
         )
     return lines
+
+
+def _coverage(choice: Choice, blend: Blend, by: str | None) -> str:
+    """How many sets of out-of-fold rows hold the true class; by class those of the classes with the fewest and most."""
+    if by != "class":
+        return f"{choice.coverage:.1%}"
+    ends = int(np.nanargmin(choice.of_classes)), int(np.nanargmax(choice.of_classes))
+    return " to ".join(f"{choice.of_classes[number]:.1%} ({blend.classes[number]})" for number in ends)
+
+
+def _names(numbers: tuple[int, ...], blend: Blend) -> str:
+    return ", ".join(blend.classes[number] for number in numbers[:5]) + (", ..." if len(numbers) > 5 else "")
 
 
 def _abstain(rows: HeldOut, blend: Blend, rate: float) -> CertaintyColumns:
@@ -147,7 +176,7 @@ def _abstain(rows: HeldOut, blend: Blend, rate: float) -> CertaintyColumns:
         f"answered, {found.error:.2%} of them wrongly (of such images, with a certainty of {CERTAINTY:.0%}, at most "
         f"{rate:.2%})"
     )
-    return CertaintyColumns(("abstain",), {"abstain": rate}, (note,), compute)
+    return CertaintyColumns(("abstain",), {"abstain": rate, "threshold": found.threshold}, (note,), compute)
 
 
 def _confidence(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:

@@ -12,16 +12,18 @@ from recorder import Recorder
 
 import ensemble
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
-from ensemble.blend.held_out import load_held_out
+from ensemble.blend.held_out import load_held_out, save_held_out
 from ensemble.blend.saved import read_described
 from ensemble.conformal.calibrate import calibrate, prediction_sets, with_most_probable
 from ensemble.conformal.choose import choose
+from ensemble.conformal.rows import HeldOut
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.run import Run
+from ensemble.tta.certainty import certainty_columns, columns_digest
 from ensemble.tta.predict import PredictionRequest, tta_predict
 from ensemble.tta.sets import sets_and_abstention
 
@@ -145,7 +147,8 @@ def test_blends_whose_rows_promise_nothing_are_refused(run, tmp_path):
     blend_run(Run(copy), BlendOptions("mean", priors="uniform", name="shifted"))
     assert "for other class shares" in refused(copy, "shifted", sets=0.6)
     assert "for other class shares" in refused(copy, "shifted", sets=0.6, sets_by="class", abstain=0.5)
-    assert ensemble.load(copy, "shifted", sets=0.6, sets_by="class").certainty[0].names == ("set",)
+    assert ensemble.load(copy, "shifted", sets=0.5, sets_by="class").certainty[0].names == ("set",)
+    assert "takes 13 rows of each class; too few are of a, b" in refused(copy, "shifted", sets=0.6, sets_by="class")
 
     described = read_json(copy / "blends" / "mean.json")
     write_json(copy / "blends" / "mean.json", {key: value for key, value in described.items() if key != "held_out"})
@@ -209,3 +212,94 @@ def test_a_blend_with_costs_says_what_its_class_costs_on_average(run, tmp_path):
     costs = made.probabilities @ np.array([[0.0, 1], [9, 0]])
     assert table["class"].tolist() == [classes[number] for number in costs.argmin(axis=1)]
     assert table["expected_cost"].tolist() == pytest.approx(costs.min(axis=1).tolist(), rel=1e-5)
+
+
+def test_external_members_alone_are_compared_with_the_rows_of_all_folds(run, tmp_path):
+    rows = pd.read_csv(run / "folds.csv")
+    images = sorted(path.name for path in (run.parent / "test").glob("*.png"))
+    true = np.linspace(0.8, 0.99, len(rows))  # so good that greedy gives no other member a weight
+    for fold, wrong in ((0, 0.4), (1, 0.2)):
+        true[rows.index[rows["fold"] == fold][0]] = wrong
+    first = np.where(rows["label"] == "a", true, 1 - true)
+    oof, test = tmp_path / "oof.csv", tmp_path / "test.csv"
+    pd.DataFrame({"id": rows["id"], "a": first, "b": 1 - first}).to_csv(oof, index=False)
+    new = np.linspace(0.06, 0.96, len(images))
+    pd.DataFrame({"id": images, "a": new, "b": 1 - new}).to_csv(test, index=False)
+    copy = shutil.copytree(run, tmp_path / "run")
+    blend_run(Run(copy), BlendOptions("greedy", external=[ExternalFiles("svm", oof, test)], name="alone"))
+    blend, kept = load_blend(Run(copy), "alone"), held_out(copy, "alone")
+    assert blend.members == ("svm",) and len(np.unique(kept.folds)) == 2
+
+    asked, output = CertaintyRequest(sets=0.95), tmp_path / "s.csv"
+    tta_predict(PredictionRequest(Run(copy), run.parent / "test", output, "alone", certainty=asked), SILENT)
+    table = pd.read_csv(tmp_path / "s.certainty.csv", dtype={"set": str})
+    first = np.where(table["class"] == "a", table["probability"], 1 - table["probability"])
+    answer = np.stack([first, 1 - first], axis=1)
+    calibrated = calibrate(kept, choose(kept, 0.95, None).score, 0.95, None, 2)
+    want = with_most_probable(prediction_sets(calibrated, [answer, answer]), answer)
+    assert table["set"].tolist() == ["|".join(np.array(["a", "b"])[each]) for each in want]
+    assert (want.sum(axis=1) == 2).sum() not in (0, len(want))
+
+
+def drawn(counts, seed=0, clusters=None):
+    """Out-of-fold rows of two folds: so many of each class, of which the last is the hardest."""
+    draw, labels = np.random.default_rng(seed), np.repeat(np.arange(len(counts)), counts)
+    z = draw.normal(size=(len(labels), len(counts)))
+    z[np.arange(len(labels)), labels] += np.where(labels == len(counts) - 1, 0.5, 2.5)
+    probabilities = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)).astype(np.float32)
+    rows = np.arange(len(labels))
+    return HeldOut(probabilities, labels, rows % 2, rows if clusters is None else clusters)
+
+
+def keep_rows(copy, name, rows):
+    """Replace the blend's out-of-fold rows."""
+    described = read_json(copy / "blends" / f"{name}.json")
+    write_json(copy / "blends" / f"{name}.json", described | {"held_out": save_held_out(Run(copy), name, rows)})
+
+
+def columns_of(copy, name="mean", **asked):
+    run = Run(copy)
+    return certainty_columns(run, name, load_blend(run, name), "folds", CertaintyRequest(**asked))
+
+
+def test_by_class_the_coverage_is_that_of_each_class(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    keep_rows(copy, "mean", drawn([300, 100], clusters=np.arange(400) // 4))
+    of_classes = choose(held_out(copy), 0.9, "class").of_classes
+    shares = " to ".join(f"{share:.1%} ({name})" for share, name in sorted(zip(of_classes, "ab", strict=True)))
+    line = columns_of(copy, sets=0.9, sets_by="class")[0].notes[0]
+    assert f"hold the true class in {shares}, and" in line
+    assert line.endswith("; rows count one by one, also those that share a group")
+    assert "shares" not in columns_of(copy, sets=0.9, sets_by="group")[0].notes[0]
+    keep_rows(copy, "mean", drawn([300, 3]))
+    assert (
+        "1 class has fewer than 50 rows and no promise of their own at 0.9, but one together (b); of 3 rows in all "
+        "they are in every set"
+    ) in columns_of(copy, sets=0.9, sets_by="class")[0].notes
+
+
+def test_shards_are_named_by_the_threshold_that_was_found(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    keep_rows(copy, "mean", drawn([500, 500]))
+    digests = []
+    for certainty in (0.9, 0.9, 0.999):
+        monkeypatch.setattr("ensemble.conformal.selective.CERTAINTY", certainty)
+        digests.append(columns_digest(columns_of(copy, abstain=0.12)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_set_has_the_class_that_costs_decide_for(run, tmp_path):
+    (tmp_path / "costs.csv").write_text("class,a,b\na,0,1\nb,50,0\n")
+    copy = shutil.copytree(run, tmp_path / "run")
+    blend_run(Run(copy), BlendOptions("mean", metric="expected_cost", costs=tmp_path / "costs.csv", name="dear"))
+    keep_rows(copy, "dear", drawn([500, 500]))
+    # Every image is decided for b, which is less probable than a in some; at 0.1 sets are of one class at most.
+    tta_predict(
+        PredictionRequest(
+            Run(copy), run.parent / "train", tmp_path / "s.csv", "dear", certainty=CertaintyRequest(sets=0.1)
+        ),
+        SILENT,
+    )
+    table = pd.read_csv(tmp_path / "s.certainty.csv")
+    assert (table["class"] == "b").all() and (table["probability"] < 0.5).any()
+    assert all(name in cell.split("|") for name, cell in zip(table["class"], table["set"], strict=True))
