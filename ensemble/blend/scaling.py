@@ -40,12 +40,14 @@ class Scaling:
     scaling_weights: float64 (C,), or (C, C) of the family "dirichlet"; None of "none".
     scaling_bias: float64 (C,); None of "none".
     scaling_strength: of the penalty; None of "none".
+    scaling_untried: the family that "auto" left out since it would take too long; None where it tried all.
     """
 
     scaling_family: str
     scaling_weights: np.ndarray | None = None
     scaling_bias: np.ndarray | None = None
     scaling_strength: float | None = None
+    scaling_untried: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def fit(
     if is_large and kind == "dirichlet":
         raise UserError(f"--calibration dirichlet would take too long with {classes:,} classes; take vector")
     families = FAMILIES[: 1 if is_large else None] if kind == "auto" else (kind,)
+    untried = FAMILIES[1] if is_large and kind == "auto" else None
     if len(np.unique(folds)) < 2:
         return Scaling("none")
     tried = [_best(family, x, labels, folds) for family in families]
@@ -87,9 +90,9 @@ def fit(
         tried = [plain, *tried]
     chosen = tried[simplest([each.held for each in tried], clusters)]
     if chosen.family == "none":
-        return Scaling("none")
+        return Scaling("none", scaling_untried=untried)
     weights, bias = solve(chosen.family, chosen.strength, x, labels)
-    return Scaling(chosen.family, weights, bias, chosen.strength)
+    return Scaling(chosen.family, weights, bias, chosen.strength, untried)
 
 
 def apply(learned: Scaling, probs: np.ndarray) -> np.ndarray:
@@ -105,26 +108,31 @@ def load(params: Mapping[str, Any], classes: int) -> Scaling | None:
     if "scaling_family" not in params:
         return None
     family = saved.one_of(params, "scaling_family", ("none", *FAMILIES))
+    untried = saved.one_of(params, "scaling_untried", FAMILIES) if "scaling_untried" in params else None
     if family == "none":
-        return Scaling(family)
+        return Scaling(family, scaling_untried=untried)
     shape = (classes, classes) if family == "dirichlet" else (classes,)
     return Scaling(
         scaling_family=family,
         scaling_weights=saved.array(params, "scaling_weights", shape),
         scaling_bias=saved.array(params, "scaling_bias", (classes,)),
         scaling_strength=saved.number(params, "scaling_strength"),
+        scaling_untried=untried,
     )
 
 
 def describe(learned: Scaling) -> str:
     """What was chosen, one line."""
+    untried = "" if learned.scaling_untried is None else "; a Dirichlet map would take too long here and was not tried"
     if learned.scaling_family == "none":
-        return "calibration: no scaling paid on held-out folds, or the rows can't be divided into folds: there is none"
+        why = "no scaling paid on held-out folds, or the rows can't be divided into folds: there is none"
+        return f"calibration: {why}{untried}"
     what = {
         "vector": "vector scaling, a factor and a bias for each class",
         "dirichlet": "a Dirichlet map, a matrix and a bias for each class",
     }[learned.scaling_family]
-    return f"calibration: {what} (strength {learned.scaling_strength:g}), fitted on rows that the blend had not seen"
+    strength = f"strength {learned.scaling_strength:g}"
+    return f"calibration: {what} ({strength}), fitted on rows that the blend had not seen{untried}"
 
 
 def solve(

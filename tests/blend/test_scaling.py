@@ -129,6 +129,19 @@ def test_too_large_a_matrix_is_refused():
         scaling.fit(x, np.arange(100), np.arange(100) % 2, np.arange(100), "dirichlet")
 
 
+def test_auto_says_that_it_did_not_try_too_large_a_matrix(monkeypatch):
+    draw, rows = np.random.default_rng(1), np.arange(1500)
+    probs = draw.dirichlet([0.5, 0.5, 0.5], size=1500)
+    monkeypatch.setattr(scaling, "MOST_WORK", 1000)
+    untried = "; a Dirichlet map would take too long here and was not tried"
+    for odds, family in ((np.ones(3), "none"), (np.array([4, 1, 1]), "vector")):
+        labels = rows_of(probs * odds / (probs * odds).sum(axis=1, keepdims=True), draw)
+        found = scaling.fit(np.log(probs), labels, rows % 5, rows)
+        assert found.scaling_family == family and scaling.describe(found).endswith(untried)
+        assert scaling.load({k: v for k, v in vars(found).items() if v is not None}, 3).scaling_untried == "dirichlet"
+    assert untried not in scaling.describe(scaling.fit(np.log(probs), labels, rows % 5, rows, "vector"))
+
+
 # ---- of a run ------------------------------------------------------------------------------------------------------
 
 
