@@ -139,7 +139,7 @@ class RunResults:
 
 
 def read_run(run: Run, events: Events) -> RunResults:
-    """Read it all; the cross-fitted probabilities of the best blend are fitted again (they are not saved).
+    """Read it all; the cross-fitted probabilities of the best blend are those saved with it, else it is fitted again.
 
     Raises UserError if `run` is not a run directory, or if its rows or logits don't fit together. What else can't be
     read is left out and listed in `problems`.
@@ -159,7 +159,7 @@ def read_run(run: Run, events: Events) -> RunResults:
     best, saved, basis = None, False, ""
     probabilities, costs, tempered = np.empty((0, len(rows.classes))), None, {}
     if oof is not None:
-        events.progress("fitting the best blend again", 1, 3)
+        events.progress("reading the best blend's predictions", 1, 3)
         candidates = _comparable(blends, stale)
         best, saved = (candidates[0], True) if candidates else (plain_mean(oof), False)
         probabilities, basis, costs = _row_probabilities(run, oof, candidates, problems)

@@ -43,8 +43,8 @@ class Predicted:
 
 def read_predicted(run: Run, blend: str | None, events: Events) -> Predicted:
     """The predictions of the run's blend of this name; None: of the saved one with the lowest log loss that can be
-    fitted again from the run alone, else of the members' plain mean. Raises UserError as `read_oof` does, and for a
-    blend that can't be fitted again."""
+    told from the run alone, else of the members' plain mean. Raises UserError as `read_oof` does, and for a blend that
+    can't be told from it."""
     found = _named(run, blend) if blend is not None else _best(run)
     if found is None:
         oof = read_oof(run)
@@ -53,7 +53,7 @@ def read_predicted(run: Run, blend: str | None, events: Events) -> Predicted:
         return Predicted(
             None, basis, oof.rows, probabilities, probabilities.argmax(axis=1), checksums(run, oof.members)
         )
-    events.progress(f"fitting the blend {found.name} again", 0, 1)
+    events.progress(f"reading the predictions of blend {found.name}", 0, 1)
     probabilities = cross_fitted(run, found)
     predicted, made_of = found.fitted.decide(probabilities), checksums(run, tuple(found.members))
     return Predicted(found.name, f"blend {found.name}", read_rows(run), probabilities, predicted, made_of)

@@ -190,7 +190,7 @@ def test_the_best_blend_has_the_least_log_loss_and_says_of_how_many(tmp_path):
     assert losses == sorted(losses) and results.best.name == results.blends[0].name
     assert results.basis == f"blend {results.best.name}, cross-fitted"
     own = -np.log(results.probabilities[np.arange(60), results.oof.rows.labels]).mean()
-    assert own == pytest.approx(losses[0], abs=1e-9)
+    assert own == pytest.approx(losses[0], abs=1e-7)  # the probabilities were saved as float32
     assert "is the lowest of 3 blends that were tried" in report(run).text("verdict")
 
 
