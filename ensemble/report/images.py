@@ -15,8 +15,8 @@ from markupsafe import Markup
 from ensemble.blend.probabilities import chunks
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
+from ensemble.report.cells import as_json, cell_rows
 from ensemble.report.classes import MOST_MATRIX
-from ensemble.report.gallery import as_json, cell_rows
 from ensemble.report.relabel import label_errors, why_text
 from ensemble.report.run import RunResults
 from ensemble.report.thumbnails import Thumbnail, image_files, thumbnails

@@ -24,8 +24,8 @@ from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.report import attention, data, examples, images, write_report
+from ensemble.report.cells import MOST, as_json, cell_rows
 from ensemble.report.copies import run_copies
-from ensemble.report.gallery import MOST, as_json, cell_rows
 from ensemble.report.page import environment
 from ensemble.report.relabel import label_errors
 from ensemble.report.run import read_run
@@ -191,7 +191,7 @@ def test_cells_of_the_confusion_matrix_by_hand(results):
 
 
 def test_mistakes_have_their_images_before_what_is_right(results, monkeypatch):
-    monkeypatch.setattr("ensemble.report.gallery.MOST", 2)
+    monkeypatch.setattr("ensemble.report.cells.MOST", 2)
     assert MOST == 120
     own = with_probabilities(
         results, [0, 0, 0, 1, 1], [[0.9, 0.1, 0], [0.8, 0.2, 0], [0.1, 0.9, 0], [0.7, 0.3, 0], [0.6, 0.4, 0]], [[0] * 5]

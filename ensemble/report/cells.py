@@ -1,4 +1,4 @@
-"""Images to look at, each once, whichever of the lists it is in; and those behind each cell of the confusion matrix."""
+"""The images behind each cell of the confusion matrix."""
 
 import json
 from typing import Any
