@@ -198,6 +198,12 @@ def test_a_name_that_leads_out_is_refused(tmp_path, paint, name):
     assert not list(tmp_path.rglob("out.png"))
 
 
+@pytest.mark.parametrize("name", [r"a/..\..\out.png", r"..\out.png", r"\out.png", r".\C:\out.png"])
+def test_a_name_that_leads_out_on_windows_is_refused(paint, name):
+    path = write_tar("a.tar", {"a/1.png": paint(Path("in.png")).read_bytes(), name: b""})
+    assert f"holds a file named {name!r}, which leads out of its folder" in refusal(as_local, path)
+
+
 def test_links_and_devices_are_left_out(paint):
     image = paint(Path("in.png")).read_bytes()
     with tarfile.open("a.tar", "w") as archive:
@@ -378,6 +384,10 @@ def test_tables_that_hold_no_sound_images(rows):
     assert refusal(as_local, Path("gap.parquet")) == (
         f"gap.parquet: row 4 has no bytes of an image (of path {paths[3]!r}); write the images into it"
     )
+    Path("parts").mkdir()
+    write_table(hugging_face(*rows), "parts/1.parquet")
+    write_table(hugging_face(paths, names, [None, *images[1:]]), "parts/2.parquet")
+    assert refusal(as_local, Path("parts")).startswith("parts/2.parquet: row 1 has no bytes of an image")
     write_table(hugging_face(*rows, number_of=7), "odd.parquet")
     assert "column 'label' holds 7, and there are 2 classes in its metadata" in refusal(as_local, Path("odd.parquet"))
     both = hugging_face(*rows)

@@ -82,11 +82,12 @@ def require_allowed(source: Path, nbytes: int) -> None:
 
 
 def inside(name: str, source: Path) -> str:
-    """The name of a member in the copy. Raises UserError for one that leads out of it."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:", parts[0]):
+    """The name of a member in the copy. Raises UserError for one that leads out of it, here or on Windows, where a
+    backslash separates too."""
+    steps = [step for step in re.split(r"[/\\]", name) if step not in ("", ".")]
+    if not steps or name[0] in "/\\" or ".." in steps or "\0" in name or re.match(r"[A-Za-z]:", steps[0]):
         raise UserError(f"{source}: holds a file named {name!r}, which leads out of its folder; it is not unpacked")
-    return "/".join(parts)
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def decoded_names(names: Sequence[bytes], source: Path) -> list[str]:
