@@ -251,7 +251,7 @@ def _write(packed: Packed, copy: Path, source: Path, events: Events) -> int:
                         file.write(chunk)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise UserError(
-                    f"{source}: holds {name!r} twice, as this disk has it (in two cases, perhaps): rename one"
+                    f"{source}: holds {name!r} twice, as this disk has it (possibly in another case): rename one"
                 ) from None
             except OSError as error:
                 if error.errno is None or error.filename is not None:

@@ -89,13 +89,14 @@ def _members(read: Mapping[str, tuple[_Columns, Sequence[Path]]]) -> Iterator[Me
         names = _names(paths, values)
         row = 0
         for file in files:
+            start = row
             for batch in _batches(file, [columns.image]):
                 for image in batch.column(0).to_pylist():
                     data = image["bytes"] if columns.in_struct and image is not None else image
                     if not data:
                         path = f" (of path {paths[row]!r})" if paths[row] else ""
                         raise UserError(
-                            f"{file}: row {row + 1} has no bytes of an image{path}; write the images into it"
+                            f"{file}: row {row - start + 1} has no bytes of an image{path}; write the images into it"
                         )
                     if names[row] is None:
                         names[row] = f"{row:0{max(6, len(str(len(names))))}}{_ending(data)}"
