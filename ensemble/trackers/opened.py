@@ -16,7 +16,7 @@ class Start:
     project: what the tracker files it under.
     folder: where the tracker may keep files of its own.
     id: of the tracker's run; None: it makes a new one.
-    logged: values of `Opened.log` that this run was sent by earlier commands.
+    logged: how many times earlier commands called `Opened.log` for this run.
     settings: of the experiment, by dotted keys.
     """
 

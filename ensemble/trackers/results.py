@@ -18,7 +18,7 @@ def log_blend(run: Run, name: str, scores: Mapping[str, Score], events: Events) 
     values: dict[str, float] = {}
     for metric, score in scores.items():
         values |= {metric: score.value, f"{metric}_low": score.low, f"{metric}_high": score.high}
-    _send(run, events, lambda link: link.opened.log(f"blends/{name}", 0, values))
+    _send(run, events, lambda link: link.log(f"blends/{name}", 0, values))
 
 
 def log_report(run: Run, path: Path, events: Events) -> None:

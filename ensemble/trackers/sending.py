@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +35,18 @@ class Link:
         if number <= before:
             return
         values = {key: float(value) for key, value in line.items() if isinstance(value, int | float) and key != "epoch"}
-        self.sent.note(series, number)
+        self.sent.epochs[series] = number
         try:
-            self.opened.log(series, number, values)
+            self.log(series, number, values)
         except Exception:
             self.sent.note(series, before)
             raise
+
+    def log(self, series: str, step: int, values: Mapping[str, float]) -> None:
+        """Send values. They are counted first: of a count that is too small, wandb would drop what comes next."""
+        self.sent.logged += 1
+        self.sent.store()
+        self.opened.log(series, step, values)
 
 
 Task = Callable[[Link], None]
@@ -113,7 +119,7 @@ class Sender:
             project=settings.project,
             folder=self.run.path if is_local else Path.cwd() / self.run.path.name,
             id=sent.id,
-            logged=sum(sent.epochs.values()),
+            logged=sent.logged,
             settings=settings.values,
         )
         try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ensemble.errors import UserError
 from ensemble.files.reading import Count, read_json
@@ -17,6 +17,7 @@ class Stored(TypedDict):
 
     id: str
     epochs: dict[str, Count]
+    logged: NotRequired[Count]  # older ones count the epochs alone
 
 
 @dataclass
@@ -26,15 +27,17 @@ class Sent:
     path: where this is kept.
     id: of the tracker's run; None before there is one.
     epochs: by series ("resnet/fold0") the last epoch.
+    logged: how many times values were sent, of epochs and of blends.
     """
 
     path: Path
     id: str | None = None
     epochs: dict[str, int] = field(default_factory=dict)
+    logged: int = 0
 
     def store(self) -> None:
         """Keep it in the run."""
-        write_json(self.path, {"id": self.id, "epochs": self.epochs})
+        write_json(self.path, {"id": self.id, "epochs": self.epochs, "logged": self.logged})
 
     def note(self, series: str, epoch: int) -> None:
         """Keep that the series was sent as far as this epoch."""
@@ -52,7 +55,8 @@ def read_sent(run: Run, tracker: str) -> Sent:
     if not path.is_file():
         return Sent(path)
     stored = read_json(path, Stored, f"delete it to begin another run of {tracker}")
-    return Sent(path, stored["id"], dict(stored["epochs"]))
+    epochs = dict(stored["epochs"])
+    return Sent(path, stored["id"], epochs, stored.get("logged", sum(epochs.values())))
 
 
 def unsent(run: Run, sent: Sent) -> list[tuple[str, int, Epoch]]:

@@ -306,6 +306,7 @@ class TestWandb:
         pytest.importorskip("wandb")
         log_to(run, "wandb")
         result = blend_run(run, BlendOptions("vote"))
+        blend_run(run, BlendOptions("mean"))
         write_report(run, None, Recorder())
         runs, rows, settings, artifacts = set(), [], {}, []
         for record in records(run.path / "wandb"):
@@ -325,7 +326,7 @@ class TestWandb:
             assert found == [(1, lines_of(run, series)[0]["loss"])]
         (scores,) = [row for row in rows if "blends/vote/accuracy" in row]
         assert scores["blends/vote/accuracy_high"] == result.blend["accuracy"].high
-        assert [row["_step"] for row in rows] == [0, 1, 2, 3, 4] and artifacts == ["art-report"]
+        assert [row["_step"] for row in rows] == [0, 1, 2, 3, 4, 5] and artifacts == ["art-report"]
 
 
 class TestTrackio:
@@ -361,9 +362,11 @@ class Failing:
 
     most: int
     taken: list = field(default_factory=list)
+    starts: list = field(default_factory=list)
     hangs: threading.Event | None = None
 
     def open(self, start):
+        self.starts.append(start)
         return Opened("1", self.log, lambda name, text: None, None, lambda status: None)
 
     def log(self, series, step, values):
@@ -395,6 +398,22 @@ def test_what_failed_is_sent_by_the_next_command_and_nothing_twice(run, monkeypa
         events.epoch_finished("vit", 1, {"epoch": 1, "loss": 1.0})
         events.epoch_finished("vit", 1, {"epoch": 1, "loss": 1.0})
     assert sorted(tracker.taken) == [(series, 1) for series in FOLDS] and len(recorder.messages) == 1
+
+
+def test_a_tracker_is_told_how_much_earlier_commands_sent(run, monkeypatch):
+    tracker = Failing(99)
+    monkeypatch.setitem(TRACKERS, "tensorboard", tracker.open)
+    monkeypatch.setattr(table, "find_spec", lambda name: name)
+    log_to(run, "tensorboard")
+    path = run.tracker_json("tensorboard")
+    path.parent.mkdir()
+    write_json(path, {"id": "1", "epochs": dict.fromkeys(FOLDS, 1)})  # of an older ens
+    blend_run(run, BlendOptions("vote"))
+    blend_run(run, BlendOptions("mean"))
+    with tracked(run, ["tensorboard"], Recorder()) as events:
+        events.epoch_finished("vit", 1, {"epoch": 2, "loss": 1.0})
+    assert tracker.taken == [("blends/vote", 0), ("blends/mean", 0), ("vit/fold1", 2)]
+    assert [start.logged for start in tracker.starts] == [4, 5, 6] and read_sent(run, "tensorboard").logged == 7
 
 
 def test_epochs_that_were_missed_come_before_the_one_that_is_told(run, monkeypatch):
