@@ -32,17 +32,18 @@ class Gallery:
         done = {name: finished(self.run, name, rows) for name in self.run.member_names()}
         done = {name: folds for name, folds in done.items() if folds}
         if self._made is None or self._made[0] != done:
-            self._made = done, self._make(rows, done)
+            try:
+                self._made = done, self._make(rows, done)
+            except UserError as error:  # not kept: the images may be there the next time
+                return {"note": without_paths(str(error), self.run), "groups": []}
         return self._made[1]
 
     def _make(self, rows: Rows, done: dict[str, list[int]]) -> dict[str, Any]:
+        """Raises UserError for logits or images that can't be read."""
         if not done:
             return {"note": "There are images as soon as the first fold is finished.", "groups": []}
-        try:
-            found, probabilities = mean_probabilities(self.run, rows, done)
-            self._files = self._files or image_files(load_config(self.run.config_toml))
-        except UserError as error:
-            return {"note": without_paths(str(error), self.run), "groups": []}
+        found, probabilities = mean_probabilities(self.run, rows, done)
+        self._files = self._files or image_files(load_config(self.run.config_toml))
         labels, names = rows.labels[found], rows.classes
         predicted = probabilities.argmax(axis=1)
         sure = probabilities.max(axis=1)

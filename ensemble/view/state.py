@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -19,12 +19,20 @@ SHOWN = ("epoch", "loss", "lr", "held_out_log_loss", "held_out_accuracy", "image
 
 @dataclass(frozen=True)
 class MemberProgress:
-    """name: of the member. epochs: that each of its folds takes. is_prepared: whether somebody prepares it now."""
+    """How far a member is.
+
+    name: of the member.
+    epochs: that each of its folds takes.
+    is_prepared: whether somebody prepares it now.
+    folds: how far each is.
+    keeps_best: whether a fold keeps the epoch of the least held-out log loss, and not the last.
+    """
 
     name: str
     epochs: int
     is_prepared: bool
     folds: Sequence[FoldProgress]
+    keeps_best: bool = False
 
 
 @dataclass
@@ -64,7 +72,8 @@ class Look:
     def _member(self, name: str, config: Config | None, fold_count: int) -> MemberProgress:
         member = self.run.member(name)
         folds = [self.watcher.look(member.fold(number)) for number in range(fold_count)]
-        return MemberProgress(name, _epochs(member, config), self.watcher.is_worked_on(member.claim_file), folds)
+        is_prepared = self.watcher.is_worked_on(member.claim_file)
+        return MemberProgress(name, _epochs(member, config), is_prepared, folds, _keeps_best(member))
 
 
 def seconds_left(members: Sequence[MemberProgress]) -> float | None:
@@ -116,6 +125,13 @@ def _epochs(member: Member, config: Config | None) -> int:
     return 1
 
 
+def _keeps_best(member: Member) -> bool:
+    try:
+        return member.is_optimistic()
+    except UserError:
+        return False
+
+
 def _plain(member: MemberProgress) -> dict[str, Any]:
     folds = [
         {"fold": each.fold, "state": each.state, "log": [_line(*line) for line in enumerate(each.log, 1)]}
@@ -131,12 +147,17 @@ def _plain(member: MemberProgress) -> dict[str, Any]:
 
 
 def _accuracy(member: MemberProgress) -> dict[str, float | None] | None:
-    """Mean and standard deviation over the finished folds, and how many they are."""
-    last = [fold.log[-1] for fold in member.folds if fold.state == "done" and fold.log]
-    scores = [line["held_out_accuracy"] for line in last if "held_out_accuracy" in line]
+    """Mean and standard deviation over the finished folds, of the epoch that each kept, and how many they are."""
+    logs = [fold.log for fold in member.folds if fold.state == "done" and fold.log]
+    kept = [min(log, key=_held_out_log_loss) if member.keeps_best else log[-1] for log in logs]
+    scores = [line["held_out_accuracy"] for line in kept if "held_out_accuracy" in line]
     if not scores:
         return None
     return {"mean": fmean(scores), "std": stdev(scores) if len(scores) > 1 else None, "folds": len(scores)}
+
+
+def _held_out_log_loss(line: Epoch) -> float:
+    return line.get("held_out_log_loss", inf)
 
 
 def _line(number: int, line: Epoch) -> dict[str, float | None]:

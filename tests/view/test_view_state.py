@@ -36,6 +36,17 @@ def run(tmp_path):
     return Run(tmp_path / "art")
 
 
+def test_accuracy_is_that_of_the_epoch_that_was_kept(tmp_path):
+    scores = ((0.5, 0.9), (0.2, 0.75), (0.4, 0.5))  # held-out log loss, accuracy
+    log = [{"epoch": 1, "loss": 1.0, "held_out_log_loss": loss, "held_out_accuracy": right} for loss, right in scores]
+    members = {name: noisy_logits(LABELS, 3, 2, 0) for name in ("best", "last")}
+    settings = {name: {"epochs": 3, "keep": name} for name in members}
+    logs = {name: {0: log, 1: log} for name in members}
+    write_run(tmp_path / "art", "abc", LABELS, FOLDS, members, logs=logs, settings=settings)
+    found = {member["name"]: member["accuracy"]["mean"] for member in Look(Run(tmp_path / "art")).state()["members"]}
+    assert found == {"best": 0.75, "last": 0.5}
+
+
 def states(run):
     return [fold["state"] for fold in Look(run).state()["members"][0]["folds"]]
 
@@ -173,10 +184,14 @@ def test_images_are_ranked_by_rows_that_have_logits(tmp_path, paint):
     assert right["images"][2]["problem"] == "not among the images of the config"
 
 
-def test_without_a_finished_fold_or_without_the_images_a_line_says_so(run, tmp_path, monkeypatch):
+def test_without_a_finished_fold_or_without_the_images_a_line_says_so(run, tmp_path, monkeypatch, paint):
     monkeypatch.chdir(tmp_path)
-    note = Gallery(run).images(Look(run).rows())["note"]
+    gallery, rows = Gallery(run), Look(run).rows()
+    note = gallery.images(rows)["note"]
     assert "images: no such" in note and "run this there too" in note
+    for name in "ab":
+        paint(tmp_path / "images" / name / "1.png", 20, 10)
+    assert gallery.images(rows)["note"].startswith("6 images so far")  # as soon as they are there
     run.member("net").fold(0).done_json.unlink()
     found = Gallery(run).images(Look(run).rows())
     assert found == {"note": "There are images as soon as the first fold is finished.", "groups": []}
