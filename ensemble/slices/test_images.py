@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.blend import load_blend
 from ensemble.data.logits import load_logits
 from ensemble.data.samples import image_column, image_names, read_image_table, read_images
 from ensemble.data.table.read import number
 from ensemble.data.unpacked.local import as_local
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.files import sealed
 from ensemble.run import Run
 from ensemble.slices.columns import read_columns
 from ensemble.slices.properties import image_properties
@@ -54,6 +56,9 @@ def count_test_images(
     if "class" in kinds and (predicted := _predicted(run, given, names)) is not None:
         values["class", "class"] = predicted
         notes.append("test images count as of the class that is predicted for them")
+        if unpredicted := int((predicted == "").sum()):
+            has = "image has" if unpredicted == 1 else "images have"
+            notes.append(f"{unpredicted:,} test {has} no prediction, and count in no slice of a class")
     if "cluster" in kinds and given.clusters is not None:
         try:
             values["cluster", "cluster"] = given.clusters(paths)
@@ -68,8 +73,10 @@ def count_test_images(
         if lies_in is not None:
             inside |= lies_in
         elif rule.kind == "class":
+            blend = "" if given.blend is None else f" --blend {given.blend}"
             notes.append(
-                f"the classes of test images are not known: ens tta-predict {run} {given.images} predicts them"
+                "the classes of test images are not known, since the run holds no predictions of all of them by the "
+                f"blend as it is fitted now: ens tta-predict {run} {given.images}{blend} predicts them"
             )
         else:
             notes.append(f"of test images it is not known whether they lie in: {rule.text}")
@@ -89,7 +96,8 @@ def _comparable(rule: Rule, values: np.ndarray) -> np.ndarray:
 
 
 def _predicted(run: Run, given: ImageSources, ids: np.ndarray) -> np.ndarray | None:
-    """The class that is predicted for each image, str (n,); None if the run holds no predictions of them all."""
+    """The class that each image is decided for, str (n,), "" for one that could not be read; None if the run holds no
+    predictions of them all by the blend as it is fitted now."""
     images = given.images
     name = images.stem if images.is_file() else images.resolve().name
     path = run.predictions_file(name, given.blend or "")
@@ -97,7 +105,14 @@ def _predicted(run: Run, given: ImageSources, ids: np.ndarray) -> np.ndarray | N
         return None
     try:
         made = load_logits(path).align(ids)
+        blend = load_blend(run, given.blend)
+        fitted = sealed.file_checksum(run.blend_json(given.blend))
     except UserError:
         return None
-    values = made.values.reshape(-1, *made.values.shape[-2:])[0]
-    return np.asarray(np.array(made.classes)[np.where(np.isfinite(values), values, -np.inf).argmax(axis=1)])
+    if made.meta.get("fitted") != fitted:
+        return None
+    probabilities = np.exp(made.values[0])  # (n, C): the file holds their logarithms
+    known = ~np.isnan(probabilities).any(axis=1)
+    decided = np.full(len(ids), "", dtype=object)
+    decided[known] = np.array(made.classes, dtype=object)[blend.decide(probabilities[known])]
+    return decided.astype(np.str_)

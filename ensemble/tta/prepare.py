@@ -15,6 +15,7 @@ from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.data.samples import read_images
 from ensemble.data.submission.write import Layout, follow
 from ensemble.events import Events
+from ensemble.files import sealed
 from ensemble.files.atomic import require_writable
 from ensemble.machine import cores, device_type, threads_allowed
 from ensemble.plural import pluralize
@@ -70,6 +71,7 @@ class PreparedPrediction:
     """A prediction of which nothing is missing but the work.
 
     blend_name: of the blend
+    fitted: the checksum of the blend's description: another one after it is fitted again
     layout: of the submission
     ids: N, of the rows in their order
     plan: how they are predicted
@@ -81,6 +83,7 @@ class PreparedPrediction:
     """
 
     blend_name: str
+    fitted: str | None
     layout: Layout
     ids: list[str]
     plan: PredictionPlan
@@ -101,6 +104,7 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     this machine's. Raises UserError for anything that doesn't fit."""
     run, images = request.run, request.images
     name, blend = find_blend(run, request.blend_name, request.views)
+    fitted = sealed.file_checksum(run.blend_json(name))
     all_ids, all_files, notes = read_images(images, events)
     for line in notes:
         events.message(line)
@@ -145,7 +149,7 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     digest = plan_digest(run, name, stored.member_views, plan.certainty)
     shard_rows = request.shard_rows or _shard_rows(plan, device)
     parts = shards.divide(shards_dir(saved), digest, ids, plan.files, shard_rows, external)
-    return PreparedPrediction(name, layout, ids, plan, stored, may_store, digest, parts, saved)
+    return PreparedPrediction(name, fitted, layout, ids, plan, stored, may_store, digest, parts, saved)
 
 
 def network_count(run: Run, blend: Blend, folds: int) -> int:

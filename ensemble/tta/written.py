@@ -64,6 +64,8 @@ def write_once(prediction: PreparedPrediction, request: PredictionRequest, folde
     if written is None or not saved.is_file() or sealed.file_checksum(saved) != written["predictions"]:
         clear_temporaries_of(saved)
         meta = {"blend": prediction.blend_name, "images": named(request.images)}
+        if prediction.fitted is not None:
+            meta["fitted"] = prediction.fitted
         classes = prediction.plan.blend.classes
         pieces = map(_log_probabilities, prediction.parts)
         write_logits(saved, ids, ("blend",), classes, (1, len(ids), len(classes)), pieces, meta)

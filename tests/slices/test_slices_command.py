@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ensemble.data.labelled import read_labelled
 from ensemble.data.logits import Logits
 from ensemble.errors import UserError
 from ensemble.events import SILENT
+from ensemble.files import sealed
 from ensemble.ood.saved import load_features
 from ensemble.report.page import SECTIONS
 from ensemble.run import Run
@@ -97,10 +99,19 @@ def test_test_images_count_by_the_columns_of_their_table_and_by_their_predicted_
     given = ImageSources(images, "off", None, "mean")
     counted, counts = count_test_images(run, rules, given, SILENT)
     assert counts == [None, None] and "ens tta-predict" in counted.notes[0] and "group p" in counted.notes[1]
-    values = np.zeros((1, 9, 2), np.float32)
-    values[0, :4, 1] = 1
-    Logits(np.array(names), ("blend",), ("a", "b"), values).save(run.predictions_file("new", "mean"))
-    assert count_test_images(run, rules, given, SILENT)[1] == [4, None]
+    costs = tmp_path / "costs.csv"
+    costs.write_text("true,a,b\na,0,1\nb,9,0\n")
+    blend_run(run, BlendOptions("mean", "expected_cost", costs=costs))
+    chance = np.repeat([[0.8, 0.2], [0.99, 0.01], [np.nan, np.nan]], (4, 3, 2), axis=0)  # 0.2: b is the cheaper answer
+    meta = {"blend": "mean", "fitted": sealed.file_checksum(run.blend_json("mean"))}
+    made = Logits(np.array(names), ("blend",), ("a", "b"), np.log(chance[None]).astype(np.float32), meta)
+    made.save(run.predictions_file("new", "mean"))
+    counted, counts = count_test_images(run, rules, given, SILENT)
+    assert counts == [4, None] and "2 test images have no prediction, and count in no slice of a class" in counted.notes
+    assert count_test_images(run, [replace(rules[0], value="a")], given, SILENT)[1] == [3]
+    blend_run(run, BlendOptions("mean"))
+    counted, counts = count_test_images(run, rules, given, SILENT)
+    assert counts == [None, None] and "as it is fitted now: ens tta-predict" in counted.notes[0]
 
 
 def test_the_table_fits_80_columns(planted, monkeypatch, capfd):
