@@ -101,7 +101,7 @@ def test_test_images_count_by_the_columns_of_their_table_and_by_their_predicted_
     assert counts == [None, None] and "ens tta-predict" in counted.notes[0] and "group p" in counted.notes[1]
     costs = tmp_path / "costs.csv"
     costs.write_text("true,a,b\na,0,1\nb,9,0\n")
-    blend_run(run, BlendOptions("mean", "expected_cost", costs=costs))
+    blend_run(run, BlendOptions("mean", "expected_cost", name="mean", costs=costs))
     chance = np.repeat([[0.8, 0.2], [0.99, 0.01], [np.nan, np.nan]], (4, 3, 2), axis=0)  # 0.2: b is the cheaper answer
     meta = {"blend": "mean", "fitted": sealed.file_checksum(run.blend_json("mean"))}
     made = Logits(np.array(names), ("blend",), ("a", "b"), np.log(chance[None]).astype(np.float32), meta)
@@ -228,3 +228,26 @@ def test_test_images_lie_in_the_cluster_of_their_features(own_started_run):
     again = np.concatenate(list(new_features(run, config, samples.paths, SILENT)))
     assert np.array_equal(features, again)  # by the files in place of the cached pixels
     assert run_features(run, config, np.array([*ids, "another"]), None, SILENT) is None
+
+
+def test_predictions_of_test_images_tell_their_classes(started_run, own_started_run, monkeypatch, capfd, tmp_path):
+    run, images = Run(own_started_run), started_run.parent / "test"
+    rules = [Rule("class", "class", name, None, None, f"class {name}") for name in "ab"]
+    given = ImageSources(images, "off", None, "mean")
+    assert count_test_images(run, rules, given, SILENT)[1] == [None, None]
+    status, _, err = ens(monkeypatch, capfd, "tta-predict", run, images, "-o", tmp_path / "s.csv")
+    assert status == 0, err
+    with (tmp_path / "s.csv").open(newline="") as file:
+        predicted = [row[1] for row in csv.reader(file)]
+    assert count_test_images(run, rules, given, SILENT)[1] == [predicted.count(name) for name in "ab"]
+
+
+def test_a_start_that_was_trained_on_the_images_gives_no_features(started_run, own_started_run):
+    run = Run(own_started_run)
+    trained = Run(started_run).member("net").fold(0).model_file
+    lines = run.config_toml.read_text().splitlines()
+    lines = [f'weights = "{trained}"' if line.startswith("weights") else line for line in lines]
+    run.config_toml.write_text("\n".join(line for line in lines if "checksum" not in line))
+    config = load_run_config(run.config_toml)
+    samples = read_labelled(config)
+    assert run_features(run, config, samples.ids, samples, SILENT) is None
