@@ -1,4 +1,4 @@
-.PHONY: test test-all lint demo bench
+.PHONY: test test-all lint docs demo bench
 
 test:            # what the README runs
 	pytest -n auto
@@ -11,6 +11,10 @@ lint:
 	ruff check .
 	mypy
 	lint-imports
+
+docs:            # the site, in docs/site
+	python docs/reference.py
+	zensical build -f docs/zensical.toml --clean --strict
 
 demo:
 	ens demo

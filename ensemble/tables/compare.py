@@ -81,7 +81,7 @@ def verdict(block: Block) -> list[str]:
 
 def _show_gained(block: Block) -> None:
     title = (
-        f"gain over {block.items[0].label} (positive is better), P: share of resamples that are better, "
+        f"gain over {block.items[0].label} (positive is better), P: how probable it is that it is better, "
         "[95% interval, paired]; and the cost of training"
     )
     table = new_table(title, "", "accuracy points", "log loss", "h:mm:ss", "epochs")

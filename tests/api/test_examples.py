@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the public names, and those of the README."""
+"""The examples in the docstrings of the public names, and those of the README and the guide."""
 
 import doctest
 import re
@@ -16,7 +16,7 @@ from sklearn.naive_bayes import GaussianNB
 
 import ensemble as ens
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 WITHOUT = {  # what has no example of its own, since another's shows it
     "DataCheck": "check_data",
     "Events": "Silent",
@@ -42,7 +42,8 @@ def test_every_public_name_has_an_example_that_runs(name, art):
         assert runner.run(test, out=said.append).failed == 0, "".join(said)
 
 
-def test_the_readmes_examples_run(art):
+@pytest.mark.parametrize("page", ["README.md", "docs/pages/guides/python.md"])
+def test_the_examples_of_a_page_run(page, art):
     shutil.copytree("runs/art", "runs/other")
     image = Image.open("data/art/train/a/0.png")
     image.save("a.jpg")
@@ -61,6 +62,7 @@ def test_the_readmes_examples_run(art):
     }
     for member, values in zip(("vit", "svm"), probabilities, strict=True):
         names |= {f"{member}_oof": values, f"{member}_test": values[:5]}
-    section = README.read_text(encoding="utf-8").split("### From Python\n")[1]
-    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
-    assert names["blend"].result.groups == 15 and (art / "runs/art/report.html").is_file()
+    code = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)[1]
+    exec(code, names)
+    assert names["blend"].result.groups == 15
+    assert (art / "runs/art/report.html").is_file() == ("write_report" in code)

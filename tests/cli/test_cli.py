@@ -10,7 +10,6 @@ import traceback
 import warnings
 from pathlib import Path
 
-import click
 import pytest
 from commands import ens
 
@@ -39,24 +38,6 @@ def experiment(tmp_path, images, extra=TINY, data=""):
         f'run = "{tmp_path / "run"}"\n[data]\ntrain = "{images}"\nimage_size = 32\n{data}[folds]\nk = 2\n{train}{extra}'
     )
     return file
-
-
-def test_every_command_has_help_with_an_example_and_a_place_in_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, command in cli.ens.commands.items():
-        assert command.help and "Example: ens" in command.help, name
-        assert f"ens {name}" in readme, name
-        for option in command.params:
-            assert isinstance(option, click.Argument) or option.help, (name, option.name)
-
-
-def test_every_config_key_is_in_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    from ensemble import config
-
-    for table in (config.Data, config.Folds, config.Train, config.Tta, config.Log, config.Backbone):
-        for key in table.model_fields:
-            assert f"`{key}`" in readme, key
 
 
 @pytest.mark.parametrize("statement", ["import ensemble", "import ensemble.blend", "from ensemble import cli, init"])

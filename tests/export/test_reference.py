@@ -1,4 +1,4 @@
-"""The README's script that predicts by an exported file without ens: its pixels, and its answers."""
+"""The guide's script that predicts by an exported file without ens: its pixels, and its answers."""
 
 import re
 import sys
@@ -12,14 +12,13 @@ import ensemble
 from ensemble.data.pixels.decode import decode, middle_square
 from ensemble.data.pixels.preprocess import Decoding
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs/pages/guides/export-and-serve.md"
 PAINTINGS = Path(__file__).parents[3] / "shared" / "data" / "art-painting" / "test"
 
 
 @pytest.fixture(scope="module")
 def script():
-    section = README.read_text(encoding="utf-8").partition("### One file\n")[2].partition("\n### ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
     return code
 
