@@ -134,7 +134,12 @@ def _keeps_best(member: Member) -> bool:
 
 def _plain(member: MemberProgress) -> dict[str, Any]:
     folds = [
-        {"fold": each.fold, "state": each.state, "log": [_line(*line) for line in enumerate(each.log, 1)]}
+        {
+            "fold": each.fold,
+            "state": each.state,
+            "accuracy": _fold_accuracy(each, member.keeps_best),
+            "log": [_line(*line) for line in enumerate(each.log, 1)],
+        }
         for each in member.folds
     ]
     return {
@@ -147,13 +152,20 @@ def _plain(member: MemberProgress) -> dict[str, Any]:
 
 
 def _accuracy(member: MemberProgress) -> dict[str, float | None] | None:
-    """Mean and standard deviation over the finished folds, of the epoch that each kept, and how many they are."""
-    logs = [fold.log for fold in member.folds if fold.state == "done" and fold.log]
-    kept = [min(log, key=_held_out_log_loss) if member.keeps_best else log[-1] for log in logs]
-    scores = [line["held_out_accuracy"] for line in kept if "held_out_accuracy" in line]
+    """Mean and standard deviation over the finished folds, and how many they are."""
+    found = [_fold_accuracy(fold, member.keeps_best) for fold in member.folds]
+    scores = [score for score in found if score is not None]
     if not scores:
         return None
     return {"mean": fmean(scores), "std": stdev(scores) if len(scores) > 1 else None, "folds": len(scores)}
+
+
+def _fold_accuracy(fold: FoldProgress, keeps_best: bool) -> float | None:
+    """On the held-out rows, of the epoch that a finished fold kept; None where that was not scored."""
+    if fold.state != "done" or not fold.log:
+        return None
+    kept = min(fold.log, key=_held_out_log_loss) if keeps_best else fold.log[-1]
+    return kept.get("held_out_accuracy")
 
 
 def _held_out_log_loss(line: Epoch) -> float:

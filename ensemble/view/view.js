@@ -59,8 +59,7 @@
   function cell(member, fold) {
     const epochs = fold.log.length, last = fold.log[epochs - 1] || {};
     const made = element("td", { className: fold.state });
-    const score = last.held_out_accuracy == null ? "" : percent(last.held_out_accuracy);
-    if (fold.state === "done") made.append(score || "done");
+    if (fold.state === "done") made.append(fold.accuracy === null ? "done" : percent(fold.accuracy));
     else if (fold.state === "training" || fold.state === "stopped") {
       made.append(`${fold.state === "training" ? "epoch" : "stopped after"} ${epochs}/${member.epochs}`);
       const bar = element("progress", { max: member.epochs, value: epochs });

@@ -43,8 +43,9 @@ def test_accuracy_is_that_of_the_epoch_that_was_kept(tmp_path):
     settings = {name: {"epochs": 3, "keep": name} for name in members}
     logs = {name: {0: log, 1: log} for name in members}
     write_run(tmp_path / "art", "abc", LABELS, FOLDS, members, logs=logs, settings=settings)
-    found = {member["name"]: member["accuracy"]["mean"] for member in Look(Run(tmp_path / "art")).state()["members"]}
-    assert found == {"best": 0.75, "last": 0.5}
+    best, last = Look(Run(tmp_path / "art")).state()["members"]
+    assert (best["accuracy"]["mean"], last["accuracy"]["mean"]) == (0.75, 0.5)
+    assert [fold["accuracy"] for fold in best["folds"] + last["folds"]] == [0.75, 0.75, 0.5, 0.5]
 
 
 def states(run):
