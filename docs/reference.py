@@ -27,8 +27,9 @@ METHODS = ("members", "blend", "predict", "predict_proba", "refresh", "save")  #
 def commands() -> str:
     """commands.md"""
     parts = ["# Commands", "What `ens COMMAND --help` says."]
+    parent = click.Context(ens, info_name="ens", help_option_names=["-h", "--help"])
     for name, command in sorted(ens.commands.items()):
-        context = click.Context(command, info_name=f"ens {name}", max_content_width=WIDTH, terminal_width=WIDTH)
+        context = click.Context(command, parent, name, max_content_width=WIDTH, terminal_width=WIDTH)
         parts += [f"## ens {name}", f"```text\n{command.get_help(context).rstrip()}\n```"]
     return _page(parts)
 
@@ -94,6 +95,7 @@ def _page(parts: list[str]) -> str:
 def _resolved(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The table that a key of the schema refers to, or the value itself."""
     of_items = value.get("items", value)
+    of_items = next((one for one in of_items.get("anyOf", ()) if "$ref" in one), of_items)  # a table that may be left out
     name = of_items.get("$ref", "").rpartition("/")[2]
     return dict(schema["$defs"][name]) if name else value
 
