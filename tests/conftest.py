@@ -3,7 +3,9 @@ on every run."""
 
 import os
 import shutil
+import sys
 import zlib
+from contextlib import suppress
 
 # Before torch is imported, here and in the processes that tests start: networks this small gain nothing by two threads,
 # which wait for each other for seconds where the machine has other work.
@@ -18,6 +20,13 @@ from ensemble.machine import cores
 from ensemble.run import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# absl's log handler (it comes with tensorboard) closes the stream that it began with when another library (submitit)
+# configures logging: that of the tests themselves, where it began while their output was captured.
+with suppress(ImportError):
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 settings.register_profile("ens", deadline=None, derandomize=True, database=None)
 settings.load_profile("ens")

@@ -110,7 +110,7 @@ def blend_command(
 ) -> None:
     """Fit a blend on a RUN's out-of-fold logits, and score it on rows that it was not fitted on.
 
-    The plain mean and the best single member stand beside it, with bootstrap intervals. With --labels and --add it
+    The plain mean and the best single member stand beside it, with 95% intervals. With --labels and --add it
     blends predictions that ens did not make, with no run directory. Of several RUNs on the same rows all members are
     blended, those of the others as NAME/MEMBER, and the blend is saved in the first.
 
