@@ -13,7 +13,7 @@ from ensemble.scoring.bootstrap import Gain, Resampled, Score, bootstrap, gain, 
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import Outcome, outcome, value
 
-MOST_ROWS = 10_000  # every n-th of more: fits on so many hardly differ
+MOST_ROWS = 10_000  # of more, so many are drawn: scores of so many tell how the fits differ
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ def scored(
 def variance_between(
     oof: Oof, plain: np.ndarray, recipe: Recipe, fits: Sequence[RowsFit], weights: np.ndarray | None = None
 ) -> dict[str, float]:
-    """metric -> the variance (n - 1) of its value, on all rows, over the fits without each fold.
+    """metric -> the variance (n - 1) of its value, on all rows, over the fits without each fold; 0 where it has none.
 
     The blend that is saved is none of those that were scored, and may lie as far from them as they from each other.
     """
-    rows = np.arange(plain.shape[1])[:: -(-plain.shape[1] // MOST_ROWS)]
+    rows = np.arange(plain.shape[1])
+    if len(rows) > MOST_ROWS:  # not every n-th: classes may take turns
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_ROWS])
     labels, counted = oof.rows.labels[rows], None if weights is None else weights[rows]
     found: dict[str, list[float]] = {}
     for of_views, chain in fits:
@@ -75,7 +77,9 @@ def variance_between(
         result = outcome(labels, probs, (recipe.metric,), recipe.costs)
         for metric in result.metrics:
             found.setdefault(metric, []).append(value(metric, labels, result, oof.classes, counted))
-    return {metric: float(np.var(values, ddof=1)) for metric, values in found.items()}
+    return {
+        metric: 0.0 if np.isnan(values).any() else float(np.var(values, ddof=1)) for metric, values in found.items()
+    }
 
 
 def _decides_as_the_mean(recipe: Recipe) -> bool:

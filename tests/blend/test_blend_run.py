@@ -8,8 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend, members_table, read_result
+from ensemble.blend import BlendOptions, blend_run, gains, list_blends, load_blend, members_table, read_result
+from ensemble.blend.crossfit import held_out_probabilities, plain_average
+from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean
+from ensemble.blend.recipe import Recipe
 from ensemble.data.logits import Logits
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.atomic import write_text
@@ -138,6 +141,22 @@ def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
     result = blend_run(Run(run), BlendOptions("stack", "accuracy"))
     assert result.blend["accuracy"].value < 0.5
     assert result.blend["log_loss"].value > np.log(3) - 0.05
+
+
+def test_how_fits_differ_is_told_by_rows_of_all_classes(monkeypatch):
+    """Of many rows some are drawn: every second one would be of one class here, of which the area has no value."""
+    monkeypatch.setattr(gains, "MOST_ROWS", 60)
+    labels, draw = np.arange(120) % 2, np.random.default_rng(0)
+    ids = np.array([str(row) for row in range(120)])
+    rows = Rows(ids, labels, np.arange(120) // 2 % 4, np.arange(120), False, ("a", "b"))
+    values = tuple((draw.normal(size=(1, 120, 2)) + np.eye(2)[labels]).astype(np.float32) for _ in range(2))
+    oof = Oof(rows, ("one", "two"), (("identity",),) * 2, values, {})
+    recipe, plain, fits = Recipe("stack", "roc_auc"), plain_average(oof), []
+    held_out_probabilities(oof, plain, recipe, fits=fits)
+    found = gains.variance_between(oof, plain, recipe, fits)
+    assert found["log_loss"] > 0 and 0 <= found["roc_auc"] < 0.01
+    monkeypatch.setattr(gains, "MOST_ROWS", 1)  # one row has no area
+    assert gains.variance_between(oof, plain, recipe, fits)["roc_auc"] == 0
 
 
 def test_groups_are_resampled_whole(tmp_path):
