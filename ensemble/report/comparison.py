@@ -16,7 +16,13 @@ def section(results: RunResults) -> dict[str, Any] | None:
     if results.against is None:
         return None
     found = compare([results.against.path, results.run.path])
-    gains = [(block, at) for block in found.blocks for at in range(1, len(block.items))]
+    gains = [
+        (block, at)
+        for block in found.blocks
+        for at in range(1, len(block.items))
+        # Without a common name all members stand in one block, those of the other run too.
+        if block.items[at].run.path.resolve() == results.run.path.resolve()
+    ]
     least = min(0.0, *(block.accuracy[at].low for block, at in gains))
     most = max(0.0, *(block.accuracy[at].high for block, at in gains))
     grouped = f" in {pluralize(len(set(found.clusters.tolist())), 'group')}" if found.grouped else ""

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ensemble import __version__
+from ensemble.errors import UserError
 from ensemble.escape import escaped
 from ensemble.events import Events
 from ensemble.files.atomic import write_text
@@ -60,11 +61,14 @@ def write_report(
     against: a run that it is compared with
     attention: show what the best single member looked at, which takes captum and a second an image
 
-    Raises UserError as `read_run` and `compare` do, if `output` can't be written, or if captum is not installed.
+    Raises UserError as `read_run` and `compare` do, if `against` is the run itself, if `output` can't be written, or if
+    captum is not installed.
     """
     run.require()
     if against is not None:
         against.require()
+        if against.path.resolve() == run.path.resolve():
+            raise UserError(f"--against {against}: is the run itself; name another run")
     if attention:
         require_captum()
     path = output or run.report_html

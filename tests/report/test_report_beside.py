@@ -36,6 +36,21 @@ def test_the_report_compares_two_runs(tmp_path):
     assert content["axis"][0]["text"] == "0"
 
 
+def test_without_a_common_name_only_the_members_of_the_run_are_shown(tmp_path):
+    """`ens compare` puts all members into one block, beside the first of the other run."""
+    weak, strong = run_of(tmp_path / "weak", 0.5), run_of(tmp_path / "strong", 4, ("three", "four"))
+    content = comparison.section(replace(read_run(Run(strong), SILENT), against=Run(weak)))
+    assert [row["name"] for row in content["gains"]] == [str(strong / "three"), str(strong / "four")]
+    assert all(row["gain"].value > 0.2 for row in content["gains"])
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path):
+    run = run_of(tmp_path / "run", 2)
+    with pytest.raises(UserError, match="is the run itself; name another run"):
+        write_report(Run(run), None, SILENT, Run(run / ".." / "run"))
+    assert not (run / "report.html").exists()
+
+
 def test_without_another_run_there_is_no_comparison(tmp_path):
     assert comparison.section(read_run(Run(run_of(tmp_path / "run", 2)), SILENT)) is None
 
