@@ -108,9 +108,9 @@ def independent(results: RunResults, best: BlendResult) -> int:
 
 
 def accuracy_ends(score: Score, clusters: int) -> tuple[float, float]:
-    """The interval. If all answers are alike, a bootstrap has no width: then Wilson's for as many answers as there are
-    clusters."""
-    if score.value not in (0, 1):
+    """The interval. Where all answers are alike, older versions of ens saved one without a width: then Wilson's for as
+    many answers as there are clusters."""
+    if score.low < score.high:
         return score.low, score.high
     low, high = wilson(np.array([score.value * clusters]), np.array([clusters]))[:, 0].tolist()
     return low, high

@@ -9,10 +9,10 @@ from ensemble.events import SILENT
 from ensemble.report import read_run
 from ensemble.report.page import breakable
 from ensemble.report.strips import axis, strip
-from ensemble.report.tiles import change, headline, tiles
+from ensemble.report.tiles import accuracy_ends, change, headline, tiles
 from ensemble.report.verdict import section
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import Gain
+from ensemble.scoring.bootstrap import Gain, Score
 
 
 def predicted(classes, strength=2.0):
@@ -44,10 +44,16 @@ def test_a_gain_that_can_be_told_is_a_number(tmp_path):
         "member."
     )
     assert numbers["Accuracy"].value == "100.00" and "200 of 200 images" in numbers["Accuracy"].lines
-    assert numbers["Accuracy"].lines[0] == "95 % interval 98.12 to 100.00"  # Wilson's: all answers are alike
+    assert numbers["Accuracy"].lines[0] == "95 % interval 98.09 to 100.00"  # that of the table, and of `ens blend`
     gained = numbers["Gain over the best single member"]
     assert (gained.value, gained.unit, gained.tone) == ("10.00", "points", "better")
     assert numbers["Log loss"].lines[-1] == "lower is better; guessing has 0.6931"
+
+
+def test_without_a_mistake_the_verdict_has_the_interval_of_the_table():
+    """Of 10 groups it is wide; only where an older ens saved none is it made here."""
+    assert accuracy_ends(Score(1.0, 0.66, 1.0, (1.0,)), 10) == (0.66, 1.0)
+    assert accuracy_ends(Score(1.0, 1.0, 1.0, (1.0,)), 10) == pytest.approx((10 / (10 + 1.96**2), 1.0), abs=1e-4)
 
 
 def test_a_loss_is_called_one(tmp_path):
