@@ -47,7 +47,7 @@ class Trial:
     """How well a candidate tells unknown images from training rows, each scored by one network of each member.
 
     parts: its scores
-    left_out: class -> AUROC where that class is left out; empty with fewer than three classes
+    left_out: class -> AUROC where that class is left out; empty with fewer than three classes that have rows
     foreign: kind -> AUROC of images that are none of the classes
     flagged_left_out: the share of rows of left-out classes that is flagged at 1 % false alarms; None without them
     flagged_foreign: likewise of foreign images
@@ -122,7 +122,7 @@ def _left_out(
     """Each class that is left out, with the scores (P, n) of the other rows and of its own."""
     counts = np.bincount(labels, minlength=len(classes))
     there = np.flatnonzero((counts > 0) & (counts < len(labels)))
-    if len(classes) < 3 or len(there) < 2:
+    if len(there) < 3:  # without one of two, a single class would be left
         return
     by_size = there[np.argsort(counts[there], kind="stable")]
     spread = np.unique(np.linspace(0, len(there) - 1, min(len(there), MOST_CLASSES)).round().astype(int))

@@ -65,13 +65,15 @@ def _chart(detector: Detector, test: np.ndarray, number: int) -> Markup:
 
 def _most_unlike(results: RunResults, blend: str) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The test images with the largest scores, as their last prediction with --unknown by this blend says, and all its
-    scores float64 (n,); none where there was no such prediction, or its files are gone."""
+    scores float64 (n,); none where there was no such prediction, or its files are gone or of another one since."""
     nothing: tuple[list[dict[str, Any]], np.ndarray] = [], np.zeros(0)
     try:
-        newest = [entry.values for entry in entries(results.run.path) if entry.values.get("blend") == blend]
-        for values in reversed(newest):
-            path = certainty_path(Path(values.get("file", "")))
-            if not path.is_file():
+        last = {entry.values.get("file", ""): entry.values for entry in entries(results.run.path)}  # the newest of each
+        newest = sorted(last.values(), key=lambda values: values.get("written", ""))
+        for values in reversed([values for values in newest if values.get("blend") == blend]):
+            submission = Path(values.get("file", ""))
+            path = certainty_path(submission)
+            if not path.is_file() or _is_newer(submission, path):
                 continue
             table = [row for row in csv.DictReader(io.StringIO(read_text(path))) if row.get("unknown_score")]
             if not table:
@@ -82,6 +84,11 @@ def _most_unlike(results: RunResults, blend: str) -> tuple[list[dict[str, Any]],
     except (UserError, ValueError, KeyError, csv.Error):
         pass
     return nothing
+
+
+def _is_newer(submission: Path, certainty: Path) -> bool:
+    """Whether the submission was written after the table beside it, which then is of an earlier prediction."""
+    return submission.is_file() and submission.stat().st_mtime > certainty.stat().st_mtime
 
 
 def _pictured(rows: list[dict[str, str]], images: Path) -> list[dict[str, Any]]:

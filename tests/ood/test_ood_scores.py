@@ -147,3 +147,12 @@ def test_of_two_classes_none_is_left_out():
     rows = ScoredRows(rng.normal(size=(1, 40, 2)).astype(np.float32), np.arange(40) % 2, None)
     _, trials = choose(rows, np.arange(40) % 2, "ab", {"far": rows}, no_refit)
     assert trials[0].left_out == {} and trials[0].flagged_left_out is None
+
+
+def test_of_three_classes_two_of_which_have_rows_none_is_left_out():
+    """Without one of the two a single class would be left, and classifiers of one class know nothing."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 5)).astype(np.float32)
+    rows = ScoredRows(rng.normal(size=(1, 40, 3)).astype(np.float32), np.arange(40) % 2, features)
+    _, trials = choose(rows, np.arange(40) // 2 % 2, "abc", {"far": rows}, no_refit)
+    assert trials[0].left_out == {}

@@ -1,8 +1,10 @@
 """`ens unknown` and `ens tta-predict --unknown`, on small runs."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,13 @@ from commands import ens
 
 import ensemble
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
-from ensemble.blend.oof import EXTERNAL_VIEW
+from ensemble.blend.oof import EXTERNAL_VIEW, read_rows
 from ensemble.errors import Damaged, UserError
 from ensemble.events import SILENT
+from ensemble.ood.detector import Detector
 from ensemble.ood.saved import load_detector, load_features
 from ensemble.predictions.certainty import CertaintyRequest
+from ensemble.report.unknown import _most_unlike as most_unlike
 from ensemble.run import Run
 from ensemble.tta.predict import PredictionRequest, tta_predict
 from ensemble.tta.unknown import unknown_columns
@@ -187,6 +191,35 @@ def test_the_report_shows_scores_and_the_most_unlike_test_images(fitted, started
     assert "compared with 24 training images" in section and section.count('class="card"') == 5
     first = pd.read_csv(tmp_path / "s.certainty.csv").sort_values("unknown_score", ascending=False).iloc[0]
     assert f"{first.unknown_score:.2f}" in section[section.index('class="card"') :][:20_000]
+
+
+def test_the_report_shows_no_scores_of_another_prediction(fitted, tmp_path):
+    """Of a submission that another blend has overwritten, or that was written again without a table beside it."""
+    copy = Run(shutil.copytree(fitted.path, tmp_path / "copy"))
+    submission, certainty = tmp_path / "s.csv", tmp_path / "s.certainty.csv"
+    submission.write_text("id,label\n")
+    certainty.write_text("id,class,probability,unknown_score,unknown\nx.png,a,0.9,2.5,1\n")
+    ledger = "written,file,run,blend\n2026-11-20T10:00:00+00:00,{0},r,mean\n2026-11-21T10:00:00+00:00,{0},r,{1}\n"
+    copy.submissions_csv.write_text(ledger.format(submission, "mean"))
+    results = SimpleNamespace(run=copy)
+    assert most_unlike(results, "mean")[1].tolist() == [2.5]
+    copy.submissions_csv.write_text(ledger.format(submission, "pool"))
+    assert most_unlike(results, "mean")[1].size == 0 and most_unlike(results, "pool")[1].tolist() == [2.5]
+    os.utime(submission, (certainty.stat().st_mtime + 10,) * 2)
+    assert most_unlike(results, "pool")[1].size == 0
+
+
+def test_the_rate_is_said_as_it_was_asked_for_and_what_groups_do_to_it(monkeypatch, fitted):
+    monkeypatch.setattr(Detector, "threshold", lambda self, rate: 1.0)
+    asked = CertaintyRequest(unknown=0.0005)
+    [columns] = unknown_columns(fitted, "mean", load_blend(fitted, "mean"), "folds", asked)
+    assert "as 0.05% of images like the training rows have by chance" in columns.notes[0]
+    assert "groups" not in columns.notes[0]
+    rows = read_rows(fitted)
+    grouped = replace(rows, clusters=rows.clusters // 4, grouped=True)
+    monkeypatch.setattr("ensemble.tta.unknown.read_rows", lambda run: grouped)
+    [columns] = unknown_columns(fitted, "mean", load_blend(fitted, "mean"), "folds", asked)
+    assert "which are of 6 groups, count one by one: of new groups more images may be flagged" in columns.notes[0]
 
 
 def test_planted_images():
