@@ -103,7 +103,9 @@ def _device() -> list[Item]:
 def _number_formats() -> Item:
     import torch
 
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    from ensemble.inference.formats import formats
+
+    if "bfloat16" in formats(torch.device("cpu")):
         return Item("number formats", "float32, bfloat16 with units for it")
     return Item("number formats", "float32; no units for bfloat16")
 
@@ -129,21 +131,23 @@ def _memory() -> Item:
 def _load() -> Item:
     try:
         load = os.getloadavg()[0]
-    except OSError:
+    except (AttributeError, OSError):  # Windows counts none
         return Item("load", "not known")
     advice = "other programs take the processor: all is slower, and settings that are timed now may be wrong"
     return Item("load", f"{load:.1f} in the last minute", advice if load > cores() else None)
 
 
 def _cache(folder: Path) -> list[Item]:
-    there = folder if folder.is_dir() else next(parent for parent in folder.parents if parent.is_dir())
+    lost = "nothing can be kept between runs: set ENS_CACHE to a folder that can be written"
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
+    if there is None:  # a drive of Windows that is not connected
+        return [Item("cache", f"{folder}, whose disk is not there", lost)]
     disk = shutil.disk_usage(there)
     advice = "decoded pixels may not fit: set ENS_CACHE to another disk, or ens cache --clear"
     items = [Item("cache", f"{folder}, {size(disk.free)} free on its disk", advice if disk.free < LEAST_FREE else None)]
     try:
         written = _writing_speed(there)
     except OSError as error:
-        lost = "nothing can be kept between runs: set ENS_CACHE to a folder that can be written"
         return [*items, Item("cache's disk", f"can't be written ({error.strerror})", lost)]
     slow = "images may be read more slowly than networks compute: set ENS_CACHE to a local disk"
     return [*items, Item("cache's disk", f"writes {size(written)}/s", slow if written < LEAST_SPEED else None)]

@@ -3,8 +3,10 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
+import torch
 from commands import ens
 
 import ensemble
@@ -53,6 +55,25 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
         "can't be written (Read-only)",
         "nothing can be kept between runs: set ENS_CACHE to a folder that can be written",
     )
+
+
+def test_a_system_that_counts_no_load_and_a_torch_without_onednn(monkeypatch):
+    """Windows has no os.getloadavg; torch for Apple's processors has no oneDNN, and so no op that tells its formats."""
+    monkeypatch.delattr("os.getloadavg")
+    assert doctor._load() == doctor.Item("load", "not known")
+
+    def lacking():
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_is_mkldnn_bf16_supported'")
+
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lacking)
+    assert doctor._number_formats().found == "float32; no units for bfloat16"
+
+
+def test_a_cache_whose_disk_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "is_dir", lambda self: False)  # as of a drive of Windows
+    [item] = doctor._cache(tmp_path)
+    assert item.found == f"{tmp_path}, whose disk is not there" and "set ENS_CACHE" in item.advice
 
 
 def test_the_version_has_the_commit_of_a_checkout(monkeypatch, capfd, tmp_path):
