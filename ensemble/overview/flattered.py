@@ -62,8 +62,8 @@ class Flattered:
 
 
 def flattered(systems: Sequence[System], metrics: Sequence[str]) -> Flattered | None:
-    """Of systems on the same data; those that can't be read, or that other runs or tools have a part in, don't count.
-    None of fewer than two, of too many numbers, or where they have no row in common.
+    """Of systems on the same data; those that can't be read, that other runs or tools have a part in, or that are for
+    other class shares don't count. None of fewer than two, of too many numbers, or where they have no row in common.
 
     The blends that are saved stand for those that were scored: in resamples they vary alike.
     """
@@ -109,13 +109,15 @@ def flattered(systems: Sequence[System], metrics: Sequence[str]) -> Flattered | 
 
 def _answers(run: Run, rows: Rows, system: System) -> tuple[np.ndarray, int]:
     """A system's probabilities (N, C) of its run's rows, and how many numbers were read. Raises UserError for one that
-    is not of this run's networks alone, and as `load_blend` and `read_member`."""
+    is not of this run's networks alone, or for other class shares, and as `load_blend` and `read_member`."""
     if not system.blend:
         values, _ = read_member(run, system.member, rows)
         return softmax(values.mean(axis=0)), values.size
     blend = load_blend(run, system.blend)
     if blend.sources is not None or blend.external or blend.stages:
         raise UserError(f"{run}: blend {system.blend!r} is not of this run's networks alone")
+    if blend.chain.prior_shift is not None:
+        raise UserError(f"{run}: blend {system.blend!r} was scored for other class shares")
     members = [read_member(run, name, rows, views)[0] for name, views in blend.trained.items()]
     return blend.apply(members), sum(values.size for values in members)
 

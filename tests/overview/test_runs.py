@@ -300,6 +300,17 @@ def test_being_the_best_of_several_flatters(made):
     assert flattered(gone, metrics) is None
 
 
+def test_a_blend_for_other_class_shares_is_no_rival_of_others(copied):
+    """Its score is of rows that count otherwise, so that the best of both is none."""
+    run = Run(copied("run"))
+    values = {"log_loss": 0.5, "accuracy": 0.9}
+    blend_run(run, BlendOptions("mean", name="shifted", priors="uniform"))
+    blend_run(run, BlendOptions("mean", name="plain"))
+    mean, plain, shifted = (System(run.path, name, "", values) for name in ("mean", "plain", "shifted"))
+    assert flattered([mean, plain], ["accuracy"]).systems == 2
+    assert flattered([mean, shifted], ["accuracy"]) is None
+
+
 def test_the_list_says_how_much_being_the_best_flatters(copied, tmp_path, capsys):
     for name in ("one", "two"):
         copied(name)
