@@ -95,7 +95,8 @@ def _page(parts: list[str]) -> str:
 def _resolved(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The table that a key of the schema refers to, or the value itself."""
     of_items = value.get("items", value)
-    of_items = next((one for one in of_items.get("anyOf", ()) if "$ref" in one), of_items)  # a table that may be left out
+    # of a table that may be left out
+    of_items = next((one for one in of_items.get("anyOf", ()) if "$ref" in one), of_items)
     name = of_items.get("$ref", "").rpartition("/")[2]
     return dict(schema["$defs"][name]) if name else value
 
