@@ -16,10 +16,11 @@ from ensemble.machine import cores, device_type, threads_allowed, user_cache
 from ensemble.plural import pluralize
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pandas", "pillow")
-# What an extra brings, by the package that its commands import first.
+# Of each extra a package that it brings; and OpenVINO, which goes beside `export`.
 EXTRAS = {
-    "export": "onnxruntime", "openvino": "openvino", "serve": "fastapi", "ray": "ray", "slurm": "submitit",
-    "cloud": "s3fs",
+    "export": "onnxruntime", "openvino": "openvino", "serve": "fastapi", "attention": "captum", "ray": "ray",
+    "slurm": "submitit", "cloud": "s3fs", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb",
+    "trackio": "trackio",
 }  # fmt: skip
 SAMPLE = 64 * 2**20  # bytes, written and read to time a disk
 LEAST_SPEED = 100e6  # bytes a second of a cache's disk: pixels of 224 px for a thousand images a second take 150e6

@@ -116,6 +116,9 @@ def tta_predict(
                 written = write_once(prediction, request, folder)
     if written is None:
         raise UserError(f"{request.images}: not one of its {len(prediction.ids)} images could be read")
+    stale = certainty_path(request.output)
+    if written.is_new and not written.certainty and stale.is_file():
+        events.message(f"{stale} is of an earlier prediction, not of this one: delete it, or ask for it again")
     said = written.said
     said += f"; {pluralize(len(unreadable), 'image has', 'images have')} empty cells" if unreadable else ""
     return SavedPrediction(

@@ -59,6 +59,16 @@ def test_without_the_options_nothing_changes(run, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_table_of_an_earlier_prediction_is_not_taken_for_this_ones(run, tmp_path):
+    events = Recorder()
+    (tmp_path / "s.certainty.csv").write_text("of yesterday")
+    tta_predict(PredictionRequest(Run(run), run.parent / "test", tmp_path / "s.csv"), events)
+    line = (
+        f"{tmp_path / 's.certainty.csv'} is of an earlier prediction, not of this one: delete it, or ask for it again"
+    )
+    assert line in events.messages
+
+
 def test_sets_are_those_of_the_networks_of_each_fold(run, monkeypatch, capfd, tmp_path):
     status, out, _ = ens(
         monkeypatch, capfd, "tta-predict", run, run.parent / "test", "--sets", 0.7, "--abstain", 0.9, "-o",
