@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
             mirror.upload(temporary, path, partial(require_held_at, path))
     finally:
         with suppress(OSError):
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)  # another thread may ask at this moment
 
 
 @contextmanager
