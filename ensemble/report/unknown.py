@@ -73,27 +73,31 @@ def _most_unlike(results: RunResults, blend: str) -> tuple[list[dict[str, Any]],
         for values in reversed([values for values in newest if values.get("blend") == blend]):
             submission = Path(values.get("file", ""))
             path = certainty_path(submission)
-            if not path.is_file() or _is_newer(submission, path):
+            # A table of before `ens unknown` was run again holds the scores of another detector.
+            if not path.is_file() or any(
+                _is_newer(file, path) for file in (submission, results.run.detector_file(blend))
+            ):
                 continue
             table = [row for row in csv.DictReader(io.StringIO(read_text(path))) if row.get("unknown_score")]
             if not table:
                 continue
             scores = np.array([float(row["unknown_score"]) for row in table])
             first = [table[row] for row in np.argsort(-scores, kind="stable")[:SHOWN]]
-            return _pictured(first, Path(values.get("images", ""))), scores
+            return _pictured(first, values.get("images", "")), scores
     except (UserError, ValueError, KeyError, csv.Error):
         pass
     return nothing
 
 
-def _is_newer(submission: Path, certainty: Path) -> bool:
-    """Whether the submission was written after the table beside it, which then is of an earlier prediction."""
-    return submission.is_file() and submission.stat().st_mtime > certainty.stat().st_mtime
+def _is_newer(file: Path, certainty: Path) -> bool:
+    """Whether a file was written after the table, which then is of an earlier prediction."""
+    return file.is_file() and file.stat().st_mtime > certainty.stat().st_mtime
 
 
-def _pictured(rows: list[dict[str, str]], images: Path) -> list[dict[str, Any]]:
+def _pictured(rows: list[dict[str, str]], images: str) -> list[dict[str, Any]]:
+    """images: "" where the ledger doesn't tell."""
     try:
-        ids, paths, _ = read_images(images)
+        ids, paths, _ = read_images(Path(images)) if images else ((), (), None)
         files = dict(zip(ids, paths, strict=True))
     except UserError:
         files = {}

@@ -30,7 +30,7 @@ def run_features(
         return there
     from ensemble.train.frozen import require_frozen
 
-    if not require_frozen(run, ids, events):
+    if not require_frozen(run, events):
         return None
     parts = list(_features(run, config, samples.paths, samples, events))
     save_features(run, ids.tolist(), np.concatenate(parts))

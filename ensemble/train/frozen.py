@@ -7,6 +7,7 @@ import numpy as np
 from ensemble.backbones import timm_model, weights
 from ensemble.backbones.heads import LINEAR
 from ensemble.config import Backbone, Config, load_run_config, train_settings
+from ensemble.data.folds import read_folds
 from ensemble.data.pixels.preprocess import load_preprocess
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
@@ -16,9 +17,9 @@ from ensemble.run import Member, Run
 from ensemble.train.members import make_model
 
 
-def require_frozen(run: Run, ids: np.ndarray, events: Events) -> bool:
-    """Whether the run holds a frozen network, which is copied into it where it does not yet. ids: str (N,), of the
-    run's rows, which the network must never have seen.
+def require_frozen(run: Run, events: Events) -> bool:
+    """Whether the run holds a frozen network, which is copied into it where it does not yet. It must never have seen
+    any of the run's rows, those that are only trained on included.
 
     A fine-tuned one won't do: its features of rows that it was trained on lie nearer to each other than those of new
     images.
@@ -30,7 +31,7 @@ def require_frozen(run: Run, ids: np.ndarray, events: Events) -> bool:
         except Damaged as error:
             events.message(f"warning: {error}")
     config = load_run_config(run.config_toml)
-    classes = len(run.read_classes())
+    classes, ids = len(run.read_classes()), read_folds(run)["id"].to_numpy(dtype=str)
     for backbone in _smallest_first(config, run, ids):
         member = run.member(backbone.name)
         preprocess = load_preprocess(member.preprocess_json)

@@ -54,7 +54,7 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
     oof = read_oof(run, blend.all_views, list(blend.trained))
     samples = run_samples(config, run)
     keep_freed_memory()
-    frozen = load_frozen(run, device) if require_frozen(run, samples.ids, events) else None
+    frozen = load_frozen(run, device) if require_frozen(run, events) else None
     if frozen is None:
         events.message(
             "no member starts from weights that never saw these images, so that there are no frozen features: scores "

@@ -156,3 +156,12 @@ def test_of_three_classes_two_of_which_have_rows_none_is_left_out():
     rows = ScoredRows(rng.normal(size=(1, 40, 3)).astype(np.float32), np.arange(40) % 2, features)
     _, trials = choose(rows, np.arange(40) // 2 % 2, "abc", {"far": rows}, no_refit)
     assert trials[0].left_out == {}
+
+
+def test_a_class_without_which_a_fold_has_nothing_to_compare_with_is_not_left_out():
+    """All rows outside of fold 0 are of class c: without it, fold 0's networks were trained on no row."""
+    rng = np.random.default_rng(0)
+    labels, folds = np.array([0, 1, 2] * 10 + [2] * 10), np.repeat([0, 1], [30, 10])
+    rows = ScoredRows(rng.normal(size=(1, 40, 3)).astype(np.float32), folds, None)
+    _, trials = choose(rows, labels, "abc", {"far": rows}, no_refit)
+    assert list(trials[0].left_out) == ["a", "b"]

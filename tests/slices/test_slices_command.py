@@ -251,3 +251,6 @@ def test_a_start_that_was_trained_on_the_images_gives_no_features(started_run, o
     config = load_run_config(run.config_toml)
     samples = read_labelled(config)
     assert run_features(run, config, samples.ids, samples, SILENT) is None
+    # All rows of the run count, not only those that are asked about: a start may have seen what is only trained on.
+    one = replace(samples, ids=np.array(["another"]), paths=samples.paths[:1], labels=samples.labels[:1])
+    assert run_features(run, config, one.ids, one, SILENT) is None

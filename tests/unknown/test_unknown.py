@@ -194,7 +194,8 @@ def test_the_report_shows_scores_and_the_most_unlike_test_images(fitted, started
 
 
 def test_the_report_shows_no_scores_of_another_prediction(fitted, tmp_path):
-    """Of a submission that another blend has overwritten, or that was written again without a table beside it."""
+    """Of a submission that another blend has overwritten, or that was written again without a table beside it; of a
+    detector before this one."""
     copy = Run(shutil.copytree(fitted.path, tmp_path / "copy"))
     submission, certainty = tmp_path / "s.csv", tmp_path / "s.certainty.csv"
     submission.write_text("id,label\n")
@@ -203,6 +204,10 @@ def test_the_report_shows_no_scores_of_another_prediction(fitted, tmp_path):
     copy.submissions_csv.write_text(ledger.format(submission, "mean"))
     results = SimpleNamespace(run=copy)
     assert most_unlike(results, "mean")[1].tolist() == [2.5]
+    fitted_at = copy.detector_file("mean").stat().st_mtime
+    os.utime(copy.detector_file("mean"), (certainty.stat().st_mtime + 10,) * 2)
+    assert most_unlike(results, "mean")[1].size == 0
+    os.utime(copy.detector_file("mean"), (fitted_at,) * 2)
     copy.submissions_csv.write_text(ledger.format(submission, "pool"))
     assert most_unlike(results, "mean")[1].size == 0 and most_unlike(results, "pool")[1].tolist() == [2.5]
     os.utime(submission, (certainty.stat().st_mtime + 10,) * 2)
