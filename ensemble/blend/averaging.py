@@ -22,7 +22,7 @@ from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.row_values import FLOOR
 from ensemble.scoring.wilson import Z
 
-FEWEST, MOST = 50, 2_000  # images: of fewer the gain is not known, of more every n-th is looked at
+FEWEST, MOST = 50, 2_000  # images: of fewer the gain is not known, of more so many are drawn
 # Standard deviation of the gain that labels show, around what is expected, as a share of it (benchmarks/averaging.py).
 MODEL_ERROR = 0.3
 

@@ -31,8 +31,8 @@ def _averaged_score(prediction: PreparedPrediction) -> Averaged | None:
     result = read_result(run, prediction.blend_name)
     if result is None:
         return None
-    step = -(-len(plan.files) // MOST)
-    rows = np.arange(len(plan.files))[::step]
+    # Not every n-th: files may take turns, as those of two cameras do.
+    rows = np.sort(np.random.default_rng(0).permutation(len(plan.files))[:MOST])
     others = [other.logits_dir(stored.folder.name) for other in other_runs(run, blend.sources)]
     files = [plan.files[row] for row in rows]
     found = stored_logits.find(stored.folder, files, stored.member_views, stored.classes, others)
