@@ -83,12 +83,12 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
                     + (f"; that file is {entry.state} since then" if entry.state else "")
                 )
         found = ledger.entries(place)
-        agreement, of_blends = trust(found, metric), ledger.flattered_best(found, metric)
+        agreement, of_blends = trust(found, metric), ledger.bias_of_best_blends(found, metric)
         if found:
             tables.show_submissions(found, agreement, metric, of_blends)
         else:
             events.message(f"{place}: {ledger.NONE}")
-        events.answer({"submissions": plain(found), "trust": plain(agreement), "flattered": plain(of_blends)})
+        events.answer({"submissions": plain(found), "trust": plain(agreement), "selection_bias": plain(of_blends)})
 
 
 def recorded(

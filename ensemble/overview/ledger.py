@@ -19,8 +19,8 @@ from ensemble.files.atomic import write_text
 from ensemble.files.claims import Claim, claimed_when_free
 from ensemble.files.limits import require_text_table
 from ensemble.files.mirror import display_name, local
-from ensemble.overview.flattered import Flattered, System, flattered
 from ensemble.overview.runs import find_runs
+from ensemble.overview.selection_bias import SelectionBias, System, selection_bias
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import computed
@@ -114,9 +114,9 @@ def entries(place: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.values.get("written", ""))
 
 
-def flattered_best(found: Sequence[Entry], metric: str) -> tuple[Flattered, ...]:
-    """How much being the best of several submitted blends flatters, on each data set with several; only by metrics
-    that are always computed."""
+def bias_of_best_blends(found: Sequence[Entry], metric: str) -> tuple[SelectionBias, ...]:
+    """How much better the best of several submitted blends looks than it is, on each data set with several; only by
+    metrics that are always computed."""
     if metric not in computed():
         return ()
     metrics = tuple(dict.fromkeys((metric, "log_loss")))
@@ -127,7 +127,7 @@ def flattered_best(found: Sequence[Entry], metric: str) -> tuple[Flattered, ...]
         if entry.fingerprint and run and blend and all(map(is_number, known)):
             values = dict(zip(metrics, map(float, known), strict=True))
             data.setdefault(entry.fingerprint, {})[run, blend] = System(entry.ledger.parent, blend, "", values)
-    of_data = (flattered(list(systems.values()), metrics) for systems in data.values() if len(systems) > 1)
+    of_data = (selection_bias(list(systems.values()), metrics) for systems in data.values() if len(systems) > 1)
     return tuple(each for each in of_data if each is not None)
 
 

@@ -16,7 +16,7 @@ from ensemble.config import load_run_config
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.files.mirror import local
-from ensemble.overview.flattered import Flattered, System, flattered
+from ensemble.overview.selection_bias import SelectionBias, System, selection_bias
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import HEADLINE
@@ -73,14 +73,14 @@ class RunList:
     """Runs in order, those of the same data together.
 
     groups: the numbers of the rows of each data set
-    flattered: of each data set how much looking at its runs flatters the best; None where that is not known
+    selection_bias: of each data set how much better the best of its runs looks than it is; None where not known
     differs: run -> the settings that are not the same in all runs, as text; of runs whose config can be read
     """
 
     rows: tuple[RunRow, ...]
     groups: tuple[tuple[int, ...], ...]
     differs: Mapping[Path, Mapping[str, str]]
-    flattered: tuple[Flattered | None, ...] = ()
+    selection_bias: tuple[SelectionBias | None, ...] = ()
 
 
 def list_runs(folder: Path, sort: str = "score", events: Events = SILENT) -> RunList:
@@ -107,11 +107,11 @@ def list_runs(folder: Path, sort: str = "score", events: Events = SILENT) -> Run
     order = sorted(dict.fromkeys(row.fingerprint for row in rows), key=lambda data: data == "")  # unknown data last
     rows.sort(key=lambda row: order.index(row.fingerprint))
     groups = [tuple(r for r, row in enumerate(rows) if row.fingerprint == data) for data in order]
-    of_groups = tuple(_flattered([rows[r] for r in group]) for group in groups)
+    of_groups = tuple(_selection_bias([rows[r] for r in group]) for group in groups)
     return RunList(tuple(rows), tuple(groups), differences(rows), of_groups)
 
 
-def _flattered(rows: Sequence[RunRow]) -> Flattered | None:
+def _selection_bias(rows: Sequence[RunRow]) -> SelectionBias | None:
     """Of the runs of one data set."""
     systems = []
     for row in rows:
@@ -119,7 +119,7 @@ def _flattered(rows: Sequence[RunRow]) -> Flattered | None:
         if row.fingerprint and scores:
             values = {metric: scores[metric].value for metric in HEADLINE}
             systems.append(System(row.run, row.blend if row.blend_scores else "", row.single, values))
-    return flattered(systems, ("log_loss", "accuracy")) if len(systems) > 1 else None
+    return selection_bias(systems, ("log_loss", "accuracy")) if len(systems) > 1 else None
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Scores with bootstrap intervals, and paired comparisons.
+"""Scores with their intervals, and paired comparisons, from resampled rows.
 
 Resampled (Efron & Tibshirani, 1993) are `clusters`: rows, or whole groups where the run has groups, since the rows of a
 group are not independent. `intervals.py` makes intervals of what the resamples give: they say how the score would vary
@@ -219,10 +219,10 @@ def gain(
 ) -> Gain:
     """Paired gain of column `system` over column `other` of `table` and `drawn`.
 
-    among: the columns of which `other` is the best by this metric on these very rows. Its score flatters it then, and
-    the gain over it may be larger than it looks: the upper end is moved by how much, see `flattery`. same_classes: both
-    predict the same classes whatever the rows are; where these alone count, the gain is 0, as it is of one system over
-    itself. Two others that are right on the same rows here may differ on the next one.
+    among: the columns of which `other` is the best by this metric on these very rows. Its score is optimistic then, and
+    the gain over it may be larger than it looks: the upper end is moved by how much, see `bias_of_best`. same_classes:
+    both predict the same classes whatever the rows are; where these alone count, the gain is 0, as it is of one system
+    over itself. Two others that are right on the same rows here may differ on the next one.
     """
     sign = METRICS[metric].sign
     difference = _difference(drawn[metric], system, other, sign)
@@ -236,12 +236,13 @@ def gain(
         low, high = gain_interval(METRICS[metric], observed, difference, drawn.support, fits)
     if among:
         scores_of = sign * np.array([table[column][metric].value for column in among])
-        high += flattery(scores_of, sign * drawn[metric][:, list(among)])
+        high += bias_of_best(scores_of, sign * drawn[metric][:, list(among)])
     return Gain(against, metric, observed, low, high, chance_of_gain(observed, low, high))
 
 
-def flattery(values: np.ndarray, drawn: np.ndarray) -> float:
-    """How much the best of S values looks better than it is, because it was chosen on the rows that it is scored on.
+def bias_of_best(values: np.ndarray, drawn: np.ndarray) -> float:
+    """Selection bias: how much better the best of S values looks than it is, since the rows that it is scored on chose
+    it.
 
     values: float64 (S,), greater is better. drawn: float64 (B, S), in resamples. In each of these the best is chosen
     again: the mean of how much that one is above its value here, less how much resampling alone moves values. As in

@@ -9,9 +9,9 @@ from rich.markup import escape
 from ensemble.blend.comparison import OPTIMISTIC
 from ensemble.escape import escaped
 from ensemble.files.mirror import display_name
-from ensemble.overview.flattered import Flattered
 from ensemble.overview.ledger import Entry
 from ensemble.overview.runs import RunList, RunRow
+from ensemble.overview.selection_bias import SelectionBias
 from ensemble.overview.trust import Trust
 from ensemble.plural import pluralize
 from ensemble.progress import duration
@@ -35,7 +35,7 @@ def show_runs(found: RunList) -> None:
             for cells in _lines(row):
                 table.add_row(*cells)
         print_table(table)
-        of_group = found.flattered[number] if found.flattered else None
+        of_group = found.selection_bias[number] if found.selection_bias else None
         if of_group is not None:
             print_line(of_group.line("run"))
     if any(row.blend_optimistic or row.single_optimistic for row in found.rows):
@@ -74,10 +74,10 @@ def _cell(metric: str, score: Score) -> str:
 
 
 def show_submissions(
-    entries: list[Entry], trust: tuple[Trust, ...], metric: str, of_blends: Sequence[Flattered] = ()
+    entries: list[Entry], trust: tuple[Trust, ...], metric: str, of_blends: Sequence[SelectionBias] = ()
 ) -> None:
     """The ledger, the newest last, how well out-of-fold scores predict the board's, which are of `metric`, on each data
-    set, and how much looking at several blends flatters the best."""
+    set, and how much better the best of several blends looks than it is."""
     shown = columns(metric)
     table = new_table(
         "submissions, with the out-of-fold scores of their blends",

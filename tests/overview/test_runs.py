@@ -18,10 +18,10 @@ from ensemble.data.logits import load_logits
 from ensemble.errors import UserError
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
-from ensemble.overview.flattered import System, flattered
 from ensemble.overview.runs import differences, find_runs, list_runs, read_run
+from ensemble.overview.selection_bias import System, selection_bias
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import bootstrap, flattery
+from ensemble.scoring.bootstrap import bias_of_best, bootstrap
 from ensemble.scoring.outcomes import outcome
 
 
@@ -278,8 +278,8 @@ def test_names_with_line_breaks_tear_no_table(made, capsys):
     assert "x\\ny.png" in capsys.readouterr().out
 
 
-def test_being_the_best_of_several_flatters(made):
-    """Of the two members as two systems: what `flattery` gives, by their scores in resamples of their rows."""
+def test_the_best_of_several_looks_better_than_it_is(made):
+    """Of the two members as two systems: what `bias_of_best` gives, by their scores in resamples of their rows."""
     run = Run(made)
     members = {row.member: row for row in members_table(run)}
     metrics = ("log_loss", "accuracy")
@@ -287,17 +287,17 @@ def test_being_the_best_of_several_flatters(made):
         System(made, "", name, {metric: row.scores[metric].value for metric in metrics})
         for name, row in members.items()
     ]
-    found = flattered(systems, metrics)
+    found = selection_bias(systems, metrics)
     assert (found.systems, found.rows) == (2, 24)
     rows = read_rows(run)
     outcomes = [outcome(rows.labels, softmax(read_member(run, name, rows)[0].mean(axis=0))) for name in members]
     drawn = bootstrap(rows.labels, outcomes, rows.clusters, 2)
     values = np.array([system.values["accuracy"] for system in systems])
-    assert found.by["accuracy"] == pytest.approx(flattery(values, drawn["accuracy"]))
+    assert found.by["accuracy"] == pytest.approx(bias_of_best(values, drawn["accuracy"]))
     assert found.by["accuracy"] > 0 and found.by["log_loss"] > 0
-    assert flattered(systems[:1], metrics) is None
+    assert selection_bias(systems[:1], metrics) is None
     gone = [replace(systems[1], member="gone"), systems[0]]
-    assert flattered(gone, metrics) is None
+    assert selection_bias(gone, metrics) is None
 
 
 def test_a_blend_for_other_class_shares_is_no_rival_of_others(copied):
@@ -307,17 +307,17 @@ def test_a_blend_for_other_class_shares_is_no_rival_of_others(copied):
     blend_run(run, BlendOptions("mean", name="shifted", priors="uniform"))
     blend_run(run, BlendOptions("mean", name="plain"))
     mean, plain, shifted = (System(run.path, name, "", values) for name in ("mean", "plain", "shifted"))
-    assert flattered([mean, plain], ["accuracy"]).systems == 2
-    assert flattered([mean, shifted], ["accuracy"]) is None
+    assert selection_bias([mean, plain], ["accuracy"]).systems == 2
+    assert selection_bias([mean, shifted], ["accuracy"]) is None
 
 
-def test_the_list_says_how_much_being_the_best_flatters(copied, tmp_path, capsys):
+def test_the_list_says_how_much_better_the_best_looks(copied, tmp_path, capsys):
     for name in ("one", "two"):
         copied(name)
     out = printed(capsys, list_runs(tmp_path))
     assert (
-        "being the best of 2 runs flatters: by 0.0000 nats of log loss and 0.00 points of accuracy, on average over "
-        "resamples of their 24 rows in which the best is chosen again"
+        "the best of 2 runs looks better than it is (selection bias): by 0.0000 nats of log loss and 0.00 points of "
+        "accuracy, on average over resamples of their 24 rows in which the best is chosen again"
     ) in " ".join(out.split())
     shutil.rmtree(tmp_path / "two")
-    assert "flatters" not in printed(capsys, list_runs(tmp_path))
+    assert "selection bias" not in printed(capsys, list_runs(tmp_path))

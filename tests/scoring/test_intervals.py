@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ensemble.scoring.bootstrap import bootstrap, flattery, gain, scores
+from ensemble.scoring.bootstrap import bias_of_best, bootstrap, gain, scores
 from ensemble.scoring.intervals import Support, chance_of_gain, gain_interval, score_interval
 from ensemble.scoring.metrics import METRICS, computed
 from ensemble.scoring.outcomes import Outcome
@@ -119,14 +119,14 @@ def test_few_groups_have_students_quantile():
     assert low <= -2.776445 * 0.1 * np.sqrt(5 / 4) * (1 - 1e-6)
 
 
-def test_the_best_of_equals_is_flattered_by_the_mean_of_the_larger_error():
+def test_the_best_of_equals_is_biased_by_the_mean_of_the_larger_error():
     """Of two independent errors the larger one has a mean of s / sqrt(pi)."""
     draw = np.random.default_rng(0).normal(0, 0.1, (20_000, 2))
-    assert flattery(np.array([0.5, 0.5]), 0.5 + draw) == pytest.approx(0.1 / np.sqrt(np.pi), rel=0.03)
-    assert flattery(np.array([0.5, 5.0]), np.array([0.5, 5.0]) + draw) == pytest.approx(0, abs=1e-12)
-    assert flattery(np.array([0.5]), 0.5 + draw[:, :1]) == 0
+    assert bias_of_best(np.array([0.5, 0.5]), 0.5 + draw) == pytest.approx(0.1 / np.sqrt(np.pi), rel=0.03)
+    assert bias_of_best(np.array([0.5, 5.0]), np.array([0.5, 5.0]) + draw) == pytest.approx(0, abs=1e-12)
+    assert bias_of_best(np.array([0.5]), 0.5 + draw[:, :1]) == 0
     by_hand = np.array([[0.0, 2.0], [2.0, 0.0]])  # around 1 and 1: the best of each resample is 1 above its value
-    assert flattery(np.array([1.0, 1.0]), by_hand) == 1
+    assert bias_of_best(np.array([1.0, 1.0]), by_hand) == 1
 
 
 def test_a_gain_over_the_best_of_several_reaches_further_up():
@@ -140,7 +140,7 @@ def test_a_gain_over_the_best_of_several_reaches_further_up():
     chosen = gain("accuracy", table, drawn, 0, best, "best", range(1, 4))
     values = np.array([table[s]["accuracy"].value for s in range(1, 4)])
     assert (chosen.value, chosen.low) == (fixed.value, fixed.low)
-    assert chosen.high - fixed.high == pytest.approx(flattery(values, drawn["accuracy"][:, 1:]))
+    assert chosen.high - fixed.high == pytest.approx(bias_of_best(values, drawn["accuracy"][:, 1:]))
     assert chosen.high > fixed.high + 0.001
 
 

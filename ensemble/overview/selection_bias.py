@@ -1,5 +1,5 @@
-"""How much the best of several systems looks better than it is, since it was chosen by the very scores that are shown.
-Never imports torch."""
+"""Selection bias: how much the best of several systems looks better than it is, since it was chosen by the very scores
+that are shown. Never imports torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ensemble.blend.probabilities import softmax
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Run
-from ensemble.scoring.bootstrap import bootstrap, flattery
+from ensemble.scoring.bootstrap import bias_of_best, bootstrap
 from ensemble.scoring.clusters import joined_clusters
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome
@@ -40,8 +40,8 @@ class System:
 
 
 @dataclass(frozen=True)
-class Flattered:
-    """How much the best of some systems is flattered.
+class SelectionBias:
+    """How much better the best of some systems looks than it is.
 
     systems: how many were compared.
     rows: the number of rows that all have.
@@ -56,12 +56,12 @@ class Flattered:
         """In words. what: the systems are, such as "run"."""
         told = " and ".join(f"{METRICS[metric].number(value)} {_unit(metric)}" for metric, value in self.by.items())
         return (
-            f"being the best of {pluralize(self.systems, what)} flatters: by {told}, on average over resamples of "
-            f"their {pluralize(self.rows, 'row')} in which the best is chosen again"
+            f"the best of {pluralize(self.systems, what)} looks better than it is (selection bias): by {told}, on "
+            f"average over resamples of their {pluralize(self.rows, 'row')} in which the best is chosen again"
         )
 
 
-def flattered(systems: Sequence[System], metrics: Sequence[str]) -> Flattered | None:
+def selection_bias(systems: Sequence[System], metrics: Sequence[str]) -> SelectionBias | None:
     """Of systems on the same data; those that can't be read, that other runs or tools have a part in, or that are for
     other class shares don't count. None of fewer than two, of too many numbers, or where they have no row in common.
 
@@ -103,8 +103,8 @@ def flattered(systems: Sequence[System], metrics: Sequence[str]) -> Flattered | 
     for metric in metrics:
         sign = METRICS[metric].sign
         values = np.array([system.values[metric] for system, _, _ in answers])
-        by[metric] = flattery(sign * values, sign * drawn[metric])
-    return Flattered(len(answers), len(labels), by)
+        by[metric] = bias_of_best(sign * values, sign * drawn[metric])
+    return SelectionBias(len(answers), len(labels), by)
 
 
 def _answers(run: Run, rows: Rows, system: System) -> tuple[np.ndarray, int]:
