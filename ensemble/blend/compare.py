@@ -1,6 +1,6 @@
 """`ens compare`: which recipe is really better? Members of runs, on the same out-of-fold rows. Never imports torch.
 
-Intervals are those of `ensemble.scoring.bootstrap`, paired, and hold the trained networks fixed. Log loss is compared
+Intervals are those of `ensemble.scoring.intervals`, paired, and hold the trained networks fixed. Log loss is compared
 at each item's best temperature (Guo et al., ICML 2017) on the other folds: label smoothing alone moves that of the
 scores as they are.
 """

@@ -107,6 +107,6 @@ class Comparison:
 def tells(gained: Gain, differ: int | None = None) -> int:
     """1 if the interval of a gain lies above 0, -1 if below, else 0: no difference can be told at 95%.
 
-    differ: for accuracy, the clusters that differ; of fewer than FEWEST, whatever the bootstrap says, none can be told.
+    differ: for accuracy, the clusters that differ; of fewer than FEWEST, whatever the interval is, none can be told.
     """
     return 0 if differ is not None and differ < FEWEST else int(gained.low > 0) - int(gained.high < 0)

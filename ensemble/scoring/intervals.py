@@ -1,5 +1,4 @@
-"""95% intervals of a score and of a gain, from their resampled values. Every interval of ens but those of single
-classes in the report is made here.
+"""95% intervals of a score and of a gain of a blend or a member, from their resampled values.
 
 A percentile bootstrap is too narrow for few rows, for skewed losses and near 100 %, and has no width where no row is
 wrong. `benchmarks/coverage.py` measures how often these ones hold the truth; they take from the resamples only how a

@@ -1,5 +1,6 @@
 """The pages of docs and the README: made from the code where they can be, and in step with it where they can't."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -76,8 +77,21 @@ def test_every_link_of_a_page_leads_somewhere(path):
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
+def texts(file):
+    """The texts of a module, but for its docstrings; an f-string's parts, with {} between them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+                  if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
 def test_every_message_of_the_troubleshooting_page_is_one_of_ens():
-    source = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "ensemble").rglob("*.py")))
+    source = "\n".join(text for file in sorted((ROOT / "ensemble").rglob("*.py")) for text in texts(file))
     page = (ROOT / "docs/pages/guides/troubleshooting.md").read_text(encoding="utf-8")
     messages = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
     assert len(messages) > 10 and [message for message in messages if message not in source] == []
