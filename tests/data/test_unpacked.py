@@ -238,6 +238,14 @@ def test_limits(paint, monkeypatch):
         as_local(bomb)
 
 
+@pytest.mark.parametrize("name", ["art.7z", "art.rar", "ART.TAR.ZST"])
+def test_archives_of_other_kinds_are_named(name):
+    Path(name).write_bytes(b"0" * 100)
+    assert refusal(as_local, Path(name)) == (
+        f"{name}: an archive of a kind that is not read; unpack it, or pack it as a zip or tar"
+    )
+
+
 def test_what_cannot_be_unpacked_is_one_line(paint):
     image = paint(Path("in.png")).read_bytes()
     whole = write_zip("whole.zip", {"a/1.png": image, "b/2.png": image})

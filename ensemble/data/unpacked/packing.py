@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from ensemble.data.folders.listing import is_hidden, is_image, list_folder
 from ensemble.data.folders.splits import role_of
 from ensemble.data.unpacked.member import Packed
+from ensemble.data.unpacked.shown import named
 from ensemble.data.unpacked.tables import ARROW, PARQUET, holds_images, read_tables, require_readable
 from ensemble.data.unpacked.tars import read_tars
 from ensemble.data.unpacked.zips import read_zip, zipped_table
@@ -19,6 +20,7 @@ from ensemble.errors import UserError
 TARS = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TABLES = (*PARQUET, *ARROW)
 FILES = (".zip", *TARS, *TABLES)
+UNREAD = (".7z", ".rar", ".tar.zst", ".tzst")
 # "train-00000-of-00004-0123456789abcdef" is a part of train, "0000" of the folder that it lies in.
 NUMBER = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
 HOLDERS = ("data", "default")  # what the Hub calls the folder of the files
@@ -45,6 +47,8 @@ def packing_of(path: Path) -> Packing | None:
     """What is packed in a file or folder; None for one that is read as it is. Raises UserError for a broken file."""
     if path.is_dir():
         return _packed_folder(path)
+    if path.name.lower().endswith(UNREAD) and path.is_file():
+        raise UserError(f"{named(path)}: an archive of a kind that is not read; unpack it, or pack it as a zip or tar")
     if not path.name.lower().endswith(FILES) or not path.is_file():
         return None
     status = path.stat()
