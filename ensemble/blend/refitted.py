@@ -3,11 +3,12 @@
 import numpy as np
 
 from ensemble.blend.crossfit import held_out_probabilities, plain_average
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, read_oof, read_rows
 from ensemble.blend.recipe import Recipe
 from ensemble.blend.result import BlendResult
-from ensemble.blend.saved import check_sources, read_described
+from ensemble.blend.saved import check_sources
 from ensemble.errors import UserError
 from ensemble.run import Run
 from ensemble.scoring.row_values import row_losses

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from ensemble.blend.decision import Decision
+from ensemble.blend.described import read_described
 from ensemble.blend.diversity import Diversity
 from ensemble.blend.held_out import save_held_out
 from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.blend.prune import Pruned
-from ensemble.blend.saved import Blend, load_blend, read_described
+from ensemble.blend.saved import Blend, load_blend
 from ensemble.conformal.rows import HeldOut
 from ensemble.conformal.selective import RiskCoverage
 from ensemble.data.logits import Logits

@@ -2,60 +2,24 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NotRequired
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from typing_extensions import TypedDict
 
-from ensemble.blend import methods, scaling, view_weights
+from ensemble.blend import methods, view_weights
+from ensemble.blend.described import FORMAT, SCALED_FORMAT, read_described, sources_of
 from ensemble.blend.oof import EXTERNAL_VIEW, fold_logits
-from ensemble.blend.sources import Sources, other_runs, require_sources, source
-from ensemble.blend.stages import SavedStage, Stage, describe_stages, load_stages, require_stages, stage_arrays
+from ensemble.blend.sources import Sources, other_runs, source
+from ensemble.blend.stages import Stage, describe_stages, load_stages, require_stages, stage_arrays
 from ensemble.errors import RunFailure, UserError
-from ensemble.files.reading import Count, Finite, read_json
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
 from ensemble.run import Run
 from ensemble.scoring.row_values import cheapest
-
-FORMAT = 2
-SCALED_FORMAT = 3  # of a blend with a scaling, which an ens that knows only format 2 would leave out
-
-
-class SavedSources(TypedDict):
-    """`Sources` as JSON."""
-
-    others: dict[str, str]
-    sets: dict[str, list[Count]]
-
-
-class Described(TypedDict):
-    """The JSON of a blend. params: what `Chain.params` holds beside arrays. arrays: the shapes of those, which are in
-    the safetensors of `sha256`. fitted_on: see `oof_digests`. scores: those of `ensemble.blend.result`; of a cascade,
-    which has stages, those of `ensemble.cascade.result`. held_out: SHA-256 of the file of `ensemble.blend.held_out`."""
-
-    format: int
-    method: str
-    metric: str
-    members: list[str]
-    views: list[list[str]]
-    view_weights: list[list[Finite]]
-    foreign: list[str]  # the external members: a key of format 2
-    classes: list[str]
-    params: dict[str, Any]
-    arrays: dict[str, list[Count]]
-    sha256: str
-    costs: NotRequired[list[list[Finite]]]
-    calibration: NotRequired[str]  # of format 3
-    runs: NotRequired[SavedSources]  # of a blend of several runs
-    stages: NotRequired[list[SavedStage]]  # of a cascade
-    fitted_on: NotRequired[dict[str, str]]
-    scores: NotRequired[dict[str, Any]]
-    held_out: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -200,12 +164,12 @@ def check_sources(run: Run, name: str) -> None:
     """Raise UserError, naming the member, if one was trained again after the blend was fitted on it, or is gone."""
     found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
-    now = oof_digests(run, _sources(found), _trained_views(found["members"], found["views"]))
+    now = oof_digests(run, sources_of(found), _trained_views(found["members"], found["views"]))
     changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
     if changed:
-        member = source(run, _sources(found), changed[0])
+        member = source(run, sources_of(found), changed[0])
         other = f"another {changed[0]!r} than {member.run} holds now"
-        again = "".join(f" {other_run}" for other_run in other_runs(run, _sources(found)))
+        again = "".join(f" {other_run}" for other_run in other_runs(run, sources_of(found)))
         command = "cascade" if "stages" in found else "blend"
         raise UserError(f"blend {name!r} was fitted on {other}; fit it again with: ens {command} {run}{again}")
 
@@ -260,7 +224,7 @@ def load_blend(run: Run, name: str) -> Blend:
             chain=methods.load(found["method"], found["params"] | whole, len(found["members"]), len(found["classes"])),
             external=tuple(found["foreign"]),
             costs=costs,
-            sources=_sources(found),
+            sources=sources_of(found),
             stages=load_stages(found.get("stages", []), arrays, len(found["classes"])),
             calibration=found.get("calibration", "temperature"),
         )
@@ -268,43 +232,3 @@ def load_blend(run: Run, name: str) -> Blend:
         return blend
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole blend ({error}); {again}") from None
-
-
-def read_described(run: Run, name: str) -> Described:
-    """A blend's JSON. Raises UserError that names the file if it is of another format, or doesn't fit together."""
-    path, again = run.blend_json(name), f"fit it again with: ens blend {run}"
-    if read_json(path, dict[str, Any], again).get("format") not in (FORMAT, SCALED_FORMAT):
-        raise UserError(f"{path}: not a blend of format {FORMAT}; {again}")
-    found = read_json(path, Described, again)
-    members, views, classes = found["members"], found["views"], found["classes"]
-    counts = [[len(of_member) for of_member in each] for each in (views, found["view_weights"])]
-    if not members or len(set(members)) < len(members) or len(views) != len(members) or counts[0] != counts[1]:
-        raise UserError(f"{path}: its members, views and view weights don't go together; {again}")
-    if any(not names or len(set(names)) < len(names) for names in views) or not {*found["foreign"]} <= {*members}:
-        raise UserError(f"{path}: a member has no view or one twice, or an external one is no member; {again}")
-    others = found["runs"]["others"] if "runs" in found else {}
-    if any(not _is_name(member, others) for member in members):
-        raise UserError(f"{path}: a member's name can't be that of a folder; {again}")
-    try:
-        if (sources := _sources(found)) is not None:
-            require_sources(sources, members, found["foreign"])
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; {again}") from None
-    if len(set(classes)) < len(classes) or len(classes) < 2:
-        raise UserError(f"{path}: its classes are fewer than two, or one is there twice; {again}")
-    methods.require_method(found["method"])
-    scaling.require_kind(found.get("calibration", "temperature"))
-    return found
-
-
-def _sources(found: Described) -> Sources | None:
-    if "runs" not in found:
-        return None
-    saved = found["runs"]
-    return Sources(saved["others"], {name: tuple(folds) for name, folds in saved["sets"].items()})
-
-
-def _is_name(member: str, others: Collection[str]) -> bool:
-    run, slash, plain = member.rpartition("/")
-    is_plain = plain not in ("", ".", "..") and not set(plain) & {"\\", "\0"} and len(plain.encode()) <= 200
-    return is_plain and (not slash or run in others)

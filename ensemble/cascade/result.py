@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.blend.saved import read_described
+from ensemble.blend.described import read_described
 from ensemble.files.reading import parse_json
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score

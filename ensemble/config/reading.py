@@ -9,7 +9,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ensemble.config.tables import Config, Train, starts_trained, train_settings, with_seeds
+from ensemble.config.backbones import starts_trained, train_settings, with_seeds
+from ensemble.config.tables import Config, Train
 from ensemble.errors import UserError
 from ensemble.files import sealed
 

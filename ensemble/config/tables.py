@@ -286,27 +286,9 @@ def seed_members(backbone: Backbone) -> list[Backbone]:
     return [backbone.model_copy(update={"name": name, "seeds": None}) for name in names]
 
 
-def with_seeds(config: Config) -> Config:
-    """The experiment with each seed as a backbone of its own, which is what training is given."""
-    members = tuple(each for backbone in config.backbone for each in seed_members(backbone))
-    return config.model_copy(update={"backbone": members})
-
-
 def check_member_name(name: str) -> None:
     """Raise UserError for what is no name of a member."""
     if not re.fullmatch(MEMBER_NAME, name):
         raise UserError(f"member name {name!r}: use letters, digits, '_' and '-' only, a letter or digit first")
     if name in RESERVED:
         raise UserError(f"a member cannot be named {name!r}: the run keeps its own files there")
-
-
-def train_settings(config: Config, backbone: Backbone) -> Train:
-    """The [train] table with this backbone's own `train = {...}` laid over it, and the strategy settled."""
-    settings = Train.model_validate({**config.train.model_dump(), **backbone.train})
-    if settings.strategy is None:
-        return settings.model_copy(update={"strategy": "full" if starts_trained(backbone) else "scratch"})
-    return settings
-
-
-def starts_trained(backbone: Backbone) -> bool:
-    return backbone.pretrained or backbone.weights is not None

@@ -21,7 +21,8 @@ import torch
 from typing_extensions import TypedDict
 
 from ensemble.blend import Blend
-from ensemble.blend.saved import load_blend, read_described
+from ensemble.blend.described import read_described
+from ensemble.blend.saved import load_blend
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.export.blending import Blending

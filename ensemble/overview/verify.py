@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.blend import list_blends, load_blend
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out
-from ensemble.blend.saved import read_described
 from ensemble.blend.sources import other_runs
 from ensemble.config import Config, load_config, load_run_config
 from ensemble.data.cache import shards

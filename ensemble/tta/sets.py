@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ensemble.blend import Blend
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out
-from ensemble.blend.saved import read_described
 from ensemble.blend.sources import source
 from ensemble.conformal.calibrate import BY, calibrate, exceeds, prediction_sets, strata_of, with_most_probable
 from ensemble.conformal.choose import Choice, choose

@@ -11,11 +11,11 @@ from test_blend_run import make_run
 
 from ensemble.blend import BlendOptions, blend_run, list_blends, load_blend
 from ensemble.blend.costs import read_costs
+from ensemble.blend.described import read_described
 from ensemble.blend.oof import read_member, read_rows
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.refitted import cross_fitted
 from ensemble.blend.result import read_result
-from ensemble.blend.saved import read_described
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.events import SILENT

@@ -7,9 +7,9 @@ import pytest
 from test_blend_run import make_run
 
 from ensemble.blend import BlendOptions, blend_run, read_result
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out, save_held_out
 from ensemble.blend.refitted import cross_fitted
-from ensemble.blend.saved import read_described
 from ensemble.conformal.rows import HeldOut
 from ensemble.files.sealed import write_json
 from ensemble.run import Run

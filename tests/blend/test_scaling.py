@@ -9,11 +9,11 @@ from report_runs import noisy_logits, write_run
 from test_blend_run import make_run
 
 from ensemble.blend import BlendOptions, blend_run, load_blend, methods, read_result, scaling
+from ensemble.blend.described import read_described
 from ensemble.blend.methods.method import Method
 from ensemble.blend.oof import read_rows
 from ensemble.blend.recipe import Recipe
 from ensemble.blend.refitted import cross_fitted
-from ensemble.blend.saved import read_described
 from ensemble.cli import ens
 from ensemble.errors import UserError
 from ensemble.files.sealed import write_json

@@ -10,9 +10,9 @@ from recorder import Recorder
 
 import ensemble
 from ensemble.blend import load_blend
+from ensemble.blend.described import read_described
 from ensemble.blend.oof import read_oof
 from ensemble.blend.recipe import Recipe
-from ensemble.blend.saved import read_described
 from ensemble.blend.stages import Stage
 from ensemble.cascade.command import CascadeOptions, cascade_run
 from ensemble.cascade.fits import as_stage, new_fits

@@ -23,9 +23,9 @@ from recorder import Recorder
 
 from ensemble.backbones.weights import read_tensors
 from ensemble.blend import load_blend, read_result
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out
 from ensemble.blend.oof import read_rows
-from ensemble.blend.saved import read_described
 from ensemble.config import load_config, load_run_config
 from ensemble.data.cache.store import open_pixels
 from ensemble.data.folds import read_folds

@@ -143,7 +143,7 @@ def test_an_experiment_that_is_nested_deeply(tmp_path):
 
 @pytest.mark.parametrize("member", ["../../x", "a/b", "..", "", "é" * 300, "a\0b"])
 def test_a_blend_names_no_member_outside_of_its_run(tmp_path, member):
-    from ensemble.blend.saved import read_described
+    from ensemble.blend.described import read_described
 
     described = {
         "format": 2, "method": "mean", "metric": "log_loss", "members": [member], "views": [["identity"]],

@@ -12,8 +12,8 @@ from recorder import Recorder
 
 import ensemble
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
+from ensemble.blend.described import read_described
 from ensemble.blend.held_out import load_held_out, save_held_out
-from ensemble.blend.saved import read_described
 from ensemble.conformal.calibrate import calibrate, prediction_sets, with_most_probable
 from ensemble.conformal.choose import choose
 from ensemble.conformal.rows import HeldOut
