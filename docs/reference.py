@@ -136,7 +136,9 @@ def _written(default: Any) -> str:
 
 
 def _signature(name: str, thing: Any) -> str:
-    """As it is written in the source, where `inspect` would write out what ArrayLike stands for."""
+    """As it is written in the source, where `inspect` would write out what ArrayLike stands for; "" of a protocol."""
+    if getattr(thing, "_is_protocol", False):
+        return ""
     function = thing.__init__ if inspect.isclass(thing) and "__init__" in vars(thing) else thing
     try:
         node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
@@ -161,7 +163,8 @@ def _arguments(arguments: ast.arguments) -> list[str]:
         found.append(f"*{ast.unparse(arguments.vararg)}")
     elif arguments.kwonlyargs:
         found.append("*")
-    return found + [_argument(*pair) for pair in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    found += [_argument(*pair) for pair in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return found if arguments.kwarg is None else [*found, f"**{arguments.kwarg.arg}"]
 
 
 def _argument(argument: ast.arg, default: ast.expr | None) -> str:

@@ -1,8 +1,10 @@
 """The blend of a run, and its members' scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import pandas as pd
 
@@ -94,8 +96,37 @@ def member_scores(run: Run) -> pd.DataFrame:
     return facts.join(scores_frame({row.member: row.scores for row in rows}, "member"))
 
 
-def fit_run_blend(run: Run, options: BlendOptions, events: Events | None) -> RunBlend:
+class BlendKeywords(TypedDict, total=False):
+    """The options of `Run.blend`, which says what they are."""
+
+    name: str | None
+    views: Sequence[str] | None
+    members: Sequence[str] | None
+    priors: str | None
+    costs: str | Path | None
+    calibration: str
+    with_runs: Sequence[str | Path | Run]
+
+
+def fit_run_blend(run: Run, method: str, metric: str, options: BlendKeywords, events: Events | None) -> RunBlend:
     """See `Run.blend`."""
+    for keyword, given in options.items():
+        if keyword not in BlendKeywords.__annotations__:
+            raise TypeError(f"Run.blend() got an unexpected keyword argument {keyword!r}")
+        if keyword in ("views", "members", "with_runs") and isinstance(given, str):
+            raise UserError(f"{keyword}: want a list, as in [{given!r}]")
+    costs = options.get("costs")
+    chosen = BlendOptions(
+        method,
+        metric,
+        options.get("name"),
+        options.get("views"),
+        options.get("members"),
+        priors=options.get("priors"),
+        costs=None if costs is None else Path(costs),
+        with_runs=[other.path if isinstance(other, Run) else Path(other) for other in options.get("with_runs", ())],
+        calibration=options.get("calibration", "temperature"),
+    )
     with listening(events) as listener:
-        result = blend_run(run, options, listener)
+        result = blend_run(run, chosen, listener)
     return RunBlend(run, result, sealed.digest(run.blend_json(result.name)))

@@ -23,10 +23,9 @@ submissions.csv, and what no number comes from, ens.log and the report, have non
 import os
 import re
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ensemble.errors import UserError
 from ensemble.files import mirror, sealed
@@ -39,7 +38,7 @@ from ensemble.run.vouched import require_vouched
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ensemble.api.blending import RunBlend
+    from ensemble.api.blending import BlendKeywords, RunBlend
     from ensemble.events import Events
     from ensemble.predictions.images import Images, Prediction
 
@@ -92,47 +91,37 @@ class Run:
         method: str = "auto",
         metric: str = "log_loss",
         *,
-        name: str | None = None,
-        views: Sequence[str] | None = None,
-        members: Sequence[str] | None = None,
-        priors: str | None = None,
-        costs: str | Path | None = None,
-        calibration: str = "temperature",
-        with_runs: "Sequence[str | Path | Run]" = (),
         events: "Events | None" = None,
+        **options: "Unpack[BlendKeywords]",
     ) -> "RunBlend":
         """Fit a blend of the members on their out-of-fold logits, score it by cross-fitting and save it, as `ens blend`
         does.
 
         method: as `ens blend --method`: "mean", "vote", "pool", "greedy", "stack", "trees" or "auto".
         metric: what the blend is for, as `ens blend --metric`: "log_loss", "accuracy", "macro_f1", "roc_auc", ...
-        name: what it is saved as; None: the method, with "-metric" for another one than log_loss, and so on.
-        views, members: the names of those to use; None: all that were trained.
-        priors: the test set's class shares: "uniform", or a CSV with the columns class and share.
-        costs: with metric="expected_cost": a CSV of what mistakes cost, with the true classes in its first column and
-        the predicted ones in its header.
-        calibration: as `ens blend --calibration`: "temperature", "vector", "dirichlet" or "auto".
-        with_runs: further runs on the same rows, whose members are blended too, under names such as "b/resnet".
         events: what listens meanwhile; None prints messages and shows a progress bar.
 
-        Raises UserError for an unknown name, for members that are not finished, and for files that can't be read.
+        The options are keywords:
+
+        name: what it is saved as; None: the method, with "-metric" for another one than log_loss, and so on.
+        views, members: lists of the names of those to use; None: all that were trained.
+        priors: the test set's class shares: "uniform", or a CSV with the columns class and share; None: those of the
+        rows.
+        costs: with metric="expected_cost": a CSV of what mistakes cost, with the true classes in its first column and
+        the predicted ones in its header.
+        calibration: as `ens blend --calibration`: "temperature" (the default), "vector", "dirichlet" or "auto".
+        with_runs: further runs on the same rows, whose members are blended too, under names such as "b/resnet".
+
+        Raises UserError for an unknown name, for members that are not finished, and for files that can't be read;
+        TypeError for a keyword that there is not.
 
         >>> blend = ens.Run("runs/art").blend("vote", events=ens.Silent())
         >>> blend.weights["weight"].sum().round(6).item()
         1.0
         """
         from ensemble.api.blending import fit_run_blend
-        from ensemble.blend import BlendOptions
 
-        for what, names in (("views", views), ("members", members), ("with_runs", with_runs)):
-            if isinstance(names, str):
-                raise UserError(f"{what}: want a list, as in [{names!r}]")
-        file = None if costs is None else Path(costs)
-        others = [run.path if isinstance(run, Run) else Path(run) for run in with_runs]
-        options = BlendOptions(
-            method, metric, name, views, members, priors=priors, costs=file, calibration=calibration, with_runs=others
-        )
-        return fit_run_blend(self, options, events)
+        return fit_run_blend(self, method, metric, options, events)
 
     def predict(self, images: "Images", blend: str | None = None) -> "Prediction":
         """The prediction of one image or several by a blend of this run; None takes the only one. See `ens.predict`.

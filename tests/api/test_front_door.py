@@ -136,6 +136,8 @@ def test_one_name_is_no_list_of_names(art):
     ):
         with pytest.raises(ens.UserError, match=rf"^{what}: want a list, as in \["):
             call()
+    with pytest.raises(TypeError, match=r"^Run\.blend\(\) got an unexpected keyword argument 'nmae'$"):
+        ens.Run("runs/art").blend("mean", nmae="mine")
     with pytest.raises(ens.UserError, match="compare_runs: name two runs, or one with several members"):
         ens.compare_runs()
     with pytest.raises(ens.UserError, match=r"predictions: NoneType; give an array \(N, M, C\)"):

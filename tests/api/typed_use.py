@@ -20,6 +20,7 @@ class Listener:
 run: ens.Run = ens.train_folds("art.toml", changes=["train.epochs=3"], events=Listener())
 members: pd.DataFrame = run.members
 blend: ens.RunBlend = ens.Run(Path("runs/art")).blend("stack", metric="macro_f1")
+shared: ens.RunBlend = run.blend("mean", name="both", members=["a"], costs="costs.csv", with_runs=["runs/b", run])
 labels: list[str] = blend.predict(["a.jpg", Path("b.jpg"), np.zeros((8, 8, 3), np.uint8)]).labels
 fitted: ens.FittedBlend = ens.fit_blend({"a": np.zeros((4, 2))}, ["x", "y"], groups=[1, 2], kind="probabilities")
 frames: list[pd.DataFrame] = [fitted.scores, fitted.gains, fitted.weights]
@@ -36,4 +37,6 @@ probabilities: np.ndarray = (
 ens.fit_blend([], [], kind="odds")  # type: ignore[arg-type]
 ens.train_folds(3)  # type: ignore[arg-type]
 run.blend(["stack"])  # type: ignore[arg-type]
+run.blend(views=3)  # type: ignore[arg-type]
+run.blend(nmae="mine")  # type: ignore[call-arg]
 ens.blend_all  # type: ignore[attr-defined]  # noqa: B018
