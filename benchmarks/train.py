@@ -26,7 +26,8 @@ import timm
 import torch
 from PIL import Image
 
-from ensemble.backbones.timm_model import parameter_groups, preprocess_for, train_mode
+from ensemble.backbones.fine_tuning import parameter_groups, train_mode
+from ensemble.backbones.timm_model import preprocess_for
 from ensemble.config import Train, load_config
 from ensemble.data.cache.store import clear, open_pixels
 from ensemble.data.pixels.preprocess import Preprocess

@@ -1,4 +1,4 @@
-"""timm backbones: creating them, loading weights, their preprocessing. No other room imports timm."""
+"""timm backbones: creating them, their weights, preprocessing and classifiers. No other room imports timm."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -10,9 +10,6 @@ import timm
 import torch
 from timm.data import resolve_data_config
 from timm.layers import DropPath
-from timm.models import group_parameters
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from timm.utils import ModelEmaV3
 
 from ensemble.backbones.checkpoints import load_checkpoint
 from ensemble.backbones.weights import read_state as read_state
@@ -81,13 +78,13 @@ def create(
     if drop_path and not _drops_paths(model, name, image_size):
         raise UserError(_NO_DROP_PATH.format(name, drop_path))
     if weights is not None:
-        line = load_checkpoint(model, weights, name, _classifiers(model))
+        line = load_checkpoint(model, weights, name, classifier_names(model))
         if on_loaded is not None:
             on_loaded(line)
     if pretrained or weights is not None:
         # A random classifier on trained features starts at a loss of 7, and its gradients spoil the features: on art
         # paintings (tf_mobilenetv3_large_minimal_100, 160 px, 4 epochs, one fold) 82.7% against 90.3% from zeros.
-        for head in _classifiers(model):
+        for head in classifier_names(model):
             for parameter in model.get_submodule(head).parameters():
                 torch.nn.init.zeros_(parameter)
     return model
@@ -134,7 +131,7 @@ def fill(model: torch.nn.Module, path: Path, has_classifier: bool = True) -> Non
     """
     state = read_state(path)
     if not has_classifier:
-        heads = tuple(f"{head}." for head in _classifiers(model))
+        heads = tuple(f"{head}." for head in classifier_names(model))
         state = {name: value for name, value in state.items() if not name.startswith(heads)}
         state |= {name: value for name, value in model.state_dict().items() if name.startswith(heads)}
     try:
@@ -158,15 +155,21 @@ def embed(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator, no-any-return]
 
 
+def classifier_names(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the modules that hold the classifier (two for distilled transformers)."""
+    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def classifiers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The layers that make the logits: one, or two for distilled transformers."""
-    return [model.get_submodule(name) for name in _classifiers(model)]
+    return [model.get_submodule(name) for name in classifier_names(model)]
 
 
 def classifier(model: torch.nn.Module) -> torch.nn.Linear:
     """The linear layer that makes the logits. Raises UserError if there is none or more than one, as in distilled
     transformers; `check_embedding` says whether it is also all that follows `embed`."""
-    names = _classifiers(model)
+    names = classifier_names(model)
     layers = classifiers(model)
     if len(layers) != 1 or not isinstance(layers[0], torch.nn.Linear):
         kinds = " and ".join(f"{name} ({type(layer).__name__})" for name, layer in zip(names, layers, strict=True))
@@ -176,7 +179,7 @@ def classifier(model: torch.nn.Module) -> torch.nn.Linear:
 
 def set_classifier(model: torch.nn.Module, head: torch.nn.Module) -> None:
     """Put another classifier in the place of the one that makes the logits."""
-    model.set_submodule(_classifiers(model)[0], head)
+    model.set_submodule(classifier_names(model)[0], head)
 
 
 def check_embedding(model: torch.nn.Module, image_size: int) -> None:
@@ -221,84 +224,6 @@ def preprocess_for(name: str, image_size: int, crop: tuple[int, int] | None) -> 
         std=tuple(found["std"]),
         crop=crop,
     )
-
-
-def freeze(model: torch.nn.Module, trainable: str | int) -> None:
-    """Leave only part of the network to train: "all", "head" (the classifier), or the last n stages and the head.
-
-    Stages are timm's coarse parameter groups, from the stem to the classifier; a group of norms alone (the last one of
-    ConvNeXt and Swin) belongs to the stage before it.
-    """
-    if trainable == "all":
-        return
-    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
-    stages = [groups[stage] for stage in sorted(groups)]
-    heads = tuple(f"{head}." for head in _classifiers(model))
-    open_names = {name for name, _ in model.named_parameters() if name.startswith(heads)}
-    if isinstance(trainable, int):
-        shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
-        body: list[list[str]] = []
-        for stage in stages:
-            names = [name for name in stage if name not in open_names]
-            if body and not any(shapes[name] > 1 for name in names):
-                body[-1] += names
-            else:
-                body.append(names)
-        open_names.update(name for stage in body[-trainable:] for name in stage)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in open_names)
-
-
-def train_mode(model: torch.nn.Module, freeze_bn: bool = False) -> None:
-    """`model.train()`, but modules whose parameters are all frozen stay in evaluation: a frozen batch norm that went
-    on measuring would drift away from the weights that it belongs to. freeze_bn: every batch norm does, its statistics
-    those of the weights that training started from; its scale and shift are trained all the same."""
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-        if freeze_bn and isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
-def parameter_groups(
-    model: torch.nn.Module, weight_decay: float, layer_decay: float = 1.0, head_lr: float = 1.0
-) -> list[dict[str, Any]]:
-    """Trainable parameters for the optimizer, biases and norms without weight decay.
-
-    A group's learning rate must be multiplied with its "lr_scale" in each step, where it has one.
-    layer_decay: 1 for the head, layer_decay for the layer below it, and so on to the stem (Clark et al., ELECTRA, ICLR
-    2020). Layers are timm's finest: 14 in a ViT-tiny, 10 in a ResNet-18, 60 in a DenseNet-121, whose stem hardly moves
-    at any value below 0.9. head_lr: of the classifier, times all that.
-    """
-    if layer_decay == 1:
-        groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay)
-    else:
-        groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
-    if head_lr == 1:
-        return groups
-    heads = {id(parameter) for name in _classifiers(model) for parameter in model.get_submodule(name).parameters()}
-    split = []
-    for group in groups:
-        scale = group.get("lr_scale", 1.0)
-        for factor, inside in ((1.0, False), (head_lr, True)):
-            chosen = [parameter for parameter in group["params"] if (id(parameter) in heads) == inside]
-            if chosen:
-                split.append({**group, "params": chosen, "lr_scale": scale * factor})
-    return split
-
-
-def moving_average(model: torch.nn.Module, decay: float) -> ModelEmaV3:
-    """An exponential moving average of weights and buffers that forgets fast at first: at step s (from 0) its decay is
-    1 - s^(-2/3), between 0 and `decay`, so that a run of 100 steps does not keep its start."""
-    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=2 / 3)
-
-
-def _classifiers(model: torch.nn.Module) -> tuple[str, ...]:
-    """Names of the modules that hold the classifier (two for distilled transformers)."""
-    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _line(error: BaseException) -> str:

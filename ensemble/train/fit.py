@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from ensemble.backbones.timm_model import classifier, moving_average, parameter_groups, train_mode
+from ensemble.backbones.fine_tuning import moving_average, parameter_groups, train_mode
+from ensemble.backbones.timm_model import classifier
 from ensemble.device import to_device
 from ensemble.errors import Damaged, RunFailure
 from ensemble.events import Events

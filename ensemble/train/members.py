@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ensemble.backbones import timm_model, weights
+from ensemble.backbones.fine_tuning import freeze
 from ensemble.config import Backbone, Config, Train, train_settings
 from ensemble.data.pixels.preprocess import Preprocess, load_preprocess
 from ensemble.errors import UserError
@@ -35,7 +36,7 @@ def make_model(
         backbone.timm, classes, image_size(config, backbone), backbone.pretrained and not scratch, start,
         settings.drop_path, on_loaded,
     )  # fmt: skip
-    timm_model.freeze(model, trainable(settings))
+    freeze(model, trainable(settings))
     return model
 
 
@@ -51,7 +52,7 @@ def crop_size(config: Config, backbone: Backbone) -> int:
 
 
 def trainable(settings: Train) -> str | int:
-    """What `timm_model.freeze` leaves open: "head", "all" or a number of stages."""
+    """What `freeze` leaves open: "head", "all" or a number of stages."""
     if settings.strategy == "probe":
         return "head"
     return settings.stages if settings.strategy in ("partial", "probe-then-partial") else "all"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ensemble.backbones.timm_model import parameter_groups, train_mode
+from ensemble.backbones.fine_tuning import parameter_groups, train_mode
 from ensemble.device import free_cached_memory, is_out_of_memory, synchronize, to_device
 from ensemble.errors import RunFailure
 from ensemble.files.reading import read_json

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ensemble.backbones.timm_model import train_mode
+from ensemble.backbones.fine_tuning import train_mode
 from ensemble.train.batch_norms import batch_norm, estimate, measuring
 from ensemble.train.state import TrainState
 

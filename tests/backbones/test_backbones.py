@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from ensemble.backbones import timm_model
+from ensemble.backbones import fine_tuning, timm_model
 from ensemble.backbones.weights import digest, member_weights, shared_rows, source_of
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.errors import UserError
@@ -309,20 +309,20 @@ def below(model, *prefixes):
     ],
 )
 def test_freeze_leaves_the_last_stages_and_the_head(resnet, asked, prefixes):
-    timm_model.freeze(resnet, asked)
+    fine_tuning.freeze(resnet, asked)
     assert trainable(resnet) == below(resnet, *prefixes)
 
 
 def test_last_stage_of_a_transformer_has_its_norm():
     model = timm_model.create("test_vit", 3, 64)
-    timm_model.freeze(model, 1)
+    fine_tuning.freeze(model, 1)
     assert trainable(model) == below(model, "blocks.5.", "norm.", "head.")
 
 
 def test_frozen_batch_norms_stop_measuring(resnet):
-    timm_model.freeze(resnet, 1)
+    fine_tuning.freeze(resnet, 1)
     before = copy.deepcopy(resnet.state_dict())
-    timm_model.train_mode(resnet)
+    fine_tuning.train_mode(resnet)
     resnet(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     moved = {name for name, value in resnet.state_dict().items() if not torch.equal(value, before[name])}
     measured = ("running_mean", "running_var", "num_batches_tracked")
@@ -332,13 +332,13 @@ def test_frozen_batch_norms_stop_measuring(resnet):
 
 def test_train_mode_of_an_open_network_trains_all_of_it(resnet):
     resnet.eval()
-    timm_model.train_mode(resnet)
+    fine_tuning.train_mode(resnet)
     assert all(module.training for module in resnet.modules())
 
 
 def test_only_trainable_matrices_decay(resnet):
-    timm_model.freeze(resnet, 1)
-    groups = {group["weight_decay"]: group["params"] for group in timm_model.parameter_groups(resnet, 0.05)}
+    fine_tuning.freeze(resnet, 1)
+    groups = {group["weight_decay"]: group["params"] for group in fine_tuning.parameter_groups(resnet, 0.05)}
     assert set(groups) == {0.0, 0.05}
     assert all(parameter.ndim == 1 for parameter in groups[0.0])
     assert all(parameter.ndim > 1 for parameter in groups[0.05])
@@ -353,7 +353,7 @@ LAYERS = {"test_resnet": 6, "test_vit": 8, "test_convnext": 11, "test_efficientn
 def test_layer_decay_lowers_the_rate_from_the_head_to_the_stem(name):
     model = timm_model.create(name, 3, 64)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = timm_model.parameter_groups(model, 0.05, layer_decay=0.5)
+    groups = fine_tuning.parameter_groups(model, 0.05, layer_decay=0.5)
     found = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
     assert found.keys() == dict(model.named_parameters()).keys()
     scales = [found[name] for name, _ in model.named_parameters()]
@@ -366,8 +366,8 @@ def test_layer_decay_lowers_the_rate_from_the_head_to_the_stem(name):
 
 
 def test_layer_decay_leaves_frozen_parameters_out(resnet):
-    timm_model.freeze(resnet, 1)
-    groups = timm_model.parameter_groups(resnet, 0.05, layer_decay=0.5)
+    fine_tuning.freeze(resnet, 1)
+    groups = fine_tuning.parameter_groups(resnet, 0.05, layer_decay=0.5)
     assert {id(parameter) for group in groups for parameter in group["params"]} == {
         id(parameter) for name, parameter in resnet.named_parameters() if name.startswith(("fc.", "layer4."))
     }
@@ -375,11 +375,11 @@ def test_layer_decay_leaves_frozen_parameters_out(resnet):
 
 
 def test_without_layer_decay_groups_have_no_scale(resnet):
-    assert [set(group) for group in timm_model.parameter_groups(resnet, 0.05)] == [{"params", "weight_decay"}] * 2
+    assert [set(group) for group in fine_tuning.parameter_groups(resnet, 0.05)] == [{"params", "weight_decay"}] * 2
 
 
 def test_an_optimizer_keeps_the_scales(resnet):
-    optimizer = torch.optim.AdamW(timm_model.parameter_groups(resnet, 0.05, layer_decay=0.5), lr=1.0)
+    optimizer = torch.optim.AdamW(fine_tuning.parameter_groups(resnet, 0.05, layer_decay=0.5), lr=1.0)
     kept = {name: value.clone() for name, value in resnet.named_parameters()}
     for group in optimizer.param_groups:
         group["lr"] = 1e-3 * group.get("lr_scale", 1.0)
@@ -395,7 +395,7 @@ def test_head_lr_multiplies_the_classifiers_rate_alone(resnet):
     names = {id(parameter): name for name, parameter in resnet.named_parameters()}
 
     def scales(**options):
-        groups = timm_model.parameter_groups(resnet, 0.05, **options)
+        groups = fine_tuning.parameter_groups(resnet, 0.05, **options)
         return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
 
     found = scales(head_lr=5)
@@ -408,11 +408,11 @@ def test_head_lr_multiplies_the_classifiers_rate_alone(resnet):
 
 def test_frozen_batch_norms_keep_their_statistics_and_learn_their_scale(resnet):
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
-    timm_model.train_mode(resnet, freeze_bn=True)
+    fine_tuning.train_mode(resnet, freeze_bn=True)
     resnet(torch.randn(4, 3, 64, 64)).square().sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
     assert resnet.bn1.weight.grad.abs().sum() > 0
-    timm_model.train_mode(resnet)
+    fine_tuning.train_mode(resnet)
     resnet(torch.randn(4, 3, 64, 64))
     assert not torch.equal(resnet.bn1.running_mean, before["bn1.running_mean"])
 
@@ -507,7 +507,7 @@ def test_the_check_sees_through_a_classifier_of_zeros(weights):
 def test_moving_average_forgets_fast_at_first(step, decay):
     model = torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(model.weight)
-    average = timm_model.moving_average(model, 0.9)
+    average = fine_tuning.moving_average(model, 0.9)
     torch.nn.init.ones_(model.weight)
     average.update(model, step=step)
     assert average.module.weight.item() == pytest.approx(1 - decay, abs=1e-6)
@@ -515,7 +515,7 @@ def test_moving_average_forgets_fast_at_first(step, decay):
 
 def test_a_stage_of_norms_alone_is_no_stage():
     model = timm_model.create("test_convnext", 3, 64)
-    timm_model.freeze(model, 1)
+    fine_tuning.freeze(model, 1)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any(name.startswith("stages.3.") and name.endswith("conv_dw.weight") for name in trainable)
     assert "head.norm.weight" in trainable and not any(name.startswith("stages.2.") for name in trainable)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ensemble.backbones import timm_model
+from ensemble.backbones.fine_tuning import freeze, train_mode
 from ensemble.config import Train
 from ensemble.data.pixels.decode import Pixels
 from ensemble.inference.eval_model import logits_of, prepared
@@ -75,8 +76,8 @@ def test_parts_are_as_equal_as_can_be():
 def test_synchronized_batch_norms_are_the_same_network():
     torch.manual_seed(0)
     model = timm_model.create("test_resnet", 3, 32)
-    timm_model.freeze(model, 1)
-    timm_model.train_mode(model)
+    freeze(model, 1)
+    train_mode(model)
     with torch.no_grad():
         model(torch.randn(8, 3, 32, 32))  # something measured
     names, images = measuring(model), torch.randn(4, 3, 32, 32)
