@@ -123,7 +123,7 @@ def init_config(
 
     column = label if label is None or isinstance(label, str) else tuple(label)
     from ensemble.data.unpacked.local import as_local
-    from ensemble.data.unpacked.shown import shown
+    from ensemble.data.unpacked.source_names import with_source_names
 
     with listening(events) as listener:
         for source in (data, test, images):
@@ -132,7 +132,7 @@ def init_config(
     lines = init(Path(data), _path(test), _path(sample_submission), Path(output), tuple(classes), _path(images), column)
     with listening(events) as listener:
         for line in lines:
-            listener.message(shown(line))
+            listener.message(with_source_names(line))
     return load_config(Path(output))
 
 

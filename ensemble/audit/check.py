@@ -16,18 +16,18 @@ from ensemble.audit.fix import fixed, require_new, write_fixed
 from ensemble.audit.groups import check_groups, check_own_folds, check_suggestion, suggest_groups
 from ensemble.audit.labels import check_labels, class_counts
 from ensemble.audit.read import fingerprint, read_given, read_test
-from ensemble.audit.row_pairs import first_rows, pair_facts, pairs_between, pairs_within
+from ensemble.audit.row_pairs import describe_pairs, first_rows, pairs_between, pairs_within
 from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.audit.shift import check_shift, shift
 from ensemble.audit.shortcuts import check_shortcuts, class_shortcuts
-from ensemble.audit.sizes import by_class, check_looks, check_sizes, size_quantiles
+from ensemble.audit.sizes import by_class, check_appearance, check_sizes, size_quantiles
 from ensemble.audit.submission import check_submission
 from ensemble.data.copies.align import LOOK_ALIKE
 from ensemble.data.copies.remembered import find_copies
 from ensemble.data.copies.ties import counted, near_ties, scan_folder
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan, scan
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.events import Events
 from ensemble.plural import pluralize
 from ensemble.run import Run
@@ -76,7 +76,7 @@ def check(
     within = pairs_within(ours, train_of[train_files])
     if ours_counted := counted(ours):
         events.message(ours_counted)
-    facts = pair_facts(within, "train-train", rows, rows)
+    pair_rows = describe_pairs(within, "train-train", rows, rows)
     labels = clean_labels(rows)
     counts = class_counts(labels)
     found = [
@@ -89,7 +89,9 @@ def check(
     sizes = {"train": size_quantiles(at, seen)}
     if tested is not None:
         between, among = pairs_between(pairs, train_of, test_of), pairs_within(pairs, test_of)
-        facts += pair_facts(between, "train-test", rows, tested) + pair_facts(among, "test-test", tested, tested)
+        pair_rows += describe_pairs(between, "train-test", rows, tested) + describe_pairs(
+            among, "test-test", tested, tested
+        )
         found += check_test_ids(tested) + _of_one_side(given, tested, test_at, seen, "test")
         found += check_test_copies(rows, tested, between, among)
         sizes["test"] = size_quantiles(test_at, seen)
@@ -112,15 +114,15 @@ def check(
     found += check_suggestion(suggested)
     class_sizes, class_colours = by_class(labels, at, seen)
     audit = Audit(
-        source=named(rows.source),
-        test=None if test is None else named(test),
+        source=source_name(rows.source),
+        test=None if test is None else source_name(test),
         sample_submission=None if sample_submission is None else str(sample_submission),
         run=None if given.run is None else str(given.run),
         images=len(rows),
         test_images=None if tested is None else len(tested),
         classes=counts,
         findings=ordered(found),
-        pairs=tuple(facts),
+        pairs=tuple(pair_rows),
         sizes=sizes,
         class_sizes=class_sizes,
         class_colours=class_colours,
@@ -131,9 +133,9 @@ def check(
         fingerprint=fingerprint(data, given),
     )
     save_audit(output, audit)
-    alike = sum(pair["kind"] == LOOK_ALIKE for pair in facts)
+    alike = sum(pair["kind"] == LOOK_ALIKE for pair in pair_rows)
     more = f", {alike:,} of look-alikes" if alike else ""
-    events.message(f"{output}: all rows concerned, and {pluralize(len(facts) - alike, 'pair')} of copies{more}")
+    events.message(f"{output}: all rows concerned, and {pluralize(len(pair_rows) - alike, 'pair')} of copies{more}")
     if fix is not None:
         if suggested is not None:
             given = replace(given, rows=replace(rows, groups=suggested.each(rows.ids.tolist())))
@@ -166,5 +168,5 @@ def _of_one_side(given: Given, rows: Rows, at: np.ndarray, seen: Scan, side: str
     return [
         *check_files(rows, at, seen, side),
         *check_sizes(given, rows, at, seen, side),
-        *check_looks(rows, at, seen, side),
+        *check_appearance(rows, at, seen, side),
     ]

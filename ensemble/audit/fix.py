@@ -22,7 +22,7 @@ from ensemble.audit.rows import Given, Rows, clean_labels
 from ensemble.data.copies.ties import near_ties
 from ensemble.data.name_groups import label_key
 from ensemble.data.scan import Scan
-from ensemble.data.unpacked.shown import copy_of_source, named
+from ensemble.data.unpacked.source_names import copy_of_source, source_name
 from ensemble.errors import UserError
 from ensemble.files.atomic import require_writable, write_text
 
@@ -111,7 +111,11 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
     ):
         if count:
             lines.append(f"{count:,} rows {text}" if count > 1 else f"1 row {text.replace('their', 'its')}")
-    keys = [f'train = "{output}"', *([] if made.images is None else [f'images = "{named(made.images)}"']), 'id = "id"']
+    keys = [
+        f'train = "{output}"',
+        *([] if made.images is None else [f'images = "{source_name(made.images)}"']),
+        'id = "id"',
+    ]
     keys += ['group = "group"'] if "group" in made.table else []
     of_folds = '; under [folds]: fold = "fold"' if "fold" in made.table else ""
     lines.append(f"to train on it, under [data]: {', '.join(keys)} (path and label by their own names){of_folds}")

@@ -77,7 +77,7 @@ def exact_sets(exact: RowPairs, rows: int) -> np.ndarray:
     return joined_rows(as_pairs(exact), rows)
 
 
-def pair_facts(pairs: RowPairs, sides: str, one: Rows, other: Rows) -> list[dict[str, Any]]:
+def describe_pairs(pairs: RowPairs, sides: str, one: Rows, other: Rows) -> list[dict[str, Any]]:
     """The pairs for `audit.json`. sides: "train-train", "train-test" or "test-test"."""
     labels = [None if rows.labels is None else clean_labels(rows) for rows in (one, other)]
     return [

@@ -76,7 +76,7 @@ def check_sizes(given: Given, rows: Rows, at: np.ndarray, scan: Scan, side: str)
     return found
 
 
-def check_looks(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
+def check_appearance(rows: Rows, at: np.ndarray, scan: Scan, side: str) -> list[Finding]:
     """Images of one colour, and those far less sharp than the rest."""
     good = np.flatnonzero(has_image(at, scan))
     if not len(good):

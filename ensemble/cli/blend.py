@@ -191,8 +191,8 @@ def _blend_files(labels: Path, options: "BlendOptions", submission: Submission, 
     content = write_submission(output, layout, ids, [probabilities])
     events.answer({**_plain(result), "submission": str(output), "said": content})
     events.message(f"wrote {output} ({content})")
-    facts = {"blend": options.method, "members": ",".join(result.fitted.members), "rows": len(ids)}
-    recorded(Run(output.parent).submissions_csv, output, facts, result.blend, events)
+    fields = {"blend": options.method, "members": ",".join(result.fitted.members), "rows": len(ids)}
+    recorded(Run(output.parent).submissions_csv, output, fields, result.blend, events)
 
 
 def _require_fitting(labels: Path, options: "BlendOptions", submission: Submission) -> None:

@@ -92,12 +92,12 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
 
 
 def recorded(
-    ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, "Score"], events: Events
+    ledger: Path, submission: Path, fields: Mapping[str, Any], scores: Mapping[str, "Score"], events: Events
 ) -> None:
     """Enter a submission that was just written. If the ledger can't be written, that is only a warning."""
     from ensemble.overview import ledger as book
 
     try:
-        book.record(ledger, submission, facts, scores)
+        book.record(ledger, submission, fields, scores)
     except (OSError, UserError) as error:
         events.message(f"warning: not entered in the ledger: {error}")

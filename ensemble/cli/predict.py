@@ -80,7 +80,7 @@ def tta_predict(
         from ensemble.blend.averaging import in_words
         from ensemble.cli.plain import plain
         from ensemble.data.inputs import pictures_or_source
-        from ensemble.data.unpacked.shown import named
+        from ensemble.data.unpacked.source_names import source_name
         from ensemble.overview import ledger
         from ensemble.predictions.certainty import CertaintyRequest
 
@@ -132,14 +132,14 @@ def tta_predict(
         if made.expected is not None:
             events.message(in_words(made.expected))
         fitted = load_blend(Run(run), made.blend)
-        facts = {"run": Run(run), "blend": made.blend}
-        facts |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
-        facts |= {"images": named(source), "rows": len(made.ids)}
+        fields = {"run": Run(run), "blend": made.blend}
+        fields |= {"views": ",".join(fitted.all_views), "members": ",".join(fitted.members)}
+        fields |= {"images": source_name(source), "rows": len(made.ids)}
         scores = ledger.scores_of(run, made.blend)
         if networks != "folds":
             scores = {} if networks == "soup" else scores
-            facts["note"] = NOTES[networks]
-        recorded(Run(run).submissions_csv, made.submission, facts, scores, events)
+            fields["note"] = NOTES[networks]
+        recorded(Run(run).submissions_csv, made.submission, fields, scores, events)
 
 
 @click.command()

@@ -41,7 +41,7 @@ import click
 
 from ensemble import __version__
 from ensemble.cli.signals import listening
-from ensemble.data.unpacked.shown import shown
+from ensemble.data.unpacked.source_names import with_source_names
 from ensemble.errors import RunFailure, UserError
 from ensemble.escape import escaped
 from ensemble.progress import ProgressCallback
@@ -69,7 +69,7 @@ class Session:
 
     def message(self, line: str) -> None:
         """Print a line at once, and log it."""
-        line = shown(line)
+        line = with_source_names(line)
         # Not click.echo: that writes past rich, into the middle of a live bar.
         print(escaped(line), flush=True)
         self.messages.append(line)
@@ -157,11 +157,11 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
 def ending(error: BaseException) -> tuple[str, int] | None:
     """The line and the exit status of what a command may end with; None for a mistake of ens itself."""
     if isinstance(error, UserError):
-        return shown(str(error)), 2
+        return with_source_names(str(error)), 2
     if isinstance(error, RunFailure):
-        return shown(str(error)), 1
+        return with_source_names(str(error)), 1
     if isinstance(error, OSError):
-        return shown(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 1
+        return with_source_names(f"{error.filename}: {error.strerror}" if error.filename else str(error)), 1
     if isinstance(error, click.Abort | KeyboardInterrupt):
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         kept = f"kept: {cause}; " if isinstance(cause, Stopped) else ""

@@ -24,7 +24,7 @@ def unknown(run: Path, blend: str | None, foreign: Path | None, as_json: bool) -
     """Learn to tell images that are none of the classes, for ens tta-predict --unknown.
 
     Images are compared with a RUN's training rows: by what its members say of them, and by the features of a network
-    that never saw them. Which scores are added up is chosen on classes that are left out and on planted images.
+    that never saw them. Which scores are added up is chosen on classes that are left out and on synthetic images.
 
     Example: ens unknown runs/art --blend stack
     """

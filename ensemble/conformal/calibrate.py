@@ -52,9 +52,9 @@ class Calibrated:
     score: the conformity score.
     level: the share of images whose set is to hold the true class.
     of_class: as in `Strata`.
-    rising: of each stratum and fold the scores of the rows' true classes, float64 (n,), sorted.
-    tails: beside them float64 (n + 1,), how much the rows from each place on count.
-    totals: float64 (S,), how much all rows of a stratum count.
+    rising: for each stratum and fold the scores of the rows' true classes, float64 (n,), ascending.
+    tails: for each of these float64 (n + 1,), the total weight of the rows from each place on.
+    totals: float64 (S,), the total weight of each stratum's rows.
     """
 
     score: ConformityScore
@@ -66,8 +66,13 @@ class Calibrated:
 
 
 def strata_of(labels: np.ndarray, classes: int, level: float, by: str | None) -> Strata:
-    """One stratum, or by class one for each class with enough rows and one for all others together. Of fewer than
-    1 / (1 - level) - 1 rows a stratum gives its classes to every set."""
+    """One stratum for all rows, or by class one for each class with enough rows and one for all other classes together.
+    The classes of a stratum of fewer than 1 / (1 - level) - 1 rows are in every set.
+
+    labels: int64 (N,).
+    classes: C, how many there are.
+    level, by: as in `calibrate`.
+    """
     least = math.ceil(round(LEAST_MISSES / (1 - level), 6))
     if by != "class":
         return Strata(np.zeros(classes, dtype=np.int64), (np.ones(len(labels), dtype=bool),), (), least)
@@ -81,7 +86,7 @@ def strata_of(labels: np.ndarray, classes: int, level: float, by: str | None) ->
 
 
 def row_weights(rows: HeldOut, by: str | None) -> np.ndarray:
-    """What each row counts, float64 (N,): by group the rows of a group together as much as one row."""
+    """The weight of each row, float64 (N,): 1, or by group 1 / (rows of its group)."""
     if by != "group":
         return np.ones(len(rows.labels))
     where, sizes = np.unique(rows.clusters, return_inverse=True, return_counts=True)[1:]
@@ -89,7 +94,14 @@ def row_weights(rows: HeldOut, by: str | None) -> np.ndarray:
 
 
 def calibrate(rows: HeldOut, score: ConformityScore, level: float, by: str | None, folds: int) -> Calibrated:
-    """folds: K, of those whose networks predict, with rows or without. by: None, "class" or "group"."""
+    """What makes prediction sets at this level.
+
+    rows: the out-of-fold rows to calibrate on.
+    score: the conformity score.
+    level: the share of images whose set is to hold the true class, between 0 and 1.
+    by: None, "class" (the level holds for each class) or "group" (each group counts as one row).
+    folds: K, how many folds have networks that predict; a fold need not have rows.
+    """
     true = true_scores(scores_of([score], rows.probabilities)[0], rows.labels)
     weights, strata = row_weights(rows, by), strata_of(rows.labels, rows.probabilities.shape[1], level, by)
     rising, tails = [], []
@@ -121,8 +133,14 @@ def prediction_sets(calibrated: Calibrated, of_folds: Iterable[np.ndarray]) -> n
 
 
 def exceeds(counts: np.ndarray, totals: np.ndarray | float, level: float) -> np.ndarray:
-    """Whether p-values, (1 + what the rows of at least this score count) / (1 + what all rows count), are above
-    1 - level: bool, of counts and totals of shapes that go together."""
+    """Whether p-values, (1 + weight of the rows of at least this score) / (1 + weight of all rows), are above
+    1 - level.
+
+    counts: float64, the weight of the rows of at least this score.
+    totals: float64 of a shape that broadcasts with it, the weight of all rows.
+
+    Returns bool of their broadcast shape.
+    """
     return np.asarray(1 + counts - (1 - level) * (1 + totals) > TIE)
 
 

@@ -14,14 +14,14 @@ MOST_NUMBERS = 500_000  # rows x classes that the choice is made on: less than a
 
 @dataclass(frozen=True)
 class Choice:
-    """A conformity score, and its sets on out-of-fold rows. Each fold's rows were judged by sets that were chosen and
-    calibrated without them.
+    """A conformity score, and what its sets are worth on out-of-fold rows: those of each fold are scored by sets that
+    were chosen and calibrated without them.
 
     score: the one that is chosen on all rows.
-    coverage: the share of the rows whose set holds the true class, as sets are written: with the most probable class.
-    size: their mean number of classes.
-    single: the share of the sets that hold one class.
-    raw_coverage, raw_size: of the sets without what is added to them; these may be empty.
+    coverage: the share of the rows whose set holds the true class, 0 to 1; the most probable class is in every set.
+    size: the mean number of classes in a set.
+    single: the share of the sets that hold one class, 0 to 1.
+    raw_coverage, raw_size: the same before the most probable class is added; these sets may be empty.
     accuracy: the share of the rows whose most probable class is right.
     of_classes: coverage of the rows of each class, float64 (C,); NaN without rows.
     """
@@ -38,7 +38,11 @@ class Choice:
 
 def choose(rows: HeldOut, level: float, by: str | None, candidates: tuple[ConformityScore, ...] = CANDIDATES) -> Choice:
     """The candidate with the smallest sets among those that hold the true class often enough; of equal ones the first.
-    by: None, "class" or "group"."""
+
+    rows: the out-of-fold rows to choose on.
+    level, by: as in `calibrate`.
+    candidates: the scores to choose from.
+    """
     rows = rows.some(MOST_NUMBERS)
     folds = usable_folds(rows.folds, rows.clusters)
     numbers = np.unique(folds).tolist()

@@ -26,10 +26,11 @@ class HeldOut:
         return len(np.unique(self.clusters)) < len(self.clusters)
 
     def some(self, most: int) -> "HeldOut":
-        """Whole clusters, drawn at random, of about so many numbers at most; itself where it has no more."""
+        """Clusters drawn at random, the same ones in every call, with about `most` probabilities (rows x classes) at
+        most; itself where it has no more."""
         if self.probabilities.size <= most:
             return self
         names, where = np.unique(self.clusters, return_inverse=True)
-        place = np.random.default_rng(0).permutation(len(names))[where]  # the same in every call
+        place = np.random.default_rng(0).permutation(len(names))[where]
         rows = np.flatnonzero(place < max(1, len(names) * most // self.probabilities.size))
         return HeldOut(self.probabilities[rows], self.labels[rows], self.folds[rows], self.clusters[rows])

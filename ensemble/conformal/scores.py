@@ -44,8 +44,9 @@ CANDIDATES = (
 def scores_of(
     kinds: Sequence[ConformityScore], probabilities: np.ndarray, chance: np.ndarray | float = 1.0
 ) -> list[np.ndarray]:
-    """Of each kind the scores of all classes, float64 (n, C), of probabilities float (n, C).
+    """The scores of all classes by each kind, float64 (n, C).
 
+    probabilities: float (n, C).
     chance: (n, 1) or one number in [0, 1], the share of the class's own probability that APS and RAPS count. 1 counts
     all of it, so that a set depends on nothing but the image; the paper draws it at random.
     """

@@ -1,4 +1,4 @@
-"""Answering only where the classifier is confident: what is risked, and from which confidence on.
+"""Selective classification: the error rate where only confident answers are given, and the confidence to ask for.
 
 El-Yaniv & Wiener, "On the foundations of noise-free selective classification" (JMLR 2010).
 """
@@ -24,8 +24,8 @@ class RiskCoverage:
         smaller is better.
     low, high: its 95% interval.
     best: the area if all wrong rows were less confident than all right ones.
-    shares: of rows that are answered.
-    risks: their error rates. Of equally confident rows a share has the average.
+    shares: of the rows that are answered, 0 to 1.
+    risks: the error rate at each share, 0 to 1; where a share divides equally confident rows, their average.
     """
 
     area: Finite
@@ -41,9 +41,9 @@ class Abstention:
     """From which confidence on an image is answered.
 
     threshold: that confidence.
-    rate: the error rate of what is answered, which is not exceeded with a certainty of 90 %.
-    answered: the share of the out-of-fold rows that are answered.
-    error: their error rate.
+    rate: the error rate that was asked for, 0 to 1; that of what is answered is not above it, with a certainty of 90 %.
+    answered: the share of the out-of-fold rows that are answered, 0 to 1.
+    error: the error rate of these rows.
     """
 
     threshold: float
@@ -53,7 +53,11 @@ class Abstention:
 
 
 def risk_coverage(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray) -> RiskCoverage:
-    """The curve of N rows. confidence: (N,). wrong: bool (N,). clusters: int64 (N,), see `ensemble.scoring.cross_fit`.
+    """The risk-coverage curve of N rows.
+
+    confidence: float (N,).
+    wrong: bool (N,), whether the row is predicted wrongly.
+    clusters: int64 (N,), see `ensemble.scoring.cross_fit`.
 
     Geifman, Uziel & El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers" (ICLR 2019). The
     interval is by the area's influence function (the delta method), over clusters.
@@ -97,7 +101,10 @@ def _averaged(errors: np.ndarray, confidence: np.ndarray) -> np.ndarray:
 
 def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, rate: float) -> Abstention | None:
     """The lowest confidence from which on the error rate is at most `rate`, with a certainty of 90 %; None where the
-    rows show that of none.
+    rows show this for no confidence.
+
+    confidence, wrong, clusters: as in `risk_coverage`.
+    rate: the error rate to keep below, 0 to 1.
 
     Shares of the rows, the most confident first, are tested one after the other, from each of three starts on, for as
     long as the binomial upper bound of the error rate is not above `rate`: Angelopoulos, Bates, Candès, Jordan & Lei,
@@ -126,7 +133,7 @@ def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, 
 
 
 def least_rate(rows: int) -> float:
-    """The least error rate that so many rows without any mistake would show."""
+    """The lowest error rate that `abstention` can show with so many rows, even without a mistake."""
     return float(1 - ((1 - CERTAINTY) / len(STARTS)) ** (1 / rows))
 
 

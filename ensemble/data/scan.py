@@ -24,7 +24,7 @@ from ensemble.data.pixels.jpeg import check_whole, read_jpeg
 from ensemble.data.pixels.modes import rgb
 from ensemble.data.pixels.open_image import open_image
 from ensemble.data.pixels.upright import orientation, turned
-from ensemble.data.scan_pieces import FACTS, SIDE, pieces_folder, recall, remember
+from ensemble.data.scan_pieces import RECORD, SIDE, pieces_folder, recall, remember
 from ensemble.events import Events
 from ensemble.files.limits import too_many_pixels
 from ensemble.machine import cores
@@ -88,33 +88,33 @@ def scan(paths: Sequence[Path], folder: Path, events: Events, known: Sequence[st
             names[readable] = digests([paths[row] for row in readable], folder / "digests", events)
         else:
             names[readable] = [known[row] for row in readable]
-    facts = np.zeros(len(paths), dtype=FACTS)
-    facts["orientation"] = facts["frames"] = 1
+    table = np.zeros(len(paths), dtype=RECORD)
+    table["orientation"] = table["frames"] = 1
     thumbnails = _blank(len(paths), folder)
     rows: dict[str, list[int]] = {}
     for row in readable:
         rows.setdefault(str(names[row]), []).append(row)
     place = pieces_folder(folder)
-    for digest in recall(place, rows, facts, thumbnails):
+    for digest in recall(place, rows, table, thumbnails):
         del rows[digest]
-    _measure(place, paths, rows, facts, thumbnails, len(readable), events)
+    _measure(place, paths, rows, table, thumbnails, len(readable), events)
     errors = tuple(
-        error or facts["error"][row].decode("utf-8", "ignore") or None for row, (error, _) in enumerate(looked)
+        error or table["error"][row].decode("utf-8", "ignore") or None for row, (error, _) in enumerate(looked)
     )
     return Scan(
         digests=names,
         errors=errors,
-        formats=np.char.decode(facts["format"], "ascii"),
-        modes=np.char.decode(facts["mode"], "ascii"),
-        rules=np.char.decode(facts["rules"], "ascii"),
-        widths=facts["width"].copy(),
-        heights=facts["height"].copy(),
-        orientations=facts["orientation"].copy(),
-        frames=facts["frames"].copy(),
+        formats=np.char.decode(table["format"], "ascii"),
+        modes=np.char.decode(table["mode"], "ascii"),
+        rules=np.char.decode(table["rules"], "ascii"),
+        widths=table["width"].copy(),
+        heights=table["height"].copy(),
+        orientations=table["orientation"].copy(),
+        frames=table["frames"].copy(),
         bytes=np.array([size for _, size in looked], dtype=np.int64),
-        means=facts["mean"].copy(),
-        stds=facts["std"].copy(),
-        sharpness=facts["sharpness"].copy(),
+        means=table["mean"].copy(),
+        stds=table["std"].copy(),
+        sharpness=table["sharpness"].copy(),
         thumbnails=thumbnails,
     )
 
@@ -153,7 +153,7 @@ def _measure(
     place: Path,
     paths: Sequence[Path],
     rows: dict[str, list[int]],
-    facts: np.ndarray,
+    table: np.ndarray,
     thumbnails: np.ndarray,
     total: int,
     events: Events,
@@ -168,22 +168,22 @@ def _measure(
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(wanted), PIECE):
             piece = wanted[start : start + PIECE]
-            records, small = np.zeros(len(piece), dtype=FACTS), np.zeros((len(piece), SIDE, SIDE), dtype=np.uint8)
+            records, small = np.zeros(len(piece), dtype=RECORD), np.zeros((len(piece), SIDE, SIDE), dtype=np.uint8)
             chunks = [piece[at : at + CHUNK] for at in range(0, len(piece), CHUNK)]
             at = 0
             for results in pool.map(task, chunks):
                 for record, thumbnail in results:
                     records[at], small[at] = record, thumbnail
                     copies = rows[piece[at]]
-                    facts[copies], thumbnails[copies] = record, thumbnail
+                    table[copies], thumbnails[copies] = record, thumbnail
                     at, done = at + 1, done + len(copies)
                 events.progress("looking at the images", done, total)
             remember(place, records, small)
 
 
 def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One file's record, FACTS (), and thumbnail, uint8 (SIDE, SIDE). Whatever is wrong with it is its "error"."""
-    record, thumbnail = np.zeros((), dtype=FACTS), np.zeros((SIDE, SIDE), dtype=np.uint8)
+    """One file's record, RECORD (), and thumbnail, uint8 (SIDE, SIDE). Whatever is wrong with it is its "error"."""
+    record, thumbnail = np.zeros((), dtype=RECORD), np.zeros((SIDE, SIDE), dtype=np.uint8)
     record["orientation"] = record["frames"] = 1
     try:
         data = path.read_bytes()

@@ -19,7 +19,7 @@ from ensemble.files.tensors import map_tensors, of_array, write_tensors
 FORMAT = 3  # of the files and of what is measured: raise it when either changes
 SIDE = 64  # of a thumbnail: 4 kB an image, and a mask drawn on a face is still tens of pixels
 
-FACTS = np.dtype(
+RECORD = np.dtype(
     [
         ("digest", "S64"),
         ("error", "S160"),
@@ -42,11 +42,11 @@ def pieces_folder(cache: Path) -> Path:
     return cache / "scans" / f"v{FORMAT}-{SIDE}-pillow{PIL.__version__}"
 
 
-def recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnails: np.ndarray) -> set[str]:
+def recall(place: Path, rows: dict[str, list[int]], table: np.ndarray, thumbnails: np.ndarray) -> set[str]:
     """Fill the rows of what is remembered. Returns the digests of these.
 
     rows: of each digest the rows that have it.
-    facts: FACTS (N,).
+    table: RECORD (N,).
     thumbnails: uint8 (N, SIDE, SIDE).
     """
     found: set[str] = set()
@@ -57,20 +57,20 @@ def recall(place: Path, rows: dict[str, list[int]], facts: np.ndarray, thumbnail
         records, small = piece
         for at, digest in enumerate(records["digest"].astype("U").tolist()):
             if digest in rows and digest not in found:
-                facts[rows[digest]] = records[at]
+                table[rows[digest]] = records[at]
                 thumbnails[rows[digest]] = small[at]
                 found.add(digest)
     return found
 
 
 def _sound_piece(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The records, FACTS (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it can't be read, or is
+    """The records, RECORD (n,), and thumbnails, uint8 (n, SIDE, SIDE), of a piece; None where it can't be read, or is
     not as it was written: it is then removed."""
     with suppress(OSError):
         with suppress(Damaged, KeyError, ValueError):
             if sealed.require_sound_file(path):
                 arrays = map_tensors(path)
-                records, small = arrays["facts"].reshape(-1).view(FACTS), arrays["thumbnails"]
+                records, small = arrays["facts"].reshape(-1).view(RECORD), arrays["thumbnails"]
                 if small.shape == (len(records), SIDE, SIDE):
                     return records, small
         path.unlink()
@@ -79,8 +79,8 @@ def _sound_piece(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 def remember(place: Path, records: np.ndarray, small: np.ndarray) -> None:
     """Write a piece; a disk that can't be written costs only the next scan's time."""
-    bytes_of_facts = records.view(np.uint8).reshape(len(records), FACTS.itemsize)
-    arrays = {"facts": bytes_of_facts, "thumbnails": small}
+    bytes_of_records = records.view(np.uint8).reshape(len(records), RECORD.itemsize)
+    arrays = {"facts": bytes_of_records, "thumbnails": small}
     with suppress(OSError):
         write_tensors(
             place / f"{uuid.uuid4().hex[:16]}.safetensors",

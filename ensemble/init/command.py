@@ -14,7 +14,7 @@ from ensemble.data.submission.sample import read_sample
 from ensemble.data.table.columns import Columns, find_columns
 from ensemble.data.uneven import planned, uneven, written
 from ensemble.data.unpacked.local import as_local, image_folder
-from ensemble.data.unpacked.shown import shown
+from ensemble.data.unpacked.source_names import with_source_names
 from ensemble.errors import UserError
 from ensemble.files.atomic import write_text
 from ensemble.init.choose import choose_k, lone_class
@@ -119,7 +119,7 @@ def init(
     usual, run = _free_run(data)
     if run != usual:
         lines.append(f"{usual} is there already, so this run is named {run}")
-    text = header(run, test, sample_submission, output, [shown(line) for line in lines])
+    text = header(run, test, sample_submission, output, [with_source_names(line) for line in lines])
     text += settings(source, run, columns or classes, samples, k, scored, recipe, group)
     write_text(output, text)
     load_config(output)

@@ -9,7 +9,7 @@ from ensemble.config import Train, Tta
 from ensemble.data.name_groups import FROM_NAMES
 from ensemble.data.samples import Samples
 from ensemble.data.table.columns import Columns
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.init.networks import Backbone
 from ensemble.init.recipe import Recipe
 from ensemble.toml import toml_value
@@ -56,7 +56,7 @@ def settings(
         _row("seed", 0, "of folds, augmentation and new weights"),
         "",
         "[data]",
-        _row("train", named(source), kind),
+        _row("train", source_name(source), kind),
         _row("image_size", recipe.image_size, f"side of the square that networks see, px; {recipe.why_size}"),
     ]
     if recipe.tiny:
@@ -71,7 +71,11 @@ def settings(
             rows.append(_row("classes", list(columns), "which folders in it are the classes"))
     else:
         rows += [
-            *([_row("images", named(columns.images), "the folder that paths start from")] if columns.images else []),
+            *(
+                [_row("images", source_name(columns.images), "the folder that paths start from")]
+                if columns.images
+                else []
+            ),
             _row("path", columns.path, "column of image files"),
             _row("label", columns.label, "column of class names")
             if isinstance(columns.label, str)
@@ -165,7 +169,7 @@ def _row(key: str, value: Any, comment: str, off: bool = False) -> str:
 
 
 def shell(path: Path) -> str:
-    return shlex.quote(named(path))
+    return shlex.quote(source_name(path))
 
 
 def _printable(text: str) -> str:

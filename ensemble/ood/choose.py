@@ -29,11 +29,11 @@ FALSE_ALARMS = 0.01  # at which the share of unknown images that are flagged is 
 
 
 @dataclass(frozen=True)
-class ScoredRows:
-    """n images, each with the answers of the networks of one fold, which did not train on it.
+class FoldOutputs:
+    """n images, each with the outputs of the networks of one fold, which did not train on it.
 
     z: the members' logits, float32 (M, n, C), the mean over their views
-    folds: int64 (n,), whose networks
+    folds: int64 (n,), the fold whose networks gave them
     features: float32 (n, D), by the frozen network; None where there is none
     """
 
@@ -67,18 +67,20 @@ class Trial:
 
 
 def choose(
-    known: ScoredRows,
+    known: FoldOutputs,
     labels: np.ndarray,
     classes: Sequence[str],
-    foreign: Mapping[str, ScoredRows],
+    foreign: Mapping[str, FoldOutputs],
     refit: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[Detector, list[Trial]]:
     """The detector of the best candidate, and every candidate's trial, the best one first.
 
-    known: the training rows, each with the answers of the networks that never saw it. labels: int64 (N,), theirs.
-    foreign: by kind, images that are none of the classes. refit: given rows, bool (N,), and labels 0, 1, ... int64 (n,)
-    of these n, fits a linear classifier on the frozen features for each fold, and gives the logits of all rows by that
-    of their fold, float32 (N, C).
+    known: the N training rows, each with the outputs of the networks that never saw it.
+    labels: int64 (N,), of these rows.
+    classes: their C names.
+    foreign: kind -> images that are none of the classes.
+    refit: given rows, bool (N,), and labels 0, 1, ... int64 (n,) of these n, fits a linear classifier on the frozen
+        features for each fold, and gives the logits of all rows by that of their fold, float32 (N, C).
     """
     candidates = WITHOUT_FEATURES if known.features is None else WITH_FEATURES
     candidates = tuple(parts for parts in candidates if len(known.z) > 1 or DISAGREEMENT not in parts)
@@ -114,7 +116,7 @@ def choose(
 
 def _left_out(
     names: Sequence[str],
-    known: ScoredRows,
+    known: FoldOutputs,
     labels: np.ndarray,
     classes: Sequence[str],
     refit: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -133,7 +135,7 @@ def _left_out(
         z = np.delete(known.z, number, axis=-1)
         if known.features is not None:
             z = refit(inside, np.unique(labels[inside], return_inverse=True)[1])[None]
-        without = ScoredRows(z, known.folds, known.features)
+        without = FoldOutputs(z, known.folds, known.features)
         # The mean too would know the class: of features it made the distance look 8 points of AUROC better.
         banks = bank_of(centred(z), inside), None if known.features is None else bank_of(known.features, inside)
         scores = _scores(names, without, *banks, known.folds, inside)
@@ -142,7 +144,7 @@ def _left_out(
 
 def _scores(
     names: Sequence[str],
-    rows: ScoredRows,
+    rows: FoldOutputs,
     logits: Bank,
     features: Bank | None,
     bank_folds: np.ndarray,

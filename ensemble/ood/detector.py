@@ -53,7 +53,8 @@ class Detector:
         """How unlike the training rows n images are, float64 (n,): the mean over the networks of all folds, each
         compared with the rows that it was trained on.
 
-        logits: of each of M members float32 (K, V, n, C). features: float32 (n, D); None where no part needs them.
+        logits: for each of M members float32 (K, V, n, C).
+        features: float32 (n, D); None where no part needs them.
         """
         z = np.stack([values.mean(axis=1) for values in logits])  # (M, K, n, C)
         parts = [slice(start, start + CHUNK) for start in range(0, z.shape[2], CHUNK)]
@@ -76,9 +77,12 @@ class Detector:
 def part_scores(
     parts: Sequence[str], z: np.ndarray, logits: Bank, cosines: np.ndarray | None, allowed: np.ndarray
 ) -> np.ndarray:
-    """Each of these scores of n images by the networks of one fold, float64 (P, n).
+    """Each of P scores of n images by the networks of one fold, float64 (P, n).
 
-    z: the members' logits (M, n, C). logits: the bank's. cosines: (n, N), with the features of the bank's rows.
+    parts: the names of the scores.
+    z: the members' logits, float (M, n, C).
+    logits: the bank of the rows' logits.
+    cosines: float (n, N), of the images' features and those of the bank's rows; None where no part needs them.
     allowed: bool (N,), the rows of the bank that these networks were trained on.
     """
     found, rows, classes = of_logits(z), len(allowed), z.shape[-1]
@@ -91,6 +95,9 @@ def part_scores(
 
 
 def standardised(scores: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Scores (P, n) in standard deviations; 0 where there is none."""
+    """Scores (P, n) in standard deviations from the mean; 0 where a score has no deviation.
+
+    mean, deviation: float64 (P,).
+    """
     scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0)
     return np.asarray((scores - mean[:, None]) * scale[:, None])

@@ -29,12 +29,16 @@ class Bank:
     rows: np.ndarray
 
     def cosines(self, rows: np.ndarray) -> np.ndarray:
-        """float32 (n, N) of other rows, float32 (n, D)."""
+        """Cosines of other rows, float32 (n, D), with those of the bank: float32 (n, N)."""
         return np.asarray(unit((rows - self.mean) * self.scale) @ self.rows.T)
 
 
 def bank_of(rows: np.ndarray, among: np.ndarray | slice = slice(None)) -> Bank:
-    """Of rows float32 (N, D). among: bool (N,), those that the mean and the deviation are taken of."""
+    """The bank of these rows.
+
+    rows: float32 (N, D).
+    among: bool (N,), the rows whose mean and deviation are taken.
+    """
     mean, deviation = rows[among].mean(axis=0), rows[among].std(axis=0)
     scale = np.where(deviation > 1e-6 * np.abs(mean), 1 / np.maximum(deviation, TINY), 0).astype(np.float32)
     return Bank(mean, scale, unit((rows - mean) * scale))
@@ -47,14 +51,23 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def neighbour_distance(cosines: np.ndarray, allowed: np.ndarray, nearest: int) -> np.ndarray:
     """1 - the cosine of the nearest-th of the allowed rows (Sun et al., Out-of-distribution detection with deep nearest
-    neighbors, ICML 2022), float64 (n,). cosines: (n, N). allowed: bool (N,)."""
+    neighbors, ICML 2022), float64 (n,).
+
+    cosines: float (n, N).
+    allowed: bool (N,), the rows that count.
+    nearest: which neighbour's distance is taken, from 1 on.
+    """
     among = cosines[:, allowed]
     nearest = min(nearest, among.shape[1])
     return np.asarray(1 - np.partition(among, -nearest, axis=1)[:, -nearest], dtype=np.float64)
 
 
 def nearest_of(part: str, rows: int, classes: int) -> int:
-    """Which neighbour's distance counts: of few rows a nearer one, so that it is of an image's own class."""
+    """Which neighbour's distance counts: with few rows a nearer one, so that it is of the image's own class.
+
+    part: LOGITS or FEATURES.
+    rows, classes: how many there are.
+    """
     return max(1, min(NEAREST[part], rows // (4 * classes)))
 
 
@@ -65,12 +78,12 @@ def centred(z: np.ndarray) -> np.ndarray:
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """In nats, of probabilities (..., C)."""
+    """Shannon entropy in nats, (...), of probabilities (..., C)."""
     return np.asarray(-(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=-1))
 
 
 def of_logits(z: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores that need nothing but the members' logits, (M, n, C): each float64 (n,)."""
+    """The scores that need nothing but the members' logits, float (M, n, C): name -> float64 (n,)."""
     z = z.astype(np.float64)
     each, mean = softmax(z), z.mean(axis=0)
     largest = mean.max(axis=-1)

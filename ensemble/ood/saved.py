@@ -41,7 +41,11 @@ class SavedDetector:
 
 
 def save_detector(run: Run, name: str, blend: Blend, detector: Detector, trials: Sequence[Trial]) -> Path:
-    """Write a detector of the run's blend of this name. Its features are in the run already; see `save_features`."""
+    """Write a detector of the run's blend of this name, and return its file. Raises OSError if it can't be written.
+
+    name: of the blend.
+    trials: of all candidates, the best one first.
+    """
     path = run.detector_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
@@ -50,40 +54,40 @@ def save_detector(run: Run, name: str, blend: Blend, detector: Detector, trials:
     }  # fmt: skip
     if detector.features is not None:
         arrays |= _bank_arrays("features", detector.features)
-    facts = {
+    header = {
         "format": FORMAT,
         "parts": list(detector.parts),
         "trials": [asdict(trial) for trial in trials],
         "fitted_on": oof_digests(run, blend.sources, blend.trained),
         "network": sealed.file_checksum(run.frozen_model_file) if detector.needs_features else None,
     }
-    write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"detector": json.dumps(facts)})
+    write_tensors(path, {key: of_array(value) for key, value in arrays.items()}, {"detector": json.dumps(header)})
     return path
 
 
 def load_detector(run: Run, name: str, blend: Blend) -> SavedDetector:
     """The detector of the run's blend of this name. Raises UserError if there is none, or if it was fitted on other
-    members than the blend holds now, Damaged if its file is not whole."""
+    members or features than there are now, Damaged if its file is not whole."""
     path, again = run.detector_file(name), f"ens unknown {run} --blend {name}"
     if not path.is_file():
         raise UserError(f"{run}: blend {name!r} has no detector of unknown images; make it with: {again}")
     data = read_bytes(path)
     try:
-        arrays, facts = load(data), parse_json(metadata_of(data)["detector"], dict, "detector")
-        if facts["format"] != FORMAT:
+        arrays, header = load(data), parse_json(metadata_of(data)["detector"], dict, "detector")
+        if header["format"] != FORMAT:
             raise UserError(f"{path}: of another version of ens; make it again with: {again}")
         detector = Detector(
-            tuple(facts["parts"]), arrays["mean"], arrays["deviation"], arrays["folds"], _bank("logits", arrays),
+            tuple(header["parts"]), arrays["mean"], arrays["deviation"], arrays["folds"], _bank("logits", arrays),
             _bank("features", arrays) if "features rows" in arrays else None, arrays["row_scores"],
         )  # fmt: skip
-        trials = tuple(Trial(**{**trial, "parts": tuple(trial["parts"])}) for trial in facts["trials"])
+        trials = tuple(Trial(**{**trial, "parts": tuple(trial["parts"])}) for trial in header["trials"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(path, f"not a whole detector ({error})") from None
-    if facts["fitted_on"] != oof_digests(run, blend.sources, blend.trained):
+    if header["fitted_on"] != oof_digests(run, blend.sources, blend.trained):
         raise UserError(
             f"{path}: was fitted on other members than blend {name!r} holds now; make it again with: {again}"
         )
-    if detector.needs_features and facts["network"] != _checksum(run.frozen_model_file):
+    if detector.needs_features and header["network"] != _checksum(run.frozen_model_file):
         raise UserError(
             f"{path}: was fitted on the features of another network than {run.frozen_model_file} holds; {again}"
         )

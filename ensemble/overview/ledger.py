@@ -25,7 +25,7 @@ from ensemble.run import Run
 from ensemble.scoring.bootstrap import Score
 from ensemble.scoring.metrics import computed
 
-FACTS = ("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows")
+FIELDS = ("written", "file", "sha256", "run", "blend", "views", "members", "images", "rows")
 NONE = "no submission is recorded; ens tta-predict records those that it writes"
 LEAST_DIGITS = 7  # of a digest that stands for a file
 
@@ -64,17 +64,17 @@ class Entry:
     fingerprint: str = ""
 
 
-def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+def record(ledger: Path, submission: Path, fields: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
     """Append a submission that was written.
 
     ledger: the CSV, which is created if there is none
     submission: the file that was written
-    facts: values of some of the columns FACTS
+    fields: values of some of the columns FIELDS
     scores: by metric; there are columns for each of them and for the metrics that are always computed
 
     Two processes may append at once. Raises OSError if it can't be written, UserError if it can't be read.
     """
-    row = {key: str(value) for key, value in facts.items()}
+    row = {key: str(value) for key, value in fields.items()}
     row["written"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}"
     row["file"], row["sha256"] = str(submission.resolve()), digest(submission)
     for metric, score in scores.items():
@@ -89,7 +89,7 @@ def record(ledger: Path, submission: Path, facts: Mapping[str, Any], scores: Map
 
 def columns_of(metrics: Sequence[str]) -> tuple[str, ...]:
     """Those of a ledger with scores by these metrics."""
-    return (*FACTS, *(metric + end for metric in metrics for end in ("", "_low", "_high")), "board", "note")
+    return (*FIELDS, *(metric + end for metric in metrics for end in ("", "_low", "_high")), "board", "note")
 
 
 def entries(place: Path) -> list[Entry]:

@@ -26,13 +26,13 @@ DARK = 0.25  # what is left of the light where nothing hangs on it
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a network made of an image.
+class AttentionMap:
+    """How much each part of an image matters for a network's prediction.
 
     pixels: uint8 (S, S, 3), as the network is given them
-    parts: float64 (S, S), how far the log-probability of the answer falls where this pixel is hidden, nats
-    predicted: the network's own answer
-    probability: of it
+    parts: float64 (S, S), how far the log-probability of the predicted class falls where this pixel is hidden, in nats
+    predicted: the number of the class
+    probability: of this class
     """
 
     pixels: np.ndarray
@@ -72,10 +72,10 @@ def section(results: RunResults) -> dict[str, Any] | None:
         for (title, of), most in zip(groups.items(), (MISTAKES, TYPICAL), strict=True)
     }
     every = np.unique([row for of in chosen.values() for row in of]).astype(np.int64)
-    seen: dict[int, Look] = {}
+    seen: dict[int, AttentionMap] = {}
     for fold in np.unique(rows.folds[every]).tolist():
         of_fold = every[rows.folds[every] == fold].tolist()
-        found = looks(results, member, fold, [paths[row] for row in of_fold])
+        found = attention_maps(results, member, fold, [paths[row] for row in of_fold])
         seen |= dict(zip(of_fold, found, strict=True))
     return {
         "member": member,
@@ -83,8 +83,8 @@ def section(results: RunResults) -> dict[str, Any] | None:
     }
 
 
-def looks(results: RunResults, member: str, fold: int, paths: Sequence[Path]) -> list[Look]:
-    """What the network of a member's fold made of these images."""
+def attention_maps(results: RunResults, member: str, fold: int, paths: Sequence[Path]) -> list[AttentionMap]:
+    """The attention maps of these images, by the network of a member's fold."""
     import torch
     from captum.attr import Occlusion
     from scipy.ndimage import gaussian_filter
@@ -117,7 +117,7 @@ def looks(results: RunResults, member: str, fold: int, paths: Sequence[Path]) ->
                 perturbations_per_eval=AT_ONCE,
             )
         parts = gaussian_filter(fall[0].mean(dim=0).cpu().numpy().astype(np.float64), step / 2)  # its squares show
-        found.append(Look(square, parts, predicted, float(log_probabilities[predicted].exp())))
+        found.append(AttentionMap(square, parts, predicted, float(log_probabilities[predicted].exp())))
     return found
 
 
@@ -141,16 +141,16 @@ def _typical(results: RunResults) -> list[int]:
     return found
 
 
-def _card(results: RunResults, row: int, look: Look) -> dict[str, Any]:
+def _card(results: RunResults, row: int, seen: AttentionMap) -> dict[str, Any]:
     assert results.oof is not None
     rows = results.oof.rows
     return {
         "id": str(rows.ids[row]),
         "fold": int(rows.folds[row]),
         "label": results.classes[rows.labels[row]],
-        "predicted": results.classes[look.predicted],
-        "right": look.predicted == rows.labels[row],
-        "probability": look.probability,
-        "input": from_pixels(look.pixels, SIDE),
-        "seen": from_pixels(spotlight(look.pixels, look.parts), SIDE),
+        "predicted": results.classes[seen.predicted],
+        "right": seen.predicted == rows.labels[row],
+        "probability": seen.probability,
+        "input": from_pixels(seen.pixels, SIDE),
+        "seen": from_pixels(spotlight(seen.pixels, seen.parts), SIDE),
     }

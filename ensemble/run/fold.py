@@ -128,10 +128,10 @@ class Fold:
         files = [path for path in (self.model_file, self.oof_file, self.log_file) if path.is_file()]
         self.mark_done(files, seconds=round(seconds, 1), **({} if checksum is None else {"settings": checksum}))
 
-    def mark_done(self, files: list[Path], **facts: Any) -> None:
+    def mark_done(self, files: list[Path], **fields: Any) -> None:
         """Write done.json, last: it vouches for `files` by their sizes and digests."""
         vouched = {path.name: {"bytes": path.stat().st_size, "xxh3": sealed.digest(path)} for path in files}
-        sealed.write_json(self.done_json, {"files": vouched, **facts})
+        sealed.write_json(self.done_json, {"files": vouched, **fields})
 
     def write_log(self, lines: str) -> None:
         """Write log.jsonl whole."""

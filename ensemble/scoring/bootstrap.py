@@ -100,7 +100,14 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Resampled:
-    """Each metric of the outcomes, of each of S outcomes, in each resample of the clusters.
+    """Each metric of S outcomes in each resample of the clusters.
+
+    labels: int64 (N,).
+    outcomes: of the same N rows.
+    clusters: int64 (N,), the number of each row's cluster.
+    classes: C, how many there are.
+    weights: float (N,), of the rows; None for 1.
+    resamples: B, how many.
 
     All outcomes see the same resamples, so that differences between columns are paired. Metrics of row values and of
     class counts are computed from sums over the clusters; those that need the rows, from what each row counts in each
@@ -192,7 +199,12 @@ def scores(
     drawn: Resampled,
     weights: np.ndarray | None = None,
 ) -> list[dict[str, Score]]:
-    """For each outcome, metric -> Score; `drawn` is what `bootstrap` gave for the same outcomes."""
+    """For each outcome, metric -> Score.
+
+    labels, outcomes, classes, weights: as `bootstrap` was given.
+    folds: int (N,), the fold of each row.
+    drawn: what `bootstrap` gave for them.
+    """
     every = np.ones(len(labels)) if weights is None else weights
     parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     out = []
@@ -219,10 +231,13 @@ def gain(
 ) -> Gain:
     """Paired gain of column `system` over column `other` of `table` and `drawn`.
 
+    metric: the name of the metric.
+    table, drawn: what `scores` and `bootstrap` gave for the same outcomes.
+    against: the name of the other.
     among: the columns of which `other` is the best by this metric on these very rows. Its score is optimistic then, and
-    the gain over it may be larger than it looks: the upper end is moved by how much, see `bias_of_best`. same_classes:
-    both predict the same classes whatever the rows are; where these alone count, the gain is 0, as it is of one system
-    over itself. Two others that are right on the same rows here may differ on the next one.
+        the gain over it may be larger than it looks: the upper end is moved by how much, see `bias_of_best`.
+    same_classes: both predict the same classes whatever the rows are; where these alone count, the gain is 0, as it is
+        of one system over itself. Two others that are right on the same rows here may differ on the next one.
     """
     sign = METRICS[metric].sign
     difference = _difference(drawn[metric], system, other, sign)
@@ -244,10 +259,13 @@ def bias_of_best(values: np.ndarray, drawn: np.ndarray) -> float:
     """Selection bias: how much better the best of S values looks than it is, since the rows that it is scored on chose
     it.
 
-    values: float64 (S,), greater is better. drawn: float64 (B, S), in resamples. In each of these the best is chosen
-    again: the mean of how much that one is above its value here, less how much resampling alone moves values. As in
-    Tsamardinos, Greasidou & Borboudakis, "Bootstrapping the out-of-sample predictions for efficient and accurate
-    cross-validation" (Machine Learning, 2018). 0 of a single value, and never below.
+    values: float64 (S,), greater is better.
+    drawn: float64 (B, S), the same in B resamples.
+
+    In each resample the best is chosen again: the bias is the mean of how much that one is above its value here, less
+    how much resampling alone moves values. As in Tsamardinos, Greasidou & Borboudakis, "Bootstrapping the out-of-sample
+    predictions for efficient and accurate cross-validation" (Machine Learning, 2018). 0 of a single value, and never
+    below.
     """
     surplus = drawn - values
     surplus = surplus[~np.isnan(surplus).any(axis=1)]

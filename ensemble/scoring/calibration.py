@@ -1,4 +1,4 @@
-"""How far predicted probabilities can be believed."""
+"""Calibration: whether predicted probabilities are as often right as they say."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ensemble.scoring.outcomes import Outcome
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well probabilities fit what happened.
+    """Calibration of probabilities against labels; smaller is better.
 
     log_loss: in nats.
     ece: expected calibration error over 15 bins, 0 to 1.
@@ -48,15 +48,18 @@ def calibration(labels: np.ndarray, result: Outcome) -> Calibration:
 def ece(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: |accuracy - mean confidence| of the rows in each bin, weighted by their share.
 
-    right: bool (N,), whether each row's most probable class is right. confidence: (N,), its probability. `bins` bins of
-    equal width, (a, b]. Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in Guo et al. (ICML 2017).
+    right: bool (N,), whether each row's most probable class is right.
+    confidence: float (N,), its probability.
+    bins: how many of equal width, (a, b].
+
+    Naeini, Cooper & Hauskrecht (AAAI 2015); 15 bins as in Guo et al. (ICML 2017).
     """
     surplus = [abs(part.accuracy - part.confidence) * part.rows for part in reliability(right, confidence, bins)]
     return float(sum(surplus) / len(right))
 
 
 def reliability(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> list[Bin]:
-    """The bins of `ece` that hold a row, from the least sure to the surest."""
+    """The bins of `ece` that hold a row, in order of rising confidence."""
     where = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.bincount(where, minlength=bins)
     hits, sure = (np.bincount(where, values, minlength=bins) for values in (right, confidence))

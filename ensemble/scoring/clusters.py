@@ -6,7 +6,12 @@ import numpy as np
 
 
 def joined_clusters(groups: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """What is resampled whole, int64 (N,): rows that share a group in any of the runs, at once or by way of others."""
+    """The number of each row's cluster, int64 (N,): rows that share a group in any of the runs, directly or through
+    other rows, are of one cluster, which is resampled whole.
+
+    groups: of each run int64 (N,), the number of each row's group.
+    rows: N, how many there are.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

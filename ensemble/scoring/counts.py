@@ -15,12 +15,12 @@ ROUNDING = 1e-12  # what is left of 1 where weighted shares of the rows add up t
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Rows, weighted, of each of any number of draws.
+    """Weighted numbers of rows, for any number of draws.
 
-    right: (..., C), of the class and predicted as it.
-    predicted: (..., C), predicted as the class.
-    true: (..., C), of the class.
-    squares: (...), sum over rows of (number of the true class - number of the predicted class) squared.
+    right: float (..., C), rows of the class that are predicted as it.
+    predicted: float (..., C), rows that are predicted as the class.
+    true: float (..., C), rows of the class.
+    squares: float (...), sum over rows of (number of the true class - number of the predicted class) squared.
     """
 
     right: np.ndarray
@@ -32,7 +32,13 @@ class ClassCounts:
 def class_counts(
     labels: np.ndarray, predicted: np.ndarray, classes: int, weights: np.ndarray | None = None
 ) -> ClassCounts:
-    """Counts (C,) and squares () of predicted classes int64 (N,), with optional row weights (N,)."""
+    """The counts (C,), and squares (), of one draw.
+
+    labels: int64 (N,).
+    predicted: int64 (N,), the predicted classes.
+    classes: C, how many there are.
+    weights: float (N,), of the rows; None for 1.
+    """
     hit = labels == predicted
     squares = np.square(labels - predicted, dtype=np.float64)
     return ClassCounts(

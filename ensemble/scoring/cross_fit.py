@@ -1,4 +1,4 @@
-"""Predictions of rows that the fit did not see, and the choice among candidates that have been scored so.
+"""Cross-fitting: predictions of rows that the fit did not see, and the choice among candidates by such predictions.
 
 `clusters`, int64 (N,): the number of each row's group, or of the row where there are no groups. Rows of one cluster are
 not independent, and are never divided.
@@ -27,8 +27,11 @@ def cross_fit(
 ) -> np.ndarray:
     """What `fit_apply` gives for each fold's rows from a fit on the rows of the other folds, (N, ...).
 
-    fit_apply(train, test): row numbers int64 -> probabilities of the test rows, (n, ...). Raises UserError if there is
-    only one cluster (row or group), which can't be divided.
+    fit_apply: called with the row numbers to fit on and those to predict, both int64; gives the predictions of the n
+        latter, (n, ...).
+    folds: int64 (N,), the fold of each row.
+
+    Raises UserError if there is only one cluster (row or group), which can't be divided.
     """
     folds = usable_folds(folds, clusters)
     if len(np.unique(folds)) < 2:
@@ -47,8 +50,9 @@ def cross_fit(
 def simplest(losses: Sequence[np.ndarray] | np.ndarray, clusters: np.ndarray) -> int:
     """The first candidate within one standard error of the least mean loss; candidates in order of growing freedom.
 
-    losses: each candidate's held-out losses, (N,). Breiman et al., "Classification and Regression Trees" (1984), with
-    the error of the paired difference.
+    losses: for each candidate float (N,), its held-out losses.
+
+    Breiman et al., "Classification and Regression Trees" (1984), with the error of the paired difference.
     """
     best = min(losses, key=lambda of_rows: float(of_rows.mean()))
     differences = [of_rows - best for of_rows in losses]

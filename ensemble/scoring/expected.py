@@ -1,4 +1,4 @@
-"""What a score lets expect of further rows."""
+"""The range that a score leads one to expect on further rows."""
 
 import math
 from dataclasses import dataclass
@@ -23,12 +23,16 @@ class Sample:
 
 
 def expected_range(metric: str, score: Score, known: Sample, new: Sample) -> tuple[float, float] | None:
-    """Where the metric of `new` should lie in 95 of 100 cases, if these are like the rows of the score, `known`.
+    """The 95% prediction interval, low and high, of a metric on new rows that are like the known ones; None where there
+    are fewer than `LEAST_ROWS` new rows, unless the metric lies between two bounds.
 
-    Both samples vary. `new` tells as much less than `known` as it has fewer rows, or groups where it has still fewer of
-    these. A loss has the score's interval, widened by that. A score between two bounds is as a share of right rows, of
-    as many as its interval is wide for: that of the new ones is beta-binomial. None of fewer than `LEAST_ROWS` new
-    rows, but where it is such a share.
+    metric: its name.
+    score: of the known rows.
+    known, new: how many rows and groups these are.
+
+    Both samples vary, the new one by as much more as it has fewer rows, or groups where it has still fewer of these.
+    A loss has the score's interval, widened by that. A score between two bounds is treated as a share of right rows,
+    of as many rows as its interval is wide for: that of the new ones is beta-binomial.
     """
     this = METRICS[metric]
     ratio = min(new.rows / known.rows, (new.groups or new.rows) / (known.groups or known.rows))

@@ -33,8 +33,8 @@ class Support:
     """What intervals rest on.
 
     clusters: how many are resampled.
-    rows: as how many equal ones they count (Kish: the squared sum of their weights over the sum of the squares).
-    class_rows: as `rows`, for a mean over the classes, which the rarest classes decide.
+    rows: their effective number (Kish: the squared sum of their weights over the sum of the squares).
+    class_rows: the effective number for a mean over the classes, which the rarest classes decide.
     """
 
     clusters: int
@@ -49,8 +49,11 @@ class Support:
 def score_interval(
     metric: Metric, value: float, drawn: np.ndarray, support: Support, fits: float = 0.0
 ) -> tuple[float, float]:
-    """The interval of a score, from its resampled values (B,); NaN where it or all of these are.
+    """The ends of a score's 95% interval; NaN where the score is, or all its resampled values are.
 
+    value: the score on all rows.
+    drawn: float64 (B,), its resampled values.
+    support: what they rest on.
     fits: the variance between the scores of the blends that were fitted without one fold.
     """
     spread = _spread(drawn, support, fits)
@@ -73,8 +76,12 @@ def score_interval(
 def gain_interval(
     metric: Metric, value: float, drawn: np.ndarray, support: Support, fits: float = 0.0
 ) -> tuple[float, float]:
-    """The interval of a paired gain, from its resampled values (B,); NaN where all of these are. fits: as of
-    `score_interval`."""
+    """The ends of a paired gain's 95% interval; NaN where all its resampled values are.
+
+    value: the gain on all rows.
+    drawn: float64 (B,), its resampled values.
+    support, fits: as in `score_interval`.
+    """
     if metric.bounds is not None:
         least, most = metric.bounds
         fits += 2 * (most - least) ** 2 / (support.rows * support.of(metric))
@@ -90,9 +97,14 @@ def gain_interval(
 
 
 def chance_of_gain(value: float, low: float, high: float) -> float:
-    """How probable it is that a gain is one: of a normal error as large as the interval is wide on the side of 0. It is
-    above 0.975 where the interval lies above 0, and below 0.025 where it lies below. (The share of resamples above 0
-    would say 0.99 of two systems that differ on four rows, where a sign test says 0.94.)"""
+    """The probability that a gain is above 0, for a normal error as large as the interval is wide on the side of 0.
+
+    value: the gain.
+    low, high: the ends of its 95% interval.
+
+    It is above 0.975 where the interval lies above 0, and below 0.025 where it lies below. (The share of resamples
+    above 0 would say 0.99 of two systems that differ on four rows, where a sign test says 0.94.)
+    """
     if np.isnan(value) or value == 0:
         return 0.5 if value == 0 else float("nan")
     width = value - low if value > 0 else high - value

@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The type of a metric."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Metric:
     """A score of predicted probabilities, over all rows pooled (never a mean of batches or folds).
 
     name: what options, files and JSON call it.
-    heading: of a table's column; one that ends in % is of numbers that are shown times 100.
+    heading: of a table's column; where it ends in %, numbers are shown times 100.
     greater_is_better: whether more is better.
     needs: what `score` is given, and gives.
         "values": labels int64 (N,), probs float (N, C) -> what each row counts, float64 (N,); the metric is the mean.
@@ -21,11 +21,11 @@ class Metric:
         "rows": labels (N,), probs (N, C), weights of the rows in B draws float64 (N, B) -> float64 (B,), NaN where a
             draw has none. Every draw costs a pass over the rows.
     score: the function.
-    default: computed and saved always; the others where they are asked for.
-    column: in tables always, of those that are computed always.
-    fewest_classes: that it can be asked for with.
-    bounds: the least and the greatest value that it can have, where its interval is made for values between the two.
-    by_class: it counts all classes alike, so that it rests on the classes' rows, and not on all rows together.
+    default: whether it is always computed and saved; other metrics only where they are asked for.
+    column: whether it always has a column in tables.
+    fewest_classes: how many classes it needs at least.
+    bounds: its least and greatest value, where its interval is made for values between the two; else None.
+    by_class: whether it counts all classes alike, so that its interval rests on the rows of each class.
     """
 
     name: str
@@ -55,5 +55,8 @@ class Metric:
         return 1 if self.greater_is_better else -1
 
     def number(self, value: float, sign: str = "") -> str:
-        """As it is shown, without a unit: two digits of a percentage, else four. sign: "+" shows that of a gain too."""
+        """A value as text without a unit: two decimals of a percentage, else four.
+
+        sign: "+" writes a plus before positive numbers, as of a gain.
+        """
         return f"{self.factor * value:{sign}.{2 if self.factor == 100 else 4}f}"

@@ -24,8 +24,8 @@ def computed(*asked: str) -> tuple[str, ...]:
 
 
 def columns(*asked: str) -> tuple[str, ...]:
-    """The names of those that a table shows: always as many, as no more fit a terminal of 80 columns. One that is asked
-    for and has no column takes the place of macro F1."""
+    """The names of those that a table shows, as many as fit a terminal of 80 columns. One that is asked for and has no
+    column takes the place of macro F1."""
     shown = [name for name, metric in METRICS.items() if metric.column]
     others = [name for name in asked if name not in shown]
     return tuple(others[0] if others and name == "macro_f1" else name for name in shown)

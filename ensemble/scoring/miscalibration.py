@@ -41,11 +41,11 @@ class ClassCalibration:
 
 @dataclass(frozen=True)
 class ClasswiseCalibration:
-    """All classes.
+    """All classes together, and each.
 
     rows: how many were looked at: all, or one of each group, and 20,000 at most.
-    error, chance, p: as of one class, of the root of the mean square over the classes.
-    classes: of each, in their order.
+    error, chance, p: as in `ClassCalibration`, for the root mean square over the classes.
+    classes: of each class, in order.
     """
 
     rows: Count
@@ -62,7 +62,7 @@ class GroupCalibration:
     rows: how many they are.
     confidence: the mean of their largest probability.
     accuracy: the share whose most probable class is right.
-    p: of so many or so few hits if each row is right with its confidence, two-sided, adjusted for the number of groups.
+    p: two-sided p-value of so many right rows if each is right with its confidence, adjusted for the number of groups.
     """
 
     rows: Count
@@ -72,10 +72,12 @@ class GroupCalibration:
 
 
 def by_class(labels: np.ndarray, probs: np.ndarray, clusters: np.ndarray, seed: int = 0) -> ClasswiseCalibration:
-    """Class-wise calibration of probabilities float (N, C) for labels int64 (N,).
+    """Class-wise calibration, by bins of equal width as in Kull et al. (NeurIPS 2019).
 
-    Bins of equal width as in Kull et al. (NeurIPS 2019). clusters: int64 (N,); of rows that belong together one is
-    looked at, drawn at random, since labels are drawn for each row by itself.
+    labels: int64 (N,).
+    probs: float (N, C).
+    clusters: int64 (N,), the number of each row's cluster; one row of each, drawn at random, is looked at, since labels
+        are drawn for each row by itself.
     """
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(labels))
@@ -115,10 +117,13 @@ def by_class(labels: np.ndarray, probs: np.ndarray, clusters: np.ndarray, seed: 
 
 
 def by_group(right: np.ndarray, confidence: np.ndarray, groups: np.ndarray) -> dict[int, GroupCalibration]:
-    """Each group's calibration, by its number.
+    """number of a group -> its calibration.
 
-    right: bool (N,), whether a row's most probable class is right. confidence: (N,), its probability. groups: int64
-    (N,). The p-values are exact (Poisson binomial, of groups of up to 2,000 rows), adjusted by Holm's method (1979).
+    right: bool (N,), whether a row's most probable class is right.
+    confidence: float (N,), its probability.
+    groups: int64 (N,), the number of each row's group.
+
+    The p-values are exact (Poisson binomial) for groups of up to 2,000 rows, and adjusted by Holm's method (1979).
     """
     order = np.argsort(groups, kind="stable")
     numbers, first = np.unique(groups[order], return_index=True)
@@ -134,7 +139,8 @@ def by_group(right: np.ndarray, confidence: np.ndarray, groups: np.ndarray) -> d
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (M,) adjusted for their number: of those below 0.05 any is a false alarm in 5% of cases at most."""
+    """p-values, float64 (M,), adjusted for their number by Holm's method: the chance that any below 0.05 is a false
+    alarm is 5% at most."""
     order = np.argsort(p, kind="stable")
     steps = np.minimum(1, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
     out = np.empty(len(p))

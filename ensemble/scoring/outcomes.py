@@ -41,10 +41,12 @@ class Outcome:
 def outcome(
     labels: np.ndarray, probs: np.ndarray, asked: Sequence[str] = (), costs: np.ndarray | None = None
 ) -> Outcome:
-    """Outcome of probabilities (N, C) for labels int64 (N,).
+    """The outcome of a system's probabilities.
 
-    asked: metrics to score it by beside those that are computed always. costs: float64 (C, C), what mistakes cost; see
-    `cheapest`.
+    labels: int64 (N,).
+    probs: float (N, C).
+    asked: metrics to score it by beside those that are computed always.
+    costs: float64 (C, C), what mistakes cost; see `cheapest`.
     """
     metrics = computed(*asked)
     values = {}
@@ -79,7 +81,14 @@ def on_rows(result: Outcome, rows: np.ndarray) -> Outcome:
 
 
 def value(metric: str, labels: np.ndarray, result: Outcome, classes: int, weights: np.ndarray | None = None) -> float:
-    """The metric of one outcome, with optional row weights float (N,); NaN where these rows have none."""
+    """The metric of one outcome; NaN where these rows have none.
+
+    metric: its name.
+    labels: int64 (N,).
+    result: of the same N rows.
+    classes: C, how many there are.
+    weights: float (N,), of the rows; None for 1.
+    """
     known = METRICS[metric]
     match known.needs:
         case "values" | "costs":
@@ -98,6 +107,12 @@ def evaluate(
     weights: np.ndarray | None = None,
     costs: np.ndarray | None = None,
 ) -> float:
-    """The metric of probabilities (N, C) for labels int64 (N,), with optional row weights float (N,) and, for the
-    expected cost, what mistakes cost float64 (C, C); NaN where these rows have none."""
+    """The metric of a system's probabilities; NaN where these rows have none.
+
+    metric: its name.
+    labels: int64 (N,).
+    probs: float (N, C).
+    weights: float (N,), of the rows; None for 1.
+    costs: float64 (C, C), what mistakes cost, for the expected cost; see `cheapest`.
+    """
     return value(metric, labels, outcome(labels, probs, (metric,), costs), probs.shape[1], weights)

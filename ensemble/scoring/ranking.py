@@ -13,8 +13,8 @@ from ensemble.scoring.metric import Metric
 
 
 def roc_auc(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve, float64 (B,): how likely a row of the class has a greater probability of it than one of
-    another class, a tie counting half. A class has none without a row of it and one of another.
+    """Area under the ROC curve, float64 (B,): the chance that a row of the class has a greater probability of it than a
+    row of another class, a tie counting half. A class has none without a row of it and one of another.
 
     The mean over classes, each against the rest, weighs all classes alike: Provost & Domingos, "Tree induction for
     probability-based ranking" (Machine Learning, 2003) with equal weights.

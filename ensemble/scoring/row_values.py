@@ -33,13 +33,18 @@ def top5_hits(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
 
 
 def row_costs(labels: np.ndarray, probs: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """What it costs to decide each row for `cheapest` of its probabilities. costs: float64 (C, C), see `cheapest`."""
+    """What each row costs where it is decided for the class of least expected cost.
+
+    costs: float64 (C, C), see `cheapest`.
+    """
     return np.asarray(costs[labels, cheapest(probs, costs)], dtype=np.float64)
 
 
 def cheapest(probs: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """The class of least expected cost, int64 (N,): of equal ones the first. costs: float64 (C, C), what it costs to
-    predict the column's class for an image of the row's.
+    """The class of least expected cost, int64 (N,): of equal ones the first.
+
+    probs: float (N, C).
+    costs: float64 (C, C), what it costs to predict the column's class for an image of the row's.
 
     Elkan, "The foundations of cost-sensitive learning" (IJCAI 2001). It is the most probable class where all mistakes
     cost the same and no right answer does.

@@ -8,8 +8,10 @@ Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson(right: np.ndarray, rows: np.ndarray, z: float = Z) -> np.ndarray:
-    """95% interval of a share, float64 (2, C), of `right` among `rows`, each (C,); NaN of no rows.
+    """The low and high ends of the 95% intervals of C shares, float64 (2, C); NaN of no rows.
 
+    right: float (C,), how many rows are right.
+    rows: float (C,), of how many.
     z: how many standard errors make it; another one for another level, or for few clusters of rows.
     """
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -76,10 +76,17 @@ def predicted(
     probabilities: np.ndarray,
     members: dict[str, np.ndarray] | None,
     classes: Sequence[str],
-    said: Mapping[str, np.ndarray],
+    columns: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """A `Predicted` as JSON has it. probabilities: (C,). members: None, or (C,) of each. said: what is said beside the
-    class, by name: a number, or for a set bool (C,)."""
+    """A `Predicted` as JSON has it.
+
+    name: of the image.
+    label: the name of the predicted class.
+    probabilities: float (C,).
+    members: member -> its probabilities (C,); None if they were not asked for.
+    classes: the C names.
+    columns: what was asked for beside the class, by name: a number, or for a set bool (C,).
+    """
 
     def by_class(values: np.ndarray) -> dict[str, float]:
         return dict(zip(classes, values.tolist(), strict=True))
@@ -87,7 +94,7 @@ def predicted(
     found = {"name": name, "class": label, "probabilities": by_class(probabilities)}
     if members is not None:
         found["members"] = {member: by_class(values) for member, values in members.items()}
-    for column, value in said.items():
+    for column, value in columns.items():
         is_set = np.ndim(value) == 1
         found[column] = [classes[number] for number in np.flatnonzero(value).tolist()] if is_set else value.item()
     return found

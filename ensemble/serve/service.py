@@ -108,5 +108,5 @@ async def _answered(service: Service, name: str, future: Future[Answer], with_me
     asked = {
         member: of_member for member, of_member in zip(model.members, of_members, strict=True) if of_member[0] >= 0
     }
-    said = columns[0] if columns else {}
-    return predicted(name, label, probabilities, asked if with_members else None, model.classes, said)
+    more = columns[0] if columns else {}
+    return predicted(name, label, probabilities, asked if with_members else None, model.classes, more)

@@ -14,22 +14,27 @@ MOST_POINTS = 2000  # of a map
 
 @dataclass(frozen=True)
 class Space:
-    """Where features are compared: centred, of length 1, on their first principal components.
+    """Where features are compared: centred, scaled to length 1, on their first d principal components.
 
-    mean: float64 (D,). axes: float64 (d, D).
+    mean: float64 (D,), of the features.
+    axes: float64 (d, D), the components.
     """
 
     mean: np.ndarray
     axes: np.ndarray
 
     def points(self, features: np.ndarray) -> np.ndarray:
-        """Float64 (N, d) of features (N, D)."""
+        """Where features, float (N, D), lie: float64 (N, d)."""
         return np.asarray(_unit(features - self.mean) @ self.axes.T)
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """The clusters of N rows: of_row int64 (N,), centres float64 (k, d)."""
+    """The k clusters of N rows.
+
+    of_row: int64 (N,), the number of each row's cluster.
+    centres: float64 (k, d).
+    """
 
     of_row: np.ndarray
     centres: np.ndarray
@@ -51,7 +56,7 @@ def space_of(features: np.ndarray) -> Space:
 
 
 def find_clusters(points: np.ndarray) -> Clusters:
-    """k-means of points (N, d)."""
+    """Clusters of points, float (N, d), by k-means."""
     from sklearn.cluster import KMeans
 
     count = min(MOST_CLUSTERS, max(2, len(points) // ROWS_EACH))
@@ -74,15 +79,19 @@ def cluster_slices(clusters: Clusters, labels: np.ndarray, classes: tuple[str, .
 
 
 def shown_rows(wrong: np.ndarray) -> np.ndarray:
-    """The rows that the map shows, int64, in their order: all, or all wrong ones as far as there is room, and a sample
-    of the others. wrong: bool (N,)."""
+    """The numbers of the rows that the map shows, int64 (n,), ascending: all, or the wrong ones as far as there is
+    room, and a random sample of the others.
+
+    wrong: bool (N,), whether the row is predicted wrongly.
+    """
     draw = np.random.default_rng(0)
     order = np.lexsort((draw.random(len(wrong)), ~wrong))
     return np.sort(order[:MOST_POINTS])
 
 
 def flat_map(points: np.ndarray) -> np.ndarray:
-    """Points (n, d) in the plane, float64 (n, 2), within 0..1: t-SNE (van der Maaten and Hinton, JMLR 2008)."""
+    """Where points, float (n, d), lie in the plane: float64 (n, 2), each coordinate from 0 to 1, by t-SNE (van der
+    Maaten and Hinton, JMLR 2008)."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(points) - 1) / 3)

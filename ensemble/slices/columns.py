@@ -34,11 +34,15 @@ class Columns:
 
 
 def read_columns(source: Path, ids: np.ndarray, wanted: Sequence[str] | None, id_column: str | None = None) -> Columns:
-    """The columns of a table for the rows `ids` str (N,).
+    """The columns of a table, for the run's rows.
 
-    wanted: their names; None for all but the one that names the rows. id_column: that one; None: `id`, `path` or the
-    first one. Raises UserError for a column that is not there, with the nearest name, an id that is there twice, and a
-    table of other rows.
+    source: the table.
+    ids: str (N,), of the run's rows.
+    wanted: the names of the columns; None for all but the one that names the rows.
+    id_column: the column that names the rows; None: `id`, `path` or the first one.
+
+    Raises UserError for a column that is not there, with the nearest name, an id that is there twice, and a table of
+    other rows.
     """
     table, notes = read_image_table(source, source.parent, image_names)
     key = next((name for name in (id_column, "id", "path") if name in table.columns), str(table.columns[0]))
@@ -88,7 +92,7 @@ def own_columns(config: Config, ids: np.ndarray, wanted: Sequence[str] | None, e
 
 
 def column_slices(columns: Columns, min_size: int) -> tuple[list[Candidate], list[str]]:
-    """The slices of the columns that are looked at, and a line for each column that has none."""
+    """The candidate slices of the columns, and a line for each column that has none."""
     slices: list[Candidate] = []
     notes = []
     for name, texts in columns.values.items():

@@ -33,13 +33,13 @@ MIN_SIZE = 20
 
 @dataclass(frozen=True)
 class SliceOptions:
-    """What `ens slices` is told.
+    """The options of `ens slices`.
 
     blend: the name of the blend whose predictions are looked at; None: see `read_predicted`.
     columns: a table of further columns, joined by id; None: the experiment's own table.
     by: the columns to look at; None: all.
     test: a folder or table of images to predict.
-    alpha: the chance that a slice is reported where none is bad.
+    alpha: the chance, at most, that any slice is reported where none is worse, 0 to 1.
     min_size: how many images a slice has at least.
     """
 
@@ -53,12 +53,12 @@ class SliceOptions:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Where the images lie among each other.
+    """The images as points, those that are alike near to each other.
 
     source: what is mapped, in words.
     points: float64 (N, d).
-    clusters: of frozen features; None where there are none.
-    of_files: gives the clusters of other image files, str (n,).
+    clusters: of frozen features; None where there are no features.
+    of_files: gives the cluster of each of n other image files, str (n,); None where there are no clusters.
     """
 
     source: str

@@ -20,9 +20,10 @@ from ensemble.run.networks import FROZEN_VIEWS
 def run_features(
     run: Run, config: Config, ids: np.ndarray, samples: Samples | None, events: Events
 ) -> np.ndarray | None:
-    """The features of the rows `ids` str (N,), float32 (N, D): those that the run keeps, or computed and kept. None
-    where there is no frozen network, or where there is nothing kept and the images are gone.
+    """The features of the run's rows, float32 (N, D): those that the run keeps, or computed now and kept. None where
+    there is no frozen network, or where nothing is kept and the images are gone.
 
+    ids: str (N,), of the rows.
     samples: the images of these rows, in their order.
     """
     there = load_features(run, ids.tolist())
@@ -38,8 +39,8 @@ def run_features(
 
 
 def new_features(run: Run, config: Config, paths: Sequence[Path], events: Events) -> Iterator[np.ndarray]:
-    """The features of other image files, float32 (n, D) of some at a time. Raises UserError for one that can't be
-    read."""
+    """The features of other image files, batch by batch, each float32 (n, D). Raises UserError that names a file that
+    can't be read."""
     return _features(run, config, paths, None, events)
 
 

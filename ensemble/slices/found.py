@@ -16,8 +16,13 @@ MOSTLY = 0.5  # share of its wrong images from which on a slice is said to lie i
 def describe(
     predicted: Predicted, candidates: Sequence[Candidate], p: np.ndarray, extremes: np.ndarray, alpha: float
 ) -> tuple[Slice, ...]:
-    """The candidates whose adjusted p (J,) is at most alpha, the most extreme first; of one property and direction only
-    the most extreme. extremes: float (J,), the smaller the more extreme."""
+    """The candidates whose adjusted p-value is at most alpha, the most extreme first; of one property and direction
+    only the most extreme.
+
+    candidates: J slices.
+    p: float64 (J,), their adjusted p-values.
+    extremes: float (J,), how extreme each is: the smaller, the more.
+    """
     chosen: dict[tuple[str, ...], Candidate] = {}
     p_of: dict[tuple[str, ...], float] = {}
     for j in np.argsort(extremes, kind="stable"):

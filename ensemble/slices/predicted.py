@@ -37,7 +37,7 @@ class Predicted:
 
     @property
     def wrong(self) -> np.ndarray:
-        """bool (N,)."""
+        """Whether each row is predicted wrongly, bool (N,)."""
         return np.asarray(self.predicted != self.rows.labels)
 
 

@@ -14,7 +14,7 @@ MOST_SHOWN = 20  # slices: of more, the table shows the most certain, and the ma
 
 @dataclass(frozen=True)
 class Share:
-    """An accuracy with its 95% interval."""
+    """An accuracy with its 95% interval, all 0 to 1."""
 
     value: Finite
     low: Finite
@@ -25,7 +25,9 @@ class Share:
 class Example:
     """An image that is predicted wrongly.
 
-    label, predicted: names of classes. p_label, p_predicted: their probabilities.
+    id: of its row.
+    label, predicted: the names of its class and of the predicted one.
+    p_label, p_predicted: the probabilities of these two.
     """
 
     id: str
@@ -40,11 +42,13 @@ class Slice:
     """A part of the images in which accuracy is worse than elsewhere.
 
     rule: which images it holds.
-    rows, wrong: how many images these are, and how many of them are predicted wrongly.
-    accuracy, elsewhere: within it, and of all other images.
+    rows: how many images it holds.
+    wrong: how many of them are predicted wrongly.
+    accuracy: of its images.
+    elsewhere: the accuracy of all other images.
     of_its_classes: the accuracy that its classes have elsewhere, in its shares of them; None where one has no image
         elsewhere.
-    p: adjusted for all slices that were looked at.
+    p: its p-value, adjusted for all slices that were looked at.
     examples: some of the wrong images, the most confident first.
     mostly_in: the slice further up that holds most of its wrong images, and their share; None where it is below half.
     test_images: how many test images lie in it; None where that is not known.
@@ -109,7 +113,8 @@ class Slices:
     path: its file.
     blend: the saved blend whose predictions these are; None: the members' plain mean.
     basis: whose predictions these are, in words.
-    rows, wrong: how many images there are, and how many are predicted wrongly.
+    rows: how many images there are.
+    wrong: how many of them are predicted wrongly.
     groups: how many groups the rows have; None where they have none.
     accuracy: of all images.
     alpha: the chance that a slice is reported where none is bad.
@@ -146,6 +151,7 @@ class Slices:
 
 
 def read_slices(run: Run) -> Slices | None:
-    """What `Slices.save` wrote; None if nothing. Raises UserError that names the file and the key."""
+    """What `Slices.save` wrote; None if there is no such file. Raises UserError that names the file and the key that
+    can't be read."""
     path = run.slices_json
     return read_json(path, Slices) if path.is_file() else None

@@ -44,10 +44,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A slice that is looked at.
+    """A slice that is tested.
 
-    rows: the numbers of its rows, int64 (n,).
-    by_rows: whether single rows are compared, and not clusters of them: of a slice that is one cluster.
+    rule: which images it holds.
+    rows: int64 (n,), the numbers of its rows.
+    by_rows: whether it is tested by single rows, since it is itself one cluster, and not by clusters.
     """
 
     rule: Rule
@@ -56,7 +57,11 @@ class Candidate:
 
 
 def of_values(kind: str, of: str, values: np.ndarray, min_size: int) -> list[Candidate]:
-    """A slice for each value, str (N,), that at least `min_size` rows have and as many others have not; "" is none."""
+    """A slice for each value that at least `min_size` rows have, and as many rows have not.
+
+    kind, of: as in `Rule`.
+    values: str (N,); "" is no value.
+    """
     found = []
     for value in np.unique(values).tolist():
         rows = np.flatnonzero(values == value)
@@ -67,8 +72,14 @@ def of_values(kind: str, of: str, values: np.ndarray, min_size: int) -> list[Can
 
 
 def of_numbers(kind: str, of: str, values: np.ndarray, form: str, min_size: int) -> list[Candidate]:
-    """Slices of the lowest and of the highest numbers, float (N,), in several shares, which ties may make larger; of
-    few different numbers a slice for each. form: how a number is written. NaN lies in no slice."""
+    """Slices of the lowest and of the highest numbers, by several shares of the rows, which ties may make larger; where
+    there are few different numbers, a slice for each.
+
+    kind, of: as in `Rule`.
+    values: float (N,); NaN lies in no slice.
+    form: how a number is written, as in "{:g}".
+    min_size: how many rows a slice has at least, and how many lie outside it.
+    """
     known = np.sort(values[np.isfinite(values)])
     different = np.unique(known).tolist()
     found: list[Candidate] = []

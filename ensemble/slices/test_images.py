@@ -40,8 +40,12 @@ class ImageSources:
 def count_test_images(
     run: Run, rules: list[Rule], given: ImageSources, events: Events
 ) -> tuple[TestImages, list[int | None]]:
-    """The counts of all slices together and of each. What is not known of a slice's property is said in a note. Raises
-    UserError as `read_images` does."""
+    """How many test images lie in any of the slices, and how many in each; None where that can't be known, with a note
+    that says why. Raises UserError as `read_images` does.
+
+    rules: of the slices.
+    given: where the images' properties come from.
+    """
     ids, paths, read = read_images(given.images, events)
     names = np.array(ids, dtype=np.str_)
     kinds = {rule.kind for rule in rules}

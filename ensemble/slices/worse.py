@@ -29,9 +29,10 @@ def adjusted_p(
     wrong: np.ndarray, clusters: np.ndarray, candidates: Sequence[Candidate], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The adjusted p-value of each candidate, float64 (J,): how often the most extreme of all slices is as extreme by
-    chance; and how extreme each is, the logarithm of its tail, float32 (J,).
+    chance; and how extreme each is, float32 (J,): the logarithm of its binomial tail.
 
-    wrong: bool (N,). clusters: int64 (N,), the number of each row's cluster.
+    wrong: bool (N,), whether each row is predicted wrongly.
+    clusters: int64 (N,), the number of each row's cluster.
     """
     if not candidates or not wrong.any() or wrong.all():
         return np.ones(len(candidates)), np.zeros(len(candidates), dtype=np.float32)
@@ -49,9 +50,13 @@ def adjusted_p(
 
 
 def share_interval(right: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
-    """The share of True, bool (n,), with its 95% interval: Wilson's, of n divided by the design effect of the clusters,
-    int64 (n,); for a share of 0 or 1 of as many rows as there are clusters. Rows that are all of one cluster count
-    singly."""
+    """The share of right rows with the ends of its 95% interval, all 0 to 1: Wilson's interval of n divided by the
+    design effect of the clusters; for a share of 0 or 1, of as many rows as there are clusters. Rows that are all of
+    one cluster count singly.
+
+    right: bool (n,).
+    clusters: int64 (n,), the number of each row's cluster.
+    """
     share, rows = float(right.mean()), float(len(right))
     _, where = np.unique(clusters, return_inverse=True)
     count = int(where.max()) + 1

@@ -24,7 +24,10 @@ def show_members(rows: list[MemberRow]) -> None:
 
 
 def show_held_out(scores: dict[str, dict[str, float]], rows: int, chosen: str) -> None:
-    """Each blend's scores on images that were never trained on. chosen: the best blend by out-of-fold rows."""
+    """Each blend's scores on images that were never trained on.
+
+    chosen: the best blend by out-of-fold rows.
+    """
     table = new_table(
         f"{pluralize(rows, 'held-out image')}; * has the lowest out-of-fold log loss", "blend", *headings(columns())
     )

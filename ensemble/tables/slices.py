@@ -34,7 +34,7 @@ def show_slices(found: Slices) -> None:
 
 
 def looked_at(found: Slices) -> str:
-    """How many slices of which kinds."""
+    """How many slices of which kinds were tested, in words."""
     total = pluralize(sum(found.looked_at.values()), "slice")
     kinds = ", ".join(f"{count:,} {KINDS[kind][count != 1]}" for kind, count in found.looked_at.items())
     return f"{total} ({kinds})" if kinds else total

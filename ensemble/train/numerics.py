@@ -70,12 +70,12 @@ def describe(numerics: Numerics) -> str:
     return f"{settings}, {at_a_time} at a time: {numerics.images_per_second:.0f} images/s in the trial"
 
 
-def known_file(folder: Path, **facts: Any) -> Path:
-    """Where in a folder the choice for these facts (network, sizes, device) is kept between runs. One machine makes one
+def known_file(folder: Path, **key: Any) -> Path:
+    """Where in a folder the choice for this key (network, sizes, device) is kept between runs. One machine makes one
     choice: timings that are near each other would otherwise give two runs of one seed other bits."""
-    facts |= {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-    facts |= {"capability": torch.backends.cpu.get_cpu_capability()}
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    key |= {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+    key |= {"capability": torch.backends.cpu.get_cpu_capability()}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
     return folder / f"{name}.json"
 
 

@@ -53,14 +53,14 @@ class CertaintyColumns:
     """Columns of one kind.
 
     names: of the columns
-    facts: all that determines their numbers beside the run's blend and networks, as JSON
+    settings: all that determines their numbers beside the run's blend and networks, as JSON values
     notes: lines for the reader, before anything is predicted
     compute: of some images each column by name: bool (n,), float32 (n,), or bool (n, C), the classes of a set
     features: D, how many features of the run's frozen network it needs; 0 for none
     """
 
     names: tuple[str, ...]
-    facts: Mapping[str, object]
+    settings: Mapping[str, object]
     notes: tuple[str, ...]
     compute: Callable[[BlendedRows], dict[str, np.ndarray]]
     features: int = 0
@@ -93,8 +93,8 @@ def column_names(columns: Sequence[CertaintyColumns]) -> list[str]:
 
 def columns_digest(columns: Sequence[CertaintyColumns]) -> str:
     """SHA-256 of all that determines the numbers of the columns, beside the run's blend and networks."""
-    facts = [FORMAT, *(dict(each.facts) for each in columns)]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    settings = [FORMAT, *(dict(each.settings) for each in columns)]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def compute_columns(

@@ -18,7 +18,7 @@ from ensemble.data.logits import Logits, load_logits
 from ensemble.data.pixels.decode import Files, Pixels
 from ensemble.data.pixels.preprocess import Decoding, load_preprocess
 from ensemble.data.samples import Samples
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.device import choose_device, keep_freed_memory
 from ensemble.errors import Damaged, UserError
 from ensemble.events import Events
@@ -245,7 +245,7 @@ def run_samples(config: Config, run: Run) -> Samples:
     trained_on = run.read_provenance()["facts"].get("data fingerprint")
     if samples.fingerprint() != trained_on:
         raise UserError(
-            f"{named(config.data.train)}: not the images that {run} was trained on (its data fingerprint differs)"
+            f"{source_name(config.data.train)}: not the images that {run} was trained on (its data fingerprint differs)"
         )
     return samples
 

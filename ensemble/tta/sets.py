@@ -110,8 +110,8 @@ def _sets(rows: HeldOut, blend: Blend, level: float, by: str | None, answers: in
         sets[np.arange(len(sets)), blend.decide(some.probabilities)] = True  # with costs it may be another class
         return {"set": sets}
 
-    facts = {"sets": level, "by": by, "score": asdict(choice.score)}
-    return CertaintyColumns(("set",), facts, tuple(_notes(rows, blend, level, by, choice)), compute)
+    settings = {"sets": level, "by": by, "score": asdict(choice.score)}
+    return CertaintyColumns(("set",), settings, tuple(_notes(rows, blend, level, by, choice)), compute)
 
 
 def _notes(rows: HeldOut, blend: Blend, level: float, by: str | None, choice: Choice) -> list[str]:

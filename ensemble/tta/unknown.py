@@ -39,7 +39,7 @@ def unknown_columns(
         return {"unknown_score": scores.astype(np.float32), "unknown": scores > threshold}
 
     best = saved.trials[0]
-    shares = {"images of a class that was left out": best.flagged_left_out, "planted ones": best.flagged_foreign}
+    shares = {"images of a class that was left out": best.flagged_left_out, "synthetic ones": best.flagged_foreign}
     found = ", ".join(f"{share:.0%} of {what}" for what, share in shares.items() if share is not None)
     note = (
         f"unknown: score above {threshold:.3g}, as {100 * rate:g}% of images like the training rows have by chance "
@@ -51,6 +51,6 @@ def unknown_columns(
             f"; the training rows, which are of {groups:,} groups, count one by one: of new groups more images may be "
             "flagged"
         )
-    facts: Mapping[str, object] = {"unknown": rate, "detector": saved.checksum}
+    settings: Mapping[str, object] = {"unknown": rate, "detector": saved.checksum}
     width = 0 if detector.features is None else detector.features.rows.shape[1]
-    return (CertaintyColumns(("unknown_score", "unknown"), facts, (note,), compute, width),)
+    return (CertaintyColumns(("unknown_score", "unknown"), settings, (note,), compute, width),)

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ensemble.data.logits import write_logits
 from ensemble.data.submission.write import write_submission
 from ensemble.data.unpacked.local import as_local
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.errors import UserError
 from ensemble.files import sealed
 from ensemble.files.atomic import clear_temporaries_of
@@ -63,7 +63,7 @@ def write_once(prediction: PreparedPrediction, request: PredictionRequest, folde
     written = _read(note)
     if written is None or not saved.is_file() or sealed.file_checksum(saved) != written["predictions"]:
         clear_temporaries_of(saved)
-        meta = {"blend": prediction.blend_name, "images": named(request.images)}
+        meta = {"blend": prediction.blend_name, "images": source_name(request.images)}
         if prediction.fitted is not None:
             meta["fitted"] = prediction.fitted
         classes = prediction.plan.blend.classes

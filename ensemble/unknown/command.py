@@ -19,7 +19,7 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
 from ensemble.inference.frozen import frozen_features, load_frozen
 from ensemble.inference.member import LoadedMember
-from ensemble.ood.choose import ScoredRows, choose
+from ensemble.ood.choose import FoldOutputs, choose
 from ensemble.ood.saved import load_features, save_detector, save_features
 from ensemble.ood.suitable import require_suitable
 from ensemble.run import Run
@@ -28,18 +28,20 @@ from ensemble.train.frozen import require_frozen
 from ensemble.tta.apply import choose_blend
 from ensemble.tta.oof import run_pixels, run_samples
 from ensemble.tta.predictor import load_members
-from ensemble.unknown.answers import answers
-from ensemble.unknown.planted import COUNT, planted_images
+from ensemble.unknown.outputs import fold_outputs
 from ensemble.unknown.refit import logits_without
 from ensemble.unknown.result import FittedDetector
+from ensemble.unknown.synthetic import COUNT, synthetic_images
 
 MOST_ROWS = 10_000  # that new images are compared with, drawn from all
 MOST_FOREIGN = 200  # images of the user's
 
 
 def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: Events) -> FittedDetector:
-    """Fit, choose and save a detector for a blend of the run. foreign: a folder of images that are none of the classes,
-    to choose by beside those that are planted.
+    """Fit, choose and save a detector for a blend of the run.
+
+    blend_name: of the run's blend; None for the only one.
+    foreign: a folder of images that are none of the classes, to choose by beside the synthetic ones; None for none.
 
     Raises UserError for a blend that can't have one (see `require_suitable`), for training images that are not those
     that the run was trained on, and for a foreign image that can't be read.
@@ -61,7 +63,7 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
             "are of the members' logits alone"
         )
     kept = np.sort(np.random.default_rng(0).permutation(len(oof.rows.ids))[:MOST_ROWS])
-    known = ScoredRows(
+    known = FoldOutputs(
         np.stack([values[:, kept].mean(axis=0) for values in _asked_views(oof, blend)]),
         oof.rows.folds[kept],
         None if frozen is None else _features(run, config, samples, oof.rows.ids[kept], frozen, device, events),
@@ -127,15 +129,15 @@ def _unknown(
     others: Sequence[Path],
     device: torch.device,
     events: Events,
-) -> Mapping[str, ScoredRows]:
-    """Planted images by kind, and the user's, as the run's networks answer them."""
+) -> Mapping[str, FoldOutputs]:
+    """kind -> the outputs of the run's networks for synthetic images and the user's."""
     folds = fold_count(run)
     members = load_members(run, list(blend.trained), len(blend.classes), folds, events)
     first = next(iter(members.values())).preprocess
     drawn = np.random.default_rng(0).permutation(len(samples.paths))[: 2 * COUNT]
     squares, _ = decoded_squares([Path(samples.paths[row]) for row in drawn], [first.decoding], device)
     labels = [int(samples.labels[row]) for row in drawn] if samples.labels is not None else [0] * len(drawn)
-    kinds: dict[str, Sequence[Source]] = dict(planted_images(squares[first.decoding].numpy(), labels))
+    kinds: dict[str, Sequence[Source]] = dict(synthetic_images(squares[first.decoding].numpy(), labels))
     if others:
         kinds["yours"] = others
     total, done = sum(map(len, kinds.values())), 0.0
@@ -143,10 +145,10 @@ def _unknown(
     def advance(images: float) -> None:
         nonlocal done
         done += images
-        events.progress("answers to unknown images", min(done, total), total)
+        events.progress("predicting unknown images", min(done, total), total)
 
     return {
-        kind: answers(
+        kind: fold_outputs(
             list(members.values()),
             list(blend.trained.values()),
             frozen,

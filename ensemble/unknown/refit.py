@@ -13,8 +13,10 @@ def logits_without(
 ) -> np.ndarray:
     """Logits of all rows, float32 (N, C), each by the classifier that was not fitted on the row's fold.
 
-    features: float32 (N, D). rows: bool (N,), those that classifiers are fitted on. labels: int64 (n,), of these n.
-    folds: int64 (N,)
+    features: float32 (N, D).
+    rows: bool (N,), the n rows that classifiers are fitted on.
+    labels: int64 (n,), their classes, numbered from 0.
+    folds: int64 (N,), in which each row was held out.
     """
     classes = int(labels.max()) + 1
     given = torch.from_numpy(features[rows][None]).to(device)

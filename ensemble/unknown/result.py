@@ -1,4 +1,4 @@
-"""What `ens unknown` answers."""
+"""The result of `ens unknown`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from ensemble.ood.choose import Trial
 
 @dataclass(frozen=True)
 class FittedDetector:
-    """What `ens unknown` answers.
+    """A detector that was fitted, chosen and saved.
 
-    blend: its name
-    path: of the detector
+    blend: the name of its blend
+    path: the detector's file
     rows: how many training rows images are compared with
     trials: of all candidates, the best one first, which was taken
     """

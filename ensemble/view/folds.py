@@ -1,4 +1,4 @@
-"""What the files of a run say of each fold: how far it is, what its log holds, and whether somebody works on it."""
+"""The progress of each fold, from the files of a run: how far it is, its log, and whether a process works on it."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,12 @@ State = Literal["waiting", "training", "stopped", "failed", "done", "damaged"]
 
 @dataclass(frozen=True)
 class FoldProgress:
-    """fold: its number. state: "stopped": begun, and nobody works on it. log: a line for each whole epoch."""
+    """How far a fold is.
+
+    fold: its number.
+    state: "stopped" if it was begun and no process works on it.
+    log: an entry for each finished epoch.
+    """
 
     fold: int
     state: State
@@ -26,10 +31,10 @@ class FoldProgress:
 
 
 @dataclass
-class Watcher:
-    """Looks at folds again and again.
+class FoldWatcher:
+    """Reads the progress of folds, again and again; what has not changed is not read anew.
 
-    clock: in seconds, never set back.
+    clock: a monotonic time in seconds.
     """
 
     clock: Callable[[], float] = time.monotonic

@@ -75,9 +75,13 @@ class Gallery:
 
 
 def mean_probabilities(run: Run, rows: Rows, done: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the rows that at least one member has out-of-fold logits of, int64 (n,), and their probabilities by
-    the mean logits of those members, float64 (n, C). done: the finished folds of each member. Raises UserError that
-    names a file that can't be read."""
+    """The numbers of the rows that at least one member has out-of-fold logits of, int64 (n,), and their probabilities
+    by the mean logits of those members, float64 (n, C).
+
+    done: member -> its finished folds.
+
+    Raises UserError that names a file that can't be read.
+    """
     total = np.zeros((len(rows.ids), len(rows.classes)))
     count = np.zeros(len(rows.ids))
     for name, folds in done.items():

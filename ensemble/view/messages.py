@@ -15,8 +15,8 @@ _PATH = re.compile(r"(?<![\w.~:/\\-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\,;:'\"()]+[/
 
 
 def last_messages(run: Run) -> list[dict[str, str]]:
-    """What commands on the run said last, with the time (UTC): {"time": ..., "text": ...}, the newest last. A run on an
-    object store has a log of each machine. What follows a line (a traceback) is left out."""
+    """The last messages of commands on the run, with their time (UTC): {"time": ..., "text": ...}, the newest last. A
+    run on an object store has a log of each machine. What follows a line (a traceback) is left out."""
     found = []
     for path in run.path.glob("ens*.log"):
         found += [match for line in _tail(path) if (match := _LINE.fullmatch(line))]

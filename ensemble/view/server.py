@@ -24,7 +24,7 @@ from ensemble.listen import address, bound, is_loopback
 from ensemble.run import Run
 from ensemble.view.images import Gallery
 from ensemble.view.messages import without_paths
-from ensemble.view.state import Look
+from ensemble.view.state import RunWatcher
 
 FRESH = 1.0  # seconds for which a document is not made anew, whoever asks
 FRESH_OF_STORE = 15.0  # of a run on an object store, which is asked for every fold
@@ -41,8 +41,9 @@ HEADERS = {
 
 @dataclass
 class Document:
-    """JSON that is made when it is asked for, by one thread at a time, and not more often than it is worth.
+    """JSON that is made on request, by one thread at a time, and again only when it is `FRESH` seconds old.
 
+    run: the run that it is about.
     make: makes it; a UserError becomes {"error": the line}.
     """
 
@@ -82,8 +83,12 @@ def view(run: Run, host: str, port: int, events: Events) -> str:
 
 
 def opened(run: Run, host: str, listener: socket.socket) -> ThreadingTCPServer:
-    """A server on the socket, for `serve_forever`. host: as the user named it."""
-    look, gallery = Look(run), Gallery(run)
+    """A server on the socket, for `serve_forever`.
+
+    host: the address as the user named it.
+    listener: a bound socket.
+    """
+    watcher, gallery = RunWatcher(run), Gallery(run)
     templates, here = files("ensemble.report").joinpath("templates"), files(__package__)
     style = templates.joinpath("style.css").read_bytes() + here.joinpath("view.css").read_bytes()
     script = templates.joinpath("theme.js").read_bytes() + here.joinpath("view.js").read_bytes()
@@ -91,8 +96,8 @@ def opened(run: Run, host: str, listener: socket.socket) -> ThreadingTCPServer:
         "/": ("text/html", here.joinpath("page.html").read_bytes),
         "/style.css": ("text/css", lambda: style),
         "/view.js": ("text/javascript", lambda: script),
-        "/state.json": ("application/json", Document(run, look.state).read),
-        "/images.json": ("application/json", Document(run, lambda: gallery.images(look.rows())).read),
+        "/state.json": ("application/json", Document(run, watcher.state).read),
+        "/images.json": ("application/json", Document(run, lambda: gallery.images(watcher.rows())).read),
     }
     names = {"localhost", host.lower()} | (set() if is_loopback(listener) else {socket.gethostname().lower()})
     listener.listen(32)

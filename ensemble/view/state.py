@@ -11,7 +11,7 @@ from ensemble.config import Config, load_config, train_settings
 from ensemble.errors import UserError
 from ensemble.run import Member, Run
 from ensemble.run.shapes import Epoch
-from ensemble.view.folds import FoldProgress, Watcher
+from ensemble.view.folds import FoldProgress, FoldWatcher
 from ensemble.view.messages import last_messages
 
 SHOWN = ("epoch", "loss", "lr", "held_out_log_loss", "held_out_accuracy", "images_per_second", "seconds")
@@ -22,9 +22,9 @@ class MemberProgress:
     """How far a member is.
 
     name: of the member.
-    epochs: that each of its folds takes.
-    is_prepared: whether somebody prepares it now.
-    folds: how far each is.
+    epochs: how many each of its folds takes.
+    is_prepared: whether a process prepares it now.
+    folds: the progress of each.
     keeps_best: whether a fold keeps the epoch of the least held-out log loss, and not the last.
     """
 
@@ -36,11 +36,11 @@ class MemberProgress:
 
 
 @dataclass
-class Look:
-    """Looks at a run again and again."""
+class RunWatcher:
+    """Reads how far a run is, again and again."""
 
     run: Run
-    watcher: Watcher = field(default_factory=Watcher)
+    watcher: FoldWatcher = field(default_factory=FoldWatcher)
     _rows: Rows | None = None
 
     def rows(self) -> Rows:
@@ -77,8 +77,8 @@ class Look:
 
 
 def seconds_left(members: Sequence[MemberProgress]) -> float | None:
-    """How long the folds that are not done still take, those of one moment side by side; None if nobody trains, or no
-    epoch is over yet. A member that has no epoch yet is taken to be as fast as the mean of the others."""
+    """Seconds until all folds are done, where those in training go on side by side; None if none trains, or no epoch is
+    over yet. A member that has no epoch yet is taken to be as fast as the mean of the others."""
     paces = {}
     for member in members:
         seconds = [line["seconds"] for fold in member.folds for line in fold.log if "seconds" in line]

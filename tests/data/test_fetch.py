@@ -17,7 +17,7 @@ from ensemble.data.source import follow
 from ensemble.data.submission.sample import read_sample
 from ensemble.data.unpacked import copies, fetch
 from ensemble.data.unpacked.local import as_local
-from ensemble.data.unpacked.shown import named, shown
+from ensemble.data.unpacked.source_names import source_name, with_source_names
 from ensemble.errors import UserError
 from ensemble.files import stores
 from ensemble.toml import to_toml
@@ -59,7 +59,7 @@ def art(request, tmp_path, paint, monkeypatch, new_process):
 def refusal(call, *arguments):
     with pytest.raises(UserError) as caught:
         call(*arguments)
-    return shown(str(caught.value))
+    return with_source_names(str(caught.value))
 
 
 def test_a_folder_is_fetched_once_and_what_changed_again(art, paint, new_process):
@@ -67,7 +67,7 @@ def test_a_folder_is_fetched_once_and_what_changed_again(art, paint, new_process
     heard = Recorder()
     place = as_local(Path(url), heard)  # Path takes one of the slashes away
     found, expected = follow(Path(url), None), follow(folder, None)
-    assert named(found.path) == f"{url}/train" and expected.path == folder / "train"
+    assert source_name(found.path) == f"{url}/train" and expected.path == folder / "train"
     samples = read_class_folders(found.path)
     assert samples.fingerprint() == read_class_folders(expected.path).fingerprint()
     assert read_images(Path(f"{url}/test"))[0] == ["t0.png", "t1.png", "t2.png"]
@@ -130,7 +130,7 @@ def test_packed_images_on_a_store(art, tmp_path, new_process):
     url, folder = art
     stores.upload(Path(shutil.make_archive(str(tmp_path / "packed"), "zip", folder)), f"{url}/more/packed.zip")
     found = follow(Path(f"{url}/more/packed.zip"), None)
-    assert named(found.path) == f"{url}/more/packed.zip/train"
+    assert source_name(found.path) == f"{url}/more/packed.zip/train"
     assert read_class_folders(found.path).fingerprint() == read_class_folders(folder / "train").fingerprint()
     assert read_images(Path(f"{url}/more/packed.zip/test"))[0] == ["t0.png", "t1.png", "t2.png"]
     image = {"bytes": (folder / "test" / "t0.png").read_bytes(), "path": "t0.png"}

@@ -16,7 +16,7 @@ from ensemble.data import scan as module
 from ensemble.data.pixels.decode import decode
 from ensemble.data.pixels.preprocess import Decoding
 from ensemble.data.scan import scan
-from ensemble.data.scan_pieces import FACTS, SIDE
+from ensemble.data.scan_pieces import RECORD, SIDE
 from ensemble.events import SILENT
 from ensemble.files.tensors import map_tensors, of_array, write_tensors
 
@@ -342,7 +342,7 @@ def pieces(memory):
 def held(path):
     """What a piece remembers: its records and thumbnails."""
     arrays = map_tensors(path)
-    return arrays["facts"].copy().reshape(-1).view(FACTS), arrays["thumbnails"].copy()
+    return arrays["facts"].copy().reshape(-1).view(RECORD), arrays["thumbnails"].copy()
 
 
 def write_piece(path, facts, thumbnails):

@@ -22,7 +22,7 @@ from ensemble.data.submission.sample import read_sample
 from ensemble.data.table.read import read_table
 from ensemble.data.unpacked import copies
 from ensemble.data.unpacked.local import as_local
-from ensemble.data.unpacked.shown import named, shown
+from ensemble.data.unpacked.source_names import source_name, with_source_names
 from ensemble.errors import UserError
 
 
@@ -48,7 +48,7 @@ def art(paint):
 def refusal(call, *arguments):
     with pytest.raises(UserError) as caught:
         call(*arguments)
-    return shown(str(caught.value))
+    return with_source_names(str(caught.value))
 
 
 def contents(samples):
@@ -96,7 +96,7 @@ def test_an_archive_is_the_folder_that_it_unpacks_to(art, kind, top):
     ids, files, _ = read_images(packed / "test")
     assert ids == read_images(art / "test")[0] and files[0].read_bytes() == (art / "test" / "t0.png").read_bytes()
     assert len(read_sample(packed / "sample_submission.csv")) == 3
-    assert named(folder) == f"{packed}/train"
+    assert source_name(folder) == f"{packed}/train"
     assert refusal(read_images, packed / "tset") == f"{packed}: holds no 'tset', but sample_submission.csv, test, train"
 
 
@@ -306,9 +306,9 @@ def test_parquet_of_hugging_face(rows):
     write_table(hugging_face(*rows), "one.parquet", row_group_size=3)
     found = read_samples(Path("one.parquet"))
     assert contents(found) == sorted(zip(*rows, strict=True))
-    assert named(found.paths[0].parent) == "one.parquet"
+    assert source_name(found.paths[0].parent) == "one.parquet"
     source = follow(Path("one.parquet"), None)
-    assert source.path.is_file() and named(source.path) == "one.parquet"
+    assert source.path.is_file() and source_name(source.path) == "one.parquet"
 
 
 def test_saved_data_sets_of_hugging_face(rows):
@@ -324,9 +324,9 @@ def test_saved_data_sets_of_hugging_face(rows):
     assert contents(read_samples(Path("saved/train"))) == sorted(zip(*rows, strict=True))
     assert read_images(Path("saved/test"))[0] == sorted(rows[0][:3])
     source = follow(Path("saved"), None)
-    assert named(source.path) == "saved/train" and [(named(path), count) for path, count in source.test] == [
-        ("saved/test", 3)
-    ]
+    assert source_name(source.path) == "saved/train" and [
+        (source_name(path), count) for path, count in source.test
+    ] == [("saved/test", 3)]
     with pa.ipc.new_file("one.arrow", table.schema) as writer:
         writer.write_table(table)
     assert contents(read_samples(Path("one.arrow"))) == sorted(zip(*rows, strict=True))

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.errors import UserError
 from ensemble.ood.auroc import auroc, auroc_error
-from ensemble.ood.choose import ScoredRows, choose
+from ensemble.ood.choose import FoldOutputs, choose
 from ensemble.ood.detector import Detector, part_scores
 from ensemble.ood.parts import (
     DISAGREEMENT,
@@ -103,8 +103,8 @@ def test_what_tells_left_out_classes_is_chosen():
     rng = np.random.default_rng(0)
     labels, folds = np.arange(240) % 4, np.arange(240) // 4 % 3
     features = (4 * np.eye(4)[labels] + rng.normal(size=(240, 4))).astype(np.float32)
-    rows = ScoredRows(rng.normal(size=(2, 240, 4)).astype(np.float32), folds, features)
-    far = ScoredRows(
+    rows = FoldOutputs(rng.normal(size=(2, 240, 4)).astype(np.float32), folds, features)
+    far = FoldOutputs(
         rng.normal(size=(2, 30, 4)).astype(np.float32),
         np.arange(30) % 3,
         4 * rng.normal(size=(30, 4)).astype(np.float32),
@@ -133,18 +133,18 @@ def test_without_features_logits_are_compared_without_the_class_and_energy_is_no
     rng = np.random.default_rng(0)
     labels, folds = np.arange(240) % 4, np.arange(240) // 4 % 3
     z = (4 * np.eye(4)[labels] + rng.normal(size=(2, 240, 4))).astype(np.float32)
-    far = ScoredRows(rng.normal(size=(2, 30, 4)).astype(np.float32), np.arange(30) % 3, None)
-    fitted, trials = choose(ScoredRows(z, folds, None), labels, "abcd", {"far": far}, no_refit)
+    far = FoldOutputs(rng.normal(size=(2, 30, 4)).astype(np.float32), np.arange(30) % 3, None)
+    fitted, trials = choose(FoldOutputs(z, folds, None), labels, "abcd", {"far": far}, no_refit)
     assert {trial.parts for trial in trials} == {(ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS)}
     assert trials[0].value > 0.85 and fitted.features is None
-    one = {"far": ScoredRows(far.z[:1], far.folds, None)}
-    _, trials = choose(ScoredRows(z[:1], folds, None), labels, "abcd", one, no_refit)
+    one = {"far": FoldOutputs(far.z[:1], far.folds, None)}
+    _, trials = choose(FoldOutputs(z[:1], folds, None), labels, "abcd", one, no_refit)
     assert (DISAGREEMENT,) not in {trial.parts for trial in trials}
 
 
 def test_of_two_classes_none_is_left_out():
     rng = np.random.default_rng(0)
-    rows = ScoredRows(rng.normal(size=(1, 40, 2)).astype(np.float32), np.arange(40) % 2, None)
+    rows = FoldOutputs(rng.normal(size=(1, 40, 2)).astype(np.float32), np.arange(40) % 2, None)
     _, trials = choose(rows, np.arange(40) % 2, "ab", {"far": rows}, no_refit)
     assert trials[0].left_out == {} and trials[0].flagged_left_out is None
 
@@ -153,7 +153,7 @@ def test_of_three_classes_two_of_which_have_rows_none_is_left_out():
     """Without one of the two a single class would be left, and classifiers of one class know nothing."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 5)).astype(np.float32)
-    rows = ScoredRows(rng.normal(size=(1, 40, 3)).astype(np.float32), np.arange(40) % 2, features)
+    rows = FoldOutputs(rng.normal(size=(1, 40, 3)).astype(np.float32), np.arange(40) % 2, features)
     _, trials = choose(rows, np.arange(40) // 2 % 2, "abc", {"far": rows}, no_refit)
     assert trials[0].left_out == {}
 
@@ -162,6 +162,6 @@ def test_a_class_without_which_a_fold_has_nothing_to_compare_with_is_not_left_ou
     """All rows outside of fold 0 are of class c: without it, fold 0's networks were trained on no row."""
     rng = np.random.default_rng(0)
     labels, folds = np.array([0, 1, 2] * 10 + [2] * 10), np.repeat([0, 1], [30, 10])
-    rows = ScoredRows(rng.normal(size=(1, 40, 3)).astype(np.float32), folds, None)
+    rows = FoldOutputs(rng.normal(size=(1, 40, 3)).astype(np.float32), folds, None)
     _, trials = choose(rows, labels, "abc", {"far": rows}, no_refit)
     assert list(trials[0].left_out) == ["a", "b"]

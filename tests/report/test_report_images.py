@@ -501,7 +501,7 @@ def test_the_network_that_never_saw_the_image_answers_as_it_did(results):
     files = image_files(results.config)
     row, name = 5, str(results.rows.ids[5])
     fold = int(results.rows.folds[row])
-    [look] = attention.looks(results, results.oof.members[0], fold, [files[name]])
+    [look] = attention.attention_maps(results, results.oof.members[0], fold, [files[name]])
     logits = results.oof.values[0][results.oof.views[0].index("identity"), row].astype(np.float64)
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     assert look.predicted == probabilities.argmax()

@@ -25,8 +25,8 @@ from ensemble.run import Run
 from ensemble.tta.predict import PredictionRequest, tta_predict
 from ensemble.tta.unknown import unknown_columns
 from ensemble.unknown.command import fit_unknown
-from ensemble.unknown.planted import COUNT, planted_images, shuffled
 from ensemble.unknown.refit import logits_without
+from ensemble.unknown.synthetic import COUNT, shuffled, synthetic_images
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +227,9 @@ def test_the_rate_is_said_as_it_was_asked_for_and_what_groups_do_to_it(monkeypat
     assert "which are of 6 groups, count one by one: of new groups more images may be flagged" in columns.notes[0]
 
 
-def test_planted_images():
+def test_synthetic_images():
     squares = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3), dtype=np.uint8)
-    found = planted_images(squares, [0, 0, 1, 1])
+    found = synthetic_images(squares, [0, 0, 1, 1])
     assert {kind: len(images) for kind, images in found.items()} == dict.fromkeys(found, COUNT)
     assert all(np.ptp(np.asarray(image).reshape(-1, 3), axis=0).max() == 0 for image in found["plain colours"])
     patches = shuffled(squares[0].astype(float), 3, np.random.default_rng(1))

@@ -10,10 +10,10 @@ from report_runs import noisy_logits, write_run
 from ensemble.files.claim_files import claim_file, claim_text, count_file
 from ensemble.files.claims import STALE, claimed
 from ensemble.run import Run
-from ensemble.view.folds import FoldProgress, Watcher
+from ensemble.view.folds import FoldProgress, FoldWatcher
 from ensemble.view.images import Gallery, mean_probabilities
 from ensemble.view.messages import last_messages, without_paths
-from ensemble.view.state import Look, MemberProgress, seconds_left
+from ensemble.view.state import MemberProgress, RunWatcher, seconds_left
 
 LABELS = np.arange(12) % 3
 FOLDS = np.arange(12) // 3 % 2
@@ -43,18 +43,18 @@ def test_accuracy_is_that_of_the_epoch_that_was_kept(tmp_path):
     settings = {name: {"epochs": 3, "keep": name} for name in members}
     logs = {name: {0: log, 1: log} for name in members}
     write_run(tmp_path / "art", "abc", LABELS, FOLDS, members, logs=logs, settings=settings)
-    best, last = Look(Run(tmp_path / "art")).state()["members"]
+    best, last = RunWatcher(Run(tmp_path / "art")).state()["members"]
     assert (best["accuracy"]["mean"], last["accuracy"]["mean"]) == (0.75, 0.5)
     assert [fold["accuracy"] for fold in best["folds"] + last["folds"]] == [0.75, 0.75, 0.5, 0.5]
 
 
 def states(run):
-    return [fold["state"] for fold in Look(run).state()["members"][0]["folds"]]
+    return [fold["state"] for fold in RunWatcher(run).state()["members"][0]["folds"]]
 
 
 def test_a_run_in_its_middle(run):
     with claimed(run.member("net").fold(1).claim_file):
-        state = Look(run).state()
+        state = RunWatcher(run).state()
     assert state["run"] == "art" and (state["images"], state["classes"], state["folds"]) == (12, 3, 2)
     assert state["jobs"] == {"all": 2, "done": 1, "training": 1, "failed": 0}
     assert state["seconds_left"] == 20.0
@@ -66,7 +66,7 @@ def test_a_run_in_its_middle(run):
 
 
 def test_nobody_works_on_what_was_left(run):
-    assert states(run) == ["done", "stopped"] and Look(run).state()["seconds_left"] is None
+    assert states(run) == ["done", "stopped"] and RunWatcher(run).state()["seconds_left"] is None
     fold = run.member("net").fold(1)
     fold.note_failure("out of memory")
     assert states(run) == ["done", "failed"]
@@ -81,7 +81,7 @@ def test_who_works_on_another_machine_is_believed_for_a_minute_without_a_sign(ru
     fold, now = run.member("net").fold(1), 100.0
     elsewhere = json.loads(claim_text("abc")) | {"host": "node3", "machine": "another"}
     claim_file(fold.claim_file, 1).write_text(json.dumps(elsewhere))
-    watcher = Watcher(clock=lambda: now)
+    watcher = FoldWatcher(clock=lambda: now)
     assert watcher.look(fold).state == "training"
     now += STALE - 1
     assert watcher.look(fold).state == "training"
@@ -102,7 +102,7 @@ def test_who_has_died_here_is_seen_at_once(run):
 
 
 def test_a_damaged_marker_is_named_and_a_log_that_is_being_written_keeps_its_lines(run):
-    watcher, fold = Watcher(), run.member("net").fold(1)
+    watcher, fold = FoldWatcher(), run.member("net").fold(1)
     assert len(watcher.look(fold).log) == 2
     fold.log_file.write_text('{"epoch": 1, "lo')
     assert len(watcher.look(fold).log) == 2
@@ -118,7 +118,7 @@ def test_a_member_of_the_experiment_that_is_not_there_yet_and_a_loss_that_is_no_
     )
     run.config_toml.write_text(text)
     run.member("net").fold(1).write_log('{"epoch": 1, "loss": NaN, "lr": 0.1}\n')
-    members = Look(run).state()["members"]
+    members = RunWatcher(run).state()["members"]
     assert [(member["name"], member["epochs"]) for member in members] == [("net", 4), ("probe", 1), ("vit", 7)]
     assert [fold["state"] for fold in members[2]["folds"]] == ["waiting", "waiting"]
     assert members[0]["folds"][1]["log"] == [{"epoch": 1, "loss": None, "lr": 0.1}]
@@ -170,7 +170,7 @@ def test_images_are_ranked_by_rows_that_have_logits(tmp_path, paint):
     second = np.array([[0, 1], [0, 1], [2, 0], [0, 1]], np.float32)
     write_run(tmp_path / "art", "ab", labels, folds, {"x": first, "y": second}, done={"x": [0], "y": [0, 1]})
     run = Run(tmp_path / "art")
-    rows = Look(run).rows()
+    rows = RunWatcher(run).rows()
     found, probabilities = mean_probabilities(run, rows, {"x": [0]})
     assert found.tolist() == [0, 1]
     assert probabilities[:, 0] == pytest.approx([1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-5))])
@@ -187,12 +187,12 @@ def test_images_are_ranked_by_rows_that_have_logits(tmp_path, paint):
 
 def test_without_a_finished_fold_or_without_the_images_a_line_says_so(run, tmp_path, monkeypatch, paint):
     monkeypatch.chdir(tmp_path)
-    gallery, rows = Gallery(run), Look(run).rows()
+    gallery, rows = Gallery(run), RunWatcher(run).rows()
     note = gallery.images(rows)["note"]
     assert "images: no such" in note and "run this there too" in note
     for name in "ab":
         paint(tmp_path / "images" / name / "1.png", 20, 10)
     assert gallery.images(rows)["note"].startswith("6 images so far")  # as soon as they are there
     run.member("net").fold(0).done_json.unlink()
-    found = Gallery(run).images(Look(run).rows())
+    found = Gallery(run).images(RunWatcher(run).rows())
     assert found == {"note": "There are images as soon as the first fold is finished.", "groups": []}

@@ -28,7 +28,7 @@ from ensemble.data.folders.listing import is_hidden
 from ensemble.data.unpacked.lock import held
 from ensemble.data.unpacked.member import Packed, inside, require_allowed, unpacking
 from ensemble.data.unpacked.packing import Packing
-from ensemble.data.unpacked.shown import named, remember
+from ensemble.data.unpacked.source_names import remember_source, source_name
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.atomic import replacing_folder
@@ -46,12 +46,12 @@ Stamp = tuple[int, int, int]  # size, mtime and ctime in ns
 
 
 class About(TypedDict):
-    """copy.json.
+    """The content of copy.json.
 
     tables: the tables that ens has made in the copy, as paths from its root.
     notes: lines on what was left out.
-    files: digest of all files' names, sizes and times.
-    bytes: of them all.
+    files: a digest of all files' names, sizes and times.
+    bytes: the sum of their sizes.
     """
 
     tables: list[str]
@@ -70,7 +70,7 @@ class Copy:
     """An unpacked copy.
 
     root: its folder.
-    tables: of images, that ens has made in it.
+    tables: those of images that ens has made in it.
     """
 
     root: Path
@@ -110,14 +110,14 @@ def copy_of(packing: Packing, events: Events) -> Copy:
             about, why = _sound(root)  # another process may have made it meanwhile
             if about is None:
                 if why:
-                    events.message(f"{named(packing.source)}: {why}; it is unpacked again")
+                    events.message(f"{source_name(packing.source)}: {why}; it is unpacked again")
                 about = _make(packing, stamps, root, events)
-    remember(root, named(packing.source))
+    remember_source(root, source_name(packing.source))
     copy = Copy(root, tuple(root / name for name in about["tables"]))
     if copy.top != root:
-        remember(copy.top, named(packing.source))
+        remember_source(copy.top, source_name(packing.source))
     for table in copy.tables:
-        remember(table, named(table.parent))  # `source/train` is what its table is called
+        remember_source(table, source_name(table.parent))  # `source/train` is what its table is called
     for note in about["notes"]:
         events.message(note)
     _opened[source] = stamps, copy
@@ -165,7 +165,7 @@ def _key(packing: Packing, stamps: Sequence[Stamp], folder: Path, events: Events
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 done += len(chunk)
-                events.progress(f"reading {named(packing.source)}", done, max(total, done))
+                events.progress(f"reading {source_name(packing.source)}", done, max(total, done))
     key = digest.hexdigest()
     if max(max(stamp[1:]) for stamp in stamps) < begun - RACY_SECONDS * 1e9:
         with suppress(OSError):
@@ -203,7 +203,7 @@ def _digest_of(root: Path) -> tuple[str, int]:
 
 
 def _make(packing: Packing, stamps: Sequence[Stamp], root: Path, events: Events) -> About:
-    name, begun = named(packing.source), time.monotonic()
+    name, begun = source_name(packing.source), time.monotonic()
     packed = packing.read()
     require_allowed(packing.source, packed.disk)
     free = shutil.disk_usage(root.parent.parent).free
@@ -235,7 +235,7 @@ def _make(packing: Packing, stamps: Sequence[Stamp], root: Path, events: Events)
 def _write(packed: Packed, copy: Path, source: Path, events: Events) -> int:
     """How many files were written."""
     done, written, made = 0, 0, {copy}
-    text = f"unpacking {named(source)}"
+    text = f"unpacking {source_name(source)}"
     with unpacking(source):
         for done, member in enumerate(packed.members(), 1):
             name = inside(member.name, source)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from ensemble.data.cache.shards import size
 from ensemble.data.unpacked.lock import held
 from ensemble.data.unpacked.packing import FILES, TARS, packing_of
-from ensemble.data.unpacked.shown import remember
+from ensemble.data.unpacked.source_names import remember_source
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files import stores
@@ -49,15 +49,18 @@ def fetch(url: str, events: Events, with_images: bool = True) -> Path:
     """The file or folder of a URL, on this disk. What follows a packed file in the URL (s3://bucket/art.zip/test)
     follows it on the disk.
 
-    with_images: with a table, whose images lie beside it, its folder is fetched. Raises UserError if there is nothing,
-    or if the store can't be read.
+    url: as in s3://bucket/art.
+    events: hears of the wait and of the progress.
+    with_images: whether the folder of a table is fetched too, since its images lie beside it.
+
+    Raises UserError if there is nothing, or if the store can't be read.
     """
     known = _fetched.get((url, with_images))
     if known is None or not known[0].exists():
         protocol, _, key = url.partition("://")
         if ".." in PurePosixPath(key).parts:
             raise UserError(f"{url}: write the address without '..'")
-        remember(fetched_folder() / protocol, f"{protocol}:/")
+        remember_source(fetched_folder() / protocol, f"{protocol}:/")
         _fetched[url, with_images] = _fetch(url, events, with_images)
     place, inner = _fetched[url, with_images]
     return place / inner
@@ -82,7 +85,7 @@ def _fetch(url: str, events: Events, with_images: bool) -> tuple[Path, str]:
 
 
 def summary() -> int:
-    """Bytes of the files that are kept."""
+    """How many bytes the fetched files take."""
     return sum(path.stat().st_size for path in fetched_folder().rglob("*") if path.is_file())
 
 

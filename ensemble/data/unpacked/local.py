@@ -15,7 +15,7 @@ from ensemble.data.unpacked.copies import Copy, copy_of
 from ensemble.data.unpacked.fetch import fetch
 from ensemble.data.unpacked.member import TABLE_NAME, some
 from ensemble.data.unpacked.packing import Packing, packing_of
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.errors import UserError
 from ensemble.events import SILENT, Events
 from ensemble.files.mirror import as_url
@@ -26,8 +26,11 @@ NOT_STORES = ("http", "https", "ftp", "ftps", "file", "local")  # they list no f
 def as_local(source: Path, events: Events = SILENT, with_images: bool = True) -> Path:
     """The folder or file on this disk that `source` means; most often itself, whether it is there or not.
 
-    with_images: with a table on an object store fetch what lies beside it too. Raises UserError for an address that
-    isn't fetched, and for what can't be fetched or unpacked.
+    source: a path, or the URL of an object store.
+    events: hears of the progress.
+    with_images: whether to fetch what lies beside a table on an object store, too.
+
+    Raises UserError for an address that isn't fetched, and for what can't be fetched or unpacked.
     """
     url = _url(source)
     path = source if url is None else fetch(url, events, with_images)
@@ -45,8 +48,8 @@ def refuse_several_tables(folder: Path) -> None:
     """Raise UserError if a folder that is a copy holds several parts of a data set, with a table each."""
     tables = sorted(folder.glob(f"*/{TABLE_NAME}"))
     if tables:
-        parts = ", ".join(named(table.parent) for table in tables)
-        raise UserError(f"{named(folder)}: holds several parts of a data set; name one to train on: {parts}")
+        parts = ", ".join(source_name(table.parent) for table in tables)
+        raise UserError(f"{source_name(folder)}: holds several parts of a data set; name one to train on: {parts}")
 
 
 def is_packed(source: Path) -> bool:
@@ -84,4 +87,4 @@ def _inside(copy: Copy, source: Path, inner: Path) -> Path:
         if ".." not in inner.parts and place.exists():
             return copy.table_in(place) or place
     there = sorted(path.name for path in copy.top.iterdir())
-    raise UserError(f"{named(source)}: holds no {inner.as_posix()!r}, but {some(there)}")
+    raise UserError(f"{source_name(source)}: holds no {inner.as_posix()!r}, but {some(there)}")

@@ -12,8 +12,14 @@ WAIT_SECONDS = 1.0
 
 @contextmanager
 def held(folder: Path, work: str, events: Events | None) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process. work: what is done there, as in "unpacks images". events:
-    hears of the wait; None: don't wait. Raises UserError if the folder can't be written, or instead of waiting."""
+    """Hold the folder's lock, which ends with the process.
+
+    folder: in the cache; it is made if it isn't there.
+    work: what is done there, for the message to those who wait, as in "unpacks images".
+    events: is told of the wait; None: don't wait.
+
+    Raises UserError if the folder can't be written, or instead of waiting.
+    """
     from filelock import FileLock, Timeout  # predicting pictures by an exported file does without
 
     try:

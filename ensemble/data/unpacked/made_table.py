@@ -1,4 +1,4 @@
-"""The table that a copy gets where the packed files are rows: the images' names, and what was said of each."""
+"""The table that a copy gets where the packed files are rows: the images' paths, and a column of each property."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,11 @@ RENAMED = "original_path"
 
 
 def made_table(paths: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """A Parquet file of text. paths: of N images, seen from the table. columns: N values each."""
+    """The bytes of a Parquet file whose cells are all text.
+
+    paths: of N images, relative to the table.
+    columns: name -> N values.
+    """
     import pyarrow as pa
     from pyarrow.parquet import write_table
 

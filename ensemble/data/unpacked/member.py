@@ -1,4 +1,4 @@
-"""What is packed in a file, and which of it may be written to disk under which name."""
+"""The members of a packed file, and which of them may be written to disk under which name."""
 
 import errno
 import os
@@ -39,9 +39,9 @@ class Packed:
     """What files hold, by their headers.
 
     count: how many files will be written.
-    nbytes: of them all.
-    members: gives each, to be written before the next.
-    tables: names of those among them that ens has made, each of images in its folder.
+    nbytes: the sum of their sizes.
+    members: gives one after the other; each must be written before the next is asked for.
+    tables: the names of those that ens has made, each of the images in its folder.
     notes: a line on each thing that was left out.
     """
 
@@ -53,7 +53,7 @@ class Packed:
 
     @property
     def disk(self) -> int:
-        """Bytes of the disk, about."""
+        """About how many bytes of the disk they take."""
         return self.nbytes + BLOCK * self.count
 
 
@@ -91,8 +91,8 @@ def inside(name: str, source: Path) -> str:
 
 
 def decoded_names(names: Sequence[bytes], source: Path) -> list[str]:
-    """Names that no mark says the encoding of: UTF-8, or CP949 as Korean Windows writes them. Raises UserError where it
-    can't be told."""
+    """Names whose encoding is not marked: UTF-8, or CP949 as Korean Windows writes them. Raises UserError if they are
+    neither."""
     try:
         return decoded(b"\n".join(name.replace(b"\n", b" ") for name in names))[0].split("\n")
     except ValueError:
@@ -104,7 +104,7 @@ def decoded_names(names: Sequence[bytes], source: Path) -> list[str]:
 
 
 def is_picture(name: str) -> bool:
-    """By its ending; a file without one may be a picture."""
+    """Whether a name has the ending of a picture, or none."""
     last = name.rpartition("/")[2]
     return last.lower().endswith(IMAGE_ENDINGS) or "." not in last
 
@@ -123,6 +123,6 @@ def require_pictures(source: Path, names: Sequence[str]) -> None:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few names in a line, and how many more there are."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from ensemble.data.folders.listing import is_hidden, is_image, list_folder
 from ensemble.data.folders.splits import role_of
 from ensemble.data.unpacked.member import Packed
-from ensemble.data.unpacked.shown import named
+from ensemble.data.unpacked.source_names import source_name
 from ensemble.data.unpacked.tables import ARROW, PARQUET, holds_images, read_tables, require_readable
 from ensemble.data.unpacked.tars import read_tars
 from ensemble.data.unpacked.zips import read_zip, zipped_table
@@ -48,7 +48,9 @@ def packing_of(path: Path) -> Packing | None:
     if path.is_dir():
         return _packed_folder(path)
     if path.name.lower().endswith(UNREAD) and path.is_file():
-        raise UserError(f"{named(path)}: an archive of a kind that is not read; unpack it, or pack it as a zip or tar")
+        raise UserError(
+            f"{source_name(path)}: an archive of a kind that is not read; unpack it, or pack it as a zip or tar"
+        )
     if not path.name.lower().endswith(FILES) or not path.is_file():
         return None
     status = path.stat()

@@ -59,8 +59,14 @@ def require_readable(file: Path) -> bool:
 
 
 def read_tables(source: Path, splits: Mapping[str, Sequence[Path]], left_out: Sequence[str] = ()) -> Packed:
-    """The images of tables. splits: the tables of each folder of the copy; "" is the copy itself. left_out: names of
-    tables that lie beside them. Raises UserError that names the file, the column or the row."""
+    """What tables of images hold.
+
+    source: the file or folder that the user named.
+    splits: the tables of each folder of the copy; "" is the copy itself.
+    left_out: the names of tables beside them that hold no images.
+
+    Raises UserError that names the file, the column or the row.
+    """
     count, nbytes, notes = 0, 0, list[str]()
     if left_out:
         notes.append(f"{source.name}: {pluralize(len(left_out), 'table')} without images left out ({some(left_out)})")

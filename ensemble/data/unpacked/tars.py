@@ -54,8 +54,13 @@ class _Split:
 
 
 def read_tars(source: Path, splits: Mapping[str, Sequence[Path]]) -> Packed:
-    """What tars hold. splits: the tars of each folder of the copy; "" is the copy itself. Raises UserError that names
-    the tar, the sample or the file."""
+    """What tar files hold.
+
+    source: the file or folder that the user named.
+    splits: the tars of each folder of the copy; "" is the copy itself.
+
+    Raises UserError that names the tar, the sample or the file.
+    """
     count, nbytes, notes = 0, 0, list[str]()
     read: dict[str, tuple[_Split, bool]] = {}
     for name, files in splits.items():

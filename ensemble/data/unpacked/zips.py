@@ -25,7 +25,7 @@ def zipped_table(source: Path) -> str | None:
 
 
 def open_zipped_table(source: Path) -> IO[bytes]:
-    """Raises UserError for a zip that holds anything else too, or has a password."""
+    """The bytes of the table in a zip. Raises UserError if the zip holds anything else too, or has a password."""
     name = zipped_table(source)
     if name is None:
         raise UserError(f"{source}: a zip that holds more than one table; name the one in it: {source}/NAME.csv")
@@ -38,7 +38,7 @@ def open_zipped_table(source: Path) -> IO[bytes]:
 
 
 def read_zip(source: Path) -> Packed:
-    """Raises UserError that says why it can't be unpacked."""
+    """What a zip holds. Raises UserError that says why it can't be unpacked."""
     with unpacking(source), ZipFile(source) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     locked = next((info for info in infos if info.flag_bits & ENCRYPTED), None)

@@ -1,4 +1,4 @@
-"""Images as a detector is given them: the members' logits, and the features of the frozen network."""
+"""What a detector is given of images: the members' logits, and the features of the frozen network."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,13 +8,13 @@ import torch
 from ensemble.data.pixels.decode import Source
 from ensemble.inference.member import LoadedMember, fold_eval_models
 from ensemble.inference.predict import predict_stream
-from ensemble.ood.choose import ScoredRows
+from ensemble.ood.choose import FoldOutputs
 from ensemble.run.networks import FROZEN_VIEWS
 
 CHUNK = 128  # images whose pixels are in memory at once
 
 
-def answers(
+def fold_outputs(
     members: Sequence[LoadedMember],
     views: Sequence[Sequence[str]],
     frozen: LoadedMember | None,
@@ -23,9 +23,19 @@ def answers(
     batch_size: int,
     device: torch.device,
     advance: Callable[[float], None],
-) -> ScoredRows:
-    """Images that no network has seen, each by the networks of one fold, in turn: out-of-fold rows have one network of
-    each member, too. views: of each member. Raises UserError that names an image that can't be read."""
+) -> FoldOutputs:
+    """The outputs for N images that no network has seen, each image by the networks of one fold, the folds in turn:
+    out-of-fold rows have one network of each member, too.
+
+    members: with the networks of all folds.
+    views: of each member, those to average.
+    frozen: the network whose features are taken; None for no features.
+    sources: the N images.
+    folds: K, how many there are.
+    advance: is told how many images more are done.
+
+    Raises UserError that names an image that can't be read.
+    """
     fold_of = np.arange(len(sources)) % folds
     z = np.zeros(0)
     features: np.ndarray | None = None
@@ -49,4 +59,4 @@ def answers(
                 if features is None:
                     features = np.zeros((len(sources), of_frozen.shape[-1]), dtype=np.float32)
                 features[chunk] = of_frozen
-    return ScoredRows(z, fold_of, features)
+    return FoldOutputs(z, fold_of, features)

@@ -1,4 +1,4 @@
-"""Images that are none of the classes, made of training images: what a detector is tried on."""
+"""Synthetic images that are none of the classes, made of training images: a detector is tried on them."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,11 @@ COUNT = 40  # of each kind
 GRIDS = (3, 4, 6, 8)  # patches along a side
 
 
-def planted_images(squares: np.ndarray, labels: Sequence[int]) -> dict[str, list[Image.Image]]:
-    """COUNT images of each kind, always the same ones.
+def synthetic_images(squares: np.ndarray, labels: Sequence[int]) -> dict[str, list[Image.Image]]:
+    """kind -> COUNT images, always the same ones.
 
-    squares: uint8 (n, S, S, 3), of training images. labels: n, theirs
+    squares: uint8 (n, S, S, 3), of training images.
+    labels: the n numbers of their classes.
 
     Noise has an image's mean and deviation; shuffled ones keep every patch and lose what it belongs to; mixtures are
     the mean of two images, of two classes where there are.
@@ -32,7 +33,10 @@ def planted_images(squares: np.ndarray, labels: Sequence[int]) -> dict[str, list
 
 
 def shuffled(image: np.ndarray, grid: int, rng: np.random.Generator) -> np.ndarray:
-    """The patches of an image (S, S, 3), `grid` along a side, in another order."""
+    """The patches of an image (S, S, 3) in another order: (S', S', 3), where S' is S rounded down to whole patches.
+
+    grid: how many patches lie along a side.
+    """
     side = max(len(image) // grid, 1)
     grid = min(grid, len(image))
     inner = image[: grid * side, : grid * side]
