@@ -9,6 +9,7 @@ from ensemble.escape import escaped
 from ensemble.events import Events
 from ensemble.progress import ProgressCallback
 from ensemble.run.shapes import Epoch
+from ensemble.terminal import print_line
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Printed:
     progress: ProgressCallback
 
     def message(self, line: str) -> None:
-        print(escaped(line), flush=True)
+        print_line(escaped(line))
 
     def epoch_finished(self, member: str, fold: int, epoch: Epoch) -> None:
         pass

@@ -14,13 +14,10 @@ def doctor(as_json: bool) -> None:
     Example: ens doctor
     """
     with session(as_json) as events:
+        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview.doctor import examine
 
         items = examine()
-        width = max(len(item.name) for item in items)
-        for item in items:
-            events.message(f"{item.name:{width}}  {item.found}")
-            if item.advice is not None:
-                events.message(f"{'':{width}}  -> {item.advice}")
+        tables.show_doctor(items)
         events.answer(plain(items))

@@ -49,6 +49,7 @@ from ensemble.run import Run
 from ensemble.run.log import Log, open_log, upload_log
 from ensemble.run.shapes import Epoch
 from ensemble.stop import Stopped
+from ensemble.terminal import print_line
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Session:
         """Print a line at once, and log it."""
         line = with_source_names(line)
         # Not click.echo: that writes past rich, into the middle of a live bar.
-        print(escaped(line), flush=True)
+        print_line(escaped(line))
         self.messages.append(line)
         self.log(line)
 

@@ -4,6 +4,7 @@ from ensemble.tables.audit import show_audit
 from ensemble.tables.blend import blend_verdict, show_blend, show_details
 from ensemble.tables.cascade import show_cascade
 from ensemble.tables.compare import show_comparison, verdict
+from ensemble.tables.doctor import show_doctor
 from ensemble.tables.members import show_held_out, show_members
 from ensemble.tables.runs import show_runs, show_submissions
 from ensemble.tables.score import show_score
@@ -19,6 +20,7 @@ __all__ = [
     "show_cascade",
     "show_comparison",
     "show_details",
+    "show_doctor",
     "show_held_out",
     "show_members",
     "show_runs",

@@ -1,6 +1,5 @@
-"""What an audit found, a row each."""
+"""What an audit found, a paragraph each."""
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -9,6 +8,7 @@ from ensemble.escape import escaped
 from ensemble.tables.layout import print_line, print_table
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+ONE_LINE = 70  # characters of examples beyond which each has a line to itself
 
 
 def show_audit(found: Audit) -> None:
@@ -16,17 +16,19 @@ def show_audit(found: Audit) -> None:
     if not found.findings:
         print_line("nothing found")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, ratio in (("", None), ("found, for example", 3), ("what to do", 2)):
-        table.add_column(heading, overflow="fold", ratio=ratio)
+    print_line()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
     for finding in found.findings:
         side = "" if finding.side == "train" else f"{finding.side}: "
-        some = ", ".join(map(escaped, finding.examples)) + (
-            ", ..." if len(finding.rows) > len(finding.examples) else ""
-        )
+        more = ", ..." if len(finding.rows) > len(finding.examples) else ""
+        some = ", ".join(map(escaped, finding.examples)) + more
+        if len(some) > ONE_LINE:
+            some = "\n".join(map(escaped, finding.examples)) + more
+        what = escape(f"{side}{finding.count:,} {escaped(finding.what)}")
         table.add_row(
             f"[{STYLES[finding.level]}]{finding.level}[/]",
-            escape(f"{side}{finding.count:,} {escaped(finding.what)}\n{some}"),
-            escape(escaped(finding.advice)),
+            f"{what}\n[dim]{escape(some)}[/]\n-> {escape(escaped(finding.advice))}\n",
         )
     print_table(table)

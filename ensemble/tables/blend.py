@@ -51,7 +51,7 @@ def show_blend(result: BlendResult) -> None:
     gains = new_table(title, "over", "metric", "gain", "P(better)")
     for gain in (gain for metric in metrics for gain in result.gains if gain.metric == metric):
         over = "the plain mean" if gain.against == "mean" else f"the best single, {escape(escaped(gain.against))}"
-        gains.add_row(over, METRICS[gain.metric].heading, gain_cell(gain), f"{gain.p_better:.3f}")
+        gains.add_row(over, *headings([gain.metric]), gain_cell(gain), f"{gain.p_better:.3f}")
     print_table(gains)
     for note in result.notes:
         print_line(note)

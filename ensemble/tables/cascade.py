@@ -16,7 +16,8 @@ def show_cascade(found: Cascade) -> None:
     table = new_table(
         f"cascades of blend {found.blend!r}, and sets of its members, out of fold, {rows},\n"
         f"chosen and fitted on other folds than those that are scored ({found.folds} folds):\n"
-        "score, and below it the gain over the whole blend [95% interval]",
+        "score, and below it the gain over the whole blend [95% interval];\n"
+        "below the name, how many of the images get another class",
         "",
         *headings(SHOWN),
         "ms/image",
@@ -27,7 +28,7 @@ def show_cascade(found: Cascade) -> None:
             f"{METRICS[metric].number(worth.scores[metric].value)}\n{gain_cell(worth.gains[metric])}"
             for metric in SHOWN
         ]
-        changed = f"{100 * worth.changed:.2f} % of classes changed"
+        changed = f"{100 * worth.changed:.2f} % changed"
         table.add_row(escape(f"{name}\n{changed}"), *cells, f"{worth.ms:.1f}\n{_times(found, worth)}", style=style)
 
     whole = [f"{score_cell(metric, found.whole.scores[metric])}" for metric in SHOWN]

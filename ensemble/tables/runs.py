@@ -30,7 +30,7 @@ def show_runs(found: RunList) -> None:
         which = f" {number + 1} of {len(found.groups)}" if len(found.groups) > 1 else ""
         data = f"data{which}, fingerprint {known[:12]}" if known else "unknown data"
         title = f"{pluralize(len(rows), 'run')} on {data}: out of fold, "
-        table = new_table(title + "[95% interval]", "run", "folds", *headings(HEADLINE), "h:mm:ss,\nms/image", "date")
+        table = new_table(title + "[95% interval]", "run", *headings(HEADLINE), "h:mm:ss", "ms/image")
         for row in rows:
             for cells in _lines(row):
                 table.add_row(*cells)
@@ -54,17 +54,18 @@ def show_runs(found: RunList) -> None:
 
 def _lines(row: RunRow) -> list[list[str]]:
     """The lines of a run, of its best blend and of its best member."""
-    cost = duration(row.seconds) + ("" if row.ms is None else f"\n{row.ms:.1f}")
-    date = "-" if row.date is None else f"{row.date:%Y-%m-%d\n%H:%M}"
-    among = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
-    lines = [[escape(escaped(display_name(row.run))), f"{row.done}/{row.folds}", "", "", cost, date]]
-    for name, scores in (
-        (f"  blend {row.blend}, of {row.blends}{STAR * row.blend_optimistic}", row.blend_scores),
-        (f"  best single {row.single}, {among}{STAR * row.single_optimistic}", row.single_scores),
+    date = "" if row.date is None else f",\n{row.date:%Y-%m-%d %H:%M}"
+    name = f"{escaped(display_name(row.run))}\n{row.done}/{row.folds} folds{date}"
+    ms = "-" if row.ms is None else f"{row.ms:.1f}"
+    lines = [[escape(name), "", "", duration(row.seconds), ms]]
+    rivals = f"of the blend's {row.singles}" if row.blend else f"of {row.singles} finished"
+    for name, among, scores, is_optimistic in (
+        (f"blend {row.blend}", f"of {row.blends}", row.blend_scores, row.blend_optimistic),
+        (f"best single {row.single}", rivals, row.single_scores, row.single_optimistic),
     ):
         if scores:
             cells = [_cell(metric, scores[metric]) for metric in HEADLINE]
-            lines.append([escape(escaped(name)), "", *cells, "", ""])
+            lines.append([escape(f"  {escaped(name)},\n  {among}{STAR * is_optimistic}"), *cells, "", ""])
     return lines
 
 

@@ -69,7 +69,7 @@ def test_the_table_says_what_is_gained_and_what_it_is_compared_with(run, monkeyp
     assert status == 0, err
     for line in (
         "cascades of blend 'mean', and sets of its members, out of fold, 24 rows,",
-        "cascade that may lose 0.001",
+        "lose 0.001",
         "always resnet",
         "the stages of this cascade, in order",
         "--max-loss 9: an image exits as soon as its most probable class has ",

@@ -219,13 +219,14 @@ def test_members_whose_best_epoch_was_chosen_on_these_rows_are_marked(copied, tm
     row = read_run(run)
     assert row.blend_optimistic and not row.single_optimistic  # the blend has both members
     out = printed(capsys, list_runs(tmp_path))
-    assert note in out and "blend mean, of 1 *" in out and f"best single {row.single}, of the blend's 2 *" not in out
+    assert note in out and "of 1 *" in out and "of the blend's 2" in out and "of the blend's 2 *" not in out
     shutil.rmtree(run / "blends")
     path = Run(run).member(row.single).settings_json
     write_json(path, read_json(path) | {"keep": "best"})
     row = read_run(run)
     assert row.single_optimistic and not row.blend_optimistic
-    assert f"best single {row.single}, of 2 finished *" in printed(capsys, list_runs(tmp_path))
+    out = printed(capsys, list_runs(tmp_path))
+    assert f"best single {row.single}," in out and "of 2 finished *" in out
 
 
 def test_a_single_is_told_as_the_best_of_those_that_the_blend_has(copied, tmp_path, capsys):
@@ -234,7 +235,8 @@ def test_a_single_is_told_as_the_best_of_those_that_the_blend_has(copied, tmp_pa
     blend_run(Run(run), BlendOptions("mean", members=["vit"]))
     row = read_run(run)
     assert (row.single, row.singles, row.members) == ("vit", 1, ("resnet", "vit"))
-    assert "best single vit, of the blend's 1" in printed(capsys, list_runs(tmp_path))
+    out = printed(capsys, list_runs(tmp_path))
+    assert "best single vit," in out and "of the blend's 1" in out
 
 
 def test_a_run_stands_by_its_member_where_that_is_better_than_its_blend_of_one(copied, tmp_path):

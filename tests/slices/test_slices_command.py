@@ -115,9 +115,6 @@ def test_test_images_count_by_the_columns_of_their_table_and_by_their_predicted_
 
 
 def test_the_table_fits_80_columns(planted, monkeypatch, capfd):
-    from rich.console import Console
-
-    monkeypatch.setattr("ensemble.tables.layout.Console", lambda **_: Console(width=80))
     status, out, _ = ens(monkeypatch, capfd, "slices", planted)
     rows = out[out.index("where accuracy") : out.index("not looked at, since")].splitlines()
     assert status == 0 and max(map(len, rows)) <= 80 and not any("…" in row for row in rows)
