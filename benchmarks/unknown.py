@@ -29,7 +29,7 @@ from ensemble.inference.eval_model import prepared
 from ensemble.inference.formats import Inference
 from ensemble.inference.predict import Group, forward_views
 from ensemble.ood.auroc import auroc, auroc_error
-from ensemble.ood.detector import part_scores
+from ensemble.ood.detector import normal_scores, part_scores
 from ensemble.ood.parts import ENERGY, ENTROPY, FEATURES, LOGITS, bank_of, centred
 from ensemble.train.heads import fit_head
 
@@ -39,7 +39,8 @@ SUMS = {
     "ens: energy + features": (ENERGY, FEATURES),
     "ens: entropy + features": (ENTROPY, FEATURES),
     "ens: logit neighbours + features": (LOGITS, FEATURES),
-    "ens: energy + entropy + features": (ENERGY, ENTROPY, FEATURES),
+    "ens: energy + logit neighbours + features": (ENERGY, LOGITS, FEATURES),
+    "ens: entropy + logit neighbours + features": (ENTROPY, LOGITS, FEATURES),
     "ens: entropy + logit neighbours": (ENTROPY, LOGITS),
 }
 
@@ -131,10 +132,17 @@ def compared(
     means = {kind: {name: np.mean([each[name] for each in of], axis=0) for name in rows} for kind, of in others.items()}
     for title, parts in SUMS.items():
         if all(part in rows for part in parts):
-            mean, scale = {p: rows[p].mean() for p in parts}, {p: rows[p].std() for p in parts}
-            for scores in (rows, *means.values()):
-                scores[title] = sum((scores[p] - mean[p]) / scale[p] for p in parts)
+            of_rows = stacked(rows, parts)
+            reference = np.sort(of_rows, axis=1)
+            rows[title] = normal_scores(reference, of_rows).sum(axis=0)
+            for kind, of in others.items():
+                summed = [normal_scores(reference, stacked(each, parts)).sum(axis=0) for each in of]
+                means[kind][title] = np.mean(summed, axis=0)
     return rows, means
+
+
+def stacked(scores: Scores, parts: Sequence[str]) -> np.ndarray:
+    return np.stack([scores[part] for part in parts])
 
 
 def show(title: str, pairs: Sequence[tuple[Scores, Scores]]) -> None:

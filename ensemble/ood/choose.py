@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.ood.auroc import auroc
-from ensemble.ood.detector import CHUNK, Detector, part_scores, standardised
+from ensemble.ood.detector import CHUNK, Detector, normal_scores, part_scores
 from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, Bank, bank_of, centred
 
 Parts = tuple[str, ...]
 WITH_FEATURES: tuple[Parts, ...] = (
     (ENERGY,), (ENTROPY,), (LOGITS,), (FEATURES,), (ENERGY, FEATURES), (ENTROPY, FEATURES), (LOGITS, FEATURES),
-    (ENERGY, ENTROPY, FEATURES),
+    (ENERGY, LOGITS, FEATURES), (ENTROPY, LOGITS, FEATURES),
 )  # fmt: skip
 WITHOUT_FEATURES: tuple[Parts, ...] = ((ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS))
 MOST_CLASSES = 10  # that are left out
@@ -108,10 +108,10 @@ def choose(
     trials.sort(key=lambda trial: -trial.value)
     parts = trials[0].parts
     of_parts = of_rows[[names.index(name) for name in parts]]
-    mean, deviation = of_parts.mean(axis=1), of_parts.std(axis=1)
-    row_scores = standardised(of_parts, mean, deviation).sum(axis=0)
+    reference = np.sort(of_parts, axis=1)
+    row_scores = normal_scores(reference, of_parts).sum(axis=0)
     bank = features if FEATURES in parts else None
-    return Detector(parts, mean, deviation, known.folds, logits, bank, row_scores), trials
+    return Detector(parts, reference, known.folds, logits, bank, row_scores), trials
 
 
 def _left_out(
@@ -166,9 +166,9 @@ def _scores(
 
 
 def _summed(inside: np.ndarray, outside: np.ndarray, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The sums (n,) and (m,) of the chosen scores of (P, n) and (P, m), in standard deviations of the former."""
-    mean, deviation = inside[chosen].mean(axis=1), inside[chosen].std(axis=1)
-    known, unknown = (standardised(scores[chosen], mean, deviation).sum(axis=0) for scores in (inside, outside))
+    """The sums (n,) and (m,) of the chosen scores of (P, n) and (P, m), as normal scores among the former."""
+    reference = np.sort(inside[chosen], axis=1)
+    known, unknown = (normal_scores(reference, scores[chosen]).sum(axis=0) for scores in (inside, outside))
     return known, unknown
 
 

@@ -23,7 +23,7 @@ from ensemble.ood.detector import Detector
 from ensemble.ood.parts import Bank
 from ensemble.run import Run
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def save_detector(run: Run, name: str, blend: Blend, detector: Detector, trials:
     path = run.detector_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
-        "mean": detector.mean, "deviation": detector.deviation, "folds": detector.folds,
-        "row_scores": detector.row_scores, **_bank_arrays("logits", detector.logits),
+        "reference": detector.reference, "folds": detector.folds, "row_scores": detector.row_scores,
+        **_bank_arrays("logits", detector.logits),
     }  # fmt: skip
     if detector.features is not None:
         arrays |= _bank_arrays("features", detector.features)
@@ -77,7 +77,7 @@ def load_detector(run: Run, name: str, blend: Blend) -> SavedDetector:
         if header["format"] != FORMAT:
             raise UserError(f"{path}: of another version of ens; make it again with: {again}")
         detector = Detector(
-            tuple(header["parts"]), arrays["mean"], arrays["deviation"], arrays["folds"], _bank("logits", arrays),
+            tuple(header["parts"]), arrays["reference"], arrays["folds"], _bank("logits", arrays),
             _bank("features", arrays) if "features rows" in arrays else None, arrays["row_scores"],
         )  # fmt: skip
         trials = tuple(Trial(**{**trial, "parts": tuple(trial["parts"])}) for trial in header["trials"])

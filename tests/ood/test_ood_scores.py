@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from ensemble.errors import UserError
 from ensemble.ood.auroc import auroc, auroc_error
 from ensemble.ood.choose import FoldOutputs, choose
-from ensemble.ood.detector import Detector, part_scores
+from ensemble.ood.detector import Detector, normal_scores, part_scores
 from ensemble.ood.parts import (
     DISAGREEMENT,
     ENERGY,
@@ -64,7 +65,7 @@ def test_a_bank_is_standardised_and_a_feature_that_never_varies_counts_nothing()
 
 def detector(scores):
     nothing = Bank(np.zeros(2), np.ones(2), np.zeros((len(scores), 2)))
-    return Detector((ENTROPY,), np.zeros(1), np.ones(1), np.zeros(len(scores), dtype=int), nothing, None, scores)
+    return Detector((ENTROPY,), scores[None], np.zeros(len(scores), dtype=int), nothing, None, scores)
 
 
 def test_the_threshold_is_the_conformal_quantile():
@@ -85,9 +86,17 @@ def test_the_false_alarm_rate_holds_for_new_images():
 
 def test_a_score_is_the_mean_over_the_folds():
     z = np.log(np.array([[[[0.5, 0.5]]], [[[0.9, 0.1]]]]))  # of the networks of two folds, one view, one image
-    mean = np.mean([math.log(2), -0.9 * math.log(0.9) - 0.1 * math.log(0.1)])
-    assert detector(np.zeros(3)).score([z], None) == pytest.approx([mean])
-    assert detector(np.zeros(3)).score([z[:, :, :0]], None).shape == (0,)
+    fitted = detector(np.array([0.1, 0.2, 0.5]))  # 0.693 nats are more than all, 0.325 between the second and the third
+    assert fitted.score([z], None) == pytest.approx([(norm.ppf(1 - 0.5 / 3) + norm.ppf(2.5 / 4)) / 2])
+    assert fitted.score([z[:, :, :0]], None).shape == (0,)
+
+
+def test_normal_scores_are_of_ranks_and_nothing_where_rows_do_not_differ():
+    reference = np.array([[1.0, 2, 2, 5], [3, 3, 3, 3]])
+    found = normal_scores(reference, np.array([[0.0, 1, 2, 5, 9], [0, 3, 3, 3, 9]]))
+    # Ranks 0.5, 1, 2.5, 4 and beyond the last; the least and the largest are kept within 0.5 / 4 of the ends.
+    assert found[0] == pytest.approx(norm.ppf([0.125, 0.2, 0.5, 0.8, 0.875]))
+    assert found[1].tolist() == [0] * 5
 
 
 def test_auroc_with_a_tie_and_its_error():
