@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.conformal.rows import HeldOut
+from ensemble.conformal.rows import HeldOut, cluster_weights
 from ensemble.conformal.scores import ConformityScore, scores_of
 
 BY = ("class", "group")
@@ -87,10 +87,7 @@ def strata_of(labels: np.ndarray, classes: int, level: float, by: str | None) ->
 
 def row_weights(rows: HeldOut, by: str | None) -> np.ndarray:
     """The weight of each row, float64 (N,): 1, or by group 1 / (rows of its group)."""
-    if by != "group":
-        return np.ones(len(rows.labels))
-    where, sizes = np.unique(rows.clusters, return_inverse=True, return_counts=True)[1:]
-    return np.asarray(1 / sizes[where])
+    return cluster_weights(rows.clusters) if by == "group" else np.ones(len(rows.labels))
 
 
 def calibrate(rows: HeldOut, score: ConformityScore, level: float, by: str | None, folds: int) -> Calibrated:

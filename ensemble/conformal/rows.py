@@ -5,6 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def cluster_weights(clusters: np.ndarray) -> np.ndarray:
+    """What each row counts where those of a cluster together count as one, float64 (N,), of clusters int64 (N,)."""
+    where, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
+    return np.asarray(1 / sizes[where])
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Out-of-fold rows of a blend, each with the probabilities of a fit without its fold.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.conformal.rows import cluster_weights
 from ensemble.ood.auroc import auroc
 from ensemble.ood.detector import CHUNK, Detector, normal_scores, part_scores
 from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, Bank, bank_of, centred
@@ -69,6 +70,7 @@ class Trial:
 def choose(
     known: FoldOutputs,
     labels: np.ndarray,
+    clusters: np.ndarray,
     classes: Sequence[str],
     foreign: Mapping[str, FoldOutputs],
     refit: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -77,6 +79,7 @@ def choose(
 
     known: the N training rows, each with the outputs of the networks that never saw it.
     labels: int64 (N,), of these rows.
+    clusters: int64 (N,), the number of each row's group, or of the row.
     classes: their C names.
     foreign: kind -> images that are none of the classes.
     refit: given rows, bool (N,), and labels 0, 1, ... int64 (n,) of these n, fits a linear classifier on the frozen
@@ -111,7 +114,7 @@ def choose(
     reference = np.sort(of_parts, axis=1)
     row_scores = normal_scores(reference, of_parts).sum(axis=0)
     bank = features if FEATURES in parts else None
-    return Detector(parts, reference, known.folds, logits, bank, row_scores), trials
+    return Detector(parts, reference, known.folds, logits, bank, row_scores, cluster_weights(clusters)), trials
 
 
 def _left_out(

@@ -11,6 +11,7 @@ from ensemble.errors import UserError
 from ensemble.ood.parts import FEATURES, LOGITS, Bank, centred, nearest_of, neighbour_distance, of_logits
 
 CHUNK = 1024  # rows whose cosines are in memory at once
+TIE = 1e-9  # sums of weights that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Detector:
     logits: the rows' out-of-fold logits
     features: their frozen features; None where no part needs them
     row_scores: float64 (N,), of each row by the networks that never saw it, compared with the rows of the other folds
+    row_weights: float64 (N,), what each row counts: 1 / (rows of its group)
     """
 
     parts: tuple[str, ...]
@@ -31,23 +33,31 @@ class Detector:
     logits: Bank
     features: Bank | None
     row_scores: np.ndarray
+    row_weights: np.ndarray
 
     @property
     def needs_features(self) -> bool:
         return FEATURES in self.parts
 
     def threshold(self, rate: float) -> float:
-        """The score above which an image is flagged, so that a new image like the rows is flagged with a probability of
-        at most `rate`, were it scored by one network of each member as the rows are. Raises UserError if the rows are
-        too few for the rate."""
-        rows = len(self.row_scores)
-        rank = math.ceil((rows + 1) * (1 - rate))
-        if rank > rows:
+        """The score above which an image is flagged, so that a new image of a new group, like the rows, is flagged with
+        a probability of at most `rate`, were it scored by one network of each member as the rows are. The rows of a
+        group count as one, as by `ensemble.conformal.calibrate`. Raises UserError if they are too few for the rate."""
+        if rate < self.least_rate - TIE:
+            what = "out-of-fold rows" if (self.row_weights == 1).all() else "groups of out-of-fold rows"
             raise UserError(
-                f"--unknown {rate:g}: so low a rate takes at least {math.ceil(1 / rate) - 1:,} out-of-fold rows, and "
-                f"there are {rows:,}; ask for {math.ceil(1000 / (rows + 1)) / 1000:g} or more"
+                f"--unknown {rate:g}: so low a rate takes at least {math.ceil(1 / rate) - 1:,} {what}, and "
+                f"there are {self.row_weights.sum():,.0f}; ask for {math.ceil(1000 * self.least_rate) / 1000:g} or more"
             )
-        return float(np.partition(self.row_scores, rank - 1)[rank - 1])
+        order = np.argsort(self.row_scores, kind="stable")
+        reached = np.cumsum(self.row_weights[order])
+        place = np.searchsorted(reached, (self.row_weights.sum() + 1) * (1 - rate) - TIE)
+        return float(self.row_scores[order[min(place, len(order) - 1)]])
+
+    @property
+    def least_rate(self) -> float:
+        """The lowest false alarm rate that the rows allow."""
+        return float(1 / (self.row_weights.sum() + 1))
 
     def score(self, logits: Sequence[np.ndarray], features: np.ndarray | None) -> np.ndarray:
         """How unlike the training rows n images are, float64 (n,): the mean over the networks of all folds, each

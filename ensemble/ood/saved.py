@@ -50,7 +50,7 @@ def save_detector(run: Run, name: str, blend: Blend, detector: Detector, trials:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
         "reference": detector.reference, "folds": detector.folds, "row_scores": detector.row_scores,
-        **_bank_arrays("logits", detector.logits),
+        "row_weights": detector.row_weights, **_bank_arrays("logits", detector.logits),
     }  # fmt: skip
     if detector.features is not None:
         arrays |= _bank_arrays("features", detector.features)
@@ -79,6 +79,7 @@ def load_detector(run: Run, name: str, blend: Blend) -> SavedDetector:
         detector = Detector(
             tuple(header["parts"]), arrays["reference"], arrays["folds"], _bank("logits", arrays),
             _bank("features", arrays) if "features rows" in arrays else None, arrays["row_scores"],
+            arrays["row_weights"],
         )  # fmt: skip
         trials = tuple(Trial(**{**trial, "parts": tuple(trial["parts"])}) for trial in header["trials"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:

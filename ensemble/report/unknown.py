@@ -55,7 +55,7 @@ def _chart(detector: Detector, test: np.ndarray, number: int) -> Markup:
         axes.hist(rows, bins, density=True, color=SERIES[0], alpha=0.7, label="training images, out of fold")
         if len(test):
             axes.hist(test, bins, density=True, histtype="step", color=SERIES[1], linewidth=1.5, label="test images")
-        if (len(rows) + 1) * FALSE_ALARMS >= 1:
+        if detector.least_rate <= FALSE_ALARMS:
             axes.axvline(detector.threshold(FALSE_ALARMS), color=SERIES[2], linestyle="--", label="1 % false alarms")
         axes.set_xlabel("how unlike the training images")
         axes.set_yticks([])

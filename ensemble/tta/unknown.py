@@ -5,14 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from ensemble.blend import Blend
-from ensemble.blend.oof import EXTERNAL_VIEW, read_rows
+from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.errors import UserError
 from ensemble.ood.saved import load_detector
 from ensemble.ood.suitable import require_suitable
 from ensemble.predictions.certainty import CertaintyRequest
 from ensemble.run import Run
 from ensemble.tta.certainty import BlendedRows, CertaintyColumns
-from ensemble.tta.sets import MOSTLY_SINGLE
 
 
 def unknown_columns(
@@ -45,12 +44,6 @@ def unknown_columns(
         f"unknown: score above {threshold:.3g}, as {100 * rate:g}% of images like the training rows have by chance "
         f"({' + '.join(detector.parts)}); at 1% it flagged {found}"
     )
-    rows = read_rows(run)
-    if (groups := len(np.unique(rows.clusters))) < MOSTLY_SINGLE * len(rows.ids):
-        note += (
-            f"; the training rows, which are of {groups:,} groups, count one by one: of new groups more images may be "
-            "flagged"
-        )
     settings: Mapping[str, object] = {"unknown": rate, "detector": saved.checksum}
     width = 0 if detector.features is None else detector.features.rows.shape[1]
     return (CertaintyColumns(("unknown_score", "unknown"), settings, (note,), compute, width),)

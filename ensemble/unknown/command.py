@@ -75,7 +75,7 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
         events.progress("classifiers without a class", 0, 1)
         return logits_without(known.features, rows, labels, known.folds, device)
 
-    detector, trials = choose(known, oof.rows.labels[kept], oof.rows.classes, unknown, refit)
+    detector, trials = choose(known, oof.rows.labels[kept], oof.rows.clusters[kept], oof.rows.classes, unknown, refit)
     path = save_detector(run, name, blend, detector, trials)
     return FittedDetector(name, path, len(kept), tuple(trials))
 

@@ -63,9 +63,10 @@ def test_a_bank_is_standardised_and_a_feature_that_never_varies_counts_nothing()
     assert three.mean.tolist() == [1, 5] and three.rows.tolist() == [[-1, 0], [1, 0], [1, 0]]
 
 
-def detector(scores):
+def detector(scores, weights=None):
+    weights = np.ones(len(scores)) if weights is None else weights
     nothing = Bank(np.zeros(2), np.ones(2), np.zeros((len(scores), 2)))
-    return Detector((ENTROPY,), scores[None], np.zeros(len(scores), dtype=int), nothing, None, scores)
+    return Detector((ENTROPY,), scores[None], np.zeros(len(scores), dtype=int), nothing, None, scores, weights)
 
 
 def test_the_threshold_is_the_conformal_quantile():
@@ -82,6 +83,24 @@ def test_the_false_alarm_rate_holds_for_new_images():
     rng = np.random.default_rng(0)
     rates = [(rng.normal(size=200) > detector(rng.normal(size=300)).threshold(0.05)).mean() for _ in range(300)]
     assert np.mean(rates) == pytest.approx(0.05, abs=0.005)
+
+
+def test_rows_of_a_group_count_as_one():
+    fitted = detector(np.array([4.0, 9, 1, 2, 3]), np.array([1, 1, 1 / 3, 1 / 3, 1 / 3]))  # three groups
+    assert [fitted.threshold(rate) for rate in (0.25, 0.5, 0.75)] == [9, 4, 3]  # which 3, 2 and 1 groups reach
+    with pytest.raises(UserError, match=r"at least 99 groups of out-of-fold rows, and there are 3; ask for 0.25 or"):
+        fitted.threshold(0.01)
+
+
+def test_the_false_alarm_rate_holds_for_new_groups_where_small_ones_differ_from_large_ones():
+    rng, sizes = np.random.default_rng(0), np.tile([1, 39], 50)
+    by_groups, by_rows = [], []
+    for _ in range(300):
+        scores = np.repeat((sizes == 1) + rng.normal(size=100), sizes)
+        new = np.arange(400) % 2 + rng.normal(size=400)
+        by_groups.append((new > detector(scores, np.repeat(1 / sizes, sizes)).threshold(0.05)).mean())
+        by_rows.append((new > detector(scores).threshold(0.05)).mean())
+    assert np.mean(by_groups) == pytest.approx(0.05, abs=0.005) and np.mean(by_rows) > 0.1
 
 
 def test_a_score_is_the_mean_over_the_folds():
@@ -124,7 +143,7 @@ def test_what_tells_left_out_classes_is_chosen():
         asked.append((inside.copy(), others))
         return rng.normal(size=(240, 3)).astype(np.float32)
 
-    fitted, trials = choose(rows, labels, "abcd", {"far": far}, refit)
+    fitted, trials = choose(rows, labels, np.arange(240), "abcd", {"far": far}, refit)
     assert fitted.parts == trials[0].parts == (FEATURES,)
     assert min(trials[0].left_out.values()) > 0.8 and list(trials[0].left_out) == list("abcd")
     by_parts = {trial.parts: trial for trial in trials}
@@ -143,18 +162,19 @@ def test_without_features_logits_are_compared_without_the_class_and_energy_is_no
     labels, folds = np.arange(240) % 4, np.arange(240) // 4 % 3
     z = (4 * np.eye(4)[labels] + rng.normal(size=(2, 240, 4))).astype(np.float32)
     far = FoldOutputs(rng.normal(size=(2, 30, 4)).astype(np.float32), np.arange(30) % 3, None)
-    fitted, trials = choose(FoldOutputs(z, folds, None), labels, "abcd", {"far": far}, no_refit)
+    fitted, trials = choose(FoldOutputs(z, folds, None), labels, labels, "abcd", {"far": far}, no_refit)
     assert {trial.parts for trial in trials} == {(ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS)}
     assert trials[0].value > 0.85 and fitted.features is None
+    assert fitted.row_weights.tolist() == [1 / 60] * 240  # four groups
     one = {"far": FoldOutputs(far.z[:1], far.folds, None)}
-    _, trials = choose(FoldOutputs(z[:1], folds, None), labels, "abcd", one, no_refit)
+    _, trials = choose(FoldOutputs(z[:1], folds, None), labels, np.arange(240), "abcd", one, no_refit)
     assert (DISAGREEMENT,) not in {trial.parts for trial in trials}
 
 
 def test_of_two_classes_none_is_left_out():
     rng = np.random.default_rng(0)
     rows = FoldOutputs(rng.normal(size=(1, 40, 2)).astype(np.float32), np.arange(40) % 2, None)
-    _, trials = choose(rows, np.arange(40) % 2, "ab", {"far": rows}, no_refit)
+    _, trials = choose(rows, np.arange(40) % 2, np.arange(40), "ab", {"far": rows}, no_refit)
     assert trials[0].left_out == {} and trials[0].flagged_left_out is None
 
 
@@ -163,7 +183,7 @@ def test_of_three_classes_two_of_which_have_rows_none_is_left_out():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 5)).astype(np.float32)
     rows = FoldOutputs(rng.normal(size=(1, 40, 3)).astype(np.float32), np.arange(40) % 2, features)
-    _, trials = choose(rows, np.arange(40) // 2 % 2, "abc", {"far": rows}, no_refit)
+    _, trials = choose(rows, np.arange(40) // 2 % 2, np.arange(40), "abc", {"far": rows}, no_refit)
     assert trials[0].left_out == {}
 
 
@@ -172,5 +192,5 @@ def test_a_class_without_which_a_fold_has_nothing_to_compare_with_is_not_left_ou
     rng = np.random.default_rng(0)
     labels, folds = np.array([0, 1, 2] * 10 + [2] * 10), np.repeat([0, 1], [30, 10])
     rows = FoldOutputs(rng.normal(size=(1, 40, 3)).astype(np.float32), folds, None)
-    _, trials = choose(rows, labels, "abc", {"far": rows}, no_refit)
+    _, trials = choose(rows, labels, np.arange(len(labels)), "abc", {"far": rows}, no_refit)
     assert list(trials[0].left_out) == ["a", "b"]

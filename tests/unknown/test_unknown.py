@@ -14,7 +14,7 @@ from commands import ens
 
 import ensemble
 from ensemble.blend import BlendOptions, ExternalFiles, blend_run, load_blend
-from ensemble.blend.oof import EXTERNAL_VIEW, read_rows
+from ensemble.blend.oof import EXTERNAL_VIEW
 from ensemble.errors import Damaged, UserError
 from ensemble.events import SILENT
 from ensemble.ood.detector import Detector
@@ -214,17 +214,11 @@ def test_the_report_shows_no_scores_of_another_prediction(fitted, tmp_path):
     assert most_unlike(results, "pool")[1].size == 0
 
 
-def test_the_rate_is_said_as_it_was_asked_for_and_what_groups_do_to_it(monkeypatch, fitted):
+def test_the_rate_is_said_as_it_was_asked_for(monkeypatch, fitted):
     monkeypatch.setattr(Detector, "threshold", lambda self, rate: 1.0)
     asked = CertaintyRequest(unknown=0.0005)
     [columns] = unknown_columns(fitted, "mean", load_blend(fitted, "mean"), "folds", asked)
     assert "as 0.05% of images like the training rows have by chance" in columns.notes[0]
-    assert "groups" not in columns.notes[0]
-    rows = read_rows(fitted)
-    grouped = replace(rows, clusters=rows.clusters // 4, grouped=True)
-    monkeypatch.setattr("ensemble.tta.unknown.read_rows", lambda run: grouped)
-    [columns] = unknown_columns(fitted, "mean", load_blend(fitted, "mean"), "folds", asked)
-    assert "which are of 6 groups, count one by one: of new groups more images may be flagged" in columns.notes[0]
 
 
 def test_synthetic_images():
