@@ -21,7 +21,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ensemble import tables
 from ensemble.blend.oof import Oof, read_rows
 from ensemble.blend.recipe import Recipe
 from ensemble.cascade.find import find_cascade
@@ -30,6 +29,7 @@ from ensemble.cascade.policy import Limit
 from ensemble.data.logits import load_logits
 from ensemble.events import SILENT
 from ensemble.run import Run
+from ensemble.tables.cascade import show_cascade
 
 
 def predicted(run: Path, images: Path, blend: str, output: Path) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def of_probes(run: Path, folder: Path, max_loss: float) -> None:
         ms[name, "identity"] = float(logits.meta["ms"])
     oof = Oof(rows, tuple(names), (("identity",),) * len(names), tuple(values), {})
     found, _ = find_cascade(oof, Recipe("mean"), Costs(ms, 0.0), Limit(max_loss=max_loss), SILENT)
-    tables.show_cascade(replace(found, blend="mean", networks=5))
+    show_cascade(replace(found, blend="mean", networks=5))
 
 
 if __name__ == "__main__":

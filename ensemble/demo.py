@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ensemble import blend, tables
+from ensemble import blend
 from ensemble.blend.methods import names as methods
 from ensemble.config import load_config
 from ensemble.errors import RunFailure, UserError
@@ -18,6 +18,8 @@ from ensemble.plural import pluralize
 from ensemble.run import Run
 from ensemble.scoring.metrics import columns
 from ensemble.scoring.outcomes import evaluate
+from ensemble.tables.blend import show_blend
+from ensemble.tables.members import show_held_out, show_members
 from ensemble.toml import toml_value
 from ensemble.train.jobs import train_folds
 from ensemble.tta.predict import tta_predict
@@ -79,7 +81,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     answers = write_digits(data)
     events.message(f"1. ens train-folds {experiment}")
     failures = train_folds(load_config(experiment), events)
-    tables.show_members(blend.members_table(Run(run)))
+    show_members(blend.members_table(Run(run)))
 
     held_out: dict[str, dict[str, float]] = {}
     best = ""
@@ -87,7 +89,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
     for method in methods():
         events.message(f"2. ens blend {run} --method {method}")
         result = blend.blend_run(Run(run), blend.BlendOptions(method), events)
-        tables.show_blend(result)
+        show_blend(result)
         if result.blend["log_loss"].value < least:  # chosen by out-of-fold rows alone
             best, least = method, result.blend["log_loss"].value
     for method in methods():
@@ -102,7 +104,7 @@ def run_demo(folder: Path, events: Events) -> dict[str, dict[str, float]]:
         made = tta_predict(request, events)
         labels = np.array([answers[name] for name in made.ids])
         held_out[method] = {metric: evaluate(metric, labels, made.probabilities) for metric in columns()}
-    tables.show_held_out(held_out, len(answers), best)
+    show_held_out(held_out, len(answers), best)
     if failures:
         raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))
     events.message(f"images and answers in {data}, the run in {run}, submissions in {folder / 'submission-*.csv'}")

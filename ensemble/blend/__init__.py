@@ -2,7 +2,7 @@
 
 from ensemble.blend.compare import compare
 from ensemble.blend.comparison import Comparison
-from ensemble.blend.external.members import ExternalFiles
+from ensemble.blend.external.external_files import ExternalFiles
 from ensemble.blend.fit import BlendOptions, apply_files, blend_files, blend_run
 from ensemble.blend.members import MemberRow, members_table
 from ensemble.blend.oof import EXTERNAL_VIEW

@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensemble.data.classes import listed, reader
-from ensemble.data.samples import read_table
-from ensemble.data.table.read import number
 from ensemble.errors import UserError
 from ensemble.scoring.metrics import METRICS, require_metric
 
@@ -22,6 +20,8 @@ def read_costs(path: Path, classes: tuple[str, ...]) -> np.ndarray:
     class that is missing, unknown or there twice, a cost that is no number, and a mistake that costs less than being
     right.
     """
+    from ensemble.data.table.read import number, read_table
+
     table = read_table(path)
     rows = _places(path, "row", [str(name) for name in table.iloc[:, 0]], classes)
     columns = _places(path, "column", [str(name) for name in table.columns[1:]], classes)

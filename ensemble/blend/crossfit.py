@@ -21,15 +21,22 @@ def plain_average(oof: Oof) -> np.ndarray:
     return view_weights.apply(view_weights.even(oof.values), oof.values, slice(None))
 
 
-def fit_rows(oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray) -> RowsFit:
-    """The view weights and the chain of a fit on some rows. plain: z float32 (M, N, C), the plain averages of views."""
+def fit_rows(
+    oof: Oof, plain: np.ndarray, recipe: Recipe, rows: np.ndarray, made: methods.Made | None = None
+) -> RowsFit:
+    """The view weights and the chain of a fit on some rows.
+
+    plain: z float32 (M, N, C), the plain averages of views.
+    rows: int64 (n,), their numbers.
+    made: fits that are not made again, see `methods.fit`.
+    """
     every = oof.rows
     of_views = view_weights.even(oof.values)
     if methods.weighs_views(recipe.method):
         of_views = view_weights.fit(oof.values, every.labels, every.folds, every.clusters, rows)
     z = member_logits(oof, plain, of_views, rows)
     labels, folds, clusters = every.labels[rows], every.folds[rows], every.clusters[rows]
-    return of_views, methods.fit(recipe, z, labels, folds, clusters)
+    return of_views, methods.fit(recipe, z, labels, folds, clusters, made)
 
 
 def held_out(
@@ -48,12 +55,19 @@ def held_out_probabilities(
     recipe: Recipe,
     fitted: Callable[[], None] = lambda: None,
     fits: list[RowsFit] | None = None,
+    made: methods.Made | None = None,
 ) -> np.ndarray:
-    """What the outcomes of `held_out` are of: float64 (N, 2, C), of each row by a fit without its fold. fits: these are
-    added to it."""
+    """What the outcomes of `held_out` are of: float64 (N, 2, C), of each row by a fit without its fold.
+
+    fitted: called after each fit.
+    fits: the fits are added to it.
+    made: fits that are not made again, see `methods.fit`; None for none but its own.
+    """
+    if made is None and methods.is_nested(recipe):
+        made = {}
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        of_views, chain = fit_rows(oof, plain, recipe, train)
+        of_views, chain = fit_rows(oof, plain, recipe, train, made)
         if fits is not None:
             fits.append((of_views, chain))
         z = member_logits(oof, plain, of_views, test)

@@ -1,4 +1,7 @@
-"""`ens blend`: from out-of-fold logits to a fitted blend and the table that says what it is worth."""
+"""`ens blend`: from out-of-fold logits to a fitted blend and the table that says what it is worth.
+
+What reads tables is imported where there are any: importing pandas takes a third of the time of a small blend.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +22,7 @@ from ensemble.blend.crossfit import (
 )
 from ensemble.blend.decision import decision
 from ensemble.blend.diversity import diversity, leave_out_costs
-from ensemble.blend.external.members import ExternalFiles, read_labels, read_tests, rows_of, with_external
+from ensemble.blend.external.external_files import ExternalFiles
 from ensemble.blend.gains import scored
 from ensemble.blend.oof import Oof, read_oof
 from ensemble.blend.priors import read_priors, row_weights
@@ -97,11 +100,18 @@ def blend_run(
         oof, sources = read_runs([run, *others], options.views, options.members, events.message)
     else:
         oof = read_oof(run, options.views, options.members)
-    oof = with_external(oof, options.external, events.message)
+    if options.external:
+        from ensemble.blend.external.members import with_external
+
+        oof = with_external(oof, options.external, events.message)
     if not options.name and (others or options.views is not None or options.members is not None):
         _refuse_to_replace(run, name, oof)
     recipe = _recipe(options, oof)
-    tests = read_tests(options.external, oof.rows, events.message)
+    tests: dict[str, Logits] = {}
+    if options.external:
+        from ensemble.blend.external.members import read_tests
+
+        tests = read_tests(options.external, oof.rows, events.message)
     trained = [member for member in oof.members if member not in oof.external]
     optimistic = tuple(member for member in trained if source(run, sources, member).is_optimistic())
     result = fit_oof(oof, recipe, options.prune, events)
@@ -137,6 +147,8 @@ def blend_files(
     labels: see `read_labels`. options: without name, views and members. wanted: called before the fit with the ids of
     the first member's test predictions and the classes; it gives the ids that all test predictions must have.
     """
+    from ensemble.blend.external.members import read_labels, read_tests, with_external
+
     _require(options)
     rows = read_labels(labels)
     if len(rows.classes) < 2:
@@ -201,13 +213,14 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
     fitted = counted(events, oof, costly)
     fits: list[RowsFit] = []
-    probs = held_out_probabilities(oof, plain, recipe, fitted, fits)
+    made: methods.Made | None = {} if methods.is_nested(recipe) else None
+    probs = held_out_probabilities(oof, plain, recipe, fitted, fits, made)
     honest, before = outcome(labels, probs[:, 0], (recipe.metric,), recipe.costs), outcome(labels, probs[:, 1])
     outcomes = [honest, mean, *single]
     found = scored(oof, plain, recipe, outcomes, fits, weights)
     drawn, table = found.drawn, found.table
 
-    of_views, chain = fit_rows(oof, plain, recipe, np.arange(len(labels)))
+    of_views, chain = fit_rows(oof, plain, recipe, np.arange(len(labels)), made)
     fitted()
     blend, unused = without_zero_weight(oof, recipe, of_views, chain)
     last = "temperature" if recipe.calibration == "temperature" else "scaling"
@@ -291,4 +304,6 @@ def _refuse_to_replace(run: Run, name: str, oof: Oof) -> None:
 
 
 def _test_rows(member: str, test: Logits, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    from ensemble.blend.external.members import rows_of
+
     return rows_of(test, ids, f"{test.meta['source']}: {member}")

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ensemble.blend.params import array
 from ensemble.blend.probabilities import biased
-from ensemble.data.samples import read_table
 from ensemble.errors import UserError
 
 
@@ -22,6 +20,10 @@ def read_priors(text: str, classes: tuple[str, ...]) -> np.ndarray:
     """
     if text == "uniform":
         return np.full(len(classes), 1 / len(classes))
+    import pandas as pd
+
+    from ensemble.data.table.read import read_table
+
     path = Path(text)
     table = read_table(path)
     for column in ("class", "share"):

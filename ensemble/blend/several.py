@@ -9,7 +9,6 @@ from ensemble.blend.joined import join_rows, rows_left_out
 from ensemble.blend.oof import Oof, Rows, read_oof
 from ensemble.blend.partition import common_folds, fold_sets
 from ensemble.blend.sources import Sources, run_names, seen_from
-from ensemble.data.folds import fold_count
 from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.run import Run
@@ -47,6 +46,8 @@ def read_runs(
             )
     rows = _joined_rows(every, where, say)
     folds = np.stack([read[run].rows.folds[where[run]] for run in runs])
+    from ensemble.data.folds import fold_count
+
     sets = fold_sets(folds, rows.folds, [fold_count(run) for run in runs])
     prefixes = {run: f"{name}/" if name else "" for run, name in names.items()}
     return Oof(

@@ -216,13 +216,13 @@ def _require_fitting(labels: Path, options: "BlendOptions", submission: Submissi
 
 
 def _show(result: "BlendResult", details: bool, events: Session) -> None:
-    from ensemble import tables
+    from ensemble.tables.blend import blend_verdict, show_blend, show_details
 
     if details:
-        tables.show_details(result)
-    tables.show_blend(result)
+        show_details(result)
+    show_blend(result)
     events.answer(_plain(result))
-    events.message(tables.blend_verdict(result))
+    events.message(blend_verdict(result))
 
 
 @click.command()
@@ -238,12 +238,13 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     Example: ens compare runs/a runs/b
     """
     with session(as_json) as events:
-        from ensemble import blend, tables
+        from ensemble import blend
         from ensemble.cli.plain import plain
+        from ensemble.tables.compare import show_comparison, verdict
 
         result = blend.compare(runs, events)
-        tables.show_comparison(result)
-        verdicts = [{"verdict": tables.verdict(block)} for block in result.blocks]
+        show_comparison(result)
+        verdicts = [{"verdict": verdict(block)} for block in result.blocks]
         answer = plain(result, OF_EVERY_ROW)
         answer["blocks"] = [block | lines for block, lines in zip(answer["blocks"], verdicts, strict=True)]
         events.answer(answer | {"rows": len(result.labels)})

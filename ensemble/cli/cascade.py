@@ -39,12 +39,12 @@ def cascade(
     Example: ens cascade runs/art --blend mean --max-loss 0.005
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.cascade.command import CascadeOptions, cascade_run
         from ensemble.cli.plain import plain
+        from ensemble.tables.cascade import show_cascade
 
         found = cascade_run(Run(run), CascadeOptions(blend, max_loss, max_ms, name), events)
-        tables.show_cascade(found)
+        show_cascade(found)
         events.answer(plain(found))
         if found.path is None:
             raise RunFailure(

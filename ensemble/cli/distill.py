@@ -57,14 +57,14 @@ def distill(run: Path, teachers: str | None, as_json: bool, **options: Any) -> N
     Example: ens distill runs/art --into tf_efficientnet_lite0 --set train.epochs=30
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.distill.distill import distill as train_student
         from ensemble.distill.student import DistillOptions
+        from ensemble.tables.compare import show_comparison, verdict
 
         found = train_student(Run(run), DistillOptions(teachers=names(teachers), **options), events)
-        tables.show_comparison(found.comparison)
-        events.answer({**plain(found, OF_EVERY_ROW), "verdict": tables.verdict(found.comparison.blocks[0])})
+        show_comparison(found.comparison)
+        events.answer({**plain(found, OF_EVERY_ROW), "verdict": verdict(found.comparison.blocks[0])})
         events.message(
             f"{found.student}: {found.student_ms:.1f} ms an image; its {pluralize(len(found.teachers), 'teacher')}: "
             f"{found.teachers_ms:.1f} ms, {found.teachers_ms / found.student_ms:.1f} times as much (networks of one "

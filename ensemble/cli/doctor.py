@@ -14,10 +14,10 @@ def doctor(as_json: bool) -> None:
     Example: ens doctor
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview.doctor import examine
+        from ensemble.tables.doctor import show_doctor
 
         items = examine()
-        tables.show_doctor(items)
+        show_doctor(items)
         events.answer(plain(items))

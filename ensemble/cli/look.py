@@ -65,15 +65,15 @@ def check(
     Example: ens check data/art/train --test data/art/test
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.audit.check import check as audit
         from ensemble.cli.plain import plain
         from ensemble.config import load_config
+        from ensemble.tables.audit import show_audit
 
         if data.suffix.lower() == ".toml" and data.is_file():
             events.in_run(load_config(data).run)
         found = audit(data, test, sample_submission, fix, output, classes, events)
-        tables.show_audit(found)
+        show_audit(found)
         events.answer(plain(found.findings))
         if found.fails(fail_on):
             sys.exit(1)

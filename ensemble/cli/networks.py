@@ -54,16 +54,16 @@ def soup(run: Path, members: str | None, images: Path | None, name: str | None, 
 
 
 def _soup_of_members(run: Run, members: list[str], name: str, events: Session) -> None:
-    from ensemble import tables
     from ensemble.blend import members_table
     from ensemble.cli.plain import plain
     from ensemble.soup.recipes import soup_members
+    from ensemble.tables.members import show_members
 
     made = soup_members(run, members, name, events)
     for fold, chosen in enumerate(made.chosen):
         events.message(f"{name} fold {fold}: {' + '.join(chosen)}")
     rows = [row for row in members_table(run) if row.member in (*members, name)]
-    tables.show_members(rows)
+    show_members(rows)
     events.answer({"run": str(run), **plain(made), "members": plain(rows)})
     events.message(f"next: ens compare {run}/{members[0]} {run}/{name}")
 
@@ -83,15 +83,15 @@ def refit(run: Path, members: str | None, seeds: int, as_json: bool) -> None:
     Example: ens refit runs/art --members lite0 --seeds 2
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.blend import members_table
         from ensemble.cli.plain import plain
         from ensemble.refit.jobs import refit as refit_members
+        from ensemble.tables.members import show_members
 
         refits, failures = refit_members(Run(run), names(members), seeds, events)
         done = [each for each in refits if each.is_done()]
         rows = [row for row in members_table(Run(run)) if row.member in {each.member.name for each in refits}]
-        tables.show_members(rows)
+        show_members(rows)
         events.answer({"run": str(Run(run)), "refits": [str(each) for each in done], "recipes": plain(rows)})
         events.message(UNSCORED["refit"])
         if failures:

@@ -34,12 +34,12 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
     Example: ens runs runs
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview.runs import list_runs
+        from ensemble.tables.runs import show_runs
 
         found = list_runs(folder, sort, events)
-        tables.show_runs(found)
+        show_runs(found)
         events.answer(plain(found))
 
 
@@ -65,10 +65,10 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
     Example: ens submissions runs/art --board submission.csv=0.8286
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview import ledger
         from ensemble.overview.trust import trust
+        from ensemble.tables.runs import show_submissions
 
         for option, column, given in (("--board", "board", boards), ("--note", "note", notes)):
             for text in given:
@@ -85,7 +85,7 @@ def submissions(place: Path, boards: tuple[str, ...], notes: tuple[str, ...], me
         found = ledger.entries(place)
         agreement, of_blends = trust(found, metric), ledger.bias_of_best_blends(found, metric)
         if found:
-            tables.show_submissions(found, agreement, metric, of_blends)
+            show_submissions(found, agreement, metric, of_blends)
         else:
             events.message(f"{place}: {ledger.NONE}")
         events.answer({"submissions": plain(found), "trust": plain(agreement), "selection_bias": plain(of_blends)})

@@ -185,11 +185,11 @@ def tta_search(run: Path, views: str | None, metric: str, as_json: bool) -> None
     Example: ens tta-search runs/art --views d4
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
+        from ensemble.tables.views import show_view_search
         from ensemble.tta import search
 
         found, path = search.tta_search(Run(run), names(views), metric, events)
-        tables.show_view_search(found)
+        show_view_search(found)
         events.answer({**plain(found), "path": str(path)})
         events.message(f"saved {path}; next: ens blend {Run(run)} --views {','.join(found.chosen)} --name NAME")

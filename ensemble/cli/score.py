@@ -30,12 +30,12 @@ def score(file: Path, truth: Path, run: Path | None, blend: str | None, as_json:
     Example: ens score submission.csv --truth labels.csv --run runs/art
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.overview.score import score_file
         from ensemble.run import Run
+        from ensemble.tables.score import show_score
 
         found = score_file(file, truth, None if run is None else Run(run), blend)
-        tables.show_score(found)
+        show_score(found)
         places = {metric: scored.place for metric, scored in found.metrics.items()}
         events.answer({**plain(found), "as_expected": places})

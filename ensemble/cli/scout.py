@@ -50,16 +50,16 @@ def scout(
     Example: ens scout data/art/train --weights-dir weights --budget 1h
     """
     with session(as_json) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.scout.command import ScoutOptions, Source
         from ensemble.scout.command import scout as find
+        from ensemble.tables.scout import show_scout
 
         columns = names(label)
         chosen = None if columns is None else columns[0] if len(columns) == 1 else tuple(columns)
         of_backbones = {name: given.pop(name) for name in ("weights_dir", "metric", "image_size")}
         options = ScoutOptions(output, pick=pick, budget=budget, **of_backbones)
         result = find(Source(path, label=chosen, **given), options, events)
-        tables.show_scout(result)
+        show_scout(result)
         events.message(f"wrote {output}: read it, then run  ens train-folds {shlex.quote(str(output))}")
         events.answer(plain(result))

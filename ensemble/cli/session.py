@@ -8,7 +8,7 @@ A command is written so:
     def prune(run: Path, as_json: bool) -> None:
         with session(as_json, run) as events:
             result = work(run, events)
-            tables.show_result(result)           # on stderr with --json, like all that is printed
+            show_result(result)                  # on stderr with --json, like all that is printed
             events.answer(plain(result))
             events.message(f"saved {result.path}")
 

@@ -52,11 +52,11 @@ def slices(
     Example: ens slices runs/art --test data/art/test
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
         from ensemble.slices.command import SliceOptions, slices_run
+        from ensemble.tables.slices import show_slices
 
         found = slices_run(Run(run), SliceOptions(blend, columns, names(by), test, alpha, min_size), events)
-        tables.show_slices(found)
+        show_slices(found)
         events.answer(plain(found, without=("map", "made_of")))
         events.message(f"saved {found.path}; next: ens report {Run(run)}")

@@ -47,11 +47,12 @@ def train_folds(
 
     Example: ens train-folds configs/digits.toml
     """
-    from ensemble import blend, tables
+    from ensemble import blend
     from ensemble.cli.plain import plain
     from ensemble.config import load_config
     from ensemble.launch.engine import parse_engine
     from ensemble.launch.slurm import plan, read_request, require_folder, script
+    from ensemble.tables.members import show_members
 
     if gpus_per_job is not None:
         changes = (*changes, f"gpus_per_job={gpus_per_job}")
@@ -84,7 +85,7 @@ def train_folds(
 
             failures = on_slurm.train_on_slurm(config, request, command, events)
         rows = blend.members_table(Run(config.run))
-        tables.show_members(rows)
+        show_members(rows)
         events.answer({"run": str(Run(config.run)), "members": plain(rows), "failed": failures})
         if failures:
             raise RunFailure(f"{pluralize(len(failures), 'job')} failed: " + "; ".join(failures))

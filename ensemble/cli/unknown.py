@@ -29,12 +29,12 @@ def unknown(run: Path, blend: str | None, foreign: Path | None, as_json: bool) -
     Example: ens unknown runs/art --blend stack
     """
     with session(as_json, run) as events:
-        from ensemble import tables
         from ensemble.cli.plain import plain
+        from ensemble.tables.unknown import show_unknown
         from ensemble.unknown.command import fit_unknown
 
         found = fit_unknown(Run(run), blend, foreign, events)
-        tables.show_unknown(found)
+        show_unknown(found)
         events.answer(plain(found))
         events.message(
             f"saved {found.path}; next: ens tta-predict {Run(run)} IMAGES --blend {found.blend} --unknown 0.01"

@@ -3,16 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NotRequired
+from typing import TYPE_CHECKING, NotRequired
 
 from typing_extensions import TypedDict
 
-from ensemble.data.copies.ties import scan_folder
-from ensemble.data.digests import digests
-from ensemble.data.samples import Samples
 from ensemble.events import Events
 from ensemble.files.reading import read_json
 from ensemble.run import Run
+
+if TYPE_CHECKING:
+    from ensemble.data.samples import Samples
 
 
 class Contents(TypedDict):
@@ -26,11 +26,14 @@ class Contents(TypedDict):
     rows: NotRequired[dict[str, str]]
 
 
-def with_digests(samples: Samples, cache: str, events: Events) -> Samples:
+def with_digests(samples: "Samples", cache: str, events: Events) -> "Samples":
     """The samples with the digests of their files, worked out once for all that a command needs them for. cache:
     `data.cache`. Raises UserError that names a file which can't be read."""
     if samples.digests is not None:
         return samples
+    from ensemble.data.copies.ties import scan_folder  # here: reading the file of a run takes neither OpenCV nor pandas
+    from ensemble.data.digests import digests
+
     with scan_folder(cache) as folder:
         return replace(samples, digests=tuple(digests(samples.paths, folder / "digests", events)))
 

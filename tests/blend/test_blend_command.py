@@ -34,7 +34,7 @@ from ensemble.scoring.counts import ClassCounts
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.metrics import METRICS
 from ensemble.scoring.outcomes import outcome, value
-from ensemble.tables import blend_verdict
+from ensemble.tables.blend import blend_verdict
 
 IDS = [f"bild ü{i:03}.png" for i in range(90)]
 LABELS = np.arange(90) % 3

@@ -13,7 +13,8 @@ from recorder import Recorder
 
 from ensemble.blend import BlendOptions, blend_files
 from ensemble.blend.external.checks import suspicious
-from ensemble.blend.external.members import ExternalFiles, join, read_labels, read_predictions, read_test, rows_of
+from ensemble.blend.external.external_files import ExternalFiles
+from ensemble.blend.external.members import join, read_labels, read_predictions, read_test, rows_of
 from ensemble.blend.external.scale import floored, without_unknown_classes
 from ensemble.blend.oof import Rows
 from ensemble.data.logits import Logits

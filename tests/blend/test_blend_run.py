@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.blend import BlendOptions, blend_run, gains, list_blends, load_blend, members_table, read_result
-from ensemble.blend.crossfit import held_out_probabilities, plain_average
+from ensemble.blend import BlendOptions, blend_run, gains, list_blends, load_blend, members_table, methods, read_result
+from ensemble.blend.crossfit import fit_rows, held_out_probabilities, plain_average
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.recipe import Recipe
@@ -20,6 +20,7 @@ from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import bootstrap, scores
+from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import outcome
 
 CLASSES = ("cat", "dog", "NA")
@@ -141,6 +142,28 @@ def test_the_cross_fitted_score_does_not_see_its_own_rows(tmp_path):
     result = blend_run(Run(run), BlendOptions("stack", "accuracy"))
     assert result.blend["accuracy"].value < 0.5
     assert result.blend["log_loss"].value > np.log(3) - 0.05
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "vector"])
+def test_a_fit_that_several_folds_ask_for_is_made_once_and_gives_the_same_bits(calibration):
+    labels, draw, every = np.arange(120) % 3, np.random.default_rng(0), np.arange(120)
+    folds = every // 3 % 4
+    rows = Rows(every.astype(np.str_), labels, folds, every, False, ("a", "b", "c"))
+    values = tuple((draw.normal(size=(1, 120, 3)) + np.eye(3)[labels]).astype(np.float32) for _ in range(2))
+    oof = Oof(rows, ("one", "two"), (("identity",),) * 2, values, {})
+    recipe, plain, made = Recipe("auto", calibration=calibration), plain_average(oof), {}
+    found = held_out_probabilities(oof, plain, recipe, made=made)[:, 0]
+    chain = fit_rows(oof, plain, recipe, every, made)[1]
+
+    def alone(train, test):
+        z, of_rows = plain[:, train], (labels[train], folds[train], every[train])
+        return methods.apply(methods.fit(recipe, z, *of_rows), plain[:, test])
+
+    assert np.array_equal(found, cross_fit(alone, folds, every))
+    again = methods.fit(recipe, plain, labels, folds, every)
+    assert np.array_equal(methods.apply(chain, plain), methods.apply(again, plain))
+    assert chain.choice == again.choice
+    assert len(made) == len(methods.candidates()) * (4 + 4 * 3 // 2) + 1  # without one fold, without two; all rows
 
 
 def test_how_fits_differ_is_told_by_rows_of_all_classes(monkeypatch):
@@ -384,11 +407,11 @@ def test_half_written_blends(run):
             load_blend(Run(run), "vote")
 
 
-def test_blending_loads_no_torch(run):
+def test_blending_loads_neither_torch_nor_pandas(run):
     code = (
         "import sys, pathlib; from ensemble.blend import BlendOptions, blend_run; from ensemble.run import Run; "
         "[blend_run(Run(sys.argv[1]), BlendOptions(m, 'macro_f1')) for m in ('greedy', 'stack')]; "
-        "print('torch' in sys.modules)"
+        "print('torch' in sys.modules or 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -12,7 +12,6 @@ import pytest
 from commands import ens
 from rich.console import Console
 
-from ensemble import tables
 from ensemble.blend import compare, members_table
 from ensemble.blend.comparison import OPTIMISTIC, tells
 from ensemble.blend.seeds import seed_deviation
@@ -25,6 +24,8 @@ from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain
 from ensemble.scoring.intervals import Support, gain_interval
 from ensemble.scoring.metrics import METRICS
+from ensemble.tables import layout
+from ensemble.tables.compare import show_comparison, verdict
 
 CLASSES = ("cat", "dog")
 
@@ -169,7 +170,7 @@ def test_a_class_without_rows_has_no_recall(tmp_path, capsys):
     result = compare([make_run(tmp_path / "run", LABELS, own, classes=three)])
     block = result.blocks[0]
     assert np.isnan(block.recall[:, 2]).all() and np.isnan(block.recall_interval[:, :, 2]).all()
-    tables.show_comparison(result)
+    show_comparison(result)
     out = capsys.readouterr().out
     assert "newt" not in out and "0 of 2 comparisons; 0.1 (5%) are expected by chance alone" in out
 
@@ -445,7 +446,7 @@ def test_verdicts_in_words(tmp_path):
         "e": logits(labels, range(15)),
     }
     result = compare([make_run(tmp_path / "run", labels, own)])
-    b, c, d, e, best, optimistic = tables.verdict(result.blocks[0])
+    b, c, d, e, best, optimistic = verdict(result.blocks[0])
     assert b.startswith("better in accuracy and log loss: b (gained: accuracy +12.00 [+")
     assert c.startswith("worse in accuracy and log loss: c (gained: accuracy -20.00 [-")
     assert d.startswith("no significant difference at 95%: d (gained: accuracy +2.00 [-")
@@ -454,7 +455,7 @@ def test_verdicts_in_words(tmp_path):
     assert re.fullmatch(r"best by accuracy: b; all others differ from it at 95%", best)
     assert optimistic == "it was chosen as the best of 5 on these rows, so its lead is optimistic"
     own = {name: own[name] for name in ("a", "d", "e")}
-    *_, best, _ = tables.verdict(compare([make_run(tmp_path / "other", labels, own)]).blocks[0])
+    *_, best, _ = verdict(compare([make_run(tmp_path / "other", labels, own)]).blocks[0])
     pattern = r"best by accuracy: e; no significant difference to it at 95%: a \(-5\.00 \[.*\]\), d \(-3\.00 \[.*\]\)"
     assert re.fullmatch(pattern, best)
 
@@ -464,7 +465,7 @@ def test_better_in_one_and_worse_in_the_other(tmp_path):
     labels = np.arange(400) % 2
     a, b = logits(labels, range(100), size=8.0), logits(labels, range(60), size=2.0)
     a[:100] /= 100
-    lines = tables.verdict(compare([make_run(tmp_path / "run", labels, {"a": a, "b": b})]).blocks[0])
+    lines = verdict(compare([make_run(tmp_path / "run", labels, {"a": a, "b": b})]).blocks[0])
     assert lines[0].startswith("better in accuracy, worse in log loss: b (gained: accuracy +10.00 [+")
 
 
@@ -476,12 +477,12 @@ def test_an_optimistic_member_is_marked_wherever_it_is_named(tmp_path, capsys):
     result = compare([plain, best])
     assert [[item.optimistic for item in block.items] for block in result.blocks] == [[False, True]] * 3
     assert result.notes == (f"left out, as their names are in one run only: {best / 'z'} ({OPTIMISTIC})",)
-    tables.show_comparison(result)
+    show_comparison(result)
     squeezed = re.sub(r"\s+", "", re.sub(r" {3,}.*", "", capsys.readouterr().out.replace("─", "")))
     assert squeezed.count(f"kept({OPTIMISTIC})".replace(" ", "")) == 3 * 2 + 3  # two tables and the verdict, thrice
-    lines = tables.verdict(compare([best / "x", best / "y", plain / "x", plain / "y"]).blocks[0])
+    lines = verdict(compare([best / "x", best / "y", plain / "x", plain / "y"]).blocks[0])
     assert all(line.count(OPTIMISTIC) == line.count(f"{best}") for line in lines)
-    tables.show_comparison(compare([best / "x", plain / "x"]))
+    show_comparison(compare([best / "x", plain / "x"]))
     out = capsys.readouterr().out
     assert f"gain over {best} ({OPTIMISTIC}) (positive is better)" in " ".join(out.split())
     assert f"recall % by class, and the gain over {best} ({OPTIMISTIC})" in " ".join(out.split())
@@ -494,8 +495,8 @@ def test_tables_of_four_long_names_fit_100_columns(tmp_path, monkeypatch, capsys
     own = {name: logits(labels, range(i, 60, 2 + i), classes=3) for i, name in enumerate(members)}
     classes = ("a class with a long name", "dog", "cat")
     run = make_run(tmp_path / "run", labels, own, classes=classes, seconds=123456, epochs=12)
-    monkeypatch.setattr(tables.layout, "Console", lambda width=None: Console(width=100))
-    tables.show_comparison(compare([run]))
+    monkeypatch.setattr(layout, "Console", lambda width=None: Console(width=100))
+    show_comparison(compare([run]))
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "  " in line]
     assert max(map(len, rows)) <= 100 and "…" not in out
@@ -508,7 +509,7 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path, monkeypatch, capsys
     classes = ("[red]", "dog")
     for name in ("[a]", "[/b]"):
         make_run(Path(name), LABELS, {"x": logits(LABELS)}, classes=classes)
-    tables.show_comparison(compare([Path("[a]"), Path("[/b]")]))
+    show_comparison(compare([Path("[a]"), Path("[/b]")]))
     out = capsys.readouterr().out
     assert out.count("[a]") == 5 and out.count("[/b]") == 4 and out.count("[red] (12)") == 1
 
@@ -518,7 +519,7 @@ def test_many_items_and_many_classes(tmp_path, capsys):
     classes = tuple(f"class{c}" for c in range(60))
     worse = np.flatnonzero(labels < 2)
     own = {"a": logits(labels, classes=60)} | {f"m{i}": logits(labels, worse, classes=60) for i in range(4)}
-    tables.show_comparison(compare([make_run(tmp_path / "run", labels, own, classes=classes)]))
+    show_comparison(compare([make_run(tmp_path / "run", labels, own, classes=classes)]))
     out = capsys.readouterr().out
     assert out.count("recall % by class") == 2 and len(re.findall(r"class\d+ \(8\)", out)) == 4
     last = "8 of 240 comparisons; 12.0 (5%) are expected by chance alone; of 60 classes, only these are shown"
@@ -558,5 +559,5 @@ def test_seeds_of_one_backbone_are_told(tmp_path, capsys):
     assert [line.split(" and ")[0] for line in result.seeds] == [
         f"another seed: over the 2 of {run / 'net'}, accuracy varies by {100 * expected:.2f} points"
     ]
-    tables.show_comparison(result)
+    show_comparison(result)
     assert "without what the rows add; rough)" in " ".join(capsys.readouterr().out.split())

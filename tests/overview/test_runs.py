@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ensemble import tables
 from ensemble.audit.findings import finding
 from ensemble.blend import BlendOptions, blend_run, compare, members_table
 from ensemble.blend.oof import read_member, read_rows
@@ -23,6 +22,10 @@ from ensemble.overview.selection_bias import System, selection_bias
 from ensemble.run import Run
 from ensemble.scoring.bootstrap import bias_of_best, bootstrap
 from ensemble.scoring.outcomes import outcome
+from ensemble.tables import layout
+from ensemble.tables.audit import show_audit
+from ensemble.tables.compare import show_comparison
+from ensemble.tables.runs import show_runs
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def copied(made, tmp_path):
 
 
 def printed(capsys, found):
-    tables.show_runs(found)
+    show_runs(found)
     return capsys.readouterr().out
 
 
@@ -268,15 +271,15 @@ def test_links_are_followed_but_no_run_is_told_twice(copied, tmp_path):
 
 
 def test_a_name_with_a_line_break_stays_on_its_line():
-    assert tables.layout.escaped("a\nb\x1b[1m\u2028é 한 \udc80[b]") == "a\\nb\\x1b[1m\\u2028é 한 \\udc80[b]"
+    assert layout.escaped("a\nb\x1b[1m\u2028é 한 \udc80[b]") == "a\\nb\\x1b[1m\\u2028é 한 \\udc80[b]"
 
 
 def test_names_with_line_breaks_tear_no_table(made, capsys):
     compared = replace(compare([made / "resnet", made / "vit"]), classes=("a\nb", "c"))
-    tables.show_comparison(compared)
+    show_comparison(compared)
     assert "a\\nb (12)" in capsys.readouterr().out
     (found,) = finding("repeats", "error", ["x\ny.png"], ("odd row", "odd rows"), "look at it")
-    tables.show_audit(SimpleNamespace(findings=[found]))
+    show_audit(SimpleNamespace(findings=[found]))
     assert "x\\ny.png" in capsys.readouterr().out
 
 

@@ -5,13 +5,13 @@ import re
 import numpy as np
 from report_runs import noisy_logits, write_run
 
-from ensemble import tables
 from ensemble.blend import BlendOptions, blend_run
 from ensemble.events import SILENT
 from ensemble.report import read_run
 from ensemble.report.certainty import section
 from ensemble.report.page import environment
 from ensemble.run import Run
+from ensemble.tables.blend import show_blend, show_details
 
 
 def made(folder, groups=None, rows=150):
@@ -23,9 +23,9 @@ def made(folder, groups=None, rows=150):
 def test_the_curve_and_sets_of_a_blend(tmp_path, capsys):
     run = made(tmp_path)
     blend = blend_run(run, BlendOptions("mean"))
-    tables.show_details(blend)
+    show_details(blend)
     assert f"AURC {100 * blend.selective.area:.3f} %" in " ".join(capsys.readouterr().out.split())
-    tables.show_blend(blend)
+    show_blend(blend)
     assert f"curve (AURC) {100 * blend.selective.area:.3f} %" in " ".join(capsys.readouterr().out.split())
     results = read_run(run, SILENT)
     content = section(results)

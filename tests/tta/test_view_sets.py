@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ensemble import tables
 from ensemble.blend.methods.pool import inverse_temperature
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import softmax
@@ -21,6 +20,8 @@ from ensemble.scoring.metrics import computed, searchable
 from ensemble.scoring.outcomes import evaluate, outcome
 from ensemble.scoring.outcomes import value as score_value
 from ensemble.scoring.row_values import row_losses
+from ensemble.tables import layout
+from ensemble.tables.views import show_view_search
 from ensemble.tta import view_sets
 from ensemble.tta.view_sets import pareto, search_views
 
@@ -499,8 +500,8 @@ def test_searching_loads_no_torch():
 
 
 def printed(found, monkeypatch, capsys, width=100):
-    monkeypatch.setattr(tables.layout, "Console", lambda width_=None, **_: Console(width=width))
-    tables.show_view_search(found)
+    monkeypatch.setattr(layout, "Console", lambda width_=None, **_: Console(width=width))
+    show_view_search(found)
     return capsys.readouterr().out
 
 

@@ -5,13 +5,14 @@ warning line, what can't be guessed is a UserError. `say` takes the warnings, on
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ensemble.blend.external.checks import suspicious
+from ensemble.blend.external.external_files import ExternalFiles
 from ensemble.blend.external.files import (
     array_predictions,
     cell_numbers,
@@ -25,7 +26,7 @@ from ensemble.blend.external.scale import LARGEST, floored, logits_of, recognise
 from ensemble.blend.oof import EXTERNAL_VIEW, Oof, Rows
 from ensemble.data.classes import in_order, listed
 from ensemble.data.logits import Logits
-from ensemble.data.samples import nfc
+from ensemble.data.names import nfc
 from ensemble.errors import UserError
 
 
@@ -129,22 +130,6 @@ def join(
             )
     clusters = np.unique(rows.clusters[kept], return_inverse=True)[1].astype(np.int64)
     return Rows(rows.ids[kept], rows.labels[kept], rows.folds[kept], clusters, rows.grouped, rows.classes), z
-
-
-@dataclass(frozen=True)
-class ExternalFiles:
-    """A member that ens did not train.
-
-    name: of the member.
-    oof: the file of its out-of-fold predictions.
-    test: that of its predictions of the test set; None where there is none.
-    kind: what its numbers are, one of `scale.KINDS`; None to see it by the numbers.
-    """
-
-    name: str
-    oof: Path
-    test: Path | None = None
-    kind: str | None = None
 
 
 def with_external(oof: Oof, members: Sequence[ExternalFiles], say: Callable[[str], None]) -> Oof:

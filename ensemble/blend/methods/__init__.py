@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from ensemble.blend import metric_bias, priors, scaling, temperature
 from ensemble.blend.methods import auto, greedy, mean, pool, stack, trees, vote
@@ -34,6 +35,9 @@ from ensemble.scoring.metrics import METRICS, require_metric
 METHODS: dict[str, Method] = {
     method.name: method for method in (mean.METHOD, pool.METHOD, vote.METHOD, greedy.METHOD, stack.METHOD, trees.METHOD)
 }
+
+
+Made = dict[bytes, "Chain"]  # fits of methods, by digests of what they were fitted on
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,24 @@ def require_method(method: str) -> None:
         raise UserError(f"blend method {method!r} is not one of: {', '.join(names())}")
 
 
-def fit(recipe: Recipe, z: np.ndarray, labels: np.ndarray, folds: np.ndarray, clusters: np.ndarray) -> Chain:
+def is_nested(recipe: Recipe) -> bool:
+    """Whether a fit is made of fits without each fold. Cross-fitting asks for nearly all of those twice: that without
+    folds 0 and 1 is a part both of the fit without fold 0 and of the fit without fold 1."""
+    return recipe.method == auto.NAME or recipe.calibration != "temperature"
+
+
+def fit(
+    recipe: Recipe,
+    z: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    clusters: np.ndarray,
+    made: Made | None = None,
+) -> Chain:
     """The recipe's method for its metric, fitted on z float32 (M, N, C) and labels, folds, clusters int64 (N,).
+
+    made: what was fitted by the same recipe before; it is not fitted again, and what is fitted now is added. None to
+        remember nothing.
 
     Raises UserError for an unknown method, metric or calibration, and as `require_metric` and `scaling.fit`.
     """
@@ -96,11 +116,11 @@ def fit(recipe: Recipe, z: np.ndarray, labels: np.ndarray, folds: np.ndarray, cl
     scaling.require_kind(recipe.calibration)
     training = _training(recipe, z, labels, folds, clusters)
     if recipe.method == auto.NAME:
-        choice = _choose(recipe, training)
-        return replace(fit(replace(recipe, method=choice.chosen), z, labels, folds, clusters), choice=choice)
-    chain = _fit_method(recipe.method, training)
+        choice = _choose(recipe, training, made)
+        return replace(fit(replace(recipe, method=choice.chosen), z, labels, folds, clusters, made), choice=choice)
+    chain = _fit_method(recipe.method, training, made)
     if recipe.calibration != "temperature":
-        chain = replace(chain, scaling=_fit_scaling(recipe, training))
+        chain = replace(chain, scaling=_fit_scaling(recipe, training, made))
     if recipe.shares is not None:
         chain = replace(chain, prior_shift=priors.fit(labels, recipe.shares))
     if METRICS[recipe.metric].needs == "counts":
@@ -115,15 +135,30 @@ def _training(recipe: Recipe, z: np.ndarray, labels: np.ndarray, folds: np.ndarr
     return Training(z, labels, folds, clusters, recipe.metric, weights)
 
 
-def _fit_method(method: str, training: Training) -> Chain:
-    """The method and, where it has no scale, its temperature."""
+def _fit_method(method: str, training: Training, made: Made | None) -> Chain:
+    """The method and, where it has no scale, its temperature. It may be one that was made before."""
+    key = b"" if made is None else _digest(method, training)
+    if made is not None and key in made:
+        return made[key]
     chain = Chain(method, METHODS[method].fit(training))
-    if METHODS[method].scaled:
-        return chain
-    return replace(chain, temperature=temperature.fit(log_probabilities(chain, training.z), training.labels))
+    if not METHODS[method].scaled:
+        chain = replace(chain, temperature=temperature.fit(log_probabilities(chain, training.z), training.labels))
+    if made is not None:
+        made[key] = chain
+    return chain
 
 
-def _fit_scaling(recipe: Recipe, training: Training) -> Scaling:
+def _digest(method: str, training: Training) -> bytes:
+    """Of all that a fit depends on, of one recipe. The order in memory too: sums in another differ in the last bit."""
+    z = training.z
+    in_memory = z.transpose(np.argsort(z.strides)[::-1])
+    digest = xxhash.xxh3_128(f"{method} {z.shape} {z.strides}".encode())
+    for array in (in_memory, training.labels, training.folds, training.clusters):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _fit_scaling(recipe: Recipe, training: Training, made: Made | None) -> Scaling:
     """On log-probabilities of rows that the method, fitted again without each fold, has not seen."""
     z, labels, clusters = training.z, training.labels, training.clusters
     folds = usable_folds(training.folds, clusters)
@@ -132,12 +167,12 @@ def _fit_scaling(recipe: Recipe, training: Training) -> Scaling:
 
     def fit_apply(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         without = _training(recipe, z[:, train], labels[train], folds[train], clusters[train])
-        return log_probabilities(_fit_method(recipe.method, without), z[:, test])
+        return log_probabilities(_fit_method(recipe.method, without, made), z[:, test])
 
     return scaling.fit(cross_fit(fit_apply, folds, clusters), labels, folds, clusters, recipe.calibration)
 
 
-def _choose(recipe: Recipe, training: Training) -> auto.Choice:
+def _choose(recipe: Recipe, training: Training, made: Made | None) -> auto.Choice:
     """By the method and its temperature alone: what follows is the same for all."""
     z, labels, folds, clusters = training.z, training.labels, training.folds, training.clusters
     if len(z) == 1:  # nothing to combine: the candidates differ in how they calibrate the one member
@@ -145,7 +180,7 @@ def _choose(recipe: Recipe, training: Training) -> auto.Choice:
 
     def fit_apply(name: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         candidate = replace(recipe, method=name, calibration="temperature")
-        return apply(fit(candidate, z[:, train], labels[train], folds[train], clusters[train]), z[:, test])
+        return apply(fit(candidate, z[:, train], labels[train], folds[train], clusters[train], made), z[:, test])
 
     runs = {name: partial(fit_apply, name) for name in candidates()}
     return auto.Choice(
