@@ -71,7 +71,7 @@ def check(
         # among the training images alone, as training does: test images would change the neighbours
         ours = find_copies(seen, train_files, folder, events)
         pairs = ours if tested is None else find_copies(seen, np.arange(len(paths)), folder, events)
-    events.progress("comparing", 0, 1)
+    events.progress("comparing the images with their labels", 0, 3)
     train_of, test_of = first_rows(at, len(paths)), first_rows(test_at, len(paths))
     within = pairs_within(ours, train_of[train_files])
     if ours_counted := counted(ours):
@@ -97,6 +97,7 @@ def check(
         sizes["test"] = size_quantiles(test_at, seen)
     if sample_submission is not None:
         found += check_submission(sample_submission, tested, list(counts))
+    events.progress("looking for what gives a class away", 1, 3)
     values, ties = features(seen), near_ties(pairs, len(paths))
     of_use = np.flatnonzero(has_image(at, seen))
     keys = np.array([label_key(name) for name in labels.tolist()], dtype=np.str_)
@@ -106,6 +107,7 @@ def check(
     }
     found += check_shortcuts(scores["shortcuts"], list(counts))
     if tested is not None:
+        events.progress("comparing the test images with the others", 2, 3)
         unseen = np.flatnonzero(has_image(test_at, seen))
         both = at[of_use], test_at[unseen]
         scores["shift"] = shift(values[both[0]], values[both[1]], ties[both[0]], ties[both[1]])

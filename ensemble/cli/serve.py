@@ -73,7 +73,8 @@ def serve(
     """
     from ensemble.exported.cascade_description import is_cascade
 
-    with session(as_json, model if model.is_dir() and not is_cascade(model) else None) as events:
+    run = model if model.is_dir() and not is_cascade(model) else None
+    with session(as_json, run, is_server=True) as events:
         from ensemble.serve import require_extra
 
         require_extra()

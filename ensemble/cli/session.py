@@ -110,8 +110,9 @@ class Session:
 
 
 @contextmanager
-def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
-    """A command from its beginning to its end; see above."""
+def session(as_json: bool, run: Path | None = None, is_server: bool = False) -> Iterator[Session]:
+    """A command from its beginning to its end; see above. is_server: it waits for requests, so that no bar says that it
+    starts."""
     from ensemble.bar import progress_bar
 
     command = click.get_current_context().info_name or ""
@@ -122,6 +123,8 @@ def session(as_json: bool, run: Path | None = None) -> Iterator[Session]:
             stack.enter_context(redirect_stdout(sys.stderr))
         bar = stack.enter_context(ExitStack())
         events = Session(bar.enter_context(progress_bar()))
+        if not is_server:
+            events.progress("starting", 0, 1)  # imports alone may take seconds
         events.log(f"begins: ens {__version__}: {command_line()}")
         stack.enter_context(listening(command_line(), events.log))
         stack.enter_context(_logged_warnings(events.log))

@@ -21,7 +21,7 @@ def view(run: Path, host: str, port: int, as_json: bool) -> None:
 
     Example: ens view runs/art
     """
-    with session(as_json) as events:  # with no run: what is only looked at is not written into
+    with session(as_json, is_server=True) as events:  # with no run: what is only looked at is not written into
         from ensemble import view as viewing
         from ensemble.run import Run
 

@@ -18,6 +18,7 @@ from ensemble.events import Events
 from ensemble.files.reading import read_json
 from ensemble.files.sealed import write_json
 from ensemble.machine import cores
+from ensemble.progress import paced
 
 # A file that changed this shortly before it was read may change once more within one tick of the file system's clock
 # (2 s on FAT) and keep its times: such an answer is not remembered. git calls it the racy case.
@@ -45,11 +46,12 @@ def digests(paths: Sequence[Path], folder: Path, events: Events) -> list[str]:
         return [_answer(paths[row], known.get(names[row]), started) for row in rows]
 
     found: list[tuple[str, Stamp | None]] = []
+    advance = paced(events, "looking for changed images", 0, len(paths))
     with ThreadPoolExecutor(cores()) as pool:
         chunks = [range(start, min(start + CHUNK, len(paths))) for start in range(0, len(paths), CHUNK)]
         for part in pool.map(answer, chunks):
             found += part
-            events.progress("looking for changed images", len(found), len(paths))
+            advance(len(part))
     now = {name: (*stamp, digest) for name, (digest, stamp) in zip(names, found, strict=True) if stamp is not None}
     if any(known.get(name) != value for name, value in now.items()):
         gone = {name for name in known.keys() - now.keys() if not os.path.exists(root + name)}  # noqa: PTH110

@@ -28,6 +28,7 @@ from ensemble.data.scan_pieces import RECORD, SIDE, pieces_folder, recall, remem
 from ensemble.events import Events
 from ensemble.files.limits import too_many_pixels
 from ensemble.machine import cores
+from ensemble.progress import paced
 
 WORKING = 256  # px: what statistics are taken of. JPEG's own scaling then makes 4,000 px photos 4x cheaper
 PIECE = 8192  # images kept in memory before they are written: 37 MB, and what a kill loses
@@ -160,7 +161,7 @@ def _measure(
 ) -> None:
     """Decode one file of each digest, fill the rows of all, and remember it."""
     wanted = list(rows)
-    done = total - sum(map(len, rows.values()))
+    advance = paced(events, "looking at the images", total - sum(map(len, rows.values())), total)
 
     def task(chunk: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [look(paths[rows[digest][0]]) for digest in chunk]
@@ -172,12 +173,13 @@ def _measure(
             chunks = [piece[at : at + CHUNK] for at in range(0, len(piece), CHUNK)]
             at = 0
             for results in pool.map(task, chunks):
+                looked = 0
                 for record, thumbnail in results:
                     records[at], small[at] = record, thumbnail
                     copies = rows[piece[at]]
                     table[copies], thumbnails[copies] = record, thumbnail
-                    at, done = at + 1, done + len(copies)
-                events.progress("looking at the images", done, total)
+                    at, looked = at + 1, looked + len(copies)
+                advance(looked)
             remember(place, records, small)
 
 

@@ -11,6 +11,7 @@ from ensemble.config import Backbone, Config, train_settings
 from ensemble.device import choose_device, to_device
 from ensemble.events import Events
 from ensemble.inference.formats import Inference
+from ensemble.progress import paced
 from ensemble.run import Fold, Run
 from ensemble.train.finish import finish_fold, write_log
 from ensemble.train.heads import fit_head
@@ -36,9 +37,8 @@ def probe_on_all_rows(config: Config, backbone: Backbone, rows: Rows, refits: Se
     evaluation = evaluation_of(config, backbone, device)
     data = training_data(config.data, rows, evaluation, {}, events)
     model = to_device(make_model(config, backbone, len(rows.classes), 0), device).eval()
-    features = member_features(
-        model, data, evaluation, lambda done: events.progress(f"{member.name}: features", done, len(rows.ids))
-    )
+    advance = paced(events, f"{member.name}: features", 0, len(rows.ids))
+    features = member_features(model, data, evaluation, advance)
     strength = float(np.median(load_heads(member.probe_file).strengths))
     heads = fit_head(features.to(device), rows.labels, len(rows.classes), strength, rows.weights)
     save_heads(member.refit_probe_file, heads)

@@ -30,6 +30,7 @@ from ensemble.events import Events
 from ensemble.inference.decodings import decodings
 from ensemble.inference.predict import batch_rows
 from ensemble.plural import pluralize
+from ensemble.progress import paced
 from ensemble.scout.subsets import Probes
 from ensemble.stop import safe_points
 from ensemble.train.evaluate import Evaluation, exact
@@ -174,12 +175,9 @@ def _model(config: Config, backbone: Backbone, rows: Rows) -> torch.nn.Module:
 def _probe(model: torch.nn.Module, name: str, data: TrainingData, evaluation: Evaluation, events: Events) -> np.ndarray:
     """Out-of-fold logits of the rows that have a fold, float32 (n, C)."""
     rows = data.rows
-
-    def on_rows(done: int) -> None:
-        events.progress(f"{name}: features", done, len(rows.ids))
-
+    advance = paced(events, f"{name}: features", 0, len(rows.ids))
     begun = time.monotonic()
-    features = member_features(to_device(model, evaluation.device), data, evaluation, on_rows)
+    features = member_features(to_device(model, evaluation.device), data, evaluation, advance)
     embedded = time.monotonic() - begun
     heads = fit_heads(features.to(evaluation.device), rows.labels, rows.folds, len(rows.classes), rows.weights)
     seconds = time.monotonic() - begun

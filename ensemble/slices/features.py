@@ -13,6 +13,7 @@ from ensemble.config import Config
 from ensemble.data.samples import Samples
 from ensemble.events import Events
 from ensemble.ood.saved import load_features, save_features
+from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.run.networks import FROZEN_VIEWS
 
@@ -63,8 +64,7 @@ def _features(
         pixels = {decoding: Files(list(paths), decoding) for decoding in needed}
     else:
         pixels = run_pixels(config, samples, needed, events)
-    done = 0
+    advance = paced(events, "frozen features", 0, len(paths))
     for part in frozen_features(frozen, pixels, np.arange(len(paths)), config.tta.batch_size, device):
         yield part
-        done += len(part)
-        events.progress("frozen features", done, len(paths))
+        advance(len(part))

@@ -13,6 +13,7 @@ from ensemble.data.pixels.open_image import open_image
 from ensemble.data.scan import Scan, scan
 from ensemble.events import Events
 from ensemble.machine import cores
+from ensemble.progress import paced
 from ensemble.slices.rules import Candidate, of_numbers, of_values
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
@@ -24,6 +25,7 @@ NUMBERS = {  # how each is written
     "contrast": "{:.2f}",
     "sharpness": "{:.3g}",
 }
+CHUNK = 256  # files between two reports
 MAKE, MODEL = ExifTags.Base.Make, ExifTags.Base.Model
 
 
@@ -35,8 +37,12 @@ def image_properties(paths: Sequence[Path], cache: str, events: Events) -> dict[
     with scan_folder(cache) as folder:
         seen = scan(paths, folder, events)
         found = _of_pixels(seen)
+    advance = paced(events, "reading the cameras", 0, len(paths))
+    cameras: list[str] = []
     with ThreadPoolExecutor(cores()) as pool:
-        cameras = list(pool.map(camera, paths))
+        for start in range(0, len(paths), CHUNK):
+            cameras += pool.map(camera, paths[start : start + CHUNK])
+            advance(len(cameras) - start)
     return {**found, "file type": seen.formats, "mode": seen.modes, "camera": np.array(cameras, dtype=np.str_)}
 
 

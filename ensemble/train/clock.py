@@ -32,6 +32,8 @@ class Clock:
         now = time.monotonic()
         name = job.member.name
         trained = self.left[job] - left
+        if job in self.last and not trained:
+            return  # it answers held-out images, which counts in the time that its next step took
         # The first call of a job also spans its start, which is no measure of its speed; nor is a process that was
         # killed, whose job begins an epoch anew.
         if job in self.last and trained > 0:

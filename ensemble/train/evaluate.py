@@ -1,6 +1,7 @@
 """The rows that a fold holds out, as its network answers them: by the function that prediction uses."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +41,22 @@ def exact(model: torch.nn.Module, evaluation: Evaluation) -> EvalModel:
 
 
 def held_out_logits(
-    eval_model: EvalModel, data: TrainingData, rows: np.ndarray, evaluation: Evaluation, ranks: Ranks = ALONE
+    eval_model: EvalModel,
+    data: TrainingData,
+    rows: np.ndarray,
+    evaluation: Evaluation,
+    ranks: Ranks = ALONE,
+    advance: Callable[[float], None] = lambda images: None,
 ) -> np.ndarray:
     """float32 (V, len(rows), C), by the function that prediction uses. ranks: the processes that share the work; each
-    returns all of it."""
+    returns all of it. advance: is told of the images that were done since it was last called, from several threads."""
     if ranks.count > 1:
         logits = torch.zeros(len(evaluation.views), len(rows), len(data.rows.classes))
         mine = ranks.part(len(rows))
         if len(mine):
-            logits[:, mine] = torch.from_numpy(held_out_logits(eval_model, data, rows[mine], evaluation))
+            logits[:, mine] = torch.from_numpy(
+                held_out_logits(eval_model, data, rows[mine], evaluation, advance=advance)
+            )
         ranks.add(logits)  # each row is 0 in all processes but one
         return logits.numpy()
     group = Group(evaluation.preprocess, evaluation.views, (eval_model,))
@@ -57,7 +65,7 @@ def held_out_logits(
     for part in np.array_split(rows, math.ceil(len(rows) / (CHUNK * batch))):
         squares = data.squares(evaluation.preprocess, evaluation.views, part)
         on_device = {decoding: each.to(evaluation.device) for decoding, each in squares.items()}
-        values.append(forward_views(group, on_device, batch, evaluation.device)[0][0])
+        values.append(forward_views(group, on_device, batch, evaluation.device, advance=advance)[0][0])
     return np.concatenate(values, axis=1)
 
 
@@ -68,9 +76,11 @@ def final_logits(
     evaluation: Evaluation,
     speeds: Speeds,
     ranks: Ranks = ALONE,
+    advance: Callable[[float], None] = lambda images: None,
 ) -> tuple[Inference, np.ndarray]:
     """The fastest number format in which a finished network keeps its answers on rows that it never saw, and its logits
-    of them computed so, float32 (V, len(rows), C). ranks: as for `held_out_logits`."""
+    of them computed so, float32 (V, len(rows), C). ranks, advance: as for `held_out_logits`; the
+    latter hears of the images in float32 alone."""
     eval_model = exact(model, evaluation)
 
     def compute(name: str) -> np.ndarray:
@@ -78,7 +88,7 @@ def final_logits(
         fast = fast_network(eval_model.exact, inference, evaluation.preprocess.image_size)
         return held_out_logits(EvalModel(inference, eval_model.exact, fast), data, rows, evaluation, ranks)
 
-    values = held_out_logits(eval_model, data, rows, evaluation, ranks)
+    values = held_out_logits(eval_model, data, rows, evaluation, ranks, advance)
     return choose_inference(speeds, values, compute, data.rows.labels[rows], evaluation.device)
 
 

@@ -1,8 +1,9 @@
 """One job: one backbone on one fold, from fresh weights to its out-of-fold logits. The whole loop is here."""
 
 import math
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -129,7 +130,8 @@ def fit(job: Job, data: TrainingData, events: Events) -> float:
             if device.type == "cpu" and steps > 1:  # a GPU's steps end after they return
                 line["step_images_per_second"] = round((steps - 1) * batch_size / seconds_in_steps, 1)
             if len(held_out) and epoch + 1 in scored_epochs(settings.epochs, settings.keep):
-                line |= _scores(job, data, state.eval_model, loss.log_prior)
+                advance = _answering(job, len(held_out), events, (at + 1) * batch_size, all_steps * batch_size)
+                line |= _scores(job, data, state.eval_model, loss.log_prior, advance)
                 if settings.keep == "best" and line["held_out_log_loss"] < state.best_loss():
                     state.keep_best()
             state.log.append(line)
@@ -209,10 +211,26 @@ def _input(job: Job, crops: torch.Tensor, draws: Draws) -> torch.Tensor:
     return finish(crops, draws, preprocess.mean, preprocess.std, channels_last)
 
 
-def _scores(job: Job, data: TrainingData, model: torch.nn.Module, log_prior: np.ndarray) -> Epoch:
+def _answering(job: Job, count: int, events: Events, trained: int, whole: int) -> Callable[[float], None]:
+    """`advance(images)`, which reports how many of `count` held-out images are answered. trained: images that the job
+    has trained on so far, of its `whole`."""
+    lock, done = threading.Lock(), 0.0
+
+    def advance(images: float) -> None:
+        nonlocal done
+        with lock:
+            done += images
+            events.progress(f"{job.fold}: {done:,.0f} of {count:,} held-out images answered", trained, whole)
+
+    return advance
+
+
+def _scores(
+    job: Job, data: TrainingData, model: torch.nn.Module, log_prior: np.ndarray, advance: Callable[[float], None]
+) -> Epoch:
     """Of the held-out rows as they are, in float32."""
     held_out, evaluation = data.rows.held_out_rows(job.fold.number), replace(job.evaluation, views=("identity",))
-    values = held_out_logits(exact(model, evaluation), data, held_out, evaluation, job.ranks)
+    values = held_out_logits(exact(model, evaluation), data, held_out, evaluation, job.ranks, advance)
     return scores(values[0] + log_prior, data.rows.labels[held_out])
 
 
@@ -231,7 +249,8 @@ def _finish(job: Job, data: TrainingData, state: TrainState, log_prior: np.ndarr
         return seconds
     # Which class is the largest depends on the prior that this loss leaves out: ties can't be recognised without it.
     speeds = {"float32": 1.0} if settings.loss == "logit_adjusted" else job.speeds
-    inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds, job.ranks)
+    advance = _answering(job, len(held_out), events, 1, 1)
+    inference, values = final_logits(state.eval_model, data, held_out, job.evaluation, speeds, job.ranks, advance)
     if not np.isfinite(values).all():
         raise RunFailure(f"its logits are not finite; lower its lr (now {settings.lr:g})")
     if not job.ranks.is_first:

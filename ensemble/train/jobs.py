@@ -151,6 +151,7 @@ def train_jobs(
                 clock.parallel = len(slots)
                 time_left = duration(clock.remaining())
                 events.message(f"{pluralize(len(group), 'job')} to train, {describe_slots(slots)}: about {time_left}")
+                events.progress("starting to train", clock.done, clock.total)
                 held += _train(config, rows, group, slots, open_pixels, monitor, sharing)
             return held
 

@@ -21,6 +21,7 @@ from ensemble.files.reading import Finite, parse_json
 from ensemble.inference.eval_model import EvalModel
 from ensemble.inference.formats import Inference
 from ensemble.inference.predict import Group, batch_rows, forward_views
+from ensemble.progress import paced
 from ensemble.run import Fold, Member
 from ensemble.run.shapes import Epoch
 from ensemble.train.evaluate import CHUNK, Evaluation, exact, scores
@@ -33,10 +34,10 @@ LastFeatures = dict[str, torch.Tensor]  # of one member: what they depend on -> 
 
 
 def member_features(
-    model: torch.nn.Module, data: TrainingData, evaluation: Evaluation, on_rows: Callable[[int], None]
+    model: torch.nn.Module, data: TrainingData, evaluation: Evaluation, advance: Callable[[float], None]
 ) -> torch.Tensor:
-    """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. on_rows: is told of the rows
-    done."""
+    """What the classifier is given for each row and view, float32 (V, N, D) on the CPU. advance: is told how many
+    more rows are done."""
     group = Group(evaluation.preprocess, evaluation.views, (exact(model, evaluation),))
     batch = batch_rows(evaluation.batch_size, evaluation.device)
     count = len(data.rows.ids)
@@ -46,7 +47,7 @@ def member_features(
         squares = data.squares(evaluation.preprocess, evaluation.views, rows)
         on_device = {decoding: each.to(evaluation.device) for decoding, each in squares.items()}
         parts.append(forward_views(group, on_device, batch, evaluation.device, _embedded)[0][0])
-        on_rows(start + len(rows))
+        advance(len(rows))
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
@@ -75,10 +76,7 @@ def probe_member(
     model = to_device(model, device).eval()
 
     def compute() -> torch.Tensor:
-        def on_rows(done: int) -> None:
-            events.progress(f"{member.name}: features", done, len(rows.ids))
-
-        return member_features(model, data, evaluation, on_rows)
+        return member_features(model, data, evaluation, paced(events, f"{member.name}: features", 0, len(rows.ids)))
 
     features = compute() if last_features is None else _shared_features(member, last_features, compute)
     embedded = time.monotonic() - started

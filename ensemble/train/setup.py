@@ -113,6 +113,7 @@ def new_folds(config: Config, samples: Samples, events: Events) -> tuple[np.ndar
         check_classes(folds, samples.labels, samples.classes, f"spread it in column {config.folds.fold!r}")
     if config.folds.near_copies:
         groups = near_groups(samples, groups, config.data.cache, events)
+    events.progress("laying out the folds", 0, 1)
     if samples.folds is None:
         folds = make_folds(samples.labels, samples.classes, config.folds.k, config.seed, groups, config.folds.method)
     elif groups is not None and (split := across(folds, groups)):

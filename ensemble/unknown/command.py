@@ -22,6 +22,7 @@ from ensemble.inference.member import LoadedMember
 from ensemble.ood.choose import FoldOutputs, choose
 from ensemble.ood.saved import load_features, save_detector, save_features
 from ensemble.ood.suitable import require_suitable
+from ensemble.progress import paced
 from ensemble.run import Run
 from ensemble.run.networks import FROZEN_VIEWS
 from ensemble.train.frozen import require_frozen
@@ -75,6 +76,7 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
         events.progress("classifiers without a class", 0, 1)
         return logits_without(known.features, rows, labels, known.folds, device)
 
+    events.progress("choosing the scores that tell them apart", 0, 1)
     detector, trials = choose(known, oof.rows.labels[kept], oof.rows.clusters[kept], oof.rows.classes, unknown, refit)
     path = save_detector(run, name, blend, detector, trials)
     return FittedDetector(name, path, len(kept), tuple(trials))
@@ -111,10 +113,10 @@ def _features(
     rows = np.array([row_of[name] for name in ids.tolist()])
     pixels = run_pixels(config, samples, decodings(frozen.preprocess, FROZEN_VIEWS), events)
     parts: list[np.ndarray] = []
-    events.progress("features of the training images", 0, len(rows))
+    advance = paced(events, "features of the training images", 0, len(rows))
     for part in frozen_features(frozen, pixels, rows, config.tta.batch_size, device):
         parts.append(part)
-        events.progress("features of the training images", sum(map(len, parts)), len(rows))
+        advance(len(part))
     features = np.concatenate(parts)
     save_features(run, ids.tolist(), features)
     return features
@@ -140,13 +142,7 @@ def _unknown(
     kinds: dict[str, Sequence[Source]] = dict(synthetic_images(squares[first.decoding].numpy(), labels))
     if others:
         kinds["yours"] = others
-    total, done = sum(map(len, kinds.values())), 0.0
-
-    def advance(images: float) -> None:
-        nonlocal done
-        done += images
-        events.progress("predicting unknown images", min(done, total), total)
-
+    advance = paced(events, "predicting unknown images", 0, sum(map(len, kinds.values())))
     return {
         kind: fold_outputs(
             list(members.values()),

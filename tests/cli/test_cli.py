@@ -527,4 +527,4 @@ def test_a_submission_is_entered_and_the_ledger_is_never_in_the_way(monkeypatch,
     (tmp_path / "1.csv").unlink()
     status, out, _ = ens(monkeypatch, capfd, "submissions", tmp_path)
     rows = [line.split()[0] for line in out.splitlines() if ".csv" in line and "[" not in line]
-    assert status == 0 and out.index("/0.csv") < out.index("/2.csv") and "(gone)" in out and len(rows) >= 3
+    assert status == 0 and out.index("0.csv ") < out.index("2.csv ") and "(gone)" in out and len(rows) >= 3

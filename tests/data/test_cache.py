@@ -63,7 +63,7 @@ def fetch(paths, folder, *decodings, limit=LIMIT, **options):
     """Open the pixels: what they are, what was said, and how many files were decoded for it."""
     events = Recorder()
     pixels = open_pixels(paths, decodings or [SMALL], folder, limit, events, **options)
-    return pixels, events.messages, sum(text.startswith("decoding") for text, *_ in events.steps)
+    return pixels, events.messages, sum(text.startswith("decoding") and done > 0 for text, done, _ in events.steps)
 
 
 def assert_same(pixels, paths):

@@ -274,8 +274,14 @@ def test_each_epoch_is_told_of_once_with_its_line_of_the_log(tmp_path, keep):
     events, _ = run(tmp_path, keep=keep)
     assert events.epochs == [("net", 0, line) for line in log(tmp_path)]
     assert "held_out_log_loss" in events.epochs[-1][2] and events.jobs == []  # who gives out jobs tells of their end
-    assert [(done, total) for _, done, total in events.steps] == [(24, 72), (48, 72), (72, 72)]
-    assert events.steps[1][0] == f"net fold 0 epoch 2/3  loss {log(tmp_path)[1]['loss']:.3f}"
+    steps = [step for step in events.steps if "held-out images" not in step[0]]
+    answers = [step for step in events.steps if step not in steps]
+    assert [(done, total) for _, done, total in steps] == [(24, 72), (48, 72), (72, 72)]
+    assert answers[-1][0].startswith("net fold 0: 24 of 24 held-out images answered") and answers[-1][1:] == (1, 1)
+    assert (("net fold 0: 24 of 24 held-out images answered", 24, 72) in answers) == (
+        "held_out_log_loss" in log(tmp_path)[0]
+    )
+    assert steps[1][0] == f"net fold 0 epoch 2/3  loss {log(tmp_path)[1]['loss']:.3f}"
 
 
 def test_epochs_that_were_trained_before_a_stop_are_not_told_of_again(tmp_path):

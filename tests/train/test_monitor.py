@@ -32,6 +32,19 @@ def test_a_jobs_own_progress_is_shown_as_part_of_all_jobs():
     assert monitor.running.left == {JOB: 70} and monitor.running.rates == {"a": 10.0}
 
 
+def test_held_out_images_are_told_of_and_their_time_counts_in_the_speed(monkeypatch):
+    seconds = iter((0.0, 10.0, 40.0, 50.0))  # 10 images in 10 s, then answers for 30 s, and 10 images in 10 s
+    monkeypatch.setattr("ensemble.train.clock.time.monotonic", lambda: next(seconds))
+    monitor = made()
+    job = monitor.listen(JOB)
+    job.progress("step", 10, 100)
+    job.progress("step", 20, 100)
+    job.progress("a fold 0: 7 of 9 held-out images answered", 20, 100)
+    assert monitor.events.steps[-1] == ("a fold 0: 7 of 9 held-out images answered  1 images/s  3:00 left", 20, 200)
+    job.progress("step", 30, 100)
+    assert monitor.clock.rates() == {"a": 20 / 50}
+
+
 def test_messages_and_epochs_go_on_to_the_events():
     monitor = made()
     monitor.listen(JOB).message("warning: x")

@@ -301,7 +301,7 @@ def test_features_come_in_the_order_of_the_rows_whatever_the_chunk(experiment, w
     monkeypatch.setattr(probe, "CHUNK", 1)
     for batch_size in (5, 64):  # both are 16 on a CPU: 42 rows are three chunks of one batch
         found[batch_size] = member_features(model, data, Evaluation(preprocess, VIEWS, batch_size, CPU), rows.append)
-    assert rows == [16, 32, 42] * 2
+    assert rows == [16, 16, 10] * 2
     assert found[5].dtype == torch.float32 and found[5].shape[:2] == (2, 42)
     monkeypatch.setattr(probe, "CHUNK", 32)
     whole = member_features(model, data, Evaluation(preprocess, VIEWS, 5, CPU), rows.append)
@@ -321,7 +321,8 @@ def test_what_is_written_is_what_fit_heads_gives(experiment, tmp_path, weights):
         return timm_model.create("test_resnet", 3, 32, weights=weights("test_resnet"))
 
     probe_member(other, create(), data, evaluation, False, events)
-    assert events.steps == [("net: features", 42, 42)] and len(events.messages) == 1 and events.jobs == []
+    assert [step[1:] for step in events.steps] == [(0, 42), (42, 42)] and "images/s" in events.steps[1][0]
+    assert len(events.messages) == 1 and events.jobs == []
     features = member_features(create().eval(), data, evaluation, lambda rows: None)
     want = fit_heads(features, data.rows.labels, data.rows.folds, 3)
     for kept in (load_heads(Run(each).member("net").probe_file) for each in (run, tmp_path / "other")):

@@ -24,6 +24,7 @@ from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.machine import cores
 from ensemble.plural import pluralize
+from ensemble.progress import paced
 
 Held = dict[Decoding, dict[str, Shard]]  # the shard that holds an image, by the digest of its file
 Image = tuple[Path, str]  # a shard's json, and the digest of an image in it
@@ -144,14 +145,17 @@ def _measured(request: Request, missing: dict[str, list[Decoding]], events: Even
         return sum(3 * math.prod(shape(path, decoding, upright=decoding.crop is not None)) for decoding in item[1])
 
     total = 0
-    for done, count in enumerate(_ahead(measure, missing.items()), 1):
+    advance = paced(events, "measuring the images", 0, len(missing))
+    for count in _ahead(measure, missing.items()):
         total += count
-        events.progress("measuring the images", done, len(missing))
+        advance(1)
     return total
 
 
 def fill(request: Request, missing: dict[str, list[Decoding]], events: Events) -> list[Image]:
     """Decode what is missing into new shards. Returns what they hold."""
+    if not missing:
+        return []
 
     def decode(item: tuple[str, list[Decoding]]) -> tuple[str, list[tuple[Decoding, np.ndarray, int]]]:
         digest, decodings = item
@@ -165,14 +169,15 @@ def fill(request: Request, missing: dict[str, list[Decoding]], events: Events) -
         ]
 
     text = f"decoding to {' and '.join(str(decoding.size) for decoding in request.decodings)} px"
+    advance = paced(events, text, 0, len(missing))
     writers = {decoding: shards.Writer(request.of(decoding)) for decoding in request.decodings}
     with ExitStack() as stack:  # whatever ends it, what is decoded is kept
         for writer in writers.values():
             stack.enter_context(closing(writer))
-        for done, (digest, images) in enumerate(_ahead(decode, missing.items()), 1):
+        for digest, images in _ahead(decode, missing.items()):
             for decoding, image, crc in images:
                 writers[decoding].add(digest, image, crc)
-            events.progress(text, done, len(missing))
+            advance(1)
     return [image for writer in writers.values() for image in writer.whole]
 
 

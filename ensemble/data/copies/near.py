@@ -17,6 +17,7 @@ from ensemble.data.scan import Scan
 from ensemble.data.scan_pieces import SIDE
 from ensemble.events import Events
 from ensemble.machine import cores
+from ensemble.progress import paced
 
 FREQUENCIES = 6  # at most, per image side
 # 99% of 240 copies that lost 4 to 9% of each side lie within 0.117, where 0.3% of all other paintings do too; seen from
@@ -142,6 +143,7 @@ def _search(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> list[tu
         return []
     pairs, zooms = _neighbours(thumbnails, rows, events)
     found: list[tuple[int, int, Match]] = []
+    advance = paced(events, "comparing images that look alike", 0, len(pairs), unit="pairs")
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pairs), CHUNK):
             of_pairs, at = rows[pairs[start : start + CHUNK]], zooms[start : start + CHUNK]
@@ -157,7 +159,7 @@ def _search(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> list[tu
             for one, other, result in pool.map(match, np.flatnonzero(alike).tolist()):
                 if result is not None:
                     found.append((one, other, result))
-            events.progress("comparing images that look alike", start + len(of_pairs), len(pairs))
+            advance(len(of_pairs))
     return found
 
 
@@ -166,13 +168,17 @@ def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> tup
     one at which they are closest, int64 (P,)."""
     from sklearn.neighbors import NearestNeighbors
 
-    plain = np.concatenate(
-        [descriptors(thumbnails[rows[start : start + CHUNK]], 1.0) for start in range(0, len(rows), CHUNK)]
-    )
     count = len(rows)
+    advance = paced(events, "looking for images that look alike", 0, count)
+    share_of_work = 1 / (1 + len(ZOOMS))
+    described = []
+    for start in range(0, count, CHUNK):
+        chunk = rows[start : start + CHUNK]
+        described.append(descriptors(thumbnails[chunk], 1.0))
+        advance(len(chunk) * share_of_work)
+    plain = np.concatenate(described)
     index = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, count), algorithm="brute").fit(plain)
     parts = []
-    total = len(ZOOMS) * count
     for zoom, share in enumerate(ZOOMS):
         for start in range(0, count, CHUNK):
             chunk = rows[start : start + CHUNK]
@@ -183,7 +189,7 @@ def _neighbours(thumbnails: np.ndarray, rows: np.ndarray, events: Events) -> tup
             apart = one != other
             values = (one, other, np.full(len(at), zoom), far[at, column])
             parts.append(np.stack([np.asarray(value, dtype=np.float64)[apart] for value in values], axis=1))
-            events.progress("looking for images that look alike", zoom * count + start + len(chunk), total)
+            advance(len(chunk) * share_of_work)
     every = np.concatenate(parts)
     low, high = every[:, :2].min(axis=1), every[:, :2].max(axis=1)
     every = every[np.lexsort((every[:, 0], every[:, 2], every[:, 3], high, low))]
