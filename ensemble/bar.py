@@ -28,7 +28,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
     `with`; what is printed meanwhile stands above it.
     """
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:  # TERM=dumb, as in Emacs: no line is written over
         with _live(console) as draw:
             yield timed(draw)
     elif console.is_jupyter:

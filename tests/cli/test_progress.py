@@ -77,17 +77,17 @@ def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch, capfd, quiet, 
     assert (out, err) == ("", lines)
 
 
-def on_a_terminal(delay, to_pipe=True):
+def on_a_terminal(delay, to_pipe=True, kind="xterm"):
     """What a process prints to a pipe, and what its terminal is sent, if it works for a second."""
     code = (
         "import time\nfrom ensemble import bar\nfrom ensemble.tables.layout import new_table, print_table\n"
-        f"bar.DELAY_SECONDS = {delay}\ntable = new_table('a table', 'the column')\n"
+        f"bar.DELAY_SECONDS = {delay}\nbar.QUIET_SECONDS = 0\ntable = new_table('a table', 'the column')\n"
         "with bar.progress_bar() as progress:\n"
         "    progress('[a] step', 1, 4)\n    time.sleep(1)\n    print('said', flush=True)\n    print_table(table)\n"
         "print('the end')\n"
     )
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    environment = os.environ | {"TERM": kind, "COLUMNS": "100"}
     stdout = subprocess.PIPE if to_pipe else theirs
     process = subprocess.Popen([sys.executable, "-c", code], stdout=stdout, stderr=theirs, env=environment)
     os.close(theirs)
@@ -117,6 +117,11 @@ def test_what_is_printed_while_there_is_a_bar_stands_above_it():
     erased = "\r\x1b[2K"  # the bar's line; it is drawn again below what is printed
     assert f"{erased}said\r\n" in seen and f"{erased}a table\r\n" in seen and "the column" in seen
     assert seen.endswith("\x1b[2Kthe end\r\n")
+
+
+def test_a_terminal_that_moves_no_cursor_has_a_line_a_minute():
+    _, seen = on_a_terminal(delay=0.1, to_pipe=False, kind="dumb")
+    assert seen.startswith(" 25% [a] step\r\nsaid\r\n") and "\x1b" not in seen
 
 
 def test_a_notebook_shows_one_line_that_is_written_again():
