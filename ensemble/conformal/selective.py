@@ -118,7 +118,7 @@ def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, 
     is_first = np.zeros(rows, dtype=np.int64)  # of its group
     is_first[np.unique(clusters[order], return_index=True)[1]] = 1
     groups_among = is_first.cumsum()
-    counts = np.unique(last[np.linspace(0, rows - 1, min(STEPS, rows)).round().astype(np.int64)])
+    counts = np.unique(last[_tested(rows)])
     best = 0
     for start in STARTS:
         for count in counts[counts >= start * rows * (1 - 1e-9)]:
@@ -133,8 +133,15 @@ def abstention(confidence: np.ndarray, wrong: np.ndarray, clusters: np.ndarray, 
 
 
 def least_rate(rows: int) -> float:
-    """The lowest error rate that `abstention` can show with so many rows, even without a mistake."""
-    return float(1 - ((1 - CERTAINTY) / len(STARTS)) ** (1 / rows))
+    """The lowest error rate that `abstention` can show with so many rows, even without a mistake: by the first test of
+    the last start, which its other tests follow."""
+    first = next(place + 1 for place in _tested(rows) if place + 1 >= STARTS[-1] * rows * (1 - 1e-9))
+    return float(1 - ((1 - CERTAINTY) / len(STARTS)) ** (1 / first))
+
+
+def _tested(rows: int) -> np.ndarray:
+    """The places among the rows, the most confident first, of the last rows that the tests answer: int64, rising."""
+    return np.asarray(np.linspace(0, rows - 1, min(STEPS, rows)).round().astype(np.int64))
 
 
 def _is_below(mistakes: int, trials: int, rate: float, chance: float) -> bool:

@@ -51,7 +51,11 @@ def test_the_threshold_keeps_the_error_rate_with_certainty():
 def test_too_few_rows_show_nothing():
     sure = np.linspace(0.9, 1, 100)
     right = np.zeros(100, dtype=bool)
-    assert least_rate(100) == pytest.approx(1 - (0.1 / 3) ** 0.01)
+    assert least_rate(100) == pytest.approx(1 - (0.1 / 3) ** (1 / 75))  # three quarters of them come first
+    for rows in (24, 100, 400):
+        sorted_rows = np.linspace(0.9, 1, rows), np.zeros(rows, dtype=bool), np.arange(rows)
+        assert abstention(*sorted_rows, 0.999 * least_rate(rows)) is None
+        assert abstention(*sorted_rows, 1.001 * least_rate(rows)).answered == 1.0
     assert abstention(sure, right, np.arange(100), 0.03) is None
     found = abstention(sure, right, np.arange(100), 0.05)
     assert (found.threshold, found.answered, found.error) == (0.9, 1.0, 0.0)
