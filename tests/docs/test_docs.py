@@ -1,32 +1,38 @@
 """The pages of docs and the README: made from the code where they can be, and in step with it where they can't."""
 
 import ast
-import importlib.util
+import importlib
+import json
 import re
 import shlex
-from pathlib import Path
+import tomllib
 
 import click
 import pytest
+import yaml
+from doc_pages import ROOT, TEXTS, blocks, command_lines, notebook, script
+from pydantic import ValidationError
 
+import ensemble
 from ensemble import cli
+from ensemble.config import load_config
 from ensemble.config import tables as config
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs" / "pages").rglob("*.md"))
-TEXTS = [ROOT / "README.md", ROOT / "README.ko.md", *PAGES]
-
-
-def reference():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+READERS = {  # of the languages that blocks have; "" are commands
+    "": lambda text: shlex.split(text, comments=True),
+    "bibtex": str,
+    "json": json.loads,
+    "python": str,  # has tests of its own
+    "text": str,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+}
+each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @pytest.mark.parametrize("name", ["commands.md", "experiment.md", "python.md"])
 def test_the_reference_is_in_step_with_the_code(name):
-    made = reference()
+    made = script("reference")
     assert made.PAGES[name]() == (made.FOLDER / name).read_text(encoding="utf-8"), "run: python docs/reference.py"
 
 
@@ -50,27 +56,55 @@ def test_every_command_has_help_with_an_example_and_a_place_in_the_guide():
             assert isinstance(option, click.Argument) or option.help, (name, option.name)
 
 
-def command_lines(text):
-    """The lines of a page's blocks without a language, or of bash, that begin with ens."""
-    language, lines = None, []
-    for line in re.sub(r"\\\n", " ", text).splitlines():
-        if line.startswith("```"):
-            language = line[3:].strip() if language is None else None
-        elif language in ("", "bash") and line.startswith("ens "):
-            lines.append(line)
-    return lines
+@each_text
+def test_every_block_of_a_page_can_be_read_in_its_language(path):
+    for part in blocks(path):
+        assert part.language in READERS, part.line
+        READERS[part.language](part.text)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_line_of_a_page_has_only_options_that_there_are(path):
-    for line in command_lines(path.read_text(encoding="utf-8")):
-        words = shlex.split(line, comments=True)
-        command = cli.ens.commands[words[1]]
-        known = {name for option in command.params for name in option.opts}
-        assert [word for word in words[2:] if re.match(r"--?[a-z]", word) and word not in known] == [], line
+@each_text
+def test_every_command_line_of_a_page_is_one_that_ens_takes(path):
+    for part in blocks(path):
+        for line in command_lines(part):
+            words = shlex.split(line, comments=True)
+            if words[0] == "ens":
+                end = words.index(">") if ">" in words else None
+                cli.ens.commands[words[1]].make_context(words[1], words[2:end]).close()
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_text
+def test_every_experiment_file_of_a_page_has_only_keys_and_values_that_there_are(path, tmp_path):
+    for part in blocks(path):
+        if part.language != "toml":
+            continue
+        if name := notebook.file_name(part):
+            (tmp_path / name).write_text(part.text, encoding="utf-8")
+            load_config(tmp_path / name)
+            continue
+        try:
+            config.Config.model_validate(tomllib.loads(part.text))
+        except ValidationError as error:  # a part of a file lacks the others
+            assert [one for one in error.errors() if one["type"] != "missing"] == []
+
+
+@each_text
+def test_the_python_of_a_page_compiles_and_its_names_are_there(path):
+    if path.name == "python.md" and path.parent.name == "reference":
+        return  # made of the docstrings, whose examples tests/api runs
+    for part in blocks(path):
+        for node in ast.walk(ast.parse(part.text)) if part.language == "python" else ():
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    importlib.import_module(name.name)
+            elif isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ens":
+                assert node.attr in ensemble.__all__
+
+
+@each_text
 def test_every_link_of_a_page_leads_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if not re.match(r"https?://|#", target):
@@ -95,3 +129,29 @@ def test_every_message_of_the_troubleshooting_page_is_one_of_ens():
     page = (ROOT / "docs/pages/guides/troubleshooting.md").read_text(encoding="utf-8")
     messages = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
     assert len(messages) > 10 and [message for message in messages if message not in source] == []
+
+
+@pytest.mark.parametrize("name", ["art", "food", "masks"])
+def test_the_notebook_of_a_tutorial_has_all_of_its_page(name):
+    cells = notebook.notebook(name)["cells"]
+    sources = ["".join(cell["source"]) for cell in cells]
+    page = ROOT / "docs" / "pages" / "tutorials" / f"{name}.md"
+    begin = sources.index(f"!python example_data.py {name}")
+    assert sources[begin - 1].startswith("%%writefile example_data.py\n") and f"data/{name}" in sources[begin - 2]
+    ast.parse(sources[begin - 1].partition("\n")[2])
+    assert not any("docs/" in source or "<!--" in source for source in sources[: begin - 1] + sources[begin + 1 :])
+    shown = ["".join(output["text"]) for cell in cells for output in cell.get("outputs", ())]
+    for part in blocks(page)[1:]:
+        file = notebook.file_name(part)
+        if part.language == "text":
+            assert f"{part.text}\n" in shown
+        elif part.remark == notebook.STOPPED:
+            assert f"# timeout presses Ctrl-C after 15 seconds\n!timeout -s INT 15 {part.text}" in sources
+        else:
+            commands = "\n".join(f"!{line}" for line in part.text.splitlines())
+            assert (f"%%writefile {file}\n{part.text}" if file else commands) in sources
+    prose = "\n\n".join(source for cell, source in zip(cells, sources, strict=True) if cell["cell_type"] == "markdown")
+    for part in notebook.parts(page.read_text(encoding="utf-8")):
+        for paragraph in part.text.split("\n\n") if part.language is None else ():
+            assert paragraph.startswith(("<!--", "Run the commands in a checkout")) or paragraph.strip() in prose
+    assert len({cell["id"] for cell in cells}) == len(cells)
