@@ -71,7 +71,10 @@ def _whole(run: Run, name: str | None) -> tuple[str, Blend]:
         if not names:
             raise UserError(f"{run}: holds no blend; fit one with: ens blend {run} --method mean")
         if len(names) > 1:
-            raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
+            raise UserError(
+                f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend "
+                f"(ens runs {run} compares them)"
+            )
         name = names[0]
     blend = load_blend(run, name)
     _require_suitable(name, blend)

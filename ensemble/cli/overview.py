@@ -1,6 +1,7 @@
 """`ens runs`, `ens submissions`: over all runs."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ensemble.cli.options import FOLDER_OR_FILE, JSON, OneOf, metric_names
 from ensemble.cli.session import session
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.run import Run
 
 if TYPE_CHECKING:
     from ensemble.scoring.bootstrap import Score
@@ -29,18 +31,27 @@ def runs(folder: Path, sort: str, as_json: bool) -> None:
     """List the runs in DIR and up to three folders below: scores, costs, and what differs in their settings.
 
     Scores are out of fold, of the best blend (by log loss) and of the best single member. Runs on different data have
-    tables of their own, since their scores are not comparable.
+    tables of their own, since their scores are not comparable. If DIR is a run itself, all its blends are listed too.
 
     Example: ens runs runs
     """
     with session(as_json) as events:
         from ensemble.cli.plain import plain
+        from ensemble.files.mirror import local
+        from ensemble.overview.blends import list_run_blends
         from ensemble.overview.runs import list_runs
+        from ensemble.tables.blends import show_blends
         from ensemble.tables.runs import show_runs
 
         found = list_runs(folder, sort, events)
         show_runs(found)
-        events.answer(plain(found))
+        answer = plain(found)
+        if [row.run for row in found.rows] == [local(folder)]:
+            with suppress(UserError):  # the run's own line says what can't be read
+                blends = list_run_blends(Run(folder))
+                show_blends(Run(folder), blends)
+                answer["blends"] = plain(blends)
+        events.answer(answer)
 
 
 @click.command()

@@ -11,9 +11,9 @@ from ensemble.blend import BlendResult
 from ensemble.blend.diversity import disagreement, error_correlation
 from ensemble.blend.methods import METHODS
 from ensemble.blend.oof import EXTERNAL_VIEW
-from ensemble.blend.sources import other_runs
 from ensemble.config import Config
 from ensemble.errors import UserError
+from ensemble.overview.blends import remarks
 from ensemble.plural import pluralize
 from ensemble.report.provenance import train_again
 from ensemble.report.run import MemberResults, RunResults
@@ -171,28 +171,16 @@ def _blends(results: RunResults) -> tuple[list[dict[str, Any]], list[dict[str, A
     if results.saved:
         usable = results.comparable
         for blend in sorted(results.blends, key=lambda blend: blend not in usable):
-            remarks = []
-            if blend.fitted.metric != "log_loss":
-                remarks.append(f"for {METRICS[blend.fitted.metric].title}")
-            if blend.external:
-                remarks.append(f"with {', '.join(blend.external)}, not trained here")
-            if others := ", ".join(map(str, other_runs(results.run, blend.fitted.sources))):
-                remarks.append(f"with members of {others}")
+            about = remarks(results.run, blend, results.stale)
             if blend.unused:
-                remarks.append(
-                    f"{len(blend.members) - sum(name in blend.members for name in blend.unused)} of "
-                    f"{len(blend.members)} members used"
-                )
-            if blend.shifted:
-                remarks.append("for other class shares, so not comparable")
-            if blend.name in results.stale:
-                remarks.append("stale: fitted on other logits than the run holds now")
+                used = len(blend.members) - sum(name in blend.members for name in blend.unused)
+                about.append(f"{used} of {len(blend.members)} members used")
             over = blend.gain_over("single", "log_loss")
             if over is not None and over.against != best.best["log_loss"]:
-                remarks.append(f"gains over its own best single, {over.against}")
+                about.append(f"gains over its own best single, {over.against}")
             rows.append({
                 "name": blend.name, "scores": blend.blend, "ece": blend.calibration["blend"].ece,
-                "remark": "; ".join(remarks),
+                "remark": "; ".join(about),
                 "gain": blend.gain_over("single", "accuracy"), "loss_gain": blend.gain_over("single", "log_loss"),
                 "best": blend.name == best.name, "usable": blend in usable,
             })  # fmt: skip

@@ -18,7 +18,8 @@ from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import read_json
-from ensemble.report.blends import plain_mean, read_blends, some_rows
+from ensemble.overview.blends import comparable, read_blends
+from ensemble.report.blends import plain_mean, some_rows
 from ensemble.report.tempered import over_tempered
 from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
@@ -131,7 +132,7 @@ class RunResults:
     def comparable(self) -> tuple[BlendResult, ...]:
         """The blends of this run alone whose scores are of its rows as they are: neither stale nor for other class
         shares."""
-        return _comparable(self.blends, self.stale)
+        return comparable(self.blends, self.stale)
 
     @property
     def optimistic(self) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ def read_run(run: Run, events: Events) -> RunResults:
     probabilities, costs, tempered = np.empty((0, len(rows.classes))), None, {}
     if oof is not None:
         events.progress("reading the best blend's predictions", 1, 3)
-        candidates = _comparable(blends, stale)
+        candidates = comparable(blends, stale)
         best, saved = (candidates[0], True) if candidates else (plain_mean(oof), False)
         probabilities, basis, costs = _row_probabilities(run, oof, candidates, problems)
         if not saved or basis == _of_blend(best):
@@ -249,12 +250,6 @@ def _row_probabilities(
         return probabilities, _of_blend(blend), blend.fitted.costs
     what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
     return geometric_mean(plain_average(oof)), what, None
-
-
-def _comparable(blends: tuple[BlendResult, ...], stale: dict[str, str]) -> tuple[BlendResult, ...]:
-    return tuple(
-        blend for blend in blends if blend.name not in stale and not blend.shifted and blend.fitted.sources is None
-    )
 
 
 def _of_blend(blend: BlendResult) -> str:

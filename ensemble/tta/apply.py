@@ -41,7 +41,10 @@ def choose_blend(run: Run, name: str | None) -> str:
     if not names:
         raise UserError(f"{run}: holds no blend; fit one with: ens blend {run}")
     if len(names) > 1:
-        raise UserError(f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend")
+        raise UserError(
+            f"{run}: holds {len(names)} blends ({', '.join(names)}); choose one with --blend "
+            f"(ens runs {run} compares them)"
+        )
     return names[0]
 
 

@@ -18,8 +18,8 @@ from ensemble.blend.sources import Sources
 from ensemble.errors import UserError
 from ensemble.events import SILENT
 from ensemble.files.sealed import write_json
+from ensemble.overview.blends import read_blends
 from ensemble.overview.verify import verify
-from ensemble.report.blends import read_blends
 from ensemble.run import Run
 
 LABELS = np.arange(60) % 2

@@ -186,7 +186,7 @@ def of_blends(run):
     from ensemble.blend import list_blends, load_blend
     from ensemble.blend.oof import read_rows
     from ensemble.blend.saved import check_sources
-    from ensemble.report.blends import read_blends
+    from ensemble.overview.blends import read_blends
 
     values = [np.zeros((2, 4, 3), np.float32)] * 2
     rows = read_rows(Run(run))

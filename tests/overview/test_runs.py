@@ -1,5 +1,6 @@
 """The list of runs: what each reached, what differs, and that nothing in a folder breaks it."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import ens
 
 from ensemble.audit.findings import finding
 from ensemble.blend import BlendOptions, blend_run, compare, members_table
@@ -326,3 +328,37 @@ def test_the_list_says_how_much_better_the_best_looks(copied, tmp_path, capsys):
     ) in " ".join(out.split())
     shutil.rmtree(tmp_path / "two")
     assert "selection bias" not in printed(capsys, list_runs(tmp_path))
+
+
+def test_a_run_by_itself_lists_all_its_blends(copied, tmp_path, monkeypatch, capfd):
+    run = copied("run")
+    blend_run(Run(run), BlendOptions("vote", name="one", members=["vit"], metric="macro_f1"))
+    blend_run(Run(run), BlendOptions("mean", name="shifted", priors="uniform"))
+    held = read_json(Run(run).blend_json("one"))
+    held["scores"]["blend"]["log_loss"]["value"] = 0.1234
+    write_json(Run(run).blend_json("one"), held)
+    status, out, _ = ens(monkeypatch, capfd, "runs", run)
+    table, below = out[out.index("3 blends of") :].split("members: ")
+    lines = {line[:16].split("  ")[0].strip(): line for line in table.splitlines()}
+    assert status == 0 and max(map(len, table.splitlines())) <= 80
+    numbers = dict(part.split()[::-1] for part in below.splitlines()[0].split(", "))
+    accuracy = held["scores"]["blend"]["accuracy"]
+    value, low, high = (f"{100 * accuracy[key]:.2f}" for key in ("value", "low", "high"))
+    assert lines["one *"].split() == ["one", "*", "vote", numbers["vit"], value, f"[{low},", f"{high}]", "0.1234"]
+    assert sorted(numbers) == ["resnet", "vit"] and "* recommended: the lowest log loss" in below
+    for text in ("for macro F1", "for other class shares", "best single"):
+        assert text in table
+    assert "the best of 2 blends looks better than it is" in below  # the shifted one is no rival
+    listed = json.loads(ens(monkeypatch, capfd, "runs", run, "--json")[1])["result"]["blends"]["blends"]
+    assert [row["name"] for row in listed] == ["one", "mean", "shifted", "best single"]
+    assert [row["is_best"] for row in listed] == [True, False, False, False]
+    assert "blends of" not in ens(monkeypatch, capfd, "runs", tmp_path)[1]
+
+
+def test_a_run_without_a_blend_says_how_to_get_one_and_a_damaged_one_is_listed_still(copied, monkeypatch, capfd):
+    run = copied("run")
+    shutil.rmtree(run / "blends")
+    assert f"no blend is saved yet: ens blend {run}" in ens(monkeypatch, capfd, "runs", run)[1]
+    Run(run).folds_csv.write_text("id,fold\n")
+    status, out, _ = ens(monkeypatch, capfd, "runs", run)
+    assert status == 0 and "folds.csv: " in out and "no blend is saved" not in out
