@@ -64,7 +64,8 @@ from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import EvalModel, half_precision_copy, logits_of, prepared
 from ensemble.inference.formats import DTYPES, Inference, formats
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream, view_of
+from ensemble.inference.network_input import view_of
+from ensemble.inference.predict import Group, batch_rows, forward_views, predict_stream
 from ensemble.inference.views import expand
 from ensemble.predictions import shards
 from ensemble.run.run import shards_dir

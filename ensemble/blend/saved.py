@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ensemble.blend.stages import Stage, describe_stages, load_stages, require_s
 from ensemble.errors import RunFailure, UserError
 from ensemble.files.sealed import write_json
 from ensemble.files.tensors import of_array, read_bytes, write_tensors
-from ensemble.run import Run
+from ensemble.run import Member, Run
 from ensemble.scoring.row_values import cheapest
 
 
@@ -140,19 +141,36 @@ class Blend:
         write_json(run.blend_json(name), description)
 
 
-def oof_digests(run: Run, sources: Sources | None, views: Mapping[str, Sequence[str]]) -> dict[str, str]:
+Digests = dict[tuple[Path, tuple[str, ...]], str]  # of members' OOF values, by their directory and views
+
+
+def oof_digests(
+    run: Run, sources: Sources | None, views: Mapping[str, Sequence[str]], known: Digests | None = None
+) -> dict[str, str]:
     """SHA-256 of each member's OOF values under its views (those of `views`), in the order of the folds: what a blend
-    was fitted on. Views that are added later change nothing. Raises UserError as `source`."""
+    was fitted on. Views that are added later change nothing. Raises UserError as `source`.
+
+    known: those that were worked out before are not worked out again; further ones are added. None for none.
+    """
+    known = {} if known is None else known
     digests = {}
     for member, names in views.items():
-        whole = hashlib.sha256()
-        for fold in source(run, sources, member).folds():
-            if fold.oof_file.is_file():
-                logits = fold_logits(fold)
-                there = [logits.views.index(view) for view in names if view in logits.views]
-                whole.update(np.ascontiguousarray(logits.values[there]).tobytes())
-        digests[member] = whole.hexdigest()
+        of_member = source(run, sources, member)
+        key = of_member.path, tuple(names)
+        if key not in known:
+            known[key] = _oof_digest(of_member, names)
+        digests[member] = known[key]
     return digests
+
+
+def _oof_digest(member: Member, views: Sequence[str]) -> str:
+    whole = hashlib.sha256()
+    for fold in member.folds():
+        if fold.oof_file.is_file():
+            logits = fold_logits(fold)
+            there = [logits.views.index(view) for view in views if view in logits.views]
+            whole.update(np.ascontiguousarray(logits.values[there]).tobytes())
+    return whole.hexdigest()
 
 
 def _trained_views(members: Sequence[str], views: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
@@ -160,11 +178,14 @@ def _trained_views(members: Sequence[str], views: Sequence[Sequence[str]]) -> di
     return {member: names for member, names in zip(members, views, strict=True) if tuple(names) != EXTERNAL_VIEW}
 
 
-def check_sources(run: Run, name: str) -> None:
-    """Raise UserError, naming the member, if one was trained again after the blend was fitted on it, or is gone."""
+def check_sources(run: Run, name: str, known: Digests | None = None) -> None:
+    """Raise UserError, naming the member, if one was trained again after the blend was fitted on it, or is gone.
+
+    known: as of `oof_digests`, where several blends are checked.
+    """
     found = read_described(run, name)
     fitted_on = found.get("fitted_on", {})
-    now = oof_digests(run, sources_of(found), _trained_views(found["members"], found["views"]))
+    now = oof_digests(run, sources_of(found), _trained_views(found["members"], found["views"]), known)
     changed = [member for member in fitted_on if fitted_on[member] != now.get(member)]
     if changed:
         member = source(run, sources_of(found), changed[0])

@@ -1,5 +1,5 @@
-"""From decoded squares to a network's input, as a module: what `inference.views.cut` and `inference.predict.normalise`
-do on a CPU, in operations that every runtime has.
+"""From decoded squares to a network's input, as a module: what `inference.views.cut` and
+`inference.network_input.normalise` do on a CPU, in operations that every runtime has.
 
 Windows, mirrors and quarter turns are slices and transposes. A scale is two products with one matrix: PyTorch's
 antialiased bicubic kernel works on bytes along the rows and then along the columns, each time by weights of 15 bits,

@@ -1,9 +1,8 @@
 """Views x models over decoded squares. Out-of-fold evaluation and prediction both come through `forward_views`."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,17 +10,16 @@ from torch import Tensor
 
 from ensemble.data.pixels.decode import Source
 from ensemble.data.pixels.preprocess import Decoding, Preprocess
-from ensemble.device import free_cached_memory, in_layout, is_out_of_memory, side_by_side, streams
+from ensemble.device import free_cached_memory, is_out_of_memory, side_by_side, streams
 from ensemble.errors import RunFailure
 from ensemble.inference.choose_format import margins
 from ensemble.inference.decode import ahead, decoded_squares
-from ensemble.inference.decodings import decoding_of, decodings, geometry
+from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import EvalModel, exact_logits_of, logits_of
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.views import cut
+from ensemble.inference.network_input import Squares, view_of
 from ensemble.plural import pluralize
 
-Squares = Mapping[Decoding, Tensor]  # uint8 (N, side, side, 3), on the device that computes
 Output = Callable[[EvalModel, Tensor], Tensor]  # of normalised images (B, 3, S, S): (K, B, ...)
 
 CPU_BATCH = 16  # images: resnet18 at 224 px is slower by 7 % with 32 and by 8 % with 64
@@ -62,33 +60,6 @@ def batch_rows(batch_size: int, device: torch.device) -> int:
     batch size, and the same image has to give the same logits whichever batch it comes in. With fewer than 16 rows the
     product with a 2-class head differs in its last bit by the place of the row (MKL, seen with 7, 8 and 12 rows)."""
     return CPU_BATCH if device.type == "cpu" else max(batch_size, 16)
-
-
-def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 or float32 in [0, 255] (B, 3, S, S), channels_last, to float32 with the member's mean and std."""
-    scale, shift = _scale_and_shift(preprocess.mean, preprocess.std, images.shape[-1], images.device)
-    rows = images.permute(0, 2, 3, 1).reshape(-1, images.shape[-1] * 3)
-    values = rows.to(torch.float32, copy=True).mul_(scale).add_(shift)
-    return in_layout(values.view(-1, *images.shape[-2:], 3).permute(0, 3, 1, 2))
-
-
-@lru_cache(maxsize=64)
-def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """float32 (width * 3,) each. They cover a row of pixels, since over three channels alone nothing is vectorised
-    (1.0 ms per image of 256 px, against 0.2 ms)."""
-    each = torch.tensor(std, dtype=torch.float64) * 255
-    shift = -torch.tensor(mean, dtype=torch.float64) * 255 / each
-    return (1 / each).repeat(width).float().to(device), shift.repeat(width).float().to(device)
-
-
-def view_of(squares: Squares, preprocess: Preprocess, view: str, rows: slice | Tensor, count: int) -> Tensor:
-    """A view of these rows, normalised: float32 (count, 3, S, S). Rows that are lacking are black."""
-    part = squares[decoding_of(preprocess, view)][rows]
-    if len(part) < count:
-        part = torch.cat([part, part.new_zeros(count - len(part), *part.shape[1:])])
-    return normalise(cut(part.permute(0, 3, 1, 2), view, geometry(preprocess)), preprocess)
 
 
 def forward_views(

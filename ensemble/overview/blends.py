@@ -7,6 +7,7 @@ import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, load_blend, read_result
 from ensemble.blend.oof import Rows, finished, read_rows
+from ensemble.blend.saved import Digests
 from ensemble.blend.sources import other_runs
 from ensemble.errors import UserError
 from ensemble.overview.selection_bias import SelectionBias, System, selection_bias
@@ -92,6 +93,7 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
     """The blends, the lowest log loss first; name -> why, of those that don't belong to what the run holds now; and a
     line for each that can't be shown."""
     found, stale, problems = [], {}, []
+    digests: Digests = {}
     for name in list_blends(run):
         try:
             result = read_result(run, name)
@@ -104,7 +106,7 @@ def read_blends(run: Run, rows: Rows) -> tuple[tuple[BlendResult, ...], dict[str
             problems.append(f"blend {name} holds no scores; fit it again with: ens blend {run}")
             continue
         found.append(result)
-        why = _stale(run, result, rows)
+        why = _stale(run, result, rows, digests)
         if why is not None:
             stale[name] = why
         if others := ", ".join(map(str, other_runs(run, result.fitted.sources))):
@@ -150,11 +152,11 @@ def _cascades(run: Run) -> list[str]:
     return [f"cascades are not listed here, ens report {run} shows them: {', '.join(names)}"] if names else []
 
 
-def _stale(run: Run, blend: BlendResult, rows: Rows) -> str | None:
+def _stale(run: Run, blend: BlendResult, rows: Rows, digests: Digests) -> str | None:
     if blend.fitted.sources is None and blend.rows != len(rows.ids):
         return f"it was fitted on {pluralize(blend.rows, 'row')}, but the run has {len(rows.ids):,}"
     try:
-        check_sources(run, blend.name)
+        check_sources(run, blend.name, digests)
     except UserError as error:
         return str(error)
     there = run.member_names()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blend import BlendResult, check_sources, list_blends, members_table, read_result
+from ensemble.blend.saved import Digests
 from ensemble.blend.sources import source
 from ensemble.config import load_run_config
 from ensemble.errors import UserError
@@ -218,10 +219,11 @@ def _of_config(row: RunRow) -> RunRow:
 def _of_scores(row: RunRow) -> RunRow:
     best: BlendResult | None = None
     names = list_blends(Run(row.run))
+    digests: Digests = {}
     for name in names:
         try:
             result = read_result(Run(row.run), name)
-            check_sources(Run(row.run), name)
+            check_sources(Run(row.run), name, digests)
         except UserError as error:
             row = _noted(row, str(error).removesuffix(f"; fit it again with: ens blend {Run(row.run)}"))
             continue

@@ -16,7 +16,7 @@ import numpy as np
 from ensemble.errors import UserError
 from ensemble.report.images import confidently_wrong
 from ensemble.report.run import RunResults
-from ensemble.report.thumbnails import from_pixels, image_files, thumbnails
+from ensemble.report.thumbnails import from_pixels, thumbnails
 
 MISTAKES, TYPICAL = 8, 8  # images of the most confident mistakes, and of classes
 ACROSS = 8  # steps of the square over a side; it covers two
@@ -55,10 +55,9 @@ def section(results: RunResults) -> dict[str, Any] | None:
         return None
     if results.oof is None:
         return {"missing": "No fold is finished yet, so there is no network to look at."}
-    try:
-        files = image_files(results.config)
-    except UserError as error:
-        return {"missing": f"The images can’t be shown: {error}."}
+    if results.files_problem:
+        return {"missing": f"The images can’t be shown: {results.files_problem}."}
+    files = results.files
     member = results.oof.members[int(np.argmin([one.losses.mean() for one in results.single]))]
     rows = results.oof.rows
     groups = {
@@ -92,7 +91,7 @@ def attention_maps(results: RunResults, member: str, fold: int, paths: Sequence[
     from ensemble.device import choose_device
     from ensemble.inference.eval_model import logits_of
     from ensemble.inference.member import load_fold
-    from ensemble.inference.predict import normalise
+    from ensemble.inference.network_input import normalise
     from ensemble.report.examples import evaluation_views
 
     device = choose_device()

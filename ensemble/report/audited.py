@@ -2,11 +2,9 @@
 
 from ensemble.data.labelled import names_base
 from ensemble.data.name_groups import NAMED_GROUPS, name_groups
-from ensemble.errors import UserError
 from ensemble.report.provenance import experiment
 from ensemble.report.run import RunResults
 from ensemble.report.statistics import Issue
-from ensemble.report.thumbnails import image_files
 
 LEAKS = ("test-in-train", "test-near-train", "shift")  # kinds of findings that a score may depend on
 
@@ -31,13 +29,11 @@ def named_groups(results: RunResults) -> list[Issue]:
     reported = any(finding.get("kind") == "suggested-groups" for finding in (results.audit or {}).get("findings", []))
     if config is None or reported or config.data.group is not None or config.folds.fold is not None:
         return []
-    try:
-        files = image_files(config)
-    except UserError:
+    if results.files_problem:
         return []
     rows = results.rows
     found = name_groups(
-        [files.get(name) for name in rows.ids.tolist()],
+        [results.files.get(name) for name in rows.ids.tolist()],
         [rows.classes[label] for label in rows.labels.tolist()],
         names_base(config),
     )

@@ -1,4 +1,4 @@
-"""The saved blends of a run with their scores, and the plain mean in the place of one."""
+"""The predictions of the best saved blend of a run, and the plain mean in the place of one."""
 
 from dataclasses import replace
 
@@ -11,10 +11,48 @@ from ensemble.blend.members import member_outcomes
 from ensemble.blend.oof import Oof, Rows
 from ensemble.blend.probabilities import geometric_mean
 from ensemble.blend.recipe import Recipe
+from ensemble.blend.refitted import cross_fitted
+from ensemble.errors import UserError
+from ensemble.run import Run
 from ensemble.scoring.bootstrap import Gain, Score, bootstrap, gain, scores
 from ensemble.scoring.outcomes import outcome
 
 Scores = dict[str, Score]  # by metric
+
+TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on another machine or library
+
+
+def row_probabilities(
+    run: Run, oof: Oof, candidates: tuple[BlendResult, ...], problems: list[str]
+) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean;
+    what they are of, in words, and the blend's costs.
+
+    The out-of-fold predictions of an external member are in the user's file, not in the run.
+    """
+    for blend in candidates:
+        if blend.external:
+            continue
+        try:
+            probabilities = cross_fitted(run, blend)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        now = float(outcome(oof.rows.labels, probabilities).losses.mean())
+        saved = blend.blend["log_loss"].value
+        if abs(now - saved) > TOLERANCE:
+            problems.append(
+                f"blend {blend.name}: fitted again, its log loss is {now:.4f}, but {saved:.4f} is saved; save it again "
+                f"with: ens blend {run}"
+            )
+            continue
+        return probabilities, of_blend(blend), blend.fitted.costs
+    what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
+    return geometric_mean(plain_average(oof)), what, None
+
+
+def of_blend(blend: BlendResult) -> str:
+    return f"blend {blend.name}, cross-fitted"
 
 
 def plain_mean(oof: Oof) -> BlendResult:

@@ -12,7 +12,7 @@ from ensemble.report import charts
 from ensemble.report.copies import run_copies
 from ensemble.report.provenance import experiment
 from ensemble.report.run import RunResults
-from ensemble.report.thumbnails import image_files, thumbnails, upright_size
+from ensemble.report.thumbnails import thumbnails, upright_size
 
 MANY = 50  # classes: of more, the largest and the smallest are shown, half of this number each
 WIDE = 24  # classes, up to which there is a table of folds
@@ -23,21 +23,17 @@ AT = (0, 0.05, 0.5, 0.95, 1)
 
 
 def section(results: RunResults) -> dict[str, Any] | None:
-    try:
-        files, problem = image_files(results.config), ""
-    except UserError as error:
-        files, problem = {}, str(error)
     counts = np.bincount(results.rows.labels, minlength=len(results.classes))
     return {
-        "problem": problem,
+        "problem": results.files_problem,
         "classes": class_balance(results),
         "left": max(0, len(counts) - MANY),
         "ratio": float(counts.max() / counts.min()) if counts.min() else None,
         "most": results.classes[counts.argmax()],
         "least": results.classes[counts.argmin()],
         "folds": folds_table(results),
-        "sizes": sizes(results, files),
-        "copies": found_copies(results, files),
+        "sizes": sizes(results, results.files),
+        "copies": found_copies(results, results.files),
         "relabel": results.provenance["facts"].get("relabel"),
     }
 

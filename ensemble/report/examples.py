@@ -15,12 +15,11 @@ import torch
 from ensemble.config import Train
 from ensemble.data.pixels.decode import MAX_ASPECT, Files
 from ensemble.data.pixels.preprocess import Decoding, Preprocess, load_preprocess
-from ensemble.errors import UserError
 from ensemble.inference.decodings import decodings
-from ensemble.inference.predict import view_of
+from ensemble.inference.network_input import view_of
 from ensemble.inference.views import expand
 from ensemble.report.run import MemberResults, RunResults
-from ensemble.report.thumbnails import Thumbnail, from_pixels, image_files, thumbnails, upright_size
+from ensemble.report.thumbnails import Thumbnail, from_pixels, thumbnails, upright_size
 from ensemble.train.augment.crops import crops
 from ensemble.train.augment.mix import mix
 from ensemble.train.augment.policy import Draws, finish
@@ -72,13 +71,11 @@ def section(results: RunResults) -> dict[str, Any] | None:
     inputs = shared_inputs(results)
     if not inputs:
         return {"missing": "No member has stored its preprocessing yet."}
-    try:
-        files = image_files(results.config)
-    except UserError as error:
-        return {"missing": f"The images can’t be shown: {error}."}
+    if results.files_problem:
+        return {"missing": f"The images can’t be shown: {results.files_problem}."}
     shown = inputs[:GROUPS]
     columns = sum(2 + DRAWS + len(shared.views) for shared in shown)
-    chosen = typical(results, files, min(CLASSES, max(2, PICTURES // columns)))
+    chosen = typical(results, results.files, min(CLASSES, max(2, PICTURES // columns)))
     if not chosen:
         return {"missing": "None of the images could be read."}
     labels = results.rows.labels

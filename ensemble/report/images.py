@@ -6,20 +6,18 @@ in several places (a CSS background, an SVG `use`) can't be saved, printed or re
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from ensemble.blend.probabilities import chunks
-from ensemble.errors import UserError
 from ensemble.plural import pluralize
 from ensemble.report.cells import as_json, cell_rows
 from ensemble.report.classes import MOST_MATRIX
 from ensemble.report.relabel import label_errors, why_text
 from ensemble.report.run import RunResults
-from ensemble.report.thumbnails import Thumbnail, image_files, thumbnails
+from ensemble.report.thumbnails import Thumbnail, thumbnails
 
 SHOWN = 24  # images of a list
 DOUBTFUL = 24
@@ -32,8 +30,7 @@ def section(results: RunResults) -> dict[str, Any] | None:
     Each is a card: an image with its label, its prediction, their probabilities and the members' votes."""
     if results.oof is None:
         return {"missing": "No fold is finished yet, so no image has a prediction."}
-    files, problem = _files(results)
-    errors = label_errors(results, files)
+    errors = label_errors(results, results.files)
     ranked = {
         "wrong": confidently_wrong(results),
         "unsure": least_sure(results),
@@ -46,14 +43,14 @@ def section(results: RunResults) -> dict[str, Any] | None:
     cells = cell_rows(results, shown) if len(results.classes) <= MOST_MATRIX else {}
     every = np.unique(np.concatenate([shown, *cells.values()]))
     names = [str(results.oof.rows.ids[row]) for row in every]
-    pictures = dict(zip(every.tolist(), thumbnails([files.get(name) for name in names]), strict=True))
+    pictures = dict(zip(every.tolist(), thumbnails([results.files.get(name) for name in names]), strict=True))
     whys = {int(row): why_text(results, errors, at) for at, row in enumerate(errors.rows[:DOUBTFUL])}
 
     def cards(rows: np.ndarray) -> list[dict[str, Any]]:
         return [card(results, int(row), pictures[int(row)], whys.get(int(row), "")) for row in rows]
 
     return {
-        "problem": problem,
+        "problem": results.files_problem,
         "lists": _lists(results, ranked, len(errors)),
         "gallery": [image | {"attributes": _attributes(results, image, ranked)} for image in cards(listed)],
         "members": len(results.oof.members),
@@ -174,11 +171,3 @@ def card(results: RunResults, row: int, picture: Thumbnail, why: str = "") -> di
             (count, results.classes[c]) for c, count in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0]))
         ],
     }
-
-
-def _files(results: RunResults) -> tuple[dict[str, Path], str]:
-    """The files by id, and why there are none."""
-    try:
-        return image_files(results.config), ""
-    except UserError as error:
-        return {}, str(error)

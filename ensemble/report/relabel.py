@@ -36,7 +36,6 @@ from ensemble.files.atomic import require_writable, write_text
 from ensemble.plural import pluralize
 from ensemble.report.copies import run_copies
 from ensemble.report.run import RunResults, read_run
-from ensemble.report.thumbnails import image_files
 from ensemble.run import Run
 from ensemble.run.outputs import require_output
 
@@ -119,13 +118,10 @@ def write_relabel(run: Run, output: Path | None, events: Events) -> Path:
         events.message(f"warning: {problem}")
     if results.oof is None:
         raise UserError(f"{run}: no fold is finished, so no label can be checked; to go on: ens train-folds FILE")
-    try:
-        files = image_files(results.config)
-    except UserError as error:
-        events.message(f"warning: the column path stays empty ({error})")
-        files = {}
-    found = label_errors(results, files)
-    lines = [_line(results, files, found, at) for at in range(len(found))]
+    if results.files_problem:
+        events.message(f"warning: the column path stays empty ({results.files_problem})")
+    found = label_errors(results, results.files)
+    lines = [_line(results, results.files, found, at) for at in range(len(found))]
     extra = [column for column in next(iter(existing.values()), {}) if column not in COLUMNS]
     lines = [line | {key: existing.get(line["id"], {}).get(key, "") for key in (COLUMN, *extra)} for line in lines]
     listed = {line["id"] for line in lines}

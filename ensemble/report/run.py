@@ -12,24 +12,21 @@ from ensemble.blend import BlendResult, MemberRow, members_table
 from ensemble.blend.crossfit import plain_average
 from ensemble.blend.members import member_outcomes
 from ensemble.blend.oof import Oof, Rows, read_member, read_oof, read_rows
-from ensemble.blend.probabilities import geometric_mean
-from ensemble.blend.refitted import cross_fitted
 from ensemble.config import Config, load_run_config
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.files.reading import read_json
 from ensemble.overview.blends import comparable, read_blends
-from ensemble.report.blends import plain_mean, some_rows
+from ensemble.report.blends import of_blend, plain_mean, row_probabilities, some_rows
 from ensemble.report.tempered import over_tempered
+from ensemble.report.thumbnails import image_files
 from ensemble.run import Run
 from ensemble.run.shapes import Provenance, SavedAudit, SavedSearch
 from ensemble.scoring.bootstrap import Gain
-from ensemble.scoring.outcomes import Outcome, outcome
+from ensemble.scoring.outcomes import Outcome
 from ensemble.scoring.row_values import cheapest
 
 T = TypeVar("T")
-
-TOLERANCE = 1e-4  # nats: what a refit may differ by from the saved score, on another machine or library
 
 
 @dataclass(frozen=True)
@@ -116,6 +113,23 @@ class RunResults:
     def classes(self) -> tuple[str, ...]:
         return self.rows.classes
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """id -> file of the run's labelled images; none where they can't be found."""
+        return self._found_files[0]
+
+    @property
+    def files_problem(self) -> str:
+        """Why the images can't be found; "" if they are."""
+        return self._found_files[1]
+
+    @cached_property
+    def _found_files(self) -> tuple[dict[str, Path], str]:
+        try:
+            return image_files(self.config), ""
+        except UserError as error:
+            return {}, str(error)
+
     @cached_property
     def predicted(self) -> np.ndarray:
         """The class each row is decided for, int64 (N,): the most probable one; with costs, that of the least expected
@@ -163,8 +177,8 @@ def read_run(run: Run, events: Events) -> RunResults:
         events.progress("reading the best blend's predictions", 1, 3)
         candidates = comparable(blends, stale)
         best, saved = (candidates[0], True) if candidates else (plain_mean(oof), False)
-        probabilities, basis, costs = _row_probabilities(run, oof, candidates, problems)
-        if not saved or basis == _of_blend(best):
+        probabilities, basis, costs = row_probabilities(run, oof, candidates, problems)
+        if not saved or basis == of_blend(best):
             tempered = over_tempered(run, best, oof, saved, probabilities)
     events.progress("laying out the page", 2, 3)
     provenance = _unless_broken(run.provenance_json, Provenance, problems) or {"facts": {}}
@@ -221,39 +235,6 @@ def _oof(run: Run, rows: Rows, members: tuple[MemberResults, ...]) -> Oof | None
         values.append(logits)
     lacking = {member.name: "not finished" for member in members if member.name not in ready}
     return some_rows(Oof(rows, tuple(ready), (names,) * len(ready), tuple(values), lacking), where)
-
-
-def _row_probabilities(
-    run: Run, oof: Oof, candidates: tuple[BlendResult, ...], problems: list[str]
-) -> tuple[np.ndarray, str, np.ndarray | None]:
-    """The cross-fitted probabilities of the best blend that can be fitted again from the run alone, else of the mean;
-    what they are of, in words, and the blend's costs.
-
-    The out-of-fold predictions of an external member are in the user's file, not in the run.
-    """
-    for blend in candidates:
-        if blend.external:
-            continue
-        try:
-            probabilities = cross_fitted(run, blend)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        now = float(outcome(oof.rows.labels, probabilities).losses.mean())
-        saved = blend.blend["log_loss"].value
-        if abs(now - saved) > TOLERANCE:
-            problems.append(
-                f"blend {blend.name}: fitted again, its log loss is {now:.4f}, but {saved:.4f} is saved; save it again "
-                f"with: ens blend {run}"
-            )
-            continue
-        return probabilities, _of_blend(blend), blend.fitted.costs
-    what = "the plain mean of the members, out of fold" if len(oof.members) > 1 else f"{oof.members[0]}, out of fold"
-    return geometric_mean(plain_average(oof)), what, None
-
-
-def _of_blend(blend: BlendResult) -> str:
-    return f"blend {blend.name}, cross-fitted"
 
 
 def _audit(run: Run, fingerprint: str | None, problems: list[str]) -> SavedAudit | None:

@@ -9,7 +9,7 @@ from ensemble.errors import UserError
 from ensemble.escape import escaped
 from ensemble.report.run import RunResults
 from ensemble.report.strips import axis, strip
-from ensemble.report.thumbnails import image_files, sheet, thumbnails
+from ensemble.report.thumbnails import sheet, thumbnails
 from ensemble.slices.predicted import checksums
 from ensemble.slices.result import MOST_SHOWN, Map, Slices, read_slices
 from ensemble.tables.slices import looked_at, p_cell
@@ -28,10 +28,6 @@ def section(results: RunResults) -> dict[str, Any] | None:
         stale = checksums(results.run, found.made_of) != found.made_of
     except UserError as error:
         return {"missing": str(error)}
-    try:
-        files, problem = image_files(results.config), ""
-    except UserError as error:
-        files, problem = {}, str(error)
     lows = [each.accuracy.low for each in found.found]
     least = float(np.floor(10 * min(lows, default=0.0)) / 10)
     return {
@@ -41,12 +37,12 @@ def section(results: RunResults) -> dict[str, Any] | None:
             for each in found.found[:MOST_SHOWN]
         ],
         "axis": axis(least, 1.0, lambda tick: f"{100 * tick:g}"),
-        "cards": _cards(found, files),
+        "cards": _cards(found, results.files),
         "looked_at": looked_at(found),
         "p_cell": p_cell,
         "stale": stale,
-        "problem": problem,
-        "map": None if found.map is None else _map(found.map, results.classes, files),
+        "problem": results.files_problem,
+        "map": None if found.map is None else _map(found.map, results.classes, results.files),
     }
 
 

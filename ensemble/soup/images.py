@@ -11,7 +11,8 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import EvalModel
 from ensemble.inference.member import LoadedMember
-from ensemble.inference.predict import predict_stream, view_of
+from ensemble.inference.network_input import view_of
+from ensemble.inference.predict import predict_stream
 from ensemble.train.batch_norms import MOST_ROWS
 
 MOST_IMAGES = 512  # training images that averages are compared with ensembles on

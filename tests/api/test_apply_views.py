@@ -5,7 +5,7 @@ import torch
 
 import ensemble as ens
 from ensemble.data.pixels.preprocess import Preprocess
-from ensemble.inference.predict import normalise, view_of
+from ensemble.inference.network_input import normalise, view_of
 from ensemble.inference.views import expand
 
 

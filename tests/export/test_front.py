@@ -8,7 +8,7 @@ import torch
 
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.export.front import Front
-from ensemble.inference.predict import normalise, view_of
+from ensemble.inference.network_input import normalise, view_of
 from ensemble.inference.to_onnx import graph_of, with_weights
 from ensemble.inference.views import SETS
 

@@ -24,7 +24,8 @@ from ensemble.inference import predict
 from ensemble.inference.decodings import decodings
 from ensemble.inference.eval_model import logits_of
 from ensemble.inference.member import load_member
-from ensemble.inference.predict import Group, forward_groups, forward_views, normalise, predict_stream
+from ensemble.inference.network_input import normalise
+from ensemble.inference.predict import Group, forward_groups, forward_views, predict_stream
 from ensemble.run import Run
 from ensemble.train.jobs import train_folds
 from ensemble.tta.apply import blend_folds

@@ -242,6 +242,7 @@ def test_lost_images_have_placeholders(results, tmp_path):
     assert "not among the images of the config" in page
     assert all(card["picture"].uri == "" for card in lost)
     shutil.rmtree(train)
+    own = replace(own)  # the files are looked for once
     page = rendered("images", images.section(own), own)
     assert "<img" not in page
     assert f"{train}: no such file or folder; paths start where ens train-folds was run: run this there too" in page

@@ -12,7 +12,7 @@ from ensemble.config.tables import Train
 from ensemble.data.pixels.preprocess import Preprocess
 from ensemble.device import array_on
 from ensemble.inference.geometry import Geometry
-from ensemble.inference.predict import _scale_and_shift, view_of
+from ensemble.inference.network_input import _scale_and_shift, view_of
 from ensemble.inference.views import cut, expand, is_wide
 from ensemble.train.augment.crops import gather
 from ensemble.train.augment.mix import mix
