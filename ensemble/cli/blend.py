@@ -220,7 +220,7 @@ def _show(result: "BlendResult", details: bool, events: Session) -> None:
 
     if details:
         show_details(result)
-    show_blend(result)
+    show_blend(result, details)
     events.answer(_plain(result))
     events.message(blend_verdict(result))
 

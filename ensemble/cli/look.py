@@ -1,5 +1,6 @@
 """`ens check`, `ens init`, `ens cache`: before training."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -75,8 +76,23 @@ def check(
         found = audit(data, test, sample_submission, fix, output, classes, events)
         show_audit(found)
         events.answer(plain(found.findings))
+        follows = fix or not found.fails(fail_on)
+        if follows and (command := _after_check(data, fix, test, sample_submission, classes)):
+            events.message(f"next: {command}")
         if found.fails(fail_on):
             sys.exit(1)
+
+
+def _after_check(
+    data: Path, fix: Path | None, test: Path | None, sample_submission: Path | None, classes: tuple[str, ...]
+) -> str | None:
+    """The command that goes on with the images; None for a cleaned table of an experiment, which has to name it."""
+    if data.suffix.lower() == ".toml" and data.is_file():
+        return None if fix else shlex.join(["ens", "train-folds", str(data)])
+    given = {"--test": test, "--sample-submission": sample_submission}
+    words = [word for option, path in given.items() if path is not None for word in (option, str(path))]
+    words += [word for pattern in ([] if fix else classes) for word in ("--classes", pattern)]
+    return shlex.join(["ens", "init", str(fix or data), *words])
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """`ens tta-predict`, `ens tta-oof`, `ens tta-search`."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ def tta_predict(
             scores = {} if networks == "soup" else scores
             fields["note"] = NOTES[networks]
         recorded(Run(run).submissions_csv, made.submission, fields, scores, events)
+        entry = shlex.join(["ens", "submissions", str(Run(run)), "--board", f"{made.submission}=SCORE"])
+        events.message(f"next: ens report {Run(run)}; once it is scored: {entry}")
 
 
 @click.command()

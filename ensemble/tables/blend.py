@@ -27,8 +27,9 @@ AVERAGED = (
 PAIRS = 10  # members: of more, a table of pairs does not fit
 
 
-def show_blend(result: BlendResult) -> None:
-    """A blend beside the plain mean and every member, what it gains over them, and its weights."""
+def show_blend(result: BlendResult, with_details: bool = False) -> None:
+    """A blend beside the plain mean and every member, what it gains over them, and its weights. with_details: what
+    `show_details` has printed already is not said again."""
     metrics = columns(result.fitted.metric)
     rows = pluralize(result.rows, "row") + (f" in {pluralize(result.groups, 'group')}" if result.groups else "")
     title = f"blend {result.name!r}, cross-fitted over {pluralize(result.folds, 'fold')}, {rows}: "
@@ -55,9 +56,9 @@ def show_blend(result: BlendResult) -> None:
     print_table(gains)
     for note in result.notes:
         print_line(note)
-    for line in calibration_lines(result):
+    for line in calibration_lines(result, with_details):
         print_line(line)
-    if result.selective is not None:
+    if result.selective is not None and not with_details:
         print_line(risk_line(result.selective))
     if result.decision is not None:
         saved = gain_cell(result.decision.saved)

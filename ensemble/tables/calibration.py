@@ -9,15 +9,16 @@ from ensemble.tables.layout import gain_cell, new_table, print_line, print_table
 MOST = 5  # classes that are named
 
 
-def calibration_lines(result: BlendResult) -> list[str]:
-    """What stands out: what a scaling gains, and classes and groups whose probabilities can't be believed."""
+def calibration_lines(result: BlendResult, with_details: bool = False) -> list[str]:
+    """What stands out: what a scaling gains, and classes and groups whose probabilities can't be believed, unless
+    the details have named them."""
     lines = []
     if result.scaling_gain is not None:
         lines.append(
             f"the scaling gains {gain_cell(result.scaling_gain)} nats of log loss over the same blend without it"
         )
     doubted = [] if result.by_class is None else [each for each in result.by_class.classes if each.p < DOUBTED]
-    if doubted or result.by_group:
+    if (doubted or result.by_group) and not with_details:
         what = [pluralize(len(doubted), "class", "classes")] if doubted else []
         what += [pluralize(result.by_group, "group")] if result.by_group else []
         lines.append(
@@ -46,10 +47,6 @@ def show_calibration(result: BlendResult) -> None:
             cells.append(f"{found.rows:6} {100 * found.confidence:6.1f} {100 * found.accuracy:6.1f}" if found else "-")
         table.add_row(f"{100 * low:.1f} to {100 * high:.1f}", *cells)
     print_table(table)
-    if result.scaling_gain is not None:
-        print_line(
-            f"the scaling gains {gain_cell(result.scaling_gain)} nats of log loss over the same blend without it"
-        )
     if result.by_class is not None:
         _show_by_class(result.by_class, result)
     if result.by_group is not None:

@@ -428,7 +428,7 @@ def test_external_members_alone_make_a_submission_with_no_run(tmp_path):
     assert list(made.columns) == ["file", "answer"]
     assert made["file"].tolist() == names[::-1]
     assert made["answer"].tolist() == [CLASSES[c] for c in new[::-1]]
-    assert f"wrote {output} (12 rows of class names as in the training labels: " in done.output
+    assert f"wrote {output} (12 rows of class names as in the training labels; " in done.output
     assert not (tmp_path / "blends").exists()
 
     external = [

@@ -75,7 +75,10 @@ def test_the_whole_way(monkeypatch, capfd, tmp_path, images):
     sample.write_text("ImageID,ans\n3,0\n0,0\n")
     words = ["tta-predict", tmp_path / "run", images, "--blend", "vote", "--sample-submission", sample]
     status, out, _ = ens(monkeypatch, capfd, *words, "-o", tmp_path / "s.csv")
-    assert status == 0 and "2 rows of class numbers: 0 = a, 1 = b" in out
+    assert (
+        status == 0 and out.count("class numbers: 0 = a, 1 = b") == 1 and "(2 rows of class numbers; the first: " in out
+    )
+    assert f"next: ens report {tmp_path / 'run'}" in out.splitlines()[-1]
     assert re.fullmatch(r"ImageID,ans\n3,[01]\n0,[01]\n", (tmp_path / "s.csv").read_text())
 
 
@@ -441,6 +444,23 @@ def test_an_audit_of_an_experiment_is_in_the_log_of_its_run(monkeypatch, capfd, 
         line.startswith(f"{run / 'audit.json'}: ") for line in added
     )
     assert added[-1].startswith(f"ends with status {status} ")
+
+
+def test_a_check_ends_with_the_command_that_goes_on(monkeypatch, capfd, tmp_path, images):
+    def last(*words):
+        status, out, _ = ens(monkeypatch, capfd, "check", *words, "-o", tmp_path / "audit.json")
+        return status, out.splitlines()[-1]
+
+    file, given = experiment(tmp_path, images), ("--test", images, "--fail-on", "never")
+    assert last(images, *given) == (0, f"next: ens init {images} --test {images}")
+    assert last(images, *given, "--fix", tmp_path / "all of them.csv") == (
+        0,
+        f"next: ens init '{tmp_path / 'all of them.csv'}' --test {images}",
+    )
+    assert last(file, "--fail-on", "never") == (0, f"next: ens train-folds {file}")
+    assert not last(file, "--fail-on", "never", "--fix", tmp_path / "b.csv")[1].startswith("next: ")  # names a table
+    status, line = last(images, "--test", images, "--fail-on", "note")
+    assert status == 1 and not line.startswith("next: ")
 
 
 def test_where_there_is_no_run_there_is_no_log(monkeypatch, capfd, tmp_path, images):

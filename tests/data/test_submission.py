@@ -117,7 +117,7 @@ def test_class_names_in_the_samples_header_and_order(tmp_path):
     assert lines == ["ImageID,ans", "007,dog", "001,cat"]
     assert said.splitlines()[-2:] == [
         "writes class names as in the training labels: cat, dog",
-        "2 rows of class names as in the training labels: cat, dog; the first: 007,dog and 001,cat",
+        "2 rows of class names as in the training labels; the first: 007,dog and 001,cat",
     ]
 
 

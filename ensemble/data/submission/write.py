@@ -190,7 +190,8 @@ def write_submission(path: Path, layout: Layout, ids: Sequence[str], blocks: Ite
             rows += len(table)
             if len(shown) < 2:
                 shown += text.splitlines()[: 2 - len(shown)]
-    return f"{pluralize(rows, 'row')} of {layout.description}; the first: {' and '.join(shown)}"
+    what = layout.description.partition(":")[0] if layout.answer.written else layout.description  # `follow` lists them
+    return f"{pluralize(rows, 'row')} of {what}; the first: {' and '.join(shown)}"
 
 
 def _has_decimal_commas(layout: Layout, sample: SampleSubmission) -> bool:
