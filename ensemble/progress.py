@@ -41,6 +41,19 @@ def paced(
     return advance
 
 
+def counted(events: Events, text: str, total: int) -> Callable[[], None]:
+    """`advance()`, which adds one to what is done and reports it; never more than the total."""
+    done = 0
+    events.progress(text, done, total)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        events.progress(text, min(done, total), total)
+
+    return advance
+
+
 def duration(seconds: float) -> str:
     """1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -10,6 +10,7 @@ from ensemble.blend.oof import Oof
 from ensemble.blend.recipe import Recipe
 from ensemble.blend.saved import Blend
 from ensemble.events import Events
+from ensemble.progress import counted
 from ensemble.scoring.cross_fit import cross_fit
 from ensemble.scoring.outcomes import Outcome, outcome
 
@@ -130,17 +131,8 @@ def without_zero_weight(
     return blend, tuple(unused)
 
 
-def counted(events: Events, oof: Oof, costly: bool) -> Callable[[], None]:
+def counted_fits(events: Events, oof: Oof, costly: bool) -> Callable[[], None]:
     """Shows how many fits are done, each time it is called: one of each fold, and one of all rows; `costly`: and again
     of each fold without each member. (Of fewer members a fit takes less, and of the chosen method than of "auto".)"""
     folds = max(len(np.unique(oof.rows.folds)), 2)
-    total = folds * (1 + len(oof.members) * costly) + 1
-    done = 0
-
-    def fitted() -> None:
-        nonlocal done
-        done += 1
-        events.progress("fitting the blend", min(done, total), total)
-
-    events.progress("fitting the blend", 0, total)
-    return fitted
+    return counted(events, "fitting the blend", folds * (1 + len(oof.members) * costly) + 1)

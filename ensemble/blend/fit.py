@@ -14,7 +14,7 @@ from ensemble.blend.calibrated import miscalibrated_groups, scaling_gain
 from ensemble.blend.costs import read_costs
 from ensemble.blend.crossfit import (
     RowsFit,
-    counted,
+    counted_fits,
     fit_rows,
     held_out_probabilities,
     plain_average,
@@ -211,7 +211,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
     if np.isnan(value(recipe.metric, labels, mean, classes, weights)):
         raise UserError(f"metric {recipe.metric!r} has no value here: all rows that count are of one class")
     costly = len(oof.members) > 1 and not methods.is_slow(recipe.method) and plain.size * len(oof.members) <= MOST_WORK
-    fitted = counted(events, oof, costly)
+    fitted = counted_fits(events, oof, costly)
     fits: list[RowsFit] = []
     made: methods.Made | None = {} if methods.is_nested(recipe) else None
     probs = held_out_probabilities(oof, plain, recipe, fitted, fits, made)
@@ -272,7 +272,7 @@ def fit_oof(oof: Oof, recipe: Recipe, prune: bool = False, events: Events = SILE
             if len(names) > 1
         },
         unused=unused,
-        pruned=pruned(oof, final, honest, costs, counted(events, oof, not costs)) if prune else None,
+        pruned=pruned(oof, final, honest, costs, counted_fits(events, oof, not costs)) if prune else None,
         left_out=oof.left_out,
         notes=tuple(notes),
         selective=selective,

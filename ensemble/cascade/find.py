@@ -15,6 +15,7 @@ from ensemble.cascade.policy import Limit, Policy, StageRows, Tried, choose, las
 from ensemble.cascade.result import Cascade, CascadeStage, FixedSet, FrontPoint, Worth
 from ensemble.errors import UserError
 from ensemble.events import Events
+from ensemble.progress import counted
 from ensemble.scoring.bootstrap import bootstrap, gain, scores
 from ensemble.scoring.cross_fit import usable_folds
 from ensemble.scoring.outcomes import Outcome
@@ -42,7 +43,8 @@ def find_cascade(oof: Oof, recipe: Recipe, costs: Costs, limit: Limit, events: E
     folds = np.unique(oof.rows.folds)
     added = in_order(oof, costs)
     ms, parts = stage_ms(added, costs), asked_so_far(oof, added)
-    advance = _counted(events, len(parts), len(folds))
+    sets = len(folds) + len(folds) * (len(folds) - 1) // 2 + 1  # of rows: without one fold, without two, and all
+    advance = counted(events, "fitting the stages", len(parts) * sets)
     fits = [new_fits(part, recipe, advance) for part in parts]
 
     every = np.arange(len(rows.labels))
@@ -84,19 +86,6 @@ def find_cascade(oof: Oof, recipe: Recipe, costs: Costs, limit: Limit, events: E
         networks=1,
     )
     return found, [as_stage(each, final.threshold) for each in fits[final.first : -1]]
-
-
-def _counted(events: Events, stages: int, folds: int) -> Callable[[], None]:
-    """Shows how many of the stages' fits are done: without one fold, without two, and on all rows."""
-    total, done = stages * (folds + folds * (folds - 1) // 2) + stages, 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        events.progress("fitting the stages", min(done, total), total)
-
-    events.progress("fitting the stages", 0, total)
-    return advance
 
 
 def _tried(fits: Sequence[Fits], rows: np.ndarray, ms: np.ndarray, costs: Costs) -> Tried:

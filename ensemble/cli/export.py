@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, NETWORKS
 from ensemble.cli.session import session
 from ensemble.run import Run
-from ensemble.run.networks import KINDS, UNSCORED
+from ensemble.run.networks import UNSCORED
 
 
 @click.command()
@@ -21,13 +21,7 @@ from ensemble.run.networks import KINDS, UNSCORED
     required=True,
     help="The file to write, such as art.onnx; of a cascade, the folder.",
 )
-@click.option(
-    "--networks",
-    type=click.Choice(KINDS),
-    default="folds",
-    show_default=True,
-    help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
-)
+@NETWORKS
 @click.option(
     "--format",
     type=click.Choice(["onnx", "pt2"]),

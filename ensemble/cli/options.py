@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ensemble.run.networks import KINDS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -45,6 +47,13 @@ METRIC = click.option(
     show_default=True,
     help="The metric that the blend is optimised for. roc_auc and average_precision score each class against the rest, "
     "or, of two classes, the second one; quadratic_kappa takes the classes in their order, numbers by value.",
+)
+NETWORKS = click.option(
+    "--networks",
+    type=click.Choice(KINDS),
+    default="folds",
+    show_default=True,
+    help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
 )
 ENGINE = click.option(
     "--engine",

@@ -11,6 +11,7 @@ from ensemble.cli.options import (
     CLUSTER,
     FOLDER_OR_FILE,
     JSON,
+    NETWORKS,
     OneOf,
     certainty_options,
     cluster_options,
@@ -24,7 +25,7 @@ from ensemble.cli.session import session
 from ensemble.errors import UserError
 from ensemble.launch.engine import LOCAL
 from ensemble.run import Run
-from ensemble.run.networks import KINDS, UNSCORED
+from ensemble.run.networks import UNSCORED
 
 NOTES = {  # in the ledger
     "soup": "by soups of the folds, which have no out-of-fold score",
@@ -36,13 +37,7 @@ NOTES = {  # in the ledger
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.argument("images", type=FOLDER_OR_FILE, nargs=-1, required=True)
 @click.option("--blend", "blend_name", metavar="NAME", help="Which blend. [default: the only one]")
-@click.option(
-    "--networks",
-    type=click.Choice(KINDS),
-    default="folds",
-    show_default=True,
-    help="Which of the members' networks: all folds', their soup (ens soup) or refits on all rows (ens refit).",
-)
+@NETWORKS
 @click.option("--views", help="Comma-separated; must be those that the blend was fitted on, which is the default.")
 @submission_options
 @certainty_options

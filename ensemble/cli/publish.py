@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli.options import FOLDER_OR_FILE, JSON
+from ensemble.cli.options import FOLDER_OR_FILE, JSON, NETWORKS
 from ensemble.cli.session import session
 from ensemble.run import Run
 
@@ -13,13 +13,7 @@ from ensemble.run import Run
 @click.argument("run", type=FOLDER_OR_FILE)
 @click.option("--blend", help="Name of the blend. [default: the run's only one]")
 @click.option("-o", "--output", type=FOLDER_OR_FILE, required=True, help="The folder to make.")
-@click.option(
-    "--networks",
-    type=click.Choice(["folds", "soup", "refit"]),
-    default="folds",
-    show_default=True,
-    help="Which networks of its members.",
-)
+@NETWORKS
 @click.option(
     "--license", help="Of the model, as the Hub names it: apache-2.0, mit, cc-by-4.0, ... [default: none yet]"
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.data.samples import read_images
-from ensemble.data.submission.write import follow, write_submission
+from ensemble.data.submission.wanted import images_wanted
+from ensemble.data.submission.write import write_submission
 from ensemble.errors import UserError
 from ensemble.events import Events
 from ensemble.exported.cascade_description import CASCADE_JSON
@@ -72,14 +72,10 @@ def predict_file(request: FileRequest, events: Events) -> WrittenPrediction:
     the same bytes; at the end they are removed. Raises UserError and OSError as `tta_predict` does.
     """
     model, images, output = request.model, request.images, request.output
-    all_ids, all_files, notes = read_images(images, events)
-    for line in notes:
-        events.message(line)
-    layout, ids, rows = follow(request.sample_submission, all_ids, model.classes, request.form, model.costs)
-    for line in layout.notes:
-        events.message(line)
+    layout, ids, files = images_wanted(
+        images, request.sample_submission, model.classes, request.form, model.costs, events
+    )
     require_output(output, [images, request.sample_submission, model.path, model.path / CASCADE_JSON])
-    files = [all_files[row] for row in rows]
     events.message(f"{pluralize(len(files), 'image')}; {model.summary()}")
     folder, claim_file = (output.with_name(f".{output.name}.{kind}") for kind in ("shards", "claim"))
     require_writable(output)

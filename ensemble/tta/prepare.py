@@ -12,8 +12,8 @@ from ensemble.config import load_run_config
 from ensemble.data.cache.shards import size
 from ensemble.data.folds import fold_count
 from ensemble.data.pixels.preprocess import load_preprocess
-from ensemble.data.samples import read_images
-from ensemble.data.submission.write import Layout, follow
+from ensemble.data.submission.wanted import images_wanted
+from ensemble.data.submission.write import Layout
 from ensemble.events import Events
 from ensemble.files import sealed
 from ensemble.files.atomic import require_writable
@@ -105,13 +105,9 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     run, images = request.run, request.images
     name, blend = find_blend(run, request.blend_name, request.views)
     fitted = sealed.file_checksum(run.blend_json(name))
-    all_ids, all_files, notes = read_images(images, events)
-    for line in notes:
-        events.message(line)
-    # The layout comes before any prediction, so that a wrong form fails at once.
-    layout, ids, rows = follow(request.sample_submission, all_ids, blend.classes, request.form, blend.costs)
-    for line in layout.notes:
-        events.message(line)
+    layout, ids, files = images_wanted(
+        images, request.sample_submission, blend.classes, request.form, blend.costs, events
+    )
     check_sources(run, name)
     external = external_predictions(run, name, blend, ids)
     images_name = images.stem if images.is_file() else images.resolve().name
@@ -122,7 +118,7 @@ def prepare(request: PredictionRequest, events: Events, device: str | None = Non
     plan = PredictionPlan(
         run=run,
         blend=blend,
-        files=[all_files[row] for row in rows],
+        files=files,
         external=external,
         preprocesses={
             member: load_preprocess(source(run, blend.sources, member).preprocess_json) for member in blend.trained
