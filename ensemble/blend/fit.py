@@ -4,7 +4,7 @@ What reads tables is imported where there are any: importing pandas takes a thir
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ from ensemble.blend.crossfit import (
 )
 from ensemble.blend.decision import decision
 from ensemble.blend.diversity import diversity, leave_out_costs
-from ensemble.blend.external.external_files import ExternalFiles
 from ensemble.blend.gains import scored
 from ensemble.blend.oof import Oof, read_oof
+from ensemble.blend.options import BlendOptions
 from ensemble.blend.priors import read_priors, row_weights
 from ensemble.blend.probabilities import geometric_mean, softmax
 from ensemble.blend.prune import pruned
@@ -49,34 +49,6 @@ from ensemble.trackers.results import log_blend
 
 MOST_WORK = 200_000_000  # numbers x members: of more, what leaving each member out costs is not computed
 MOST_HELD_OUT = 20_000_000  # numbers that are kept of the cross-fitted probabilities: 80 MB
-
-
-@dataclass(frozen=True)
-class BlendOptions:
-    """What `ens blend` is told.
-
-    method, metric, calibration: as in `Recipe`.
-    name: what to save it as; None for the method's name, with "-<metric>" for another metric than log_loss and
-        "-<calibration>" for another calibration than the temperature.
-    views, members: those to use; None for all.
-    external: predictions of others, to blend as further members.
-    priors: "uniform" or a file, see `read_priors`; None for the class shares of the rows.
-    prune: look for what can be left out without loss.
-    costs: a file, see `read_costs`, for a metric that needs what mistakes cost.
-    with_runs: directories of further runs whose members are blended too, see `read_runs`.
-    """
-
-    method: str = "auto"
-    metric: str = "log_loss"
-    name: str | None = None
-    views: Sequence[str] | None = None
-    members: Sequence[str] | None = None
-    external: Sequence[ExternalFiles] = ()
-    priors: str | None = None
-    prune: bool = False
-    costs: Path | None = None
-    with_runs: Sequence[Path] = ()
-    calibration: str = "temperature"
 
 
 def blend_run(

@@ -527,9 +527,10 @@ def test_it_finds_a_bad_output_before_the_work(tmp_path):
         write_report(Run(run), tmp_path, SILENT)
 
 
-def test_it_loads_no_torch(tmp_path):
+def test_it_loads_no_torch_before_it_shows_what_training_sees_and_never_timm():
     code = (
-        "import sys, ensemble.report.page, ensemble.report.run, ensemble.report.verdict; print('torch' in sys.modules)"
+        "import sys, ensemble.report.page, ensemble.report.run, ensemble.report.verdict; "
+        "before = 'torch' in sys.modules; import ensemble.report.examples; print(before or 'timm' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "False\n"
