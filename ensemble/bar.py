@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -16,6 +17,7 @@ from ensemble.progress import ProgressCallback, duration
 
 QUIET_SECONDS = 60.0
 NOTEBOOK_SECONDS = 0.2  # between two updates, each of which is a message to the browser
+WIDE = 100  # columns of a terminal with room for a longer bar
 DELAY_SECONDS = 2.0  # a bar for less work than that would only flicker
 
 
@@ -42,7 +44,9 @@ def progress_bar() -> Iterator[ProgressCallback]:
 def _live(console: Console) -> Iterator[ProgressCallback]:
     # rich would take what is printed to stdout to the terminal of stderr, also if stdout is a file
     to_terminal = sys.stdout.isatty()
-    columns = BarColumn(24), TextColumn("{task.percentage:3.0f}% {task.description}")
+    width = 24 if console.width >= WIDE else 12
+    columns = BarColumn(width), TextColumn("{task.percentage:3.0f}% {task.description}")
+    room = console.width - width - len(" 100% ")
     bar = Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal)
     task = bar.add_task("")
     lock = threading.Lock()
@@ -60,7 +64,7 @@ def _live(console: Console) -> Iterator[ProgressCallback]:
         with lock:
             if not timer.ident:
                 timer.start()
-        bar.update(task, description=escape(escaped(text)), completed=done, total=total)
+        bar.update(task, description=escape(shortened(escaped(text), room)), completed=done, total=total)
 
     try:
         yield draw
@@ -112,6 +116,16 @@ def _line_a_minute() -> ProgressCallback:
                 print(f"{100 * done / max(total, 1):3.0f}% {escaped(text)}", file=sys.stderr, flush=True)
 
     return write
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in so many columns: what is left out is in its middle, since how long it takes stands at its end."""
+    if cell_len(text) <= width:
+        return text
+    head, tail = max(width // 3, 1), text
+    while cell_len(tail) > width - head - 1 and tail:
+        tail = tail[1:]
+    return f"{set_cell_size(text, head)}…{tail}"
 
 
 def timed(progress: ProgressCallback, now: Callable[[], float] = time.monotonic) -> ProgressCallback:

@@ -1,5 +1,7 @@
 """What a scout has found: the backbones, their blends and the plan."""
 
+from string import ascii_uppercase
+
 from rich.markup import escape
 
 from ensemble.plural import pluralize
@@ -34,12 +36,15 @@ def _show_singles(front: Front) -> None:
         *headings(shown),
         "ms/image",
     )
+    letters = _letters(front)
     for single in front.singles:
         cells = []
         for metric in shown:
             below = f"\n{gain_cell(single.gains[metric])}" if single.gains else ""
             cells.append(_interval(metric, single.scores[metric]) + below)
-        name = f"{single.name}\n{single.timm} {single.image_size} px"
+        name = f"{letters[single.name]} {single.name}"
+        timm = "" if single.name.startswith(single.timm) else f"{single.timm} "
+        name += f"\n{timm}{single.image_size} px"
         table.add_row(escape(name), *cells, f"{single.ms:.1f}")
     print_table(table)
 
@@ -50,11 +55,12 @@ def _show_front(front: Front, chosen: int) -> None:
         f"blends that no cheaper one of {pluralize(front.tried, 'blend')} beats, the plain mean at one temperature:\n"
         "score [95% interval], and below it of blends at that cost chosen without the rows scored",
         "",
-        "members",
+        "of",
         *headings(shown),
         "ms/image",
     )
     table.columns[1].justify, table.columns[1].no_wrap, table.columns[1].overflow = "left", False, "fold"
+    letters = _letters(front)
     for number, blend in enumerate(front.blends):
         cells = [
             f"{_interval(metric, blend.scores[metric])}\n{_interval(metric, blend.nested[metric])}" for metric in shown
@@ -62,8 +68,11 @@ def _show_front(front: Front, chosen: int) -> None:
         cost = f"{blend.ms:.1f}\n{blend.by_fold}/{front.folds}"
         mark = STAR if number == chosen else ""
         style = "bold" if number == chosen else None
-        table.add_row(f"{number + 1}{mark}", escape("\n".join(blend.members)), *cells, cost, style=style)
+        table.add_row(
+            f"{number + 1}{mark}", " ".join(sorted(letters[name] for name in blend.members)), *cells, cost, style=style
+        )
     print_table(table)
+    print_line("of: the letters of the backbones above")
     print_line(f"{STAR.strip()} chosen; below the cost: on how many folds the same members are chosen without the fold")
 
 
@@ -101,6 +110,14 @@ def _show_plan(plan: Plan) -> None:
 
 def _shown(front: Front) -> tuple[str, str]:
     return front.metric, "accuracy" if front.metric == "log_loss" else "log_loss"
+
+
+def _letters(front: Front) -> dict[str, str]:
+    """Of the backbones in the order of their table: A to Z, then A2, B2, ..."""
+    return {
+        single.name: ascii_uppercase[number % 26] + (f"{number // 26 + 1}" if number >= 26 else "")
+        for number, single in enumerate(front.singles)
+    }
 
 
 def _interval(metric: str, score: Score) -> str:

@@ -67,6 +67,13 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_long_text_is_cut_in_its_middle_so_that_the_time_left_is_seen():
+    text = "tf_mobilenetv3_large_minimal_100 fold 0 epoch 1/6  loss 2.377  699 images/s  0:28 left"
+    assert bar.shortened(text, 61) == "tf_mobilenetv3_large…1/6  loss 2.377  699 images/s  0:28 left"
+    assert bar.shortened(text, len(text)) == text
+    assert bar.shortened("말말말말말: 0:28 left", 15) == "말말 …0:28 left"
+
+
 @pytest.mark.parametrize(("quiet", "lines"), [(60.0, ""), (0.0, "  0% work\n 50% work\n")])
 def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch, capfd, quiet, lines):
     monkeypatch.setattr(bar, "QUIET_SECONDS", quiet)

@@ -86,6 +86,12 @@ def test_it_writes_the_experiment_of_the_chosen_blend(scouted, folder):
         assert (each.weights, each.image_size) == (folder / "weights" / f"{each.name}.safetensors", 64)
     assert (config.folds.k, config.train.strategy, config.train.epochs) == (5, "partial", 30)
     assert "backbones as linear probes, out of fold, 24 rows, the best log loss first" in error
+    letters = {single["name"]: letter for single, letter in zip(front["singles"], "ABC", strict=True)}
+    for name, letter in letters.items():
+        assert f" {letter} {name}" in error
+    chosen = " ".join(sorted(letters[name] for name in front["blends"][result["chosen"]]["members"]))
+    assert re.search(rf"^ {result['chosen'] + 1} \* +{chosen} +\d", error, re.MULTILINE)
+    assert max(map(len, error[error.index("backbones as") : error.index("* chosen")].splitlines())) <= 80
     assert "wrote scout.toml: read it, then run  ens train-folds scout.toml" in error
 
 
