@@ -39,6 +39,7 @@ SUMS = {
     "ens: energy + features": (ENERGY, FEATURES),
     "ens: entropy + features": (ENTROPY, FEATURES),
     "ens: logit neighbours + features": (LOGITS, FEATURES),
+    "ens: energy + entropy + features": (ENERGY, ENTROPY, FEATURES),
     "ens: energy + logit neighbours + features": (ENERGY, LOGITS, FEATURES),
     "ens: entropy + logit neighbours + features": (ENTROPY, LOGITS, FEATURES),
     "ens: entropy + logit neighbours": (ENTROPY, LOGITS),

@@ -22,7 +22,7 @@ from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, 
 Parts = tuple[str, ...]
 WITH_FEATURES: tuple[Parts, ...] = (
     (ENERGY,), (ENTROPY,), (LOGITS,), (FEATURES,), (ENERGY, FEATURES), (ENTROPY, FEATURES), (LOGITS, FEATURES),
-    (ENERGY, LOGITS, FEATURES), (ENTROPY, LOGITS, FEATURES),
+    (ENERGY, LOGITS, FEATURES),
 )  # fmt: skip
 WITHOUT_FEATURES: tuple[Parts, ...] = ((ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS))
 MOST_CLASSES = 10  # that are left out

@@ -45,7 +45,7 @@ def predicted(run, images, output, rate, **options):
 
 def test_the_detector_has_been_tried_on_planted_and_named_images(fitted):
     saved = load_detector(fitted, "mean", load_blend(fitted, "mean"))
-    assert len(saved.trials) == 9
+    assert len(saved.trials) == 8
     best = saved.trials[0]
     assert list(best.foreign) == ["noise", "plain colours", "shuffled patches", "mixtures", "yours"]
     assert best.left_out == {} and best.value == max(trial.value for trial in saved.trials)
