@@ -102,7 +102,7 @@ def write_fixed(output: Path, made: Fixed) -> list[str]:
     lines = [f"{output}: {len(made.table):,} of {total:,} rows stay"]
     if len(made.removed):
         reasons = Counter(reason.partition(":")[0] for reason in made.removed["reason"])
-        each = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        each = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
         lines.append(f"{removed_file(output)}: {len(made.removed):,} leave ({each})")
     for count, text in (
         (made.renamed, "got a label in its common spelling, or an id of its own"),

@@ -128,10 +128,12 @@ def forget_slow(config: Config, backbone: Backbone, device: torch.device, thread
     except UserError:  # a damaged log costs this line alone
         return None
     rates = [line["step_images_per_second"] for line in lines if "step_images_per_second" in line]
-    numerics, known = load_numerics(member.numerics_json), _trial(config, backbone, device, threads)[0]
+    numerics, (known, _, plan) = load_numerics(member.numerics_json), _trial(config, backbone, device, threads)
     if not rates or max(rates) >= SHORT * numerics.images_per_second:
         return None
     known.unlink(missing_ok=True)
+    if len(plan) == 1:  # settings by hand: only the speed was timed
+        return None
     return (
         f"{backbone.name}: its steps reached {max(rates):.0f} images/s, where the trial had "
         f"{numerics.images_per_second:.0f}: the numeric settings ({numerics.dtype}, {numerics.memory_format}) may be "
@@ -157,12 +159,12 @@ def training_numerics(
     finally:
         torch.set_num_threads(usual)
         free_cached_memory(device)
-    if doubt:
+    if not doubt:
+        save_numerics(known, found)
+    elif len(plan) > 1:
         events.message(
             f"{backbone.name}: {doubt} while the numeric settings were timed; they will be timed again in the next run"
         )
-    else:
-        save_numerics(known, found)
     return found
 
 

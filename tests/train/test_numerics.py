@@ -402,12 +402,18 @@ def test_another_run_of_the_same_takes_the_kept_choice_and_gives_the_same_bits(e
 
 def test_a_choice_that_is_in_doubt_is_the_runs_alone(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(numerics, "was_busy", lambda begun: True)
-    run, _, said = experiment("one", "train.dtype=float32", "train.memory_format=contiguous")
-    assert (
-        "net: the machine was busy while the numeric settings were timed; they will be timed again in the next run"
-        in said
-    )
+    line = "net: the machine was busy while the numeric settings were timed; they will be timed again in the next run"
+    run, _, said = experiment("one", "train.dtype=float32")
+    assert line in said
     assert Run(run).member("net").numerics_json.is_file() and not list((tmp_path / "cache" / "numerics").glob("*"))
+    by_hand = experiment("two", "train.dtype=float32", "train.memory_format=contiguous")[2]
+    assert line not in by_hand  # nothing was chosen
+
+
+def test_settings_by_hand_are_not_doubted(experiment, idle, monkeypatch):
+    monkeypatch.setattr(numerics, "_speed", lambda *words: 1e6)
+    by_hand = ("train.dtype=float32", "train.memory_format=contiguous", "train.batch_size=2")
+    assert not any("where the trial had" in line for line in experiment("one", *by_hand)[2])
 
 
 def test_a_choice_that_training_belies_is_forgotten_by_the_machine_and_kept_by_the_run(
