@@ -25,6 +25,7 @@ WITH_FEATURES: tuple[Parts, ...] = (
     (ENERGY, LOGITS, FEATURES),
 )  # fmt: skip
 WITHOUT_FEATURES: tuple[Parts, ...] = ((ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS))
+YOURS = "yours"  # the kind of the images that a user named
 MOST_CLASSES = 10  # that are left out
 FALSE_ALARMS = 0.01  # at which the share of unknown images that are flagged is shown
 
@@ -59,6 +60,11 @@ class Trial:
     foreign: dict[str, float]
     flagged_left_out: float | None
     flagged_foreign: float | None
+
+    @property
+    def foreign_images(self) -> str:
+        """What the foreign images are called in a sentence."""
+        return "synthetic images and yours" if YOURS in self.foreign else "synthetic images"
 
     @property
     def value(self) -> float:

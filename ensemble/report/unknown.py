@@ -59,7 +59,7 @@ def _chart(detector: Detector, test: np.ndarray, number: int) -> Markup:
             axes.axvline(detector.threshold(FALSE_ALARMS), color=SERIES[2], linestyle="--", label="1 % false alarms")
         axes.set_xlabel("how unlike the training images")
         axes.set_yticks([])
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above: the histogram fills all
     return svg(figure, f"unknown{number}", "distribution of the scores of training and test images")
 
 

@@ -31,7 +31,7 @@ def show_unknown(found: FittedDetector) -> None:
         f"{100 * share:.0f} % of the {what}"
         for share, what in (
             (best.flagged_left_out, "images of a left-out class"),
-            (best.flagged_foreign, "foreign ones"),
+            (best.flagged_foreign, best.foreign_images),
         )
         if share is not None
     ]

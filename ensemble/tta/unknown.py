@@ -38,7 +38,7 @@ def unknown_columns(
         return {"unknown_score": scores.astype(np.float32), "unknown": scores > threshold}
 
     best = saved.trials[0]
-    shares = {"images of a class that was left out": best.flagged_left_out, "synthetic ones": best.flagged_foreign}
+    shares = {"images of a class that was left out": best.flagged_left_out, best.foreign_images: best.flagged_foreign}
     found = ", ".join(f"{share:.0%} of {what}" for what, share in shares.items() if share is not None)
     note = (
         f"unknown: score above {threshold:.3g}, as {100 * rate:g}% of images like the training rows have by chance "

@@ -19,7 +19,7 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
 from ensemble.inference.frozen import frozen_features, load_frozen
 from ensemble.inference.member import LoadedMember
-from ensemble.ood.choose import FoldOutputs, choose
+from ensemble.ood.choose import YOURS, FoldOutputs, choose
 from ensemble.ood.saved import load_features, save_detector, save_features
 from ensemble.ood.suitable import require_suitable
 from ensemble.progress import paced
@@ -141,7 +141,7 @@ def _unknown(
     labels = [int(samples.labels[row]) for row in drawn] if samples.labels is not None else [0] * len(drawn)
     kinds: dict[str, Sequence[Source]] = dict(synthetic_images(squares[first.decoding].numpy(), labels))
     if others:
-        kinds["yours"] = others
+        kinds[YOURS] = others
     advance = paced(events, "predicting unknown images", 0, sum(map(len, kinds.values())))
     return {
         kind: fold_outputs(
