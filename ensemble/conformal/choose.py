@@ -36,17 +36,26 @@ class Choice:
     of_classes: np.ndarray
 
 
-def choose(rows: HeldOut, level: float, by: str | None, candidates: tuple[ConformityScore, ...] = CANDIDATES) -> Choice:
+def choose(
+    rows: HeldOut,
+    level: float,
+    by: str | None,
+    candidates: tuple[ConformityScore, ...] = CANDIDATES,
+    ratios: np.ndarray | None = None,
+) -> Choice:
     """The candidate with the smallest sets among those that hold the true class often enough; of equal ones the first.
 
     rows: the out-of-fold rows to choose on.
     level, by: as in `calibrate`.
     candidates: the scores to choose from.
+    ratios: float64 (C,), the classes' shares of the images over those of the rows, where these differ: sets are as
+        small as can be among images with such shares.
     """
     rows = rows.some(MOST_NUMBERS)
     folds = usable_folds(rows.folds, rows.clusters)
     numbers = np.unique(folds).tolist()
     weights = row_weights(rows, by)
+    of_images = weights if ratios is None else weights * ratios[rows.labels]
     every = scores_of(candidates, rows.probabilities)
 
     def sets(candidate: int, test: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -68,7 +77,7 @@ def choose(rows: HeldOut, level: float, by: str | None, candidates: tuple[Confor
                 hits[test], size[test] = true_scores(found, rows.labels[test]), found.sum(axis=1)
             enough = level - 2 * standard_error((hits * weights)[used], rows.clusters[used]) / weights[used].mean()
             is_valid = np.average(hits[used], weights=weights[used]) >= enough
-            sizes.append(np.average(size[used], weights=weights[used]) if is_valid else np.inf)
+            sizes.append(np.average(size[used], weights=of_images[used]) if is_valid else np.inf)
         return int(np.argmin(sizes))
 
     raw = np.zeros(rows.probabilities.shape, dtype=bool)
@@ -83,7 +92,7 @@ def choose(rows: HeldOut, level: float, by: str | None, candidates: tuple[Confor
     with np.errstate(invalid="ignore"):
         of_classes = np.asarray(np.bincount(rows.labels, hits, minlength=classes) / counts)
     coverage, size, single, raw_coverage, raw_size, accuracy = (
-        float(np.average(values, weights=weights))
+        float(np.average(values, weights=of_images))
         for values in (hits, written.sum(axis=1), written.sum(axis=1) == 1, raw_hits, raw.sum(axis=1), right)
     )
     return Choice(candidates[best(None)], coverage, size, single, raw_coverage, raw_size, accuracy, of_classes)

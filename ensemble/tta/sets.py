@@ -98,7 +98,8 @@ def _sets(rows: HeldOut, blend: Blend, level: float, by: str | None, answers: in
     """answers: how many the blend averages, one of each fold's networks."""
     if by == "group" and not rows.grouped:
         raise UserError("--sets-by group: no rows of this run share a group; leave it out")
-    choice = choose(rows, level, by)
+    shift = blend.chain.prior_shift
+    choice = choose(rows, level, by, ratios=None if shift is None else np.exp(shift.prior_bias))
     # External members alone have one answer for all folds: it is compared with the rows of all.
     compared = rows if answers > 1 else replace(rows, folds=np.zeros_like(rows.folds))
     calibrated = calibrate(compared, choice.score, level, by, answers)
@@ -118,6 +119,7 @@ def _notes(rows: HeldOut, blend: Blend, level: float, by: str | None, choice: Ch
     lines = [
         f"sets at {level:g} (score: {choice.score}): those of out-of-fold rows hold the true class in "
         f"{_coverage(choice, blend, by)}, and {choice.size:.2f} classes on average"
+        + ("" if blend.chain.prior_shift is None else ", at the given class shares")
     ]
     if by != "group" and len(np.unique(rows.clusters)) < MOSTLY_SINGLE * len(rows.labels):
         lines[0] += "; rows count one by one"

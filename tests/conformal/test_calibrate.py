@@ -128,6 +128,18 @@ def test_the_choice_is_judged_on_rows_that_it_did_not_see():
     assert choose(noise, 0.9, None).raw_size > 3.3
 
 
+def test_sizes_are_those_at_the_given_class_shares():
+    rows = drawn(600, classes=2, signal=1.0)
+    shares = np.bincount(rows.labels) / 600
+
+    def size(*of_classes):
+        return choose(rows, 0.9, "class", (THRESHOLD,), np.array(of_classes) / shares).size
+
+    assert size(1, 0) != pytest.approx(size(0, 1), abs=0.001)
+    assert size(0.25, 0.75) == pytest.approx(0.25 * size(1, 0) + 0.75 * size(0, 1))
+    assert size(*shares) == pytest.approx(choose(rows, 0.9, "class", (THRESHOLD,)).size)
+
+
 def test_of_many_rows_whole_groups_are_drawn():
     rows = drawn(1000)
     grouped = HeldOut(rows.probabilities, rows.labels, rows.folds, np.arange(1000) // 10)

@@ -157,7 +157,8 @@ def test_blends_whose_rows_promise_nothing_are_refused(run, tmp_path):
     blend_run(Run(copy), BlendOptions("mean", priors="uniform", name="shifted"))
     assert "for other class shares" in refused(copy, "shifted", sets=0.6)
     assert "for other class shares" in refused(copy, "shifted", sets=0.6, sets_by="class", abstain=0.5)
-    assert ensemble.load(copy, "shifted", sets=0.5, sets_by="class").certainty[0].names == ("set",)
+    [shifted] = ensemble.load(copy, "shifted", sets=0.5, sets_by="class").certainty
+    assert shifted.names == ("set",) and shifted.notes[0].endswith(" classes on average, at the given class shares")
     assert "takes 13 rows of each class; too few are of a, b" in refused(copy, "shifted", sets=0.6, sets_by="class")
 
     described = read_json(copy / "blends" / "mean.json")
