@@ -30,7 +30,7 @@ from ensemble.trackers.sent import Sent, read_sent
 from ensemble.trackers.settings import Settings
 from ensemble.trackers.table import TRACKERS
 from ensemble.train.jobs import train_folds
-from ensemble.view.state import Look
+from ensemble.view.state import RunWatcher
 
 # The trackers' own libraries warn of themselves.
 pytestmark = [
@@ -230,7 +230,7 @@ class TestTensorBoard:
         (step,) = scalars(elsewhere / "tiny" / "tensorboard" / "resnet" / "fold1")["loss"]
         assert step[0] == 1 and not (run.path / "tensorboard").exists()
         with claimed(run.member("resnet").fold(0).claim_file):
-            state = Look(run).state()  # of ens view
+            state = RunWatcher(run).state()  # of ens view
         assert state["jobs"] == {"all": 2, "done": 2, "training": 0, "failed": 0} and str(run.path) not in str(state)
 
     def test_a_damaged_note_of_what_was_sent_costs_a_line(self, run):
