@@ -116,7 +116,9 @@ def file_name(part: Part) -> str | None:
 def _commands(part: Part) -> str:
     lines = [f"!{line}" for line in part.text.replace(f"docs/{SCRIPT.name}", SCRIPT.name).splitlines()]
     if part.remark == STOPPED:
-        note = f"# timeout presses Ctrl-C after {SECONDS} seconds"
+        note = (
+            f"# timeout presses Ctrl-C after {SECONDS} seconds; where there is none (a Mac), stop the next cell instead"
+        )
         lines = [note, *(line.replace("!", f"!timeout -s INT {SECONDS} ", 1) for line in lines)]
     return "\n".join(lines)
 

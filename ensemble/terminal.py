@@ -3,26 +3,32 @@
 import re
 import shutil
 import sys
-import textwrap
 
-COMMAND = re.compile(r"\bens [a-z][a-z-]+\b[^;,)]*")
+# Up to a comma between words, a semicolon or a bracket; "older ens that ..." is none.
+COMMAND = re.compile(r"(?:(?<=: )ens [a-z-]+|\bens [a-z-]+(?= \S*[/._A-Z-]))(?:[^;,)]|,(?=\S))*")
 INDENT = "  "  # of what goes on
 
 
 def print_line(text: str) -> None:
     """`text`, of one line or more, with nothing in it that a terminal obeys; see `escape`."""
-    if sys.stdout.isatty():
+    isatty = getattr(sys.stdout, "isatty", None)  # without one: a closed output, or a script's own
+    if isatty is not None and isatty():
         text = wrapped(text, shutil.get_terminal_size().columns)
     print(text, flush=True)
 
 
 def wrapped(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters, but with commands in one piece, as they are copied."""
+    """`text` in lines of at most `width` columns, but with commands in one piece, as they are copied."""
+    from rich.cells import cell_len
+
     lines = []
     for line in text.split("\n"):
         indent = line[: len(line) - len(line.lstrip())] + INDENT
-        line = COMMAND.sub(lambda found: found[0].replace(" ", "\0"), line)
-        lines += textwrap.wrap(
-            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        ) or [""]
+        filled = ""
+        for word in re.findall(r"\s*\S+", COMMAND.sub(lambda found: found[0].replace(" ", "\0"), line)):
+            if filled and cell_len(filled + word) > width:
+                lines.append(filled)
+                filled, word = indent, word.lstrip()
+            filled += word
+        lines.append(filled)
     return "\n".join(lines).replace("\0", " ")

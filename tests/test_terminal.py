@@ -13,6 +13,15 @@ from ensemble import terminal
         ("the best of the three\nand so on", ["the best of the", "  three", "and so on"]),
         ("  the best of the three", ["  the best of the", "    three"]),
         ("next: ens blend runs/art --views identity", ["next:", "  ens blend runs/art --views identity"]),
+        (
+            "next: ens blend runs/art --views identity,hflip --name two",
+            ["next:", "  ens blend runs/art --views identity,hflip --name two"],
+        ),
+        (
+            "use ens blend RUN, or: ens runs RUN; an older ens that reads",
+            ["use ens blend RUN,", "  or:", "  ens runs RUN; an", "  older ens that", "  reads"],
+        ),
+        ("그림 그림 그림 그림", ["그림 그림 그림", "  그림"]),
         ("runs/a_very_long_name_of_a_run", ["runs/a_very_long_name_of_a_run"]),
     ],
 )
@@ -26,3 +35,22 @@ def test_only_a_terminal_breaks_lines(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     terminal.print_line("eleven and more")
     assert capsys.readouterr().out == "eleven and more\neleven and\n  more\n"
+
+
+def test_a_script_may_put_its_own_output_in_place(monkeypatch):
+    class Tee:
+        def __init__(self):
+            self.text = ""
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+    tee = Tee()
+    monkeypatch.setattr("sys.stdout", tee)
+    terminal.print_line("a line")
+    assert tee.text == "a line\n"
+    monkeypatch.setattr("sys.stdout", None)  # ens ... >&-
+    terminal.print_line("a line")

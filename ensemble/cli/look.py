@@ -87,12 +87,16 @@ def _after_check(
     data: Path, fix: Path | None, test: Path | None, sample_submission: Path | None, classes: tuple[str, ...]
 ) -> str | None:
     """The command that goes on with the images; None for a cleaned table of an experiment, which has to name it."""
+    from ensemble.data.unpacked.local import is_packed
+    from ensemble.data.unpacked.source_names import source_name
+
     if data.suffix.lower() == ".toml" and data.is_file():
         return None if fix else shlex.join(["ens", "train-folds", str(data)])
-    given = {"--test": test, "--sample-submission": sample_submission}
-    words = [word for option, path in given.items() if path is not None for word in (option, str(path))]
+    images = data if fix and is_packed(data) else None  # the paths of the cleaned table start in it
+    given = {"--images": images, "--test": test, "--sample-submission": sample_submission}
+    words = [word for option, path in given.items() if path is not None for word in (option, source_name(path))]
     words += [word for pattern in ([] if fix else classes) for word in ("--classes", pattern)]
-    return shlex.join(["ens", "init", str(fix or data), *words])
+    return shlex.join(["ens", "init", source_name(fix or data), *words])
 
 
 @click.command()

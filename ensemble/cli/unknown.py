@@ -36,6 +36,5 @@ def unknown(run: Path, blend: str | None, foreign: Path | None, as_json: bool) -
         found = fit_unknown(Run(run), blend, foreign, events)
         show_unknown(found)
         events.answer(plain(found))
-        events.message(
-            f"saved {found.path}; next: ens tta-predict {Run(run)} IMAGES --blend {found.blend} --unknown 0.01"
-        )
+        follows = f"ens tta-predict {Run(run)} IMAGES --blend {found.blend} --unknown {found.rate:g}"
+        events.message(f"saved {found.path}; next: {follows}")

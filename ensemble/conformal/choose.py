@@ -77,7 +77,9 @@ def choose(
                 hits[test], size[test] = true_scores(found, rows.labels[test]), found.sum(axis=1)
             enough = level - 2 * standard_error((hits * weights)[used], rows.clusters[used]) / weights[used].mean()
             is_valid = np.average(hits[used], weights=weights[used]) >= enough
-            sizes.append(np.average(size[used], weights=of_images[used]) if is_valid else np.inf)
+            # Of a class without rows among these nothing is known.
+            of_used = of_images[used] if of_images[used].any() else weights[used]
+            sizes.append(np.average(size[used], weights=of_used) if is_valid else np.inf)
         return int(np.argmin(sizes))
 
     raw = np.zeros(rows.probabilities.shape, dtype=bool)

@@ -9,14 +9,14 @@ neighbours 89.9 against 89.1, and energy, which is no candidate then, 98.4 again
 still knows the class.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ensemble.conformal.rows import cluster_weights
 from ensemble.ood.auroc import auroc
-from ensemble.ood.detector import CHUNK, Detector, normal_scores, part_scores
+from ensemble.ood.detector import CHUNK, Detector, conformal_quantile, normal_scores, part_scores
 from ensemble.ood.parts import DISAGREEMENT, ENERGY, ENTROPY, FEATURES, LOGITS, Bank, bank_of, centred
 
 Parts = tuple[str, ...]
@@ -100,7 +100,7 @@ def choose(
     of_foreign = {kind: _scores(names, rows, logits, features, known.folds, every) for kind, rows in foreign.items()}
     of_classes = dict(_left_out(names, known, labels, classes, refit))
 
-    trials = []
+    trials, numbers = [], {name: number for number, name in enumerate(classes)}
     for parts in candidates:
         chosen = [names.index(name) for name in parts]
         foreign_pairs = {kind: _summed(of_rows, scores, chosen) for kind, scores in of_foreign.items()}
@@ -110,8 +110,10 @@ def choose(
                 parts,
                 {name: auroc(*pair) for name, pair in class_pairs.items()},
                 {kind: auroc(*pair) for kind, pair in foreign_pairs.items()},
-                _flagged(list(class_pairs.values())),
-                _flagged(list(foreign_pairs.values())),
+                _flagged(
+                    (*pair, cluster_weights(clusters[labels != numbers[name]])) for name, pair in class_pairs.items()
+                ),
+                _flagged((*pair, cluster_weights(clusters)) for pair in foreign_pairs.values()),
             )
         )
     trials.sort(key=lambda trial: -trial.value)
@@ -181,7 +183,10 @@ def _summed(inside: np.ndarray, outside: np.ndarray, chosen: Sequence[int]) -> t
     return known, unknown
 
 
-def _flagged(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    """The mean share of unknown rows above all but 1 % of the known ones."""
-    shares = [(unknown > np.quantile(known, 1 - FALSE_ALARMS)).mean() for known, unknown in pairs]
+def _flagged(tried: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float | None:
+    """The mean share of unknown rows that are flagged at FALSE_ALARMS; 0 where the known rows are too few for it.
+
+    tried: scores of known and of unknown rows, and what the known ones count
+    """
+    shares = [(unknown > conformal_quantile(known, weights, FALSE_ALARMS)).mean() for known, unknown, weights in tried]
     return float(np.mean(shares)) if shares else None

@@ -12,6 +12,7 @@ from ensemble.ood.parts import FEATURES, LOGITS, Bank, centred, nearest_of, neig
 
 CHUNK = 1024  # rows whose cosines are in memory at once
 TIE = 1e-9  # sums of weights that differ by less are equal
+BEYOND = 0.1  # what a score gains at most by how far it lies beyond those of all rows
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,19 @@ class Detector:
         """The score above which an image is flagged, so that a new image of a new group, like the rows, is flagged with
         a probability of at most `rate`, were it scored by one network of each member as the rows are. The rows of a
         group count as one, as by `ensemble.conformal.calibrate`. Raises UserError if they are too few for the rate."""
-        if rate < self.least_rate - TIE:
+        found = conformal_quantile(self.row_scores, self.row_weights, rate)
+        if math.isinf(found):
             what = "out-of-fold rows" if (self.row_weights == 1).all() else "groups of out-of-fold rows"
             raise UserError(
                 f"--unknown {rate:g}: so low a rate takes at least {math.ceil(1 / rate) - 1:,} {what}, and "
-                f"there are {self.row_weights.sum():,.0f}; ask for {math.ceil(1000 * self.least_rate) / 1000:g} or more"
+                f"there are {self.row_weights.sum():,.0f}; ask for {self.least_rate:g} or more"
             )
-        order = np.argsort(self.row_scores, kind="stable")
-        reached = np.cumsum(self.row_weights[order])
-        place = np.searchsorted(reached, (self.row_weights.sum() + 1) * (1 - rate) - TIE)
-        return float(self.row_scores[order[min(place, len(order) - 1)]])
+        return found
 
     @property
     def least_rate(self) -> float:
-        """The lowest false alarm rate that the rows allow."""
-        return float(1 / (self.row_weights.sum() + 1))
+        """The lowest false alarm rate that the rows allow, to three digits behind the point."""
+        return math.ceil(1000 / (float(self.row_weights.sum()) + 1) - TIE) / 1000
 
     def score(self, logits: Sequence[np.ndarray], features: np.ndarray | None) -> np.ndarray:
         """How unlike the training rows n images are, float64 (n,): the mean over the networks of all folds, each
@@ -104,6 +103,16 @@ def part_scores(
     return np.stack([found[name] for name in parts])
 
 
+def conformal_quantile(scores: np.ndarray, weights: np.ndarray, rate: float) -> float:
+    """The score that a new one exceeds with a probability of at most `rate`; infinite if there are too few.
+
+    scores: (n,). weights: float64 (n,), what each counts
+    """
+    order = np.argsort(scores, kind="stable")
+    place = np.searchsorted(np.cumsum(weights[order]), (weights.sum() + 1) * (1 - rate) - TIE)
+    return float(scores[order[place]]) if place < len(order) else math.inf
+
+
 def normal_scores(reference: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The normal quantile of each score's rank among those of the rows (van der Waerden's), float64 (P, n); 0 where all
     rows have one score.
@@ -119,6 +128,8 @@ def normal_scores(reference: np.ndarray, scores: np.ndarray) -> np.ndarray:
         if rows[0] < rows[-1]:
             below, upto = (np.searchsorted(rows, values, side=side) for side in ("left", "right"))
             ranks = (below + upto + 1) / 2  # of ties the middle one
-            # What lies beyond all rows ranks above the last of them.
+            # What lies beyond all rows ranks above the last of them, and by how far it does.
+            beyond = np.maximum(values - rows[-1], 0)
             part[:] = ndtri(np.clip(ranks / (len(rows) + 1), 0.5 / len(rows), 1 - 0.5 / len(rows)))
+            part += BEYOND * beyond / (beyond + rows[-1] - rows[0])
     return found

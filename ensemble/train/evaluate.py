@@ -54,8 +54,9 @@ def held_out_logits(
         logits = torch.zeros(len(evaluation.views), len(rows), len(data.rows.classes))
         mine = ranks.part(len(rows))
         if len(mine):
+            of_all = len(rows) / len(mine)  # the first process reports for all
             logits[:, mine] = torch.from_numpy(
-                held_out_logits(eval_model, data, rows[mine], evaluation, advance=advance)
+                held_out_logits(eval_model, data, rows[mine], evaluation, advance=lambda some: advance(some * of_all))
             )
         ranks.add(logits)  # each row is 0 in all processes but one
         return logits.numpy()

@@ -19,7 +19,7 @@ from ensemble.inference.decode import decoded_squares
 from ensemble.inference.decodings import decodings
 from ensemble.inference.frozen import frozen_features, load_frozen
 from ensemble.inference.member import LoadedMember
-from ensemble.ood.choose import YOURS, FoldOutputs, choose
+from ensemble.ood.choose import FALSE_ALARMS, YOURS, FoldOutputs, choose
 from ensemble.ood.saved import load_features, save_detector, save_features
 from ensemble.ood.suitable import require_suitable
 from ensemble.progress import paced
@@ -79,7 +79,7 @@ def fit_unknown(run: Run, blend_name: str | None, foreign: Path | None, events: 
     events.progress("choosing the scores that tell them apart", 0, 1)
     detector, trials = choose(known, oof.rows.labels[kept], oof.rows.clusters[kept], oof.rows.classes, unknown, refit)
     path = save_detector(run, name, blend, detector, trials)
-    return FittedDetector(name, path, len(kept), tuple(trials))
+    return FittedDetector(name, path, len(kept), tuple(trials), max(FALSE_ALARMS, detector.least_rate))
 
 
 def _asked_views(oof: Oof, blend: Blend) -> list[np.ndarray]:

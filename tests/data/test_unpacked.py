@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import ens
 from pyarrow.parquet import write_table
 from recorder import Recorder
 
@@ -98,6 +99,16 @@ def test_an_archive_is_the_folder_that_it_unpacks_to(art, kind, top):
     assert len(read_sample(packed / "sample_submission.csv")) == 3
     assert source_name(folder) == f"{packed}/train"
     assert refusal(read_images, packed / "tset") == f"{packed}: holds no 'tset', but sample_submission.csv, test, train"
+
+
+def test_a_table_of_its_sound_rows_is_followed_by_a_command_that_reads_it(art, monkeypatch, capfd):
+    shutil.copy(art / "train/cat/00.png", art / "train/cat/copy.png")
+    shutil.make_archive("packed", "zip", "art/train")
+    status, out, err = ens(monkeypatch, capfd, "check", "packed.zip", "--fix", "clean.csv")
+    last = out.splitlines()[-1]
+    assert status == 0 and last == "next: ens init clean.csv --images packed.zip", err
+    status, _, err = ens(monkeypatch, capfd, *last.split()[2:])
+    assert status == 0, err
 
 
 def test_it_is_unpacked_once_and_again_where_the_copy_is_damaged(art, monkeypatch):

@@ -35,6 +35,7 @@ def fitted(started_run, tmp_path_factory):
     run = Run(shutil.copytree(started_run, tmp_path_factory.mktemp("unknown") / "run"))
     found = fit_unknown(run, None, started_run.parent / "test", SILENT)
     assert found.blend == "mean" and found.path == run.detector_file("mean") and found.rows == 24
+    assert found.rate == 0.04  # 24 rows allow no less
     return run
 
 
