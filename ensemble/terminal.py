@@ -26,7 +26,7 @@ def wrapped(text: str, width: int) -> str:
         indent = line[: len(line) - len(line.lstrip())] + INDENT
         filled = ""
         for word in re.findall(r"\s*\S+", COMMAND.sub(lambda found: found[0].replace(" ", "\0"), line)):
-            if filled and cell_len(filled + word) > width:
+            if filled and cell_len((filled + word).replace("\0", " ")) > width:
                 lines.append(filled)
                 filled, word = indent, word.lstrip()
             filled += word
