@@ -315,7 +315,7 @@ def test_a_killed_worker_is_replaced_once_and_the_bits_are_those_of_one_process(
     assert failures == [line] and f"failed: {line}" in events.messages
     assert multiprocessing.active_children() == []
     assert [(tmp_path / "two" / f"deaths of {fold}").read_bytes() for fold in (0, 1)] == [b".", b".."]
-    epochs = [text[14:23] for text, *_ in events.steps if text.startswith("resnet fold 0")]
+    epochs = [text[14:23] for text, *_ in events.steps if text.startswith("resnet fold 0 epoch")]
     assert epochs == ["epoch 1/4", "epoch 2/4", "epoch 3/4", "epoch 3/4", "epoch 4/4"]
     epochs = [(fold, line["epoch"]) for _, fold, line in events.epochs]
     assert sorted(epochs) == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (2, 1), (2, 2), (2, 3), (2, 4)]

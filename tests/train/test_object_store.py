@@ -123,7 +123,7 @@ def test_machines_share_a_run_and_all_commands_know_it(bucket, experiment, paint
         assert (tmp_path / f"{name}.csv").read_bytes() == (tmp_path / "disk.csv").read_bytes()
     run("b", "report", url)
     assert "sound" in run("c", "verify", url)
-    assert url in run("c", "runs", f"{bucket}/runs")
+    assert url in run("c", "runs", f"{bucket}/runs", "--json")
     assert "a.csv" in run("c", "submissions", url)
     names = set(stores.listed(url))
     assert {"report.html", "blends/mean.json", "predictions/test-mean.safetensors", "submissions.csv"} <= names
