@@ -140,6 +140,16 @@ def test_sizes_are_those_at_the_given_class_shares():
     assert size(*shares) == pytest.approx(choose(rows, 0.9, "class", (THRESHOLD,)).size)
 
 
+def test_a_fold_may_hold_all_rows_of_the_only_class_that_is_asked_for():
+    rows = drawn(100, classes=2)
+    rows = HeldOut(
+        rows.probabilities, np.repeat([0, 1], [20, 80]), np.r_[np.zeros(20, int), 1 + np.arange(80) % 4], rows.clusters
+    )
+    assert choose(rows, 0.9, None, ratios=np.array([5.0, 0.0])).coverage == pytest.approx(
+        choose(rows, 0.9, None).of_classes[0]
+    )
+
+
 def test_of_many_rows_whole_groups_are_drawn():
     rows = drawn(1000)
     grouped = HeldOut(rows.probabilities, rows.labels, rows.folds, np.arange(1000) // 10)

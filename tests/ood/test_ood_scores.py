@@ -169,6 +169,9 @@ def test_without_features_logits_are_compared_without_the_class_and_energy_is_no
     assert {trial.parts for trial in trials} == {(ENTROPY,), (DISAGREEMENT,), (LOGITS,), (ENTROPY, LOGITS)}
     assert trials[0].value > 0.85 and fitted.features is None
     assert fitted.row_weights.tolist() == [1 / 60] * 240  # four groups
+    assert trials[0].flagged_foreign == trials[0].flagged_left_out == 0  # which are too few for 1 % false alarms
+    _, of_rows = choose(FoldOutputs(z, folds, None), labels, np.arange(240), "abcd", {"far": far}, no_refit)
+    assert of_rows[0].flagged_foreign > 0.1 and of_rows[0].left_out == trials[0].left_out
     one = {"far": FoldOutputs(far.z[:1], far.folds, None)}
     _, trials = choose(FoldOutputs(z[:1], folds, None), labels, np.arange(240), "abcd", one, no_refit)
     assert (DISAGREEMENT,) not in {trial.parts for trial in trials}
