@@ -62,6 +62,8 @@ def test_two_processes_train_the_network_of_one(tmp_path, net, settings):
     require_alike(tmp_path / "one", tmp_path / "two")
     assert [line["processes"] for line in log(tmp_path / "two")] == [2, 2, 2]
     assert events.epochs == [("net", 0, line) for line in log(tmp_path / "two")]  # each is told of once
+    answered = [text for text, *_ in events.steps if "held-out images" in text]
+    assert answered[-1].startswith("net fold 0: 24 of 24 held-out images answered")  # those of both processes
     assert all("processes" not in line for line in log(tmp_path / "one"))
     done = [json.loads(fold_in(tmp_path / name).done_json.read_text())["files"].keys() for name in ("one", "two")]
     assert done[0] == done[1] and not fold_in(tmp_path / "two").state_file.parent.exists()
