@@ -172,9 +172,8 @@ def training_time(recipe: Recipe, machine: str, rows: int, k: int, cores: int) -
     if hours is None:
         return "ens train-folds says how long training takes before it begins"
     faster = "; --fast trains classifiers on frozen networks instead" if hours > LONG else ""
-    return (
-        f"on {pluralize(cores, 'core')} about {hours:.1f} hours, which ens train-folds times before it begins{faster}"
-    )
+    about = f"{hours:.1f} hours" if hours >= 2 else pluralize(max(1, round(60 * hours)), "minute")
+    return f"on {pluralize(cores, 'core')} about {about}, which ens train-folds times before it begins{faster}"
 
 
 def training_hours(recipe: Recipe, rows: int, k: int, cores: int) -> float | None:

@@ -196,7 +196,8 @@ def test_sizes_and_epochs_are_named_for_each_network_where_they_differ():
 def test_a_time_longer_than_a_night_names_fast():
     lite0 = Backbone("a", "tf_efficientnet_lite0.in1k", "")
     recipe = Recipe(192, "", (("epochs", 6, ""),), (lite0,), tiny=False)
-    assert training_time(recipe, "cpu", 1700, 5, 2).startswith("on 2 cores about 0.2 hours, which ")
+    assert training_time(recipe, "cpu", 1700, 5, 2).startswith("on 2 cores about 10 minutes, which ")
+    assert training_time(recipe, "cpu", 34, 5, 2).startswith("on 2 cores about 1 minute, which ")
     assert "--fast" not in training_time(recipe, "cpu", 1700, 5, 2)
     assert training_time(recipe, "cpu", 170_000, 5, 2).endswith(
         "; --fast trains classifiers on frozen networks instead"
